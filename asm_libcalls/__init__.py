@@ -1,0 +1,58 @@
+"""The 33 libcalls of a WebAssembly compiler, as machine code, as Python, and callable from both.
+
+``asm_libcalls.f64_nearest(2.5)`` calls one from Python; ``symbols()`` gives the C addresses to a
+JIT; ``LIBCALLS[name]`` has everything about one, the pure-Python ``fallback`` included.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls import traps as _traps
+from asm_libcalls.binding import BackendUnavailable, Libcall, default_binding
+from asm_libcalls.report import BackendReport
+from asm_libcalls.signatures import Signature
+from asm_libcalls.traps import *  # noqa: F403 (its __all__ is the list of trap classes)
+
+__version__ = "0.1.0"
+
+_binding = default_binding()
+
+LIBCALLS: dict[str, Libcall] = _binding.libcalls
+"""Every libcall by name, in the order of Wasmtime's table."""
+
+globals().update(LIBCALLS)
+
+
+def symbols() -> dict[str, int]:
+    """Return the C address of each libcall by its symbol, ``"wasmtime_f64_nearest"`` and so on."""
+    return _binding.symbols()
+
+
+def runtime_symbols() -> dict[str, int]:
+    """Return the C addresses of what generated code calls beside the libcalls.
+
+    ``asm_libcalls_raise_trap(code)`` takes a :class:`TrapCode` as u32, unwinds to the innermost
+    :func:`catch_traps` of the thread, and does not return. Empty where no machine code serves.
+    """
+    return _binding.runtime_symbols()
+
+
+def backend_report() -> BackendReport:
+    """Return which backend serves each libcall and why: a dict to compute with, a text to print."""
+    from asm_libcalls.report import make_report
+
+    return make_report(_binding, __version__)
+
+
+__all__ = [
+    "LIBCALLS",
+    "BackendReport",
+    "BackendUnavailable",
+    "Libcall",
+    "Signature",
+    "__version__",
+    "backend_report",
+    "runtime_symbols",
+    "symbols",
+    *_traps.__all__,
+    *LIBCALLS,
+]

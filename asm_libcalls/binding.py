@@ -1,0 +1,301 @@
+"""A declaration and the chosen backend make a libcall: callable, address, ctypes function.
+
+``ASM_LIBCALLS_BACKEND`` chooses, once, when the package is imported: ``auto`` (machine code where
+it can serve, the fallback for the rest), ``x86_64`` (machine code for all that has it, or an
+error that says why not), ``fallback`` (Python alone; no machine code of ours is even loaded).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+from asm_libcalls.libcalls import DECLARATIONS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from asm_libcalls.entry import MachineEntry, PythonEntry
+    from asm_libcalls.libcalls import Declaration
+    from asm_libcalls.x86_64.backend import Backend
+
+__all__ = [
+    "BACKENDS",
+    "ENVIRONMENT_VARIABLE",
+    "BackendUnavailable",
+    "Binding",
+    "Libcall",
+    "default_binding",
+]
+
+ENVIRONMENT_VARIABLE = "ASM_LIBCALLS_BACKEND"
+BACKENDS = ("auto", "x86_64", "fallback")
+
+NOT_THERE_YET = "not there yet"
+
+
+class BackendUnavailable(ImportError):
+    """The backend that ``ASM_LIBCALLS_BACKEND`` asks for can not serve here."""
+
+
+class Libcall:
+    """One libcall, served.
+
+    Calling it takes and returns Python numbers.
+
+    Attributes
+    ----------
+    name : str
+    symbol : str
+        Its C symbol, ``wasmtime_`` and the name.
+    signature : Signature
+        Its C signature.
+    doc : str
+        One sentence.
+    declaration : Declaration
+        Its row of the table.
+    backend : {"x86_64", "fallback"} or None
+        What serves it; None while it is not there yet.
+    reason : str
+        Why that backend.
+    """
+
+    def __init__(self, declaration: Declaration, binding: Binding) -> None:
+        self.declaration = declaration
+        self.name = declaration.name
+        self.symbol = declaration.symbol
+        self.signature = declaration.signature
+        self.doc = declaration.doc
+        self._binding = binding
+        self._address = 0
+        self.backend, self.reason = binding.backend_of(declaration)
+
+    def __repr__(self) -> str:
+        return f"<libcall {self.name}{self.signature} served by {self.backend or NOT_THERE_YET}>"
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call it with Python numbers.
+
+        Raises
+        ------
+        TypeError
+            The wrong count, or an argument of the wrong type; the message names it.
+        OverflowError
+            An integer that 32 or 64 bits can not hold in either reading.
+        Trap
+            The libcall trapped.
+        """
+        patterns = self._patterns(arguments)
+        result = self.signature.result
+        pattern = self._invoke(patterns)
+        return None if result is None else result.from_bits(pattern)
+
+    def call_bits(self, *patterns: int) -> int:
+        """Call it with bit patterns, and return the result's: every NaN keeps its bits.
+
+        Parameters
+        ----------
+        *patterns : int
+            One for each parameter, unsigned, of its width.
+
+        Returns
+        -------
+        int
+            The result's pattern; 0 where there is no result.
+        """
+        self._check_count(len(patterns))
+        checked = [
+            value_type.check_pattern(pattern, f"{self.name}(): argument {parameter!r}")
+            for value_type, parameter, pattern in zip(
+                self.signature.parameters, self.declaration.parameters, patterns, strict=True
+            )
+        ]
+        return self._invoke(checked)
+
+    @property
+    def address(self) -> int:
+        """The C address, for native code to call; valid until the process ends."""
+        if not self._address:
+            self._address = self._binding.address_of(self)
+        return self._address
+
+    @property
+    def cfunc(self) -> Any:
+        """A ctypes function of the address.
+
+        Where the libcall can trap, calling this object from Python catches the trap and raises
+        it; as a C function pointer it is the bare address.
+        """
+        prototype = self.signature.ctypes_prototype()
+        if self.declaration.traps:
+            prototype = _catching(prototype, self)
+        return prototype(self.address)
+
+    @property
+    def fallback(self) -> FallbackFunction:
+        """The same libcall in plain Python."""
+        return FallbackFunction(self)
+
+    def _patterns(self, arguments: tuple[Any, ...]) -> list[int]:
+        self._check_count(len(arguments))
+        return [
+            value_type.to_bits(argument, f"{self.name}(): argument {parameter!r}")
+            for value_type, parameter, argument in zip(
+                self.signature.parameters, self.declaration.parameters, arguments, strict=True
+            )
+        ]
+
+    def _check_count(self, count: int) -> None:
+        expected = self.declaration.parameters
+        if count != len(expected):
+            plural = "argument" if len(expected) == 1 else "arguments"
+            raise TypeError(
+                f"{self.name}() takes {len(expected)} {plural} ({', '.join(expected)}), got {count}"
+            )
+
+    def _invoke(self, patterns: list[int]) -> int:
+        if self.backend == "x86_64":
+            entry = self._binding.entry
+            assert entry is not None
+            return entry.call(self.address, self.signature, patterns)
+        return self._binding.fallback_of(self.declaration)(*patterns)
+
+
+class FallbackFunction(Libcall):
+    """A libcall in plain Python, whichever backend serves it otherwise."""
+
+    def __init__(self, libcall: Libcall) -> None:
+        self.__dict__.update(libcall.__dict__)
+        self.backend = "fallback" if libcall.backend else None
+        self.reason = "asked for"
+        self._address = 0
+
+
+def _catching(prototype: Any, libcall: Libcall) -> Any:
+    def call(self: Any, *arguments: Any) -> Any:
+        return libcall(*arguments)
+
+    # ctypes reads a function type's own attributes, not those that it inherits.
+    own = {name: getattr(prototype, name) for name in ("_flags_", "_argtypes_", "_restype_")}
+    return type("CatchingFunction", (prototype,), {**own, "__call__": call})
+
+
+class Binding:
+    """All libcalls, bound to what can serve them.
+
+    Attributes
+    ----------
+    requested : str
+        One of :data:`BACKENDS`.
+    x86_64 : Backend or None
+        The machine code, if it is loaded.
+    x86_64_reason : str
+        Why it is not.
+    entry : MachineEntry, PythonEntry or None
+        How Python enters native code; None where ctypes is missing.
+    libcalls : dict of str to Libcall
+    """
+
+    x86_64: Backend | None
+    entry: MachineEntry | PythonEntry | None
+
+    def __init__(self, requested: str) -> None:
+        if requested not in BACKENDS:
+            raise ValueError(
+                f"{ENVIRONMENT_VARIABLE} must be one of {', '.join(BACKENDS)}, got {requested!r}"
+            )
+        self.requested = requested
+        self.x86_64 = None
+        self.x86_64_reason = "the fallback was asked for"
+        if requested != "fallback":
+            self._load()
+        self.entry = self._entry()
+        self.libcalls = {name: Libcall(row, self) for name, row in DECLARATIONS.items()}
+
+    def _load(self) -> None:
+        try:
+            import ctypes  # noqa: F401
+
+            from asm_libcalls.x86_64 import backend
+        except ImportError as error:  # isolated subinterpreters of 3.12 have no ctypes
+            self.x86_64_reason = f"ctypes can not be imported: {error}"
+        else:
+            try:
+                self.x86_64 = backend.load()
+                self.x86_64_reason = ""
+            except backend.Unavailable as reason:
+                self.x86_64_reason = str(reason)
+        if self.requested == "x86_64":
+            reasons = [self.x86_64_reason] if self.x86_64 is None else []
+            if self.x86_64 is not None:
+                reasons = [f"{k}: {why}" for k, why in self.x86_64.families.items() if why]
+            if reasons:
+                raise BackendUnavailable(
+                    f"{ENVIRONMENT_VARIABLE}=x86_64, but machine code can not serve: "
+                    + "; ".join(reasons)
+                )
+
+    def _entry(self) -> MachineEntry | PythonEntry | None:
+        try:
+            from asm_libcalls import entry
+        except ImportError:
+            return None
+        if self.x86_64 is not None:
+            return entry.MachineEntry(self.x86_64.loaded.routine("asm_libcalls_enter"))
+        return entry.PythonEntry()
+
+    def backend_of(self, declaration: Declaration) -> tuple[str | None, str]:
+        """Return which backend serves a libcall, and why."""
+        if not _has_fallback(declaration):
+            return None, NOT_THERE_YET
+        if self.x86_64 is None:
+            return "fallback", self.x86_64_reason
+        why_not = self.x86_64.families.get(declaration.family, "no machine code for it")
+        return ("fallback", why_not) if why_not else ("x86_64", self.x86_64.assembler)
+
+    def fallback_of(self, declaration: Declaration) -> Callable[..., int]:
+        """Return the function on bit patterns that implements a libcall in Python."""
+        if not _has_fallback(declaration):
+            raise NotImplementedError(f"the libcall {declaration.name} is {NOT_THERE_YET}")
+        family = importlib.import_module(f"asm_libcalls.fallback.{declaration.family}")
+        function: Callable[..., int] = getattr(family, declaration.name)
+        return function
+
+    def address_of(self, libcall: Libcall) -> int:
+        """Return the C address of a libcall; for the fallback, of a new callback."""
+        if libcall.backend == "x86_64":
+            assert self.x86_64 is not None
+            return self.x86_64.loaded.routine(libcall.name)
+        function = self.fallback_of(libcall.declaration)
+        if self.entry is None:
+            raise RuntimeError(f"{libcall.name} has no C address: ctypes can not be imported here")
+        from asm_libcalls.fallback.callbacks import make_callback
+
+        return make_callback(function, libcall.signature)
+
+    def symbols(self) -> dict[str, int]:
+        """Return the C symbol and address of every libcall that is there."""
+        return {c.symbol: c.address for c in self.libcalls.values() if c.backend}
+
+    def runtime_symbols(self) -> dict[str, int]:
+        """Return what generated code calls beside the libcalls; empty without machine code."""
+        if self.x86_64 is None:
+            return {}
+        names = ("asm_libcalls_raise_trap",)
+        return {name: self.x86_64.loaded.routine(name) for name in names}
+
+
+_default: list[Binding] = []
+
+
+def default_binding() -> Binding:
+    """Return the process's binding, made as the environment asks when first called."""
+    if not _default:
+        _default.append(Binding(os.environ.get(ENVIRONMENT_VARIABLE) or "auto"))
+    return _default[0]
+
+
+def _has_fallback(declaration: Declaration) -> bool:
+    return declaration.family in ("rounding", "integers")

@@ -1,0 +1,197 @@
+"""Entering native code from Python, and what comes back: a result, a trap or an exception.
+
+An *activation* is one entry into native code that has not ended. Machine code keeps each thread's
+activations in a list (see ``x86_64/entry.py``); :class:`MachineEntry` is the Python side of it.
+Where there is no machine code, :class:`PythonEntry` keeps the list in Python: a trap that a
+libcall raises is then reported when the native code returns by itself, since nothing can unwind
+its frames.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from _thread import _local
+
+from asm_libcalls.traps import Trap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from asm_libcalls.signatures import Signature
+
+__all__ = ["Activation", "MachineEntry", "NativeCall", "PythonEntry"]
+
+MAXIMUM_STACK_ARGUMENTS = 1000
+"""A C function of more parameters is a mistake, and they must fit the stack."""
+
+
+class NativeCall(ctypes.Structure):
+    """One call, as ``asm_libcalls_enter`` takes it: registers to load, and results."""
+
+    _fields_ = [
+        ("address", ctypes.c_uint64),
+        ("integers", ctypes.c_uint64 * 6),
+        ("floats", ctypes.c_uint64 * 8),
+        ("stack_arguments", ctypes.c_uint64),
+        ("stack_count", ctypes.c_uint64),
+        ("integer_result", ctypes.c_uint64),
+        ("float_result", ctypes.c_uint64),
+    ]
+
+
+class Activation(ctypes.Structure):
+    """One entry into native code, on its own stack.
+
+    Attributes
+    ----------
+    previous : address
+        The activation below it on this thread, or 0.
+    landing : address
+        Where a trap jumps to, with the three registers below restored.
+    stack_pointer, frame_pointer : address
+        rsp and rbp of the entry routine. The frame pointer is also the canary that a stack walk
+        must find.
+    status : int
+        0, or what the raise brought: see :data:`TRAPPED` and :data:`EXCEPTION`.
+    mxcsr, x87_control : int
+        The floating-point modes of the caller, which the ABI has us give back.
+    """
+
+    _fields_ = [
+        ("previous", ctypes.c_uint64),
+        ("landing", ctypes.c_uint64),
+        ("stack_pointer", ctypes.c_uint64),
+        ("frame_pointer", ctypes.c_uint64),
+        ("status", ctypes.c_uint64),
+        ("mxcsr", ctypes.c_uint32),
+        ("x87_control", ctypes.c_uint32),
+    ]
+
+
+TRAPPED = 1 << 32
+"""Status: native code trapped, with the trap code in the low 32 bits."""
+
+EXCEPTION = 2 << 32
+"""Status: a callback raised a Python exception, which waits in :func:`pending`."""
+
+NO_MEMORY = 3 << 32
+"""Status: the thread's list could not be made (``pthread_setspecific`` failed)."""
+
+
+class _ThreadState(_local):
+    def __init__(self) -> None:
+        self.pending: list[BaseException] = []
+        self.activations: list[list[BaseException]] = []
+
+
+_thread = _ThreadState()
+
+
+def pending() -> list[BaseException]:
+    """Return this thread's exceptions on their way across native frames, innermost last."""
+    return _thread.pending
+
+
+def raise_status(status: int) -> None:
+    """Raise what a nonzero status of ``asm_libcalls_enter`` stands for."""
+    kind = status & ~0xFFFFFFFF
+    if kind == TRAPPED:
+        raise Trap(status & 0xFFFFFFFF)
+    if kind == EXCEPTION:
+        raise _thread.pending.pop()
+    raise MemoryError("no memory for this thread's list of activations")
+
+
+class MachineEntry:
+    """Calls through the machine code of ``x86_64/entry.py``; a trap unwinds native frames."""
+
+    unwinds = True
+
+    def __init__(self, enter_address: int) -> None:
+        self._enter = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(enter_address)
+
+    def call(self, address: int, signature: Signature, patterns: Sequence[int]) -> int:
+        """Call a C address with bit patterns; return the result's pattern or raise.
+
+        Arguments are assigned to registers by the System V ABI, 3.2.3: the first six integers and
+        pointers, the first eight floats, the rest on the stack in order.
+        """
+        call = NativeCall(address=address)
+        integers = floats = 0
+        on_stack = []
+        for value_type, pattern in zip(signature.parameters, patterns, strict=True):
+            if value_type.kind == "float" and floats < 8:
+                call.floats[floats] = pattern
+                floats += 1
+            elif value_type.kind != "float" and integers < 6:
+                call.integers[integers] = pattern
+                integers += 1
+            else:
+                on_stack.append(pattern)
+        if on_stack:
+            if len(on_stack) > MAXIMUM_STACK_ARGUMENTS:
+                raise ValueError(f"a signature of {len(patterns)} parameters: too many")
+            stack = (ctypes.c_uint64 * len(on_stack))(*on_stack)
+            call.stack_arguments = ctypes.addressof(stack)
+            call.stack_count = len(on_stack)
+        status = self._enter(ctypes.addressof(call))
+        if status:
+            raise_status(status)
+        result = signature.result
+        if result is None:
+            return 0
+        pattern = call.float_result if result.kind == "float" else call.integer_result
+        return int(pattern) & result.mask
+
+
+class PythonEntry:
+    """Calls through ctypes; a trap in a callback is raised when native code has returned."""
+
+    unwinds = False
+
+    def call(self, address: int, signature: Signature, patterns: Sequence[int]) -> int:
+        """Call a C address with bit patterns; return the result's pattern or raise."""
+        raised: list[BaseException] = []
+        arguments = [
+            ctypes_value(value_type.ctypes_name, pattern)
+            for value_type, pattern in zip(signature.parameters, patterns, strict=True)
+        ]
+        function = signature.ctypes_prototype()(address)
+        _thread.activations.append(raised)
+        try:
+            value = function(*arguments)
+        finally:
+            _thread.activations.pop()
+        if raised:
+            raise raised[0]
+        return 0 if signature.result is None else signature.result.to_bits(value, "result")
+
+
+def ctypes_value(ctypes_name: str, pattern: int) -> Any:
+    """Return a ctypes object with exactly this bit pattern, a signalling NaN included."""
+    value = getattr(ctypes, ctypes_name)()
+    size = ctypes.sizeof(value)
+    holder = {4: ctypes.c_uint32, 8: ctypes.c_uint64}[size].from_buffer(value)
+    holder.value = pattern
+    return value
+
+
+def report(exception: BaseException) -> None:
+    """Report an exception of a callback to the innermost :class:`PythonEntry` of this thread.
+
+    With none on the thread there is nobody to tell. Where the libcall traps, the bare machine
+    instruction would end the process with a signal, and so does this; any other exception is
+    raised again, for ctypes to print.
+    """
+    if _thread.activations:
+        # The first one counts; what the native code did after it is its consequence.
+        _thread.activations[-1].append(exception)
+    elif isinstance(exception, Trap):
+        signal.signal(signal.SIGILL, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGILL)
+    else:
+        raise exception

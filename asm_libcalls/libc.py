@@ -1,0 +1,99 @@
+"""The functions of the C library that we call, with their prototypes. No policy here.
+
+Python's own ``mmap`` objects unmap at shutdown, under code that may still be called; so mappings
+are made with the C library's functions, and what is executable is never unmapped.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = [
+    "MAP_ANONYMOUS",
+    "MAP_FIXED",
+    "MAP_NORESERVE",
+    "MAP_PRIVATE",
+    "PAGE_SIZE",
+    "PROT_EXEC",
+    "PROT_NONE",
+    "PROT_READ",
+    "PROT_WRITE",
+    "function_address",
+    "mmap",
+    "mprotect",
+    "munmap",
+]
+
+# POSIX fixes the names; the numbers are those of Linux, the same on x86-64, arm64 and s390x.
+PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC = 0, 1, 2, 4
+MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE = 0x02, 0x10, 0x20, 0x4000
+
+_MAP_FAILED = ctypes.c_size_t(-1).value
+
+_process = ctypes.CDLL(None, use_errno=True)
+
+
+def prototype(name: str, result: Any, *parameters: Any) -> Any:
+    function = _process[name]  # a new object at each look-up: nobody else's prototype changes
+    function.restype = result
+    function.argtypes = parameters
+    return function
+
+
+_mmap = prototype(
+    "mmap",
+    ctypes.c_size_t,
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+)
+_mprotect = prototype("mprotect", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_munmap = prototype("munmap", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
+
+
+PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+
+
+def _error(what: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def mmap(
+    length: int,
+    protection: int,
+    *,
+    address: int = 0,
+    flags: int = MAP_PRIVATE | MAP_ANONYMOUS,
+    file: int = -1,
+) -> int:
+    """Map `length` bytes and return the address; raise OSError where the system refuses."""
+    result: int = _mmap(address, length, protection, flags, file, 0)
+    if result == _MAP_FAILED:
+        raise _error(f"mmap of {length} bytes with protection {protection}")
+    return result
+
+
+def mprotect(address: int, length: int, protection: int) -> None:
+    """Change the protection of whole pages; raise OSError where the system refuses."""
+    if _mprotect(address, length, protection):
+        raise _error(f"mprotect of {length} bytes to protection {protection}")
+
+
+def munmap(address: int, length: int) -> None:
+    """Unmap whole pages that are not executable."""
+    if _munmap(address, length):
+        raise _error(f"munmap of {length} bytes")
+
+
+def function_address(name: str) -> int:
+    """Return the address of a function of this process, for example ``memmove``."""
+    return ctypes.cast(_process[name], ctypes.c_void_p).value or 0

@@ -1,0 +1,56 @@
+"""The backend report: what serves each libcall here, and why, to paste into a bug report."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from asm_libcalls.binding import Binding
+
+__all__ = ["BackendReport", "make_report"]
+
+
+class BackendReport(dict[str, "Any"]):
+    """A dict of plain values (it goes through :mod:`json`), whose text is for people.
+
+    Keys: ``asm_libcalls`` (version), ``python``, ``machine``, ``requested`` (of
+    ``ASM_LIBCALLS_BACKEND``), ``x86_64`` (``"loaded"`` or the reason why not), ``assembler``,
+    ``pages``, ``cpu``, ``cpu_features`` and ``libcalls``: for each name ``backend`` and ``reason``.
+    """
+
+    def __str__(self) -> str:
+        lines = [f"{key + ':':<14} {self[key]}" for key in self if key != "libcalls"]
+        lines.append("libcalls:")
+        for name, row in self["libcalls"].items():
+            lines.append(f"  {name:<33} {row['backend'] or '-':<9} {row['reason']}")
+        return "\n".join(lines)
+
+
+def make_report(binding: Binding, version: str) -> BackendReport:
+    """Report on a binding."""
+    report = BackendReport(
+        asm_libcalls=version,
+        python=f"{platform.python_implementation()} {sys.version.split()[0]}",
+        machine=f"{platform.machine()}, {sys.platform}, {sys.byteorder}-endian",
+        requested=binding.requested,
+        x86_64=binding.x86_64_reason or "loaded",
+    )
+    backend = binding.x86_64
+    if backend is not None:
+        cpu = backend.cpu
+        report["assembler"] = backend.assembler
+        report["pages"] = (
+            f"{len(backend.loaded.image.code)} bytes at {backend.loaded.address:#x} "
+            f"({backend.loaded.way})"
+        )
+        report["cpu"] = f"{cpu.brand or '?'} ({cpu.vendor}, family {cpu.family}, model {cpu.model})"
+        report["cpu_features"] = " ".join(sorted(cpu.features))
+    report["libcalls"] = {
+        name: {"backend": libcall.backend, "reason": libcall.reason}
+        for name, libcall in binding.libcalls.items()
+    }
+    return report

@@ -1,0 +1,272 @@
+"""Value types and signatures: ``"(vmctx, i32, i32) -> i32"`` to and from C, ctypes and bits.
+
+A :class:`Signature` is a string in one canonical spelling, so it prints, compares and pickles
+like one; what the spelling means is in its attributes. Only C types appear (the first rule of a
+libcall): i32, i64, f32, f64 and pointers. ``u32`` and ``u64`` are i32 and i64 whose *results* are
+read as unsigned; an argument may always be given in either reading.
+"""
+
+from __future__ import annotations
+
+import operator
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["VALUE_TYPES", "Signature", "ValueType"]
+
+POINTER_BITS = struct.calcsize("P") * 8
+_F32 = struct.Struct("<f")
+_F64 = struct.Struct("<d")
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+
+
+class ValueType:
+    """One type of the C boundary.
+
+    Attributes
+    ----------
+    name : str
+        Its spelling in a signature.
+    bits : int
+        Its width: 32 or 64.
+    kind : {"integer", "float", "pointer"}
+        How it is passed: general-purpose register, XMM register, general-purpose register.
+    signed : bool
+        Whether Python reads a result of it as signed.
+    c_name : str
+        Its spelling in C.
+    ctypes_name : str
+        The name of its type in :mod:`ctypes`, for arguments and results alike.
+    """
+
+    __slots__ = ("bits", "c_name", "ctypes_name", "kind", "mask", "name", "signed")
+
+    def __init__(
+        self, name: str, bits: int, kind: str, signed: bool, c_name: str, ctypes_name: str
+    ) -> None:
+        self.name = name
+        self.bits = bits
+        self.kind = kind
+        self.signed = signed
+        self.c_name = c_name
+        self.ctypes_name = ctypes_name
+        self.mask = (1 << bits) - 1
+
+    def __repr__(self) -> str:
+        return f"<ValueType {self.name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (VALUE_TYPES.__getitem__, (self.name,))
+
+    def to_bits(self, value: Any, where: str) -> int:
+        """Return the bit pattern of a Python value, an unsigned integer.
+
+        Parameters
+        ----------
+        value : int or float
+            An integer in the signed or the unsigned range of the type; for f32 and f64 anything
+            that :func:`float` takes as a number (an f32 is rounded to nearest, ties to even,
+            beyond its range to infinity, as Wasm's ``f32.demote_f64`` does); for a pointer an
+            address, or None for null.
+        where : str
+            What to call the argument in an error, for example ``"i64_sdiv(): dividend"``.
+
+        Raises
+        ------
+        TypeError
+            The value is not a number of this kind.
+        OverflowError
+            The integer has no representation in the type.
+        """
+        if self.kind == "float":
+            return self._float_to_bits(value, where)
+        if value is None and self.kind == "pointer":
+            return 0
+        try:
+            integer = operator.index(value)
+        except TypeError:
+            expected = "an address (int) or None" if self.kind == "pointer" else "an integer"
+            raise TypeError(
+                f"{where} must be {expected} ({self.name}), got {_describe(value)}"
+            ) from None
+        lowest = 0 if self.kind == "pointer" else -(1 << (self.bits - 1))
+        if not lowest <= integer <= self.mask:
+            low = "0" if lowest == 0 else f"-2**{self.bits - 1}"
+            raise OverflowError(
+                f"{where} must be in {low} .. 2**{self.bits}-1 ({self.name}), got {_short(integer)}"
+            )
+        return integer & self.mask
+
+    def _float_to_bits(self, value: Any, where: str) -> int:
+        if isinstance(value, (str, bytes, bytearray)):  # float() would parse these
+            raise TypeError(f"{where} must be a real number ({self.name}), got {_describe(value)}")
+        try:
+            number = float(value)
+        except TypeError:
+            raise TypeError(
+                f"{where} must be a real number ({self.name}), got {_describe(value)}"
+            ) from None
+        except OverflowError:
+            raise OverflowError(
+                f"{where} must be a real number ({self.name}), got an integer beyond its range"
+            ) from None
+        if self.bits == 64:
+            return int(_U64.unpack(_F64.pack(number))[0])
+        try:
+            return int(_U32.unpack(_F32.pack(number))[0])
+        except OverflowError:  # finite, but rounds beyond the largest f32
+            return 0x7F800000 if number > 0 else 0xFF800000
+
+    def from_bits(self, pattern: int) -> Any:
+        """Return the Python value of a bit pattern: an int, or a float for f32 and f64.
+
+        A signalling f32 NaN becomes quiet on the way into a Python float (C's conversion does
+        that); compare patterns where it matters.
+        """
+        if self.kind == "float":
+            if self.bits == 64:
+                return _F64.unpack(_U64.pack(pattern))[0]
+            return _F32.unpack(_U32.pack(pattern))[0]
+        if self.signed and pattern >> (self.bits - 1):
+            return pattern - (1 << self.bits)
+        return pattern
+
+    def check_pattern(self, pattern: Any, where: str) -> int:
+        """Return `pattern` if it is an unsigned integer of this width, or raise as `to_bits`."""
+        try:
+            integer = operator.index(pattern)
+        except TypeError:
+            raise TypeError(
+                f"{where} must be a bit pattern (int of {self.bits} bits), got {_describe(pattern)}"
+            ) from None
+        if not 0 <= integer <= self.mask:
+            raise OverflowError(
+                f"{where} must be a bit pattern in 0 .. 2**{self.bits}-1, got {_short(integer)}"
+            )
+        return integer
+
+
+def _describe(value: object) -> str:
+    text = repr(value)
+    if len(text) > 60:
+        text = text[:57] + "..."
+    return f"{type(value).__name__} {text}"
+
+
+def _short(integer: int) -> str:
+    # Python refuses to print integers of more than 4300 digits, and nobody reads them.
+    if integer.bit_length() > 256:
+        return f"an integer of {integer.bit_length()} bits"
+    return str(integer)
+
+
+VALUE_TYPES = {
+    value_type.name: value_type
+    for value_type in (
+        ValueType("i32", 32, "integer", True, "int32_t", "c_int32"),
+        ValueType("u32", 32, "integer", False, "uint32_t", "c_uint32"),
+        ValueType("i64", 64, "integer", True, "int64_t", "c_int64"),
+        ValueType("u64", 64, "integer", False, "uint64_t", "c_uint64"),
+        ValueType("f32", 32, "float", True, "float", "c_float"),
+        ValueType("f64", 64, "float", True, "double", "c_double"),
+        ValueType("pointer", POINTER_BITS, "pointer", False, "void *", "c_size_t"),
+        ValueType("vmctx", POINTER_BITS, "pointer", False, "VMContext *", "c_size_t"),
+        ValueType(
+            "anyfunc", POINTER_BITS, "pointer", False, "VMCallerCheckedAnyfunc *", "c_size_t"
+        ),
+        ValueType("externref", POINTER_BITS, "pointer", False, "VMExternData *", "c_size_t"),
+        ValueType("reference", POINTER_BITS, "pointer", False, "void *", "c_size_t"),
+    )
+}
+"""Every value type by name. The pointer types differ in what they point to, not in the ABI."""
+
+
+class Signature(str):
+    """A C signature in its canonical spelling, for example ``"(vmctx, u32, u32) -> u32"``.
+
+    Parameters
+    ----------
+    text : str
+        Parameter types in parentheses, then ``-> type`` unless there is no result. Spaces are
+        free; the types are those of :data:`VALUE_TYPES`.
+
+    Attributes
+    ----------
+    parameters : tuple of ValueType
+    result : ValueType or None
+
+    Raises
+    ------
+    ValueError
+        The text is not a signature; the message says where.
+
+    Examples
+    --------
+    >>> Signature("( i64,i64 )->i64")
+    '(i64, i64) -> i64'
+    >>> Signature("(f32)").result is None
+    True
+    """
+
+    __slots__ = ("parameters", "result")
+
+    parameters: tuple[ValueType, ...]
+    result: ValueType | None
+
+    def __new__(cls, text: str) -> Signature:
+        """Parse `text`; a Signature is returned as it is."""
+        if isinstance(text, Signature):
+            return text
+        if not isinstance(text, str):
+            raise TypeError(f"a signature must be a str, got {_describe(text)}")
+        parameters_text, arrow, result_text = text.partition("->")
+        parameters_text = parameters_text.strip()
+        if not (parameters_text.startswith("(") and parameters_text.endswith(")")):
+            raise ValueError(
+                f"signature {text!r}: expected parameter types in parentheses, "
+                'for example "(i64, i64) -> i64"'
+            )
+        inner = parameters_text[1:-1].strip()
+        names = [name.strip() for name in inner.split(",")] if inner else []
+        parameters = tuple(_value_type(name, text) for name in names)
+        result = _value_type(result_text.strip(), text) if arrow else None
+        canonical = "(" + ", ".join(t.name for t in parameters) + ")"
+        if result is not None:
+            canonical += f" -> {result.name}"
+        self = super().__new__(cls, canonical)
+        self.parameters = parameters
+        self.result = result
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Signature, (str(self),))
+
+    def c_declaration(self, symbol: str, parameter_names: tuple[str, ...]) -> str:
+        """Return the C prototype, for example ``int64_t wasmtime_i64_ishl(int64_t x, ...);``."""
+        result = "void" if self.result is None else self.result.c_name
+        parts = [
+            t.c_name + ("" if t.c_name.endswith("*") else " ") + name
+            for t, name in zip(self.parameters, parameter_names, strict=True)
+        ]
+        space = "" if result.endswith("*") else " "
+        return f"{result}{space}{symbol}({', '.join(parts) or 'void'});"
+
+    def ctypes_prototype(self) -> Any:
+        """Return the ``CFUNCTYPE`` class of this signature (ctypes keeps one for each)."""
+        import ctypes
+
+        result = None if self.result is None else getattr(ctypes, self.result.ctypes_name)
+        return ctypes.CFUNCTYPE(result, *(getattr(ctypes, t.ctypes_name) for t in self.parameters))
+
+
+def _value_type(name: str, text: str) -> ValueType:
+    try:
+        return VALUE_TYPES[name]
+    except KeyError:
+        raise ValueError(
+            f"signature {text!r}: unknown type {name!r}, expected one of {', '.join(VALUE_TYPES)}"
+        ) from None

@@ -1,0 +1,255 @@
+"""Trap codes, the exceptions that they become in Python, and the way to catch them.
+
+A trap is raised in native code by its :class:`TrapCode`; where Python code entered that native
+code (:func:`asm_libcalls.catch_traps`) it becomes a :class:`Trap`. The messages are those of the
+WebAssembly spec tests, so a test may compare them.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from asm_libcalls.signatures import Signature
+
+__all__ = [
+    "BadConversionToInteger",
+    "BadSignature",
+    "HeapOutOfBounds",
+    "IndirectCallToNull",
+    "IntegerDivisionByZero",
+    "IntegerOverflow",
+    "Interrupt",
+    "StackOverflow",
+    "TableOutOfBounds",
+    "Trap",
+    "TrapCode",
+    "UndefinedElement",
+    "UnreachableCodeReached",
+    "catch_traps",
+]
+
+
+class TrapCode(IntEnum):
+    """Why native code trapped: Cranelift's trap codes, and one more for ``call_indirect``.
+
+    The numbers are ours and stable: they are what ``asm_libcalls_raise_trap`` takes.
+    """
+
+    STACK_OVERFLOW = 1
+    HEAP_OUT_OF_BOUNDS = 2
+    TABLE_OUT_OF_BOUNDS = 3
+    INDIRECT_CALL_TO_NULL = 4
+    BAD_SIGNATURE = 5
+    INTEGER_OVERFLOW = 6
+    INTEGER_DIVISION_BY_ZERO = 7
+    BAD_CONVERSION_TO_INTEGER = 8
+    UNREACHABLE_CODE_REACHED = 9
+    INTERRUPT = 10
+    UNDEFINED_ELEMENT = 11
+    """``call_indirect`` past the end of the table, which the spec tests name apart."""
+
+
+_MESSAGES = {
+    TrapCode.STACK_OVERFLOW: "call stack exhausted",
+    TrapCode.HEAP_OUT_OF_BOUNDS: "out of bounds memory access",
+    TrapCode.TABLE_OUT_OF_BOUNDS: "out of bounds table access",
+    TrapCode.INDIRECT_CALL_TO_NULL: "uninitialized element",
+    TrapCode.BAD_SIGNATURE: "indirect call type mismatch",
+    TrapCode.INTEGER_OVERFLOW: "integer overflow",
+    TrapCode.INTEGER_DIVISION_BY_ZERO: "integer divide by zero",
+    TrapCode.BAD_CONVERSION_TO_INTEGER: "invalid conversion to integer",
+    TrapCode.UNREACHABLE_CODE_REACHED: "unreachable",
+    TrapCode.INTERRUPT: "interrupt",
+    TrapCode.UNDEFINED_ELEMENT: "undefined element",
+}
+
+_SUBCLASSES: dict[int, type[Trap]] = {}
+
+
+class Trap(Exception):
+    """WebAssembly execution was aborted.
+
+    ``Trap(code)`` makes the subclass that belongs to the code, so ``except ZeroDivisionError``
+    and ``except IntegerDivisionByZero`` both see a division by zero.
+
+    Parameters
+    ----------
+    code : int
+        A :class:`TrapCode`, or any other number of 32 bits that a JIT gave to
+        ``asm_libcalls_raise_trap``.
+
+    Attributes
+    ----------
+    code : TrapCode or int
+
+    Examples
+    --------
+    >>> raise Trap(TrapCode.INTEGER_DIVISION_BY_ZERO)
+    Traceback (most recent call last):
+    asm_libcalls.traps.IntegerDivisionByZero: integer divide by zero
+    """
+
+    code: int
+
+    def __new__(cls, code: int | None = None) -> Trap:
+        """Make the subclass of `code`."""
+        if cls is Trap:
+            if code is None:
+                raise TypeError("Trap() needs a trap code")
+            return super().__new__(_SUBCLASSES.get(code, cls))
+        return super().__new__(cls)
+
+    def __init__(self, code: int | None = None) -> None:
+        own = type(self).__dict__.get("_own_code")
+        if code is None:
+            code = own
+        elif own is not None and code != own:
+            raise ValueError(f"{type(self).__name__} has the code {own!r}, not {code!r}")
+        if code is None:
+            raise TypeError(f"{type(self).__name__}() needs a trap code")
+        try:
+            self.code = TrapCode(code)
+        except ValueError:
+            self.code = int(code)
+        super().__init__(_MESSAGES.get(self.code, f"trap code {int(code)}"))  # type: ignore[call-overload]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (int(self.code),), self.__dict__)
+
+    def __init_subclass__(cls, code: TrapCode | None = None, **kwargs: Any) -> None:
+        """Register the class of a code."""
+        super().__init_subclass__(**kwargs)
+        if code is not None:
+            cls._own_code = code  # type: ignore[attr-defined]
+            _SUBCLASSES[code] = cls
+
+
+class StackOverflow(Trap, RecursionError, code=TrapCode.STACK_OVERFLOW):
+    """The call stack is exhausted."""
+
+
+class HeapOutOfBounds(Trap, IndexError, code=TrapCode.HEAP_OUT_OF_BOUNDS):
+    """An access outside a linear memory or a data segment."""
+
+
+class TableOutOfBounds(Trap, IndexError, code=TrapCode.TABLE_OUT_OF_BOUNDS):
+    """An access outside a table or an element segment."""
+
+
+class IndirectCallToNull(Trap, code=TrapCode.INDIRECT_CALL_TO_NULL):
+    """``call_indirect`` found a null reference."""
+
+
+class BadSignature(Trap, TypeError, code=TrapCode.BAD_SIGNATURE):
+    """``call_indirect`` found a function of another type."""
+
+
+class IntegerOverflow(Trap, OverflowError, code=TrapCode.INTEGER_OVERFLOW):
+    """An integer result has no representation: ``MIN / -1``, or a float too large to truncate."""
+
+
+class IntegerDivisionByZero(Trap, ZeroDivisionError, code=TrapCode.INTEGER_DIVISION_BY_ZERO):
+    """An integer division or remainder by zero."""
+
+
+class BadConversionToInteger(Trap, ValueError, code=TrapCode.BAD_CONVERSION_TO_INTEGER):
+    """A NaN was truncated to an integer."""
+
+
+class UnreachableCodeReached(Trap, code=TrapCode.UNREACHABLE_CODE_REACHED):
+    """The ``unreachable`` instruction was executed."""
+
+
+class Interrupt(Trap, code=TrapCode.INTERRUPT):
+    """Execution was stopped from outside."""
+
+
+class UndefinedElement(Trap, IndexError, code=TrapCode.UNDEFINED_ELEMENT):
+    """``call_indirect`` named an element past the end of its table."""
+
+
+class CatchTraps:
+    """A C function as a Python callable; what :func:`catch_traps` returns."""
+
+    __slots__ = ("_call", "address", "signature")
+
+    def __init__(self, address: int, signature: str) -> None:
+        # The binding needs the traps above; here, when somebody calls, it is complete.
+        from asm_libcalls.binding import default_binding
+        from asm_libcalls.signatures import VALUE_TYPES, Signature
+
+        entry = default_binding().entry
+        if entry is None:
+            raise RuntimeError("native code can not be called: ctypes can not be imported here")
+        self._call = entry.call
+        self.address = VALUE_TYPES["pointer"].to_bits(address, "catch_traps(): address")
+        if not self.address:
+            raise ValueError("catch_traps(): address must not be null")
+        self.signature: Signature = Signature(signature)
+
+    def __repr__(self) -> str:
+        return f"<native function {self.signature} at {self.address:#x}, traps caught>"
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call with Python numbers."""
+        self._check_count(arguments)
+        patterns = [
+            value_type.to_bits(argument, f"argument {i + 1} of {self!r}")
+            for i, (value_type, argument) in enumerate(
+                zip(self.signature.parameters, arguments, strict=True)
+            )
+        ]
+        result = self.signature.result
+        pattern = self._call(self.address, self.signature, patterns)
+        return None if result is None else result.from_bits(pattern)
+
+    def call_bits(self, *patterns: int) -> int:
+        """Call with bit patterns, unsigned; return the result's, 0 where there is no result."""
+        self._check_count(patterns)
+        checked = [
+            value_type.check_pattern(pattern, f"argument {i + 1} of {self!r}")
+            for i, (value_type, pattern) in enumerate(
+                zip(self.signature.parameters, patterns, strict=True)
+            )
+        ]
+        return self._call(self.address, self.signature, checked)
+
+    def _check_count(self, arguments: tuple[Any, ...]) -> None:
+        expected = len(self.signature.parameters)
+        if len(arguments) != expected:
+            plural = "argument" if expected == 1 else "arguments"
+            raise TypeError(f"{self!r} takes {expected} {plural}, got {len(arguments)}")
+
+
+def catch_traps(address: int, signature: str) -> CatchTraps:
+    """Make a Python callable that enters native code and raises its traps.
+
+    Parameters
+    ----------
+    address : int
+        A C function that follows the platform's ABI. What is not such a function is not checked:
+        calling it is as undefined as in C.
+    signature : str
+        Its signature, for example ``"(vmctx, i32, i32) -> i32"``.
+
+    Returns
+    -------
+    CatchTraps
+        Called with Python numbers, it returns one; ``call_bits`` takes and returns bit patterns.
+        It raises :class:`Trap` where native code called ``asm_libcalls_raise_trap``, and whatever
+        Python exception a callback of ours raised, unchanged. Native frames are unwound up to the
+        innermost entry, and nothing of them is run again. Where no machine code serves, they
+        can not be unwound: the trap is raised when they have returned.
+
+    Examples
+    --------
+    >>> import asm_libcalls
+    >>> sdiv = asm_libcalls.LIBCALLS["i64_sdiv"]
+    >>> catch_traps(sdiv.address, sdiv.signature)(7, -2)
+    -3
+    """
+    return CatchTraps(address, signature)

@@ -1,0 +1,15 @@
+"""The x86-64 backend: one file per libcall family in PeachPy, and what makes machine code run.
+
+Importing this package imports nothing else; PeachPy is imported only where code is assembled.
+
+===================== =============================================================
+`instructions`        the instructions that PeachPy lacks
+`assembler`           PeachPy code -> routines (bytes and symbolic references)
+`image`               routines -> one position-independent image, no PeachPy needed
+`pages`               an image -> executable pages, never writable at the same time
+`cpu`                 what the CPU and the operating system support
+`activations`         entering native code, and the way out of it by a trap
+`rounding` `integers` the numeric libcalls
+`backend`             all of it, loaded
+===================== =============================================================
+"""

@@ -1,0 +1,155 @@
+"""What this CPU and this operating system support, asked with ``cpuid`` and ``xgetbv``.
+
+A feature is named here only if it can be used: the AVX families need the operating system to save
+their registers, which it says in XCR0.
+
+Source: Intel SDM volume 1, 14.3 (AVX) and 15.2 (AVX-512), volume 2, CPUID and XGETBV; AMD APM
+volume 3, appendix E.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asm_libcalls.x86_64.image import Routine
+    from asm_libcalls.x86_64.pages import LoadedImage
+
+__all__ = ["FEATURES", "Cpu", "detect", "routines"]
+
+# Where each feature's bit is: leaf, subleaf, register (0 eax, 1 ebx, 2 ecx, 3 edx), bit, and what
+# must be set in XCR0 (1: SSE and AVX state; 2: AVX-512 state as well).
+FEATURES: dict[str, tuple[int, int, int, int, int]] = {
+    "sse3": (1, 0, 2, 0, 0),
+    "ssse3": (1, 0, 2, 9, 0),
+    "sse4_1": (1, 0, 2, 19, 0),
+    "sse4_2": (1, 0, 2, 20, 0),
+    "popcnt": (1, 0, 2, 23, 0),
+    "fma3": (1, 0, 2, 12, 1),
+    "f16c": (1, 0, 2, 29, 1),
+    "avx": (1, 0, 2, 28, 1),
+    "bmi": (7, 0, 1, 3, 0),
+    "avx2": (7, 0, 1, 5, 1),
+    "bmi2": (7, 0, 1, 8, 0),
+    "erms": (7, 0, 1, 9, 0),
+    "avx512f": (7, 0, 1, 16, 2),
+    "avx512dq": (7, 0, 1, 17, 2),
+    "avx512cd": (7, 0, 1, 28, 2),
+    "avx512bw": (7, 0, 1, 30, 2),
+    "avx512vl": (7, 0, 1, 31, 2),
+    "fsrm": (7, 0, 3, 4, 0),
+    "lzcnt": (0x80000001, 0, 2, 5, 0),
+}
+"""Features by PeachPy's names where PeachPy has one."""
+
+_OSXSAVE = 1 << 27
+_XCR0_MASKS = {1: 0b110, 2: 0b1110_0110}
+
+
+class Cpu:
+    """One CPU model as its system lets it be used.
+
+    Attributes
+    ----------
+    vendor : str
+        For example ``"AuthenticAMD"``.
+    brand : str
+        The marketing name, or "".
+    family, model : int
+    features : frozenset of str
+        Names out of :data:`FEATURES`.
+    """
+
+    __slots__ = ("brand", "family", "features", "model", "vendor")
+
+    def __init__(
+        self, vendor: str, brand: str, family: int, model: int, features: frozenset[str]
+    ) -> None:
+        self.vendor = vendor
+        self.brand = brand
+        self.family = family
+        self.model = model
+        self.features = features
+
+
+def routines() -> list[Routine]:
+    """Assemble the two probes."""
+    from peachpy.x86_64 import CPUID, LOAD, MOV, RETURN, XGETBV, GeneralPurposeRegister64
+    from peachpy.x86_64.registers import eax, ebx, ecx, edx
+
+    from asm_libcalls.x86_64.assembler import function
+
+    def cpuid(leaf: object, subleaf: object, registers: object) -> None:
+        reg_leaf, reg_subleaf = GeneralPurposeRegister64(), GeneralPurposeRegister64()
+        reg_registers = GeneralPurposeRegister64()
+        LOAD.ARGUMENT(reg_leaf, leaf)
+        LOAD.ARGUMENT(reg_subleaf, subleaf)
+        LOAD.ARGUMENT(reg_registers, registers)
+        MOV(eax, reg_leaf.as_dword)
+        MOV(ecx, reg_subleaf.as_dword)
+        CPUID()
+        for i, register in enumerate((eax, ebx, ecx, edx)):
+            MOV([reg_registers + 4 * i], register)
+        RETURN()
+
+    def xgetbv(registers: object) -> None:
+        reg_registers = GeneralPurposeRegister64()
+        LOAD.ARGUMENT(reg_registers, registers)
+        MOV(ecx, 0)
+        XGETBV()
+        MOV([reg_registers], eax)
+        MOV([reg_registers + 4], edx)
+        RETURN()
+
+    return [
+        function("cpuid", "(u64, u64, pointer)", cpuid, ("cpuid",)),
+        function("xgetbv", "(pointer)", xgetbv, ("cpuid",)),
+    ]
+
+
+def detect(probes: LoadedImage) -> Cpu:
+    """Ask the CPU, through the loaded probes."""
+    registers = (ctypes.c_uint32 * 4)()
+    run_cpuid = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p)(
+        probes.routine("cpuid")
+    )
+    run_xgetbv = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(probes.routine("xgetbv"))
+
+    def cpuid(leaf: int, subleaf: int = 0) -> tuple[int, ...]:
+        run_cpuid(leaf, subleaf, ctypes.addressof(registers))
+        return tuple(registers)
+
+    def xcr0() -> int:
+        run_xgetbv(ctypes.addressof(registers))
+        return registers[0] | registers[1] << 32
+
+    return _decode(cpuid, xcr0)
+
+
+def _decode(cpuid: Callable[..., tuple[int, ...]], xcr0: Callable[[], int]) -> Cpu:
+    highest, ebx, ecx, edx = cpuid(0)
+    vendor = b"".join(part.to_bytes(4, "little") for part in (ebx, edx, ecx)).decode("latin-1")
+    highest_extended = cpuid(0x80000000)[0]
+    version, _, leaf_1_ecx, _ = cpuid(1)
+    # xgetbv is an illegal instruction until the operating system has enabled it.
+    state = xcr0() if leaf_1_ecx & _OSXSAVE else 0
+    saved = {0: True} | {k: state & mask == mask for k, mask in _XCR0_MASKS.items()}
+    features = frozenset(
+        name
+        for name, (leaf, subleaf, register, bit, needs) in FEATURES.items()
+        if leaf <= (highest_extended if leaf & 0x80000000 else highest)
+        and cpuid(leaf, subleaf)[register] >> bit & 1
+        and saved[needs]
+    )
+    brand = b""
+    if highest_extended >= 0x80000004:
+        for leaf in (0x80000002, 0x80000003, 0x80000004):
+            brand += b"".join(part.to_bytes(4, "little") for part in cpuid(leaf))
+    base_family, base_model = version >> 8 & 15, version >> 4 & 15
+    family = base_family + (version >> 20 & 0xFF if base_family == 15 else 0)
+    model = base_model | ((version >> 16 & 15) << 4 if base_family in (6, 15) else 0)
+    name = " ".join(brand.rstrip(b"\0").decode("latin-1").split())
+    return Cpu(vendor, name, family, model, features)

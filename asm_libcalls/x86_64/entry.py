@@ -1,0 +1,205 @@
+"""Entering native code, and the way out of it by a trap.
+
+``asm_libcalls_enter`` pushes an activation on this thread's list, loads the registers of a
+:class:`~asm_libcalls.entry.NativeCall` and calls. ``asm_libcalls_raise_trap`` looks up the
+innermost activation, restores its stack and jumps to its landing pad: every native frame above it
+is gone, and none of them is run again. So whoever raises must own nothing (the second rule of a
+libcall). No Python or libffi frame may stand between the raise and the landing.
+
+The stack of ``asm_libcalls_enter``, from the top (all offsets from rbp)::
+
+     +8  return address
+      0  the caller's rbp           <- rbp: the canary of a stack walk
+     -8  rbx, r12, r13, r14, r15    callee-saved registers of the caller
+    -96  Activation                 <- r12, Activation.stack_pointer
+         arguments on the stack, a multiple of 16 bytes
+         return address of the callee
+
+Source: System V ABI for AMD64, 3.2 (calling sequence; rbx, rbp, r12 to r15, the control bits of
+MXCSR and the x87 control word belong to the caller; DF is clear at every call).
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from asm_libcalls.entry import EXCEPTION, NO_MEMORY, TRAPPED, Activation, NativeCall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from asm_libcalls.x86_64.image import Routine
+
+__all__ = ["SLOTS", "routines"]
+
+SLOTS = ("pthread_getspecific", "pthread_setspecific", "activations_key")
+"""The image slots that this file's routines use: two C functions, and the key of the list."""
+
+# The five registers below rbp, and the activation; together a multiple of 16, so that rsp is
+# aligned where the entry calls.
+_SAVED = 5 * 8
+_FRAME = -(-(_SAVED + ctypes.sizeof(Activation)) // 16) * 16
+
+
+def routines() -> Iterator[Routine]:
+    """Assemble the entry and the raises."""
+    from asm_libcalls.x86_64.assembler import sequence
+
+    yield sequence("asm_libcalls_enter", _enter)
+    yield sequence("asm_libcalls_raise_trap", _raise_trap)
+    yield sequence("asm_libcalls_raise_exception", _raise_exception)
+    yield sequence("asm_libcalls_raise_status", _raise_status)
+
+
+def push_activation(landing: str) -> None:
+    """Emit: make the Activation at [rsp] this thread's innermost; ZF is clear if that failed.
+
+    `landing` is the symbol that a raise continues at. Clobbers what a C call clobbers.
+    """
+    from peachpy.x86_64 import MOV, STMXCSR, TEST, eax, qword, rax, rdi, rsi
+    from peachpy.x86_64.registers import rbp, rsp
+
+    from asm_libcalls.x86_64.instructions import CALL_SLOT, FNSTCW, LOAD_ADDRESS, LOAD_SLOT
+
+    LOAD_SLOT(rdi, "activations_key")
+    CALL_SLOT("pthread_getspecific")
+    MOV([rsp + Activation.previous.offset], rax)
+    LOAD_ADDRESS(rax, landing)
+    MOV([rsp + Activation.landing.offset], rax)
+    MOV([rsp + Activation.stack_pointer.offset], rsp)
+    MOV([rsp + Activation.frame_pointer.offset], rbp)
+    MOV(qword[rsp + Activation.status.offset], 0)
+    STMXCSR([rsp + Activation.mxcsr.offset])
+    FNSTCW([rsp + Activation.x87_control.offset])
+    LOAD_SLOT(rdi, "activations_key")
+    MOV(rsi, rsp)
+    CALL_SLOT("pthread_setspecific")
+    TEST(eax, eax)
+
+
+def pop_activation() -> None:
+    """Emit: take the Activation at [rsp] off this thread's list."""
+    from peachpy.x86_64 import MOV, rdi, rsi
+    from peachpy.x86_64.registers import rsp
+
+    from asm_libcalls.x86_64.instructions import CALL_SLOT, LOAD_SLOT
+
+    MOV(rsi, [rsp + Activation.previous.offset])
+    LOAD_SLOT(rdi, "activations_key")
+    CALL_SLOT("pthread_setspecific")
+
+
+def _enter() -> None:
+    from peachpy.x86_64 import (
+        AND, CALL, DEC, JMP, JNZ, JZ, LABEL, LEA, MOV, MOVSD, POP, PUSH, RET, SUB, TEST,
+        Label, eax, r8, r9, r12, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rbp, rsp
+
+    stack_ready, copy, leave = Label("stack_ready"), Label("copy"), Label("leave")
+    landing, no_memory = Label("landing"), Label("no_memory")
+    callee_saved = (rbx, r12, r13, r14, r15)
+
+    PUSH(rbp)
+    MOV(rbp, rsp)
+    for register in callee_saved:
+        PUSH(register)
+    SUB(rsp, _FRAME - _SAVED)
+    MOV(rbx, rdi)  # the NativeCall, from here to the end
+    push_activation("asm_libcalls_enter.landing")
+    JNZ(no_memory)
+    MOV(r12, rsp)
+
+    # Arguments on the stack: the last one first, so that the first one ends at [rsp].
+    MOV(rcx, [rbx + NativeCall.stack_count.offset])
+    MOV(rsi, [rbx + NativeCall.stack_arguments.offset])
+    LEA(rax, [rcx * 8 + 15])
+    AND(rax, -16)
+    SUB(rsp, rax)
+    LABEL(copy)
+    TEST(rcx, rcx)
+    JZ(stack_ready)
+    DEC(rcx)
+    MOV(rax, [rsi + rcx * 8])
+    MOV([rsp + rcx * 8], rax)
+    JMP(copy)
+    LABEL(stack_ready)
+
+    for i, xmm in enumerate(_float_registers()):
+        MOVSD(xmm, [rbx + NativeCall.floats.offset + 8 * i])
+    for i, register in enumerate((rdi, rsi, rdx, rcx, r8, r9)):
+        MOV(register, [rbx + NativeCall.integers.offset + 8 * i])
+    MOV(eax, 8)  # a variadic callee wants to know how many vector registers are in use
+    CALL([rbx + NativeCall.address.offset])
+    MOV([rbx + NativeCall.integer_result.offset], rax)
+    MOVSD([rbx + NativeCall.float_result.offset], _float_registers()[0])
+    MOV(rsp, r12)
+
+    LABEL(landing)  # a raise continues here, with rsp at the activation and rbp at the frame
+    pop_activation()
+    MOV(rax, [rsp + Activation.status.offset])
+    LABEL(leave)
+    LEA(rsp, [rbp - _SAVED])
+    for register in reversed(callee_saved):
+        POP(register)
+    POP(rbp)
+    RET()
+
+    LABEL(no_memory)
+    MOV(rax, NO_MEMORY)
+    JMP(leave)
+
+
+def _float_registers() -> tuple[Any, ...]:
+    from peachpy.x86_64 import xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7
+
+    return (xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7)
+
+
+def _raise_trap() -> None:
+    from peachpy.x86_64 import MOV, OR, edi, rax, rdi
+
+    from asm_libcalls.x86_64.instructions import TAIL_JUMP
+
+    MOV(edi, edi)  # a C caller may leave anything above the 32 bits of the code
+    MOV(rax, TRAPPED)
+    OR(rdi, rax)
+    TAIL_JUMP("asm_libcalls_raise_status")
+
+
+def _raise_exception() -> None:
+    from peachpy.x86_64 import MOV, rdi
+
+    from asm_libcalls.x86_64.instructions import TAIL_JUMP
+
+    MOV(rdi, EXCEPTION)
+    TAIL_JUMP("asm_libcalls_raise_status")
+
+
+def _raise_status() -> None:
+    from peachpy.x86_64 import (
+        AND, CLD, JMP, JZ, LABEL, LDMXCSR, MOV, TEST, UD2, Label, rax, rbx, rdi,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rbp, rsp
+
+    from asm_libcalls.x86_64.instructions import CALL_SLOT, FLDCW, LOAD_SLOT
+
+    nobody = Label("nobody")
+    MOV(rbx, rdi)  # rbx is not saved: this never returns to its caller
+    AND(rsp, -16)  # reached by call or by jump, from frames of any alignment
+    LOAD_SLOT(rdi, "activations_key")
+    CALL_SLOT("pthread_getspecific")
+    TEST(rax, rax)
+    JZ(nobody)
+    MOV([rax + Activation.status.offset], rbx)
+    CLD()
+    LDMXCSR([rax + Activation.mxcsr.offset])
+    FLDCW([rax + Activation.x87_control.offset])
+    MOV(rsp, [rax + Activation.stack_pointer.offset])
+    MOV(rbp, [rax + Activation.frame_pointer.offset])
+    JMP([rax + Activation.landing.offset])
+    LABEL(nobody)
+    MOV(rax, rbx)  # for whoever reads the core: the status that nobody caught
+    UD2()

@@ -1,0 +1,169 @@
+"""Instructions that PeachPy lacks, as subclasses of its own.
+
+Two kinds: instructions that it does not know (``rep movsb``, the x87 control word), and references
+to a symbol of the image, whose four displacement bytes are filled in when the image is linked.
+A reference is always relative to the instruction pointer, so code never holds an address and an
+image can stand anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import peachpy.stream
+from peachpy.x86_64.encoding import modrm_sib_disp, optional_rex
+from peachpy.x86_64.generic import RET
+from peachpy.x86_64.instructions import Instruction
+from peachpy.x86_64.operand import check_operand
+from peachpy.x86_64.registers import GeneralPurposeRegister64, rcx, rdi, rsi
+
+__all__ = [
+    "CALL_SLOT",
+    "FLDCW",
+    "FNSTCW",
+    "LOAD_ADDRESS",
+    "LOAD_SLOT",
+    "REP_MOVSB",
+    "REP_STOSB",
+    "TAIL_JUMP",
+    "TAIL_JUMP_SLOT",
+]
+
+_GENERAL_PURPOSE_64 = 0xF  # PeachPy's mask of a whole 64-bit register
+_AL = 0x1
+
+
+def _emit(instruction: Instruction) -> None:
+    if peachpy.stream.active_stream is not None:
+        peachpy.stream.active_stream.add_instruction(instruction)
+
+
+class REP_MOVSB(Instruction):
+    """``rep movsb``: copy rcx bytes from [rsi] to [rdi], upwards while DF is clear."""
+
+    def __init__(self) -> None:
+        super().__init__("REP MOVSB")
+        self.encodings.append((0, lambda op: bytearray([0xF3, 0xA4])))
+        registers = (rdi, rsi, rcx)
+        self._implicit_in_regs = {r.physical_id: _GENERAL_PURPOSE_64 for r in registers}
+        self._implicit_out_regs = dict(self._implicit_in_regs)
+        _emit(self)
+
+
+class REP_STOSB(Instruction):
+    """``rep stosb``: store al to rcx bytes at [rdi], upwards while DF is clear."""
+
+    def __init__(self) -> None:
+        super().__init__("REP STOSB")
+        self.encodings.append((0, lambda op: bytearray([0xF3, 0xAA])))
+        self._implicit_out_regs = {r.physical_id: _GENERAL_PURPOSE_64 for r in (rdi, rcx)}
+        self._implicit_in_regs = {**self._implicit_out_regs, 0: _AL}
+        _emit(self)
+
+
+class _ControlWord(Instruction):
+    def __init__(self, name: str, prefix: bytes, extension: int, operand: Any, reads: bool) -> None:
+        super().__init__(name)
+        self.operands = (check_operand(operand),)
+        self.in_regs = (True,)
+        self.out_regs = (False,)
+        self.out_operands = (not reads,)
+        self.encodings.append(
+            (
+                0,
+                lambda op: (
+                    optional_rex(0, op[0].address)
+                    + prefix
+                    + modrm_sib_disp(extension, op[0].address)
+                ),
+            )
+        )
+        _emit(self)
+
+
+class FNSTCW(_ControlWord):
+    """``fnstcw m16``: store the x87 control word."""
+
+    def __init__(self, operand: Any) -> None:
+        super().__init__("FNSTCW", b"\xd9", 7, operand, reads=False)
+
+
+class FLDCW(_ControlWord):
+    """``fldcw m16``: load the x87 control word."""
+
+    def __init__(self, operand: Any) -> None:
+        super().__init__("FLDCW", b"\xd9", 5, operand, reads=True)
+
+
+class _Reference:
+    """Mixin: an instruction whose last four bytes are a displacement to `symbol`."""
+
+    symbol: str
+    is_slot: bool
+
+
+class LOAD_SLOT(Instruction, _Reference):
+    """``mov r64, [rip + slot]``: load eight bytes of the image's data."""
+
+    opcode = 0x8B
+    is_slot = True
+
+    def __init__(self, register: GeneralPurposeRegister64, symbol: str) -> None:
+        super().__init__(type(self).__name__)
+        self.operands = (register,)
+        self.in_regs = (False,)
+        self.out_regs = (True,)
+        self.out_operands = (True,)
+        self.symbol = symbol
+        opcode = self.opcode
+        self.encodings.append(
+            (
+                0,
+                lambda op: bytearray(
+                    [0x48 | op[0].hcode << 2, opcode, op[0].lcode << 3 | 5, 0, 0, 0, 0]
+                ),
+            )
+        )
+        _emit(self)
+
+
+class LOAD_ADDRESS(LOAD_SLOT):
+    """``lea r64, [rip + routine]``: the address of a routine of the image."""
+
+    opcode = 0x8D
+    is_slot = False
+
+
+class CALL_SLOT(Instruction, _Reference):
+    """``call [rip + slot]``: call the C function whose address the slot holds."""
+
+    is_slot = True
+
+    def __init__(self, symbol: str) -> None:
+        super().__init__("CALL_SLOT")
+        self.symbol = symbol
+        self.encodings.append((0, lambda op: bytearray([0xFF, 0x15, 0, 0, 0, 0])))
+        _emit(self)
+
+
+# PeachPy ends a basic block at a RET, and a tail jump leaves the function as a RET does.
+class TAIL_JUMP(RET, _Reference):
+    """``jmp routine``: leave for another routine of the image."""
+
+    bytecodes: tuple[int, ...] = (0xE9, 0, 0, 0, 0)
+    is_slot = False
+
+    def __init__(self, symbol: str) -> None:
+        with peachpy.stream.NullStream():
+            super().__init__()
+        self.name = type(self).__name__
+        self.symbol = symbol
+        self.encodings = [(0, lambda op: bytearray(self.bytecodes))]
+        _emit(self)
+
+
+class TAIL_JUMP_SLOT(TAIL_JUMP):
+    """``jmp [rip + slot]``: leave for the C function whose address the slot holds."""
+
+    bytecodes = (0xFF, 0x25, 0, 0, 0, 0)
+    is_slot = True

@@ -1,0 +1,118 @@
+"""An image on executable pages that are never writable at the same time.
+
+Three named steps, as in CPython's ``jit.c``: *allocate* (read and write), *copy*, *seal* (read and
+execute). Where the system refuses to make written memory executable (``PR_SET_MDWE``, hardened
+services), the code is written to a memfd instead, and that is mapped read and execute. Where it
+refuses that too, an OSError says so and the fallback serves.
+
+Nothing here is ever unmapped: a function object may call it until the process ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from asm_libcalls import libc
+from asm_libcalls.x86_64.image import CODE_PAGE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.x86_64.image import Image
+
+__all__ = ["LoadedImage", "load"]
+
+
+class LoadedImage:
+    """An image in memory.
+
+    Attributes
+    ----------
+    image : Image
+    address : int
+        Where its code begins.
+    way : str
+        How its pages were made: ``"anonymous"`` or ``"memfd"``.
+    """
+
+    __slots__ = ("address", "image", "way")
+
+    def __init__(self, image: Image, address: int, way: str) -> None:
+        self.image = image
+        self.address = address
+        self.way = way
+
+    def routine(self, name: str) -> int:
+        """Return the address of a routine."""
+        return self.address + self.image.routines[name][0]
+
+    def code(self, name: str) -> bytes:
+        """Return the bytes of a routine as they are in memory."""
+        return ctypes.string_at(self.routine(name), self.image.routines[name][1])
+
+    def set_slot(self, name: str, value: int) -> None:
+        """Write a slot; a name that the image does not use is ignored."""
+        offset = self.image.slots.get(name)
+        if offset is not None:
+            ctypes.c_uint64.from_address(self.address + offset).value = value
+
+
+def load(image: Image) -> LoadedImage:
+    """Put an image on executable pages.
+
+    Raises
+    ------
+    OSError
+        The system refuses executable memory, in every way that we know.
+    """
+    # Code and data in one reservation, so that the distance between them is the image's.
+    length = -(-max(image.size, 1) // libc.PAGE_SIZE) * libc.PAGE_SIZE
+    assert len(image.code) % CODE_PAGE == 0
+    if len(image.code) % libc.PAGE_SIZE:
+        raise OSError(f"pages of {libc.PAGE_SIZE} bytes: images are made for {CODE_PAGE}")
+    try:
+        return LoadedImage(image, _load_anonymous(image.code, length), "anonymous")
+    except OSError as refusal:
+        try:
+            return LoadedImage(image, _load_memfd(image.code, length), "memfd")
+        except OSError as second_refusal:
+            raise OSError(
+                second_refusal.errno,
+                f"the system refuses executable memory ({refusal}; {second_refusal})",
+            ) from refusal
+
+
+def _load_anonymous(code: bytes, length: int) -> int:
+    address = libc.mmap(length, libc.PROT_READ | libc.PROT_WRITE)
+    try:
+        ctypes.memmove(address, code, len(code))
+        libc.mprotect(address, len(code), libc.PROT_READ | libc.PROT_EXEC)
+    except OSError:
+        libc.munmap(address, length)
+        raise
+    return address
+
+
+def _load_memfd(code: bytes, length: int) -> int:
+    if not hasattr(os, "memfd_create"):
+        raise OSError("no memfd_create on this system")
+    file = os.memfd_create("asm_libcalls")
+    try:
+        written = 0
+        while written < len(code):
+            written += os.write(file, code[written:])
+        address = libc.mmap(length, libc.PROT_READ | libc.PROT_WRITE)
+        try:
+            libc.mmap(
+                len(code),
+                libc.PROT_READ | libc.PROT_EXEC,
+                address=address,
+                flags=libc.MAP_PRIVATE | libc.MAP_FIXED,
+                file=file,
+            )
+        except OSError:
+            libc.munmap(address, length)
+            raise
+    finally:
+        os.close(file)
+    return address

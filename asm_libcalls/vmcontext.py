@@ -1,0 +1,469 @@
+"""The layout of Wasmtime 0.22's ``VMContext``, declared once: C structures and ``VMOffsets``.
+
+Compiled code reaches everything of an instance from one pointer, the vmctx. What stands behind it
+is laid out here, in the order of Wasmtime 0.22 and without padding of its own::
+
+    interrupts*                     -> VMInterrupts
+    externref activations table*    -> VMExternRefActivationsTable
+    stack map registry*
+    signature ids                   u32 each
+    imported functions              VMFunctionImport
+    imported tables                 VMTableImport
+    imported memories               VMMemoryImport
+    imported globals                VMGlobalImport
+    tables                          VMTableDefinition
+    memories                        VMMemoryDefinition
+    globals                         VMGlobalDefinition, 16-aligned
+    anyfuncs                        VMCallerCheckedAnyfunc, imported functions first
+    builtin functions               addresses, in the order of BUILTIN_ARRAY
+
+What our own machine code needs beyond it stands in an :class:`InstanceHeader` *before* the vmctx,
+where Wasmtime keeps its ``Instance``. Pointers are not aligned after an odd number of signature
+ids, as in Wasmtime 0.22.
+
+Source: ``wasmtime_environ::vmoffsets`` and ``wasmtime_runtime::vmcontext`` of Wasmtime 0.22.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from asm_libcalls.libcalls import BUILTIN_ARRAY
+
+__all__ = [
+    "InstanceHeader",
+    "VMCallerCheckedAnyfunc",
+    "VMDataSegment",
+    "VMExternData",
+    "VMFunctionImport",
+    "VMGlobalDefinition",
+    "VMGlobalImport",
+    "VMInterrupts",
+    "VMMemoryDefinition",
+    "VMMemoryImport",
+    "VMOffsets",
+    "VMTableDefinition",
+    "VMTableImport",
+]
+
+_pointer = ctypes.c_size_t
+_POINTER_SIZE = ctypes.sizeof(_pointer)
+
+
+class VMInterrupts(ctypes.Structure):
+    """What stops running code: the stack limit that every function's prologue compares with."""
+
+    _fields_ = [("stack_limit", _pointer)]
+
+
+class VMFunctionImport(ctypes.Structure):
+    """An imported function: its code, and the vmctx to call it with."""
+
+    _fields_ = [("body", _pointer), ("vmctx", _pointer)]
+
+
+class VMTableImport(ctypes.Structure):
+    """An imported table: its definition, and the vmctx of the instance that owns it."""
+
+    _fields_ = [("from_", _pointer), ("vmctx", _pointer)]
+
+
+class VMMemoryImport(ctypes.Structure):
+    """An imported memory: its definition, and the vmctx of the instance that owns it."""
+
+    _fields_ = [("from_", _pointer), ("vmctx", _pointer)]
+
+
+class VMGlobalImport(ctypes.Structure):
+    """An imported global: its definition."""
+
+    _fields_ = [("from_", _pointer)]
+
+
+class VMTableDefinition(ctypes.Structure):
+    """A table: its elements (pointers), and how many."""
+
+    _fields_ = [
+        ("base", _pointer),
+        ("current_elements", ctypes.c_uint32),
+        ("_padding", ctypes.c_uint8 * (_POINTER_SIZE - 4)),
+    ]
+
+
+class VMMemoryDefinition(ctypes.Structure):
+    """A linear memory: its first byte, and its length in bytes."""
+
+    _fields_ = [("base", _pointer), ("current_length", _pointer)]
+
+
+class VMGlobalDefinition(ctypes.Structure):
+    """A global: 16 bytes, the value in the first 4 or 8 of them, little-endian as the CPU is."""
+
+    _fields_ = [("storage", ctypes.c_uint64 * 2)]
+
+
+class VMCallerCheckedAnyfunc(ctypes.Structure):
+    """A function reference: code, the type that a caller checks, and the vmctx to call it with."""
+
+    _fields_ = [
+        ("func_ptr", _pointer),
+        ("type_index", ctypes.c_uint32),
+        ("_padding", ctypes.c_uint8 * (_POINTER_SIZE - 4)),
+        ("vmctx", _pointer),
+    ]
+
+
+class VMExternData(ctypes.Structure):
+    """The box of an externref: its reference count, and the Python object (``PyObject*``)."""
+
+    _fields_ = [("ref_count", _pointer), ("value", _pointer)]
+
+
+class VMDataSegment(ctypes.Structure):
+    """A passive data segment: its first byte, and its length in bytes (0 once dropped)."""
+
+    _fields_ = [("base", _pointer), ("length", _pointer)]
+
+
+class InstanceHeader(ctypes.Structure):
+    """What stands right before a vmctx, for our machine code; offsets from vmctx are negative.
+
+    Attributes
+    ----------
+    memories : address
+        Array of ``VMMemoryDefinition*`` by memory index, imports first.
+    defined_memories : address
+        The same array from the first defined memory on, so by defined memory index.
+    data_segments : address
+        Array of :class:`VMDataSegment` by data index.
+    magic : int
+        :attr:`MAGIC` while the instance lives, 0 when it is closed.
+    """
+
+    MAGIC = 0x6D736163_76786D76  # "vmxvcasm"
+
+    _fields_ = [
+        ("memories", _pointer),
+        ("defined_memories", _pointer),
+        ("data_segments", _pointer),
+        ("magic", ctypes.c_uint64),
+    ]
+
+    @classmethod
+    def offset_from_vmctx(cls, field: str) -> int:
+        """Return where a field is, in bytes from the vmctx: a negative number."""
+        offset: int = getattr(cls, field).offset
+        return offset - ctypes.sizeof(cls)
+
+
+def _align(offset: int, alignment: int) -> int:
+    return -(-offset // alignment) * alignment
+
+
+class VMOffsets:
+    """Where each thing of a VMContext is, in bytes from the vmctx. Names as in Wasmtime 0.22.
+
+    Parameters
+    ----------
+    num_signature_ids, num_imported_functions, num_imported_tables, num_imported_memories, \
+num_imported_globals, num_defined_functions, num_defined_tables, num_defined_memories, \
+num_defined_globals : int
+        What the module declares.
+    pointer_size : int, optional
+        Bytes of a pointer; that of this machine, which is also what the C structures of this
+        module are made for.
+
+    Examples
+    --------
+    >>> offsets = VMOffsets(num_defined_memories=1)
+    >>> offsets.vmctx_vmmemory_definition(0), offsets.size_of_vmctx()
+    (24, 200)
+    """
+
+    __slots__ = (
+        "num_defined_functions",
+        "num_defined_globals",
+        "num_defined_memories",
+        "num_defined_tables",
+        "num_imported_functions",
+        "num_imported_globals",
+        "num_imported_memories",
+        "num_imported_tables",
+        "num_signature_ids",
+        "pointer_size",
+    )
+
+    def __init__(
+        self,
+        *,
+        num_signature_ids: int = 0,
+        num_imported_functions: int = 0,
+        num_imported_tables: int = 0,
+        num_imported_memories: int = 0,
+        num_imported_globals: int = 0,
+        num_defined_functions: int = 0,
+        num_defined_tables: int = 0,
+        num_defined_memories: int = 0,
+        num_defined_globals: int = 0,
+        pointer_size: int = _POINTER_SIZE,
+    ) -> None:
+        self.num_signature_ids = num_signature_ids
+        self.num_imported_functions = num_imported_functions
+        self.num_imported_tables = num_imported_tables
+        self.num_imported_memories = num_imported_memories
+        self.num_imported_globals = num_imported_globals
+        self.num_defined_functions = num_defined_functions
+        self.num_defined_tables = num_defined_tables
+        self.num_defined_memories = num_defined_memories
+        self.num_defined_globals = num_defined_globals
+        self.pointer_size = pointer_size
+
+    # Sizes, and offsets inside each structure.
+
+    def size_of_vmshared_signature_index(self) -> int:
+        """Bytes of a signature id."""
+        return 4
+
+    def size_of_vmfunction_import(self) -> int:
+        """Bytes of a VMFunctionImport."""
+        return 2 * self.pointer_size
+
+    def vmfunction_import_body(self) -> int:
+        """Offset of ``body`` in a VMFunctionImport."""
+        return 0
+
+    def vmfunction_import_vmctx(self) -> int:
+        """Offset of ``vmctx`` in a VMFunctionImport."""
+        return self.pointer_size
+
+    def size_of_vmtable_import(self) -> int:
+        """Bytes of a VMTableImport."""
+        return 2 * self.pointer_size
+
+    def vmtable_import_from(self) -> int:
+        """Offset of ``from`` in a VMTableImport."""
+        return 0
+
+    def vmtable_import_vmctx(self) -> int:
+        """Offset of ``vmctx`` in a VMTableImport."""
+        return self.pointer_size
+
+    def size_of_vmmemory_import(self) -> int:
+        """Bytes of a VMMemoryImport."""
+        return 2 * self.pointer_size
+
+    def vmmemory_import_from(self) -> int:
+        """Offset of ``from`` in a VMMemoryImport."""
+        return 0
+
+    def vmmemory_import_vmctx(self) -> int:
+        """Offset of ``vmctx`` in a VMMemoryImport."""
+        return self.pointer_size
+
+    def size_of_vmglobal_import(self) -> int:
+        """Bytes of a VMGlobalImport."""
+        return self.pointer_size
+
+    def vmglobal_import_from(self) -> int:
+        """Offset of ``from`` in a VMGlobalImport."""
+        return 0
+
+    def size_of_vmtable_definition(self) -> int:
+        """Bytes of a VMTableDefinition."""
+        return 2 * self.pointer_size
+
+    def vmtable_definition_base(self) -> int:
+        """Offset of ``base`` in a VMTableDefinition."""
+        return 0
+
+    def vmtable_definition_current_elements(self) -> int:
+        """Offset of ``current_elements`` (u32) in a VMTableDefinition."""
+        return self.pointer_size
+
+    def size_of_vmmemory_definition(self) -> int:
+        """Bytes of a VMMemoryDefinition."""
+        return 2 * self.pointer_size
+
+    def vmmemory_definition_base(self) -> int:
+        """Offset of ``base`` in a VMMemoryDefinition."""
+        return 0
+
+    def vmmemory_definition_current_length(self) -> int:
+        """Offset of ``current_length`` (bytes) in a VMMemoryDefinition."""
+        return self.pointer_size
+
+    def size_of_vmglobal_definition(self) -> int:
+        """Bytes of a VMGlobalDefinition."""
+        return 16
+
+    def size_of_vmcaller_checked_anyfunc(self) -> int:
+        """Bytes of a VMCallerCheckedAnyfunc."""
+        return 3 * self.pointer_size
+
+    def vmcaller_checked_anyfunc_func_ptr(self) -> int:
+        """Offset of ``func_ptr`` in a VMCallerCheckedAnyfunc."""
+        return 0
+
+    def vmcaller_checked_anyfunc_type_index(self) -> int:
+        """Offset of ``type_index`` (u32) in a VMCallerCheckedAnyfunc."""
+        return self.pointer_size
+
+    def vmcaller_checked_anyfunc_vmctx(self) -> int:
+        """Offset of ``vmctx`` in a VMCallerCheckedAnyfunc."""
+        return 2 * self.pointer_size
+
+    def vminterrupts_stack_limit(self) -> int:
+        """Offset of ``stack_limit`` in VMInterrupts."""
+        return 0
+
+    def vm_extern_data_ref_count(self) -> int:
+        """Offset of ``ref_count`` in a VMExternData."""
+        return 0
+
+    def vm_extern_ref_activation_table_next(self) -> int:
+        """Offset of ``next`` in a VMExternRefActivationsTable."""
+        return 0
+
+    def vm_extern_ref_activation_table_end(self) -> int:
+        """Offset of ``end`` in a VMExternRefActivationsTable."""
+        return self.pointer_size
+
+    # The VMContext, from its start to its end.
+
+    def vmctx_interrupts(self) -> int:
+        """Offset of the VMInterrupts pointer."""
+        return 0
+
+    def vmctx_externref_activations_table(self) -> int:
+        """Offset of the VMExternRefActivationsTable pointer."""
+        return self.pointer_size
+
+    def vmctx_stack_map_registry(self) -> int:
+        """Offset of the stack map registry pointer."""
+        return 2 * self.pointer_size
+
+    def vmctx_signature_ids_begin(self) -> int:
+        """Offset of the signature ids."""
+        return 3 * self.pointer_size
+
+    def vmctx_imported_functions_begin(self) -> int:
+        """Offset of the imported functions."""
+        return self.vmctx_vmshared_signature_id(self.num_signature_ids)
+
+    def vmctx_imported_tables_begin(self) -> int:
+        """Offset of the imported tables."""
+        return self.vmctx_vmfunction_import(self.num_imported_functions)
+
+    def vmctx_imported_memories_begin(self) -> int:
+        """Offset of the imported memories."""
+        return self.vmctx_vmtable_import(self.num_imported_tables)
+
+    def vmctx_imported_globals_begin(self) -> int:
+        """Offset of the imported globals."""
+        return self.vmctx_vmmemory_import(self.num_imported_memories)
+
+    def vmctx_tables_begin(self) -> int:
+        """Offset of the defined tables."""
+        return self.vmctx_vmglobal_import(self.num_imported_globals)
+
+    def vmctx_memories_begin(self) -> int:
+        """Offset of the defined memories."""
+        return self.vmctx_vmtable_definition(self.num_defined_tables)
+
+    def vmctx_globals_begin(self) -> int:
+        """Offset of the defined globals."""
+        return _align(self.vmctx_vmmemory_definition(self.num_defined_memories), 16)
+
+    def vmctx_anyfuncs_begin(self) -> int:
+        """Offset of the anyfuncs."""
+        return self.vmctx_vmglobal_definition(self.num_defined_globals)
+
+    def vmctx_builtin_functions_begin(self) -> int:
+        """Offset of the builtin array."""
+        return self.vmctx_anyfunc(self.num_imported_functions + self.num_defined_functions)
+
+    def size_of_vmctx(self) -> int:
+        """Bytes of the VMContext."""
+        return self.vmctx_builtin_function(len(BUILTIN_ARRAY))
+
+    # One thing by its index. The index is not checked: one past the last gives the array's end.
+
+    def vmctx_vmshared_signature_id(self, index: int) -> int:
+        """Offset of a signature id."""
+        return self.vmctx_signature_ids_begin() + index * self.size_of_vmshared_signature_index()
+
+    def vmctx_vmfunction_import(self, index: int) -> int:
+        """Offset of an imported function, by function index."""
+        return self.vmctx_imported_functions_begin() + index * self.size_of_vmfunction_import()
+
+    def vmctx_vmfunction_import_body(self, index: int) -> int:
+        """Offset of an imported function's code pointer."""
+        return self.vmctx_vmfunction_import(index) + self.vmfunction_import_body()
+
+    def vmctx_vmfunction_import_vmctx(self, index: int) -> int:
+        """Offset of an imported function's vmctx."""
+        return self.vmctx_vmfunction_import(index) + self.vmfunction_import_vmctx()
+
+    def vmctx_vmtable_import(self, index: int) -> int:
+        """Offset of an imported table, by table index."""
+        return self.vmctx_imported_tables_begin() + index * self.size_of_vmtable_import()
+
+    def vmctx_vmtable_import_from(self, index: int) -> int:
+        """Offset of an imported table's definition pointer."""
+        return self.vmctx_vmtable_import(index) + self.vmtable_import_from()
+
+    def vmctx_vmmemory_import(self, index: int) -> int:
+        """Offset of an imported memory, by memory index."""
+        return self.vmctx_imported_memories_begin() + index * self.size_of_vmmemory_import()
+
+    def vmctx_vmmemory_import_from(self, index: int) -> int:
+        """Offset of an imported memory's definition pointer."""
+        return self.vmctx_vmmemory_import(index) + self.vmmemory_import_from()
+
+    def vmctx_vmmemory_import_vmctx(self, index: int) -> int:
+        """Offset of an imported memory's owning vmctx."""
+        return self.vmctx_vmmemory_import(index) + self.vmmemory_import_vmctx()
+
+    def vmctx_vmglobal_import(self, index: int) -> int:
+        """Offset of an imported global, by global index."""
+        return self.vmctx_imported_globals_begin() + index * self.size_of_vmglobal_import()
+
+    def vmctx_vmglobal_import_from(self, index: int) -> int:
+        """Offset of an imported global's definition pointer."""
+        return self.vmctx_vmglobal_import(index) + self.vmglobal_import_from()
+
+    def vmctx_vmtable_definition(self, index: int) -> int:
+        """Offset of a table, by defined table index."""
+        return self.vmctx_tables_begin() + index * self.size_of_vmtable_definition()
+
+    def vmctx_vmtable_definition_base(self, index: int) -> int:
+        """Offset of a table's element pointer, by defined table index."""
+        return self.vmctx_vmtable_definition(index) + self.vmtable_definition_base()
+
+    def vmctx_vmtable_definition_current_elements(self, index: int) -> int:
+        """Offset of a table's size, by defined table index."""
+        return self.vmctx_vmtable_definition(index) + self.vmtable_definition_current_elements()
+
+    def vmctx_vmmemory_definition(self, index: int) -> int:
+        """Offset of a memory, by defined memory index."""
+        return self.vmctx_memories_begin() + index * self.size_of_vmmemory_definition()
+
+    def vmctx_vmmemory_definition_base(self, index: int) -> int:
+        """Offset of a memory's base pointer, by defined memory index."""
+        return self.vmctx_vmmemory_definition(index) + self.vmmemory_definition_base()
+
+    def vmctx_vmmemory_definition_current_length(self, index: int) -> int:
+        """Offset of a memory's length, by defined memory index."""
+        return self.vmctx_vmmemory_definition(index) + self.vmmemory_definition_current_length()
+
+    def vmctx_vmglobal_definition(self, index: int) -> int:
+        """Offset of a global, by defined global index."""
+        return self.vmctx_globals_begin() + index * self.size_of_vmglobal_definition()
+
+    def vmctx_anyfunc(self, index: int) -> int:
+        """Offset of an anyfunc, by function index."""
+        return self.vmctx_anyfuncs_begin() + index * self.size_of_vmcaller_checked_anyfunc()
+
+    def vmctx_builtin_function(self, index: int) -> int:
+        """Offset of a slot of the builtin array."""
+        return self.vmctx_builtin_functions_begin() + index * self.pointer_size

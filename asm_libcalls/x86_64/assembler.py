@@ -80,10 +80,12 @@ def function(
         for i, t in enumerate(parsed.parameters)
     )
     result = None if parsed.result is None else _peachpy_type(parsed.result.c_name)
-    peachpy_function = Function(name, arguments, result, target=target(*extensions))
-    if not wide_vectors:
+    microarchitecture = target(*extensions)
+    peachpy_function = Function(name, arguments, result, target=microarchitecture)
+    if microarchitecture.has_avx and not wide_vectors:
         # PeachPy ends every function that uses AVX in vzeroupper, unless it believes that the
-        # caller lives in AVX code too. Scalar VEX instructions leave no dirty upper halves.
+        # caller lives in AVX code too. Scalar VEX instructions leave no dirty upper halves. (Where
+        # there is no AVX it must not believe so: it would refuse every SSE instruction.)
         peachpy_function.avx_environment = True
     with peachpy_function:
         body(*arguments)

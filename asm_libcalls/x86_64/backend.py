@@ -49,10 +49,21 @@ def load() -> Backend:
     Raises
     ------
     Unavailable
-        Another CPU or system, no assembler, or no executable memory.
+        Another CPU or system, no assembler, no executable memory, or anything else that keeps
+        machine code from being made: the fallback serves then, and the cause is chained.
     """
     _check_machine()
-    assembler = _check_assembler()
+    try:
+        return _load(_check_assembler())
+    except Unavailable:
+        raise
+    except Exception as error:  # an assembler of another version, a C library without pthreads, ...
+        raise Unavailable(
+            f"machine code could not be made: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _load(assembler: str) -> Backend:
     from asm_libcalls.x86_64 import cpu, entry, integers, pages, rounding
     from asm_libcalls.x86_64.image import link
 

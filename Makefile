@@ -1,0 +1,42 @@
+# Every target sets up what it needs first, so a fresh machine needs python3, make and a package index.
+#   make PYTHON=/path/to/python3.13 VENV=.venv-3.13 test    another Python, side by side
+#   make test ARGS='-k rounding'                            arguments for the command behind the target
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+SET_UP = $(PYTHON) tools/set_up.py --venv $(VENV)
+VENV_PYTHON = $(VENV)/bin/python
+
+.PHONY: run test lint bench docs clean
+
+run:
+	$(SET_UP) cli
+	$(VENV_PYTHON) -m asm_libcalls $(ARGS)
+
+test:
+	$(SET_UP) test
+	$(VENV_PYTHON) -m pytest $(ARGS)
+
+# `cli` too: mypy reads the types of what the command line imports.
+lint:
+	$(SET_UP) cli lint
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy --strict
+
+bench:
+	$(SET_UP) cli bench
+	$(VENV_PYTHON) -m asm_libcalls bench $(ARGS)
+
+# Warnings are errors: a page that names something which is gone does not build.
+docs:
+	$(SET_UP) cli docs
+	$(VENV_PYTHON) -m sphinx -W --keep-going -b html $(ARGS) docs docs/_build/html
+
+# Only an environment is removed as one: `make VENV=. clean` must not cost the checkout.
+clean:
+	test ! -e $(VENV)/pyvenv.cfg || rm -rf $(VENV)
+	rm -rf build dist docs/_build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find asm_libcalls tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -4,13 +4,12 @@ An *activation* is one entry into native code that has not ended. Machine code k
 activations in a list (see ``x86_64/entry.py``); :class:`MachineEntry` is the Python side of it.
 Where there is no machine code, :class:`PythonEntry` keeps the list in Python: a trap that a
 libcall raises is then reported when the native code returns by itself, since nothing can unwind
-its frames.
+its frames. The same holds for a callback of the fallback under machine code.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 from _thread import _local
 
@@ -19,7 +18,7 @@ from asm_libcalls.traps import Trap
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, NoReturn
 
     from asm_libcalls.signatures import Signature
 
@@ -106,8 +105,22 @@ def raise_status(status: int) -> None:
     raise MemoryError("no memory for this thread's list of activations")
 
 
+def _raise_first(raised: list[BaseException]) -> NoReturn:
+    # What the native code did after the first exception is its consequence. No frame of the
+    # traceback may keep a reference to the exception: that would be a cycle.
+    exception = raised[0]
+    raised.clear()
+    try:
+        raise exception
+    finally:
+        del exception
+
+
 class MachineEntry:
-    """Calls through the machine code of ``x86_64/entry.py``; a trap unwinds native frames."""
+    """Calls through the machine code of ``x86_64/entry.py``; a trap unwinds native frames.
+
+    Callbacks of the fallback can not unwind. What they raise waits until native code returns.
+    """
 
     unwinds = True
 
@@ -138,7 +151,15 @@ class MachineEntry:
             stack = (ctypes.c_uint64 * len(on_stack))(*on_stack)
             call.stack_arguments = ctypes.addressof(stack)
             call.stack_count = len(on_stack)
-        status = self._enter(ctypes.addressof(call))
+        raised: list[BaseException] = []
+        activations = _thread.activations
+        activations.append(raised)
+        try:
+            status = self._enter(ctypes.addressof(call))
+        finally:
+            activations.pop()
+        if raised:
+            _raise_first(raised)
         if status:
             raise_status(status)
         result = signature.result
@@ -155,43 +176,71 @@ class PythonEntry:
 
     def call(self, address: int, signature: Signature, patterns: Sequence[int]) -> int:
         """Call a C address with bit patterns; return the result's pattern or raise."""
-        raised: list[BaseException] = []
         arguments = [
             ctypes_value(value_type.ctypes_name, pattern)
             for value_type, pattern in zip(signature.parameters, patterns, strict=True)
         ]
         function = signature.ctypes_prototype()(address)
-        _thread.activations.append(raised)
+        result = signature.result
+        if result is not None:
+            function.restype = _exact_type(result.ctypes_name)
+        raised: list[BaseException] = []
+        activations = _thread.activations
+        activations.append(raised)
         try:
             value = function(*arguments)
         finally:
-            _thread.activations.pop()
+            activations.pop()
         if raised:
-            raise raised[0]
-        return 0 if signature.result is None else signature.result.to_bits(value, "result")
+            _raise_first(raised)
+        return 0 if result is None else int(_holder(value).value)
 
 
 def ctypes_value(ctypes_name: str, pattern: int) -> Any:
     """Return a ctypes object with exactly this bit pattern, a signalling NaN included."""
     value = getattr(ctypes, ctypes_name)()
-    size = ctypes.sizeof(value)
-    holder = {4: ctypes.c_uint32, 8: ctypes.c_uint64}[size].from_buffer(value)
-    holder.value = pattern
+    _holder(value).value = pattern
     return value
 
 
+def _holder(value: Any) -> Any:
+    # An unsigned integer in the same memory, in this machine's byte order as the value is.
+    size = ctypes.sizeof(value)
+    return {4: ctypes.c_uint32, 8: ctypes.c_uint64}[size].from_buffer(value)
+
+
+def _exact_type(ctypes_name: str) -> Any:
+    # ctypes converts a result of a simple type to a Python number, which loses the signalling bit
+    # of an f32, but it leaves a result of a subclass as it is.
+    if ctypes_name not in _exact_types:
+        _exact_types[ctypes_name] = type("Exact", (getattr(ctypes, ctypes_name),), {})
+    return _exact_types[ctypes_name]
+
+
+_exact_types: dict[str, Any] = {}
+
+
 def report(exception: BaseException) -> None:
-    """Report an exception of a callback to the innermost :class:`PythonEntry` of this thread.
+    """Report an exception of a callback to the innermost entry of this thread.
 
     With none on the thread there is nobody to tell. Where the libcall traps, the bare machine
     instruction would end the process with a signal, and so does this; any other exception is
     raised again, for ctypes to print.
     """
     if _thread.activations:
-        # The first one counts; what the native code did after it is its consequence.
         _thread.activations[-1].append(exception)
     elif isinstance(exception, Trap):
-        signal.signal(signal.SIGILL, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGILL)
+        _die()
     else:
         raise exception
+
+
+def _die() -> None:
+    # As by the instruction itself: on this thread, and past any handler of Python's, which would
+    # run only when native code has returned, with a result that there is not. (Python's own
+    # signal.signal works in the main thread alone.)
+    from asm_libcalls import libc
+
+    libc.prototype("signal", ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(signal.SIGILL, None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGILL])
+    signal.raise_signal(signal.SIGILL)

@@ -70,13 +70,24 @@ class Libcall:
         self.doc = declaration.doc
         self._binding = binding
         self._address = 0
+        self._fallback: FallbackFunction | None = None
         self.backend, self.reason = binding.backend_of(declaration)
 
     def __repr__(self) -> str:
         return f"<libcall {self.name}{self.signature} served by {self.backend or NOT_THERE_YET}>"
 
-    def __call__(self, *arguments: Any) -> Any:
-        """Call it with Python numbers.
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By name: whoever unpickles it has a backend of his own.
+        return (_served_here, (self.name,))
+
+    def __copy__(self) -> Libcall:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Libcall:
+        return self
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Call it with Python numbers, by position.
 
         Raises
         ------
@@ -87,6 +98,8 @@ class Libcall:
         Trap
             The libcall trapped.
         """
+        if keywords:
+            raise TypeError(f"{self.name}() takes no keyword arguments, got {', '.join(keywords)}")
         patterns = self._patterns(arguments)
         result = self.signature.result
         pattern = self._invoke(patterns)
@@ -136,7 +149,10 @@ class Libcall:
     @property
     def fallback(self) -> FallbackFunction:
         """The same libcall in plain Python."""
-        return FallbackFunction(self)
+        # One for each libcall, because it owns a callback that is never freed.
+        if self._fallback is None:
+            self._fallback = FallbackFunction(self)
+        return self._fallback
 
     def _patterns(self, arguments: tuple[Any, ...]) -> list[int]:
         self._check_count(len(arguments))
@@ -171,6 +187,18 @@ class FallbackFunction(Libcall):
         self.backend = "fallback" if libcall.backend else None
         self.reason = "asked for"
         self._address = 0
+        self._fallback = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_fallback_here, (self.name,))
+
+
+def _served_here(name: str) -> Libcall:
+    return default_binding().libcalls[name]
+
+
+def _fallback_here(name: str) -> FallbackFunction:
+    return default_binding().libcalls[name].fallback
 
 
 def _catching(prototype: Any, libcall: Libcall) -> Any:
@@ -210,32 +238,40 @@ class Binding:
         self.x86_64 = None
         self.x86_64_reason = "the fallback was asked for"
         if requested != "fallback":
-            self._load()
+            cause = self._load()
+            if requested == "x86_64":
+                self._require_all(cause)
         self.entry = self._entry()
         self.libcalls = {name: Libcall(row, self) for name, row in DECLARATIONS.items()}
 
-    def _load(self) -> None:
+    def _load(self) -> Exception | None:
+        cause: Exception | None = None
         try:
             import ctypes  # noqa: F401
 
             from asm_libcalls.x86_64 import backend
         except ImportError as error:  # isolated subinterpreters of 3.12 have no ctypes
             self.x86_64_reason = f"ctypes can not be imported: {error}"
+            cause = error
         else:
             try:
                 self.x86_64 = backend.load()
                 self.x86_64_reason = ""
             except backend.Unavailable as reason:
                 self.x86_64_reason = str(reason)
-        if self.requested == "x86_64":
-            reasons = [self.x86_64_reason] if self.x86_64 is None else []
-            if self.x86_64 is not None:
-                reasons = [f"{k}: {why}" for k, why in self.x86_64.families.items() if why]
-            if reasons:
-                raise BackendUnavailable(
-                    f"{ENVIRONMENT_VARIABLE}=x86_64, but machine code can not serve: "
-                    + "; ".join(reasons)
-                )
+                cause = reason
+        return cause
+
+    def _require_all(self, cause: Exception | None) -> None:
+        if self.x86_64 is None:
+            reasons = [self.x86_64_reason]
+        else:
+            reasons = [f"{k}: {why}" for k, why in self.x86_64.families.items() if why]
+        if reasons:
+            raise BackendUnavailable(
+                f"{ENVIRONMENT_VARIABLE}=x86_64, but machine code can not serve: "
+                + "; ".join(reasons)
+            ) from cause
 
     def _entry(self) -> MachineEntry | PythonEntry | None:
         try:

@@ -89,6 +89,8 @@ class ValueType:
         try:
             integer = operator.index(value)
         except TypeError:
+            if hasattr(type(value), "__index__"):
+                raise  # its own error
             expected = "an address (int) or None" if self.kind == "pointer" else "an integer"
             raise TypeError(
                 f"{where} must be {expected} ({self.name}), got {_describe(value)}"
@@ -102,17 +104,22 @@ class ValueType:
         return integer & self.mask
 
     def _float_to_bits(self, value: Any, where: str) -> int:
-        if isinstance(value, (str, bytes, bytearray)):  # float() would parse these
+        # float() would parse a str and every buffer; numpy.str_ is a str that claims a __float__.
+        type_ = type(value)
+        if isinstance(value, str) or not (
+            hasattr(type_, "__float__") or hasattr(type_, "__index__")
+        ):
             raise TypeError(f"{where} must be a real number ({self.name}), got {_describe(value)}")
         try:
             number = float(value)
-        except TypeError:
+        except TypeError as error:
             raise TypeError(
                 f"{where} must be a real number ({self.name}), got {_describe(value)}"
-            ) from None
+            ) from error
         except OverflowError:
             raise OverflowError(
-                f"{where} must be a real number ({self.name}), got an integer beyond its range"
+                f"{where} must be a real number ({self.name}), "
+                f"got {type_.__name__} beyond its range"
             ) from None
         if self.bits == 64:
             return int(_U64.unpack(_F64.pack(number))[0])
@@ -151,7 +158,10 @@ class ValueType:
 
 
 def _describe(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # also an integer of more than 4300 digits somewhere inside
+        return type(value).__name__
     if len(text) > 60:
         text = text[:57] + "..."
     return f"{type(value).__name__} {text}"

@@ -70,6 +70,14 @@ _MESSAGES = {
 _SUBCLASSES: dict[int, type[Trap]] = {}
 
 
+def _trap_code(code: object) -> int:
+    if not isinstance(code, int):
+        raise TypeError(f"a trap code must be an int, got {type(code).__name__}")
+    if not 0 <= code < 1 << 32:
+        raise ValueError(f"a trap code must be in 0 .. 2**32-1, got {code:#x}")
+    return int(code)
+
+
 class Trap(Exception):
     """WebAssembly execution was aborted.
 
@@ -100,22 +108,23 @@ class Trap(Exception):
         if cls is Trap:
             if code is None:
                 raise TypeError("Trap() needs a trap code")
-            return super().__new__(_SUBCLASSES.get(code, cls))
+            return super().__new__(_SUBCLASSES.get(_trap_code(code), cls))
         return super().__new__(cls)
 
     def __init__(self, code: int | None = None) -> None:
-        own = type(self).__dict__.get("_own_code")
+        own = getattr(type(self), "_own_code", None)
         if code is None:
             code = own
         elif own is not None and code != own:
             raise ValueError(f"{type(self).__name__} has the code {own!r}, not {code!r}")
         if code is None:
             raise TypeError(f"{type(self).__name__}() needs a trap code")
+        number = _trap_code(code)
         try:
-            self.code = TrapCode(code)
+            self.code = TrapCode(number)
         except ValueError:
-            self.code = int(code)
-        super().__init__(_MESSAGES.get(self.code, f"trap code {int(code)}"))  # type: ignore[call-overload]
+            self.code = number
+        super().__init__(_MESSAGES.get(self.code, f"trap code {number}"))  # type: ignore[call-overload]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (int(self.code),), self.__dict__)

@@ -4,7 +4,10 @@ An *activation* is one entry into native code that has not ended. Machine code k
 activations in a list (see ``x86_64/entry.py``); :class:`MachineEntry` is the Python side of it.
 Where there is no machine code, :class:`PythonEntry` keeps the list in Python: a trap that a
 libcall raises is then reported when the native code returns by itself, since nothing can unwind
-its frames. The same holds for a callback of the fallback under machine code.
+its frames.
+
+A Python exception crosses native frames as what it is, the thread's error indicator: nothing of
+ours touches it between the callback that raised it and the entry that gives it to Python.
 """
 
 from __future__ import annotations
@@ -54,6 +57,9 @@ class Activation(ctypes.Structure):
     stack_pointer, frame_pointer : address
         rsp and rbp of the entry routine. The frame pointer is also the canary that a stack walk
         must find.
+    exit_frame_pointer : address
+        The frame through which native code left to Python, or 0 while it runs itself: where a
+        stack walk begins.
     status : int
         0, or what the raise brought: see :data:`TRAPPED` and :data:`EXCEPTION`.
     mxcsr, x87_control : int
@@ -65,6 +71,7 @@ class Activation(ctypes.Structure):
         ("landing", ctypes.c_uint64),
         ("stack_pointer", ctypes.c_uint64),
         ("frame_pointer", ctypes.c_uint64),
+        ("exit_frame_pointer", ctypes.c_uint64),
         ("status", ctypes.c_uint64),
         ("mxcsr", ctypes.c_uint32),
         ("x87_control", ctypes.c_uint32),
@@ -75,7 +82,7 @@ TRAPPED = 1 << 32
 """Status: native code trapped, with the trap code in the low 32 bits."""
 
 EXCEPTION = 2 << 32
-"""Status: a callback raised a Python exception, which waits in :func:`pending`."""
+"""Status: a callback raised a Python exception, and the thread's error indicator is set."""
 
 NO_MEMORY = 3 << 32
 """Status: the thread's list could not be made (``pthread_setspecific`` failed)."""
@@ -83,49 +90,28 @@ NO_MEMORY = 3 << 32
 
 class _ThreadState(_local):
     def __init__(self) -> None:
-        self.pending: list[BaseException] = []
         self.activations: list[list[BaseException]] = []
 
 
 _thread = _ThreadState()
 
 
-def pending() -> list[BaseException]:
-    """Return this thread's exceptions on their way across native frames, innermost last."""
-    return _thread.pending
-
-
 def raise_status(status: int) -> None:
-    """Raise what a nonzero status of ``asm_libcalls_enter`` stands for."""
-    kind = status & ~0xFFFFFFFF
-    if kind == TRAPPED:
+    """Raise what a nonzero status stands for, except :data:`EXCEPTION`, which is raised already."""
+    if status & ~0xFFFFFFFF == TRAPPED:
         raise Trap(status & 0xFFFFFFFF)
-    if kind == EXCEPTION:
-        raise _thread.pending.pop()
     raise MemoryError("no memory for this thread's list of activations")
 
 
-def _raise_first(raised: list[BaseException]) -> NoReturn:
-    # What the native code did after the first exception is its consequence. No frame of the
-    # traceback may keep a reference to the exception: that would be a cycle.
-    exception = raised[0]
-    raised.clear()
-    try:
-        raise exception
-    finally:
-        del exception
-
-
 class MachineEntry:
-    """Calls through the machine code of ``x86_64/entry.py``; a trap unwinds native frames.
-
-    Callbacks of the fallback can not unwind. What they raise waits until native code returns.
-    """
+    """Calls through the machine code of ``x86_64/entry.py``; a trap unwinds native frames."""
 
     unwinds = True
 
     def __init__(self, enter_address: int) -> None:
-        self._enter = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(enter_address)
+        # PYFUNCTYPE: ctypes raises the error indicator that a callback left. The entry routine
+        # itself releases the GIL round the call.
+        self._enter = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(enter_address)
 
     def call(self, address: int, signature: Signature, patterns: Sequence[int]) -> int:
         """Call a C address with bit patterns; return the result's pattern or raise.
@@ -151,15 +137,7 @@ class MachineEntry:
             stack = (ctypes.c_uint64 * len(on_stack))(*on_stack)
             call.stack_arguments = ctypes.addressof(stack)
             call.stack_count = len(on_stack)
-        raised: list[BaseException] = []
-        activations = _thread.activations
-        activations.append(raised)
-        try:
-            status = self._enter(ctypes.addressof(call))
-        finally:
-            activations.pop()
-        if raised:
-            _raise_first(raised)
+        status = self._enter(ctypes.addressof(call))
         if status:
             raise_status(status)
         result = signature.result
@@ -196,6 +174,17 @@ class PythonEntry:
         return 0 if result is None else int(_holder(value).value)
 
 
+def _raise_first(raised: list[BaseException]) -> NoReturn:
+    # What the native code did after the first exception is its consequence. No frame of the
+    # traceback may keep a reference to the exception: that would be a cycle.
+    exception = raised[0]
+    raised.clear()
+    try:
+        raise exception
+    finally:
+        del exception
+
+
 def ctypes_value(ctypes_name: str, pattern: int) -> Any:
     """Return a ctypes object with exactly this bit pattern, a signalling NaN included."""
     value = getattr(ctypes, ctypes_name)()
@@ -221,7 +210,7 @@ _exact_types: dict[str, Any] = {}
 
 
 def report(exception: BaseException) -> None:
-    """Report an exception of a callback to the innermost entry of this thread.
+    """Report an exception of a ctypes callback to the innermost :class:`PythonEntry`.
 
     With none on the thread there is nobody to tell. Where the libcall traps, the bare machine
     instruction would end the process with a signal, and so does this; any other exception is

@@ -177,7 +177,7 @@ num_defined_globals : int
     --------
     >>> offsets = VMOffsets(num_defined_memories=1)
     >>> offsets.vmctx_vmmemory_definition(0), offsets.size_of_vmctx()
-    (24, 200)
+    (24, 208)
     """
 
     __slots__ = (

@@ -110,11 +110,13 @@ def _check_assembler() -> str:
 def _fill_slots(loaded: LoadedImage) -> None:
     from asm_libcalls import libc
 
+    # A slot bears the name of the C function (of libc or CPython) whose address it holds.
+    for name in loaded.image.slots:
+        if name != "activations_key":
+            loaded.set_slot(name, libc.function_address(name))
     key = ctypes.c_uint()
     create = libc.prototype("pthread_key_create", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
     error = create(ctypes.addressof(key), None)
     if error:
         raise Unavailable(f"no pthread key for the list of activations: {os.strerror(error)}")
     loaded.set_slot("activations_key", key.value)
-    for name in ("pthread_getspecific", "pthread_setspecific"):
-        loaded.set_slot(name, libc.function_address(name))

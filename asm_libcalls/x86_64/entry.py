@@ -1,7 +1,7 @@
 """Entering native code, and the way out of it by a trap.
 
-``asm_libcalls_enter`` pushes an activation on this thread's list, loads the registers of a
-:class:`~asm_libcalls.entry.NativeCall` and calls. ``asm_libcalls_raise_trap`` looks up the
+``asm_libcalls_enter`` pushes an activation on this thread's list, releases the GIL, loads the
+registers of a :class:`~asm_libcalls.entry.NativeCall` and calls. ``asm_libcalls_raise_trap`` looks up the
 innermost activation, restores its stack and jumps to its landing pad: every native frame above it
 is gone, and none of them is run again. So whoever raises must own nothing (the second rule of a
 libcall). No Python or libffi frame may stand between the raise and the landing.
@@ -11,7 +11,8 @@ The stack of ``asm_libcalls_enter``, from the top (all offsets from rbp)::
      +8  return address
       0  the caller's rbp           <- rbp: the canary of a stack walk
      -8  rbx, r12, r13, r14, r15    callee-saved registers of the caller
-    -96  Activation                 <- r12, Activation.stack_pointer
+         PyThreadState*             held while the GIL is released
+         Activation                 <- r12, Activation.stack_pointer
          arguments on the stack, a multiple of 16 bytes
          return address of the callee
 
@@ -32,15 +33,11 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.image import Routine
 
-__all__ = ["SLOTS", "routines"]
+__all__ = ["pop_activation", "push_activation", "routines"]
 
-SLOTS = ("pthread_getspecific", "pthread_setspecific", "activations_key")
-"""The image slots that this file's routines use: two C functions, and the key of the list."""
-
-# The five registers below rbp, and the activation; together a multiple of 16, so that rsp is
-# aligned where the entry calls.
-_SAVED = 5 * 8
-_FRAME = -(-(_SAVED + ctypes.sizeof(Activation)) // 16) * 16
+_SAVED = 5 * 8  # rbx and r12 to r15, below rbp
+_THREAD_STATE = ctypes.sizeof(Activation)  # above the activation: a PyThreadState*
+_FRAME = -(-(_SAVED + _THREAD_STATE + 8) // 16) * 16  # so that rsp is aligned where we call
 
 
 def routines() -> Iterator[Routine]:
@@ -70,6 +67,7 @@ def push_activation(landing: str) -> None:
     MOV([rsp + Activation.landing.offset], rax)
     MOV([rsp + Activation.stack_pointer.offset], rsp)
     MOV([rsp + Activation.frame_pointer.offset], rbp)
+    MOV(qword[rsp + Activation.exit_frame_pointer.offset], 0)
     MOV(qword[rsp + Activation.status.offset], 0)
     STMXCSR([rsp + Activation.mxcsr.offset])
     FNSTCW([rsp + Activation.x87_control.offset])
@@ -98,6 +96,8 @@ def _enter() -> None:
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
+    from asm_libcalls.x86_64.instructions import CALL_SLOT
+
     stack_ready, copy, leave = Label("stack_ready"), Label("copy"), Label("leave")
     landing, no_memory = Label("landing"), Label("no_memory")
     callee_saved = (rbx, r12, r13, r14, r15)
@@ -111,6 +111,8 @@ def _enter() -> None:
     push_activation("asm_libcalls_enter.landing")
     JNZ(no_memory)
     MOV(r12, rsp)
+    CALL_SLOT("PyEval_SaveThread")
+    MOV([rsp + _THREAD_STATE], rax)
 
     # Arguments on the stack: the last one first, so that the first one ends at [rsp].
     MOV(rcx, [rbx + NativeCall.stack_count.offset])
@@ -138,6 +140,8 @@ def _enter() -> None:
     MOV(rsp, r12)
 
     LABEL(landing)  # a raise continues here, with rsp at the activation and rbp at the frame
+    MOV(rdi, [rsp + _THREAD_STATE])
+    CALL_SLOT("PyEval_RestoreThread")
     pop_activation()
     MOV(rax, [rsp + Activation.status.offset])
     LABEL(leave)

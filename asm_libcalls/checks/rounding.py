@@ -1,0 +1,112 @@
+"""Checks of the rounding libcalls. The oracle goes through exact integers, not through patterns.
+
+:func:`math.floor` and its kin turn a float into the exact Python integer, which an f64 holds
+exactly where the libcall has anything to round. What an integer can not say (the sign of zero,
+infinities, NaN) is decided here, by WebAssembly 2.0, 4.3.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from random import Random
+
+from asm_libcalls.binding import Libcall
+from asm_libcalls.selfcheck import PatternChecker
+from asm_libcalls.signatures import ValueType
+
+__all__ = ["CHECKER"]
+
+_TO_INTEGER: dict[str, Callable[[float], int]] = {
+    "ceil": math.ceil,
+    "floor": math.floor,
+    "trunc": math.trunc,
+    "nearest": round,  # to even, as Python defines it
+}
+
+
+class _Format:
+    """The numbers of an IEEE 754 format."""
+
+    def __init__(self, bits: int) -> None:
+        self.fraction_bits = {32: 23, 64: 52}[bits]
+        self.bias = {32: 127, 64: 1023}[bits]
+        self.sign = 1 << (bits - 1)
+        self.infinity = self.sign - (1 << self.fraction_bits)
+        self.quiet = 1 << (self.fraction_bits - 1)
+
+    def around_the_point(self, exponent: int, whole: int) -> Iterator[int]:
+        """Yield magnitudes of one exponent at and beside the halves and the integers.
+
+        Parameters
+        ----------
+        exponent : int
+            Unbiased: the magnitudes are from 2**exponent up to twice that.
+        whole : int
+            A fraction whose digits behind the binary point do not count.
+        """
+        base = (exponent + self.bias) << self.fraction_bits
+        unit = 1 << min(max(self.fraction_bits - exponent, 0), self.fraction_bits)
+        fraction = whole & (1 << self.fraction_bits) - unit
+        half = unit // 2
+        for behind_point in dict.fromkeys((0, 1, half - 1, half, half + 1, unit - 1)):
+            if 0 <= behind_point < unit:
+                yield base | fraction | behind_point
+
+
+_FORMATS = {bits: _Format(bits) for bits in (32, 64)}
+
+
+class RoundingChecker(PatternChecker):
+    """Rounding: near the binary point, at the ends of the range, and every kind of NaN."""
+
+    def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int]]:
+        """Yield both signs of each magnitude."""
+        form = _FORMATS[libcall.signature.parameters[0].bits]
+        ones = (1 << form.fraction_bits) - 1
+        magnitudes = [0, 1, ones, ones + 1, form.infinity - 1, form.infinity]
+        magnitudes += [form.infinity | p for p in (1, form.quiet - 1, form.quiet, ones)]
+        for exponent in range(-3, form.fraction_bits + 3):
+            # The digit before the point decides a tie: even, odd, and odd with a carry.
+            for whole in (0, 1 << max(form.fraction_bits - exponent, 0), ones):
+                magnitudes += form.around_the_point(exponent, whole)
+        for magnitude in dict.fromkeys(magnitudes):
+            yield (magnitude,)
+            yield (magnitude | form.sign,)
+
+    def random_cases(self, libcall: Libcall, source: Random) -> Iterator[tuple[int]]:
+        """Yield patterns: half of them any, half with digits on both sides of the point."""
+        bits = libcall.signature.parameters[0].bits
+        form = _FORMATS[bits]
+        while True:
+            pattern = source.getrandbits(bits)
+            yield (pattern,)
+            exponent = source.getrandbits(6) % (form.fraction_bits + 4) - 2
+            near = list(form.around_the_point(exponent, pattern % (1 << form.fraction_bits)))
+            near.append(
+                (exponent + form.bias) << form.fraction_bits | pattern % (1 << form.fraction_bits)
+            )
+            yield (near[source.getrandbits(8) % len(near)] | pattern & form.sign,)
+
+    def oracle(self, libcall: Libcall) -> Callable[[int], int]:
+        """Return the rounding by exact integers."""
+        value_type = libcall.signature.parameters[0]
+        return _oracle(value_type, _TO_INTEGER[libcall.name.partition("_")[2]])
+
+
+def _oracle(value_type: ValueType, to_integer: Callable[[float], int]) -> Callable[[int], int]:
+    form = _FORMATS[value_type.bits]
+
+    def expected(pattern: int) -> int:
+        magnitude = pattern & ~form.sign
+        if magnitude > form.infinity:
+            return pattern | form.quiet
+        if magnitude == form.infinity:
+            return pattern
+        number = value_type.from_bits(pattern)
+        return value_type.to_bits(math.copysign(float(to_integer(number)), number), "oracle")
+
+    return expected
+
+
+CHECKER = RoundingChecker()

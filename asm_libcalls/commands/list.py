@@ -1,0 +1,181 @@
+"""``list``: every libcall, what serves it, where, and whether it is right just now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from asm_libcalls import LIBCALLS, __version__
+from asm_libcalls.commands import CHECK_FAILED, OK, add_json, output
+from asm_libcalls.commands.output import Cell
+
+if TYPE_CHECKING:
+    import argparse
+
+    from asm_libcalls.binding import Libcall
+    from asm_libcalls.selfcheck import Verdict
+
+HELP = "show every libcall, what serves it, its address and a live self-check (the default)"
+DESCRIPTION = """Show every libcall with its C signature, the backend that serves it, its address
+and the result of a self-check made now: what serves it is compared with the other implementations
+over edge cases, whose number stands in parentheses."""
+
+NOT_CHECKED = "not checked"
+
+
+class Row:
+    """A libcall and what was found out about it.
+
+    Attributes
+    ----------
+    libcall : Libcall
+    address : int or None
+    verdict : Verdict or None
+        None if there was nothing to check.
+    failure : str
+        Why there is no verdict on a libcall that is served.
+    """
+
+    def __init__(self, libcall: Libcall) -> None:
+        from asm_libcalls.selfcheck import self_check
+
+        self.libcall = libcall
+        self.address: int | None = None
+        self.verdict: Verdict | None = None
+        self.failure = ""
+        if libcall.backend is None:
+            return
+        try:
+            self.verdict = self_check(libcall)
+        except LookupError as error:
+            self.failure = str(error)
+        try:
+            self.address = libcall.address
+        except RuntimeError as error:  # this Python has no ctypes
+            self.failure = self.failure or str(error)
+
+    @property
+    def result(self) -> str:
+        """The self-check in a word."""
+        if self.libcall.backend is None:
+            return self.libcall.reason
+        if self.verdict is None:
+            return NOT_CHECKED
+        return "passed" if self.verdict.passed else "FAILED"
+
+    def cells(self, *, narrow: bool) -> list[Cell]:
+        """Return the cells of the table."""
+        libcall = self.libcall
+        signature = str(libcall.signature)
+        if narrow:
+            # Name and signature share a column, one below the other if they have to.
+            space = "" if len(libcall.name + signature) <= NARROW_COLUMN else "\n  "
+            names = [Cell(libcall.name + space + signature, self._style("bold"))]
+        else:
+            names = [Cell(libcall.name, self._style("bold")), Cell(signature, self._style(""))]
+        result = self.result
+        style = {"passed": "green", "FAILED": "bold red", NOT_CHECKED: "red"}.get(result, "dim")
+        if self.verdict is not None:
+            result = f"{result} ({self.verdict.cases})"
+        return [
+            *names,
+            Cell(libcall.backend or "-", self._style("cyan")),
+            Cell("-" if self.address is None else f"{self.address:#x}", self._style("")),
+            Cell(result, style),
+        ]
+
+    def _style(self, style: str) -> str:
+        return style if self.libcall.backend else "dim"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row as plain values."""
+        libcall, verdict = self.libcall, self.verdict
+        return {
+            "name": libcall.name,
+            "symbol": libcall.symbol,
+            "signature": str(libcall.signature),
+            "instruction": libcall.declaration.instruction,
+            "backend": libcall.backend,
+            "reason": libcall.reason,
+            "address": None if self.address is None else f"{self.address:#x}",
+            "self_check": {
+                "result": self.result.lower(),
+                "cases": 0 if verdict is None else verdict.cases,
+                "compared": [] if verdict is None else list(verdict.compared),
+                "difference": verdict.difference._asdict()
+                if verdict is not None and verdict.difference is not None
+                else None,
+            },
+        }
+
+
+NARROW_COLUMN = 35
+"""Columns for name and signature together, so that 80 hold the whole table."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check, print, and return the exit code."""
+    rows = [Row(libcall) for libcall in LIBCALLS.values()]
+    good = all(row.result == "passed" for row in rows if row.libcall.backend)
+    if arguments.json:
+        output.print_json(
+            {
+                "asm_libcalls": __version__,
+                "libcalls": [row.as_json() for row in rows],
+                "counts": _counts(rows),
+            }
+        )
+    else:
+        _print(rows)
+    return OK if good else CHECK_FAILED
+
+
+def _print(rows: list[Row]) -> None:
+    headers = ["name", "signature", "backend", "address", "self-check"]
+    cells = [row.cells(narrow=False) for row in rows]
+    width = output.terminal_width()
+    if width is not None and output.table_width(headers, cells) > width:
+        headers[:2] = ["libcall"]
+        cells = [row.cells(narrow=True) for row in rows]
+    output.print_table(headers, cells)
+    print()
+    print(output.paragraph(", ".join(f"{n} {what}" for what, n in _counts(rows).items())))
+    for reason, names in _why_fallback(rows).items():
+        print(output.paragraph(f"The fallback serves {names}: {reason}"))
+    for row in rows:
+        if row.failure:
+            print(output.paragraph(row.failure))
+        elif row.verdict is not None and row.verdict.difference is not None:
+            print(f"\n{row.libcall.name} is wrong, first here:")
+            for line in row.verdict.difference.lines():
+                print(f"  {line}")
+
+
+def _counts(rows: list[Row]) -> dict[str, int]:
+    """Count what serves, what is not there, and the self-checks, in the footer's words."""
+    counts = Counter(
+        f"served by {row.libcall.backend}" for row in rows if row.libcall.backend is not None
+    )
+    counts.update(row.libcall.reason for row in rows if row.libcall.backend is None)
+    results = Counter(row.result for row in rows if row.libcall.backend is not None)
+    for result, count in sorted(results.items(), reverse=True):
+        counts[f"self-check{'s' if count != 1 else ''} {result}"] = count
+    return dict(counts)
+
+
+def _why_fallback(rows: list[Row]) -> dict[str, str]:
+    """Return, by reason, what the fallback serves: families by name, with their count."""
+    families: dict[str, Counter[str]] = {}
+    for row in rows:
+        if row.libcall.backend == "fallback":
+            family = row.libcall.declaration.family
+            families.setdefault(row.libcall.reason, Counter())[family] += 1
+    return {
+        reason: ", ".join(f"{family} ({n})" for family, n in counts.items())
+        for reason, counts in families.items()
+    }

@@ -1,0 +1,165 @@
+"""Numbers as text and back to bit patterns, in the syntax of WebAssembly's text format.
+
+``0x2a``, ``-1_000``, ``1.5e3``, ``0x1.8p3``, ``inf``, ``-nan:0x200000``: what
+:func:`format_pattern` writes, :func:`parse` reads back to the same bits, every NaN included.
+
+Source: WebAssembly 2.0, 6.3.1 (integers) and 6.3.2 (floating-point).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from decimal import Decimal
+from fractions import Fraction
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.signatures import ValueType
+
+__all__ = ["describe", "format_bits", "format_pattern", "parse"]
+
+_DIGITS, _HEX = r"[0-9](?:_?[0-9])*", r"[0-9a-f](?:_?[0-9a-f])*"
+_INTEGER = re.compile(rf"([+-]?)(?:0x({_HEX})|({_DIGITS}))", re.IGNORECASE)
+_DECIMAL = re.compile(
+    rf"[+-]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:e[+-]?{_DIGITS})?", re.IGNORECASE
+)
+_HEX_FLOAT = re.compile(rf"([+-]?)0x({_HEX})?(?:\.({_HEX})?)?(?:p([+-]?{_DIGITS}))?", re.IGNORECASE)
+_NAN = re.compile(rf"([+-]?)nan(?::(canonical|0x{_HEX}))?", re.IGNORECASE)
+_INFINITY = re.compile(r"([+-]?)inf(?:inity)?", re.IGNORECASE)
+
+_FRACTION_BITS = {32: 23, 64: 52}
+
+
+def parse(value_type: ValueType, text: str, where: str) -> int:
+    """Return the bit pattern that a number's text stands for.
+
+    Parameters
+    ----------
+    value_type : ValueType
+        Integers and pointers take ``42``, ``-1``, ``0xff``; floats also ``1.5``, ``0x1.8p3``,
+        ``inf``, ``nan`` (the canonical one) and ``nan:0x`` with a payload of the type's fraction.
+        A float is rounded once, to nearest, ties to even.
+    text : str
+        Case is free, and ``_`` may stand between digits.
+    where : str
+        What to call the argument in an error.
+
+    Raises
+    ------
+    ValueError
+        The text is no such number.
+    OverflowError
+        The integer is out of the type's range, signed and unsigned.
+    """
+    text = text.strip()
+    if value_type.kind == "float":
+        return _parse_float(value_type, text, where)
+    match = _INTEGER.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"{where} must be an integer ({value_type.name}) like 42, -1 or 0xff, got {text!r}"
+        )
+    sign, hexadecimal, decimal = match.groups()
+    digits = (hexadecimal or decimal).replace("_", "").lstrip("0") or "0"
+    if len(digits) > 20:  # 2**64 has 20 decimal digits; Python refuses to read thousands of them
+        raise OverflowError(f"{where} must fit {value_type.name}, got {len(digits)} digits")
+    magnitude = int(digits, 16 if hexadecimal else 10)
+    return value_type.to_bits(-magnitude if sign == "-" else magnitude, where)
+
+
+def _parse_float(value_type: ValueType, text: str, where: str) -> int:
+    fraction_bits = _FRACTION_BITS[value_type.bits]
+    sign_bit = 1 << (value_type.bits - 1)
+    infinity = sign_bit - (1 << fraction_bits)
+    if match := _INFINITY.fullmatch(text):
+        return infinity | (sign_bit if match[1] == "-" else 0)
+    if match := _NAN.fullmatch(text):
+        canonical = 1 << (fraction_bits - 1)
+        payload = canonical
+        if match[2] and match[2].lower() != "canonical":
+            payload = int(match[2].replace("_", ""), 16)
+        if not 0 < payload < 1 << fraction_bits:
+            raise ValueError(
+                f"{where}: the payload of an {value_type.name} NaN must be in "
+                f"0x1 .. {(1 << fraction_bits) - 1:#x}, got {text!r}"
+            )
+        return infinity | payload | (sign_bit if match[1] == "-" else 0)
+    plain = text.replace("_", "")
+    if _DECIMAL.fullmatch(text):
+        number = float(plain)
+    elif (match := _HEX_FLOAT.fullmatch(text)) and (match[2] or match[3]):
+        try:
+            number = float.fromhex(plain)
+        except OverflowError:
+            number = -math.inf if text[0] == "-" else math.inf
+    else:
+        raise ValueError(
+            f"{where} must be a number ({value_type.name}) like 1.5, 0x1.8p3, inf, nan or "
+            f"nan:0x1, got {text!r}"
+        )
+    if value_type.bits == 32 and number and math.isfinite(number):
+        number = _rounded_to_odd(number, _exact(plain))
+    return value_type.to_bits(number, where)
+
+
+def _exact(plain: str) -> Fraction:
+    match = _HEX_FLOAT.fullmatch(plain)
+    if match is None:
+        return Fraction(Decimal(plain))
+    sign, whole, fraction, exponent = match.groups(default="")
+    magnitude = Fraction(int(whole + fraction, 16)) * Fraction(2) ** (
+        int(exponent or "0") - 4 * len(fraction)
+    )
+    return -magnitude if sign == "-" else magnitude
+
+
+def _rounded_to_odd(number: float, exact: Fraction) -> float:
+    """Make the f64 nearest to `exact` safe to round again, to f32.
+
+    Rounding twice to nearest can end at the wrong side of a tie. An inexact f64 whose last digit
+    is odd is never a tie of f32, and is on the right side of it.
+    """
+    error = exact - Fraction(number)
+    (pattern,) = struct.unpack("<Q", struct.pack("<d", number))
+    if not error or pattern & 1:
+        return number
+    return math.nextafter(number, math.inf if error > 0 else -math.inf)
+
+
+def format_pattern(value_type: ValueType, pattern: int) -> str:
+    """Return the shortest text that :func:`parse` reads back to this bit pattern."""
+    if value_type.kind == "pointer":
+        return f"{pattern:#x}"
+    if value_type.kind != "float":
+        return str(value_type.from_bits(pattern))
+    fraction_bits = _FRACTION_BITS[value_type.bits]
+    sign_bit = 1 << (value_type.bits - 1)
+    magnitude = pattern & ~sign_bit
+    payload = magnitude - (sign_bit - (1 << fraction_bits))
+    if payload > 0:
+        sign = "-" if pattern & sign_bit else ""
+        return f"{sign}nan" + ("" if payload == 1 << (fraction_bits - 1) else f":{payload:#x}")
+    number = value_type.from_bits(pattern)
+    if value_type.bits == 32 and payload < 0:
+        # Nine digits tell any two f32 apart, and mostly fewer do.
+        for precision in range(1, 10):
+            shorter = float(f"{number:.{precision}g}")
+            if value_type.to_bits(shorter, "") == pattern:
+                return repr(shorter)
+    return repr(number)
+
+
+def format_bits(value_type: ValueType, pattern: int) -> str:
+    """Return the bit pattern in hexadecimal, as wide as the type."""
+    return f"0x{pattern:0{value_type.bits // 4}x}"
+
+
+def describe(value_type: ValueType, pattern: int) -> dict[str, str]:
+    """Return a value for JSON, where neither NaN nor 64 bits may be a number."""
+    return {
+        "type": value_type.name,
+        "bits": format_bits(value_type, pattern),
+        "text": format_pattern(value_type, pattern),
+    }

@@ -1,0 +1,294 @@
+"""Does what serves a libcall agree with the other implementations? The engine behind the answer.
+
+``list`` runs it on edge cases at every start (:func:`self_check`), ``verify`` on edge cases and as
+many random ones as wanted (:func:`verify`). The engine knows no libcall: a family's
+:class:`Checker`, in ``checks/FAMILY.py``, makes the cases and runs them through each
+implementation. Three judges are better than two: a checker brings an *oracle* as well, which
+computes the answer in another way than both implementations do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+from asm_libcalls.binding import Libcall, default_binding
+from asm_libcalls.literals import describe, format_bits
+from asm_libcalls.traps import Trap, TrapCode, catch_traps
+
+__all__ = [
+    "Checker",
+    "Difference",
+    "Outcome",
+    "PatternChecker",
+    "Verdict",
+    "checker_of",
+    "self_check",
+    "trap_name",
+    "verify",
+]
+
+Case = Any
+"""What a checker's implementations take: a tuple of bit patterns, or more for a stateful family."""
+
+PROGRESS_STEP = 256
+"""After how many cases the progress is told."""
+
+
+class Outcome(NamedTuple):
+    """What one implementation did with one case; outcomes that are equal agree.
+
+    Attributes
+    ----------
+    result : int or None
+        The result's bit pattern; None after a trap.
+    trap : int or None
+        The trap code.
+    effects : tuple of (str, object)
+        What else the call changed, by name: the bytes of a memory, for example.
+    error : str
+        An exception that is no trap. It agrees with nothing, not even with itself.
+    """
+
+    result: int | None
+    trap: int | None = None
+    effects: tuple[tuple[str, Any], ...] = ()
+    error: str = ""
+
+    def describe(self, libcall: Libcall) -> dict[str, str]:
+        """Return it as plain values: a number's type, bits and text; or a trap; or an error."""
+        if self.error:
+            return {"error": self.error}
+        if self.trap is not None:
+            return {"trap": trap_name(self.trap)}
+        result = libcall.signature.result
+        return {} if result is None or self.result is None else describe(result, self.result)
+
+
+def trap_name(code: int) -> str:
+    """Return a trap code's name, or its number if it is a JIT's own."""
+    try:
+        return TrapCode(code).name
+    except ValueError:
+        return str(code)
+
+
+Implementation = Callable[[Case], Outcome]
+
+
+class Checker:
+    """How the libcalls of one family are checked.
+
+    A family that needs an instance around each call derives from this class; one whose cases are
+    bit patterns alone from :class:`PatternChecker`. Either way ``checks/FAMILY.py`` holds one
+    under the name ``CHECKER``.
+    """
+
+    def edge_cases(self, libcall: Libcall) -> Iterable[Case]:
+        """Return the cases where mistakes live; the self-check runs them at every ``list``."""
+        raise NotImplementedError
+
+    def random_cases(self, libcall: Libcall, source: random.Random) -> Iterator[Case]:
+        """Return an endless stream of cases; the same from an equal `source`."""
+        raise NotImplementedError
+
+    def implementations(self, libcall: Libcall) -> dict[str, Implementation]:
+        """Return what to compare, by name; the first is the one that serves."""
+        raise NotImplementedError
+
+    def describe_inputs(self, libcall: Libcall, case: Case) -> dict[str, dict[str, str]]:
+        """Return the inputs of a case by name, each as :func:`~asm_libcalls.literals.describe`."""
+        raise NotImplementedError
+
+
+class PatternChecker(Checker):
+    """A checker whose cases are tuples of bit patterns, one for each parameter."""
+
+    def oracle(self, libcall: Libcall) -> Callable[..., int]:
+        """Return a third implementation on bit patterns; it raises :class:`Trap` as they do."""
+        raise NotImplementedError
+
+    def implementations(self, libcall: Libcall) -> dict[str, Implementation]:
+        """Return what serves, the fallback (or, where that serves, its callback), the oracle."""
+        assert libcall.backend is not None
+        found = {libcall.backend: libcall.call_bits}
+        if libcall.backend != "fallback":
+            found["fallback"] = libcall.fallback.call_bits
+        elif default_binding().entry is not None:
+            found["callback"] = catch_traps(libcall.address, libcall.signature).call_bits
+        found["oracle"] = self.oracle(libcall)
+        return {name: _observed(function) for name, function in found.items()}
+
+    def describe_inputs(self, libcall: Libcall, case: Case) -> dict[str, dict[str, str]]:
+        """Return each parameter's pattern."""
+        return {
+            name: describe(t, pattern)
+            for name, t, pattern in zip(
+                libcall.declaration.parameters, libcall.signature.parameters, case, strict=True
+            )
+        }
+
+
+def _observed(function: Callable[..., int]) -> Implementation:
+    def run(case: Case) -> Outcome:
+        try:
+            return Outcome(function(*case))
+        except Trap as trap:
+            return Outcome(None, trap.code)
+        except Exception as error:
+            return Outcome(None, error=f"{type(error).__name__}: {error}")
+
+    return run
+
+
+class Difference(NamedTuple):
+    """The first case that two implementations answer differently.
+
+    Attributes
+    ----------
+    case_number : int
+        Which case of the run it was, from 1.
+    inputs, outcomes : dict of str to dict
+        The parameters, and what each implementation made of them, as plain values.
+    xor : str
+        The bits in which two results differ, "" unless there are two.
+    effects : dict of str to str
+        The effects that differ, each with both readings.
+    """
+
+    case_number: int
+    inputs: dict[str, dict[str, str]]
+    outcomes: dict[str, dict[str, str]]
+    xor: str
+    effects: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """Return it as text, one fact a line."""
+        rows = {name: _text(value) for name, value in {**self.inputs, **self.outcomes}.items()}
+        rows |= self.effects
+        if self.xor:
+            rows["xor"] = self.xor
+        width = max(map(len, rows))
+        return [f"{name:<{width}}  {text}" for name, text in rows.items()]
+
+
+def _text(value: dict[str, str]) -> str:
+    if "bits" in value:
+        return f"{value['bits']}  {value['type']} {value['text']}"
+    return " ".join(f"{key}: {text}" for key, text in value.items()) or "no result"
+
+
+class Verdict(NamedTuple):
+    """What a check found.
+
+    Attributes
+    ----------
+    cases : int
+        How many cases were run.
+    compared : tuple of str
+        The implementations, the one that serves first.
+    difference : Difference or None
+        None if all agree.
+    """
+
+    cases: int
+    compared: tuple[str, ...]
+    difference: Difference | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether there was something to compare, and all agreed."""
+        return self.difference is None and self.cases > 0
+
+
+def checker_of(libcall: Libcall) -> Checker:
+    """Return the checker of a libcall's family.
+
+    Raises
+    ------
+    LookupError
+        The family has none: a mistake of ours, since nothing may be served unchecked.
+    """
+    module = f"asm_libcalls.checks.{libcall.declaration.family}"
+    try:
+        checker: Checker = importlib.import_module(module).CHECKER
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise LookupError(f"no checker for {libcall.name}: {module} is missing") from None
+    return checker
+
+
+def self_check(libcall: Libcall) -> Verdict:
+    """Compare what serves a libcall with the other implementations, over the edge cases."""
+    checker = checker_of(libcall)
+    return _compare(libcall, checker, checker.edge_cases(libcall), lambda done: None)
+
+
+def verify(
+    libcall: Libcall,
+    count: int,
+    seed: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Verdict:
+    """Compare over the edge cases and `count` random ones, and stop at the first difference.
+
+    Parameters
+    ----------
+    libcall : Libcall
+        One that is served.
+    count : int
+        How many random cases follow the edge cases.
+    seed : int
+        Runs of equal seed and count compare the same cases, whatever else is verified with them.
+    progress : callable
+        Told now and then how many cases are done.
+    """
+    checker = checker_of(libcall)
+    source = random.Random(f"{seed} {libcall.name}")
+    cases = chain(checker.edge_cases(libcall), islice(checker.random_cases(libcall, source), count))
+    return _compare(libcall, checker, cases, progress)
+
+
+def _compare(
+    libcall: Libcall, checker: Checker, cases: Iterable[Case], progress: Callable[[int], None]
+) -> Verdict:
+    implementations = checker.implementations(libcall)
+    names = tuple(implementations)
+    serving, *others = implementations.values()
+    done = 0
+    for done, case in enumerate(cases, 1):
+        expected = serving(case)
+        for other in others:
+            if other(case) != expected or expected.error:
+                outcomes = {name: run(case) for name, run in implementations.items()}
+                return Verdict(done, names, _difference(libcall, checker, case, outcomes, done))
+        if not done % PROGRESS_STEP:
+            progress(done)
+    return Verdict(done, names, None)
+
+
+def _difference(
+    libcall: Libcall, checker: Checker, case: Case, outcomes: dict[str, Outcome], number: int
+) -> Difference:
+    serving, *others = outcomes.values()
+    other = next((outcome for outcome in others if outcome != serving), others[0])
+    xor = ""
+    result = libcall.signature.result
+    if result is not None and serving.result is not None and other.result is not None:
+        xor = format_bits(result, serving.result ^ other.result)
+    effects, other_effects = dict(serving.effects), dict(other.effects)
+    return Difference(
+        number,
+        checker.describe_inputs(libcall, case),
+        {name: outcome.describe(libcall) for name, outcome in outcomes.items()},
+        xor,
+        {
+            name: f"{effects.get(name)!r} against {other_effects.get(name)!r}"
+            for name in effects | other_effects
+            if effects.get(name) != other_effects.get(name)
+        },
+    )

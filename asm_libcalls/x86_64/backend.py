@@ -94,9 +94,16 @@ def _check_machine() -> None:
 
 
 def _check_assembler() -> str:
+    import warnings
+
     try:
-        import peachpy
-        import peachpy.x86_64
+        # Where its .pyc files are missing, its escape sequences are warnings; a user who makes
+        # warnings errors has done so for his own code.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import peachpy
+            import peachpy.x86_64
+            import peachpy.x86_64.function
     except ImportError as error:
         raise Unavailable(
             f"PeachPy is not installed, or not for this Python ({error}); "

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.image import Routine
 
-__all__ = ["pop_activation", "push_activation", "routines"]
+__all__ = ["ENTER_HOLDING_GIL", "pop_activation", "push_activation", "routines"]
+
+ENTER_HOLDING_GIL = "asm_libcalls_enter_holding_gil"
+"""``asm_libcalls_enter`` for short calls, and for callees that need the GIL."""
 
 _SAVED = 5 * 8  # rbx and r12 to r15, below rbp
 _THREAD_STATE = ctypes.sizeof(Activation)  # above the activation: a PyThreadState*
@@ -44,7 +47,8 @@ def routines() -> Iterator[Routine]:
     """Assemble the entry and the raises."""
     from asm_libcalls.x86_64.assembler import sequence
 
-    yield sequence("asm_libcalls_enter", _enter)
+    yield sequence("asm_libcalls_enter", lambda: _enter("asm_libcalls_enter", True))
+    yield sequence(ENTER_HOLDING_GIL, lambda: _enter(ENTER_HOLDING_GIL, False))
     yield sequence("asm_libcalls_raise_trap", _raise_trap)
     yield sequence("asm_libcalls_raise_exception", _raise_exception)
     yield sequence("asm_libcalls_raise_status", _raise_status)
@@ -89,7 +93,7 @@ def pop_activation() -> None:
     CALL_SLOT("pthread_setspecific")
 
 
-def _enter() -> None:
+def _enter(name: str, release_gil: bool) -> None:
     from peachpy.x86_64 import (
         AND, CALL, DEC, JMP, JNZ, JZ, LABEL, LEA, MOV, MOVSD, POP, PUSH, RET, SUB, TEST,
         Label, eax, r8, r9, r12, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi,
@@ -108,11 +112,12 @@ def _enter() -> None:
         PUSH(register)
     SUB(rsp, _FRAME - _SAVED)
     MOV(rbx, rdi)  # the NativeCall, from here to the end
-    push_activation("asm_libcalls_enter.landing")
+    push_activation(f"{name}.landing")
     JNZ(no_memory)
     MOV(r12, rsp)
-    CALL_SLOT("PyEval_SaveThread")
-    MOV([rsp + _THREAD_STATE], rax)
+    if release_gil:
+        CALL_SLOT("PyEval_SaveThread")
+        MOV([rsp + _THREAD_STATE], rax)
 
     # Arguments on the stack: the last one first, so that the first one ends at [rsp].
     MOV(rcx, [rbx + NativeCall.stack_count.offset])
@@ -140,8 +145,9 @@ def _enter() -> None:
     MOV(rsp, r12)
 
     LABEL(landing)  # a raise continues here, with rsp at the activation and rbp at the frame
-    MOV(rdi, [rsp + _THREAD_STATE])
-    CALL_SLOT("PyEval_RestoreThread")
+    if release_gil:
+        MOV(rdi, [rsp + _THREAD_STATE])
+        CALL_SLOT("PyEval_RestoreThread")
     pop_activation()
     MOV(rax, [rsp + Activation.status.offset])
     LABEL(leave)

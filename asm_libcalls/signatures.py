@@ -104,9 +104,9 @@ class ValueType:
         return integer & self.mask
 
     def _float_to_bits(self, value: Any, where: str) -> int:
-        # float() would parse a str and every buffer; numpy.str_ is a str that claims a __float__.
+        # float() would parse text and every buffer; NumPy's str_ and bytes_ claim a __float__.
         type_ = type(value)
-        if isinstance(value, str) or not (
+        if isinstance(value, (str, bytes)) or not (
             hasattr(type_, "__float__") or hasattr(type_, "__index__")
         ):
             raise TypeError(f"{where} must be a real number ({self.name}), got {_describe(value)}")

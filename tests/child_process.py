@@ -1,0 +1,74 @@
+"""Python in a child process: for what may end it, and for what must be seen from its start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def environment(**changes: str | None) -> dict[str, str]:
+    """Return this process's environment with changes (None removes), for a child that uses us."""
+    result = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
+    result.pop("ASM_LIBCALLS_BACKEND", None)
+    for name, value in changes.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = value
+    return result
+
+
+def run_child(
+    code: str,
+    *,
+    folder: Path,
+    command: Sequence[str] = (),
+    options: Sequence[str] = (),
+    variables: Mapping[str, str | None] | None = None,
+    exit_status: int = 0,
+    timeout: float = 120,
+) -> subprocess.CompletedProcess[str]:
+    """Run `code` and check how it ends.
+
+    Parameters
+    ----------
+    code : str
+        Python, indented as the test is.
+    folder : Path
+        Its working directory.
+    command : sequence of str
+        The Python to run, with what goes before it; by default this one.
+    options : sequence of str
+        Options for Python.
+    variables : mapping, optional
+        Changes of the environment.
+    exit_status : int
+        What it must end with; -N for signal N.
+    timeout : float
+        Seconds; a child that takes longer is ended and fails the test.
+
+    Returns
+    -------
+    CompletedProcess
+        With what it printed.
+    """
+    done = subprocess.run(
+        [*(command or [sys.executable]), *options, "-c", textwrap.dedent(code)],
+        cwd=folder,
+        env=environment(**(variables or {})),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == exit_status, (
+        f"the child ended with {done.returncode}, not {exit_status}\n{done.stdout}\n{done.stderr}"
+    )
+    return done

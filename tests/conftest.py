@@ -1,0 +1,96 @@
+"""What all tests share: both implementations side by side, and Python in child processes.
+
+A test of behaviour takes the fixture ``binding`` and so runs twice in one process: over what serves
+by default, and over the fallback alone.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+from child_process import run_child
+
+from asm_libcalls.binding import Binding, default_binding
+from asm_libcalls.entry import MachineEntry
+from asm_libcalls.x86_64.backend import Backend
+
+# In continuous integration every run tries the same cases; elsewhere new ones, and a failure prints
+# how to try them again.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("local", print_blob=True, deadline=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+SEED_VARIABLE = "ASM_LIBCALLS_TEST_SEED"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    default = "0" if os.environ.get("CI") else str(random.SystemRandom().getrandbits(32))
+    config.stash[_seed] = int(os.environ.get(SEED_VARIABLE) or default)
+
+
+_seed = pytest.StashKey[int]()
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    binding = default_binding()
+    served = sum(libcall.backend == "x86_64" for libcall in binding.libcalls.values())
+    return [
+        f"random cases: {SEED_VARIABLE}={config.stash[_seed]}",
+        f"x86_64: {served} libcalls" + (f" ({binding.x86_64_reason})" if not served else ""),
+    ]
+
+
+@pytest.fixture
+def random_cases(request: pytest.FixtureRequest) -> random.Random:
+    """A generator whose seed the report's header shows."""
+    return random.Random(request.config.stash[_seed])
+
+
+@pytest.fixture(scope="session")
+def accelerated() -> Binding:
+    """What serves by default: machine code, where it can."""
+    default = default_binding()
+    return default if default.requested == "auto" else Binding("auto")
+
+
+@pytest.fixture(scope="session")
+def fallback() -> Binding:
+    """The fallback alone."""
+    return Binding("fallback")
+
+
+@pytest.fixture(params=["auto", "fallback"])
+def binding(request: pytest.FixtureRequest, accelerated: Binding, fallback: Binding) -> Binding:
+    """Each of the two."""
+    return accelerated if request.param == "auto" else fallback
+
+
+@pytest.fixture(scope="session")
+def machine_code(accelerated: Binding) -> Backend:
+    """The loaded x86-64 backend; without it there is nothing to test."""
+    if accelerated.x86_64 is None:
+        pytest.skip(f"no machine code: {accelerated.x86_64_reason}")
+    return accelerated.x86_64
+
+
+@pytest.fixture(scope="session")
+def machine_entry(accelerated: Binding, machine_code: Backend) -> MachineEntry:
+    """How Python enters native code there."""
+    assert isinstance(accelerated.entry, MachineEntry)
+    return accelerated.entry
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Callable[..., Any]:
+    """Run Python code in a child process of its own folder; see :func:`run_child`."""
+
+    def run(code: str, **options: Any) -> Any:
+        return run_child(code, folder=tmp_path, **options)
+
+    return run

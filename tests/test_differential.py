@@ -1,0 +1,180 @@
+"""Machine code against the fallback and against NumPy, on raw bit patterns.
+
+Every encoding that a family has is held against the other implementations, whichever one this CPU
+would be given: the legacy ones run on every newer CPU too.
+"""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from asm_libcalls.entry import MachineEntry
+from asm_libcalls.libcalls import DECLARATIONS
+from asm_libcalls.signatures import Signature
+from asm_libcalls.traps import Trap
+
+NUMPY_FUNCTIONS = {
+    "ceil": numpy.ceil,
+    "floor": numpy.floor,
+    "trunc": numpy.trunc,
+    "nearest": numpy.rint,
+}
+ROUNDING = [name for name, row in DECLARATIONS.items() if row.family == "rounding"]
+INTEGERS = [name for name, row in DECLARATIONS.items() if row.family == "integers"]
+
+# What a CPU may have of the features that choose an encoding.
+ENCODINGS = {
+    "rounding-legacy": ("rounding", {"sse4_1"}),
+    "rounding-vex": ("rounding", {"sse4_1", "avx"}),
+    "integers-legacy": ("integers", set()),
+    "integers-bmi2": ("integers", {"bmi2"}),
+}
+
+
+def numpy_rounding(name: str, patterns: numpy.ndarray) -> numpy.ndarray:
+    """Round with NumPy; a NaN's bits are Wasm's rule, since NumPy promises nothing of them."""
+    value_type, verb = name.split("_")
+    unsigned, real, quiet = {
+        "f32": (numpy.uint32, numpy.float32, 1 << 22),
+        "f64": (numpy.uint64, numpy.float64, 1 << 51),
+    }[value_type]
+    values = patterns.astype(unsigned).view(real)
+    nan = numpy.isnan(values)
+    with numpy.errstate(invalid="ignore"):  # a signalling NaN
+        rounded = NUMPY_FUNCTIONS[verb](values).view(unsigned)
+    return numpy.where(nan, patterns.astype(unsigned) | unsigned(quiet), rounded)
+
+
+def interesting_patterns(bits: int) -> st.SearchStrategy[int]:
+    """Any pattern; half of them near a power of two or an end, or with few bits set."""
+    mask = (1 << bits) - 1
+    few = st.lists(st.integers(0, bits - 1), max_size=4).map(lambda at: sum({1 << i for i in at}))
+    near = st.builds(
+        lambda power, step, negative: ((1 << power) + step) * (-1 if negative else 1) & mask,
+        st.integers(0, bits),
+        st.integers(-3, 3),
+        st.booleans(),
+    )
+    return st.integers(0, mask) | few | near | few.map(lambda pattern: pattern ^ mask)
+
+
+def outcome(function, *patterns: int) -> int | str:
+    try:
+        return function(*patterns)
+    except Trap as trap:
+        return trap.code.name
+
+
+@pytest.fixture(scope="module", params=ENCODINGS)
+def encoding(request, machine_code):
+    """An encoding's family, and a function of a libcall's name that makes a callable on bits."""
+    pytest.importorskip("peachpy", reason="encodings are assembled anew, by PeachPy")
+    from asm_libcalls.x86_64 import backend, entry, integers, pages, rounding
+    from asm_libcalls.x86_64.image import link
+
+    family, features = ENCODINGS[request.param]
+    missing = features - machine_code.cpu.features
+    if missing:
+        pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}")
+    module = {"rounding": rounding, "integers": integers}[family]
+    loaded = pages.load(link([*entry.routines(), *module.routines(frozenset(features))]))
+    backend._fill_slots(loaded)
+    enter = MachineEntry(loaded.routine("asm_libcalls_enter"))
+
+    def call_bits(name: str):
+        signature = Signature(DECLARATIONS[name].signature)
+        return lambda *patterns: enter.call(loaded.routine(name), signature, patterns)
+
+    return family, call_bits
+
+
+def test_every_encoding_agrees_with_the_fallback(encoding, fallback, random_cases):
+    family, call_bits = encoding
+    wrong = []
+    for name in {"rounding": ROUNDING, "integers": INTEGERS}[family]:
+        expected, machine = fallback.libcalls[name].call_bits, call_bits(name)
+        types = DECLARATIONS[name].signature.parameters
+        corners = {t: [0, 1, t.mask, t.mask >> 1, (t.mask >> 1) + 1, t.mask - 1] for t in types}
+        cases = [(x, y)[: len(types)] for x in corners[types[0]] for y in corners[types[-1]]]
+        cases += [tuple(random_cases.getrandbits(t.bits) for t in types) for _ in range(2000)]
+        wrong += [
+            f"{name}({', '.join(map(hex, case))}): {outcome(machine, *case)}, "
+            f"the fallback {outcome(expected, *case)}"
+            for case in cases
+            if outcome(machine, *case) != outcome(expected, *case)
+        ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", ROUNDING)
+def test_rounding_agrees(name, accelerated, fallback):
+    bits = DECLARATIONS[name].signature.parameters[0].bits
+    one, other = accelerated.libcalls[name].call_bits, fallback.libcalls[name].call_bits
+
+    @given(interesting_patterns(bits))
+    @example(0)
+    @example(1 << (bits - 1))
+    def agree(pattern):
+        expected = int(numpy_rounding(name, numpy.array([pattern], numpy.uint64))[0])
+        assert f"{one(pattern):#x}" == f"{other(pattern):#x}" == f"{expected:#x}"
+
+    agree()
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_integers_agree(name, accelerated, fallback):
+    one, other = accelerated.libcalls[name].call_bits, fallback.libcalls[name].call_bits
+
+    @given(interesting_patterns(64), interesting_patterns(64))
+    @example(1 << 63, (1 << 64) - 1)
+    @example(1, 0)
+    def agree(x, y):
+        assert outcome(one, x, y) == outcome(other, x, y)
+
+    agree()
+
+
+def test_signed_division_identity(binding):
+    """WebAssembly 2.0, 4.3.2: "i1 = i2 * idiv_s(i1, i2) + irem_s(i1, i2)"."""
+    sdiv, srem = binding.libcalls["i64_sdiv"], binding.libcalls["i64_srem"]
+
+    @given(interesting_patterns(64), interesting_patterns(64).filter(bool))
+    def holds(x, y):
+        assume((x, y) != (1 << 63, (1 << 64) - 1))  # the quotient does not exist
+        quotient, remainder = sdiv(x, y), srem(x, y)
+        signed_x, signed_y = (v - (1 << 64) if v >> 63 else v for v in (x, y))
+        assert signed_y * quotient + remainder == signed_x
+        assert abs(remainder) < abs(signed_y)
+        assert remainder == 0 or (remainder < 0) == (signed_x < 0)
+
+    holds()
+
+
+def test_unsigned_division_identity(binding):
+    """WebAssembly 2.0, 4.3.2: "i1 = i2 * idiv_u(i1, i2) + irem_u(i1, i2)"."""
+    udiv, urem = binding.libcalls["i64_udiv"], binding.libcalls["i64_urem"]
+
+    @given(interesting_patterns(64), interesting_patterns(64).filter(bool))
+    def holds(x, y):
+        assert divmod(x, y) == (udiv(x, y), urem(x, y))
+
+    holds()
+
+
+@pytest.mark.parametrize("name", ROUNDING)
+def test_rounding_against_numpy_all_over_the_format(name, binding, random_cases):
+    """One random pattern out of each of 2**14 equal parts of all patterns."""
+    bits = DECLARATIONS[name].signature.parameters[0].bits
+    part = 1 << (bits - 14)
+    patterns = [start + random_cases.randrange(part) for start in range(0, 1 << bits, part)]
+    expected = numpy_rounding(name, numpy.array(patterns, numpy.uint64)).tolist()
+    call_bits = binding.libcalls[name].call_bits
+    wrong = [
+        f"{pattern:#x}: expected {right:#x}, got {call_bits(pattern):#x}"
+        for pattern, right in zip(patterns, expected, strict=True)
+        if call_bits(pattern) != right
+    ]
+    assert wrong == []

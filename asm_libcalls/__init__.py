@@ -22,6 +22,38 @@ LIBCALLS: dict[str, Libcall] = _binding.libcalls
 globals().update(LIBCALLS)
 
 
+_LAZY = {
+    "ElementSegment": "instance",
+    "FuncRef": "funcref",
+    "Global": "global_",
+    "HostFunction": "host_function",
+    "Instance": "instance",
+    "Memory": "memory",
+    "StackMapRegistry": "activations",
+    "Table": "table",
+    "VMExternRef": "externref",
+    "VMOffsets": "vmcontext",
+    "gc": "instance",
+}
+# Names of the runtime by the module that has them, imported when first used: who calls only
+# numeric libcalls does not wait for them.
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
+
 def symbols() -> dict[str, int]:
     """Return the C address of each libcall by its symbol, ``"wasmtime_f64_nearest"`` and so on."""
     return _binding.symbols()
@@ -55,4 +87,5 @@ __all__ = [
     "symbols",
     *_traps.__all__,
     *LIBCALLS,
+    *_LAZY,
 ]

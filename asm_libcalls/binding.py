@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.entry import MachineEntry, PythonEntry
+    from asm_libcalls.host_function import ThunkPool
     from asm_libcalls.libcalls import Declaration
+    from asm_libcalls.signatures import Signature
     from asm_libcalls.x86_64.backend import Backend
 
 __all__ = [
@@ -33,7 +35,10 @@ __all__ = [
 ENVIRONMENT_VARIABLE = "ASM_LIBCALLS_BACKEND"
 BACKENDS = ("auto", "x86_64", "fallback")
 
-NOT_THERE_YET = "not there yet"
+IN_PYTHON = "in Python on every CPU"
+
+_STATELESS = ("rounding", "integers")
+"""Families whose libcalls work on numbers alone; the others work on an instance."""
 
 
 class BackendUnavailable(ImportError):
@@ -56,8 +61,8 @@ class Libcall:
         One sentence.
     declaration : Declaration
         Its row of the table.
-    backend : {"x86_64", "fallback"} or None
-        What serves it; None while it is not there yet.
+    backend : {"x86_64", "fallback"}
+        What serves it.
     reason : str
         Why that backend.
     """
@@ -74,7 +79,7 @@ class Libcall:
         self.backend, self.reason = binding.backend_of(declaration)
 
     def __repr__(self) -> str:
-        return f"<libcall {self.name}{self.signature} served by {self.backend or NOT_THERE_YET}>"
+        return f"<libcall {self.name}{self.signature} served by {self.backend}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By name: whoever unpickles it has a backend of his own.
@@ -119,12 +124,16 @@ class Libcall:
             The result's pattern; 0 where there is no result.
         """
         self._check_count(len(patterns))
-        checked = [
-            value_type.check_pattern(pattern, f"{self.name}(): argument {parameter!r}")
-            for value_type, parameter, pattern in zip(
-                self.signature.parameters, self.declaration.parameters, patterns, strict=True
-            )
-        ]
+        checked = (
+            self._patterns(patterns)
+            if self.declaration.family not in _STATELESS
+            else [
+                value_type.check_pattern(pattern, f"{self.name}(): argument {parameter!r}")
+                for value_type, parameter, pattern in zip(
+                    self.signature.parameters, self.declaration.parameters, patterns, strict=True
+                )
+            ]
+        )
         return self._invoke(checked)
 
     @property
@@ -156,6 +165,10 @@ class Libcall:
 
     def _patterns(self, arguments: tuple[Any, ...]) -> list[int]:
         self._check_count(len(arguments))
+        if self.declaration.family not in _STATELESS:
+            from asm_libcalls.arguments import to_patterns
+
+            return to_patterns(self.declaration, arguments)
         return [
             value_type.to_bits(argument, f"{self.name}(): argument {parameter!r}")
             for value_type, parameter, argument in zip(
@@ -176,7 +189,7 @@ class Libcall:
             entry = self._binding.entry
             assert entry is not None
             return entry.call(self.address, self.signature, patterns)
-        return self._binding.fallback_of(self.declaration)(*patterns)
+        return self._binding.fallback_of(self.declaration)(*patterns) or 0
 
 
 class FallbackFunction(Libcall):
@@ -184,7 +197,7 @@ class FallbackFunction(Libcall):
 
     def __init__(self, libcall: Libcall) -> None:
         self.__dict__.update(libcall.__dict__)
-        self.backend = "fallback" if libcall.backend else None
+        self.backend = "fallback"
         self.reason = "asked for"
         self._address = 0
         self._fallback = self
@@ -242,6 +255,7 @@ class Binding:
             if requested == "x86_64":
                 self._require_all(cause)
         self.entry = self._entry()
+        self._thunks: ThunkPool | None = None
         self.libcalls = {name: Libcall(row, self) for name, row in DECLARATIONS.items()}
 
     def _load(self) -> Exception | None:
@@ -279,41 +293,62 @@ class Binding:
         except ImportError:
             return None
         if self.x86_64 is not None:
-            return entry.MachineEntry(self.x86_64.loaded.routine("asm_libcalls_enter"))
+            loaded = self.x86_64.loaded
+            return entry.MachineEntry(
+                loaded.routine("asm_libcalls_enter"), loaded.slot("activations_key")
+            )
         return entry.PythonEntry()
 
-    def backend_of(self, declaration: Declaration) -> tuple[str | None, str]:
+    def backend_of(self, declaration: Declaration) -> tuple[str, str]:
         """Return which backend serves a libcall, and why."""
-        if not _has_fallback(declaration):
-            return None, NOT_THERE_YET
         if self.x86_64 is None:
             return "fallback", self.x86_64_reason
-        why_not = self.x86_64.families.get(declaration.family, "no machine code for it")
-        return ("fallback", why_not) if why_not else ("x86_64", self.x86_64.assembler)
+        if declaration.name in self.x86_64.loaded.image.routines:
+            return "x86_64", self.x86_64.assembler
+        return "fallback", self.x86_64.families.get(declaration.family) or IN_PYTHON
 
-    def fallback_of(self, declaration: Declaration) -> Callable[..., int]:
+    def fallback_of(self, declaration: Declaration) -> Callable[..., int | None]:
         """Return the function on bit patterns that implements a libcall in Python."""
-        if not _has_fallback(declaration):
-            raise NotImplementedError(f"the libcall {declaration.name} is {NOT_THERE_YET}")
         family = importlib.import_module(f"asm_libcalls.fallback.{declaration.family}")
-        function: Callable[..., int] = getattr(family, declaration.name)
+        function: Callable[..., int | None] = getattr(family, declaration.name)
         return function
 
     def address_of(self, libcall: Libcall) -> int:
-        """Return the C address of a libcall; for the fallback, of a new callback."""
+        """Return the C address of a libcall; for the fallback, of a new host function."""
         if libcall.backend == "x86_64":
             assert self.x86_64 is not None
             return self.x86_64.loaded.routine(libcall.name)
         function = self.fallback_of(libcall.declaration)
-        if self.entry is None:
-            raise RuntimeError(f"{libcall.name} has no C address: ctypes can not be imported here")
-        from asm_libcalls.fallback.callbacks import make_callback
+        address, _ = self.host_address(function, libcall.signature, bits=True)
+        return address
 
-        return make_callback(function, libcall.signature)
+    def host_address(
+        self, function: Callable[..., Any], signature: Signature, bits: bool
+    ) -> tuple[int, Callable[[], None]]:
+        """Return a C address that calls a Python function, and what gives the address back.
+
+        Parameters
+        ----------
+        function : callable
+        signature : Signature
+        bits : bool
+            Whether the function takes and returns bit patterns instead of numbers.
+        """
+        if self.entry is None:
+            raise RuntimeError("no C address for a Python function: ctypes can not be imported")
+        if self.x86_64 is None:
+            from asm_libcalls.fallback.callbacks import make_callback
+
+            return make_callback(function, signature, bits)
+        if self._thunks is None:
+            from asm_libcalls.host_function import ThunkPool
+
+            self._thunks = ThunkPool(self.x86_64.loaded.routine("asm_libcalls_call_python"))
+        return self._thunks.address_of(function, signature, bits)
 
     def symbols(self) -> dict[str, int]:
-        """Return the C symbol and address of every libcall that is there."""
-        return {c.symbol: c.address for c in self.libcalls.values() if c.backend}
+        """Return the C symbol and address of every libcall."""
+        return {libcall.symbol: libcall.address for libcall in self.libcalls.values()}
 
     def runtime_symbols(self) -> dict[str, int]:
         """Return what generated code calls beside the libcalls; empty without machine code."""
@@ -331,7 +366,3 @@ def default_binding() -> Binding:
     if not _default:
         _default.append(Binding(os.environ.get(ENVIRONMENT_VARIABLE) or "auto"))
     return _default[0]
-
-
-def _has_fallback(declaration: Declaration) -> bool:
-    return declaration.family in ("rounding", "integers")

@@ -108,10 +108,21 @@ class MachineEntry:
 
     unwinds = True
 
-    def __init__(self, enter_address: int) -> None:
+    def __init__(self, enter_address: int, activations_key: int) -> None:
+        from asm_libcalls import libc
+
+        self._key = activations_key
+        self._innermost = libc.prototype("pthread_getspecific", ctypes.c_size_t, ctypes.c_uint)
         # PYFUNCTYPE: ctypes raises the error indicator that a callback left. The entry routine
         # itself releases the GIL round the call.
         self._enter = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(enter_address)
+
+    def holding_gil(self, enter_address: int) -> MachineEntry:
+        """Return a twin that enters through the routine which does not release the GIL."""
+        twin = object.__new__(MachineEntry)
+        twin.__dict__.update(self.__dict__)
+        twin._enter = type(self._enter)(enter_address)
+        return twin
 
     def call(self, address: int, signature: Signature, patterns: Sequence[int]) -> int:
         """Call a C address with bit patterns; return the result's pattern or raise.
@@ -146,11 +157,30 @@ class MachineEntry:
         pattern = call.float_result if result.kind == "float" else call.integer_result
         return int(pattern) & result.mask
 
+    def activations(self) -> list[Activation] | None:
+        """Return this thread's activations, innermost first."""
+        found = []
+        address = self._innermost(self._key)
+        while address:
+            activation = Activation.from_address(address)
+            found.append(activation)
+            address = activation.previous
+        return found
+
 
 class PythonEntry:
-    """Calls through ctypes; a trap in a callback is raised when native code has returned."""
+    """Calls through ctypes; a trap in a callback is raised when native code has returned.
+
+    Parameters
+    ----------
+    release_gil : bool, optional
+        Whether other Python threads run meanwhile.
+    """
 
     unwinds = False
+
+    def __init__(self, release_gil: bool = True) -> None:
+        self._release_gil = release_gil
 
     def call(self, address: int, signature: Signature, patterns: Sequence[int]) -> int:
         """Call a C address with bit patterns; return the result's pattern or raise."""
@@ -158,7 +188,7 @@ class PythonEntry:
             ctypes_value(value_type.ctypes_name, pattern)
             for value_type, pattern in zip(signature.parameters, patterns, strict=True)
         ]
-        function = signature.ctypes_prototype()(address)
+        function = signature.ctypes_prototype(self._release_gil)(address)
         result = signature.result
         if result is not None:
             function.restype = _exact_type(result.ctypes_name)
@@ -172,6 +202,10 @@ class PythonEntry:
         if raised:
             _raise_first(raised)
         return 0 if result is None else int(_holder(value).value)
+
+    def activations(self) -> list[Activation] | None:
+        """Return None while native code runs on this thread: its frames are not known."""
+        return None if _thread.activations else []
 
 
 def _raise_first(raised: list[BaseException]) -> NoReturn:

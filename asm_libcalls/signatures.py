@@ -265,12 +265,16 @@ class Signature(str):
         space = "" if result.endswith("*") else " "
         return f"{result}{space}{symbol}({', '.join(parts) or 'void'});"
 
-    def ctypes_prototype(self) -> Any:
-        """Return the ``CFUNCTYPE`` class of this signature (ctypes keeps one for each)."""
+    def ctypes_prototype(self, release_gil: bool = True) -> Any:
+        """Return the ``CFUNCTYPE`` class of this signature (ctypes keeps one for each).
+
+        It is a ``PYFUNCTYPE`` where the GIL is to be held.
+        """
         import ctypes
 
+        make = ctypes.CFUNCTYPE if release_gil else ctypes.PYFUNCTYPE
         result = None if self.result is None else getattr(ctypes, self.result.ctypes_name)
-        return ctypes.CFUNCTYPE(result, *(getattr(ctypes, t.ctypes_name) for t in self.parameters))
+        return make(result, *(getattr(ctypes, t.ctypes_name) for t in self.parameters))
 
 
 def _value_type(name: str, text: str) -> ValueType:

@@ -50,6 +50,10 @@ class LoadedImage:
         """Return the bytes of a routine as they are in memory."""
         return ctypes.string_at(self.routine(name), self.image.routines[name][1])
 
+    def slot(self, name: str) -> int:
+        """Read a slot."""
+        return int(ctypes.c_uint64.from_address(self.address + self.image.slots[name]).value)
+
     def set_slot(self, name: str, value: int) -> None:
         """Write a slot; a name that the image does not use is ignored."""
         offset = self.image.slots.get(name)

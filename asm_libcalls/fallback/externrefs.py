@@ -1,0 +1,56 @@
+"""The externref libcalls: dropping, the activations table, and globals. No machine code of them.
+
+A raw pointer becomes a counted reference first, before anything that might GC or run a destructor
+(the third rule of a libcall).
+
+Source: ``wasmtime_runtime::libcalls`` 0.22.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls import externref
+from asm_libcalls.instance import instance_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.global_ import Global
+
+__all__ = [
+    "activations_table_insert_with_gc",
+    "drop_externref",
+    "externref_global_get",
+    "externref_global_set",
+]
+
+
+def drop_externref(pointer: int) -> None:
+    """Drop the value of an externref whose count has reached 0, and free its box."""
+    externref.drop_and_dealloc(pointer)
+
+
+def activations_table_insert_with_gc(vmctx: int, pointer: int) -> None:
+    """Insert an externref into the activations table; when that is full, GC first."""
+    owned = externref.retain(pointer)
+    instance = instance_of(vmctx)
+    instance.activations_table.insert_with_gc(owned, instance.stack_map_registry)
+
+
+def _global(vmctx: int, global_index: int) -> Global:
+    global_ = instance_of(vmctx).globals[global_index]
+    if global_.value_type != "externref":
+        raise TypeError(f"global {global_index} is a {global_.value_type}, not an externref")
+    return global_
+
+
+def externref_global_get(vmctx: int, global_index: int) -> int:
+    """Return the externref of a global, kept alive by the activations table."""
+    pointer = _global(vmctx, global_index).bits
+    if pointer:
+        activations_table_insert_with_gc(vmctx, pointer)
+    return pointer
+
+
+def externref_global_set(vmctx: int, global_index: int, pointer: int) -> None:
+    """Put an externref into a global, then drop the one that was there."""
+    global_ = _global(vmctx, global_index)
+    externref.release(global_.swap_raw(externref.retain(pointer)))

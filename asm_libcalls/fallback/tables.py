@@ -1,0 +1,92 @@
+"""The table libcalls: grow, fill, copy, init and drop. There is no machine code of them.
+
+A ``val`` or ``init_value`` is a raw pointer that the caller keeps alive; it is counted (for
+externref) before anything else happens. Elements that are overwritten are dropped last, when the
+table is whole again: a destructor may look at it.
+
+Source: WebAssembly 2.0, 4.4.6 (table instructions); ``wasmtime_runtime::libcalls`` 0.22.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls import externref
+from asm_libcalls.instance import instance_of
+from asm_libcalls.reference import check_raw
+from asm_libcalls.traps import TableOutOfBounds
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.table import Table
+
+__all__ = ["elem_drop", "table_copy", "table_fill", "table_grow", "table_init"]
+
+_REFUSED = 0xFFFFFFFF
+
+
+def _table(vmctx: int, table_index: int) -> Table:
+    return instance_of(vmctx).tables[table_index]
+
+
+def _owned(table: Table, pointers: list[int]) -> list[int]:
+    if table.element_type == "externref":
+        for pointer in pointers:
+            externref.retain(pointer)
+    return pointers
+
+
+def table_grow(vmctx: int, table_index: int, delta: int, init_value: int) -> int:
+    """Grow a table by delta elements; the previous size, or 0xFFFFFFFF."""
+    table = _table(vmctx, table_index)
+    keeper = check_raw(table.element_type, init_value, "table_grow(): argument 'init_value'")
+    _owned(table, [init_value])
+    try:
+        return table.grow_raw(delta, init_value, keeper) & _REFUSED
+    finally:
+        table.release([init_value])
+
+
+def table_fill(vmctx: int, table_index: int, dst: int, val: int, len_: int) -> None:
+    """Set elements of a table to one reference."""
+    table = _table(vmctx, table_index)
+    keeper = check_raw(table.element_type, val, "table_fill(): argument 'val'")
+    table.check_range(dst, len_)
+    table.store(dst, _owned(table, [val] * len_), keeper)
+
+
+def table_copy(
+    vmctx: int, dst_table_index: int, src_table_index: int, dst: int, src: int, len_: int
+) -> None:
+    """Copy elements within or between tables; the ranges may overlap."""
+    destination, source = _table(vmctx, dst_table_index), _table(vmctx, src_table_index)
+    if destination.element_type != source.element_type:
+        raise TypeError(
+            f"table_copy(): table {dst_table_index} holds {destination.element_type}, "
+            f"table {src_table_index} {source.element_type}"
+        )
+    source.check_range(src, len_)
+    destination.check_range(dst, len_)
+    destination.keep(source.keepers())
+    destination.store(dst, _owned(destination, source.raw(src, len_)))
+
+
+def table_init(
+    vmctx: int, table_index: int, elem_index: int, dst: int, src: int, len_: int
+) -> None:
+    """Copy elements from a passive element segment."""
+    table = _table(vmctx, table_index)
+    segment = instance_of(vmctx).elements[elem_index]
+    if len(segment) and segment.element_type != table.element_type:
+        raise TypeError(
+            f"table_init(): element segment {elem_index} holds {segment.element_type}, "
+            f"table {table_index} {table.element_type}"
+        )
+    if src + len_ > len(segment):
+        raise TableOutOfBounds
+    table.check_range(dst, len_)
+    table.keep(segment.keepers)
+    table.store(dst, _owned(table, segment.raw(src, len_)))
+
+
+def elem_drop(vmctx: int, elem_index: int) -> None:
+    """Drop a passive element segment: its length becomes 0."""
+    instance_of(vmctx).elements[elem_index].drop()

@@ -1,0 +1,123 @@
+"""Python callables as C addresses: what generated code calls when it calls the host.
+
+With machine code, an exception that the callable raises unwinds the native frames of its caller
+and arrives, unchanged, where Python entered them (:func:`asm_libcalls.catch_traps`). A Trap is an
+exception like any other. Without machine code a ctypes callback serves: the exception is raised
+when native code has returned.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.signatures import Signature
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from asm_libcalls.x86_64.pages import LoadedImage
+
+__all__ = ["HostFunction", "ThunkPool"]
+
+
+class HostFunction:
+    """A Python callable with a C address.
+
+    Parameters
+    ----------
+    function : callable
+        Called with one Python number for each parameter; its return value is the result.
+    signature : str
+        The C signature of the address.
+    bits : bool, optional
+        Give and take bit patterns (unsigned integers) instead of numbers: every NaN keeps its
+        bits.
+
+    Attributes
+    ----------
+    address : int
+        The C address, valid until :meth:`close`. Nobody can know whether native code still holds
+        it: so it keeps itself and the callable alive until it is closed. Called after that, it
+        raises RuntimeError, until another host function takes its place.
+    signature : Signature
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: str, *, bits: bool = False) -> None:
+        from asm_libcalls.binding import default_binding
+
+        if not callable(function):
+            raise TypeError(f"HostFunction(): function must be callable, got {function!r}")
+        self.signature = Signature(signature)
+        self.function = function
+        self._release: Callable[[], None] | None
+        self.address, self._release = default_binding().host_address(function, self.signature, bits)
+
+    def __repr__(self) -> str:
+        state = f"at {self.address:#x}" if self._release else "closed"
+        return f"<HostFunction {self.function!r} {self.signature} {state}>"
+
+    def close(self) -> None:
+        """Give the address back. No native code may call it from now on."""
+        release, self._release = self._release, None
+        if release is not None:
+            release()
+
+    def __enter__(self) -> HostFunction:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class ThunkPool:
+    """The thunks of this process, made as they are needed, an image of them at a time."""
+
+    def __init__(self, call_python: int) -> None:
+        self._call_python = call_python
+        self._free: list[tuple[LoadedImage, str]] = []
+        self._used: dict[int, tuple[Any, Any]] = {}  # address -> record, callable
+        self._closed = self._record(_closed, Signature("()"))
+
+    def address_of(
+        self, function: Callable[..., Any], signature: Signature, bits: bool
+    ) -> tuple[int, Callable[[], None]]:
+        """Return a C address for a callable, and what frees it."""
+        import ctypes
+
+        record = self._record(function, signature, bits)
+        if not self._free:
+            self._more()
+        loaded, name = self._free.pop()
+        address = loaded.routine(name)
+        self._used[address] = (record, function)
+        loaded.set_slot(name, ctypes.addressof(record))
+
+        def release() -> None:
+            loaded.set_slot(name, ctypes.addressof(self._closed))
+            self._used.pop(address)
+            self._free.append((loaded, name))
+
+        return address, release
+
+    def _more(self) -> None:
+        import ctypes
+
+        from asm_libcalls.x86_64 import host_calls, pages
+        from asm_libcalls.x86_64.image import link
+
+        loaded = pages.load(link(host_calls.thunk_routines()))
+        loaded.set_slot(host_calls.CALL_PYTHON, self._call_python)
+        for i in range(host_calls.THUNKS_PER_IMAGE):
+            loaded.set_slot(str(i), ctypes.addressof(self._closed))
+            self._free.append((loaded, str(i)))
+
+    def _record(
+        self, function: Callable[..., Any], signature: Signature, bits: bool = False
+    ) -> Any:
+        from asm_libcalls.x86_64 import host_calls
+
+        return host_calls.make_record(function, signature, bits)
+
+
+def _closed() -> None:
+    raise RuntimeError("native code called a host function that was closed")

@@ -1,0 +1,453 @@
+"""An Instance: one VMContext, with all that native code can reach from it, kept alive.
+
+It is built from parts, without a Wasm module: for JIT authors, whose module decides the parts, and
+for tests. Index spaces put imports first, as WebAssembly does; what an import stands for stays
+with the instance that defined it, and this one points there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+import weakref
+
+from asm_libcalls import externref
+from asm_libcalls.activations import StackMapRegistry, VMExternRefActivationsTable
+from asm_libcalls.funcref import FuncRef
+from asm_libcalls.global_ import Global
+from asm_libcalls.libcalls import BUILTIN_ARRAY
+from asm_libcalls.memory import Memory
+from asm_libcalls.reference import check_reference_type, owned_raw
+from asm_libcalls.table import Table
+from asm_libcalls.vmcontext import (
+    InstanceHeader,
+    VMCallerCheckedAnyfunc,
+    VMDataSegment,
+    VMFunctionImport,
+    VMGlobalImport,
+    VMInterrupts,
+    VMMemoryImport,
+    VMOffsets,
+    VMTableImport,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+    from asm_libcalls.binding import Binding
+
+__all__ = ["DEFAULT_STACK_MAP_REGISTRY", "ElementSegment", "Instance", "gc", "instance_of"]
+
+DEFAULT_STACK_MAP_REGISTRY = StackMapRegistry()
+"""The registry of instances that are given none: code addresses are the process's, so is this."""
+
+_IMPORT_KINDS = ("functions", "tables", "memories", "globals")
+
+_live: weakref.WeakValueDictionary[int, Instance] = weakref.WeakValueDictionary()
+
+
+class ElementSegment:
+    """A passive element segment: references that ``table.init`` copies.
+
+    Parameters
+    ----------
+    element_type : {"funcref", "externref"}
+    items : iterable
+        For externref any Python objects (None is null); for funcref function indices of the
+        instance, FuncRefs, or None.
+    """
+
+    def __init__(self, element_type: str, items: Iterable[Any]) -> None:
+        self.element_type = check_reference_type(element_type, "ElementSegment(): element_type")
+        self.items = list(items)
+        self._raw: list[int] = []
+        self.keepers: set[Any] = set()
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def resolve(self, functions: Sequence[FuncRef]) -> None:
+        """Turn the items into pointers, with a count owned for each externref."""
+        for item in self.items:
+            value = item
+            if self.element_type == "funcref" and isinstance(item, int):
+                if not 0 <= item < len(functions):
+                    raise ValueError(
+                        f"element segment: function index {item} is not in 0 .. "
+                        f"{len(functions) - 1}"
+                    )
+                value = functions[item]
+            raw, keeper = owned_raw(self.element_type, value, "element segment item")
+            self._raw.append(raw)
+            if keeper is not None:
+                self.keepers.add(keeper)
+        self.items = []
+
+    def raw(self, start: int, count: int) -> list[int]:
+        """Return pointers, without owning them; the caller has checked the range."""
+        return self._raw[start : start + count]
+
+    def drop(self) -> None:
+        """Make the segment empty."""
+        dropped, self._raw = self._raw, []
+        self.keepers = set()
+        if self.element_type == "externref":
+            externref.release_all(dropped)
+
+    def __del__(self) -> None:
+        if getattr(self, "_raw", None) and externref.release_all is not None:
+            self.drop()
+
+
+class Instance:
+    """An instance of a WebAssembly module, for native code to run in.
+
+    Parameters
+    ----------
+    memories, tables, globals : sequence of Memory, Table, Global
+        What this instance defines. Each can be defined by one instance only.
+    functions : sequence of (int, int)
+        The functions that it defines: the C address of the code, and the type index that
+        ``call_indirect`` compares.
+    data : sequence of bytes-like
+        Its passive data segments.
+    elements : sequence of ElementSegment or (str, iterable)
+        Its passive element segments.
+    imports : mapping of str to sequence, optional
+        What it imports, by ``"functions"`` (FuncRef), ``"tables"``, ``"memories"`` and
+        ``"globals"``, each in index order.
+    signature_ids : sequence of int
+        The type index behind each of the module's types.
+    stack_map_registry : StackMapRegistry, optional
+        Where the GC finds stack maps; by default one that the whole process shares.
+
+    Attributes
+    ----------
+    vmctx : int
+        The address of the VMContext: what every function of the instance takes first.
+    offsets : VMOffsets
+        Where everything is in it.
+    memories, tables, globals : list
+        In index order, imports first.
+    functions : list of FuncRef
+        In index order, imports first.
+    data : list of bytes
+        The passive data segments as they were given.
+    elements : list of ElementSegment
+        The passive element segments; a dropped one is empty.
+    activations_table : VMExternRefActivationsTable
+    stack_map_registry : StackMapRegistry
+    interrupts : VMInterrupts
+        Its ``stack_limit`` is 0 at first, so that no stack is too deep: code that checks its
+        stack pointer against it must set it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A part of the wrong kind, or one that can not be used so; the message says which.
+    """
+
+    def __init__(
+        self,
+        memories: Sequence[Memory] = (),
+        tables: Sequence[Table] = (),
+        globals: Sequence[Global] = (),  # noqa: A002 (WebAssembly's name)
+        functions: Sequence[tuple[int, int]] = (),
+        data: Sequence[Any] = (),
+        elements: Sequence[Any] = (),
+        imports: Mapping[str, Sequence[Any]] | None = None,
+        *,
+        signature_ids: Sequence[int] = (),
+        stack_map_registry: StackMapRegistry | None = None,
+        binding: Binding | None = None,
+    ) -> None:
+        self._vmctx = 0
+        imported = _check_imports(imports)
+        defined_memories = _checked(memories, Memory, "memories")
+        defined_tables = _checked(tables, Table, "tables")
+        defined_globals = _checked(globals, Global, "globals")
+        self.memories: list[Memory] = [*imported["memories"], *defined_memories]
+        self.tables: list[Table] = [*imported["tables"], *defined_tables]
+        self.globals: list[Global] = [*imported["globals"], *defined_globals]
+        self.offsets = VMOffsets(
+            num_signature_ids=len(signature_ids),
+            num_imported_functions=len(imported["functions"]),
+            num_imported_tables=len(imported["tables"]),
+            num_imported_memories=len(imported["memories"]),
+            num_imported_globals=len(imported["globals"]),
+            num_defined_functions=len(functions),
+            num_defined_tables=len(defined_tables),
+            num_defined_memories=len(defined_memories),
+            num_defined_globals=len(defined_globals),
+        )
+        self.activations_table = VMExternRefActivationsTable()
+        self.stack_map_registry = stack_map_registry or DEFAULT_STACK_MAP_REGISTRY
+        self.interrupts = VMInterrupts(0)
+        self.data = [bytes(memoryview(segment).cast("B")) for segment in data]
+        self.elements = [
+            e if isinstance(e, ElementSegment) else ElementSegment(*_pair(e)) for e in elements
+        ]
+
+        offsets = self.offsets
+        header_size = ctypes.sizeof(InstanceHeader)
+        # The globals in it are 16-aligned by their offsets, so the vmctx must be.
+        self._block = (ctypes.c_uint8 * (header_size + offsets.size_of_vmctx() + 15))()
+        vmctx = -(-(ctypes.addressof(self._block) + header_size) // 16) * 16
+        self._adopt_definitions(vmctx, defined_memories, defined_tables, defined_globals)
+        self._write_imports(vmctx, imported)
+        self._write_fixed(vmctx, signature_ids)
+        self._write_header(vmctx)
+        self._vmctx = vmctx
+        _live[vmctx] = self
+        self.functions = self._write_functions(vmctx, imported["functions"], functions)
+        for segment in self.elements:
+            segment.resolve(self.functions)
+        self._write_builtins(vmctx, binding)
+
+    def __repr__(self) -> str:
+        if not self._vmctx:
+            return "<Instance closed>"
+        return (
+            f"<Instance at {self._vmctx:#x}: {len(self.memories)} memories, "
+            f"{len(self.tables)} tables, {len(self.globals)} globals, "
+            f"{len(self.functions)} functions>"
+        )
+
+    @property
+    def vmctx(self) -> int:
+        """The address of the VMContext."""
+        if not self._vmctx:
+            raise ValueError("the Instance is closed")
+        return self._vmctx
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return not self._vmctx
+
+    def data_segment(self, index: int) -> tuple[int, int]:
+        """Return the address and length of a data segment as native code sees it."""
+        segment = self._data_segments[index]
+        return segment.base, segment.length
+
+    def drop_data(self, index: int) -> None:
+        """Make a data segment empty, as ``data.drop`` does."""
+        self._data_segments[index].length = 0
+
+    def close(self) -> None:
+        """Release what the instance holds. No code of it may run any more; twice is a no-op.
+
+        What it defined lives on where others imported it.
+        """
+        vmctx, self._vmctx = self._vmctx, 0
+        if not vmctx:
+            return
+        _live.pop(vmctx, None)
+        _header(vmctx).magic = 0
+        segments, self.elements = self.elements, []
+        self.memories, self.tables, self.globals, self.functions = [], [], [], []
+        errors: list[BaseException] = []
+        for clear in (self.activations_table.clear, *(segment.drop for segment in segments)):
+            try:
+                clear()
+            except BaseException as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def __enter__(self) -> Instance:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_vmctx", 0) and _header is not None:
+            self.close()
+
+    # The VMContext, part by part.
+
+    def _adopt_definitions(
+        self,
+        vmctx: int,
+        memories: Sequence[Memory],
+        tables: Sequence[Table],
+        globals_: Sequence[Global],
+    ) -> None:
+        offsets = self.offsets
+        for i, memory in enumerate(memories):
+            at = vmctx + offsets.vmctx_vmmemory_definition(i)
+            memory.adopt_definition(at, vmctx, self._block)
+        for i, table in enumerate(tables):
+            at = vmctx + offsets.vmctx_vmtable_definition(i)
+            table.adopt_definition(at, vmctx, self._block)
+        for i, global_ in enumerate(globals_):
+            at = vmctx + offsets.vmctx_vmglobal_definition(i)
+            global_.adopt_definition(at, vmctx, self._block)
+
+    def _write_imports(self, vmctx: int, imported: Mapping[str, Sequence[Any]]) -> None:
+        offsets = self.offsets
+        for i, function in enumerate(imported["functions"]):
+            at = vmctx + offsets.vmctx_vmfunction_import(i)
+            _write(at, VMFunctionImport(function.func_ptr, function.vmctx))
+        for i, table in enumerate(imported["tables"]):
+            at = vmctx + offsets.vmctx_vmtable_import(i)
+            _write(at, VMTableImport(table.share_definition(), table.owner_vmctx))
+        for i, memory in enumerate(imported["memories"]):
+            at = vmctx + offsets.vmctx_vmmemory_import(i)
+            _write(at, VMMemoryImport(memory.share_definition(), memory.owner_vmctx))
+        for i, global_ in enumerate(imported["globals"]):
+            at = vmctx + offsets.vmctx_vmglobal_import(i)
+            _write(at, VMGlobalImport(global_.share_definition()))
+
+    def _write_fixed(self, vmctx: int, signature_ids: Sequence[int]) -> None:
+        offsets = self.offsets
+        for at, address in (
+            (offsets.vmctx_interrupts(), ctypes.addressof(self.interrupts)),
+            (offsets.vmctx_externref_activations_table(), self.activations_table.address),
+            (offsets.vmctx_stack_map_registry(), self.stack_map_registry.address),
+        ):
+            _write(vmctx + at, ctypes.c_size_t(address))
+        for i, signature_id in enumerate(signature_ids):
+            _write(vmctx + offsets.vmctx_vmshared_signature_id(i), ctypes.c_uint32(signature_id))
+
+    def _write_header(self, vmctx: int) -> None:
+        self._memory_definitions = (ctypes.c_size_t * (len(self.memories) + 1))(
+            *(memory.definition_address for memory in self.memories)
+        )
+        # c_char_p would end at the first zero byte; the bytes objects themselves do not move.
+        self._data_buffers = [
+            (ctypes.c_uint8 * len(segment)).from_buffer_copy(segment) for segment in self.data
+        ]
+        self._data_segments = (VMDataSegment * len(self.data))(
+            *(VMDataSegment(ctypes.addressof(b), len(b)) for b in self._data_buffers)
+        )
+        memories = ctypes.addressof(self._memory_definitions)
+        imported = self.offsets.num_imported_memories * ctypes.sizeof(ctypes.c_size_t)
+        header = _header(vmctx)
+        header.memories = memories
+        header.defined_memories = memories + imported
+        header.data_segments = ctypes.addressof(self._data_segments)
+        header.magic = InstanceHeader.MAGIC
+
+    def _write_functions(
+        self, vmctx: int, imported: Sequence[FuncRef], defined: Sequence[tuple[int, int]]
+    ) -> list[FuncRef]:
+        offsets = self.offsets
+        self._imported_functions = list(imported)  # they keep their instances alive
+        rows = [(f.func_ptr, f.type_index, f.vmctx) for f in imported]
+        rows += [(*_function(f), vmctx) for f in defined]
+        references = []
+        for i, (func_ptr, type_index, own_vmctx) in enumerate(rows):
+            at = vmctx + offsets.vmctx_anyfunc(i)
+            _write(
+                at,
+                VMCallerCheckedAnyfunc(func_ptr=func_ptr, type_index=type_index, vmctx=own_vmctx),
+            )
+            references.append(FuncRef(self, i, at))
+        return references
+
+    def _write_builtins(self, vmctx: int, binding: Binding | None) -> None:
+        if binding is None:
+            from asm_libcalls.binding import default_binding
+
+            binding = default_binding()
+        if binding.entry is None:
+            return  # no ctypes callbacks, so no addresses
+        for i, name in enumerate(BUILTIN_ARRAY):
+            address = binding.libcalls[name].address
+            _write(vmctx + self.offsets.vmctx_builtin_function(i), ctypes.c_size_t(address))
+
+
+def instance_of(vmctx: int) -> Instance:
+    """Return the live instance of a vmctx; ValueError if there is none at that address."""
+    instance = _live.get(vmctx)
+    if instance is None:
+        raise ValueError(f"no live instance at vmctx {vmctx:#x}")
+    return instance
+
+
+def gc(instance: Instance) -> None:
+    """Collect: drop the externrefs that no native frame of this thread holds any more.
+
+    Parameters
+    ----------
+    instance : Instance
+        Whose activations table is swept. Where the native frames can not be walked (see
+        :func:`asm_libcalls.activations.stack_frames`), nothing is dropped.
+
+    Raises
+    ------
+    BaseException
+        The first exception that a destructor raised.
+    """
+    if not isinstance(instance, Instance):
+        raise TypeError(f"gc(): instance must be an Instance, got {type(instance).__name__}")
+    if instance.closed:
+        raise ValueError("gc(): the Instance is closed")
+    instance.activations_table.gc(instance.stack_map_registry)
+
+
+def _header(vmctx: int) -> InstanceHeader:
+    return InstanceHeader.from_address(vmctx - ctypes.sizeof(InstanceHeader))
+
+
+def _write(address: int, value: Any) -> None:
+    ctypes.memmove(address, ctypes.addressof(value), ctypes.sizeof(value))
+
+
+def _checked(parts: Sequence[Any], kind: type[Any], what: str) -> list[Any]:
+    for i, part in enumerate(parts):
+        if not isinstance(part, kind):
+            raise TypeError(
+                f"Instance(): {what}[{i}] must be a {kind.__name__}, got {type(part).__name__}"
+            )
+        if part.closed:
+            raise ValueError(f"Instance(): {what}[{i}] is closed")
+    return list(parts)
+
+
+def _check_imports(imports: Mapping[str, Sequence[Any]] | None) -> dict[str, list[Any]]:
+    imports = imports or {}
+    unknown = set(imports) - set(_IMPORT_KINDS)
+    if unknown:
+        raise ValueError(
+            f"Instance(): imports has {', '.join(sorted(map(repr, unknown)))}, "
+            f"expected {', '.join(_IMPORT_KINDS)}"
+        )
+    kinds = {"tables": Table, "memories": Memory, "globals": Global}
+    checked = {
+        kind: _checked(imports.get(kind, ()), cls, f"imports[{kind!r}]")
+        for kind, cls in kinds.items()
+    }
+    functions = list(imports.get("functions", ()))
+    for i, function in enumerate(functions):
+        if not isinstance(function, FuncRef):
+            raise TypeError(
+                f"Instance(): imports['functions'][{i}] must be a FuncRef, "
+                f"got {type(function).__name__}"
+            )
+    return {**checked, "functions": functions}
+
+
+def _function(function: Any) -> tuple[int, int]:
+    try:
+        address, type_index = function
+        return operator.index(address), operator.index(type_index)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"Instance(): a function must be (address, type index), got {function!r}"
+        ) from None
+
+
+def _pair(segment: Any) -> tuple[str, Iterable[Any]]:
+    try:
+        element_type, items = segment
+    except (TypeError, ValueError):
+        raise TypeError(
+            "Instance(): an element segment must be an ElementSegment or (type, items), "
+            f"got {segment!r}"
+        ) from None
+    return element_type, items

@@ -1,0 +1,344 @@
+"""Native code calls Python: the thunks behind a :class:`~asm_libcalls.host_function.HostFunction`.
+
+A *thunk* is a C address that stands for one Python callable. Its code is the same for all, but for
+the slot that it loads: the address of a :class:`HostCallRecord`, which says what to call and how
+to convert. So thunks are made in whole pages, and a new host function writes data only.
+
+``asm_libcalls_call_python``, the body of every thunk, makes the arguments Python objects, calls,
+and makes the result C. It needs no ctypes callback, which would swallow what is raised: when the
+call fails, the thread's error indicator is set, and stays so while
+``asm_libcalls_raise_exception`` unwinds the native frames of the caller. By then nothing of Python
+is on the stack above the entry.
+
+The frame, by rbp::
+
+    +16  the caller's arguments on the stack
+     +8  return address               into the caller's code: what its stack map is looked up by
+      0  the caller's rbp
+         rbx, r12 to r15              callee-saved registers of the caller
+         integers, floats             spilled argument registers (a record holds their offsets)
+         result, GIL state
+         Python arguments             <- rsp
+
+Source: System V ABI for AMD64, 3.2.3; CPython C API (stable ABI, and PyObject_VectorcallDict).
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from asm_libcalls.entry import Activation
+from asm_libcalls.x86_64.image import Reference, Routine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asm_libcalls.signatures import Signature
+
+__all__ = [
+    "CALL_PYTHON",
+    "THUNKS_PER_IMAGE",
+    "HostCallRecord",
+    "make_record",
+    "routines",
+    "thunk_routines",
+]
+
+CALL_PYTHON = "asm_libcalls_call_python"
+THUNKS_PER_IMAGE = 128  # of 32 bytes: one page
+
+# What a parameter is made of, and what a result is made into.
+_U64, _I64, _U32, _I32, _F64, _F32 = range(6)
+_NOTHING = 6
+
+# Offsets from rbp of the body's frame.
+_SAVED = 5 * 8
+_INTEGERS = -_SAVED - 6 * 8
+_FLOATS = _INTEGERS - 8 * 8
+_RESULT = _FLOATS - 8
+_GIL_STATE = _RESULT - 16  # with padding: a call finds rsp aligned
+_FRAME = -_GIL_STATE
+assert _FRAME % 16 == 0
+_STACK_ARGUMENTS = 16
+
+
+class _Parameter(ctypes.Structure):
+    """Where a parameter is, in bytes from rbp, and its conversion."""
+
+    _fields_ = [("offset", ctypes.c_int32), ("conversion", ctypes.c_uint32)]
+
+
+class HostCallRecord(ctypes.Structure):
+    """What a thunk calls: a borrowed ``PyObject*``, and the conversions.
+
+    ``count`` entries of :class:`_Parameter` follow the structure.
+    """
+
+    _fields_ = [
+        ("callable", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+        ("result", ctypes.c_uint32),
+    ]
+
+
+def _conversion(kind: str, bits: int, signed: bool, as_bits: bool) -> int:
+    if kind == "float" and not as_bits:
+        return _F64 if bits == 64 else _F32
+    if signed and not as_bits:
+        return _I64 if bits == 64 else _I32
+    return _U64 if bits == 64 else _U32
+
+
+def make_record(
+    function: object, signature: Signature, as_bits: bool
+) -> ctypes.Array[ctypes.c_char]:
+    """Make the record of a host function; the caller keeps it and `function` alive.
+
+    Parameters
+    ----------
+    function : callable
+    signature : Signature
+    as_bits : bool
+        Whether the callable takes and returns unsigned bit patterns, floats included.
+    """
+    parameters = []
+    integers = floats = stack = 0
+    for value_type in signature.parameters:
+        if value_type.kind == "float" and floats < 8:
+            offset = _FLOATS + 8 * floats
+            floats += 1
+        elif value_type.kind != "float" and integers < 6:
+            offset = _INTEGERS + 8 * integers
+            integers += 1
+        else:
+            offset = _STACK_ARGUMENTS + 8 * stack
+            stack += 1
+        conversion = _conversion(value_type.kind, value_type.bits, value_type.signed, as_bits)
+        parameters.append(_Parameter(offset, conversion))
+    result = signature.result
+    record = HostCallRecord(
+        id(function),
+        len(parameters),
+        _NOTHING
+        if result is None
+        else _conversion(result.kind, result.bits, result.signed, as_bits),
+    )
+    content = bytes(record) + b"".join(map(bytes, parameters))
+    return ctypes.create_string_buffer(content, len(content))
+
+
+def routines() -> Iterator[Routine]:
+    """Assemble the body of the thunks."""
+    from asm_libcalls.x86_64.assembler import sequence
+
+    yield sequence(CALL_PYTHON, _call_python)
+
+
+def thunk_routines() -> list[Routine]:
+    """Assemble one image's worth of thunks, named ``"0"`` and so on, each with a slot ``"0"``."""
+    from asm_libcalls.x86_64.assembler import sequence
+
+    pattern = sequence("thunk", _thunk)
+    return [
+        Routine(
+            str(i),
+            pattern.code,
+            pattern.size,
+            tuple(
+                Reference(r.offset, str(i) if r.symbol == "record" else r.symbol, r.is_slot)
+                for r in pattern.references
+            ),
+            alignment=32,
+        )
+        for i in range(THUNKS_PER_IMAGE)
+    ]
+
+
+def _thunk() -> None:
+    from peachpy.x86_64 import MOV, PUSH, rax
+    from peachpy.x86_64.registers import rbp, rsp
+
+    from asm_libcalls.x86_64.instructions import LOAD_SLOT, TAIL_JUMP_SLOT
+
+    PUSH(rbp)
+    MOV(rbp, rsp)
+    LOAD_SLOT(rax, "record")
+    TAIL_JUMP_SLOT(CALL_PYTHON)
+
+
+def _call_python() -> None:
+    from peachpy.x86_64 import (
+        ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JE, JMP, JNE, JNZ, JZ, LABEL, LEA, MOV,
+        MOVSD, MOVSS, MOVSXD, POP, PUSH, RET, SUB, TEST, UD2, XOR, Label, dword, eax, ecx, edi,
+        qword, r8, r9, r12, r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0, xmm1, xmm2,
+        xmm3, xmm4, xmm5, xmm6, xmm7,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rbp, rsp
+
+    from asm_libcalls.x86_64.instructions import CALL_SLOT, LOAD_SLOT, TAIL_JUMP
+
+    record = HostCallRecord
+    callee_saved = (rbx, r12, r13, r14, r15)
+    integers = (rdi, rsi, rdx, rcx, r8, r9)
+    floats = (xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7)
+
+    for register in callee_saved:
+        PUSH(register)
+    SUB(rsp, _FRAME - _SAVED)
+    MOV(rbx, rax)  # the record
+    for i, register in enumerate(integers):
+        MOV([rbp + _INTEGERS + 8 * i], register)
+    for i, register in enumerate(floats):
+        MOVSD([rbp + _FLOATS + 8 * i], register)
+
+    # r15: this thread's activation, or 0. A stack walk begins at this frame.
+    no_activation = Label("no_activation")
+    LOAD_SLOT(rdi, "activations_key")
+    CALL_SLOT("pthread_getspecific")
+    MOV(r15, rax)
+    TEST(r15, r15)
+    JZ(no_activation)
+    MOV([r15 + Activation.exit_frame_pointer.offset], rbp)
+    LABEL(no_activation)
+    CALL_SLOT("PyGILState_Ensure")
+    MOV([rbp + _GIL_STATE], eax)
+
+    # r12: the number of parameters; r13: how many are Python objects at [rsp] by now.
+    MOV(r12d, [rbx + record.count.offset])
+    LEA(rax, [r12 * 8 + 15])
+    AND(rax, -16)
+    SUB(rsp, rax)
+    XOR(r13.as_dword, r13.as_dword)
+    next_argument, boxed, call = Label("next_argument"), Label("boxed"), Label("call")
+    LABEL(next_argument)
+    CMP(r13, r12)
+    JE(call)
+    MOVSXD(rax, dword[rbx + r13 * 8 + ctypes.sizeof(record) + _Parameter.offset.offset])
+    MOV(ecx, [rbx + r13 * 8 + ctypes.sizeof(record) + _Parameter.conversion.offset])
+    ADD(rax, rbp)
+    as_i64, as_u32, as_i32 = Label("as_i64"), Label("as_u32"), Label("as_i32")
+    as_f64, as_f32 = Label("as_f64"), Label("as_f32")
+    from_unsigned, from_signed = Label("from_unsigned"), Label("from_signed")
+    from_double = Label("from_double")
+    for conversion, label in ((_I64, as_i64), (_U32, as_u32), (_I32, as_i32), (_F64, as_f64),
+                              (_F32, as_f32)):  # fmt: skip
+        CMP(ecx, conversion)
+        JE(label)
+    MOV(rdi, [rax])
+    LABEL(from_unsigned)
+    CALL_SLOT("PyLong_FromUnsignedLongLong")
+    JMP(boxed)
+    LABEL(as_u32)
+    MOV(edi, [rax])  # the upper half of a 32-bit argument is anything: this clears it
+    JMP(from_unsigned)
+    LABEL(as_i64)
+    MOV(rdi, [rax])
+    LABEL(from_signed)
+    CALL_SLOT("PyLong_FromLongLong")
+    JMP(boxed)
+    LABEL(as_i32)
+    MOVSXD(rdi, dword[rax])
+    JMP(from_signed)
+    LABEL(as_f32)
+    MOVSS(xmm0, [rax])
+    CVTSS2SD(xmm0, xmm0)
+    JMP(from_double)
+    LABEL(as_f64)
+    MOVSD(xmm0, [rax])
+    LABEL(from_double)
+    CALL_SLOT("PyFloat_FromDouble")
+    LABEL(boxed)
+    # r14: the result of the call, 0 while there is none.
+    no_memory = Label("no_memory")
+    TEST(rax, rax)
+    JZ(no_memory)
+    MOV([rsp + r13 * 8], rax)
+    INC(r13)
+    JMP(next_argument)
+
+    LABEL(call)
+    MOV(rdi, [rbx + record.callable.offset])
+    MOV(rsi, rsp)
+    MOV(rdx, r12)
+    XOR(ecx, ecx)
+    CALL_SLOT("PyObject_VectorcallDict")
+    release, released = Label("release"), Label("released")
+    LABEL(no_memory)
+    MOV(r14, rax)
+    LABEL(release)
+    TEST(r13, r13)
+    JZ(released)
+    DEC(r13)
+    MOV(rdi, [rsp + r13 * 8])
+    CALL_SLOT("Py_DecRef")
+    JMP(release)
+    LABEL(released)
+
+    failed, converted, to_integer = Label("failed"), Label("converted"), Label("to_integer")
+    to_float, keep_f64, check = Label("to_float"), Label("keep_f64"), Label("check")
+    TEST(r14, r14)
+    JZ(failed)
+    MOV(eax, [rbx + record.result.offset])
+    CMP(eax, _NOTHING)
+    JE(converted)
+    MOV(rdi, r14)
+    CMP(eax, _F64)
+    JE(to_float)
+    CMP(eax, _F32)
+    JE(to_float)
+    LABEL(to_integer)
+    CALL_SLOT("PyLong_AsUnsignedLongLongMask")  # either reading of 64 bits, and modulo 2**64
+    MOV([rbp + _RESULT], rax)
+    JMP(check)
+    LABEL(to_float)
+    CALL_SLOT("PyFloat_AsDouble")
+    MOVSD([rbp + _RESULT], xmm0)
+    CMP(dword[rbx + record.result.offset], _F64)
+    JE(keep_f64)
+    CVTSD2SS(xmm0, xmm0)
+    MOVSS([rbp + _RESULT], xmm0)
+    LABEL(keep_f64)
+    LABEL(check)
+    CALL_SLOT("PyErr_Occurred")
+    MOV(r13, rax)
+    MOV(rdi, r14)
+    CALL_SLOT("Py_DecRef")
+    TEST(r13, r13)
+    JNZ(failed)
+    MOV(r14.as_dword, 0)
+    LABEL(converted)
+    no_result = Label("no_result")
+    CMP(dword[rbx + record.result.offset], _NOTHING)
+    JNE(no_result)
+    MOV(rdi, r14)  # the None of a callable without a result
+    CALL_SLOT("Py_DecRef")
+    LABEL(no_result)
+    MOV(edi, [rbp + _GIL_STATE])
+    CALL_SLOT("PyGILState_Release")
+    leave = Label("leave")
+    TEST(r15, r15)
+    JZ(leave)
+    MOV(qword[r15 + Activation.exit_frame_pointer.offset], 0)
+    LABEL(leave)
+    MOV(rax, [rbp + _RESULT])
+    MOVSD(xmm0, [rbp + _RESULT])
+    LEA(rsp, [rbp - _SAVED])
+    for register in reversed(callee_saved):
+        POP(register)
+    POP(rbp)
+    RET()
+
+    nobody = Label("nobody")
+    LABEL(failed)
+    TEST(r15, r15)
+    JZ(nobody)
+    MOV(edi, [rbp + _GIL_STATE])
+    CALL_SLOT("PyGILState_Release")
+    TAIL_JUMP("asm_libcalls_raise_exception")
+
+    # Native code that nobody entered through us: there is no frame to unwind to, and no result.
+    LABEL(nobody)
+    MOV(rdi, [rbx + record.callable.offset])
+    CALL_SLOT("PyErr_WriteUnraisable")
+    UD2()

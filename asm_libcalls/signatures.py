@@ -266,15 +266,22 @@ class Signature(str):
         return f"{result}{space}{symbol}({', '.join(parts) or 'void'});"
 
     def ctypes_prototype(self, release_gil: bool = True) -> Any:
-        """Return the ``CFUNCTYPE`` class of this signature (ctypes keeps one for each).
+        """Return the ``CFUNCTYPE`` class of this signature, always the same one.
 
         It is a ``PYFUNCTYPE`` where the GIL is to be held.
         """
         import ctypes
 
-        make = ctypes.CFUNCTYPE if release_gil else ctypes.PYFUNCTYPE
-        result = None if self.result is None else getattr(ctypes, self.result.ctypes_name)
-        return make(result, *(getattr(ctypes, t.ctypes_name) for t in self.parameters))
+        key = (str(self), release_gil)
+        if key not in _prototypes:
+            make = ctypes.CFUNCTYPE if release_gil else ctypes.PYFUNCTYPE
+            result = None if self.result is None else getattr(ctypes, self.result.ctypes_name)
+            parameters = (getattr(ctypes, t.ctypes_name) for t in self.parameters)
+            _prototypes[key] = make(result, *parameters)
+        return _prototypes[key]
+
+
+_prototypes: dict[tuple[str, bool], Any] = {}
 
 
 def _value_type(name: str, text: str) -> ValueType:

@@ -64,13 +64,13 @@ def load() -> Backend:
 
 
 def _load(assembler: str) -> Backend:
-    from asm_libcalls.x86_64 import cpu, entry, host_calls, integers, pages, rounding
+    from asm_libcalls.x86_64 import builtins, cpu, entry, host_calls, integers, pages, rounding
     from asm_libcalls.x86_64.image import link
 
     families = {"rounding": rounding, "integers": integers}
     try:
         this_cpu = cpu.detect(pages.load(link(cpu.routines())))
-        routines = [*entry.routines(), *host_calls.routines()]
+        routines = [*entry.routines(), *host_calls.routines(), *builtins.routines()]
         reasons = {}
         for name, family in families.items():
             missing = family.REQUIRES - this_cpu.features

@@ -8,7 +8,7 @@ image can stand anywhere.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import peachpy.stream
 from peachpy.x86_64.encoding import modrm_sib_disp, optional_rex
@@ -18,9 +18,11 @@ from peachpy.x86_64.operand import check_operand
 from peachpy.x86_64.registers import GeneralPurposeRegister64, rcx, rdi, rsi
 
 __all__ = [
+    "CALL_ROUTINE",
     "CALL_SLOT",
     "FLDCW",
     "FNSTCW",
+    "JUMP_IF",
     "LOAD_ADDRESS",
     "LOAD_SLOT",
     "REP_MOVSB",
@@ -137,12 +139,35 @@ class LOAD_ADDRESS(LOAD_SLOT):
 class CALL_SLOT(Instruction, _Reference):
     """``call [rip + slot]``: call the C function whose address the slot holds."""
 
+    opcode: tuple[int, ...] = (0xFF, 0x15)
     is_slot = True
 
     def __init__(self, symbol: str) -> None:
-        super().__init__("CALL_SLOT")
+        super().__init__(type(self).__name__)
         self.symbol = symbol
-        self.encodings.append((0, lambda op: bytearray([0xFF, 0x15, 0, 0, 0, 0])))
+        opcode = self.opcode
+        self.encodings.append((0, lambda op: bytearray([*opcode, 0, 0, 0, 0])))
+        _emit(self)
+
+
+class CALL_ROUTINE(CALL_SLOT):
+    """``call routine``: call another routine of the image, or a label of one."""
+
+    opcode = (0xE8,)
+    is_slot = False
+
+
+class JUMP_IF(Instruction, _Reference):
+    """``jcc routine``: leave for another routine, or another stencil, if a condition holds."""
+
+    is_slot = False
+    conditions: ClassVar[dict[str, int]] = {"o": 0, "c": 2, "z": 4, "nz": 5}
+
+    def __init__(self, condition: str, symbol: str) -> None:
+        super().__init__(f"JUMP_IF_{condition}")
+        self.symbol = symbol
+        second = 0x80 | self.conditions[condition]
+        self.encodings.append((0, lambda op: bytearray([0x0F, second, 0, 0, 0, 0])))
         _emit(self)
 
 

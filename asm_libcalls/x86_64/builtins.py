@@ -1,0 +1,762 @@
+"""The machine code of native functions: CPython builtins round any C address.
+
+A builtin is called as CPython calls any: ``(self, argument)`` with METH_O, ``(self, arguments,
+count)`` with METH_FASTCALL, ``(self, NULL)`` with METH_NOARGS. `self` is a module object of its
+own, whose C state is a :class:`FunctionState`: the C address, and the Python function that takes
+over where the fast path ends. So the code depends on nothing but the *shape* of a signature, and
+all functions of one shape share one routine, composed from the stencils below and never freed.
+
+The fast path takes exact ``float`` and ``int`` objects, which can run no Python code while they
+are read. There are two kinds of it:
+
+*bare*
+    for leaf routines. On the stack: ``self``; r11: the arguments; rax: the object at hand; then
+    the C argument registers, which nothing in between clobbers::
+
+        enter_* (object_* (integer_K | float64_K | float32_K))* [guard] call_bare leave_bare box_*
+
+*entered*
+    for callees that may trap, raise, or release the GIL: arguments go into a
+    :class:`~asm_libcalls.entry.NativeCall` on the stack, and ``asm_libcalls_enter`` (or its twin
+    that holds the GIL) makes the call. rbx: ``self``, later the status::
+
+        entered_* (object_* spill_*)* call_entered leave_entered box_*
+
+Whatever does not fit leaves for ``PyObject_VectorcallDict(slow, arguments, count, NULL)`` with
+the arguments as they came.
+
+Source: CPython ``Include/methodobject.h``, ``moduleobject.h``, ``longintrepr.h`` (3.10, 3.11) and
+``cpython/longintrepr.h`` (3.12 on); System V ABI for AMD64, 3.2.3.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import partial
+
+from asm_libcalls.entry import NativeCall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from asm_libcalls.x86_64.image import Routine
+
+__all__ = [
+    "FLOAT_VALUE",
+    "INTEGER_DIGITS",
+    "INTEGER_LAYOUTS",
+    "INTEGER_SIZE",
+    "MODULE_STATE",
+    "OBJECT_TYPE",
+    "STACK_ARGUMENTS",
+    "STENCIL_PREFIX",
+    "FunctionState",
+    "IntegerLayout",
+    "MethodDefinition",
+    "entered_frame_size",
+    "routines",
+]
+
+STENCIL_PREFIX = "builtin."
+
+# Byte offsets in CPython's objects, of builds with the GIL; native_function.py checks them all.
+OBJECT_TYPE = 8
+FLOAT_VALUE = 16
+INTEGER_SIZE = 16
+INTEGER_DIGITS = 24
+MODULE_STATE = 32
+
+
+class IntegerLayout:
+    """How an ``int`` says its sign and its number of 30-bit digits.
+
+    Attributes
+    ----------
+    name : str
+    sign : tuple of int
+        Offset of the byte that has the sign, and the bit that is set for a negative integer.
+    """
+
+    __slots__ = ("name", "sign")
+
+    def __init__(self, name: str, sign: tuple[int, int]) -> None:
+        self.name = name
+        self.sign = sign
+
+
+INTEGER_LAYOUTS = {
+    # ob_size: the number of digits, negative for a negative integer.
+    "sized": IntegerLayout("sized", (INTEGER_SIZE + 7, 0x80)),
+    # lv_tag: digits << 3 | sign, which is 0 positive, 1 zero, 2 negative (3.14 uses bit 2 too).
+    "tagged": IntegerLayout("tagged", (INTEGER_SIZE, 0x02)),
+}
+"""Of CPython up to 3.11, and from 3.12 on."""
+
+
+class MethodDefinition(ctypes.Structure):
+    """CPython's ``PyMethodDef``."""
+
+    _fields_ = [
+        ("name", ctypes.c_uint64),
+        ("code", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),  # a C int and its padding
+        ("doc", ctypes.c_uint64),
+    ]
+
+
+class FunctionState(ctypes.Structure):
+    """The C state of the module that is a builtin's ``self``. It is freed with that module.
+
+    Attributes
+    ----------
+    address : address
+        The C function.
+    slow : PyObject*
+        Owned, and shown to the garbage collector; null once it has cleared it.
+    text : PyObject*
+        Owned: the bytes that the definition's name and doc point into.
+    definition : MethodDefinition
+    """
+
+    _fields_ = [
+        ("address", ctypes.c_uint64),
+        ("slow", ctypes.c_uint64),
+        ("text", ctypes.c_uint64),
+        ("definition", MethodDefinition),
+    ]
+
+
+STACK_ARGUMENTS = ctypes.sizeof(NativeCall)
+"""In the frame of an entered call: where the arguments that registers can not hold begin."""
+
+
+def entered_frame_size(stack_arguments: int) -> int:
+    """Return the bytes between rsp and the saved rbx, a multiple of 16: the ABI's alignment."""
+    return -(-(STACK_ARGUMENTS + 8 * stack_arguments) // 16) * 16
+
+
+def routines() -> Iterator[Routine]:
+    """Assemble what all native functions share, and the stencils."""
+    from peachpy.x86_64 import (
+        r8, r9, rcx, rdi, rdx, rsi, xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7,
+    )  # fmt: skip
+
+    from asm_libcalls.x86_64.assembler import sequence
+    from asm_libcalls.x86_64.stencils import assemble
+
+    for layout in INTEGER_LAYOUTS.values():
+        for unbox in (_unbox_64, _unbox_32, _unbox_pointer):
+            name = f"{unbox.__name__.lstrip('_')}_{layout.name}"
+            yield sequence(name, partial(unbox, layout))
+    for name, body in (
+        ("function_state_traverse", _traverse),
+        ("function_state_clear", _clear),
+        ("function_state_free", _free),
+        ("return_first_argument", _return_first_argument),
+    ):
+        yield sequence(name, body)
+
+    for name, stencil in _STENCILS.items():
+        yield assemble(STENCIL_PREFIX + name, stencil)
+    for i, register in enumerate((rdi, rsi, rdx, rcx, r8, r9)):
+        yield assemble(f"{STENCIL_PREFIX}integer_{i}", _integer(register))
+    for i, xmm in enumerate((xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7)):
+        yield assemble(f"{STENCIL_PREFIX}float64_{i}", _float64(xmm))
+        yield assemble(f"{STENCIL_PREFIX}float32_{i}", _float32(xmm))
+
+
+# --- reading integers -----------------------------------------------------------------------------
+# Called with an object in rax; returns its value in rax and CF clear, or CF set where the object
+# is not an exact int that fits. Clobbers r10 and nothing else: argument registers are in use.
+
+
+def _check_int(no: Any) -> None:
+    from peachpy.x86_64 import CMP, JNE, r10, rax
+
+    from asm_libcalls.x86_64.instructions import LOAD_SLOT
+
+    LOAD_SLOT(r10, "PyLong_Type")
+    CMP([rax + OBJECT_TYPE], r10)
+    JNE(no)
+
+
+def _unbox_compact(layout: IntegerLayout, more: Any) -> None:
+    """Return an integer of at most one digit; else jump to `more` with the digit count in r10."""
+    from peachpy.x86_64 import (
+        AND, CMP, CMOVS, DEC, IMUL, INC, JA, JAE, LABEL, MOV, NEG, RET, SHR, SUB, Label, eax, r10,
+        r10d, rax,
+    )  # fmt: skip
+
+    many = Label("many")
+    MOV(r10, [rax + INTEGER_SIZE])
+    if layout.name == "tagged":
+        CMP(r10, 2 << 3)
+        JAE(many)
+        AND(r10d, 3)
+        NEG(r10)
+        INC(r10)  # the sign as a factor: 1 - (tag & 3)
+    else:
+        INC(r10)
+        CMP(r10, 2)
+        JA(many)
+        DEC(r10)  # -1, 0 or 1: the size is the sign
+    MOV(eax, [rax + INTEGER_DIGITS])  # of zero the digit is anything
+    IMUL(rax, r10)
+    RET()  # the product fits, so CF is clear
+    LABEL(many)
+    if layout.name == "tagged":
+        SHR(r10, 3)
+    else:
+        SUB(r10, 1)
+        NEG(r10)
+        CMOVS(r10, [rax + INTEGER_SIZE])
+    CMP(r10, 3)
+    JA(more)
+
+
+def _test_sign(layout: IntegerLayout) -> None:
+    """Clear ZF for a negative integer, and clear CF."""
+    from peachpy.x86_64 import TEST, byte, rax
+
+    offset, mask = layout.sign
+    TEST(byte[rax + offset], mask)
+
+
+def _unbox_two_digits(layout: IntegerLayout) -> None:
+    """Read an integer of two digits into rax; afterwards ZF is set if it has to be negated."""
+    from peachpy.x86_64 import LEA, MOV, SHL, eax, r10, r10d, rax
+
+    MOV(r10d, [rax + INTEGER_DIGITS + 4])
+    SHL(r10, 30)
+    _test_sign(layout)
+    MOV(eax, [rax + INTEGER_DIGITS])
+    LEA(rax, [rax + r10 * 1])
+
+
+def _unbox_64(layout: IntegerLayout) -> None:
+    from peachpy.x86_64 import (
+        CLC, CMP, JAE, JE, JNS, JNZ, LABEL, MOV, NEG, OR, POP, PUSH, RET, SHL, STC, Label, ecx, r10,
+        r10d, rax, rcx,
+    )  # fmt: skip
+
+    no, three = Label("no"), Label("three")
+    negative, most_negative = Label("negative"), Label("most_negative")
+    _check_int(no)
+    _unbox_compact(layout, no)
+    JE(three)
+    _unbox_two_digits(layout)
+    JNZ(negative)
+    RET()
+    LABEL(negative)
+    NEG(rax)
+    CLC()
+    RET()
+    LABEL(three)
+    MOV(r10d, [rax + INTEGER_DIGITS + 8])
+    CMP(r10d, 1 << 64 - 60)
+    JAE(no)
+    PUSH(rcx)
+    MOV(ecx, [rax + INTEGER_DIGITS + 4])
+    SHL(r10, 60)
+    SHL(rcx, 30)
+    OR(r10, rcx)
+    MOV(ecx, [rax + INTEGER_DIGITS])
+    OR(r10, rcx)
+    POP(rcx)
+    _test_sign(layout)
+    MOV(rax, r10)
+    JNZ(most_negative)
+    RET()
+    LABEL(most_negative)
+    NEG(rax)
+    JNS(no)  # below -2**63
+    CLC()
+    RET()
+    LABEL(no)
+    STC()
+    RET()
+
+
+def _unbox_32(layout: IntegerLayout) -> None:
+    from peachpy.x86_64 import (
+        CMP, JE, JNE, JZ, LABEL, MOV, MOVSXD, NEG, RET, STC, Label, eax, r10, r10d, rax,
+    )  # fmt: skip
+
+    no, fits, positive = Label("no"), Label("fits"), Label("positive")
+    _check_int(no)
+    _unbox_compact(layout, no)
+    JE(no)
+    _unbox_two_digits(layout)
+    JZ(positive)
+    NEG(rax)
+    LABEL(positive)
+    MOVSXD(r10, eax)
+    CMP(r10, rax)
+    JE(fits)
+    MOV(r10d, eax)
+    CMP(r10, rax)
+    JNE(no)
+    LABEL(fits)
+    RET()  # equal, so CF is clear
+    LABEL(no)
+    STC()
+    RET()
+
+
+def _unbox_pointer(layout: IntegerLayout) -> None:
+    from peachpy.x86_64 import CMP, JE, JNZ, LABEL, RET, STC, XOR, Label, eax, r10, rax
+
+    from asm_libcalls.x86_64.instructions import LOAD_SLOT, TAIL_JUMP
+
+    no, null = Label("no"), Label("null")
+    LOAD_SLOT(r10, "_Py_NoneStruct")
+    CMP(rax, r10)
+    JE(null)
+    _check_int(no)
+    _test_sign(layout)
+    JNZ(no)
+    TAIL_JUMP(f"unbox_64_{layout.name}")
+    LABEL(null)
+    XOR(eax, eax)
+    RET()
+    LABEL(no)
+    STC()
+    RET()
+
+
+# --- the state of a function, as CPython's garbage collector sees it ------------------------------
+
+
+def _traverse() -> None:
+    """``int traverse(PyObject *module, visitproc visit, void *argument)``."""
+    from peachpy.x86_64 import JMP, JZ, LABEL, MOV, RET, TEST, XOR, Label, eax, rax, rdi, rdx, rsi
+
+    nothing = Label("nothing")
+    MOV(rdi, [rdi + MODULE_STATE])
+    MOV(rdi, [rdi + FunctionState.slow.offset])
+    TEST(rdi, rdi)
+    JZ(nothing)
+    MOV(rax, rsi)
+    MOV(rsi, rdx)
+    JMP(rax)
+    LABEL(nothing)
+    XOR(eax, eax)
+    RET()
+
+
+def _clear() -> None:
+    """``int clear(PyObject *module)``: break cycles, but keep the definition, which lives on."""
+    from peachpy.x86_64 import MOV, POP, PUSH, RET, XOR, eax, qword, rax, rdi, rdx
+
+    from asm_libcalls.x86_64.instructions import CALL_SLOT
+
+    PUSH(rax)  # aligns the stack
+    MOV(rax, [rdi + MODULE_STATE])
+    MOV(rdi, [rax + FunctionState.slow.offset])
+    MOV(qword[rax + FunctionState.slow.offset], 0)
+    CALL_SLOT("Py_DecRef")  # ignores null
+    XOR(eax, eax)
+    POP(rdx)
+    RET()
+
+
+def _free() -> None:
+    """``void free(void *module)``."""
+    from peachpy.x86_64 import MOV, POP, PUSH, rbx, rdi
+
+    from asm_libcalls.x86_64.instructions import CALL_SLOT, TAIL_JUMP_SLOT
+
+    PUSH(rbx)
+    MOV(rbx, [rdi + MODULE_STATE])
+    MOV(rdi, [rbx + FunctionState.slow.offset])
+    CALL_SLOT("Py_DecRef")
+    MOV(rdi, [rbx + FunctionState.text.offset])
+    POP(rbx)
+    TAIL_JUMP_SLOT("Py_DecRef")
+
+
+def _return_first_argument() -> None:
+    """Return the first integer in rax, and the first float in xmm0: for the self-test."""
+    from peachpy.x86_64 import MOV, RET, rax, rdi
+
+    MOV(rax, rdi)
+    RET()
+
+
+# --- stencils: arguments --------------------------------------------------------------------------
+
+
+def _enter_one(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import MOV, PUSH, r11, rdi, rsi
+
+    PUSH(rdi)  # self, and 16-byte alignment for calls
+    MOV(r11, rsi)
+
+
+def _check_count(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import CMP, rdx
+
+    from asm_libcalls.x86_64.instructions import JUMP_IF
+
+    CMP(rdx, hole("count"))
+    JUMP_IF("nz", "call_slow")
+
+
+def _enter_none(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import PUSH, rdi
+
+    PUSH(rdi)
+
+
+def _entered(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import MOV, PUSH, SUB, r11, rbx, rdi, rsi
+    from peachpy.x86_64.registers import rsp
+
+    PUSH(rbx)
+    SUB(rsp, hole("frame"))
+    MOV(rbx, rdi)
+    MOV(r11, rsi)
+
+
+def _object_one(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import MOV, r11, rax
+
+    MOV(rax, r11)
+
+
+def _object_vector(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import MOV, r11, rax
+
+    MOV(rax, [r11 + hole("argument")])
+
+
+def _unbox() -> None:
+    from asm_libcalls.x86_64.instructions import CALL_SLOT, JUMP_IF
+
+    CALL_SLOT("unbox")
+    JUMP_IF("c", "slow")
+
+
+def _check_float() -> None:
+    from peachpy.x86_64 import CMP, r10, rax
+
+    from asm_libcalls.x86_64.instructions import JUMP_IF, LOAD_SLOT
+
+    LOAD_SLOT(r10, "PyFloat_Type")
+    CMP([rax + OBJECT_TYPE], r10)
+    JUMP_IF("nz", "slow")
+
+
+def _integer(register: Any) -> Callable[[Callable[[str], int]], None]:
+    def body(hole: Callable[[str], int]) -> None:
+        from peachpy.x86_64 import MOV, rax
+
+        _unbox()
+        MOV(register, rax)
+
+    return body
+
+
+def _float64(xmm: Any) -> Callable[[Callable[[str], int]], None]:
+    def body(hole: Callable[[str], int]) -> None:
+        from peachpy.x86_64 import MOVSD, rax
+
+        _check_float()
+        MOVSD(xmm, [rax + FLOAT_VALUE])
+
+    return body
+
+
+def _float32(xmm: Any) -> Callable[[Callable[[str], int]], None]:
+    def body(hole: Callable[[str], int]) -> None:
+        from peachpy.x86_64 import CVTSD2SS, MOVSD, rax
+
+        _check_float()
+        MOVSD(xmm, [rax + FLOAT_VALUE])  # the whole register: no dependency on what was there
+        CVTSD2SS(xmm, xmm)
+
+    return body
+
+
+def _spill_integer(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import MOV, rax
+    from peachpy.x86_64.registers import rsp
+
+    _unbox()
+    MOV([rsp + hole("offset")], rax)
+
+
+def _spill_float64(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import MOV, rax
+    from peachpy.x86_64.registers import rsp
+
+    _check_float()
+    MOV(rax, [rax + FLOAT_VALUE])
+    MOV([rsp + hole("offset")], rax)
+
+
+def _spill_float32(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import CVTSD2SS, MOVSD, rax, xmm0
+    from peachpy.x86_64.registers import rsp
+
+    _check_float()
+    MOVSD(xmm0, [rax + FLOAT_VALUE])
+    CVTSD2SS(xmm0, xmm0)
+    MOVSD([rsp + hole("offset")], xmm0)
+
+
+# --- stencils: guards, which keep a bare call from trapping ---------------------------------------
+
+
+def _divisor_not_zero(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import TEST, rsi
+
+    from asm_libcalls.x86_64.instructions import JUMP_IF
+
+    TEST(rsi, rsi)
+    JUMP_IF("z", "slow")
+
+
+def _quotient_fits(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import CMP, JNE, LABEL, MOV, NEG, Label, rax, rdi, rsi
+
+    from asm_libcalls.x86_64.instructions import JUMP_IF
+
+    fits = Label("fits")
+    _divisor_not_zero(hole)
+    CMP(rsi, -1)
+    JNE(fits)
+    MOV(rax, rdi)
+    NEG(rax)  # overflows for -2**63 alone
+    JUMP_IF("o", "slow")
+    LABEL(fits)
+
+
+# --- stencils: the call ---------------------------------------------------------------------------
+
+
+def _call_bare(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import CALL, MOV, eax, r10
+    from peachpy.x86_64.registers import rsp
+
+    MOV(r10, [rsp])
+    MOV(r10, [r10 + MODULE_STATE])
+    MOV(eax, 8)  # a variadic callee wants to know how many vector registers are in use
+    CALL([r10 + FunctionState.address.offset])
+
+
+def _leave_bare(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import ADD
+    from peachpy.x86_64.registers import rsp
+
+    ADD(rsp, 8)
+
+
+def _call_entered(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import LEA, MOV, TEST, qword, rax, rbx, rdi
+    from peachpy.x86_64.registers import rsp
+
+    from asm_libcalls.x86_64.instructions import CALL_SLOT, JUMP_IF
+
+    MOV(rax, [rbx + MODULE_STATE])
+    MOV(rax, [rax + FunctionState.address.offset])
+    MOV([rsp + NativeCall.address.offset], rax)
+    LEA(rax, [rsp + STACK_ARGUMENTS])
+    MOV([rsp + NativeCall.stack_arguments.offset], rax)
+    MOV(qword[rsp + NativeCall.stack_count.offset], hole("stack_count"))
+    MOV(rdi, rsp)
+    CALL_SLOT("enter")
+    MOV(rbx, rax)  # the status; self is alive as long as our caller runs
+    CALL_SLOT("PyErr_Occurred")
+    TEST(rax, rax)
+    JUMP_IF("nz", "fail")  # a callback raised, or a C function of CPython's did
+    TEST(rbx, rbx)
+    JUMP_IF("nz", "raise")
+
+
+def _leave_entered(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import ADD, MOV, MOVSD, POP, rax, rbx, xmm0
+    from peachpy.x86_64.registers import rsp
+
+    MOV(rax, [rsp + NativeCall.integer_result.offset])
+    MOVSD(xmm0, [rsp + NativeCall.float_result.offset])
+    ADD(rsp, hole("frame"))
+    POP(rbx)
+
+
+def _raise(hole: Callable[[str], int]) -> None:
+    """Call ``raise_status(status)`` with the status in rbx, and go on to ``fail``."""
+    from peachpy.x86_64 import JZ, LABEL, MOV, TEST, XOR, Label, ecx, edx, rax, rbx, rdi, rsi
+    from peachpy.x86_64.registers import rsp
+
+    from asm_libcalls.x86_64.instructions import CALL_SLOT, LOAD_SLOT
+
+    no_memory = Label("no_memory")
+    MOV(rdi, rbx)
+    CALL_SLOT("PyLong_FromUnsignedLongLong")
+    TEST(rax, rax)
+    JZ(no_memory)
+    MOV(rbx, rax)
+    MOV([rsp], rax)
+    LOAD_SLOT(rdi, "raise_status")
+    MOV(rsi, rsp)
+    MOV(edx, 1)
+    XOR(ecx, ecx)
+    CALL_SLOT("PyObject_VectorcallDict")  # returns NULL: it raises
+    MOV(rdi, rbx)
+    CALL_SLOT("Py_DecRef")
+    LABEL(no_memory)
+
+
+def _fail(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import ADD, POP, RET, XOR, eax, rbx
+    from peachpy.x86_64.registers import rsp
+
+    XOR(eax, eax)
+    ADD(rsp, hole("frame"))
+    POP(rbx)
+    RET()
+
+
+# --- stencils: the result -------------------------------------------------------------------------
+
+
+def _box_none(counted: bool) -> Callable[[Callable[[str], int]], None]:
+    def body(hole: Callable[[str], int]) -> None:
+        from peachpy.x86_64 import INC, RET, qword, rax
+
+        from asm_libcalls.x86_64.instructions import LOAD_SLOT
+
+        LOAD_SLOT(rax, "_Py_NoneStruct")
+        if counted:
+            INC(qword[rax])
+        RET()
+
+    return body
+
+
+def _box_integer(bits: int, signed: bool) -> Callable[[Callable[[str], int]], None]:
+    def body(hole: Callable[[str], int]) -> None:
+        from peachpy.x86_64 import MOV, MOVSXD, eax, edi, rax, rdi
+
+        from asm_libcalls.x86_64.instructions import TAIL_JUMP_SLOT
+
+        if bits == 64:
+            MOV(rdi, rax)
+        elif signed:
+            MOVSXD(rdi, eax)
+        else:
+            MOV(edi, eax)
+        wide = bits == 64 and not signed
+        TAIL_JUMP_SLOT("PyLong_FromUnsignedLongLong" if wide else "PyLong_FromLongLong")
+
+    return body
+
+
+def _box_f64(hole: Callable[[str], int]) -> None:
+    from asm_libcalls.x86_64.instructions import TAIL_JUMP_SLOT
+
+    TAIL_JUMP_SLOT("PyFloat_FromDouble")
+
+
+def _box_f32(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import CVTSS2SD, xmm0
+
+    CVTSS2SD(xmm0, xmm0)
+    _box_f64(hole)
+
+
+# --- stencils: the slow path ----------------------------------------------------------------------
+
+
+def _slow_bare(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import POP, rdi
+
+    POP(rdi)
+
+
+def _slow_entered(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import ADD, MOV, POP, rbx, rdi
+    from peachpy.x86_64.registers import rsp
+
+    MOV(rdi, rbx)
+    ADD(rsp, hole("frame"))
+    POP(rbx)
+
+
+def _slow_vector(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import MOV, edx, r11, rsi
+
+    MOV(rsi, r11)
+    MOV(edx, hole("count"))
+
+
+def _load_slow() -> None:
+    from peachpy.x86_64 import CMOVZ, MOV, TEST, XOR, ecx, rax, rdi
+
+    from asm_libcalls.x86_64.instructions import LOAD_SLOT
+
+    MOV(rdi, [rdi + MODULE_STATE])
+    MOV(rdi, [rdi + FunctionState.slow.offset])
+    LOAD_SLOT(rax, "raise_collected")
+    TEST(rdi, rdi)
+    CMOVZ(rdi, rax)
+    XOR(ecx, ecx)
+
+
+def _call_slow(hole: Callable[[str], int]) -> None:
+    from asm_libcalls.x86_64.instructions import TAIL_JUMP_SLOT
+
+    _load_slow()
+    TAIL_JUMP_SLOT("PyObject_VectorcallDict")
+
+
+def _call_slow_one(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import MOV, POP, PUSH, RET, edx, r11, rdx, rsi
+    from peachpy.x86_64.registers import rsp
+
+    from asm_libcalls.x86_64.instructions import CALL_SLOT
+
+    _load_slow()
+    PUSH(r11)  # an array of one argument, and 16-byte alignment
+    MOV(rsi, rsp)
+    MOV(edx, 1)
+    CALL_SLOT("PyObject_VectorcallDict")
+    POP(rdx)
+    RET()
+
+
+_STENCILS: dict[str, Callable[[Callable[[str], int]], None]] = {
+    "check_count": _check_count,
+    "enter_none": _enter_none,
+    "enter": _enter_one,
+    "entered": _entered,
+    "object_one": _object_one,
+    "object_vector": _object_vector,
+    "spill_integer": _spill_integer,
+    "spill_float64": _spill_float64,
+    "spill_float32": _spill_float32,
+    "divisor_not_zero": _divisor_not_zero,
+    "quotient_fits": _quotient_fits,
+    "call_bare": _call_bare,
+    "leave_bare": _leave_bare,
+    "call_entered": _call_entered,
+    "leave_entered": _leave_entered,
+    "raise": _raise,
+    "fail": _fail,
+    "box_none_counted": _box_none(True),
+    "box_none_immortal": _box_none(False),
+    "box_i32": _box_integer(32, True),
+    "box_u32": _box_integer(32, False),
+    "box_i64": _box_integer(64, True),
+    "box_u64": _box_integer(64, False),
+    "box_f32": _box_f32,
+    "box_f64": _box_f64,
+    "slow_bare": _slow_bare,
+    "slow_entered": _slow_entered,
+    "slow_vector": _slow_vector,
+    "call_slow": _call_slow,
+    "call_slow_one": _call_slow_one,
+}

@@ -1,0 +1,372 @@
+"""Function objects whose code is ours: CPython's own builtin type, made from a :class:`Shape`.
+
+A function object owns its module object (its ``__self__``), and that owns all the rest: the
+C address, the Python function of the slow path, the name and the doc. CPython counts and collects
+them as it does any object's parts, so a function that nobody uses any more leaves nothing behind.
+Only code stays: one routine for each shape, some 200 bytes.
+
+This reads CPython's objects in memory, so it first makes sure that they are as expected
+(:class:`Unsupported` says what is not); ``asm_libcalls.native_function`` then does without.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import sys
+from types import ModuleType
+
+from asm_libcalls import entry, libc
+from asm_libcalls.entry import NativeCall
+from asm_libcalls.signatures import Signature
+from asm_libcalls.x86_64 import builtins, pages, stencils
+from asm_libcalls.x86_64.builtins import FunctionState
+from asm_libcalls.x86_64.image import link
+from asm_libcalls.x86_64.stencils import Part
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    from asm_libcalls.signatures import ValueType
+    from asm_libcalls.x86_64.image import Routine
+    from asm_libcalls.x86_64.pages import LoadedImage
+    from asm_libcalls.x86_64.stencils import Stencil
+
+__all__ = ["EVERYTHING", "FunctionMaker", "Shape", "Unsupported", "fits_registers"]
+
+METH_NOARGS, METH_O, METH_FASTCALL = 0x04, 0x08, 0x80
+_PYTHON_API_VERSION = 1013  # of every Python 3
+
+
+class Unsupported(Exception):
+    """Objects of this Python are not as our code expects them; the message says which."""
+
+
+EVERYTHING = "everything"
+"""The guard of a function that leaves every call to its slow path."""
+
+
+class Shape(tuple[object, ...]):
+    """What the code of a function depends on; functions of one shape share it.
+
+    Parameters
+    ----------
+    signature : Signature
+    enter : str
+        The routine that makes the call (``asm_libcalls_enter`` or its twin), or "" for a bare
+        call of a leaf routine.
+    guard : str
+        A stencil of ``builtins.py`` that keeps a bare call from trapping, or "", or
+        :data:`EVERYTHING`.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, signature: Signature, enter: str = "", guard: str = "") -> Shape:
+        """Normalise: arguments are taken in either reading, and pointers are pointers."""
+        parameters = tuple(
+            "pointer" if t.kind == "pointer" else f"{t.kind[0]}{t.bits}"
+            for t in signature.parameters
+        )
+        result = signature.result
+        read = "none" if result is None else "u64" if result.kind == "pointer" else result.name
+        return super().__new__(cls, (parameters, read, enter, guard))
+
+
+def fits_registers(parameters: Sequence[ValueType]) -> bool:
+    """Return whether all arguments go in registers: System V ABI, 3.2.3."""
+    floats = sum(t.kind == "float" for t in parameters)
+    return floats <= 8 and len(parameters) - floats <= 6
+
+
+class _ModuleDefinition(ctypes.Structure):
+    """CPython's ``PyModuleDef``."""
+
+    _fields_ = [
+        ("reference_count", ctypes.c_ssize_t),
+        ("type", ctypes.c_void_p),
+        ("init", ctypes.c_void_p),
+        ("index", ctypes.c_ssize_t),
+        ("copy", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("doc", ctypes.c_char_p),
+        ("state_size", ctypes.c_ssize_t),
+        ("methods", ctypes.c_void_p),
+        ("slots", ctypes.c_void_p),
+        ("traverse", ctypes.c_void_p),
+        ("clear", ctypes.c_void_p),
+        ("free", ctypes.c_void_p),
+    ]
+
+
+def _api(name: str, result: Any, *parameters: Any) -> Any:
+    return ctypes.PYFUNCTYPE(result, *parameters)((name, ctypes.pythonapi))
+
+
+class FunctionMaker:
+    """Makes function objects, with the routines of a loaded image.
+
+    Raises
+    ------
+    Unsupported
+        This Python is not one that we know, or not as we know it.
+    OSError
+        The system refuses executable memory.
+    """
+
+    def __init__(self, loaded: LoadedImage) -> None:
+        self._layout = _check_python()
+        self._loaded = loaded
+        self._stencils = stencils.read(loaded, builtins.STENCIL_PREFIX)
+        self._code: dict[Shape, int] = {}
+        self._increment = _api("Py_IncRef", None, ctypes.py_object)
+        self._bytes_address = _api("PyBytes_AsString", ctypes.c_void_p, ctypes.py_object)
+        self._create_module = _api(
+            "PyModule_Create2", ctypes.py_object, ctypes.c_void_p, ctypes.c_int
+        )
+        self._module_state = _api("PyModule_GetState", ctypes.c_void_p, ctypes.py_object)
+        self._create_function = _api(
+            "PyCFunction_NewEx",
+            ctypes.py_object,
+            ctypes.c_void_p,
+            ctypes.py_object,
+            ctypes.py_object,
+        )
+        self._definition = self._define_module()
+        for immortal in (entry.raise_status, _raise_collected, self._definition):
+            # Function objects need these until the process ends, longer than this module may live.
+            self._increment(immortal)
+        self._check_objects()
+
+    def _define_module(self) -> _ModuleDefinition:
+        routine = self._loaded.routine
+        return _ModuleDefinition(
+            reference_count=1,
+            name=b"asm_libcalls.native_function",
+            state_size=ctypes.sizeof(FunctionState),
+            traverse=routine("function_state_traverse"),
+            clear=routine("function_state_clear"),
+            free=routine("function_state_free"),
+        )
+
+    def prepare(self, shapes: Iterable[Shape]) -> None:
+        """Make the code of several shapes at once, on pages that they share."""
+        new = [shape for shape in dict.fromkeys(shapes) if shape not in self._code]
+        if not new:
+            return
+        composed = {str(i): shape for i, shape in enumerate(new)}
+        loaded = pages.load(link(self._compose(name, s) for name, s in composed.items()))
+        for slot in loaded.image.slots:
+            loaded.set_slot(slot, self._slot(slot))
+        for name, shape in composed.items():
+            self._code[shape] = loaded.routine(name)
+
+    def make(
+        self,
+        address: int,
+        shape: Shape,
+        slow: Callable[..., Any],
+        name: str,
+        text: str,
+        module: str | None,
+    ) -> Any:
+        """Make a function object.
+
+        Parameters
+        ----------
+        address : int
+            The C function.
+        shape : Shape
+        slow : callable
+            Called with the arguments as they came, where the fast path ends.
+        name : str
+        text : str
+            The doc, with the text signature that CPython takes off it.
+        module : str or None
+            Its ``__module__``.
+        """
+        self.prepare([shape])
+        encoded = name.encode() + b"\0"
+        content = encoded + text.encode() + b"\0"
+        parameters = shape[0]
+        assert isinstance(parameters, tuple)
+        flags = {0: METH_NOARGS, 1: METH_O}.get(len(parameters), METH_FASTCALL)
+        owner = self._new_owner()
+        if module is not None:
+            owner.__name__ = module
+        state = self._module_state(owner)
+        at = self._bytes_address(content)
+        # From here on the module owns both.
+        self._increment(slow)
+        self._increment(content)
+        values = (address, id(slow), id(content), at, self._code[shape], flags, at + len(encoded))
+        ctypes.memmove(state, _STATE.pack(*values), _STATE.size)
+        return self._create_function(state + FunctionState.definition.offset, owner, module)
+
+    def _new_owner(self) -> Any:
+        return self._create_module(ctypes.addressof(self._definition), _PYTHON_API_VERSION)
+
+    def _slot(self, name: str) -> int:
+        if name == "raise_status":
+            return id(entry.raise_status)
+        if name == "raise_collected":
+            return id(_raise_collected)
+        for routine in (name, f"{name}_{self._layout}"):
+            if routine in self._loaded.image.routines:
+                return self._loaded.routine(routine)
+        return libc.function_address(name)
+
+    def _compose(self, name: str, shape: Shape) -> Routine:
+        return stencils.compose(name, _parts(self._stencils, shape))
+
+    def _check_objects(self) -> None:
+        """Make functions and call them with what shows a wrong layout. This can not crash."""
+        module = self._new_owner()
+        at = ctypes.c_uint64.from_address(id(module) + builtins.MODULE_STATE).value
+        if type(module) is not ModuleType or at != self._module_state(module):
+            raise Unsupported("the state of a module object is elsewhere")
+        shapes = {t: Shape(Signature(f"({t}) -> {t}")) for t in _PROBES}
+        self.prepare(shapes.values())
+        address = self._loaded.routine("return_first_argument")
+        for value_type, (taken, left) in _PROBES.items():
+
+            def slow(argument: object) -> object:
+                return (argument,)
+
+            probe = self.make(address, shapes[value_type], slow, "probe", "", None)
+            for value in taken:
+                expected = 0 if value is None else value
+                if probe(value) != expected:
+                    raise Unsupported(f"the {value_type} {value!r} is read as {probe(value)!r}")
+            for value in left:
+                if probe(value) != (value,):
+                    raise Unsupported(f"{value!r} is read as a {value_type}: {probe(value)!r}")
+
+
+_STATE = struct.Struct(f"{ctypes.sizeof(FunctionState) // 8}Q")
+
+# Values that a function of (T) -> T gives back, and values that its slow path gets.
+_PROBES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
+    "i64": (
+        (0, 1, -1, 2**30 - 1, -(2**30), 2**45 + 3, -(2**59) - 7, 2**62 + 2**31 + 5, -(2**63)),
+        (-(2**63) - 1, 2**64, -(2**64), 2**90, True, 1.0, None),
+    ),
+    "u64": ((2**63, 2**64 - 1), (2**64,)),
+    "i32": ((0, 5, -5, 2**31 - 1, -(2**31)), (2**32, -(2**31) - 1, 2**64 - 1, False)),
+    "u32": ((2**31, 2**32 - 1), (2**32,)),
+    "pointer": ((None, 0, 2**64 - 1), (-1, -(2**40), 2**64)),
+    "f64": ((0.5, -1.25e300), (1, True, "1")),
+    "f32": ((0.5, -1.25), (1,)),
+}
+
+
+def _raise_collected(*arguments: object) -> object:
+    raise ReferenceError("the function is called while the garbage collector takes it apart")
+
+
+def _check_python() -> str:
+    """Return the name of the integer layout."""
+    name = sys.implementation.name
+    if name != "cpython":
+        raise Unsupported(f"this Python is {name}, not CPython")
+    if "t" in sys.abiflags:
+        raise Unsupported("this CPython has no GIL")
+    sizes = {"object": object.__basicsize__, "float": float.__basicsize__}
+    expected = {
+        "object": builtins.OBJECT_TYPE + 8,
+        "float": builtins.FLOAT_VALUE + 8,
+    }
+    if sizes != expected:
+        raise Unsupported(f"objects of this CPython have sizes {sizes}, not {expected}")
+    if (sys.int_info.bits_per_digit, sys.int_info.sizeof_digit, int.__itemsize__) != (30, 4, 4):
+        raise Unsupported("integers of this CPython do not have digits of 30 bits")
+    read = ctypes.c_uint64.from_address
+    for value in (float("0.5"), int("5"), None, ModuleType("module")):
+        if read(id(value) + builtins.OBJECT_TYPE).value != id(type(value)):
+            raise Unsupported(f"a {type(value).__name__} of this CPython has its type elsewhere")
+    number = float("1.375")
+    if ctypes.c_double.from_address(id(number) + builtins.FLOAT_VALUE).value != number:
+        raise Unsupported("a float of this CPython has its value elsewhere")
+    return "tagged" if sys.version_info >= (3, 12) else "sized"
+
+
+def _parts(pieces: dict[str, Stencil], shape: Shape) -> list[Part]:
+    """Choose the stencils of a shape, in order: see ``builtins.py`` for what they do."""
+    parameters, result, enter, guard = shape
+    assert isinstance(parameters, tuple)
+    assert isinstance(enter, str)
+    count = len(parameters)
+    if guard == EVERYTHING:
+        assert count, "there is nothing to leave"
+        if count > 1:
+            return [Part(pieces["call_slow"])]
+        return [Part(pieces[name]) for name in ("enter", "slow_bare", "call_slow_one")]
+    places, stack_count = _places(parameters)
+    numbers = {
+        "count": count,
+        "frame": builtins.entered_frame_size(stack_count),
+        "stack_count": stack_count,
+    }
+
+    def part(stencil: str, role: str = "", /, slots: Any = None, **more: int) -> Part:
+        return Part(pieces[stencil], {**numbers, **more}, slots, role)
+
+    parts = [part("check_count")] if count > 1 else []
+    if enter:
+        parts.append(part("entered"))
+    else:
+        parts.append(part("enter" if count else "enter_none"))
+    for i, (kind, (register, offset)) in enumerate(zip(parameters, places, strict=True)):
+        parts.append(part("object_vector", argument=8 * i) if count > 1 else part("object_one"))
+        slots = {"unbox": "unbox_pointer" if kind == "pointer" else f"unbox_{kind[1:]}"}
+        stencil = f"float{kind[1:]}" if kind[0] == "f" else "integer"
+        if enter:
+            parts.append(part(f"spill_{stencil}", slots=slots, offset=offset))
+        else:
+            parts.append(part(f"{stencil}_{register}", slots=slots))
+    if guard:
+        parts.append(part(str(guard)))
+    if result == "none":
+        result = "none_immortal" if sys.version_info >= (3, 12) else "none_counted"
+    if enter:
+        parts += [part("call_entered", slots={"enter": enter}), part("leave_entered")]
+    else:
+        parts += [part("call_bare"), part("leave_bare")]
+    parts.append(part(f"box_{result}"))
+    if enter:
+        parts += [part("raise", "raise"), part("fail", "fail")]
+    if count:
+        parts.append(part("slow_entered" if enter else "slow_bare", "slow"))
+        if count > 1:
+            parts += [part("slow_vector"), part("call_slow", "call_slow")]
+        else:
+            parts.append(part("call_slow_one"))
+    return parts
+
+
+def _places(parameters: tuple[str, ...]) -> tuple[list[tuple[int, int]], int]:
+    """Assign arguments to registers and stack: System V ABI, 3.2.3.
+
+    Returns
+    -------
+    list of (int, int)
+        For each its register's number in its class, and its offset in the frame of an entered
+        call.
+    int
+        How many are on the stack.
+    """
+    places = []
+    used = {"integers": 0, "floats": 0}
+    stack = 0
+    for kind in parameters:
+        bank, limit = ("floats", 8) if kind[0] == "f" else ("integers", 6)
+        number = used[bank]
+        if number < limit:
+            used[bank] += 1
+            places.append((number, getattr(NativeCall, bank).offset + 8 * number))
+        else:
+            places.append((-1, builtins.STACK_ARGUMENTS + 8 * stack))
+            stack += 1
+    return places, stack

@@ -6,6 +6,7 @@ by default, and over the fallback alone.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from child_process import run_child
 from asm_libcalls.binding import Binding, default_binding
 from asm_libcalls.entry import MachineEntry
 from asm_libcalls.x86_64.backend import Backend
+from asm_libcalls.x86_64.image import Routine
+from asm_libcalls.x86_64.pages import LoadedImage
 
 # In continuous integration every run tries the same cases; elsewhere new ones, and a failure prints
 # how to try them again.
@@ -84,6 +87,25 @@ def machine_entry(accelerated: Binding, machine_code: Backend) -> MachineEntry:
     """How Python enters native code there."""
     assert isinstance(accelerated.entry, MachineEntry)
     return accelerated.entry
+
+
+@pytest.fixture(scope="session")
+def load_routines(machine_code: Backend) -> Callable[..., LoadedImage]:
+    """Put routines of a test on executable pages, with a raise that the entry understands."""
+    pytest.importorskip("peachpy", reason="routines of tests are assembled by PeachPy")
+    from asm_libcalls.x86_64 import backend, entry, pages
+    from asm_libcalls.x86_64.image import link
+
+    ours = machine_code.loaded
+    key = ctypes.c_uint64.from_address(ours.address + ours.image.slots["activations_key"]).value
+
+    def load(*routines: Routine) -> LoadedImage:
+        loaded = pages.load(link([*entry.routines(), *routines]))
+        backend._fill_slots(loaded)
+        loaded.set_slot("activations_key", key)
+        return loaded
+
+    return load
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from asm_libcalls.entry import MachineEntry
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.signatures import Signature
 from asm_libcalls.traps import Trap
@@ -69,24 +68,20 @@ def outcome(function, *patterns: int) -> int | str:
 
 
 @pytest.fixture(scope="module", params=ENCODINGS)
-def encoding(request, machine_code):
+def encoding(request, machine_code, machine_entry, load_routines):
     """An encoding's family, and a function of a libcall's name that makes a callable on bits."""
-    pytest.importorskip("peachpy", reason="encodings are assembled anew, by PeachPy")
-    from asm_libcalls.x86_64 import backend, entry, integers, pages, rounding
-    from asm_libcalls.x86_64.image import link
+    from asm_libcalls.x86_64 import integers, rounding
 
     family, features = ENCODINGS[request.param]
     missing = features - machine_code.cpu.features
     if missing:
         pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}")
     module = {"rounding": rounding, "integers": integers}[family]
-    loaded = pages.load(link([*entry.routines(), *module.routines(frozenset(features))]))
-    backend._fill_slots(loaded)
-    enter = MachineEntry(loaded.routine("asm_libcalls_enter"))
+    loaded = load_routines(*module.routines(frozenset(features)))
 
     def call_bits(name: str):
         signature = Signature(DECLARATIONS[name].signature)
-        return lambda *patterns: enter.call(loaded.routine(name), signature, patterns)
+        return lambda *patterns: machine_entry.call(loaded.routine(name), signature, patterns)
 
     return family, call_bits
 

@@ -1,0 +1,51 @@
+"""This process's memory mappings, as the kernel tells them. Plain standard library."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ([r-][w-][x-][ps]) \S+ \S+ \S+\s*(.*)")
+
+
+class Mapping:
+    """One line of /proc/self/maps.
+
+    Attributes
+    ----------
+    start, end : int
+        Addresses; `end` is the first behind it.
+    permissions : str
+        For example ``"r-xp"``.
+    name : str
+        The file, or "".
+    """
+
+    def __init__(self, line: str) -> None:
+        match = LINE.fullmatch(line)
+        assert match, f"not a line of /proc/self/maps: {line!r}"
+        self.start, self.end = int(match[1], 16), int(match[2], 16)
+        self.permissions, self.name = match[3], match[4]
+
+    def __repr__(self) -> str:
+        return f"{self.start:x}-{self.end:x} {self.permissions} {self.name}".strip()
+
+    @property
+    def writable_and_executable(self) -> bool:
+        """Whether it is both at once."""
+        return "w" in self.permissions and "x" in self.permissions
+
+
+def mappings() -> list[Mapping]:
+    """Return all mappings of this process."""
+    return [Mapping(line) for line in Path("/proc/self/maps").read_text().splitlines()]
+
+
+def mapping_of(address: int) -> Mapping:
+    """Return the mapping that an address lies in."""
+    return next(m for m in mappings() if m.start <= address < m.end)
+
+
+def offenders() -> list[str]:
+    """Return the mappings that are writable and executable."""
+    return [repr(m) for m in mappings() if m.writable_and_executable]

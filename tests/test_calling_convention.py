@@ -1,0 +1,203 @@
+"""What the ABI promises, both ways: registers, modes and flags after a trap; arguments and results.
+
+The routines here break what a callee must keep, then trap: it is the entry that must restore it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import pytest
+
+import asm_libcalls
+from asm_libcalls.entry import NativeCall
+from asm_libcalls.signatures import Signature
+
+MINUS_ONE = (1 << 64) - 1
+
+
+def trapping(name: str, code: bytes):
+    """Make a routine of raw bytes that then raises INTEGER_OVERFLOW."""
+    from asm_libcalls.x86_64.image import Reference, Routine
+
+    # mov edi, 6; jmp asm_libcalls_raise_trap
+    code += b"\xbf\x06\0\0\0" + b"\xe9\0\0\0\0"
+    reference = Reference(len(code) - 4, "asm_libcalls_raise_trap", False)
+    return Routine(name, code, len(code), (reference,))
+
+
+def plain(name: str, code: bytes):
+    from asm_libcalls.x86_64.image import Routine
+
+    return Routine(name, code, len(code))
+
+
+def test_callee_saved_registers_survive_a_trap(load_routines, machine_code, machine_entry):
+    from peachpy.x86_64 import (
+        ADD,
+        CALL,
+        CMP,
+        JE,
+        LABEL,
+        MOV,
+        OR,
+        POP,
+        PUSH,
+        RET,
+        SUB,
+        XOR,
+        Label,
+        eax,
+        ecx,
+        r12,
+        r13,
+        r14,
+        r15,
+        rax,
+        rbx,
+        rcx,
+        rdi,
+        rsi,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rbp, rsp
+
+    from asm_libcalls.x86_64.assembler import sequence
+    from asm_libcalls.x86_64.instructions import TAIL_JUMP
+
+    registers = (rbx, rbp, r12, r13, r14, r15)
+
+    def clobber():
+        for register in registers:
+            MOV(register, -1)
+        MOV(eax, 6)
+        MOV(rdi, rax)
+        TAIL_JUMP("asm_libcalls_raise_trap")
+
+    def probe():  # (NativeCall *, enter) -> mask of registers that enter changed
+        for register in registers:
+            PUSH(register)
+        SUB(rsp, 8)
+        for i, register in enumerate(registers):
+            MOV(register, 0x1111111111111111 * (i + 1))
+        CALL(rsi)
+        XOR(ecx, ecx)
+        for i, register in enumerate(registers):
+            same = Label(f"same_{i}")
+            MOV(rax, 0x1111111111111111 * (i + 1))
+            CMP(register, rax)
+            JE(same)
+            OR(ecx, 1 << i)
+            LABEL(same)
+        MOV(rax, rcx)
+        ADD(rsp, 8)
+        for register in reversed(registers):
+            POP(register)
+        RET()
+
+    loaded = load_routines(sequence("clobber", clobber), sequence("probe", probe))
+    run = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p)(
+        loaded.routine("probe")
+    )
+    call = NativeCall(address=loaded.routine("clobber"))
+    for _ in range(3):
+        changed = run(ctypes.addressof(call), machine_code.loaded.routine("asm_libcalls_enter"))
+        assert [str(r) for i, r in enumerate(registers) if changed >> i & 1] == []
+    with pytest.raises(asm_libcalls.IntegerOverflow):
+        machine_entry.call(loaded.routine("clobber"), Signature("()"), ())
+
+
+def test_floating_point_modes_survive_a_trap(load_routines, machine_entry):
+    loaded = load_routines(
+        # push 0x5f80 (round up); ldmxcsr [rsp]; fldcw [rsp + 8 - 8] with 0x0b7f (round up); pop
+        trapping("break_modes", bytes.fromhex("68805f0000 0fae1424 c704247f0b0000 d92c24 58")),
+        plain("mxcsr", bytes.fromhex("50 0fae1c24 58 c3")),  # push; stmxcsr [rsp]; pop rax; ret
+        plain("x87", bytes.fromhex("50 d93c24 58 c3")),  # push; fnstcw [rsp]; pop rax; ret
+    )
+
+    def modes():
+        mxcsr = machine_entry.call(loaded.routine("mxcsr"), Signature("() -> u32"), ())
+        control = machine_entry.call(loaded.routine("x87"), Signature("() -> u32"), ())
+        return mxcsr & 0xFFC0, control & 0xFFFF  # without MXCSR's exception flags
+
+    before = modes()
+    with pytest.raises(asm_libcalls.IntegerOverflow):
+        machine_entry.call(loaded.routine("break_modes"), Signature("()"), ())
+    assert modes() == before == (0x1F80, 0x037F)
+
+
+def test_direction_flag_is_clear_after_a_trap(load_routines, machine_entry):
+    loaded = load_routines(
+        trapping("set_direction", b"\xfd"),  # std
+        plain("flags", b"\x9c\x58\xc3"),  # pushfq; pop rax; ret
+    )
+    with pytest.raises(asm_libcalls.IntegerOverflow):
+        machine_entry.call(loaded.routine("set_direction"), Signature("()"), ())
+    assert not machine_entry.call(loaded.routine("flags"), Signature("() -> u64"), ()) & 1 << 10
+
+
+@pytest.mark.parametrize("pushes", range(4))
+def test_trap_from_a_stack_of_any_alignment(pushes, load_routines, machine_entry):
+    loaded = load_routines(trapping("pushes", b"\x50" * pushes + b"\x66\x50" * (pushes & 1)))
+    with pytest.raises(asm_libcalls.IntegerOverflow):
+        machine_entry.call(loaded.routine("pushes"), Signature("()"), ())
+
+
+# Arguments by the ABI, through C functions.
+
+snprintf = ctypes.cast(ctypes.CDLL(None).snprintf, ctypes.c_void_p).value
+
+
+@pytest.mark.parametrize("integers_", [0, 1, 2, 3, 4, 9, 20])
+@pytest.mark.parametrize("floats", [0, 1, 7, 8, 9, 10, 20])
+def test_arguments_in_registers_and_on_the_stack(integers_, floats, binding):
+    """A variadic function finds them all, in order; it breaks on a misaligned stack."""
+    types, values, texts = [], [], []
+    for i in range(max(integers_, floats)):
+        if i < integers_:
+            types.append(("i64", "%ld"))
+            values.append((-(10**15)) * (i + 1))
+            texts.append(str(values[-1]))
+        if i < floats:
+            types.append(("f64", "%.3f"))
+            values.append(0.125 + i)
+            texts.append(f"{values[-1]:.3f}")
+    buffer = ctypes.create_string_buffer(4096)
+    format_ = ctypes.create_string_buffer(" ".join(f for _, f in types).encode())
+    signature = Signature(
+        f"({', '.join(['pointer', 'u64', 'pointer', *(t for t, _ in types)])}) -> i32"
+    )
+    given = [ctypes.addressof(buffer), len(buffer), ctypes.addressof(format_), *values]
+    patterns = [t.to_bits(v, "") for t, v in zip(signature.parameters, given, strict=True)]
+    length = binding.entry.call(snprintf, signature, patterns)
+    assert buffer.value.decode() == " ".join(texts)
+    assert length == len(buffer.value)
+
+
+def test_too_many_arguments(accelerated, machine_entry):
+    signature = Signature(f"({', '.join(['i64'] * 1007)}) -> i64")
+    with pytest.raises(ValueError, match="1007 parameters: too many"):
+        machine_entry.call(accelerated.libcalls["i64_ishl"].address, signature, [0] * 1007)
+    most = Signature(f"({', '.join(['i64'] * 1006)}) -> i64")
+    got = machine_entry.call(accelerated.libcalls["i64_ishl"].address, most, [3, 2] + [0] * 1004)
+    assert got == 12
+
+
+@pytest.mark.parametrize("bits", [0x7F800001, 0xFFBFFFFF, 0x7FC00000, 0x80000000, 0x00000001])
+def test_f32_keeps_its_bits(bits, binding, load_routines):
+    """Through a function that gives back its argument, signalling or not."""
+    identity = load_routines(plain("identity", b"\xc3")).routine("identity")
+    assert binding.entry.call(identity, Signature("(f32) -> f32"), (bits,)) == bits
+
+
+@pytest.mark.parametrize("bits", [0x7FF0000000000001, 0xFFF7FFFFFFFFFFFF, 1 << 63])
+def test_f64_keeps_its_bits(bits, binding, load_routines):
+    identity = load_routines(plain("identity", b"\xc3")).routine("identity")
+    assert binding.entry.call(identity, Signature("(f64) -> f64"), (bits,)) == bits
+
+
+def test_narrow_results_have_no_upper_half(binding, load_routines):
+    """``mov rax, rdi; ret`` leaves all 64 bits, of which an i32 is the low half."""
+    loaded = load_routines(plain("wide", b"\x48\x89\xf8\xc3"))
+    address = loaded.routine("wide")
+    assert binding.entry.call(address, Signature("(u64) -> u32"), (MINUS_ONE - 1,)) == 0xFFFFFFFE
+    assert binding.entry.call(address, Signature("(u64)"), (5,)) == 0

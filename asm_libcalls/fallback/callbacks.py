@@ -53,7 +53,13 @@ def make_callback(
             entry.report(exception)
             return None if result is None else result.from_bits(0)
 
-    native = signature.ctypes_prototype()(callback)
+    try:
+        native = signature.ctypes_prototype()(callback)
+    except MemoryError as refusal:
+        raise MemoryError(
+            "no C address for a Python function: "
+            "the system refuses ctypes executable memory for its callbacks"
+        ) from refusal
     address = ctypes.cast(native, ctypes.c_void_p).value or 0
     _live[address] = native
 

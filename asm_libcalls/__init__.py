@@ -34,6 +34,7 @@ _LAZY = {
     "VMExternRef": "externref",
     "VMOffsets": "vmcontext",
     "gc": "instance",
+    "load_code": "code_memory",
 }
 # Names of the runtime by the module that has them, imported when first used: who calls only
 # numeric libcalls does not wait for them.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from asm_libcalls.x86_64.cpu import Cpu
     from asm_libcalls.x86_64.pages import LoadedImage
 
-__all__ = ["Backend", "Unavailable", "load"]
+__all__ = ["Backend", "Unavailable", "check_machine", "load"]
 
 
 class Unavailable(Exception):
@@ -52,7 +52,7 @@ def load() -> Backend:
         Another CPU or system, no assembler, no executable memory, or anything else that keeps
         machine code from being made: the fallback serves then, and the cause is chained.
     """
-    _check_machine()
+    check_machine()
     try:
         return _load(_check_assembler())
     except Unavailable:
@@ -84,7 +84,8 @@ def _load(assembler: str) -> Backend:
     return Backend(loaded, this_cpu, reasons, assembler)
 
 
-def _check_machine() -> None:
+def check_machine() -> None:
+    """Raise Unavailable unless x86-64 code can be put on pages here: the CPU, then the system."""
     machine = os.uname().machine if hasattr(os, "uname") else sys.platform
     if machine not in ("x86_64", "amd64") or sys.maxsize <= 2**32:
         bits = "64" if sys.maxsize > 2**32 else "32"
@@ -123,7 +124,7 @@ def _fill_slots(loaded: LoadedImage) -> None:
             loaded.set_slot(name, libc.function_address(name))
     key = ctypes.c_uint()
     create = libc.prototype("pthread_key_create", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-    error = create(ctypes.addressof(key), None)
+    error = create(ctypes.addressof(key), libc.function_address("free"))
     if error:
         raise Unavailable(f"no pthread key for the list of activations: {os.strerror(error)}")
     loaded.set_slot("activations_key", key.value)

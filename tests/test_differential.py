@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.signatures import Signature
 from asm_libcalls.traps import Trap
+from asm_libcalls.x86_64.cpu import SLOW_DIVIDE_64
 
 NUMPY_FUNCTIONS = {
     "ceil": numpy.ceil,
@@ -30,7 +31,9 @@ ENCODINGS = {
     "rounding-vex": ("rounding", {"sse4_1", "avx"}),
     "integers-legacy": ("integers", set()),
     "integers-bmi2": ("integers", {"bmi2"}),
+    "integers-short-division": ("integers", {SLOW_DIVIDE_64}),
 }
+TUNINGS = {SLOW_DIVIDE_64}  # a choice of instructions that every CPU has
 
 
 def numpy_rounding(name: str, patterns: numpy.ndarray) -> numpy.ndarray:
@@ -73,7 +76,7 @@ def encoding(request, machine_code, machine_entry, load_routines):
     from asm_libcalls.x86_64 import integers, rounding
 
     family, features = ENCODINGS[request.param]
-    missing = features - machine_code.cpu.features
+    missing = features - machine_code.cpu.features - TUNINGS
     if missing:
         pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}")
     module = {"rounding": rounding, "integers": integers}[family]
@@ -92,9 +95,28 @@ def test_every_encoding_agrees_with_the_fallback(encoding, fallback, random_case
     for name in {"rounding": ROUNDING, "integers": INTEGERS}[family]:
         expected, machine = fallback.libcalls[name].call_bits, call_bits(name)
         types = DECLARATIONS[name].signature.parameters
-        corners = {t: [0, 1, t.mask, t.mask >> 1, (t.mask >> 1) + 1, t.mask - 1] for t in types}
+        corners = {
+            t: [
+                0,
+                1,
+                7,
+                half,
+                half - 1,
+                half + 1,
+                t.mask,
+                t.mask >> 1,
+                (t.mask >> 1) + 1,
+                t.mask - 1,
+            ]
+            for t in types
+            for half in [1 << t.bits // 2]
+        }
         cases = [(x, y)[: len(types)] for x in corners[types[0]] for y in corners[types[-1]]]
-        cases += [tuple(random_cases.getrandbits(t.bits) for t in types) for _ in range(2000)]
+        for narrower in (0, 31, 32, 33):
+            cases += [
+                tuple(random_cases.getrandbits(t.bits) >> min(narrower, t.bits - 8) for t in types)
+                for _ in range(1000)
+            ]
         wrong += [
             f"{name}({', '.join(map(hex, case))}): {outcome(machine, *case)}, "
             f"the fallback {outcome(expected, *case)}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asm_libcalls.x86_64.image import Routine
     from asm_libcalls.x86_64.pages import LoadedImage
 
-__all__ = ["FEATURES", "Cpu", "detect", "routines"]
+__all__ = ["FEATURES", "SLOW_DIVIDE_64", "Cpu", "detect", "routines"]
 
 # Where each feature's bit is: leaf, subleaf, register (0 eax, 1 ebx, 2 ecx, 3 edx), bit, and what
 # must be set in XCR0 (1: SSE and AVX state; 2: AVX-512 state as well).
@@ -45,6 +45,28 @@ FEATURES: dict[str, tuple[int, int, int, int, int]] = {
 }
 """Features by PeachPy's names where PeachPy has one."""
 
+SLOW_DIVIDE_64 = "slow_divide_64"
+"""Not a feature but a tuning, named as LLVM's: a 64-bit division takes 35 to 95 cycles, even of
+small operands, and a 32-bit one about 25. So it is up to Skylake and on Intel's small cores up to
+Goldmont Plus, and with AMD before Zen; from Cannon Lake and Zen on, small operands are fast.
+
+Source: Intel SDM volume 4, table 2-1 (models); uops.info (DIV and IDIV, r64 and r32).
+"""
+
+_SLOW_DIVIDE_64_MODELS = frozenset(
+    (
+        *(0x0F, 0x16, 0x17, 0x1D),  # Core 2
+        *(0x1A, 0x1E, 0x1F, 0x2E, 0x25, 0x2C, 0x2F),  # Nehalem, Westmere
+        *(0x2A, 0x2D, 0x3A, 0x3E),  # Sandy Bridge, Ivy Bridge
+        *(0x3C, 0x3F, 0x45, 0x46, 0x3D, 0x47, 0x4F, 0x56),  # Haswell, Broadwell
+        *(0x4E, 0x55, 0x5E, 0x8E, 0x9E, 0xA5, 0xA6),  # Skylake and its server, to Comet Lake
+        *(0x1C, 0x26, 0x27, 0x35, 0x36),  # Bonnell, Saltwell
+        *(0x37, 0x4A, 0x4C, 0x4D, 0x5A, 0x5D, 0x75),  # Silvermont, Airmont
+        *(0x5C, 0x5F, 0x7A),  # Goldmont, Goldmont Plus
+        *(0x57, 0x85),  # Knights Landing, Knights Mill
+    )
+)
+
 _OSXSAVE = 1 << 27
 _XCR0_MASKS = {1: 0b110, 2: 0b1110_0110}
 
@@ -60,7 +82,7 @@ class Cpu:
         The marketing name, or "".
     family, model : int
     features : frozenset of str
-        Names out of :data:`FEATURES`.
+        Names out of :data:`FEATURES`, and :data:`SLOW_DIVIDE_64` where it applies.
     """
 
     __slots__ = ("brand", "family", "features", "model", "vendor")
@@ -151,5 +173,13 @@ def _decode(cpuid: Callable[..., tuple[int, ...]], xcr0: Callable[[], int]) -> C
     base_family, base_model = version >> 8 & 15, version >> 4 & 15
     family = base_family + (version >> 20 & 0xFF if base_family == 15 else 0)
     model = base_model | ((version >> 16 & 15) << 4 if base_family in (6, 15) else 0)
+    if _divides_slowly(vendor, family, model):
+        features |= {SLOW_DIVIDE_64}
     name = " ".join(brand.rstrip(b"\0").decode("latin-1").split())
     return Cpu(vendor, name, family, model, features)
+
+
+def _divides_slowly(vendor: str, family: int, model: int) -> bool:
+    if vendor == "GenuineIntel":
+        return family == 15 or (family == 6 and model in _SLOW_DIVIDE_64_MODELS)
+    return vendor == "AuthenticAMD" and family < 0x17

@@ -4,12 +4,18 @@
 (``MIN % -1``), so the divisors 0 and -1 are looked at first. A trap leaves through
 ``asm_libcalls_raise_trap``, which never returns.
 
+Where the CPU's 64-bit division is slow for every operand, operands that fit 32 bits take a 32-bit
+one; which CPUs these are, ``cpu.py`` says.
+
 Source: Intel SDM volume 2, IDIV, DIV, SHL, SHLX; WebAssembly 2.0, 4.3.2.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 from asm_libcalls.traps import TrapCode
+from asm_libcalls.x86_64.cpu import SLOW_DIVIDE_64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,10 +24,19 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.image import Routine
 
-__all__ = ["REQUIRES", "routines"]
+__all__ = ["GUARDS", "REQUIRES", "routines"]
 
 REQUIRES: frozenset[str] = frozenset()
 """CPU features without which the fallback serves this family."""
+
+
+GUARDS = {
+    "i64_sdiv": "quotient_fits",
+    "i64_srem": "divisor_not_zero",
+    "i64_udiv": "divisor_not_zero",
+    "i64_urem": "divisor_not_zero",
+}
+"""For each libcall that may trap, the stencil of ``builtins.py`` that sees it coming."""
 
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
@@ -38,10 +53,14 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     ):
         body = _shift_bmi2(vex) if bmi2 else _shift(legacy)
         yield function(name, "(i64, i64) -> i64", body, ("bmi2",) if bmi2 else ())
-    yield function("i64_sdiv", "(i64, i64) -> i64", _sdiv)
-    yield function("i64_srem", "(i64, i64) -> i64", _srem)
-    yield function("i64_udiv", "(i64, i64) -> i64", _udiv)
-    yield function("i64_urem", "(i64, i64) -> i64", _urem)
+    short_path = SLOW_DIVIDE_64 in features
+    for name, divide in (
+        ("i64_sdiv", _sdiv),
+        ("i64_srem", _srem),
+        ("i64_udiv", _udiv),
+        ("i64_urem", _urem),
+    ):
+        yield function(name, "(i64, i64) -> i64", partial(divide, short_path))
 
 
 def _load(first: Any, second: Any) -> tuple[Any, Any]:
@@ -54,13 +73,14 @@ def _load(first: Any, second: Any) -> tuple[Any, Any]:
 
 
 def _shift(instruction: Any) -> Callable[[Any, Any], None]:
-    from peachpy.x86_64 import MOV, RETURN, cl, rcx
+    from peachpy.x86_64 import MOV, RETURN, cl, ecx, rax
 
     def body(x: Any, count: Any) -> None:
         reg_x, reg_count = _load(x, count)
-        MOV(rcx, reg_count)
-        instruction(reg_x, cl)  # the CPU takes the count modulo 64, as Wasm does
-        RETURN(reg_x)
+        MOV(ecx, reg_count.as_dword)
+        MOV(rax, reg_x)
+        instruction(rax, cl)  # the CPU takes the count modulo 64, as Wasm does
+        RETURN(rax)
 
     return body
 
@@ -85,71 +105,84 @@ def _trap(code: TrapCode) -> None:
     TAIL_JUMP("asm_libcalls_raise_trap")
 
 
-def _sdiv(dividend: Any, divisor: Any) -> None:
-    from peachpy.x86_64 import CMP, CQO, IDIV, JE, JO, JZ, LABEL, MOV, NEG, RETURN, TEST, Label, rax
+def _jump_if_32_bits(reg_dividend: Any, reg_divisor: Any, short: Any) -> None:
+    """Go to `short` if both operands are below 2**32: an unsigned 32-bit division does then."""
+    from peachpy.x86_64 import JZ, MOV, OR, SHR, rdx
 
-    reg_dividend, reg_divisor = _load(dividend, divisor)
-    minus_one, by_zero, overflow = Label("minus_one"), Label("by_zero"), Label("overflow")
-    MOV(rax, reg_dividend)
-    TEST(reg_divisor, reg_divisor)
-    JZ(by_zero)
-    CMP(reg_divisor, -1)
-    JE(minus_one)
-    CQO()
-    IDIV(reg_divisor)
-    RETURN(rax)
-    LABEL(minus_one)
-    NEG(rax)  # overflows for MIN alone
-    JO(overflow)
-    RETURN(rax)
-    LABEL(by_zero)
-    _trap(TrapCode.INTEGER_DIVISION_BY_ZERO)
-    LABEL(overflow)
-    _trap(TrapCode.INTEGER_OVERFLOW)
+    MOV(rdx, reg_dividend)
+    OR(rdx, reg_divisor)
+    SHR(rdx, 32)
+    JZ(short)
 
 
-def _srem(dividend: Any, divisor: Any) -> None:
+def _divide_32_bits(reg_divisor: Any, want_remainder: bool) -> None:
+    """Divide eax, and return; 32-bit results are zero-extended. edx is 0 at `short`."""
+    from peachpy.x86_64 import DIV, RETURN, rax, rdx
+
+    DIV(reg_divisor.as_dword)
+    RETURN(rdx if want_remainder else rax)
+
+
+def _signed(short_path: bool, dividend: Any, divisor: Any, want_remainder: bool) -> None:
     from peachpy.x86_64 import (
-        CMP, CQO, IDIV, JE, JZ, LABEL, MOV, RETURN, TEST, XOR, Label, eax, rax, rdx,
+        CMP, CQO, IDIV, JBE, JO, JZ, LABEL, LEA, MOV, NEG, RETURN, TEST, XOR, Label, eax, rax, rdx,
     )  # fmt: skip
 
     reg_dividend, reg_divisor = _load(dividend, divisor)
-    minus_one, by_zero = Label("minus_one"), Label("by_zero")
+    special, by_zero, overflow = Label("special"), Label("by_zero"), Label("overflow")
+    short = Label("short")
     MOV(rax, reg_dividend)
-    TEST(reg_divisor, reg_divisor)
-    JZ(by_zero)
-    CMP(reg_divisor, -1)
-    JE(minus_one)
+    LEA(rdx, [reg_divisor + 1])
+    CMP(rdx, 1)
+    JBE(special)  # the divisor is -1 or 0
+    if short_path:
+        _jump_if_32_bits(reg_dividend, reg_divisor, short)
     CQO()
     IDIV(reg_divisor)
-    RETURN(rdx)
-    LABEL(minus_one)
-    XOR(eax, eax)  # every integer is a multiple of -1
-    RETURN(rax)
+    RETURN(rdx if want_remainder else rax)
+    if short_path:
+        LABEL(short)
+        _divide_32_bits(reg_divisor, want_remainder)
+    LABEL(special)
+    TEST(reg_divisor, reg_divisor)
+    JZ(by_zero)
+    if want_remainder:
+        XOR(eax, eax)  # every integer is a multiple of -1
+        RETURN(rax)
+    else:
+        NEG(rax)  # overflows for MIN alone
+        JO(overflow)
+        RETURN(rax)
     LABEL(by_zero)
     _trap(TrapCode.INTEGER_DIVISION_BY_ZERO)
+    if not want_remainder:
+        LABEL(overflow)
+        _trap(TrapCode.INTEGER_OVERFLOW)
 
 
-def _unsigned(dividend: Any, divisor: Any, want_remainder: bool) -> None:
+def _unsigned(short_path: bool, dividend: Any, divisor: Any, want_remainder: bool) -> None:
     from peachpy.x86_64 import (
         DIV, JZ, LABEL, MOV, RETURN, TEST, XOR, Label, edx, rax, rdx,
     )  # fmt: skip
 
     reg_dividend, reg_divisor = _load(dividend, divisor)
-    by_zero = Label("by_zero")
+    by_zero, short = Label("by_zero"), Label("short")
     MOV(rax, reg_dividend)
     TEST(reg_divisor, reg_divisor)
     JZ(by_zero)
+    if short_path:
+        _jump_if_32_bits(reg_dividend, reg_divisor, short)
     XOR(edx, edx)
     DIV(reg_divisor)
     RETURN(rdx if want_remainder else rax)
+    if short_path:
+        LABEL(short)
+        _divide_32_bits(reg_divisor, want_remainder)
     LABEL(by_zero)
     _trap(TrapCode.INTEGER_DIVISION_BY_ZERO)
 
 
-def _udiv(dividend: Any, divisor: Any) -> None:
-    _unsigned(dividend, divisor, want_remainder=False)
-
-
-def _urem(dividend: Any, divisor: Any) -> None:
-    _unsigned(dividend, divisor, want_remainder=True)
+_sdiv = partial(_signed, want_remainder=False)
+_srem = partial(_signed, want_remainder=True)
+_udiv = partial(_unsigned, want_remainder=False)
+_urem = partial(_unsigned, want_remainder=True)

@@ -50,6 +50,8 @@ class Activation(ctypes.Structure):
 
     Attributes
     ----------
+    thread : address
+        The :class:`ThreadRecord` of its thread.
     previous : address
         The activation below it on this thread, or 0.
     landing : address
@@ -67,6 +69,7 @@ class Activation(ctypes.Structure):
     """
 
     _fields_ = [
+        ("thread", ctypes.c_uint64),
         ("previous", ctypes.c_uint64),
         ("landing", ctypes.c_uint64),
         ("stack_pointer", ctypes.c_uint64),
@@ -78,6 +81,31 @@ class Activation(ctypes.Structure):
     ]
 
 
+MAXIMUM_TRACE = 64
+"""The most return addresses that a trap keeps."""
+
+
+class ThreadRecord(ctypes.Structure):
+    """What the pthread key ``activations_key`` holds: one for each thread that entered.
+
+    Attributes
+    ----------
+    innermost : address
+        The thread's innermost :class:`Activation`, or 0.
+    trace_count : int
+        How many entries of `trace` the last trap wrote.
+    trace : array of address
+        Where the last trap came from: the return address into the code that raised it, then those
+        of its callers by frame pointer, up to the entry.
+    """
+
+    _fields_ = [
+        ("innermost", ctypes.c_uint64),
+        ("trace_count", ctypes.c_uint64),
+        ("trace", ctypes.c_uint64 * MAXIMUM_TRACE),
+    ]
+
+
 TRAPPED = 1 << 32
 """Status: native code trapped, with the trap code in the low 32 bits."""
 
@@ -85,7 +113,7 @@ EXCEPTION = 2 << 32
 """Status: a callback raised a Python exception, and the thread's error indicator is set."""
 
 NO_MEMORY = 3 << 32
-"""Status: the thread's list could not be made (``pthread_setspecific`` failed)."""
+"""Status: the thread's record could not be made (``calloc`` or ``pthread_setspecific`` failed)."""
 
 
 class _ThreadState(_local):
@@ -99,8 +127,17 @@ _thread = _ThreadState()
 def raise_status(status: int) -> None:
     """Raise what a nonzero status stands for, except :data:`EXCEPTION`, which is raised already."""
     if status & ~0xFFFFFFFF == TRAPPED:
-        raise Trap(status & 0xFFFFFFFF)
-    raise MemoryError("no memory for this thread's list of activations")
+        from asm_libcalls.binding import default_binding
+
+        trap = Trap(status & 0xFFFFFFFF)
+        entry = default_binding().entry
+        if isinstance(entry, MachineEntry):
+            trap.trace = entry.trace()
+        try:
+            raise trap
+        finally:
+            del trap  # this frame is in its traceback: that would be a cycle
+    raise MemoryError("no memory for this thread's record of activations")
 
 
 class MachineEntry:
@@ -112,7 +149,7 @@ class MachineEntry:
         from asm_libcalls import libc
 
         self._key = activations_key
-        self._innermost = libc.prototype("pthread_getspecific", ctypes.c_size_t, ctypes.c_uint)
+        self._record = libc.prototype("pthread_getspecific", ctypes.c_size_t, ctypes.c_uint)
         # PYFUNCTYPE: ctypes raises the error indicator that a callback left. The entry routine
         # itself releases the GIL round the call.
         self._enter = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(enter_address)
@@ -157,10 +194,19 @@ class MachineEntry:
         pattern = call.float_result if result.kind == "float" else call.integer_result
         return int(pattern) & result.mask
 
+    def trace(self) -> tuple[int, ...]:
+        """Return the return addresses that this thread's last trap came through."""
+        address = self._record(self._key)
+        if not address:
+            return ()
+        record = ThreadRecord.from_address(address)
+        return tuple(record.trace[: record.trace_count])
+
     def activations(self) -> list[Activation] | None:
         """Return this thread's activations, innermost first."""
         found = []
-        address = self._innermost(self._key)
+        record = self._record(self._key)
+        address = ThreadRecord.from_address(record).innermost if record else 0
         while address:
             activation = Activation.from_address(address)
             found.append(activation)

@@ -93,6 +93,9 @@ class Trap(Exception):
     Attributes
     ----------
     code : TrapCode or int
+    trace : tuple of int
+        The return addresses of the native frames that it unwound, the one that raised it first;
+        empty where none were unwound. At most 64 of them.
 
     Examples
     --------
@@ -102,6 +105,7 @@ class Trap(Exception):
     """
 
     code: int
+    trace: tuple[int, ...] = ()
 
     def __new__(cls, code: int | None = None) -> Trap:
         """Make the subclass of `code`."""

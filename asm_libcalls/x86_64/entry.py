@@ -1,10 +1,11 @@
 """Entering native code, and the way out of it by a trap.
 
 ``asm_libcalls_enter`` pushes an activation on this thread's list, releases the GIL, loads the
-registers of a :class:`~asm_libcalls.entry.NativeCall` and calls. ``asm_libcalls_raise_trap`` looks up the
-innermost activation, restores its stack and jumps to its landing pad: every native frame above it
-is gone, and none of them is run again. So whoever raises must own nothing (the second rule of a
-libcall). No Python or libffi frame may stand between the raise and the landing.
+registers of a :class:`~asm_libcalls.entry.NativeCall` and calls. ``asm_libcalls_raise_trap`` looks
+up the innermost activation, notes where the trap comes from, restores the activation's stack and
+jumps to its landing pad: every native frame above it is gone, and none of them is run again. So
+whoever raises must own nothing (the second rule of a libcall). No Python or libffi frame may stand
+between the raise and the landing.
 
 The stack of ``asm_libcalls_enter``, from the top (all offsets from rbp)::
 
@@ -24,7 +25,15 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.entry import EXCEPTION, NO_MEMORY, TRAPPED, Activation, NativeCall
+from asm_libcalls.entry import (
+    EXCEPTION,
+    MAXIMUM_TRACE,
+    NO_MEMORY,
+    TRAPPED,
+    Activation,
+    NativeCall,
+    ThreadRecord,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +42,13 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.image import Routine
 
-__all__ = ["ENTER_HOLDING_GIL", "pop_activation", "push_activation", "routines"]
+__all__ = [
+    "ENTER_HOLDING_GIL",
+    "load_thread_record",
+    "pop_activation",
+    "push_activation",
+    "routines",
+]
 
 ENTER_HOLDING_GIL = "asm_libcalls_enter_holding_gil"
 """``asm_libcalls_enter`` for short calls, and for callees that need the GIL."""
@@ -59,38 +74,68 @@ def push_activation(landing: str) -> None:
 
     `landing` is the symbol that a raise continues at. Clobbers what a C call clobbers.
     """
-    from peachpy.x86_64 import MOV, STMXCSR, TEST, eax, qword, rax, rdi, rsi
+    from peachpy.x86_64 import (
+        JNZ, JZ, LABEL, MOV, OR, STMXCSR, TEST, XOR, Label, eax, edi, esi, qword, rax, rcx, rdi,
+        rsi,
+    )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
     from asm_libcalls.x86_64.instructions import CALL_SLOT, FNSTCW, LOAD_ADDRESS, LOAD_SLOT
 
+    has_record, failed, pushed = Label("has_record"), Label("no_record"), Label("pushed")
+    load_thread_record()
+    TEST(rax, rax)
+    JNZ(has_record)
+    MOV(edi, 1)
+    MOV(esi, ctypes.sizeof(ThreadRecord))
+    CALL_SLOT("calloc")  # freed by the key's destructor, when the thread ends
+    TEST(rax, rax)
+    JZ(failed)
+    MOV([rsp + Activation.thread.offset], rax)
     LOAD_SLOT(rdi, "activations_key")
-    CALL_SLOT("pthread_getspecific")
-    MOV([rsp + Activation.previous.offset], rax)
-    LOAD_ADDRESS(rax, landing)
-    MOV([rsp + Activation.landing.offset], rax)
+    MOV(rsi, rax)
+    CALL_SLOT("pthread_setspecific")
+    TEST(eax, eax)
+    JNZ(pushed)
+    MOV(rax, [rsp + Activation.thread.offset])
+    LABEL(has_record)
+    MOV([rsp + Activation.thread.offset], rax)
+    MOV(rcx, [rax + ThreadRecord.innermost.offset])
+    MOV([rsp + Activation.previous.offset], rcx)
+    LOAD_ADDRESS(rcx, landing)
+    MOV([rsp + Activation.landing.offset], rcx)
     MOV([rsp + Activation.stack_pointer.offset], rsp)
     MOV([rsp + Activation.frame_pointer.offset], rbp)
     MOV(qword[rsp + Activation.exit_frame_pointer.offset], 0)
     MOV(qword[rsp + Activation.status.offset], 0)
     STMXCSR([rsp + Activation.mxcsr.offset])
     FNSTCW([rsp + Activation.x87_control.offset])
-    LOAD_SLOT(rdi, "activations_key")
-    MOV(rsi, rsp)
-    CALL_SLOT("pthread_setspecific")
-    TEST(eax, eax)
+    MOV([rax + ThreadRecord.innermost.offset], rsp)
+    XOR(eax, eax)
+    JZ(pushed)
+    LABEL(failed)
+    OR(eax, 1)
+    LABEL(pushed)
 
 
-def pop_activation() -> None:
-    """Emit: take the Activation at [rsp] off this thread's list."""
-    from peachpy.x86_64 import MOV, rdi, rsi
-    from peachpy.x86_64.registers import rsp
+def load_thread_record() -> None:
+    """Emit: rax = this thread's ThreadRecord, or 0. Clobbers what a C call clobbers."""
+    from peachpy.x86_64 import rdi
 
     from asm_libcalls.x86_64.instructions import CALL_SLOT, LOAD_SLOT
 
-    MOV(rsi, [rsp + Activation.previous.offset])
     LOAD_SLOT(rdi, "activations_key")
-    CALL_SLOT("pthread_setspecific")
+    CALL_SLOT("pthread_getspecific")
+
+
+def pop_activation() -> None:
+    """Emit: take the Activation at [rsp] off this thread's list. Clobbers rax and rcx."""
+    from peachpy.x86_64 import MOV, rax, rcx
+    from peachpy.x86_64.registers import rsp
+
+    MOV(rax, [rsp + Activation.thread.offset])
+    MOV(rcx, [rsp + Activation.previous.offset])
+    MOV([rax + ThreadRecord.innermost.offset], rcx)
 
 
 def _enter(name: str, release_gil: bool) -> None:
@@ -190,26 +235,56 @@ def _raise_exception() -> None:
 
 def _raise_status() -> None:
     from peachpy.x86_64 import (
-        AND, CLD, JMP, JZ, LABEL, LDMXCSR, MOV, TEST, UD2, Label, rax, rbx, rdi,
+        AND, CLD, CMP, INC, JAE, JBE, JMP, JNE, JZ, LABEL, LDMXCSR, MOV, SHR, TEST, UD2, XOR, Label,
+        ecx, r8, r12, r13, rax, rbx, rcx, rdi, rdx,
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
-    from asm_libcalls.x86_64.instructions import CALL_SLOT, FLDCW, LOAD_SLOT
+    from asm_libcalls.x86_64.instructions import FLDCW
 
-    nobody = Label("nobody")
-    MOV(rbx, rdi)  # rbx is not saved: this never returns to its caller
+    nobody, traced, next_frame = Label("nobody"), Label("traced"), Label("next_frame")
+    MOV(rbx, rdi)  # callee-saved registers are free: this never returns to its caller
+    MOV(r12, rsp)
     AND(rsp, -16)  # reached by call or by jump, from frames of any alignment
-    LOAD_SLOT(rdi, "activations_key")
-    CALL_SLOT("pthread_getspecific")
+    load_thread_record()
     TEST(rax, rax)
     JZ(nobody)
-    MOV([rax + Activation.status.offset], rbx)
+    MOV(r13, [rax + ThreadRecord.innermost.offset])
+    TEST(r13, r13)
+    JZ(nobody)
+    MOV([r13 + Activation.status.offset], rbx)
+
+    # Where a trap comes from: the return address on top of the stack, then the chain of frame
+    # pointers, as far as it stays between here and the entry's frame: that is live stack.
+    MOV(r8, rbx)
+    SHR(r8, 32)
+    CMP(r8, TRAPPED >> 32)
+    JNE(traced)
+    MOV(r8, [r13 + Activation.frame_pointer.offset])
+    MOV(rdx, [r12])
+    XOR(ecx, ecx)
+    LABEL(next_frame)
+    MOV([rax + rcx * 8 + ThreadRecord.trace.offset], rdx)
+    INC(rcx)
+    MOV([rax + ThreadRecord.trace_count.offset], rcx)
+    CMP(rbp, r12)
+    JBE(traced)
+    CMP(rbp, r8)
+    JAE(traced)
+    CMP(rcx, MAXIMUM_TRACE)
+    JAE(traced)
+    MOV(rdx, [rbp + 8])
+    MOV(r12, rbp)
+    MOV(rbp, [rbp])
+    JMP(next_frame)
+    LABEL(traced)
+
     CLD()
-    LDMXCSR([rax + Activation.mxcsr.offset])
-    FLDCW([rax + Activation.x87_control.offset])
-    MOV(rsp, [rax + Activation.stack_pointer.offset])
-    MOV(rbp, [rax + Activation.frame_pointer.offset])
-    JMP([rax + Activation.landing.offset])
+    LDMXCSR([r13 + Activation.mxcsr.offset])
+    FLDCW([r13 + Activation.x87_control.offset])
+    MOV(rsp, [r13 + Activation.stack_pointer.offset])
+    MOV(rbp, [r13 + Activation.frame_pointer.offset])
+    JMP([r13 + Activation.landing.offset])
     LABEL(nobody)
     MOV(rax, rbx)  # for whoever reads the core: the status that nobody caught
     UD2()

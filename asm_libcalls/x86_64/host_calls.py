@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.entry import Activation
+from asm_libcalls.entry import Activation, ThreadRecord
 from asm_libcalls.x86_64.image import Reference, Routine
 
 TYPE_CHECKING = False
@@ -176,7 +176,8 @@ def _call_python() -> None:
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
-    from asm_libcalls.x86_64.instructions import CALL_SLOT, LOAD_SLOT, TAIL_JUMP
+    from asm_libcalls.x86_64.entry import load_thread_record
+    from asm_libcalls.x86_64.instructions import CALL_SLOT, TAIL_JUMP
 
     record = HostCallRecord
     callee_saved = (rbx, r12, r13, r14, r15)
@@ -194,9 +195,11 @@ def _call_python() -> None:
 
     # r15: this thread's activation, or 0. A stack walk begins at this frame.
     no_activation = Label("no_activation")
-    LOAD_SLOT(rdi, "activations_key")
-    CALL_SLOT("pthread_getspecific")
+    load_thread_record()
     MOV(r15, rax)
+    TEST(rax, rax)
+    JZ(no_activation)
+    MOV(r15, [rax + ThreadRecord.innermost.offset])
     TEST(r15, r15)
     JZ(no_activation)
     MOV([r15 + Activation.exit_frame_pointer.offset], rbp)

@@ -26,8 +26,8 @@ exit codes:
   1    a self-check failed, or verify found a difference
   2    wrong usage: an unknown name, a number that is none
   3    the libcall trapped
-  4    not possible here: the libcall is not there yet, there is no machine
-       code to show, a package is missing
+  4    not possible here: there is no machine code to show, a package is
+       missing, the libcall needs an instance
   130  interrupted
 
 environment:
@@ -70,10 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, COMMANDS[0])
-    if words[0] == "call":
+    parser, subparsers = _parsers()
+    if words[0] not in subparsers:
+        parser.parse_args(words)  # help, version, or an error: it does not return
+    name, *words = words
+    if name == "call":
         words = call.protect_negative_numbers(words)
-    parsed = _parser().parse_args(words)
-    status: int = _command(parsed.command).run(parsed)
+    # Intermixed, so that an option may stand between a name and the numbers after it.
+    parsed = subparsers[name].parse_intermixed_args(words)
+    status: int = _command(name).run(parsed)
     return status
 
 
@@ -81,7 +86,7 @@ def _command(name: str) -> Any:
     return importlib.import_module(f"asm_libcalls.commands.{name}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="The 33 libcalls of a WebAssembly compiler, as machine code and as Python.",
@@ -89,10 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"asm_libcalls {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    adder = parser.add_subparsers(metavar="COMMAND", required=True)
+    subparsers = {}
     for name in COMMANDS:
         command = _command(name)
-        command.configure(
-            subparsers.add_parser(name, help=command.HELP, description=command.DESCRIPTION)
+        subparsers[name] = adder.add_parser(
+            name, help=command.HELP, description=command.DESCRIPTION
         )
-    return parser
+        command.configure(subparsers[name])
+    return parser, subparsers

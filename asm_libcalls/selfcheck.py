@@ -12,10 +12,11 @@ from __future__ import annotations
 import importlib
 import random
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
-from asm_libcalls.binding import Libcall, default_binding
+from asm_libcalls.binding import Libcall
 from asm_libcalls.literals import describe, format_bits
 from asm_libcalls.traps import Trap, TrapCode, catch_traps
 
@@ -25,8 +26,11 @@ __all__ = [
     "Outcome",
     "PatternChecker",
     "Verdict",
+    "address_or_reason",
     "checker_of",
+    "observe",
     "self_check",
+    "served_functions",
     "trap_name",
     "verify",
 ]
@@ -92,7 +96,10 @@ class Checker:
         raise NotImplementedError
 
     def random_cases(self, libcall: Libcall, source: random.Random) -> Iterator[Case]:
-        """Return an endless stream of cases; the same from an equal `source`."""
+        """Return a stream of cases, the same from an equal `source`.
+
+        It is endless, or empty where the edge cases are all that there is.
+        """
         raise NotImplementedError
 
     def implementations(self, libcall: Libcall) -> dict[str, Implementation]:
@@ -112,15 +119,9 @@ class PatternChecker(Checker):
         raise NotImplementedError
 
     def implementations(self, libcall: Libcall) -> dict[str, Implementation]:
-        """Return what serves, the fallback (or, where that serves, its callback), the oracle."""
-        assert libcall.backend is not None
-        found = {libcall.backend: libcall.call_bits}
-        if libcall.backend != "fallback":
-            found["fallback"] = libcall.fallback.call_bits
-        elif default_binding().entry is not None:
-            found["callback"] = catch_traps(libcall.address, libcall.signature).call_bits
-        found["oracle"] = self.oracle(libcall)
-        return {name: _observed(function) for name, function in found.items()}
+        """Return what :func:`served_functions` has, and the oracle."""
+        found = {**served_functions(libcall), "oracle": self.oracle(libcall)}
+        return {name: partial(_run, function) for name, function in found.items()}
 
     def describe_inputs(self, libcall: Libcall, case: Case) -> dict[str, dict[str, str]]:
         """Return each parameter's pattern."""
@@ -132,16 +133,40 @@ class PatternChecker(Checker):
         }
 
 
-def _observed(function: Callable[..., int]) -> Implementation:
-    def run(case: Case) -> Outcome:
-        try:
-            return Outcome(function(*case))
-        except Trap as trap:
-            return Outcome(None, trap.code)
-        except Exception as error:
-            return Outcome(None, error=f"{type(error).__name__}: {error}")
+def served_functions(libcall: Libcall) -> dict[str, Callable[..., int]]:
+    """Return the implementations of a libcall on bit patterns, by name; the one that serves first.
 
-    return run
+    Machine code is compared with the fallback; the fallback, where that serves, with itself as
+    native code sees it, entered at its C address.
+    """
+    found = {libcall.backend: libcall.call_bits}
+    if libcall.backend != "fallback":
+        found["fallback"] = libcall.fallback.call_bits
+    elif address_or_reason(libcall)[0]:
+        found["address"] = catch_traps(libcall.address, libcall.signature).call_bits
+    return found
+
+
+def address_or_reason(libcall: Libcall) -> tuple[int, str]:
+    """Return the C address of a libcall and "", or 0 and the reason why it has none here."""
+    try:
+        return libcall.address, ""
+    except (RuntimeError, MemoryError) as error:  # no ctypes, or it may not make callbacks
+        return 0, str(error)
+
+
+def observe(function: Callable[..., int | None], *arguments: Any) -> Outcome:
+    """Call, and return what came of it."""
+    try:
+        return Outcome(function(*arguments))
+    except Trap as trap:
+        return Outcome(None, trap.code)
+    except Exception as error:
+        return Outcome(None, error=f"{type(error).__name__}: {error}")
+
+
+def _run(function: Callable[..., int], case: Case) -> Outcome:
+    return observe(function, *case)
 
 
 class Difference(NamedTuple):
@@ -218,7 +243,7 @@ def checker_of(libcall: Libcall) -> Checker:
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
-        raise LookupError(f"no checker for {libcall.name}: {module} is missing") from None
+        raise LookupError(f"there is no checker, {module} is missing") from None
     return checker
 
 
@@ -287,8 +312,19 @@ def _difference(
         {name: outcome.describe(libcall) for name, outcome in outcomes.items()},
         xor,
         {
-            name: f"{effects.get(name)!r} against {other_effects.get(name)!r}"
+            name: _contrast(effects.get(name), other_effects.get(name))
             for name in effects | other_effects
             if effects.get(name) != other_effects.get(name)
         },
     )
+
+
+def _contrast(one: Any, other: Any) -> str:
+    """Put two readings side by side; of long ones only what follows the first difference."""
+    if isinstance(one, bytes) and isinstance(other, bytes):
+        at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+        if at is None:
+            return f"{len(one)} bytes against {len(other)}"
+        end = at + 16
+        return f"at byte {at:#x}: {one[at:end].hex(' ')} against {other[at:end].hex(' ')}"
+    return f"{one!r} against {other!r}"

@@ -23,7 +23,6 @@ __all__ = [
     "CommandError",
     "add_json",
     "find_libcall",
-    "served_libcall",
 ]
 
 COMMANDS = ("list", "call", "disasm", "verify", "report")
@@ -78,11 +77,3 @@ def find_libcall(name: str) -> Libcall:
         near = get_close_matches(name.lower().removeprefix(SYMBOL_PREFIX), LIBCALLS, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else '"asm-libcalls list" shows all'
     raise CommandError(f"no libcall is named {name!r}; {hint}", USAGE)
-
-
-def served_libcall(name: str) -> Libcall:
-    """Return a libcall that can be called here; raise CommandError as :func:`find_libcall`."""
-    libcall = find_libcall(name)
-    if libcall.backend is None:
-        raise CommandError(f"{libcall.name} is {libcall.reason}", NOT_HERE)
-    return libcall

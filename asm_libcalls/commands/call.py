@@ -6,15 +6,24 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from asm_libcalls.commands import OK, TRAPPED, USAGE, CommandError, add_json, output, served_libcall
+from asm_libcalls.commands import (
+    NOT_HERE,
+    OK,
+    TRAPPED,
+    USAGE,
+    CommandError,
+    add_json,
+    find_libcall,
+    output,
+)
 
 if TYPE_CHECKING:
     import argparse
 
-HELP = "call a libcall"
-DESCRIPTION = """Call a libcall with numbers in WebAssembly's text syntax: 42, -1, 0xff; for floats
-also 1.5, 0x1.8p3, inf, nan and nan:0x200000 (a NaN with this payload). The result comes back in
-the same syntax, with its bits."""
+HELP = "call a numeric libcall"
+DESCRIPTION = """Call a numeric libcall. Numbers are written in WebAssembly's text syntax: 42, -1,
+0xff; for floats also 1.5, 0x1.8p3, inf, nan and nan:0x200000 (a NaN with this payload). The
+result comes back in the same syntax, with its bits."""
 
 _MINUS_SIGN = "\N{MINUS SIGN}"
 _NEGATIVE_NUMBER = re.compile(r"-(?=[0-9.]|inf|nan)", re.IGNORECASE)
@@ -48,9 +57,16 @@ def run(arguments: argparse.Namespace) -> int:
     name, *texts = (
         word.replace(_MINUS_SIGN, "-") for word in (arguments.name, *arguments.arguments)
     )
-    libcall = served_libcall(name)
+    libcall = find_libcall(name)
     names = libcall.declaration.parameters
     types = libcall.signature.parameters
+    pointers = [n for n, t in zip(names, types, strict=True) if t.kind == "pointer"]
+    if pointers:
+        raise CommandError(
+            f"{libcall.name} can not be called from here: it works on an instance, and there is "
+            f"none to give it ({', '.join(pointers)}); in Python asm_libcalls.Instance makes one",
+            NOT_HERE,
+        )
     if len(texts) != len(types):
         expected = " ".join(f"{n}:{t.name}" for n, t in zip(names, types, strict=True))
         raise CommandError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asm_libcalls.commands import NOT_HERE, OK, CommandError, add_json, output, served_libcall
+from asm_libcalls.commands import NOT_HERE, OK, CommandError, add_json, find_libcall, output
 
 if TYPE_CHECKING:
     import argparse
@@ -64,7 +64,7 @@ def _routine(name: str) -> tuple[str, LoadedImage]:
     backend = default_binding().x86_64
     if backend is not None and backend.loaded.image.routines.get(name, (0, 0))[1]:
         return name, backend.loaded
-    libcall = served_libcall(name)
+    libcall = find_libcall(name)
     if libcall.backend != "x86_64" or backend is None:
         raise CommandError(
             f"{libcall.name} is served by the {libcall.backend}, there is no machine code to "

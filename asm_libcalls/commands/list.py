@@ -29,36 +29,28 @@ class Row:
     Attributes
     ----------
     libcall : Libcall
-    address : int or None
+    address : int
+        0 where it has none.
     verdict : Verdict or None
-        None if there was nothing to check.
-    failure : str
-        Why there is no verdict on a libcall that is served.
+    failures : list of str
+        Why there is no address, or no verdict.
     """
 
     def __init__(self, libcall: Libcall) -> None:
-        from asm_libcalls.selfcheck import self_check
+        from asm_libcalls.selfcheck import address_or_reason, self_check
 
         self.libcall = libcall
-        self.address: int | None = None
         self.verdict: Verdict | None = None
-        self.failure = ""
-        if libcall.backend is None:
-            return
+        self.address, reason = address_or_reason(libcall)
+        self.failures = [reason] if reason else []
         try:
             self.verdict = self_check(libcall)
-        except LookupError as error:
-            self.failure = str(error)
-        try:
-            self.address = libcall.address
-        except RuntimeError as error:  # this Python has no ctypes
-            self.failure = self.failure or str(error)
+        except (LookupError, RuntimeError, MemoryError) as error:
+            self.failures.append(f"{NOT_CHECKED}, {error}")
 
     @property
     def result(self) -> str:
-        """The self-check in a word."""
-        if self.libcall.backend is None:
-            return self.libcall.reason
+        """The self-check in a word or two."""
         if self.verdict is None:
             return NOT_CHECKED
         return "passed" if self.verdict.passed else "FAILED"
@@ -70,22 +62,17 @@ class Row:
         if narrow:
             # Name and signature share a column, one below the other if they have to.
             space = "" if len(libcall.name + signature) <= NARROW_COLUMN else "\n  "
-            names = [Cell(libcall.name + space + signature, self._style("bold"))]
+            names = [Cell(libcall.name + space + signature, "bold")]
         else:
-            names = [Cell(libcall.name, self._style("bold")), Cell(signature, self._style(""))]
-        result = self.result
-        style = {"passed": "green", "FAILED": "bold red", NOT_CHECKED: "red"}.get(result, "dim")
-        if self.verdict is not None:
-            result = f"{result} ({self.verdict.cases})"
+            names = [Cell(libcall.name, "bold"), Cell(signature)]
+        style = "green" if self.result == "passed" else "bold red"
+        cases = "" if self.verdict is None else f" ({self.verdict.cases})"
         return [
             *names,
-            Cell(libcall.backend or "-", self._style("cyan")),
-            Cell("-" if self.address is None else f"{self.address:#x}", self._style("")),
-            Cell(result, style),
+            Cell(libcall.backend, "cyan" if libcall.backend == "x86_64" else ""),
+            Cell(f"{self.address:#x}" if self.address else "-"),
+            Cell(self.result + cases, style),
         ]
-
-    def _style(self, style: str) -> str:
-        return style if self.libcall.backend else "dim"
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as plain values."""
@@ -97,7 +84,7 @@ class Row:
             "instruction": libcall.declaration.instruction,
             "backend": libcall.backend,
             "reason": libcall.reason,
-            "address": None if self.address is None else f"{self.address:#x}",
+            "address": f"{self.address:#x}" if self.address else None,
             "self_check": {
                 "result": self.result.lower(),
                 "cases": 0 if verdict is None else verdict.cases,
@@ -121,7 +108,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check, print, and return the exit code."""
     rows = [Row(libcall) for libcall in LIBCALLS.values()]
-    good = all(row.result == "passed" for row in rows if row.libcall.backend)
+    good = all(row.result == "passed" for row in rows)
     if arguments.json:
         output.print_json(
             {
@@ -145,24 +132,21 @@ def _print(rows: list[Row]) -> None:
     output.print_table(headers, cells)
     print()
     print(output.paragraph(", ".join(f"{n} {what}" for what, n in _counts(rows).items())))
-    for reason, names in _why_fallback(rows).items():
-        print(output.paragraph(f"The fallback serves {names}: {reason}"))
+    for reason, families in _why_fallback(rows).items():
+        print(output.paragraph(f"The fallback serves {families}: {reason}"))
+    for failure, names in _failures(rows).items():
+        print(output.paragraph(f"{', '.join(names)}: {failure}"))
     for row in rows:
-        if row.failure:
-            print(output.paragraph(row.failure))
-        elif row.verdict is not None and row.verdict.difference is not None:
+        if row.verdict is not None and row.verdict.difference is not None:
             print(f"\n{row.libcall.name} is wrong, first here:")
             for line in row.verdict.difference.lines():
                 print(f"  {line}")
 
 
 def _counts(rows: list[Row]) -> dict[str, int]:
-    """Count what serves, what is not there, and the self-checks, in the footer's words."""
-    counts = Counter(
-        f"served by {row.libcall.backend}" for row in rows if row.libcall.backend is not None
-    )
-    counts.update(row.libcall.reason for row in rows if row.libcall.backend is None)
-    results = Counter(row.result for row in rows if row.libcall.backend is not None)
+    """Count what serves, and the results of the self-checks, in the footer's words."""
+    counts = Counter(f"served by {row.libcall.backend}" for row in rows)
+    results = Counter(row.result for row in rows)
     for result, count in sorted(results.items(), reverse=True):
         counts[f"self-check{'s' if count != 1 else ''} {result}"] = count
     return dict(counts)
@@ -179,3 +163,12 @@ def _why_fallback(rows: list[Row]) -> dict[str, str]:
         reason: ", ".join(f"{family} ({n})" for family, n in counts.items())
         for reason, counts in families.items()
     }
+
+
+def _failures(rows: list[Row]) -> dict[str, list[str]]:
+    """Return the libcalls that each failure befell."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        for failure in row.failures:
+            names.setdefault(failure, []).append(row.libcall.name)
+    return names

@@ -1,0 +1,174 @@
+"""Checks of the externref libcalls: who owns what before and after, and what is dropped.
+
+A GC may drop what nothing holds, or keep it where the native frames can not be walked; both are
+right. So the entries that fill the activations table up are compared by the balance of the counts:
+each count has an owner, and each owner a count. Source: ``wasmtime_runtime::externref`` 0.22.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from asm_libcalls import externref
+from asm_libcalls.activations import CHUNK_SIZE
+from asm_libcalls.binding import Libcall
+from asm_libcalls.checks.scenes import Model, Scene, SceneChecker, State
+from asm_libcalls.externref import VMExternRef
+from asm_libcalls.global_ import Global
+from asm_libcalls.instance import Instance
+from asm_libcalls.vmcontext import VMExternData
+
+__all__ = ["CHECKER"]
+
+GLOBALS = (1, 0, 2)
+"""The reference in each global, 0 is null; the first one is imported."""
+
+REFERENCES = 3
+
+DROPPED = 4
+"""The reference whose count compiled code has just brought to 0."""
+
+
+class _Value:
+    """A value that can be seen to die."""
+
+
+class ExternrefScene(Scene):
+    """An instance of three globals, and an activations table that is filled up as a case wants."""
+
+    def __init__(self) -> None:
+        self._externrefs = [VMExternRef(f"value {i + 1}") for i in range(REFERENCES)]
+        self._filler = VMExternRef("filler")
+        self._globals = [Global("externref", None, mutable=True) for _ in GLOBALS]
+        self._owner = Instance(globals=self._globals[:1])
+        self._instance = Instance(globals=self._globals[1:], imports={"globals": self._globals[:1]})
+        self._unowned = 0
+        self._value: weakref.ref[_Value] | None = None
+
+    def reset(self) -> None:
+        """Write the globals, and empty the table."""
+        for global_, number in zip(self._globals, GLOBALS, strict=True):
+            global_.value = self._externrefs[number - 1] if number else None
+        self._instance.activations_table.clear()
+        if self._unowned and externref.is_live(self._unowned):
+            externref.drop_and_dealloc(self._unowned)
+        self._unowned = 0
+
+    def patterns(self, libcall: Libcall, case: Sequence[int]) -> list[int]:
+        """Fill the table up; put the vmctx in front, and pointers for reference numbers."""
+        filled, *numbers = case
+        for _ in range(filled):
+            self._instance.activations_table.insert(externref.retain(self._filler.as_raw()))
+        patterns = []
+        rest = iter(numbers)
+        for name in libcall.declaration.parameters:
+            if name == "vmctx":
+                patterns.append(self._instance.vmctx)
+            else:
+                number = next(rest)
+                patterns.append(self._raw(number) if name == "externref" else number)
+        return patterns
+
+    def _raw(self, number: int) -> int:
+        if number == 0:
+            return 0
+        if number != DROPPED:
+            return self._externrefs[number - 1].as_raw()
+        value = _Value()
+        self._value = weakref.ref(value)
+        box = VMExternRef(value)
+        self._unowned = externref.retain(box.as_raw())
+        box.drop()
+        # What compiled code does inline, before it calls drop_externref.
+        VMExternData.from_address(self._unowned).ref_count = 0
+        return self._unowned
+
+    def result(self, pattern: int) -> int:
+        """Return a reference's number."""
+        return next(
+            (i + 1 for i, r in enumerate(self._externrefs) if r.as_raw() == pattern),
+            0 if pattern == 0 else pattern,
+        )
+
+    def state(self) -> State:
+        """Return what the globals hold, and the owners."""
+        table = self._instance.activations_table
+        owners = [r.strong_count() for r in self._externrefs]
+        in_globals = [self.result(global_.bits) for global_ in self._globals]
+        # The scene owns one of each.
+        others = sum(owners) + self._filler.strong_count() - REFERENCES - 1
+        gone = self._value is not None and self._value() is None
+        return (
+            ("references in the globals", in_globals),
+            ("owners of the externrefs", owners),
+            ("counts without an owner", others - sum(map(bool, in_globals)) - len(table)),
+            ("dropped", bool(self._unowned) and gone and not externref.is_live(self._unowned)),
+        )
+
+
+class ExternrefModel(Model):
+    """The same, counted by hand. The first argument is how full the activations table is."""
+
+    def __init__(self) -> None:
+        self.globals = list(GLOBALS)
+        self.borrowed = [0] * REFERENCES
+        self.dropped = False
+
+    def state(self) -> State:
+        """Return what the globals hold, and the owners: the scene, globals and the table."""
+        owners = [1 + self.globals.count(i + 1) + self.borrowed[i] for i in range(REFERENCES)]
+        return (
+            ("references in the globals", self.globals),
+            ("owners of the externrefs", owners),
+            ("counts without an owner", 0),
+            ("dropped", self.dropped),
+        )
+
+    def drop_externref(self, filled: int, reference: int) -> None:
+        """Let the value die."""
+        self.dropped = True
+
+    def activations_table_insert_with_gc(self, filled: int, reference: int) -> None:
+        """Give the table a count."""
+        self.borrowed[reference - 1] += 1
+
+    def externref_global_get(self, filled: int, index: int) -> int:
+        """Return the reference, and let the table own it too."""
+        reference = self.globals[index]
+        if reference:
+            self.borrowed[reference - 1] += 1
+        return reference
+
+    def externref_global_set(self, filled: int, index: int, reference: int) -> None:
+        """Replace the reference."""
+        self.globals[index] = reference
+
+
+class ExternrefChecker(SceneChecker):
+    """Externrefs: null and others, in an activations table that has room or has not."""
+
+    scene = ExternrefScene
+    model = ExternrefModel
+    values: ClassVar[Mapping[str, Sequence[int]]] = {
+        "filled": (0, 1, CHUNK_SIZE - 1, CHUNK_SIZE),
+        "global_index": range(len(GLOBALS)),
+        "externref": (1, 2, 3),
+    }
+    between: ClassVar[Mapping[str, int]] = {"filled": 9}
+
+    def parameters(self, libcall: Libcall) -> tuple[str, ...]:
+        """Put the table's filling in front."""
+        return ("filled", *super().parameters(libcall))
+
+    def choices(self, libcall: Libcall, parameter: str) -> Sequence[int]:
+        """Return the values: null only for a global, the dead one only to be dropped."""
+        if parameter == "externref" and libcall.name == "externref_global_set":
+            return (0, *self.values[parameter])
+        if parameter == "externref" and libcall.name == "drop_externref":
+            return (DROPPED,)
+        return super().choices(libcall, parameter)
+
+
+CHECKER = ExternrefChecker()

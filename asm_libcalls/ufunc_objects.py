@@ -1,0 +1,117 @@
+"""A real ``np.ufunc`` from the addresses of inner loops, through NumPy's C API.
+
+``PyUFunc_FromFuncAndData`` is what NumPy's own ufuncs and SciPy's are made with. An extension
+module reaches it through a table of functions in a capsule, at an index that NumPy's public header
+``__ufunc_api.h`` compiles into every extension; so do we. NumPy copies nothing of what it is given,
+and a ufunc may outlive every reference of ours: all of it is kept for ever.
+
+Source: NumPy reference, "Universal functions (ufunc) C-API"; ``numpy/__ufunc_api.h``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+__all__ = ["Loop", "make_ufunc"]
+
+_FROM_FUNC_AND_DATA = 1  # the entry's index in the table
+_NO_IDENTITY = -1  # PyUFunc_None: an empty reduction without `initial` is an error
+
+_immortal: list[Any] = []
+_api: list[Any] = []
+
+
+class Loop:
+    """An inner loop.
+
+    Attributes
+    ----------
+    dtypes : tuple of numpy.dtype
+        Of the inputs, then of the output; native byte order.
+    address : int
+        Of a function ``(char **args, intp *n, intp *steps, void *data)``.
+    data : int
+        What it gets as its last argument, an address.
+    """
+
+    __slots__ = ("address", "data", "dtypes")
+
+    def __init__(self, dtypes: Sequence[Any], address: int, data: int = 0) -> None:
+        self.dtypes = tuple(np.dtype(dtype) for dtype in dtypes)
+        self.address = address
+        self.data = data
+
+
+def _from_func_and_data() -> Any:
+    if not _api:
+        try:
+            from numpy._core import _multiarray_umath as umath  # type: ignore[attr-defined]
+        except ImportError:  # NumPy 1
+            from numpy.core import _multiarray_umath as umath
+        pointer_to = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+            ("PyCapsule_GetPointer", ctypes.pythonapi)
+        )
+        table = ctypes.cast(pointer_to(umath._UFUNC_API, None), ctypes.POINTER(ctypes.c_void_p))
+        # PYFUNCTYPE keeps the GIL and raises what the function sets.
+        prototype = ctypes.PYFUNCTYPE(
+            ctypes.py_object,
+            ctypes.c_void_p,  # functions
+            ctypes.c_void_p,  # data
+            ctypes.c_void_p,  # types
+            ctypes.c_int,  # number of loops
+            ctypes.c_int,  # number of inputs
+            ctypes.c_int,  # number of outputs
+            ctypes.c_int,  # identity
+            ctypes.c_char_p,  # name
+            ctypes.c_char_p,  # doc
+            ctypes.c_int,  # unused
+        )
+        address = table[_FROM_FUNC_AND_DATA]
+        assert address is not None
+        _api.append(prototype(address))
+    return _api[0]
+
+
+def make_ufunc(name: str, doc: str, loops: Sequence[Loop], module: str) -> np.ufunc:
+    """Make a ufunc with one output.
+
+    Parameters
+    ----------
+    name : str
+        Its ``__name__``, by which it is an attribute of `module`.
+    doc : str
+        Its docstring, behind the line with the signature that NumPy puts first.
+    loops : sequence of Loop
+        In the order in which NumPy looks for the first that its arguments can be cast to.
+    module : str
+        Its ``__module__``, where NumPy lets it be set (2.2 and later).
+    """
+    count, operands = len(loops), len(loops[0].dtypes)
+    functions = (ctypes.c_void_p * count)(*(loop.address for loop in loops))
+    data = (ctypes.c_void_p * count)(*(loop.data for loop in loops))
+    numbers = [dtype.num for loop in loops for dtype in loop.dtypes]
+    types = (ctypes.c_char * len(numbers))(*numbers)
+    names = name.encode(), doc.encode()
+    _immortal.append((functions, data, types, names))
+    ufunc: np.ufunc = _from_func_and_data()(
+        ctypes.addressof(functions),
+        ctypes.addressof(data),
+        ctypes.addressof(types),
+        count,
+        operands - 1,
+        1,
+        _NO_IDENTITY,
+        *names,
+        0,
+    )
+    _immortal.append(ufunc)
+    if hasattr(ufunc, "__dict__"):
+        ufunc.__dict__.update(__module__=module, __qualname__=name)
+    return ufunc

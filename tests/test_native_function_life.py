@@ -1,0 +1,486 @@
+"""Native functions over time: references, collection, threads, forks, exits, and other Pythons."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+import threading
+import tracemalloc
+import weakref
+
+import process_maps
+import pytest
+
+import asm_libcalls
+from asm_libcalls import native_function as module
+from asm_libcalls.binding import default_binding
+from asm_libcalls.native_function import native_function, why_not_builtin
+from asm_libcalls.signatures import Signature
+
+LIBM, LIBC = ctypes.CDLL("libm.so.6"), ctypes.CDLL(None)
+
+
+def address_of(function) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value
+
+
+LDEXP, LABS = address_of(LIBM.ldexp), address_of(LIBC.labs)
+
+
+@pytest.fixture(autouse=True)
+def builtins(machine_code):
+    assert why_not_builtin() == ""
+
+
+class Callable:
+    """A slow path that can be watched, and have attributes."""
+
+    def __call__(self, *arguments):
+        return arguments
+
+
+# --- references ----------------------------------------------------------------------------------
+
+
+def calls_of_every_kind():
+    """Functions and arguments that take every way through a builtin."""
+    sdiv = asm_libcalls.LIBCALLS["i64_sdiv"]
+    same = default_binding().x86_64.loaded.routine("return_first_argument")
+    ways = []
+    for options in ({"catch": False}, {}, {"release_gil": True}):
+        ldexp = native_function(LDEXP, "(f64, i32) -> f64", **options)
+        labs = native_function(LABS, "(i64) -> i64", **options)
+        pointer = native_function(same, "(pointer) -> pointer", **options)
+        nothing = native_function(same, "(i64)", **options)
+        single = native_function(same, "(f32) -> f32", **options)
+        none = native_function(address_of(LIBC.getpid), "()", **options)
+        ways += [
+            (ldexp, (1.5e300, 2)),
+            (ldexp, (1.5e300, True)),
+            (ldexp, (1.5e300, 2**77)),
+            (ldexp, ("x", 2)),
+            (ldexp, (1.0,)),
+            (labs, (-(2**62),)),
+            (labs, (2**64 + 1,)),
+            (labs, (None,)),
+            (labs, (1, 2)),
+            (pointer, (None,)),
+            (pointer, (2**63,)),
+            (nothing, (2**61,)),
+            (single, (0.1,)),
+            (none, ()),
+        ]
+    divide = native_function(sdiv.address, sdiv.signature)
+    fail = native_function(address_of(ctypes.pythonapi.PyErr_NoMemory), "() -> pointer")
+    return [*ways, (divide, (2**40, 0)), (divide, (True, 0)), (divide, (2**40, 3)), (fail, ())]
+
+
+def outcome(function, arguments):
+    try:
+        return function(*arguments)
+    except Exception as error:
+        return type(error)
+
+
+def test_reference_counts_are_exact():
+    ways = calls_of_every_kind()
+    for function, arguments in ways:
+        repeated = [object(), *arguments]
+        first = outcome(function, arguments)
+        watched = [function, function.__self__, *arguments, None, True, int, float, type(first)]
+        before = [sys.getrefcount(each) for each in watched]
+        for _ in range(2000):
+            outcome(function, arguments)
+        after = [sys.getrefcount(each) for each in watched]
+        # Small integers, and what other threads of the test runner hold, may move by a few.
+        moved = {
+            repr(each): b - a
+            for each, a, b in zip(watched, before, after, strict=True)
+            if abs(b - a) > 50
+        }
+        assert moved == {}, (function, arguments)
+        assert repeated
+
+
+def test_calls_leave_no_memory():
+    ways = calls_of_every_kind()
+
+    def run():
+        for function, arguments in ways:
+            for _ in range(300):
+                outcome(function, arguments)
+
+    run()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        run()
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        run()
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (
+        after - before < 20_000
+    )  # 300 times the smallest object would be 7 kB a way, 350 kB in all
+
+
+def test_functions_leave_no_memory():
+    def make():
+        for i in range(500):
+            native_function(LABS, "(i64) -> i64", name=f"f{i}", doc="x" * 1000)
+
+    make()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        make()
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        make()
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 20_000
+
+
+def test_functions_of_one_shape_share_their_code():
+    native_function(LDEXP, "(f64, i32) -> f64")
+    before = [m for m in process_maps.mappings() if "x" in m.permissions]
+    functions = [native_function(LDEXP, "(f64, u32) -> f64") for _ in range(1000)]
+    after = [m for m in process_maps.mappings() if "x" in m.permissions]
+    assert len(functions) == 1000
+    assert [repr(m) for m in before] == [repr(m) for m in after]
+
+
+def test_a_batch_shares_its_pages():
+    kinds = ("i32", "i64", "f32", "f64", "pointer")
+    signatures = [f"({a}, {b}, {c}, i64, i32) -> {b}" for a in kinds for b in kinds for c in kinds]
+    executable = [m.end - m.start for m in process_maps.mappings() if "x" in m.permissions]
+    # libffi's closures, where an earlier test made some.
+    both = [repr(m) for m in process_maps.mappings() if m.writable_and_executable]
+    made = module.native_functions(module.Specification(LABS, s) for s in signatures)
+    now = [m.end - m.start for m in process_maps.mappings() if "x" in m.permissions]
+    assert len(made) == 125
+    assert sum(now) - sum(executable) <= 125 * 512
+    assert [repr(m) for m in process_maps.mappings() if m.writable_and_executable] == both
+
+
+# --- what keeps what alive -----------------------------------------------------------------------
+
+
+def test_a_dropped_function_is_freed():
+    slow = Callable()
+    alive = weakref.ref(slow)
+    function = native_function(LABS, "(i64) -> i64", slow=slow)
+    seen = weakref.ref(function)
+    del slow
+    gc.collect()
+    assert function("x") == ("x",)
+    bound = function
+    del function
+    assert bound(None) == (None,)
+    del bound
+    assert alive() is None
+    assert seen() is None
+
+
+@pytest.mark.parametrize("how", ["attribute", "closure", "partial"])
+def test_a_cycle_is_collected(how):
+    if how == "closure":
+
+        def make():
+            def slow(*arguments):
+                return function, arguments
+
+            function = native_function(LABS, "(i64) -> i64", slow=slow)
+            return function, weakref.ref(slow)
+    else:
+
+        def make():
+            slow = Callable()
+            target = slow if how == "attribute" else slow.__call__
+            function = native_function(LABS, "(i64) -> i64", slow=target)
+            slow.function = function
+            return function, weakref.ref(slow)
+
+    function, alive = make()
+    assert gc.get_referents(function.__self__)
+    gc.collect()
+    assert alive() is not None
+    assert function(-5) == 5
+    del function
+    gc.collect()
+    assert alive() is None
+
+
+def test_a_function_can_be_called_while_its_cycle_is_collected(child):
+    # Finalizers run before anything is taken apart, so the function still does all it did.
+    child(
+        """
+        import ctypes, gc
+        from asm_libcalls.native_function import native_function
+        labs = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
+        got = []
+        class Slow:
+            def __call__(self, *arguments):
+                return arguments
+            def __del__(self):
+                got.append((self.function(-3), self.function("x"), self.function(True)))
+        for _ in range(100):
+            slow = Slow()
+            slow.function = native_function(labs, "(i64) -> i64", slow=slow)
+            del slow
+            gc.collect()
+        assert got == [(3, ("x",), (True,))] * 100, got
+        """
+    )
+
+
+def test_a_function_whose_slow_path_is_cleared_says_so(machine_code):
+    """What the garbage collector does to a cycle, and a call that comes in between."""
+    slow = Callable()
+    before = sys.getrefcount(slow)
+    one = native_function(LABS, "(i64) -> i64", slow=slow)
+    two = native_function(LDEXP, "(f64, i32) -> f64", slow=slow)
+    entered = native_function(LABS, "(i64) -> i64", slow=slow, catch=False)
+    assert sys.getrefcount(slow) == before + 3
+    clear = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object)(
+        machine_code.loaded.routine("function_state_clear")
+    )
+    for function, fast, answer in ((one, (-5,), 5), (two, (1.5, 1), 3.0), (entered, (-5,), 5)):
+        assert clear(function.__self__) == 0
+        assert clear(function.__self__) == 0
+        assert function(*fast) == answer
+        with pytest.raises(ReferenceError, match="garbage collector"):
+            function(*["x"] * len(fast))
+        assert slow not in gc.get_referents(function.__self__)
+    with pytest.raises(ReferenceError):
+        two()
+    assert sys.getrefcount(slow) == before
+
+
+def test_functions_work_until_the_very_end(child):
+    done = child(
+        """
+        import atexit, ctypes, sys
+        from asm_libcalls.native_function import native_function
+        labs = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
+        function = native_function(labs, "(i64) -> i64")
+        sys.keep = native_function(labs, "(i64) -> i64", slow=print)
+        class Late:
+            def __init__(self, function, write): self.function, self.write = function, write
+            def __del__(self): self.write(1, f"late {self.function(-4)}\\n".encode())
+        import os
+        late = Late(function, os.write)
+        sys.later = Late(native_function(labs, "(i64) -> i64", slow=print), os.write)
+        cycle = Late(function, os.write); cycle.cycle = cycle
+        atexit.register(lambda: print("atexit", function(-3), flush=True))
+        """
+    )
+    assert done.stdout.splitlines()[0] == "atexit 3"
+    assert "late 4" in done.stdout
+    assert done.stderr == ""
+
+
+# --- threads and processes -----------------------------------------------------------------------
+
+
+def test_eight_threads():
+    ways = calls_of_every_kind()
+    expected = [outcome(*way) for way in ways]
+    wrong = []
+
+    def run():
+        for _ in range(100):
+            for way, answer in zip(ways, expected, strict=True):
+                if outcome(*way) != answer:
+                    wrong.append(way)
+        # Making functions, of new shapes too, from many threads.
+        for i in range(20):
+            f = native_function(LABS, f"(i64{', f64' * (i % 9 + 1)}) -> i64")
+            if f(-7, *[0.5] * (i % 9 + 1)) != 7:
+                wrong.append(f)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_forked_child(child):
+    child(
+        """
+        import ctypes, os
+        from asm_libcalls.native_function import native_function
+        import asm_libcalls
+        labs = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
+        sdiv = asm_libcalls.LIBCALLS["i64_sdiv"]
+        functions = [native_function(labs, "(i64) -> i64", release_gil=r) for r in (False, True)]
+        divide = native_function(sdiv.address, sdiv.signature)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                divide(1, 0)
+            except ZeroDivisionError:
+                new = native_function(labs, "(i64, i64) -> i64")
+                os._exit(functions[0](-1) + functions[1](-2) + new(-4, 0))
+            os._exit(99)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        """
+    )
+
+
+# --- where machine code does not serve -----------------------------------------------------------
+
+BEHAVES = """
+import ctypes, inspect, pickle, sys
+import asm_libcalls
+from asm_libcalls.native_function import native_function, why_not_builtin
+libm, libc = ctypes.CDLL("libm.so.6"), ctypes.CDLL(None)
+address_of = lambda f: ctypes.cast(f, ctypes.c_void_p).value
+ldexp = native_function(
+    address_of(libm.ldexp), "(f64, i32) -> f64", name="ldexp", doc="Scale.", parameters=["x", "i"]
+)
+assert type(ldexp) is type(lambda: 0), ldexp
+assert ldexp(0.75, 4) == ldexp(0.75, True + 3) == 12.0
+assert (ldexp.__name__, ldexp.__qualname__, ldexp.__doc__) == ("ldexp", "ldexp", "Scale.")
+assert ldexp.__module__ == "__main__" and pickle.loads(pickle.dumps(ldexp)) is ldexp
+assert str(inspect.signature(ldexp)) == "(x, i, /)"
+for arguments, error, message in (
+    (("x", 1), TypeError, "ldexp(): argument 'x' must be a real number (f64), got str 'x'"),
+    ((1.0, -1j), TypeError, "ldexp(): argument 'i' must be an integer (i32), got complex (-0-1j)"),
+):
+    try:
+        ldexp(*arguments)
+    except error as raised:
+        assert str(raised) == message, raised
+    else:
+        raise AssertionError(arguments)
+held = native_function(address_of(ctypes.pythonapi.PyGILState_Check), "() -> i32")
+assert held() == 1
+free = native_function(address_of(ctypes.pythonapi.PyGILState_Check), "() -> i32", release_gil=True)
+assert free() == 0
+fail = native_function(address_of(ctypes.pythonapi.PyErr_NoMemory), "() -> pointer")
+try:
+    fail()
+except MemoryError:
+    pass
+else:
+    raise AssertionError("no MemoryError")
+assert asm_libcalls.f64_ceil(1.5) == 2.0 and asm_libcalls.f64_ceil(True) == 1.0
+try:
+    asm_libcalls.i64_sdiv(1, 0)
+except asm_libcalls.IntegerDivisionByZero:
+    pass
+else:
+    raise AssertionError("no trap")
+print(why_not_builtin())
+"""
+
+DIFFERENT = {
+    "another implementation": (
+        "sys.implementation.name = 'other'",
+        "this Python is other, not CPython",
+    ),
+    "no GIL": ("sys.abiflags = 't'", "this CPython has no GIL"),
+    "other objects": (
+        "import asm_libcalls.x86_64.builtins as b; b.FLOAT_VALUE = 24",
+        "objects of this CPython have sizes",
+    ),
+    "other integers": (
+        "import types; i = sys.int_info\n"
+        "sys.int_info = types.SimpleNamespace(bits_per_digit=15, sizeof_digit=2)",
+        "integers of this CPython do not have digits of 30 bits",
+    ),
+    "the other layout of integers": (
+        "import asm_libcalls.x86_64.function_objects as f; check = f._check_python\n"
+        "f._check_python = lambda: {'sized': 'tagged', 'tagged': 'sized'}[check()]",
+        "is read as",
+    ),
+    "modules with their state elsewhere": (
+        "import asm_libcalls.x86_64.builtins as b; b.MODULE_STATE = 24",
+        "the state of a module object is elsewhere",
+    ),
+    "no API function": (
+        "import asm_libcalls.libc as c; real = c.function_address\n"
+        "def missing(name):\n"
+        "    if name == 'PyFloat_FromDouble': raise AttributeError('no PyFloat_FromDouble')\n"
+        "    return real(name)\n"
+        "import asm_libcalls; c.function_address = missing",
+        "no PyFloat_FromDouble",
+    ),
+    "no pages": (
+        "import asm_libcalls.x86_64.pages as p, asm_libcalls\n"
+        "def load(image): raise OSError('the system refuses')\n"
+        "p.load = load",
+        "the system refuses",
+    ),
+}
+
+
+@pytest.mark.parametrize("which", DIFFERENT)
+def test_on_a_python_that_is_not_as_expected_python_functions_serve(child, which):
+    change, reason = DIFFERENT[which]
+    done = child(f"import sys\n{change}\n{BEHAVES}")
+    assert reason in done.stdout
+
+
+def test_without_machine_code_python_functions_serve(child):
+    done = child(BEHAVES, variables={"ASM_LIBCALLS_BACKEND": "fallback"})
+    assert done.stdout == "the fallback was asked for\n"
+
+
+def test_a_value_that_is_read_wrongly_is_noticed(machine_code, monkeypatch):
+    from asm_libcalls.x86_64 import function_objects
+
+    for probes in ({"i64": ((1.5,), ())}, {"f64": ((), (0.5,))}):
+        monkeypatch.setattr(function_objects, "_PROBES", probes)
+        with pytest.raises(function_objects.Unsupported, match="is read as"):
+            function_objects.FunctionMaker(machine_code.loaded)
+
+
+# --- stencils ------------------------------------------------------------------------------------
+
+
+def test_what_a_composition_lacks_is_an_error(machine_code):
+    from asm_libcalls.x86_64 import builtins, stencils
+
+    pieces = stencils.read(machine_code.loaded, builtins.STENCIL_PREFIX)
+    with pytest.raises(KeyError, match="argument"):
+        stencils.compose("x", [stencils.Part(pieces["object_vector"])])
+    with pytest.raises(KeyError, match="slow"):
+        stencils.compose("x", [stencils.Part(pieces["float64_0"])])
+
+
+def test_every_stencil_is_used_by_some_shape(machine_code):
+    from asm_libcalls.x86_64 import builtins, function_objects, stencils
+
+    pieces = stencils.read(machine_code.loaded, builtins.STENCIL_PREFIX)
+    used = set()
+
+    class Recorder(dict):
+        def __getitem__(self, name):
+            used.add(name)
+            return super().__getitem__(name)
+
+    wide = ", ".join(["i64"] * 6 + ["f64"] * 8)
+    narrow = ", ".join(["f32"] * 8)
+    for result in ("", "-> i32", "-> u32", "-> i64", "-> u64", "-> f32", "-> f64"):
+        for parameters in ("", "i32", "f32", wide, narrow):
+            for enter in ("", "asm_libcalls_enter"):
+                shape = function_objects.Shape(Signature(f"({parameters}){result}"), enter)
+                function_objects._parts(Recorder(pieces), shape)
+    for guard in ("divisor_not_zero", "quotient_fits"):
+        function_objects._parts(
+            Recorder(pieces), function_objects.Shape(Signature("(i64, i64)"), "", guard)
+        )
+    other = {"box_none_counted", "box_none_immortal"} - used
+    assert len(other) == 1  # of another version of CPython
+    assert used | other == set(pieces)

@@ -9,12 +9,16 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+import asm_libcalls
+
+TESTS = Path(__file__).resolve().parent
+# A checkout, or where the package is installed.
+PACKAGE_HOME = Path(asm_libcalls.__file__).resolve().parent.parent
 
 
 def environment(**changes: str | None) -> dict[str, str]:
     """Return this process's environment with changes (None removes), for a child that uses us."""
-    result = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
+    result = {**os.environ, "PYTHONPATH": f"{PACKAGE_HOME}{os.pathsep}{TESTS}"}
     result.pop("ASM_LIBCALLS_BACKEND", None)
     for name, value in changes.items():
         if value is None:

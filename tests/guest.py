@@ -47,11 +47,14 @@ def narrow_results() -> list[str]:
 def main() -> None:
     """Print the verdict."""
     rows = edge_tables.all_rows()
+    backend = default_binding().x86_64
+    served = [c.name for c in asm_libcalls.LIBCALLS.values() if c.backend == "x86_64"]
     print(
         json.dumps(
             {
                 "byteorder": sys.byteorder,
                 "cases": len(rows),
+                "code": {name: backend.loaded.code(name).hex() for name in served if backend},
                 "failures": edge_tables.failures(default_binding(), rows) + narrow_results(),
                 "report": asm_libcalls.backend_report(),
             }

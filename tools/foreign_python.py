@@ -58,6 +58,7 @@ def foreign_python(architecture: str, folder: Path) -> list[str]:
         with tempfile.TemporaryDirectory(prefix=f"{architecture}-", dir=folder) as temporary:
             work = Path(temporary)
             _unpack(_download(architecture, work), work / "root")
+            _interpreter(work / "root")
             try:
                 (work / "root").rename(root)
             except OSError:
@@ -70,7 +71,7 @@ def _interpreter(root: Path) -> Path:
     # /usr/bin/python3 is a link to it, of a package whose scripts have not run.
     found = sorted((root / "usr/bin").glob("python3.*[0-9]"))
     if not found:
-        raise NotToBeHad(f"no usr/bin/python3.* among the packages in {root}")
+        raise NotToBeHad("no usr/bin/python3.* among the packages")
     return found[0]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 
 TYPE_CHECKING = False
@@ -32,6 +31,8 @@ class BackendReport(dict[str, "Any"]):
 
 def make_report(binding: Binding, version: str) -> BackendReport:
     """Report on a binding."""
+    import platform
+
     report = BackendReport(
         asm_libcalls=version,
         python=f"{platform.python_implementation()} {sys.version.split()[0]}",

@@ -27,10 +27,12 @@ import ctypes
 import operator
 
 from asm_libcalls import externref
+from asm_libcalls.entry import UNKNOWN_FRAMES, runs_native_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
 
 __all__ = ["CHUNK_SIZE", "StackMapRegistry", "VMExternRefActivationsTable", "stack_frames"]
 
@@ -55,8 +57,9 @@ class StackMapRegistry:
 
     def __init__(self) -> None:
         self._cell = ctypes.c_size_t(id(self))
-        self._starts: list[int] = []  # of the ranges, sorted
-        self._ranges: dict[int, tuple[int, dict[int, tuple[int, ...]]]] = {}
+        # (start, end, maps by return address), sorted. Replaced as a whole, so that a thread which
+        # looks up never sees the change of another one half done.
+        self._ranges: tuple[tuple[int, int, dict[int, tuple[int, ...]]], ...] = ()
 
     def __repr__(self) -> str:
         return f"<StackMapRegistry of {len(self._ranges)} code ranges>"
@@ -95,32 +98,45 @@ class StackMapRegistry:
                     f"register(): return address at {offset} is outside the {size} bytes of code"
                 )
             by_address[start + offset] = tuple(operator.index(slot) for slot in slots)
-        at = bisect.bisect_right(self._starts, start)
-        before = self._starts[at - 1] if at else None
-        if before is not None and before + self._ranges[before][0] > start:
-            raise ValueError(f"register(): {start:#x} is inside the range at {before:#x}")
-        if at < len(self._starts) and self._starts[at] < start + size:
-            raise ValueError(f"register(): the range overlaps the one at {self._starts[at]:#x}")
-        self._starts.insert(at, start)
-        self._ranges[start] = (size, by_address)
+        end = start + size
+        while True:
+            ranges = self._ranges
+            at = bisect.bisect_left(ranges, (start,))
+            if at and ranges[at - 1][1] > start:
+                raise ValueError(
+                    f"register(): {start:#x} is inside the range at {ranges[at - 1][0]:#x}"
+                )
+            if at < len(ranges) and ranges[at][0] < end:
+                raise ValueError(f"register(): the range overlaps the one at {ranges[at][0]:#x}")
+            if self._replace(ranges, (*ranges[:at], (start, end, by_address), *ranges[at:])):
+                return
 
     def unregister(self, start: int) -> None:
         """Forget the range that begins at `start`; ValueError if there is none."""
-        if start not in self._ranges:
-            raise ValueError(f"unregister(): no range of code begins at {start:#x}")
-        del self._ranges[start]
-        self._starts.remove(start)
+        while True:
+            ranges = self._ranges
+            kept = tuple(each for each in ranges if each[0] != start)
+            if len(kept) == len(ranges):
+                raise ValueError(f"unregister(): no range of code begins at {start:#x}")
+            if self._replace(ranges, kept):
+                return
+
+    def _replace(self, old: object, new: Any) -> bool:
+        # It makes no call, so no other thread runs between the question and the answer.
+        if self._ranges is old:
+            self._ranges = new
+            return True
+        return False
 
     def lookup(self, return_address: int) -> tuple[int, ...] | None:
         """Return the stack map of a call site, or None if there is no map for it."""
+        ranges = self._ranges
         # A call may be the last instruction of its range: the range includes its end here.
-        at = bisect.bisect_left(self._starts, return_address)
+        at = bisect.bisect_left(ranges, (return_address,))
         if at == 0:
             return None
-        size, maps = self._ranges[self._starts[at - 1]]
-        if return_address > self._starts[at - 1] + size:
-            return None
-        return maps.get(return_address)
+        _, end, maps = ranges[at - 1]
+        return maps.get(return_address) if return_address <= end else None
 
 
 def _word(address: int) -> int:
@@ -139,6 +155,8 @@ def stack_frames() -> Iterator[tuple[int, int]] | None:
     """
     from asm_libcalls.binding import default_binding
 
+    if runs_native_code():
+        return None
     entry = default_binding().entry
     if entry is None:
         return iter(())
@@ -148,7 +166,7 @@ def stack_frames() -> Iterator[tuple[int, int]] | None:
     frames: list[tuple[int, int]] = []
     for activation in activations:
         frame_pointer, canary = activation.exit_frame_pointer, activation.frame_pointer
-        if not frame_pointer:
+        if frame_pointer in (0, UNKNOWN_FRAMES):
             return None
         while True:
             # All between the exit and the entry is this thread's live stack: safe to read.

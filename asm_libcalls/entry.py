@@ -60,8 +60,8 @@ class Activation(ctypes.Structure):
         rsp and rbp of the entry routine. The frame pointer is also the canary that a stack walk
         must find.
     exit_frame_pointer : address
-        The frame through which native code left to Python, or 0 while it runs itself: where a
-        stack walk begins.
+        The frame through which native code left to Python: where a stack walk begins. 0 while it
+        runs itself; :data:`UNKNOWN_FRAMES` where it was not entered through us.
     status : int
         0, or what the raise brought: see :data:`TRAPPED` and :data:`EXCEPTION`.
     mxcsr, x87_control : int
@@ -80,6 +80,9 @@ class Activation(ctypes.Structure):
         ("x87_control", ctypes.c_uint32),
     ]
 
+
+UNKNOWN_FRAMES = 1
+"""The exit frame pointer of what stands for native frames that nobody entered through us."""
 
 MAXIMUM_TRACE = 64
 """The most return addresses that a trap keeps."""
@@ -119,6 +122,7 @@ NO_MEMORY = 3 << 32
 class _ThreadState(_local):
     def __init__(self) -> None:
         self.activations: list[list[BaseException]] = []
+        self.callbacks = 0  # that run, called by native code
 
 
 _thread = _ThreadState()
@@ -237,7 +241,7 @@ class PythonEntry:
         function = signature.ctypes_prototype(self._release_gil)(address)
         result = signature.result
         if result is not None:
-            function.restype = _exact_type(result.ctypes_name)
+            function.restype = exact_type(result.ctypes_name)
         raised: list[BaseException] = []
         activations = _thread.activations
         activations.append(raised)
@@ -247,11 +251,29 @@ class PythonEntry:
             activations.pop()
         if raised:
             _raise_first(raised)
-        return 0 if result is None else int(_holder(value).value)
+        return 0 if result is None else pattern_of(value)
 
     def activations(self) -> list[Activation] | None:
         """Return None while native code runs on this thread: its frames are not known."""
-        return None if _thread.activations else []
+        return None if runs_native_code() else []
+
+
+class left_native_code:
+    """A context in which this thread runs a ctypes callback of native code."""
+
+    def __enter__(self) -> None:
+        _thread.callbacks += 1
+
+    def __exit__(self, *exception: object) -> None:
+        _thread.callbacks -= 1
+
+
+def runs_native_code() -> bool:
+    """Return whether this thread has frames of native code that nobody can walk.
+
+    They were entered by a :class:`PythonEntry`, or left by a ctypes callback of ours.
+    """
+    return bool(_thread.activations or _thread.callbacks)
 
 
 def _raise_first(raised: list[BaseException]) -> NoReturn:
@@ -272,15 +294,22 @@ def ctypes_value(ctypes_name: str, pattern: int) -> Any:
     return value
 
 
+def pattern_of(value: Any) -> int:
+    """Return the bit pattern of a ctypes object, unsigned."""
+    return int(_holder(value).value)
+
+
 def _holder(value: Any) -> Any:
     # An unsigned integer in the same memory, in this machine's byte order as the value is.
     size = ctypes.sizeof(value)
     return {4: ctypes.c_uint32, 8: ctypes.c_uint64}[size].from_buffer(value)
 
 
-def _exact_type(ctypes_name: str) -> Any:
-    # ctypes converts a result of a simple type to a Python number, which loses the signalling bit
-    # of an f32, but it leaves a result of a subclass as it is.
+def exact_type(ctypes_name: str) -> Any:
+    """Return a subclass of a simple ctypes type, of which ctypes makes no Python number.
+
+    That would lose the signalling bit of an f32.
+    """
     if ctypes_name not in _exact_types:
         _exact_types[ctypes_name] = type("Exact", (getattr(ctypes, ctypes_name),), {})
     return _exact_types[ctypes_name]

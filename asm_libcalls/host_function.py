@@ -8,6 +8,9 @@ when native code has returned.
 
 from __future__ import annotations
 
+import os
+from _thread import allocate_lock
+
 from asm_libcalls.signatures import Signature
 
 TYPE_CHECKING = False
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.pages import LoadedImage
 
-__all__ = ["HostFunction", "ThunkPool"]
+__all__ = ["HostFunction", "ThunkPool", "call_closed", "result_converter"]
 
 
 class HostFunction:
@@ -75,8 +78,15 @@ class ThunkPool:
     def __init__(self, call_python: int) -> None:
         self._call_python = call_python
         self._free: list[tuple[LoadedImage, str]] = []
-        self._used: dict[int, tuple[Any, Any]] = {}  # address -> record, callable
-        self._closed = self._record(_closed, Signature("()"))
+        self._used: dict[int, tuple[Any, ...]] = {}  # address -> record, and what it borrows
+        self._closed = self._record(call_closed, Signature("()"))
+        self._making = allocate_lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        # The thread that held it, if any, is not in the child.
+        self._making = allocate_lock()
 
     def address_of(
         self, function: Callable[..., Any], signature: Signature, bits: bool
@@ -84,20 +94,27 @@ class ThunkPool:
         """Return a C address for a callable, and what frees it."""
         import ctypes
 
-        record = self._record(function, signature, bits)
-        if not self._free:
-            self._more()
-        loaded, name = self._free.pop()
+        kept = self._record(function, signature, bits)
+        loaded, name = self._take()
         address = loaded.routine(name)
-        self._used[address] = (record, function)
-        loaded.set_slot(name, ctypes.addressof(record))
+        self._used[address] = kept
+        loaded.set_slot(name, ctypes.addressof(kept[0]))
 
         def release() -> None:
-            loaded.set_slot(name, ctypes.addressof(self._closed))
-            self._used.pop(address)
+            loaded.set_slot(name, ctypes.addressof(self._closed[0]))
+            del self._used[address]
             self._free.append((loaded, name))
 
         return address, release
+
+    def _take(self) -> tuple[LoadedImage, str]:
+        while True:
+            try:
+                return self._free.pop()  # one operation: threads never get the same one
+            except IndexError:
+                with self._making:  # the assembler is one for all threads
+                    if not self._free:
+                        self._more()
 
     def _more(self) -> None:
         import ctypes
@@ -108,16 +125,43 @@ class ThunkPool:
         loaded = pages.load(link(host_calls.thunk_routines()))
         loaded.set_slot(host_calls.CALL_PYTHON, self._call_python)
         for i in range(host_calls.THUNKS_PER_IMAGE):
-            loaded.set_slot(str(i), ctypes.addressof(self._closed))
+            loaded.set_slot(str(i), ctypes.addressof(self._closed[0]))
             self._free.append((loaded, str(i)))
 
     def _record(
         self, function: Callable[..., Any], signature: Signature, bits: bool = False
-    ) -> Any:
+    ) -> tuple[Any, ...]:
         from asm_libcalls.x86_64 import host_calls
 
-        return host_calls.make_record(function, signature, bits)
+        convert = result_converter(function, signature, bits)
+        return host_calls.make_record(function, convert, signature, bits), function, convert
 
 
-def _closed() -> None:
+def result_converter(
+    function: Callable[..., Any], signature: Signature, bits: bool
+) -> Callable[[Any], int | None]:
+    """Return what makes the bit pattern of a host function's result, or raises.
+
+    Parameters
+    ----------
+    function : callable
+        To name in an error.
+    signature : Signature
+    bits : bool
+        Whether the results are bit patterns already.
+    """
+    result = signature.result
+    where = f"the result of host function {getattr(function, '__qualname__', '') or function!r}"
+
+    def convert(value: Any) -> int | None:
+        if result is None:
+            return None
+        check = result.check_pattern if bits else result.to_bits
+        return check(value, where)
+
+    return convert
+
+
+def call_closed(*arguments: Any) -> None:
+    """Raise what native code gets that calls a closed host function."""
     raise RuntimeError("native code called a host function that was closed")

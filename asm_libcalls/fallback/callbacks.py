@@ -1,13 +1,14 @@
 """C addresses for Python functions where there is no machine code: ctypes callbacks.
 
-A callback is called by native code that may outlive every Python reference to it, so it lives
-until it is given back. What it raises goes to :func:`asm_libcalls.entry.report`, since ctypes
-would swallow it.
+A callback is called by native code that may outlive every Python reference to it, so it is never
+freed; one that is given back waits for the next function of its signature. What it raises goes to
+:func:`asm_libcalls.entry.report`, since ctypes would swallow it.
 """
 
 from __future__ import annotations
 
 from asm_libcalls import entry
+from asm_libcalls.host_function import call_closed, result_converter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,49 @@ if TYPE_CHECKING:
 
 __all__ = ["make_callback"]
 
-_live: dict[int, Any] = {}
+_all: list[_Callback] = []
+_free: dict[tuple[str, bool], list[_Callback]] = {}
+
+
+class _Callback:
+    """A C address of one signature, and the function that it stands for just now."""
+
+    def __init__(self, signature: Signature, bits: bool) -> None:
+        import ctypes
+
+        self.signature = signature
+        self.bits = bits
+        prototype = signature.ctypes_prototype()
+        if bits:
+            # ctypes would make numbers of the arguments. (For a result it has no other way: a
+            # signalling NaN that an f32 callback returns becomes quiet.)
+            arguments = (entry.exact_type(t.ctypes_name) for t in signature.parameters)
+            prototype = ctypes.CFUNCTYPE(prototype._restype_, *arguments)
+        try:
+            self._native = prototype(self._call)
+        except MemoryError as refusal:
+            raise MemoryError(
+                "no C address for a Python function: "
+                "the system refuses ctypes executable memory for its callbacks"
+            ) from refusal
+        self.address = ctypes.cast(self._native, ctypes.c_void_p).value or 0
+        _all.append(self)
+
+    def stand_for(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._convert = result_converter(function, self.signature, self.bits)
+
+    def _call(self, *values: Any) -> Any:
+        result = self.signature.result
+        with entry.left_native_code():
+            try:
+                if self.bits:
+                    values = tuple(map(entry.pattern_of, values))
+                pattern = self._convert(self._function(*values))
+            except BaseException as exception:
+                entry.report(exception)
+                pattern = 0
+        return None if result is None else result.from_bits(pattern or 0)
 
 
 def make_callback(
@@ -33,37 +76,15 @@ def make_callback(
     bits : bool
         Whether the function takes and returns bit patterns instead of numbers.
     """
-    import ctypes
-
-    parameters, result = signature.parameters, signature.result
-
-    def callback(*values: Any) -> Any:
-        try:
-            if bits:
-                values = tuple(
-                    t.to_bits(value, "argument")
-                    for t, value in zip(parameters, values, strict=True)
-                )
-            returned = function(*values)
-            if result is None:
-                return None
-            pattern = returned if bits else result.to_bits(returned, "the result")
-            return result.from_bits(pattern)
-        except BaseException as exception:
-            entry.report(exception)
-            return None if result is None else result.from_bits(0)
-
+    free = _free.setdefault((str(signature), bits), [])
     try:
-        native = signature.ctypes_prototype()(callback)
-    except MemoryError as refusal:
-        raise MemoryError(
-            "no C address for a Python function: "
-            "the system refuses ctypes executable memory for its callbacks"
-        ) from refusal
-    address = ctypes.cast(native, ctypes.c_void_p).value or 0
-    _live[address] = native
+        callback = free.pop()  # one operation: threads never get the same one
+    except IndexError:
+        callback = _Callback(signature, bits)
+    callback.stand_for(function)
 
     def release() -> None:
-        del _live[address]
+        callback.stand_for(call_closed)
+        free.append(callback)
 
-    return address, release
+    return callback.address, release

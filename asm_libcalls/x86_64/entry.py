@@ -236,7 +236,7 @@ def _raise_exception() -> None:
 def _raise_status() -> None:
     from peachpy.x86_64 import (
         AND, CLD, CMP, INC, JAE, JBE, JMP, JNE, JZ, LABEL, LDMXCSR, MOV, SHR, TEST, UD2, XOR, Label,
-        ecx, r8, r12, r13, rax, rbx, rcx, rdi, rdx,
+        ecx, qword, r8, r12, r13, rax, rbx, rcx, rdi, rdx,
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
@@ -252,6 +252,10 @@ def _raise_status() -> None:
     MOV(r13, [rax + ThreadRecord.innermost.offset])
     TEST(r13, r13)
     JZ(nobody)
+    # Native code of this activation has left for Python: who raises was called from there, not by
+    # us, and the interpreter's frames in between can not be unwound.
+    CMP(qword[r13 + Activation.exit_frame_pointer.offset], 0)
+    JNE(nobody)
     MOV([r13 + Activation.status.offset], rbx)
 
     # Where a trap comes from: the return address on top of the stack, then the chain of frame

@@ -10,6 +10,10 @@ call fails, the thread's error indicator is set, and stays so while
 ``asm_libcalls_raise_exception`` unwinds the native frames of the caller. By then nothing of Python
 is on the stack above the entry.
 
+Native code that was not entered through us (a plain ctypes call), on a thread with no activation
+or above one that has left for Python, can not be unwound, and its frames are not known. The body
+then pushes an activation that says so, and what is raised ends the process.
+
 The frame, by rbp::
 
     +16  the caller's arguments on the stack
@@ -18,6 +22,7 @@ The frame, by rbp::
          rbx, r12 to r15              callee-saved registers of the caller
          integers, floats             spilled argument registers (a record holds their offsets)
          result, GIL state
+         Activation                   where nobody entered native code through us
          Python arguments             <- rsp
 
 Source: System V ABI for AMD64, 3.2.3; CPython C API (stable ABI, and PyObject_VectorcallDict).
@@ -27,7 +32,7 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.entry import Activation, ThreadRecord
+from asm_libcalls.entry import UNKNOWN_FRAMES, Activation, ThreadRecord
 from asm_libcalls.x86_64.image import Reference, Routine
 
 TYPE_CHECKING = False
@@ -57,9 +62,8 @@ _SAVED = 5 * 8
 _INTEGERS = -_SAVED - 6 * 8
 _FLOATS = _INTEGERS - 8 * 8
 _RESULT = _FLOATS - 8
-_GIL_STATE = _RESULT - 16  # with padding: a call finds rsp aligned
-_FRAME = -_GIL_STATE
-assert _FRAME % 16 == 0
+_GIL_STATE = _RESULT - 8
+_FRAME = -(-(ctypes.sizeof(Activation) - _GIL_STATE) // 16) * 16  # a call finds rsp aligned
 _STACK_ARGUMENTS = 16
 
 
@@ -72,11 +76,13 @@ class _Parameter(ctypes.Structure):
 class HostCallRecord(ctypes.Structure):
     """What a thunk calls: a borrowed ``PyObject*``, and the conversions.
 
+    ``convert`` is one too: it makes the bit pattern of a result that does not fit, or raises.
     ``count`` entries of :class:`_Parameter` follow the structure.
     """
 
     _fields_ = [
         ("callable", ctypes.c_uint64),
+        ("convert", ctypes.c_uint64),
         ("count", ctypes.c_uint32),
         ("result", ctypes.c_uint32),
     ]
@@ -91,13 +97,13 @@ def _conversion(kind: str, bits: int, signed: bool, as_bits: bool) -> int:
 
 
 def make_record(
-    function: object, signature: Signature, as_bits: bool
+    function: object, convert: object, signature: Signature, as_bits: bool
 ) -> ctypes.Array[ctypes.c_char]:
-    """Make the record of a host function; the caller keeps it and `function` alive.
+    """Make the record of a host function; the caller keeps it and both callables alive.
 
     Parameters
     ----------
-    function : callable
+    function, convert : callable
     signature : Signature
     as_bits : bool
         Whether the callable takes and returns unsigned bit patterns, floats included.
@@ -119,6 +125,7 @@ def make_record(
     result = signature.result
     record = HostCallRecord(
         id(function),
+        id(convert),
         len(parameters),
         _NOTHING
         if result is None
@@ -169,15 +176,15 @@ def _thunk() -> None:
 
 def _call_python() -> None:
     from peachpy.x86_64 import (
-        ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JE, JMP, JNE, JNZ, JZ, LABEL, LEA, MOV,
+        ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JE, JMP, JNE, JNS, JNZ, JZ, LABEL, LEA, MOV,
         MOVSD, MOVSS, MOVSXD, POP, PUSH, RET, SUB, TEST, UD2, XOR, Label, dword, eax, ecx, edi,
-        qword, r8, r9, r12, r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0, xmm1, xmm2,
-        xmm3, xmm4, xmm5, xmm6, xmm7,
+        edx, qword, r8, r9, r12, r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0, xmm1,
+        xmm2, xmm3, xmm4, xmm5, xmm6, xmm7,
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
-    from asm_libcalls.x86_64.entry import load_thread_record
-    from asm_libcalls.x86_64.instructions import CALL_SLOT, TAIL_JUMP
+    from asm_libcalls.x86_64.entry import load_thread_record, push_activation
+    from asm_libcalls.x86_64.instructions import CALL_SLOT, LOAD_SLOT, TAIL_JUMP
 
     record = HostCallRecord
     callee_saved = (rbx, r12, r13, r14, r15)
@@ -193,17 +200,18 @@ def _call_python() -> None:
     for i, register in enumerate(floats):
         MOVSD([rbp + _FLOATS + 8 * i], register)
 
-    # r15: this thread's activation, or 0. A stack walk begins at this frame.
-    no_activation = Label("no_activation")
+    # r15: this thread's activation. A stack walk begins at this frame.
+    strangers, entered, abort = Label("strangers"), Label("entered"), Label("abort")
     load_thread_record()
-    MOV(r15, rax)
     TEST(rax, rax)
-    JZ(no_activation)
+    JZ(strangers)
     MOV(r15, [rax + ThreadRecord.innermost.offset])
     TEST(r15, r15)
-    JZ(no_activation)
+    JZ(strangers)
+    CMP(qword[r15 + Activation.exit_frame_pointer.offset], 0)
+    JNE(strangers)
     MOV([r15 + Activation.exit_frame_pointer.offset], rbp)
-    LABEL(no_activation)
+    LABEL(entered)
     CALL_SLOT("PyGILState_Ensure")
     MOV([rbp + _GIL_STATE], eax)
 
@@ -278,22 +286,45 @@ def _call_python() -> None:
     JMP(release)
     LABEL(released)
 
-    failed, converted, to_integer = Label("failed"), Label("converted"), Label("to_integer")
+    failed, release_result = Label("failed"), Label("release_result")
     to_float, keep_f64, check = Label("to_float"), Label("keep_f64"), Label("check")
+    as_u64, as_u32_result, as_i32_result = Label("to_u64"), Label("to_u32"), Label("to_i32")
+    misfit, error, convert = Label("misfit"), Label("error"), Label("convert")
     TEST(r14, r14)
     JZ(failed)
     MOV(eax, [rbx + record.result.offset])
     CMP(eax, _NOTHING)
-    JE(converted)
+    JE(release_result)
     MOV(rdi, r14)
     CMP(eax, _F64)
     JE(to_float)
     CMP(eax, _F32)
     JE(to_float)
-    LABEL(to_integer)
-    CALL_SLOT("PyLong_AsUnsignedLongLongMask")  # either reading of 64 bits, and modulo 2**64
+    LEA(rsi, [rbp + _RESULT])
+    CALL_SLOT("PyLong_AsLongLongAndOverflow")
+    MOV(ecx, [rbp + _RESULT])
     MOV([rbp + _RESULT], rax)
+    TEST(ecx, ecx)
+    JNZ(misfit)
+    MOV(ecx, [rbx + record.result.offset])
+    for conversion, label in ((_U64, as_u64), (_U32, as_u32_result), (_I32, as_i32_result)):
+        CMP(ecx, conversion)
+        JE(label)
     JMP(check)
+    LABEL(as_u64)
+    TEST(rax, rax)
+    JNS(check)
+    JMP(misfit)
+    LABEL(as_u32_result)
+    MOV(ecx, eax)
+    CMP(rcx, rax)
+    JE(check)
+    JMP(misfit)
+    LABEL(as_i32_result)
+    MOVSXD(rcx, eax)
+    CMP(rcx, rax)
+    JE(check)
+    JMP(misfit)
     LABEL(to_float)
     CALL_SLOT("PyFloat_AsDouble")
     MOVSD([rbp + _RESULT], xmm0)
@@ -304,24 +335,16 @@ def _call_python() -> None:
     LABEL(keep_f64)
     LABEL(check)
     CALL_SLOT("PyErr_Occurred")
-    MOV(r13, rax)
+    TEST(rax, rax)
+    JNZ(error)
+    LABEL(release_result)
     MOV(rdi, r14)
     CALL_SLOT("Py_DecRef")
-    TEST(r13, r13)
-    JNZ(failed)
-    MOV(r14.as_dword, 0)
-    LABEL(converted)
-    no_result = Label("no_result")
-    CMP(dword[rbx + record.result.offset], _NOTHING)
-    JNE(no_result)
-    MOV(rdi, r14)  # the None of a callable without a result
-    CALL_SLOT("Py_DecRef")
-    LABEL(no_result)
     MOV(edi, [rbp + _GIL_STATE])
     CALL_SLOT("PyGILState_Release")
-    leave = Label("leave")
-    TEST(r15, r15)
-    JZ(leave)
+    leave, strangers_leave = Label("leave"), Label("strangers_leave")
+    CMP([r15 + Activation.exit_frame_pointer.offset], rbp)
+    JNE(strangers_leave)
     MOV(qword[r15 + Activation.exit_frame_pointer.offset], 0)
     LABEL(leave)
     MOV(rax, [rbp + _RESULT])
@@ -332,16 +355,65 @@ def _call_python() -> None:
     POP(rbp)
     RET()
 
+    # A result that does not fit, or is no number at all, is for `convert` to judge: it knows what
+    # else has a pattern (2**63 as an i64, None as a null pointer), and what to say.
+    release_failed = Label("release_failed")
+    LABEL(misfit)
+    CALL_SLOT("PyErr_Occurred")
+    TEST(rax, rax)
+    JZ(convert)
+    LABEL(error)
+    LOAD_SLOT(rdi, "PyExc_TypeError")
+    MOV(rdi, [rdi])
+    CALL_SLOT("PyErr_ExceptionMatches")
+    TEST(eax, eax)
+    JZ(release_failed)
+    CALL_SLOT("PyErr_Clear")
+    LABEL(convert)
+    MOV([rbp + _RESULT], r14)
+    MOV(rdi, [rbx + record.convert.offset])
+    LEA(rsi, [rbp + _RESULT])
+    MOV(edx, 1)
+    XOR(ecx, ecx)
+    CALL_SLOT("PyObject_VectorcallDict")
+    MOV(r13, rax)
+    MOV(rdi, r14)
+    CALL_SLOT("Py_DecRef")
+    MOV(r14, r13)
+    TEST(r14, r14)
+    JZ(failed)
+    MOV(rdi, r14)
+    CALL_SLOT("PyLong_AsUnsignedLongLongMask")
+    MOV([rbp + _RESULT], rax)
+    JMP(release_result)
+    LABEL(release_failed)
+    MOV(rdi, r14)
+    CALL_SLOT("Py_DecRef")
+
     nobody = Label("nobody")
     LABEL(failed)
-    TEST(r15, r15)
-    JZ(nobody)
+    CMP([r15 + Activation.exit_frame_pointer.offset], rbp)
+    JNE(nobody)
+    MOV(qword[r15 + Activation.exit_frame_pointer.offset], 0)
     MOV(edi, [rbp + _GIL_STATE])
     CALL_SLOT("PyGILState_Release")
     TAIL_JUMP("asm_libcalls_raise_exception")
 
-    # Native code that nobody entered through us: there is no frame to unwind to, and no result.
+    LABEL(strangers)
+    push_activation(CALL_PYTHON)  # at [rsp]; the landing is never used
+    JNZ(abort)
+    MOV(r15, rsp)
+    MOV(qword[r15 + Activation.exit_frame_pointer.offset], UNKNOWN_FRAMES)
+    JMP(entered)
+    LABEL(strangers_leave)
+    MOV(rax, [r15 + Activation.thread.offset])
+    MOV(rcx, [r15 + Activation.previous.offset])
+    MOV([rax + ThreadRecord.innermost.offset], rcx)
+    JMP(leave)
+
+    # There is no frame to unwind to, and no result.
     LABEL(nobody)
     MOV(rdi, [rbx + record.callable.offset])
     CALL_SLOT("PyErr_WriteUnraisable")
+    LABEL(abort)
     UD2()

@@ -33,17 +33,21 @@ class Defined:
 
     def adopt_definition(self, address: int, vmctx: int, owner: Any) -> None:
         """Move the definition into the VMContext at `vmctx`, which `owner` keeps alive."""
+        self.check_adoptable()
+        definition = type(self._definition).from_address(address)
+        ctypes.memmove(address, ctypes.addressof(self._definition), ctypes.sizeof(definition))
+        self._definition = definition
+        self._owner = owner
+        self.owner_vmctx = vmctx
+
+    def check_adoptable(self) -> None:
+        """Raise ValueError if no instance can define it any more."""
         self._check_open()
         if self._owner is not None:
             raise ValueError(
                 f"{self!r} is defined by, or imported into, another instance already: "
                 "it can be defined once, so import it"
             )
-        definition = type(self._definition).from_address(address)
-        ctypes.memmove(address, ctypes.addressof(self._definition), ctypes.sizeof(definition))
-        self._definition = definition
-        self._owner = owner
-        self.owner_vmctx = vmctx
 
     def share_definition(self) -> int:
         """Return the definition's address for an import; it can not move from now on."""

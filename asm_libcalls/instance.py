@@ -8,16 +8,17 @@ with the instance that defined it, and this one points there.
 from __future__ import annotations
 
 import ctypes
-import operator
 import weakref
 
 from asm_libcalls import externref
 from asm_libcalls.activations import StackMapRegistry, VMExternRefActivationsTable
+from asm_libcalls.externref import VMExternRef
 from asm_libcalls.funcref import FuncRef
 from asm_libcalls.global_ import Global
 from asm_libcalls.libcalls import BUILTIN_ARRAY
 from asm_libcalls.memory import Memory
 from asm_libcalls.reference import check_reference_type, owned_raw
+from asm_libcalls.signatures import VALUE_TYPES
 from asm_libcalls.table import Table
 from asm_libcalls.vmcontext import (
     InstanceHeader,
@@ -63,21 +64,38 @@ class ElementSegment:
         self.element_type = check_reference_type(element_type, "ElementSegment(): element_type")
         self.items = list(items)
         self._raw: list[int] = []
+        self._resolved = False
         self.keepers: set[Any] = set()
 
     def __len__(self) -> int:
         return len(self._raw)
 
+    def check(self, function_count: int, what: str) -> None:
+        """Raise TypeError or ValueError unless an instance of so many functions can have it."""
+        if self._resolved:
+            raise ValueError(f"{what} belongs to another instance already")
+        for i, item in enumerate(self.items):
+            if self.element_type == "externref":
+                if isinstance(item, VMExternRef):
+                    item.as_raw()  # raises if it was dropped
+            elif isinstance(item, int):
+                if not 0 <= item < function_count:
+                    there = f"0 .. {function_count - 1}" if function_count else "there are none"
+                    raise ValueError(
+                        f"{what}[{i}]: function index {item} is not in the instance ({there})"
+                    )
+            elif item is not None and not isinstance(item, FuncRef):
+                raise TypeError(
+                    f"{what}[{i}] must be a function index, a FuncRef or None (funcref), "
+                    f"got {type(item).__name__}"
+                )
+
     def resolve(self, functions: Sequence[FuncRef]) -> None:
         """Turn the items into pointers, with a count owned for each externref."""
+        self._resolved = True
         for item in self.items:
             value = item
             if self.element_type == "funcref" and isinstance(item, int):
-                if not 0 <= item < len(functions):
-                    raise ValueError(
-                        f"element segment: function index {item} is not in 0 .. "
-                        f"{len(functions) - 1}"
-                    )
                 value = functions[item]
             raw, keeper = owned_raw(self.element_type, value, "element segment item")
             self._raw.append(raw)
@@ -164,10 +182,23 @@ class Instance:
         binding: Binding | None = None,
     ) -> None:
         self._vmctx = 0
+        # Everything is checked before anything is changed: what was given can be used again.
         imported = _check_imports(imports)
-        defined_memories = _checked(memories, Memory, "memories")
-        defined_tables = _checked(tables, Table, "tables")
-        defined_globals = _checked(globals, Global, "globals")
+        defined_memories = _defined(memories, Memory, "memories")
+        defined_tables = _defined(tables, Table, "tables")
+        defined_globals = _defined(globals, Global, "globals")
+        defined_functions = [_function(f, i) for i, f in enumerate(functions)]
+        signature_ids = [
+            VALUE_TYPES["u32"].check_pattern(number, f"Instance(): signature_ids[{i}]")
+            for i, number in enumerate(signature_ids)
+        ]
+        if stack_map_registry is None:
+            stack_map_registry = DEFAULT_STACK_MAP_REGISTRY
+        elif not isinstance(stack_map_registry, StackMapRegistry):
+            raise TypeError(
+                "Instance(): stack_map_registry must be a StackMapRegistry, "
+                f"got {type(stack_map_registry).__name__}"
+            )
         self.memories: list[Memory] = [*imported["memories"], *defined_memories]
         self.tables: list[Table] = [*imported["tables"], *defined_tables]
         self.globals: list[Global] = [*imported["globals"], *defined_globals]
@@ -177,18 +208,23 @@ class Instance:
             num_imported_tables=len(imported["tables"]),
             num_imported_memories=len(imported["memories"]),
             num_imported_globals=len(imported["globals"]),
-            num_defined_functions=len(functions),
+            num_defined_functions=len(defined_functions),
             num_defined_tables=len(defined_tables),
             num_defined_memories=len(defined_memories),
             num_defined_globals=len(defined_globals),
         )
         self.activations_table = VMExternRefActivationsTable()
-        self.stack_map_registry = stack_map_registry or DEFAULT_STACK_MAP_REGISTRY
+        self.stack_map_registry = stack_map_registry
         self.interrupts = VMInterrupts(0)
-        self.data = [bytes(memoryview(segment).cast("B")) for segment in data]
+        self.data = [_data(segment, i) for i, segment in enumerate(data)]
         self.elements = [
             e if isinstance(e, ElementSegment) else ElementSegment(*_pair(e)) for e in elements
         ]
+        function_count = len(imported["functions"]) + len(defined_functions)
+        for i, segment in enumerate(self.elements):
+            if segment in self.elements[:i]:
+                raise ValueError(f"Instance(): elements[{i}] is given twice")
+            segment.check(function_count, f"Instance(): elements[{i}]")
 
         offsets = self.offsets
         header_size = ctypes.sizeof(InstanceHeader)
@@ -201,7 +237,7 @@ class Instance:
         self._write_header(vmctx)
         self._vmctx = vmctx
         _live[vmctx] = self
-        self.functions = self._write_functions(vmctx, imported["functions"], functions)
+        self.functions = self._write_functions(vmctx, imported["functions"], defined_functions)
         for segment in self.elements:
             segment.resolve(self.functions)
         self._write_builtins(vmctx, binding)
@@ -338,7 +374,7 @@ class Instance:
         offsets = self.offsets
         self._imported_functions = list(imported)  # they keep their instances alive
         rows = [(f.func_ptr, f.type_index, f.vmctx) for f in imported]
-        rows += [(*_function(f), vmctx) for f in defined]
+        rows += [(func_ptr, type_index, vmctx) for func_ptr, type_index in defined]
         references = []
         for i, (func_ptr, type_index, own_vmctx) in enumerate(rows):
             at = vmctx + offsets.vmctx_anyfunc(i)
@@ -409,8 +445,22 @@ def _checked(parts: Sequence[Any], kind: type[Any], what: str) -> list[Any]:
     return list(parts)
 
 
+def _defined(parts: Sequence[Any], kind: type[Any], what: str) -> list[Any]:
+    checked = _checked(parts, kind, what)
+    for i, part in enumerate(checked):
+        part.check_adoptable()
+        if any(part is other for other in checked[:i]):
+            raise ValueError(f"Instance(): {what}[{i}] is given twice")
+    return checked
+
+
 def _check_imports(imports: Mapping[str, Sequence[Any]] | None) -> dict[str, list[Any]]:
-    imports = imports or {}
+    imports = {} if imports is None else imports
+    if not hasattr(imports, "keys"):
+        raise TypeError(
+            f"Instance(): imports must be a mapping of {', '.join(_IMPORT_KINDS)}, "
+            f"got {type(imports).__name__}"
+        )
     unknown = set(imports) - set(_IMPORT_KINDS)
     if unknown:
         raise ValueError(
@@ -429,17 +479,33 @@ def _check_imports(imports: Mapping[str, Sequence[Any]] | None) -> dict[str, lis
                 f"Instance(): imports['functions'][{i}] must be a FuncRef, "
                 f"got {type(function).__name__}"
             )
+        if function.instance.closed:
+            raise ValueError(f"Instance(): imports['functions'][{i}] is of a closed Instance")
     return {**checked, "functions": functions}
 
 
-def _function(function: Any) -> tuple[int, int]:
+def _data(segment: Any, index: int) -> bytes:
+    try:
+        return bytes(memoryview(segment).cast("B"))
+    except TypeError:
+        raise TypeError(
+            f"Instance(): data[{index}] must be a contiguous bytes-like object, "
+            f"got {type(segment).__name__}"
+        ) from None
+
+
+def _function(function: Any, index: int) -> tuple[int, int]:
     try:
         address, type_index = function
-        return operator.index(address), operator.index(type_index)
     except (TypeError, ValueError):
         raise TypeError(
-            f"Instance(): a function must be (address, type index), got {function!r}"
+            f"Instance(): functions[{index}] must be (address, type index), got {function!r}"
         ) from None
+    what = f"Instance(): functions[{index}]"
+    return (
+        VALUE_TYPES["pointer"].check_pattern(address, f"{what}: the address"),
+        VALUE_TYPES["u32"].check_pattern(type_index, f"{what}: the type index"),
+    )
 
 
 def _pair(segment: Any) -> tuple[str, Iterable[Any]]:

@@ -42,8 +42,8 @@ def install(cls: type) -> None:
         try:
             exporter = exporting.__buffer__(flags)
         except ValueError:
-            # A ctypes callback can not raise. A closed one is empty.
-            exporter = b""
+            # A ctypes callback can not raise. A closed one is empty, and may be written as such.
+            exporter = bytearray()
         result: int = get_buffer(exporter, view, flags)
         return result
 

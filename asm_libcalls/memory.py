@@ -83,7 +83,7 @@ class Memory(Defined):
     limiter : callable, optional
         ``limiter(current, desired, maximum)`` is asked before each grow, in pages (maximum None
         if there is none), as Wasmtime's ``ResourceLimiter``: a false result refuses the grow, an
-        exception goes to whoever grows.
+        exception goes to whoever grows. It is asked again if it has grown this memory itself.
 
     Raises
     ------
@@ -147,18 +147,19 @@ class Memory(Defined):
         """
         self._check_open()
         delta = _pages(delta, "Memory.grow(): delta", 0xFFFFFFFF)
-        current = self.size
-        desired = current + delta
-        if desired > self._limit:
-            return -1
-        if self.limiter is not None and not self.limiter(current, desired, self.maximum):
-            return -1
-        # The limiter may have grown or closed this memory itself.
-        self._check_open()
-        current = self.size
-        if current + delta > self._limit or not self._commit(current + delta):
-            return -1
-        return current
+        asked = -1
+        while True:
+            current = self.size
+            if current + delta > self._limit:
+                return -1
+            # A limiter that has grown this memory itself is asked about the new size too.
+            if self.limiter is None or current == asked:
+                break
+            asked = current
+            if not self.limiter(current, current + delta, self.maximum):
+                return -1
+            self._check_open()
+        return current if self._commit(current + delta) else -1
 
     def close(self) -> None:
         """Give the memory up. Views of it stay valid; generated code must not use it any more."""

@@ -166,26 +166,30 @@ class Table(Defined):
         """Grow by `delta` copies of a pointer, each with a count of its own; or return -1."""
         self._check_open()
         limit = MAXIMUM_ELEMENTS if self.maximum is None else min(self.maximum, MAXIMUM_ELEMENTS)
-        current = len(self)
-        if current + delta > limit:
-            return -1
-        if self.limiter is not None:
-            if not self.limiter(current, current + delta, self.maximum):
-                return -1
-            self._check_open()  # the limiter may have grown or closed this table itself
+        asked = -1
+        while True:
             current = len(self)
             if current + delta > limit:
                 return -1
-        try:
-            self._resize(current + delta)
-        except MemoryError:
-            return -1
-        if raw:
-            self._elements[current : current + delta] = [raw] * delta
-            if self.element_type == "externref":
-                externref.retain_many(raw, delta)
+            # A limiter that has grown this table itself is asked about the new size too.
+            if self.limiter is None or current == asked:
+                break
+            asked = current
+            if not self.limiter(current, current + delta, self.maximum):
+                return -1
+            self._check_open()
+        counted = delta if raw and self.element_type == "externref" else 0
         if keeper is not None:
             self._keepers.add(keeper)
+        # Counted first: what interrupts this (Ctrl-C) may leave a count too many, never one too few.
+        if counted:
+            externref.retain_many(raw, counted)
+        try:
+            self._resize(current + delta, raw)
+        except MemoryError:
+            if counted:
+                externref.retain_many(raw, -counted)
+            return -1
         return current
 
     def keepers(self) -> set[Any]:
@@ -196,10 +200,12 @@ class Table(Defined):
         """Keep alive what another table's function references do."""
         self._keepers |= keepers
 
-    def _resize(self, size: int) -> None:
+    def _resize(self, size: int, new: int = 0) -> None:
         elements = (ctypes.c_size_t * size)()
         if self._elements is not None:
             ctypes.memmove(elements, self._elements, len(self) * ctypes.sizeof(ctypes.c_size_t))
+        if new:
+            elements[len(self) :] = [new] * (size - len(self))
         # Code that reads the definition sees a size that its array has, at any moment.
         self._elements, before = elements, self._elements
         self._definition.base = ctypes.addressof(elements)

@@ -30,8 +30,8 @@ def drop_externref(pointer: int) -> None:
 
 def activations_table_insert_with_gc(vmctx: int, pointer: int) -> None:
     """Insert an externref into the activations table; when that is full, GC first."""
-    owned = externref.retain(pointer)
     instance = instance_of(vmctx)
+    owned = externref.retain(pointer)
     instance.activations_table.insert_with_gc(owned, instance.stack_map_registry)
 
 
@@ -39,6 +39,8 @@ def _global(vmctx: int, global_index: int) -> Global:
     global_ = instance_of(vmctx).globals[global_index]
     if global_.value_type != "externref":
         raise TypeError(f"global {global_index} is a {global_.value_type}, not an externref")
+    if global_.closed:
+        raise ValueError(f"global {global_index} is closed")
     return global_
 
 

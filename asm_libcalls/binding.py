@@ -124,16 +124,14 @@ class Libcall:
             The result's pattern; 0 where there is no result.
         """
         self._check_count(len(patterns))
-        checked = (
-            self._patterns(patterns)
-            if self.declaration.family not in _STATELESS
-            else [
-                value_type.check_pattern(pattern, f"{self.name}(): argument {parameter!r}")
-                for value_type, parameter, pattern in zip(
-                    self.signature.parameters, self.declaration.parameters, patterns, strict=True
-                )
-            ]
-        )
+        checked = [
+            value_type.check_pattern(pattern, f"{self.name}(): argument {parameter!r}")
+            for value_type, parameter, pattern in zip(
+                self.signature.parameters, self.declaration.parameters, patterns, strict=True
+            )
+        ]
+        if self.declaration.family not in _STATELESS:
+            checked = self._patterns(tuple(checked))  # addresses and indices can be wrong too
         return self._invoke(checked)
 
     @property

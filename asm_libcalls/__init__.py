@@ -19,8 +19,6 @@ _binding = default_binding()
 LIBCALLS: dict[str, Libcall] = _binding.libcalls
 """Every libcall by name, in the order of Wasmtime's table."""
 
-globals().update(LIBCALLS)
-
 
 _LAZY = {
     "ElementSegment": "instance",
@@ -35,12 +33,20 @@ _LAZY = {
     "VMOffsets": "vmcontext",
     "gc": "instance",
     "load_code": "code_memory",
+    "native_function": "native_functions",
 }
 # Names of the runtime by the module that has them, imported when first used: who calls only
-# numeric libcalls does not wait for them.
+# numeric libcalls does not wait for them. The libcalls' functions too are made when first used.
 
 
 def __getattr__(name: str) -> object:
+    if name in LIBCALLS:
+        from asm_libcalls.functions import make_functions
+
+        # All at once, since their code shares pages; those of the first thread stay.
+        for each, function in make_functions(_binding).items():
+            globals().setdefault(each, function)
+        return globals()[name]
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -52,7 +58,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *LIBCALLS, *_LAZY})
 
 
 def symbols() -> dict[str, int]:

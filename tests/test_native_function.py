@@ -26,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asm_libcalls
-from asm_libcalls.native_function import (
+from asm_libcalls.native_functions import (
     Specification,
     native_function,
     native_functions,

@@ -13,9 +13,9 @@ import process_maps
 import pytest
 
 import asm_libcalls
-from asm_libcalls import native_function as module
+from asm_libcalls import native_functions as module
 from asm_libcalls.binding import default_binding
-from asm_libcalls.native_function import native_function, why_not_builtin
+from asm_libcalls.native_functions import native_function, why_not_builtin
 from asm_libcalls.signatures import Signature
 
 LIBM, LIBC = ctypes.CDLL("libm.so.6"), ctypes.CDLL(None)
@@ -223,7 +223,7 @@ def test_a_function_can_be_called_while_its_cycle_is_collected(child):
     child(
         """
         import ctypes, gc
-        from asm_libcalls.native_function import native_function
+        from asm_libcalls.native_functions import native_function
         labs = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
         got = []
         class Slow:
@@ -268,7 +268,7 @@ def test_functions_work_until_the_very_end(child):
     done = child(
         """
         import atexit, ctypes, sys
-        from asm_libcalls.native_function import native_function
+        from asm_libcalls.native_functions import native_function
         labs = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
         function = native_function(labs, "(i64) -> i64")
         sys.keep = native_function(labs, "(i64) -> i64", slow=print)
@@ -318,7 +318,7 @@ def test_a_forked_child(child):
     child(
         """
         import ctypes, os
-        from asm_libcalls.native_function import native_function
+        from asm_libcalls.native_functions import native_function
         import asm_libcalls
         labs = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
         sdiv = asm_libcalls.LIBCALLS["i64_sdiv"]
@@ -342,7 +342,7 @@ def test_a_forked_child(child):
 BEHAVES = """
 import ctypes, inspect, pickle, sys
 import asm_libcalls
-from asm_libcalls.native_function import native_function, why_not_builtin
+from asm_libcalls.native_functions import native_function, why_not_builtin
 libm, libc = ctypes.CDLL("libm.so.6"), ctypes.CDLL(None)
 address_of = lambda f: ctypes.cast(f, ctypes.c_void_p).value
 ldexp = native_function(

@@ -191,7 +191,8 @@ def test_public_names():
     for name in asm_libcalls.__all__:
         assert hasattr(asm_libcalls, name), name
     for name, libcall in asm_libcalls.LIBCALLS.items():
-        assert getattr(asm_libcalls, name) is libcall
+        function = getattr(asm_libcalls, name)
+        assert (function.__name__, function.__doc__) == (name, libcall.doc)
         assert name in asm_libcalls.__all__
     namespace = {}
     exec("from asm_libcalls import *", namespace)

@@ -61,7 +61,7 @@ __all__ = [
 
 STENCIL_PREFIX = "builtin."
 
-# Byte offsets in CPython's objects, of builds with the GIL; native_function.py checks them all.
+# Byte offsets in CPython's objects, of builds with the GIL; function_objects.py checks them all.
 OBJECT_TYPE = 8
 FLOAT_VALUE = 16
 INTEGER_SIZE = 16

@@ -6,7 +6,7 @@ them as it does any object's parts, so a function that nobody uses any more leav
 Only code stays: one routine for each shape, some 200 bytes.
 
 This reads CPython's objects in memory, so it first makes sure that they are as expected
-(:class:`Unsupported` says what is not); ``asm_libcalls.native_function`` then does without.
+(:class:`Unsupported` says what is not); ``asm_libcalls.native_functions`` then does without.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class FunctionMaker:
         routine = self._loaded.routine
         return _ModuleDefinition(
             reference_count=1,
-            name=b"asm_libcalls.native_function",
+            name=b"asm_libcalls.native_functions",
             state_size=ctypes.sizeof(FunctionState),
             traverse=routine("function_state_traverse"),
             clear=routine("function_state_clear"),

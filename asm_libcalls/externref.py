@@ -88,7 +88,7 @@ def retain_many(address: int, count: int) -> None:
 
 def release(address: int) -> None:
     """Count one owner less; the last one drops the value. 0, the null, is let through."""
-    if address:
+    if address and _boxes is not None:  # at interpreter exit it dies with what it holds
         try:
             count = _boxes[address][0]
         except KeyError:

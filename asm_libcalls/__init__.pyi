@@ -15,6 +15,7 @@ from asm_libcalls.instance import ElementSegment as ElementSegment
 from asm_libcalls.instance import Instance as Instance
 from asm_libcalls.instance import gc as gc
 from asm_libcalls.memory import Memory as Memory
+from asm_libcalls.native_functions import native_function as native_function
 from asm_libcalls.report import BackendReport as BackendReport
 from asm_libcalls.signatures import Signature as Signature
 from asm_libcalls.table import Table as Table
@@ -255,4 +256,5 @@ __all__ = [
     "VMOffsets",
     "gc",
     "load_code",
+    "native_function",
 ]

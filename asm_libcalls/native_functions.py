@@ -213,11 +213,13 @@ def native_functions(
     ]
 
 
-def why_not_builtin() -> str:
+def why_not_builtin(binding: Binding | None = None) -> str:
     """Return why :func:`native_function` makes no builtins here; "" where it does."""
-    from asm_libcalls.binding import default_binding
+    if binding is None:
+        from asm_libcalls.binding import default_binding
 
-    maker = _maker(default_binding())
+        binding = default_binding()
+    maker = _maker(binding)
     return maker if isinstance(maker, str) else ""
 
 

@@ -17,7 +17,8 @@ class BackendReport(dict[str, "Any"]):
     """A dict of plain values (it goes through :mod:`json`), whose text is for people.
 
     Keys: ``asm_libcalls`` (version), ``python``, ``machine``, ``requested`` (of
-    ``ASM_LIBCALLS_BACKEND``), ``x86_64`` (``"loaded"`` or the reason why not), ``assembler``,
+    ``ASM_LIBCALLS_BACKEND``), ``x86_64`` (``"loaded"`` or the reason why not), ``functions``
+    (``"builtins"``, or why the libcalls and native functions are Python functions), ``assembler``,
     ``pages``, ``cpu``, ``cpu_features`` and ``libcalls``: for each name ``backend`` and ``reason``.
     """
 
@@ -33,12 +34,16 @@ def make_report(binding: Binding, version: str) -> BackendReport:
     """Report on a binding."""
     import platform
 
+    from asm_libcalls.native_functions import why_not_builtin
+
+    why_not = why_not_builtin(binding)
     report = BackendReport(
         asm_libcalls=version,
         python=f"{platform.python_implementation()} {sys.version.split()[0]}",
         machine=f"{platform.machine()}, {sys.platform}, {sys.byteorder}-endian",
         requested=binding.requested,
         x86_64=binding.x86_64_reason or "loaded",
+        functions=f"Python functions: {why_not}" if why_not else "builtins",
     )
     backend = binding.x86_64
     if backend is not None:

@@ -382,6 +382,7 @@ except asm_libcalls.IntegerDivisionByZero:
 else:
     raise AssertionError("no trap")
 print(why_not_builtin())
+assert asm_libcalls.backend_report()["functions"] == f"Python functions: {why_not_builtin()}"
 """
 
 DIFFERENT = {

@@ -206,7 +206,10 @@ def native_functions(
         elif s.catch or not fits_registers(s.signature.parameters):
             enter = ENTER_HOLDING_GIL
         shapes.append(Shape(s.signature, enter, s.guard))
-    maker.prepare(shapes)
+    try:
+        maker.prepare(shapes)
+    except OSError:  # a process may be denied new executable pages at any time
+        return [_python_function(s, _slow(s, binding)) for s in specifications]
     return [
         maker.make(s.address, shape, _slow(s, binding), s.name, _full_text(s), s.module)
         for s, shape in zip(specifications, shapes, strict=True)

@@ -438,6 +438,25 @@ def test_without_machine_code_python_functions_serve(child):
     assert done.stdout == "the fallback was asked for\n"
 
 
+def test_without_new_pages_a_new_shape_is_a_python_function(monkeypatch):
+    from asm_libcalls.x86_64 import pages
+
+    known = native_function(LDEXP, "(f64, i32) -> f64")
+
+    def refuse(image):
+        raise PermissionError("mprotect")
+
+    monkeypatch.setattr(pages, "load", refuse)
+    signature = "(f64, i32, i32, f32, i32, f32, pointer) -> f64"
+    made = native_function(LDEXP, signature)
+    assert type(made) is type(refuse)
+    assert made(0.75, 2, 0, 0.0, 0, 0.0, None) == 3.0
+    again = native_function(LDEXP, "(f64, i32) -> f64")
+    assert type(again) is type(known) is type(len)
+    monkeypatch.undo()
+    assert type(native_function(LDEXP, signature)) is type(len)
+
+
 def test_a_value_that_is_read_wrongly_is_noticed(machine_code, monkeypatch):
     from asm_libcalls.x86_64 import function_objects
 

@@ -29,9 +29,9 @@ class Instruction(NamedTuple):
         The image's symbol at this place, if the routine has one here.
     code : bytes
     text : str
-        Mnemonic and operands, in Intel's syntax.
+        Mnemonic and operands, in Intel's syntax; the target of a branch by its name.
     comment : str
-        What its address operand points to, by name.
+        What an operand in memory is, by name.
     """
 
     address: int
@@ -67,29 +67,29 @@ def _instructions(
     done = 0
     for found in decoder.disasm(code, start):
         done = found.address + found.size - start
-        target = _target(capstone, found)
+        text, comment = _text(capstone, loaded, found)
         yield Instruction(
             found.address,
             found.address - start,
             labels.get(found.address - loaded.address, ""),
             bytes(found.bytes),
-            f"{found.mnemonic} {found.op_str}".strip(),
-            "" if target is None else _name_of(loaded, target),
+            text,
+            comment,
         )
     if done < len(code):  # not to be hidden: bytes that capstone does not know
         yield Instruction(start + done, done, "", code[done:], "(unknown)", "")
 
 
-def _target(capstone: Any, instruction: Any) -> int | None:
-    """Return the address that a direct branch or a rip-relative operand points to."""
+def _text(capstone: Any, loaded: LoadedImage, found: Any) -> tuple[str, str]:
     x86 = capstone.x86
-    branches = instruction.group(capstone.CS_GRP_JUMP) or instruction.group(capstone.CS_GRP_CALL)
-    for operand in instruction.operands:
+    text, comment = f"{found.mnemonic} {found.op_str}".strip(), ""
+    branches = found.group(capstone.CS_GRP_JUMP) or found.group(capstone.CS_GRP_CALL)
+    for operand in found.operands:
         if operand.type == x86.X86_OP_IMM and branches:
-            return int(operand.imm)
-        if operand.type == x86.X86_OP_MEM and operand.mem.base == x86.X86_REG_RIP:
-            return int(instruction.address + instruction.size + operand.mem.disp)
-    return None
+            text = f"{found.mnemonic} {_name_of(loaded, operand.imm)}"
+        elif operand.type == x86.X86_OP_MEM and operand.mem.base == x86.X86_REG_RIP:
+            comment = _name_of(loaded, found.address + found.size + operand.mem.disp)
+    return text, comment
 
 
 def _name_of(loaded: LoadedImage, target: int) -> str:
@@ -101,7 +101,7 @@ def _name_of(loaded: LoadedImage, target: int) -> str:
             return f"slot {name} = {ctypes.c_uint64.from_address(target).value:#x}"
     before = [(at, bool(size), name) for name, (at, size) in image.routines.items() if at <= offset]
     if not before or offset >= len(image.code):
-        return "outside of the image"
+        return f"{target:#x}"  # outside of the image
     exact = [name for at, _, name in before if at == offset]
     if exact:
         return exact[0]

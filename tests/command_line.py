@@ -13,18 +13,22 @@ import termios
 
 import child_process
 
+from asm_libcalls.binding import ENVIRONMENT_VARIABLE, default_binding
+
 # What would change what rich or the package does, wherever the tests run.
 _UNSET = (
-    "ASM_LIBCALLS_BACKEND", "COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "PYTHONUNBUFFERED",
+    "COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "PYTHONUNBUFFERED",
     "TTY_COMPATIBLE", "TTY_INTERACTIVE",
 )  # fmt: skip
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return this process's environment, cleaned, with the package importable."""
-    cleaned: dict[str, str | None] = dict.fromkeys(_UNSET)
-    return child_process.environment(**{**cleaned, "TERM": "xterm-256color", **variables})
+    """Return this process's environment, cleaned, with the same package and backend."""
+    result: dict[str, str | None] = dict.fromkeys(_UNSET)
+    result["TERM"] = "xterm-256color"
+    result[ENVIRONMENT_VARIABLE] = default_binding().requested
+    return child_process.environment(**{**result, **variables})
 
 
 def command(*words: str, without: tuple[str, ...] = ()) -> list[str]:

@@ -78,11 +78,7 @@ def _print(name: str, instructions: list[Instruction]) -> None:
     size = sum(len(instruction.code) for instruction in instructions)
     print(f"{name}, {size} bytes at {instructions[0].address:#x}:")
     code_width = max(len(instruction.code.hex(" ")) for instruction in instructions)
-    text_width = (
-        max(len(i.text) for i in instructions if i.comment)
-        if any(i.comment for i in instructions)
-        else 0
-    )
+    text_width = max((len(i.text) for i in instructions if i.comment), default=0)
     for i in instructions:
         if i.label:
             print(f"{i.label}:")

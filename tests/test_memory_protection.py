@@ -51,7 +51,7 @@ DENY_WRITE_EXECUTE = """
 # From here on the kernel refuses every new executable mapping, by a seccomp filter of mmap and
 # mprotect; what has to be mapped (extension modules) is imported before.
 DENY_EXECUTE = """
-    import ctypes, errno, struct
+    import ctypes, errno, platform, struct
     try:
         import peachpy.x86_64.function
     except ImportError:

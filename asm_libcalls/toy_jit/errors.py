@@ -1,0 +1,39 @@
+"""Why a module is refused: :class:`InvalidModule`, with the byte that gave the reason.
+
+Messages begin with the wording of the spec's reference interpreter where it has one, because the
+official test suite names its expectations by those words.
+"""
+
+from __future__ import annotations
+
+__all__ = ["InvalidModule", "LimitExceeded", "MalformedModule"]
+
+
+class InvalidModule(Exception):
+    """The bytes are no WebAssembly module that may be instantiated.
+
+    Raised itself, it says that a module is well-formed but not valid (spec 2.0, section 3).
+
+    Parameters
+    ----------
+    what : str
+        The rule that is broken.
+    offset : int
+        Where in the module, in bytes.
+    """
+
+    def __init__(self, what: str, offset: int) -> None:
+        super().__init__(what, offset)  # both, so that the exception pickles
+        self.what = what
+        self.offset = offset
+
+    def __str__(self) -> str:
+        return f"{self.what}: at byte {self.offset:#x}"
+
+
+class MalformedModule(InvalidModule):
+    """The bytes do not follow the binary format (spec 2.0, section 5)."""
+
+
+class LimitExceeded(InvalidModule):
+    """The module is fine, but larger than this implementation takes (spec 2.0, appendix A.2)."""

@@ -49,10 +49,10 @@ a funcref or externref before the instruction: a tuple of ints, ascending. They 
 instruction that may leave the compiled code for a host function or a libcall that can collect
 garbage. (Locals that are references are to be seen in `Body.local_types`.)
 
-A branch to a frame moves ``len(frame.label)`` operands from the top of the stack (below what `br_if`
-and `br_table` look at) down to `frame.height`; at an `end`, the results are already there. An ELSE
-whose height is not -1 is such a jump too, to the end. A frame's `targeted` and `has_else` are final
-when the list is read.
+A branch to a frame moves ``len(frame.label)`` operands from the top of the stack (below what
+`br_if` and `br_table` look at) down to `frame.height`; at an `end`, the results are already there.
+An ELSE whose height is not -1 is such a jump too, to the end. A frame's `targeted` and `has_else`
+are final when the list is read.
 
 Why a list, and not a call of the compiler for each instruction? Measured on SQLite's 613 KB with a
 compiler that only notes the height, calls took 160 ms and the list, with a loop over it, 205 ms:

@@ -34,7 +34,8 @@ def _specify(libcall: Libcall) -> Specification:
     if leaf:
         from asm_libcalls.x86_64.integers import GUARDS
 
-        guard = GUARDS[libcall.name] if declaration.traps else ""
+        # A trap that nobody sees coming would find no entry to unwind to.
+        guard = GUARDS.get(libcall.name, "everything" if declaration.traps else "")
     else:
         guard = "everything"
     return Specification(
@@ -47,4 +48,5 @@ def _specify(libcall: Libcall) -> Specification:
         slow=libcall,
         catch=False,
         guard=guard,
+        inline="" if guard else libcall.name,  # all without a trap are straight-line code
     )

@@ -43,6 +43,8 @@ class Specification:
         What sends arguments of which a leaf routine would trap to the slow path, so that `catch`
         can be False: ``"divisor_not_zero"`` or ``"quotient_fits"``, of the second of two integers.
         ``"everything"`` leaves each call to `slow`; the address is not used then.
+    inline : str
+        The name of a straight-line routine of ours, to be copied in place of a call of it.
     """
 
     __slots__ = (
@@ -50,6 +52,7 @@ class Specification:
         "catch",
         "doc",
         "guard",
+        "inline",
         "module",
         "name",
         "parameters",
@@ -71,6 +74,7 @@ class Specification:
         catch: bool = True,
         release_gil: bool = False,
         guard: str = "",
+        inline: str = "",
     ) -> None:
         where = "native_function(): "
         self.address = VALUE_TYPES["pointer"].to_bits(address, f"{where}address")
@@ -91,6 +95,7 @@ class Specification:
         self.catch = bool(catch)
         self.release_gil = bool(release_gil)
         self.guard = guard
+        self.inline = inline
 
 
 def native_function(
@@ -199,13 +204,13 @@ def native_functions(
     shapes = []
     for s in specifications:
         enter = ""
-        if s.guard:
+        if s.guard or s.inline:
             enter = ""
         elif s.release_gil:
             enter = "asm_libcalls_enter"
         elif s.catch or not fits_registers(s.signature.parameters):
             enter = ENTER_HOLDING_GIL
-        shapes.append(Shape(s.signature, enter, s.guard))
+        shapes.append(Shape(s.signature, enter, s.guard, s.inline))
     try:
         maker.prepare(shapes)
     except OSError:  # a process may be denied new executable pages at any time

@@ -15,7 +15,7 @@ import asm_libcalls
 from asm_libcalls import LIBCALLS
 from asm_libcalls.binding import default_binding
 from asm_libcalls.functions import make_functions
-from asm_libcalls.native_functions import why_not_builtin
+from asm_libcalls.native_functions import Specification, native_functions, why_not_builtin
 
 BUILTIN = type(len)
 NUMERIC = [name for name, c in LIBCALLS.items() if c.declaration.family in ("rounding", "integers")]
@@ -162,3 +162,25 @@ def test_another_binding_has_functions_of_its_own(accelerated):
     if accelerated is default_binding():
         assert made["f64_ceil"] is not asm_libcalls.f64_ceil
     assert made["f64_ceil"](0.5) == 1.0
+
+
+@pytest.mark.parametrize("features", [(), ("sse4_1",), ("avx", "bmi2")], ids="+".join)
+def test_what_is_copied_into_functions_is_straight_line_code(machine_code, features):
+    from asm_libcalls.x86_64 import integers, rounding
+
+    routines = [*integers.routines(frozenset(features)), *rounding.routines(frozenset(features))]
+    straight = {r.name for r in routines if r.code.find(b"\xc3") == len(r.code) - 1}
+    assert {r.name for r in routines} == set(NUMERIC)
+    assert straight == set(NUMERIC) - set(integers.GUARDS)
+
+
+@pytest.mark.parametrize("signature", ["(f64) -> f64", "(f64, f32) -> f64", "(i64, f64) -> i64"])
+def test_a_copied_routine_leaves_its_function_as_a_call_does(machine_code, signature):
+    made = native_functions(
+        [Specification(1, signature, inline="return_first_argument", slow=lambda *a: a)]
+    )
+    first = 2.5 if signature.startswith("(f64") else -5
+    arguments = (first, 0.5)[: len(Specification(1, signature).parameters)]
+    for _ in range(100):
+        assert made[0](*arguments) == first
+        assert made[0](*arguments[:-1], "x") == (*arguments[:-1], "x")

@@ -11,16 +11,18 @@ are read. There are two kinds of it:
 
 *bare*
     for leaf routines. On the stack: ``self``; r11: the arguments; rax: the object at hand; then
-    the C argument registers, which nothing in between clobbers::
+    the C argument registers, which nothing in between clobbers. A straight-line routine of ours
+    is copied in place of the call::
 
-        enter_* (object_* (integer_K | float64_K | float32_K))* [guard] call_bare leave_bare box_*
+        enter_bare take (object_* (integer_K | float64_K | float32_K))* [guard]
+        (call_bare | routine) leave_bare box_*
 
 *entered*
     for callees that may trap, raise, or release the GIL: arguments go into a
     :class:`~asm_libcalls.entry.NativeCall` on the stack, and ``asm_libcalls_enter`` (or its twin
     that holds the GIL) makes the call. rbx: ``self``, later the status::
 
-        entered_* (object_* spill_*)* call_entered leave_entered box_*
+        enter_entered take (object_* spill_*)* call_entered leave_entered box_*
 
 Whatever does not fit leaves for ``PyObject_VectorcallDict(slow, arguments, count, NULL)`` with
 the arguments as they came.
@@ -388,11 +390,10 @@ def _return_first_argument() -> None:
 # --- stencils: arguments --------------------------------------------------------------------------
 
 
-def _enter_one(hole: Callable[[str], int]) -> None:
-    from peachpy.x86_64 import MOV, PUSH, r11, rdi, rsi
+def _enter_bare(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import PUSH, rdi
 
     PUSH(rdi)  # self, and 16-byte alignment for calls
-    MOV(r11, rsi)
 
 
 def _check_count(hole: Callable[[str], int]) -> None:
@@ -404,19 +405,18 @@ def _check_count(hole: Callable[[str], int]) -> None:
     JUMP_IF("nz", "call_slow")
 
 
-def _enter_none(hole: Callable[[str], int]) -> None:
-    from peachpy.x86_64 import PUSH, rdi
-
-    PUSH(rdi)
-
-
-def _entered(hole: Callable[[str], int]) -> None:
-    from peachpy.x86_64 import MOV, PUSH, SUB, r11, rbx, rdi, rsi
+def _enter_entered(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import MOV, PUSH, SUB, rbx, rdi
     from peachpy.x86_64.registers import rsp
 
     PUSH(rbx)
     SUB(rsp, hole("frame"))
     MOV(rbx, rdi)
+
+
+def _take(hole: Callable[[str], int]) -> None:
+    from peachpy.x86_64 import MOV, r11, rsi
+
     MOV(r11, rsi)
 
 
@@ -730,9 +730,9 @@ def _call_slow_one(hole: Callable[[str], int]) -> None:
 
 _STENCILS: dict[str, Callable[[Callable[[str], int]], None]] = {
     "check_count": _check_count,
-    "enter_none": _enter_none,
-    "enter": _enter_one,
-    "entered": _entered,
+    "enter_bare": _enter_bare,
+    "enter_entered": _enter_entered,
+    "take": _take,
     "object_one": _object_one,
     "object_vector": _object_vector,
     "spill_integer": _spill_integer,

@@ -22,7 +22,7 @@ from asm_libcalls.signatures import Signature
 from asm_libcalls.x86_64 import builtins, pages, stencils
 from asm_libcalls.x86_64.builtins import FunctionState
 from asm_libcalls.x86_64.image import link
-from asm_libcalls.x86_64.stencils import Part
+from asm_libcalls.x86_64.stencils import Part, Stencil
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from asm_libcalls.signatures import ValueType
     from asm_libcalls.x86_64.image import Routine
     from asm_libcalls.x86_64.pages import LoadedImage
-    from asm_libcalls.x86_64.stencils import Stencil
 
 __all__ = ["EVERYTHING", "FunctionMaker", "Shape", "Unsupported", "fits_registers"]
 
 METH_NOARGS, METH_O, METH_FASTCALL = 0x04, 0x08, 0x80
 _PYTHON_API_VERSION = 1013  # of every Python 3
+_RET = 0xC3
 
 
 class Unsupported(Exception):
@@ -60,11 +60,16 @@ class Shape(tuple[object, ...]):
     guard : str
         A stencil of ``builtins.py`` that keeps a bare call from trapping, or "", or
         :data:`EVERYTHING`.
+    inline : str
+        A routine of the image to copy in place of a bare call: straight-line code up to its one
+        ``ret``, that needs no frame and no aligned stack. The address is not used then.
     """
 
     __slots__ = ()
 
-    def __new__(cls, signature: Signature, enter: str = "", guard: str = "") -> Shape:
+    def __new__(
+        cls, signature: Signature, enter: str = "", guard: str = "", inline: str = ""
+    ) -> Shape:
         """Normalise: arguments are taken in either reading, and pointers are pointers."""
         parameters = tuple(
             "pointer" if t.kind == "pointer" else f"{t.kind[0]}{t.bits}"
@@ -72,7 +77,7 @@ class Shape(tuple[object, ...]):
         )
         result = signature.result
         read = "none" if result is None else "u64" if result.kind == "pointer" else result.name
-        return super().__new__(cls, (parameters, read, enter, guard))
+        return super().__new__(cls, (parameters, read, enter, guard, inline))
 
 
 def fits_registers(parameters: Sequence[ValueType]) -> bool:
@@ -219,7 +224,13 @@ class FunctionMaker:
         return libc.function_address(name)
 
     def _compose(self, name: str, shape: Shape) -> Routine:
-        return stencils.compose(name, _parts(self._stencils, shape))
+        inline = shape[4]
+        body = None
+        if inline:
+            code = self._loaded.code(str(inline))
+            assert code.index(_RET) == len(code) - 1, f"{inline} is not straight-line code"
+            body = Stencil(code[:-1], (), ())
+        return stencils.compose(name, _parts(self._stencils, shape, body))
 
     def _check_objects(self) -> None:
         """Make functions and call them with what shows a wrong layout. This can not crash."""
@@ -292,9 +303,12 @@ def _check_python() -> str:
     return "tagged" if sys.version_info >= (3, 12) else "sized"
 
 
-def _parts(pieces: dict[str, Stencil], shape: Shape) -> list[Part]:
-    """Choose the stencils of a shape, in order: see ``builtins.py`` for what they do."""
-    parameters, result, enter, guard = shape
+def _parts(pieces: dict[str, Stencil], shape: Shape, body: Stencil | None = None) -> list[Part]:
+    """Choose the stencils of a shape, in order: see ``builtins.py`` for what they do.
+
+    `body` is what stands in place of a bare call, if anything does.
+    """
+    parameters, result, enter, guard, _ = shape
     assert isinstance(parameters, tuple)
     assert isinstance(enter, str)
     count = len(parameters)
@@ -302,7 +316,7 @@ def _parts(pieces: dict[str, Stencil], shape: Shape) -> list[Part]:
         assert count, "there is nothing to leave"
         if count > 1:
             return [Part(pieces["call_slow"])]
-        return [Part(pieces[name]) for name in ("enter", "slow_bare", "call_slow_one")]
+        return [Part(pieces[name]) for name in ("take", "call_slow_one")]
     places, stack_count = _places(parameters)
     numbers = {
         "count": count,
@@ -313,11 +327,15 @@ def _parts(pieces: dict[str, Stencil], shape: Shape) -> list[Part]:
     def part(stencil: str, role: str = "", /, slots: Any = None, **more: int) -> Part:
         return Part(pieces[stencil], {**numbers, **more}, slots, role)
 
+    # Without integer arguments nothing overwrites self in rdi, and code in place calls nothing.
+    framed = body is None or any(kind[0] != "f" for kind in parameters)
     parts = [part("check_count")] if count > 1 else []
     if enter:
-        parts.append(part("entered"))
-    else:
-        parts.append(part("enter" if count else "enter_none"))
+        parts.append(part("enter_entered"))
+    elif framed:
+        parts.append(part("enter_bare"))
+    if count:
+        parts.append(part("take"))
     for i, (kind, (register, offset)) in enumerate(zip(parameters, places, strict=True)):
         parts.append(part("object_vector", argument=8 * i) if count > 1 else part("object_one"))
         slots = {"unbox": "unbox_pointer" if kind == "pointer" else f"unbox_{kind[1:]}"}
@@ -328,21 +346,26 @@ def _parts(pieces: dict[str, Stencil], shape: Shape) -> list[Part]:
             parts.append(part(f"{stencil}_{register}", slots=slots))
     if guard:
         parts.append(part(str(guard)))
-    if result == "none":
-        result = "none_immortal" if sys.version_info >= (3, 12) else "none_counted"
     if enter:
         parts += [part("call_entered", slots={"enter": enter}), part("leave_entered")]
     else:
-        parts += [part("call_bare"), part("leave_bare")]
+        parts.append(Part(body) if body else part("call_bare"))
+        if framed:
+            parts.append(part("leave_bare"))
+    if result == "none":
+        result = "none_immortal" if sys.version_info >= (3, 12) else "none_counted"
     parts.append(part(f"box_{result}"))
     if enter:
         parts += [part("raise", "raise"), part("fail", "fail")]
     if count:
-        parts.append(part("slow_entered" if enter else "slow_bare", "slow"))
-        if count > 1:
-            parts += [part("slow_vector"), part("call_slow", "call_slow")]
-        else:
-            parts.append(part("call_slow_one"))
+        slow = [part("slow_entered")] if enter else [part("slow_bare")] if framed else []
+        slow += (
+            [part("slow_vector"), part("call_slow", "call_slow")]
+            if count > 1
+            else [part("call_slow_one")]
+        )
+        slow[0].role = slow[0].role or "slow"
+        parts += slow
     return parts
 
 

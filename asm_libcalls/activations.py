@@ -28,6 +28,7 @@ import operator
 
 from asm_libcalls import externref
 from asm_libcalls.entry import UNKNOWN_FRAMES, runs_native_code
+from asm_libcalls.not_copied import NotCopied
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ CHUNK_SIZE = 512
 _SLOT = ctypes.sizeof(ctypes.c_size_t)
 
 
-class StackMapRegistry:
+class StackMapRegistry(NotCopied):
     """Which slots of a frame hold externrefs, by the return address in the code it is running.
 
     A *stack map* belongs to one call site. It lists the offsets, in bytes from the frame pointer
@@ -186,7 +187,7 @@ class _Header(ctypes.Structure):
     _fields_ = [("next", ctypes.c_size_t), ("end", ctypes.c_size_t)]
 
 
-class VMExternRefActivationsTable:
+class VMExternRefActivationsTable(NotCopied):
     """What keeps the externrefs of native frames alive; one for each instance.
 
     Attributes

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 
+from asm_libcalls.not_copied import NotCopied
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Defined"]
 
 
-class Defined:
+class Defined(NotCopied):
     """Something with a C definition; the base class of Memory, Table and Global."""
 
     _definition: Any

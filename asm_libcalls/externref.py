@@ -10,7 +10,8 @@ Host code counts: whoever keeps the address owns one count. Compiled code does n
 in its frames is kept alive by the activations table (:mod:`asm_libcalls.activations`). When the
 count reaches 0, :func:`drop_and_dealloc` gives the Python object up and frees the box.
 
-References are equal when they point to the same box, whatever the values say.
+References are equal when they point to the same box, whatever the values say. A dropped one points
+to none, and equals itself alone.
 
 Source: ``wasmtime_runtime::externref`` of Wasmtime 0.22.
 """
@@ -23,6 +24,7 @@ import os
 import sys
 from _thread import get_ident
 
+from asm_libcalls.not_copied import NotCopied
 from asm_libcalls.vmcontext import VMExternData
 
 TYPE_CHECKING = False
@@ -191,7 +193,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_destructors.forget_other_threads)
 
 
-class VMExternRef:
+class VMExternRef(NotCopied):
     """A reference to a Python object that native code can hold.
 
     Each ``VMExternRef`` owns one count of its box, until :meth:`drop`.
@@ -209,10 +211,11 @@ class VMExternRef:
     ('hello', True, 2)
     """
 
-    __slots__ = ("__weakref__", "_address")
+    __slots__ = ("__weakref__", "_address", "_hash")
 
     def __init__(self, value: object) -> None:
         self._address = _new_box(value)
+        self._hash = hash(self._address)  # the same for ever, dropped or not
 
     @classmethod
     def clone_from_raw(cls, address: int) -> VMExternRef:
@@ -236,6 +239,7 @@ class VMExternRef:
             raise ValueError(f"clone_from_raw(): no live externref at address {address:#x}")
         self = cls.__new__(cls)
         self._address = retain(address)
+        self._hash = hash(address)
         return self
 
     @property
@@ -283,11 +287,11 @@ class VMExternRef:
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, VMExternRef):
-            return self._address == other._address
+            return self is other or 0 != self._address == other._address
         return NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self._address)
+        return self._hash
 
     def __repr__(self) -> str:
         if not self._address:

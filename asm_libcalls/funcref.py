@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from weakref import WeakValueDictionary
 
+from asm_libcalls.not_copied import NotCopied
 from asm_libcalls.vmcontext import VMCallerCheckedAnyfunc
 
 TYPE_CHECKING = False
@@ -15,7 +16,7 @@ __all__ = ["FuncRef"]
 _live: WeakValueDictionary[int, FuncRef] = WeakValueDictionary()
 
 
-class FuncRef:
+class FuncRef(NotCopied):
     """A reference to a function of an instance; not made by users, but found in an Instance.
 
     It keeps the instance alive. Two references are equal when they point to the same anyfunc.

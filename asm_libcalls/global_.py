@@ -56,6 +56,24 @@ class Global(Defined):
         mutable = "mutable " if self.mutable else ""
         return f"<Global {mutable}{self.value_type} {self.value!r}>"
 
+    @classmethod
+    def from_bits_or_reference(cls, value_type: str, value: Any, mutable: bool) -> Global:
+        """Make a Global of a float's bit pattern, or of any other type's Python value."""
+        if value_type not in ("f32", "f64"):
+            return cls(value_type, value, mutable)
+        self = cls(value_type, 0, mutable)
+        self._definition.storage[0] = VALUE_TYPES[value_type].check_pattern(value, "Global value")
+        return self
+
+    @classmethod
+    def from_bits_or_reference(cls, value_type: str, value: Any, mutable: bool) -> Global:
+        """Make a Global of a float's bit pattern, or of any other type's Python value."""
+        if value_type not in ("f32", "f64"):
+            return cls(value_type, value, mutable)
+        self = cls(value_type, 0, mutable)
+        self._definition.storage[0] = VALUE_TYPES[value_type].check_pattern(value, "Global value")
+        return self
+
     @property
     def value(self) -> Any:
         """The value: an int (signed), a float, or what ``table[i]`` gives for a reference."""
@@ -76,6 +94,8 @@ class Global(Defined):
         """The raw bit pattern, unsigned; a pointer for a reference."""
         self._check_open()
         pattern = int(self._definition.storage[0])
+        if self.value_type in REFERENCE_TYPES:
+            return pattern
         return pattern & VALUE_TYPES[self.value_type].mask
 
     @bits.setter
@@ -84,7 +104,7 @@ class Global(Defined):
         if not self.mutable:
             raise AttributeError(f"the Global is immutable: {self!r}")
         if self.value_type in REFERENCE_TYPES:
-            raise TypeError(f"the bits of a {self.value_type} global can not be set")
+            raise TypeError(f"the bits of a reference can not be set: {self!r}")
         number = VALUE_TYPES[self.value_type]
         self._definition.storage[0] = number.check_pattern(pattern, "Global.bits")
 

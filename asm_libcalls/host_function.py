@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from _thread import allocate_lock
 
+from asm_libcalls.not_copied import NotCopied
 from asm_libcalls.signatures import Signature
 
 TYPE_CHECKING = False
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["HostFunction", "ThunkPool", "call_closed", "result_converter"]
 
 
-class HostFunction:
+class HostFunction(NotCopied):
     """A Python callable with a C address.
 
     Parameters
@@ -92,9 +93,12 @@ class ThunkPool:
         self, function: Callable[..., Any], signature: Signature, bits: bool
     ) -> tuple[int, Callable[[], None]]:
         """Return a C address for a callable, and what frees it."""
+        return self.address_of_record(*self._record(function, signature, bits))
+
+    def address_of_record(self, *kept: Any) -> tuple[int, Callable[[], None]]:
+        """Return a C address for a record, given with what it borrows, and what frees it."""
         import ctypes
 
-        kept = self._record(function, signature, bits)
         loaded, name = self._take()
         address = loaded.routine(name)
         self._used[address] = kept

@@ -17,6 +17,7 @@ from asm_libcalls.funcref import FuncRef
 from asm_libcalls.global_ import Global
 from asm_libcalls.libcalls import BUILTIN_ARRAY
 from asm_libcalls.memory import Memory
+from asm_libcalls.not_copied import NotCopied
 from asm_libcalls.reference import check_reference_type, owned_raw
 from asm_libcalls.signatures import VALUE_TYPES
 from asm_libcalls.table import Table
@@ -27,6 +28,7 @@ from asm_libcalls.vmcontext import (
     VMFunctionImport,
     VMGlobalImport,
     VMInterrupts,
+    VMMemoryDefinition,
     VMMemoryImport,
     VMOffsets,
     VMTableImport,
@@ -49,7 +51,7 @@ _IMPORT_KINDS = ("functions", "tables", "memories", "globals")
 _live: weakref.WeakValueDictionary[int, Instance] = weakref.WeakValueDictionary()
 
 
-class ElementSegment:
+class ElementSegment(NotCopied):
     """A passive element segment: references that ``table.init`` copies.
 
     Parameters
@@ -119,7 +121,7 @@ class ElementSegment:
             self.drop()
 
 
-class Instance:
+class Instance(NotCopied):
     """An instance of a WebAssembly module, for native code to run in.
 
     Parameters
@@ -140,6 +142,8 @@ class Instance:
         The type index behind each of the module's types.
     stack_map_registry : StackMapRegistry, optional
         Where the GC finds stack maps; by default one that the whole process shares.
+    function_class : type
+        The class of `functions`: a FuncRef that a JIT knows more of.
 
     Attributes
     ----------
@@ -179,9 +183,11 @@ class Instance:
         *,
         signature_ids: Sequence[int] = (),
         stack_map_registry: StackMapRegistry | None = None,
+        function_class: type[FuncRef] = FuncRef,
         binding: Binding | None = None,
     ) -> None:
         self._vmctx = 0
+        self._function_class = function_class
         # Everything is checked before anything is changed: what was given can be used again.
         imported = _check_imports(imports)
         defined_memories = _defined(memories, Memory, "memories")
@@ -227,7 +233,7 @@ class Instance:
             segment.check(function_count, f"Instance(): elements[{i}]")
 
         offsets = self.offsets
-        header_size = ctypes.sizeof(InstanceHeader)
+        header_size = -InstanceHeader.memory_base_offset(len(self.memories) - 1)
         # The globals in it are 16-aligned by their offsets, so the vmctx must be.
         self._block = (ctypes.c_uint8 * (header_size + offsets.size_of_vmctx() + 15))()
         vmctx = -(-(ctypes.addressof(self._block) + header_size) // 16) * 16
@@ -350,8 +356,11 @@ class Instance:
             _write(vmctx + offsets.vmctx_vmshared_signature_id(i), ctypes.c_uint32(signature_id))
 
     def _write_header(self, vmctx: int) -> None:
+        # Code that loads memory 0 without asking whether there is one finds an empty one.
+        self._no_memory = VMMemoryDefinition()
         self._memory_definitions = (ctypes.c_size_t * (len(self.memories) + 1))(
-            *(memory.definition_address for memory in self.memories)
+            *(memory.definition_address for memory in self.memories),
+            ctypes.addressof(self._no_memory),
         )
         # c_char_p would end at the first zero byte; the bytes objects themselves do not move.
         self._data_buffers = [
@@ -360,6 +369,8 @@ class Instance:
         self._data_segments = (VMDataSegment * len(self.data))(
             *(VMDataSegment(ctypes.addressof(b), len(b)) for b in self._data_buffers)
         )
+        for i, memory in enumerate(self.memories):
+            _write(vmctx + InstanceHeader.memory_base_offset(i), ctypes.c_size_t(memory.base))
         memories = ctypes.addressof(self._memory_definitions)
         imported = self.offsets.num_imported_memories * ctypes.sizeof(ctypes.c_size_t)
         header = _header(vmctx)
@@ -382,7 +393,7 @@ class Instance:
                 at,
                 VMCallerCheckedAnyfunc(func_ptr=func_ptr, type_index=type_index, vmctx=own_vmctx),
             )
-            references.append(FuncRef(self, i, at))
+            references.append(self._function_class(self, i, at))
         return references
 
     def _write_builtins(self, vmctx: int, binding: Binding | None) -> None:

@@ -16,6 +16,7 @@ import sys
 
 from asm_libcalls import libc
 from asm_libcalls.definition import Defined
+from asm_libcalls.not_copied import NotCopied
 from asm_libcalls.vmcontext import VMMemoryDefinition
 
 TYPE_CHECKING = False
@@ -33,7 +34,7 @@ MAXIMUM_PAGES = 65536
 _READ_WRITE = libc.PROT_READ | libc.PROT_WRITE
 
 
-class _Reservation:
+class _Reservation(NotCopied):
     """The address range of one memory. It is unmapped when nothing refers to it any more."""
 
     __slots__ = ("address", "length")

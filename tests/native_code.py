@@ -1,0 +1,155 @@
+"""Machine code for tests: functions with real frames, which call whatever a slot holds.
+
+A body is written with physical registers inside :func:`frame`, which keeps the frame pointer as a
+JIT must, so that stack walks find it. Without PeachPy there is nothing to write it with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import pytest
+
+pytest.importorskip("peachpy", reason="no assembler for native frames")
+
+from peachpy.x86_64 import (
+    ADD,
+    CALL,
+    DEC,
+    INC,
+    JNZ,
+    LABEL,
+    LEA,
+    MOV,
+    POP,
+    PUSH,
+    RET,
+    SUB,
+    Label,
+    qword,
+    r12,
+    r13,
+    r14,
+    r15,
+    rax,
+    rbx,
+    rcx,
+    rdi,
+    rdx,
+    rsi,
+)
+from peachpy.x86_64.registers import rbp, rsp
+
+from asm_libcalls.activations import StackMapRegistry
+from asm_libcalls.x86_64 import pages
+from asm_libcalls.x86_64.assembler import sequence
+from asm_libcalls.x86_64.image import link
+from asm_libcalls.x86_64.instructions import CALL_SLOT, LOAD_SLOT
+from asm_libcalls.x86_64.pages import LoadedImage
+
+__all__ = [
+    "ADD",
+    "CALL",
+    "CALL_SLOT",
+    "DEC",
+    "INC",
+    "JNZ",
+    "LABEL",
+    "LEA",
+    "LOAD_SLOT",
+    "MOV",
+    "Label",
+    "NativeCode",
+    "call",
+    "frame",
+    "qword",
+    "r12",
+    "r13",
+    "r14",
+    "r15",
+    "rax",
+    "rbp",
+    "rbx",
+    "rcx",
+    "rdi",
+    "rdx",
+    "rsi",
+    "rsp",
+    "slot_at",
+]
+
+
+@contextmanager
+def frame(slots: int) -> Iterator[None]:
+    """Write a function's prologue and epilogue round what the block writes.
+
+    Callee-saved registers are free in the block; `slots` eight-byte slots are for it, cleared, the
+    first one at ``slot_at(0)``. The stack is aligned for calls.
+    """
+    saved = (rbx, r12, r13, r14, r15)
+    PUSH(rbp)
+    MOV(rbp, rsp)
+    for register in saved:
+        PUSH(register)
+    size = slots * 8
+    SUB(rsp, size + (8 if (len(saved) + slots) % 2 else 0))
+    for i in range(slots):
+        MOV(qword[rbp + slot_at(i)], 0)
+    yield
+    LEA(rsp, [rbp - 8 * len(saved)])
+    for register in reversed(saved):
+        POP(register)
+    POP(rbp)
+    RET()
+
+
+def slot_at(index: int) -> int:
+    """Return the offset from rbp of a slot of :func:`frame`."""
+    return -8 * 6 - 8 * index
+
+
+def call(symbol: str, site: str = "") -> None:
+    """Call what the slot `symbol` holds; its return address is ``site`` if that is given."""
+    CALL_SLOT(symbol)
+    if site:
+        LABEL(Label(site))
+
+
+class NativeCode:
+    """Loaded functions.
+
+    Parameters
+    ----------
+    bodies : mapping of str to callable
+        What writes each function.
+    slots : mapping of str to int
+        The addresses that the code calls.
+    """
+
+    def __init__(self, bodies: Mapping[str, Callable[[], None]], slots: Mapping[str, int]) -> None:
+        self.loaded: LoadedImage = pages.load(
+            link([sequence(name, body) for name, body in bodies.items()])
+        )
+        missing = self.loaded.image.slots.keys() - slots.keys()
+        assert not missing, f"no address for {missing}"
+        for name, address in slots.items():
+            self.loaded.set_slot(name, address)
+
+    def __getitem__(self, name: str) -> int:
+        """Return the address of a function."""
+        return self.loaded.routine(name)
+
+    def register(
+        self, registry: StackMapRegistry, name: str, maps: Mapping[str, Iterable[int]]
+    ) -> None:
+        """Register stack maps of a function: slots (by index) by call site."""
+        start, size = self.loaded.image.routines[name]
+        registry.register(
+            self.loaded.address + start,
+            size,
+            {
+                self.loaded.image.routines[f"{name}.{site}"][0] - start: [slot_at(i) for i in live]
+                for site, live in maps.items()
+            },
+        )

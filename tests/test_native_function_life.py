@@ -392,7 +392,7 @@ DIFFERENT = {
     ),
     "no GIL": ("sys.abiflags = 't'", "this CPython has no GIL"),
     "other objects": (
-        "import asm_libcalls.x86_64.builtins as b; b.FLOAT_VALUE = 24",
+        "import asm_libcalls.x86_64.python_objects as b; b.FLOAT_VALUE = 24",
         "objects of this CPython have sizes",
     ),
     "other integers": (
@@ -406,7 +406,7 @@ DIFFERENT = {
         "is read as",
     ),
     "modules with their state elsewhere": (
-        "import asm_libcalls.x86_64.builtins as b; b.MODULE_STATE = 24",
+        "import asm_libcalls.x86_64.python_objects as b; b.MODULE_STATE = 24",
         "the state of a module object is elsewhere",
     ),
     "no API function": (

@@ -8,8 +8,12 @@ Importing this package imports nothing else; PeachPy is imported only where code
 `image`               routines -> one position-independent image, no PeachPy needed
 `pages`               an image -> executable pages, never writable at the same time
 `cpu`                 what the CPU and the operating system support
-`activations`         entering native code, and the way out of it by a trap
+`entry`               entering native code, and the way out of it by a trap
 `rounding` `integers` the numeric libcalls
+`stencils`            copy and patch: routines composed at run time, no PeachPy needed
+`python_objects`      CPython's objects as machine code sees them
+`builtins`            the stencils of native functions
+`function_objects`    builtins whose code they are
 `backend`             all of it, loaded
 ===================== =============================================================
 """

@@ -27,16 +27,20 @@ are read. There are two kinds of it:
 Whatever does not fit leaves for ``PyObject_VectorcallDict(slow, arguments, count, NULL)`` with
 the arguments as they came.
 
-Source: CPython ``Include/methodobject.h``, ``moduleobject.h``, ``longintrepr.h`` (3.10, 3.11) and
-``cpython/longintrepr.h`` (3.12 on); System V ABI for AMD64, 3.2.3.
+Source: CPython ``Include/methodobject.h``; System V ABI for AMD64, 3.2.3.
 """
 
 from __future__ import annotations
 
 import ctypes
-from functools import partial
 
 from asm_libcalls.entry import NativeCall
+from asm_libcalls.x86_64.python_objects import (
+    FLOAT_VALUE,
+    MODULE_STATE,
+    OBJECT_TYPE,
+    FunctionState,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,90 +49,16 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.image import Routine
 
+    Hole = Callable[[str], int]
+
 __all__ = [
-    "FLOAT_VALUE",
-    "INTEGER_DIGITS",
-    "INTEGER_LAYOUTS",
-    "INTEGER_SIZE",
-    "MODULE_STATE",
-    "OBJECT_TYPE",
     "STACK_ARGUMENTS",
     "STENCIL_PREFIX",
-    "FunctionState",
-    "IntegerLayout",
-    "MethodDefinition",
     "entered_frame_size",
     "routines",
 ]
 
 STENCIL_PREFIX = "builtin."
-
-# Byte offsets in CPython's objects, of builds with the GIL; function_objects.py checks them all.
-OBJECT_TYPE = 8
-FLOAT_VALUE = 16
-INTEGER_SIZE = 16
-INTEGER_DIGITS = 24
-MODULE_STATE = 32
-
-
-class IntegerLayout:
-    """How an ``int`` says its sign and its number of 30-bit digits.
-
-    Attributes
-    ----------
-    name : str
-    sign : tuple of int
-        Offset of the byte that has the sign, and the bit that is set for a negative integer.
-    """
-
-    __slots__ = ("name", "sign")
-
-    def __init__(self, name: str, sign: tuple[int, int]) -> None:
-        self.name = name
-        self.sign = sign
-
-
-INTEGER_LAYOUTS = {
-    # ob_size: the number of digits, negative for a negative integer.
-    "sized": IntegerLayout("sized", (INTEGER_SIZE + 7, 0x80)),
-    # lv_tag: digits << 3 | sign, which is 0 positive, 1 zero, 2 negative (3.14 uses bit 2 too).
-    "tagged": IntegerLayout("tagged", (INTEGER_SIZE, 0x02)),
-}
-"""Of CPython up to 3.11, and from 3.12 on."""
-
-
-class MethodDefinition(ctypes.Structure):
-    """CPython's ``PyMethodDef``."""
-
-    _fields_ = [
-        ("name", ctypes.c_uint64),
-        ("code", ctypes.c_uint64),
-        ("flags", ctypes.c_uint64),  # a C int and its padding
-        ("doc", ctypes.c_uint64),
-    ]
-
-
-class FunctionState(ctypes.Structure):
-    """The C state of the module that is a builtin's ``self``. It is freed with that module.
-
-    Attributes
-    ----------
-    address : address
-        The C function.
-    slow : PyObject*
-        Owned, and shown to the garbage collector; null once it has cleared it.
-    text : PyObject*
-        Owned: the bytes that the definition's name and doc point into.
-    definition : MethodDefinition
-    """
-
-    _fields_ = [
-        ("address", ctypes.c_uint64),
-        ("slow", ctypes.c_uint64),
-        ("text", ctypes.c_uint64),
-        ("definition", MethodDefinition),
-    ]
-
 
 STACK_ARGUMENTS = ctypes.sizeof(NativeCall)
 """In the frame of an entered call: where the arguments that registers can not hold begin."""
@@ -145,21 +75,10 @@ def routines() -> Iterator[Routine]:
         r8, r9, rcx, rdi, rdx, rsi, xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7,
     )  # fmt: skip
 
-    from asm_libcalls.x86_64.assembler import sequence
+    from asm_libcalls.x86_64 import python_objects
     from asm_libcalls.x86_64.stencils import assemble
 
-    for layout in INTEGER_LAYOUTS.values():
-        for unbox in (_unbox_64, _unbox_32, _unbox_pointer):
-            name = f"{unbox.__name__.lstrip('_')}_{layout.name}"
-            yield sequence(name, partial(unbox, layout))
-    for name, body in (
-        ("function_state_traverse", _traverse),
-        ("function_state_clear", _clear),
-        ("function_state_free", _free),
-        ("return_first_argument", _return_first_argument),
-    ):
-        yield sequence(name, body)
-
+    yield from python_objects.routines()
     for name, stencil in _STENCILS.items():
         yield assemble(STENCIL_PREFIX + name, stencil)
     for i, register in enumerate((rdi, rsi, rdx, rcx, r8, r9)):
@@ -169,234 +88,16 @@ def routines() -> Iterator[Routine]:
         yield assemble(f"{STENCIL_PREFIX}float32_{i}", _float32(xmm))
 
 
-# --- reading integers -----------------------------------------------------------------------------
-# Called with an object in rax; returns its value in rax and CF clear, or CF set where the object
-# is not an exact int that fits. Clobbers r10 and nothing else: argument registers are in use.
-
-
-def _check_int(no: Any) -> None:
-    from peachpy.x86_64 import CMP, JNE, r10, rax
-
-    from asm_libcalls.x86_64.instructions import LOAD_SLOT
-
-    LOAD_SLOT(r10, "PyLong_Type")
-    CMP([rax + OBJECT_TYPE], r10)
-    JNE(no)
-
-
-def _unbox_compact(layout: IntegerLayout, more: Any) -> None:
-    """Return an integer of at most one digit; else jump to `more` with the digit count in r10."""
-    from peachpy.x86_64 import (
-        AND, CMP, CMOVS, DEC, IMUL, INC, JA, JAE, LABEL, MOV, NEG, RET, SHR, SUB, Label, eax, r10,
-        r10d, rax,
-    )  # fmt: skip
-
-    many = Label("many")
-    MOV(r10, [rax + INTEGER_SIZE])
-    if layout.name == "tagged":
-        CMP(r10, 2 << 3)
-        JAE(many)
-        AND(r10d, 3)
-        NEG(r10)
-        INC(r10)  # the sign as a factor: 1 - (tag & 3)
-    else:
-        INC(r10)
-        CMP(r10, 2)
-        JA(many)
-        DEC(r10)  # -1, 0 or 1: the size is the sign
-    MOV(eax, [rax + INTEGER_DIGITS])  # of zero the digit is anything
-    IMUL(rax, r10)
-    RET()  # the product fits, so CF is clear
-    LABEL(many)
-    if layout.name == "tagged":
-        SHR(r10, 3)
-    else:
-        SUB(r10, 1)
-        NEG(r10)
-        CMOVS(r10, [rax + INTEGER_SIZE])
-    CMP(r10, 3)
-    JA(more)
-
-
-def _test_sign(layout: IntegerLayout) -> None:
-    """Clear ZF for a negative integer, and clear CF."""
-    from peachpy.x86_64 import TEST, byte, rax
-
-    offset, mask = layout.sign
-    TEST(byte[rax + offset], mask)
-
-
-def _unbox_two_digits(layout: IntegerLayout) -> None:
-    """Read an integer of two digits into rax; afterwards ZF is set if it has to be negated."""
-    from peachpy.x86_64 import LEA, MOV, SHL, eax, r10, r10d, rax
-
-    MOV(r10d, [rax + INTEGER_DIGITS + 4])
-    SHL(r10, 30)
-    _test_sign(layout)
-    MOV(eax, [rax + INTEGER_DIGITS])
-    LEA(rax, [rax + r10 * 1])
-
-
-def _unbox_64(layout: IntegerLayout) -> None:
-    from peachpy.x86_64 import (
-        CLC, CMP, JAE, JE, JNS, JNZ, LABEL, MOV, NEG, OR, POP, PUSH, RET, SHL, STC, Label, ecx, r10,
-        r10d, rax, rcx,
-    )  # fmt: skip
-
-    no, three = Label("no"), Label("three")
-    negative, most_negative = Label("negative"), Label("most_negative")
-    _check_int(no)
-    _unbox_compact(layout, no)
-    JE(three)
-    _unbox_two_digits(layout)
-    JNZ(negative)
-    RET()
-    LABEL(negative)
-    NEG(rax)
-    CLC()
-    RET()
-    LABEL(three)
-    MOV(r10d, [rax + INTEGER_DIGITS + 8])
-    CMP(r10d, 1 << 64 - 60)
-    JAE(no)
-    PUSH(rcx)
-    MOV(ecx, [rax + INTEGER_DIGITS + 4])
-    SHL(r10, 60)
-    SHL(rcx, 30)
-    OR(r10, rcx)
-    MOV(ecx, [rax + INTEGER_DIGITS])
-    OR(r10, rcx)
-    POP(rcx)
-    _test_sign(layout)
-    MOV(rax, r10)
-    JNZ(most_negative)
-    RET()
-    LABEL(most_negative)
-    NEG(rax)
-    JNS(no)  # below -2**63
-    CLC()
-    RET()
-    LABEL(no)
-    STC()
-    RET()
-
-
-def _unbox_32(layout: IntegerLayout) -> None:
-    from peachpy.x86_64 import (
-        CMP, JE, JNE, JZ, LABEL, MOV, MOVSXD, NEG, RET, STC, Label, eax, r10, r10d, rax,
-    )  # fmt: skip
-
-    no, fits, positive = Label("no"), Label("fits"), Label("positive")
-    _check_int(no)
-    _unbox_compact(layout, no)
-    JE(no)
-    _unbox_two_digits(layout)
-    JZ(positive)
-    NEG(rax)
-    LABEL(positive)
-    MOVSXD(r10, eax)
-    CMP(r10, rax)
-    JE(fits)
-    MOV(r10d, eax)
-    CMP(r10, rax)
-    JNE(no)
-    LABEL(fits)
-    RET()  # equal, so CF is clear
-    LABEL(no)
-    STC()
-    RET()
-
-
-def _unbox_pointer(layout: IntegerLayout) -> None:
-    from peachpy.x86_64 import CMP, JE, JNZ, LABEL, RET, STC, XOR, Label, eax, r10, rax
-
-    from asm_libcalls.x86_64.instructions import LOAD_SLOT, TAIL_JUMP
-
-    no, null = Label("no"), Label("null")
-    LOAD_SLOT(r10, "_Py_NoneStruct")
-    CMP(rax, r10)
-    JE(null)
-    _check_int(no)
-    _test_sign(layout)
-    JNZ(no)
-    TAIL_JUMP(f"unbox_64_{layout.name}")
-    LABEL(null)
-    XOR(eax, eax)
-    RET()
-    LABEL(no)
-    STC()
-    RET()
-
-
-# --- the state of a function, as CPython's garbage collector sees it ------------------------------
-
-
-def _traverse() -> None:
-    """``int traverse(PyObject *module, visitproc visit, void *argument)``."""
-    from peachpy.x86_64 import JMP, JZ, LABEL, MOV, RET, TEST, XOR, Label, eax, rax, rdi, rdx, rsi
-
-    nothing = Label("nothing")
-    MOV(rdi, [rdi + MODULE_STATE])
-    MOV(rdi, [rdi + FunctionState.slow.offset])
-    TEST(rdi, rdi)
-    JZ(nothing)
-    MOV(rax, rsi)
-    MOV(rsi, rdx)
-    JMP(rax)
-    LABEL(nothing)
-    XOR(eax, eax)
-    RET()
-
-
-def _clear() -> None:
-    """``int clear(PyObject *module)``: break cycles, but keep the definition, which lives on."""
-    from peachpy.x86_64 import MOV, POP, PUSH, RET, XOR, eax, qword, rax, rdi, rdx
-
-    from asm_libcalls.x86_64.instructions import CALL_SLOT
-
-    PUSH(rax)  # aligns the stack
-    MOV(rax, [rdi + MODULE_STATE])
-    MOV(rdi, [rax + FunctionState.slow.offset])
-    MOV(qword[rax + FunctionState.slow.offset], 0)
-    CALL_SLOT("Py_DecRef")  # ignores null
-    XOR(eax, eax)
-    POP(rdx)
-    RET()
-
-
-def _free() -> None:
-    """``void free(void *module)``."""
-    from peachpy.x86_64 import MOV, POP, PUSH, rbx, rdi
-
-    from asm_libcalls.x86_64.instructions import CALL_SLOT, TAIL_JUMP_SLOT
-
-    PUSH(rbx)
-    MOV(rbx, [rdi + MODULE_STATE])
-    MOV(rdi, [rbx + FunctionState.slow.offset])
-    CALL_SLOT("Py_DecRef")
-    MOV(rdi, [rbx + FunctionState.text.offset])
-    POP(rbx)
-    TAIL_JUMP_SLOT("Py_DecRef")
-
-
-def _return_first_argument() -> None:
-    """Return the first integer in rax, and the first float in xmm0: for the self-test."""
-    from peachpy.x86_64 import MOV, RET, rax, rdi
-
-    MOV(rax, rdi)
-    RET()
-
-
 # --- stencils: arguments --------------------------------------------------------------------------
 
 
-def _enter_bare(hole: Callable[[str], int]) -> None:
+def _enter_bare(hole: Hole) -> None:
     from peachpy.x86_64 import PUSH, rdi
 
     PUSH(rdi)  # self, and 16-byte alignment for calls
 
 
-def _check_count(hole: Callable[[str], int]) -> None:
+def _check_count(hole: Hole) -> None:
     from peachpy.x86_64 import CMP, rdx
 
     from asm_libcalls.x86_64.instructions import JUMP_IF
@@ -405,7 +106,7 @@ def _check_count(hole: Callable[[str], int]) -> None:
     JUMP_IF("nz", "call_slow")
 
 
-def _enter_entered(hole: Callable[[str], int]) -> None:
+def _enter_entered(hole: Hole) -> None:
     from peachpy.x86_64 import MOV, PUSH, SUB, rbx, rdi
     from peachpy.x86_64.registers import rsp
 
@@ -414,19 +115,19 @@ def _enter_entered(hole: Callable[[str], int]) -> None:
     MOV(rbx, rdi)
 
 
-def _take(hole: Callable[[str], int]) -> None:
+def _take(hole: Hole) -> None:
     from peachpy.x86_64 import MOV, r11, rsi
 
     MOV(r11, rsi)
 
 
-def _object_one(hole: Callable[[str], int]) -> None:
+def _object_one(hole: Hole) -> None:
     from peachpy.x86_64 import MOV, r11, rax
 
     MOV(rax, r11)
 
 
-def _object_vector(hole: Callable[[str], int]) -> None:
+def _object_vector(hole: Hole) -> None:
     from peachpy.x86_64 import MOV, r11, rax
 
     MOV(rax, [r11 + hole("argument")])
@@ -449,8 +150,8 @@ def _check_float() -> None:
     JUMP_IF("nz", "slow")
 
 
-def _integer(register: Any) -> Callable[[Callable[[str], int]], None]:
-    def body(hole: Callable[[str], int]) -> None:
+def _integer(register: Any) -> Callable[[Hole], None]:
+    def body(hole: Hole) -> None:
         from peachpy.x86_64 import MOV, rax
 
         _unbox()
@@ -459,8 +160,8 @@ def _integer(register: Any) -> Callable[[Callable[[str], int]], None]:
     return body
 
 
-def _float64(xmm: Any) -> Callable[[Callable[[str], int]], None]:
-    def body(hole: Callable[[str], int]) -> None:
+def _float64(xmm: Any) -> Callable[[Hole], None]:
+    def body(hole: Hole) -> None:
         from peachpy.x86_64 import MOVSD, rax
 
         _check_float()
@@ -469,8 +170,8 @@ def _float64(xmm: Any) -> Callable[[Callable[[str], int]], None]:
     return body
 
 
-def _float32(xmm: Any) -> Callable[[Callable[[str], int]], None]:
-    def body(hole: Callable[[str], int]) -> None:
+def _float32(xmm: Any) -> Callable[[Hole], None]:
+    def body(hole: Hole) -> None:
         from peachpy.x86_64 import CVTSD2SS, MOVSD, rax
 
         _check_float()
@@ -480,7 +181,7 @@ def _float32(xmm: Any) -> Callable[[Callable[[str], int]], None]:
     return body
 
 
-def _spill_integer(hole: Callable[[str], int]) -> None:
+def _spill_integer(hole: Hole) -> None:
     from peachpy.x86_64 import MOV, rax
     from peachpy.x86_64.registers import rsp
 
@@ -488,7 +189,7 @@ def _spill_integer(hole: Callable[[str], int]) -> None:
     MOV([rsp + hole("offset")], rax)
 
 
-def _spill_float64(hole: Callable[[str], int]) -> None:
+def _spill_float64(hole: Hole) -> None:
     from peachpy.x86_64 import MOV, rax
     from peachpy.x86_64.registers import rsp
 
@@ -497,7 +198,7 @@ def _spill_float64(hole: Callable[[str], int]) -> None:
     MOV([rsp + hole("offset")], rax)
 
 
-def _spill_float32(hole: Callable[[str], int]) -> None:
+def _spill_float32(hole: Hole) -> None:
     from peachpy.x86_64 import CVTSD2SS, MOVSD, rax, xmm0
     from peachpy.x86_64.registers import rsp
 
@@ -510,7 +211,7 @@ def _spill_float32(hole: Callable[[str], int]) -> None:
 # --- stencils: guards, which keep a bare call from trapping ---------------------------------------
 
 
-def _divisor_not_zero(hole: Callable[[str], int]) -> None:
+def _divisor_not_zero(hole: Hole) -> None:
     from peachpy.x86_64 import TEST, rsi
 
     from asm_libcalls.x86_64.instructions import JUMP_IF
@@ -519,7 +220,7 @@ def _divisor_not_zero(hole: Callable[[str], int]) -> None:
     JUMP_IF("z", "slow")
 
 
-def _quotient_fits(hole: Callable[[str], int]) -> None:
+def _quotient_fits(hole: Hole) -> None:
     from peachpy.x86_64 import CMP, JNE, LABEL, MOV, NEG, Label, rax, rdi, rsi
 
     from asm_libcalls.x86_64.instructions import JUMP_IF
@@ -537,7 +238,7 @@ def _quotient_fits(hole: Callable[[str], int]) -> None:
 # --- stencils: the call ---------------------------------------------------------------------------
 
 
-def _call_bare(hole: Callable[[str], int]) -> None:
+def _call_bare(hole: Hole) -> None:
     from peachpy.x86_64 import CALL, MOV, eax, r10
     from peachpy.x86_64.registers import rsp
 
@@ -547,14 +248,14 @@ def _call_bare(hole: Callable[[str], int]) -> None:
     CALL([r10 + FunctionState.address.offset])
 
 
-def _leave_bare(hole: Callable[[str], int]) -> None:
+def _leave_bare(hole: Hole) -> None:
     from peachpy.x86_64 import ADD
     from peachpy.x86_64.registers import rsp
 
     ADD(rsp, 8)
 
 
-def _call_entered(hole: Callable[[str], int]) -> None:
+def _call_entered(hole: Hole) -> None:
     from peachpy.x86_64 import LEA, MOV, TEST, qword, rax, rbx, rdi
     from peachpy.x86_64.registers import rsp
 
@@ -576,7 +277,7 @@ def _call_entered(hole: Callable[[str], int]) -> None:
     JUMP_IF("nz", "raise")
 
 
-def _leave_entered(hole: Callable[[str], int]) -> None:
+def _leave_entered(hole: Hole) -> None:
     from peachpy.x86_64 import ADD, MOV, MOVSD, POP, rax, rbx, xmm0
     from peachpy.x86_64.registers import rsp
 
@@ -586,7 +287,7 @@ def _leave_entered(hole: Callable[[str], int]) -> None:
     POP(rbx)
 
 
-def _raise(hole: Callable[[str], int]) -> None:
+def _raise(hole: Hole) -> None:
     """Call ``raise_status(status)`` with the status in rbx, and go on to ``fail``."""
     from peachpy.x86_64 import JZ, LABEL, MOV, TEST, XOR, Label, ecx, edx, rax, rbx, rdi, rsi
     from peachpy.x86_64.registers import rsp
@@ -610,7 +311,7 @@ def _raise(hole: Callable[[str], int]) -> None:
     LABEL(no_memory)
 
 
-def _fail(hole: Callable[[str], int]) -> None:
+def _fail(hole: Hole) -> None:
     from peachpy.x86_64 import ADD, POP, RET, XOR, eax, rbx
     from peachpy.x86_64.registers import rsp
 
@@ -623,8 +324,8 @@ def _fail(hole: Callable[[str], int]) -> None:
 # --- stencils: the result -------------------------------------------------------------------------
 
 
-def _box_none(counted: bool) -> Callable[[Callable[[str], int]], None]:
-    def body(hole: Callable[[str], int]) -> None:
+def _box_none(counted: bool) -> Callable[[Hole], None]:
+    def body(hole: Hole) -> None:
         from peachpy.x86_64 import INC, RET, qword, rax
 
         from asm_libcalls.x86_64.instructions import LOAD_SLOT
@@ -637,8 +338,8 @@ def _box_none(counted: bool) -> Callable[[Callable[[str], int]], None]:
     return body
 
 
-def _box_integer(bits: int, signed: bool) -> Callable[[Callable[[str], int]], None]:
-    def body(hole: Callable[[str], int]) -> None:
+def _box_integer(bits: int, signed: bool) -> Callable[[Hole], None]:
+    def body(hole: Hole) -> None:
         from peachpy.x86_64 import MOV, MOVSXD, eax, edi, rax, rdi
 
         from asm_libcalls.x86_64.instructions import TAIL_JUMP_SLOT
@@ -655,13 +356,13 @@ def _box_integer(bits: int, signed: bool) -> Callable[[Callable[[str], int]], No
     return body
 
 
-def _box_f64(hole: Callable[[str], int]) -> None:
+def _box_f64(hole: Hole) -> None:
     from asm_libcalls.x86_64.instructions import TAIL_JUMP_SLOT
 
     TAIL_JUMP_SLOT("PyFloat_FromDouble")
 
 
-def _box_f32(hole: Callable[[str], int]) -> None:
+def _box_f32(hole: Hole) -> None:
     from peachpy.x86_64 import CVTSS2SD, xmm0
 
     CVTSS2SD(xmm0, xmm0)
@@ -671,13 +372,13 @@ def _box_f32(hole: Callable[[str], int]) -> None:
 # --- stencils: the slow path ----------------------------------------------------------------------
 
 
-def _slow_bare(hole: Callable[[str], int]) -> None:
+def _slow_bare(hole: Hole) -> None:
     from peachpy.x86_64 import POP, rdi
 
     POP(rdi)
 
 
-def _slow_entered(hole: Callable[[str], int]) -> None:
+def _slow_entered(hole: Hole) -> None:
     from peachpy.x86_64 import ADD, MOV, POP, rbx, rdi
     from peachpy.x86_64.registers import rsp
 
@@ -686,7 +387,7 @@ def _slow_entered(hole: Callable[[str], int]) -> None:
     POP(rbx)
 
 
-def _slow_vector(hole: Callable[[str], int]) -> None:
+def _slow_vector(hole: Hole) -> None:
     from peachpy.x86_64 import MOV, edx, r11, rsi
 
     MOV(rsi, r11)
@@ -706,14 +407,14 @@ def _load_slow() -> None:
     XOR(ecx, ecx)
 
 
-def _call_slow(hole: Callable[[str], int]) -> None:
+def _call_slow(hole: Hole) -> None:
     from asm_libcalls.x86_64.instructions import TAIL_JUMP_SLOT
 
     _load_slow()
     TAIL_JUMP_SLOT("PyObject_VectorcallDict")
 
 
-def _call_slow_one(hole: Callable[[str], int]) -> None:
+def _call_slow_one(hole: Hole) -> None:
     from peachpy.x86_64 import MOV, POP, PUSH, RET, edx, r11, rdx, rsi
     from peachpy.x86_64.registers import rsp
 
@@ -728,7 +429,7 @@ def _call_slow_one(hole: Callable[[str], int]) -> None:
     RET()
 
 
-_STENCILS: dict[str, Callable[[Callable[[str], int]], None]] = {
+_STENCILS: dict[str, Callable[[Hole], None]] = {
     "check_count": _check_count,
     "enter_bare": _enter_bare,
     "enter_entered": _enter_entered,

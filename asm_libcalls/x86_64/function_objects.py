@@ -19,9 +19,9 @@ from types import ModuleType
 from asm_libcalls import entry, libc
 from asm_libcalls.entry import NativeCall
 from asm_libcalls.signatures import Signature
-from asm_libcalls.x86_64 import builtins, pages, stencils
-from asm_libcalls.x86_64.builtins import FunctionState
+from asm_libcalls.x86_64 import builtins, pages, python_objects, stencils
 from asm_libcalls.x86_64.image import link
+from asm_libcalls.x86_64.python_objects import FunctionState
 from asm_libcalls.x86_64.stencils import Part, Stencil
 
 TYPE_CHECKING = False
@@ -235,7 +235,7 @@ class FunctionMaker:
     def _check_objects(self) -> None:
         """Make functions and call them with what shows a wrong layout. This can not crash."""
         module = self._new_owner()
-        at = ctypes.c_uint64.from_address(id(module) + builtins.MODULE_STATE).value
+        at = ctypes.c_uint64.from_address(id(module) + python_objects.MODULE_STATE).value
         if type(module) is not ModuleType or at != self._module_state(module):
             raise Unsupported("the state of a module object is elsewhere")
         shapes = {t: Shape(Signature(f"({t}) -> {t}")) for t in _PROBES}
@@ -286,8 +286,8 @@ def _check_python() -> str:
         raise Unsupported("this CPython has no GIL")
     sizes = {"object": object.__basicsize__, "float": float.__basicsize__}
     expected = {
-        "object": builtins.OBJECT_TYPE + 8,
-        "float": builtins.FLOAT_VALUE + 8,
+        "object": python_objects.OBJECT_TYPE + 8,
+        "float": python_objects.FLOAT_VALUE + 8,
     }
     if sizes != expected:
         raise Unsupported(f"objects of this CPython have sizes {sizes}, not {expected}")
@@ -295,10 +295,10 @@ def _check_python() -> str:
         raise Unsupported("integers of this CPython do not have digits of 30 bits")
     read = ctypes.c_uint64.from_address
     for value in (float("0.5"), int("5"), None, ModuleType("module")):
-        if read(id(value) + builtins.OBJECT_TYPE).value != id(type(value)):
+        if read(id(value) + python_objects.OBJECT_TYPE).value != id(type(value)):
             raise Unsupported(f"a {type(value).__name__} of this CPython has its type elsewhere")
     number = float("1.375")
-    if ctypes.c_double.from_address(id(number) + builtins.FLOAT_VALUE).value != number:
+    if ctypes.c_double.from_address(id(number) + python_objects.FLOAT_VALUE).value != number:
         raise Unsupported("a float of this CPython has its value elsewhere")
     return "tagged" if sys.version_info >= (3, 12) else "sized"
 

@@ -18,7 +18,8 @@ PACKAGE_HOME = Path(asm_libcalls.__file__).resolve().parent.parent
 
 def environment(**changes: str | None) -> dict[str, str]:
     """Return this process's environment with changes (None removes), for a child that uses us."""
-    result = {**os.environ, "PYTHONPATH": f"{PACKAGE_HOME}{os.pathsep}{TESTS}"}
+    paths = [str(PACKAGE_HOME), str(TESTS), os.environ.get("PYTHONPATH", "")]
+    result = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     result.pop("ASM_LIBCALLS_BACKEND", None)
     for name, value in changes.items():
         if value is None:

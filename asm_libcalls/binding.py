@@ -11,6 +11,7 @@ import importlib
 import os
 
 from asm_libcalls.libcalls import DECLARATIONS
+from asm_libcalls.traps import Trap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -317,6 +318,8 @@ class Binding:
             assert self.x86_64 is not None
             return self.x86_64.loaded.routine(libcall.name)
         function = self.fallback_of(libcall.declaration)
+        if self.x86_64 is not None:
+            function = _traced(function)
         address, _ = self.host_address(function, libcall.signature, bits=True)
         return address
 
@@ -338,11 +341,16 @@ class Binding:
             from asm_libcalls.fallback.callbacks import make_callback
 
             return make_callback(function, signature, bits)
+        return self.thunks().address_of(function, signature, bits)
+
+    def thunks(self) -> ThunkPool:
+        """Return the thunks by which machine code calls Python."""
         if self._thunks is None:
             from asm_libcalls.host_function import ThunkPool
 
+            assert self.x86_64 is not None
             self._thunks = ThunkPool(self.x86_64.loaded.routine("asm_libcalls_call_python"))
-        return self._thunks.address_of(function, signature, bits)
+        return self._thunks
 
     def symbols(self) -> dict[str, int]:
         """Return the C symbol and address of every libcall."""
@@ -354,6 +362,22 @@ class Binding:
             return {}
         names = ("asm_libcalls_raise_trap",)
         return {name: self.x86_64.loaded.routine(name) for name in names}
+
+
+def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
+    # Called by native code, whose frames are there until the trap leaves this function.
+    def call(*patterns: int) -> int | None:
+        try:
+            return function(*patterns)
+        except Trap as trap:
+            from asm_libcalls.activations import stack_frames
+            from asm_libcalls.entry import tell_observers
+
+            trap.trace = tuple(return_address for return_address, _ in stack_frames() or ())
+            tell_observers(trap)
+            raise
+
+    return call
 
 
 _default: list[Binding] = []

@@ -20,7 +20,7 @@ from asm_libcalls.traps import Trap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
     from asm_libcalls.signatures import Signature
@@ -100,12 +100,16 @@ class ThreadRecord(ctypes.Structure):
     trace : array of address
         Where the last trap came from: the return address into the code that raised it, then those
         of its callers by frame pointer, up to the entry.
+    stack_limit : address
+        For whoever compiles stack checks: the lowest stack pointer that native code may have on
+        this thread; 0 until somebody works it out.
     """
 
     _fields_ = [
         ("innermost", ctypes.c_uint64),
         ("trace_count", ctypes.c_uint64),
         ("trace", ctypes.c_uint64 * MAXIMUM_TRACE),
+        ("stack_limit", ctypes.c_uint64),
     ]
 
 
@@ -128,6 +132,17 @@ class _ThreadState(_local):
 _thread = _ThreadState()
 
 
+trap_observers: list[Callable[[Trap], None]] = []
+"""Called with each trap that has a trace, before it is raised: a JIT knows what its addresses
+mean, and can say so in the exception."""
+
+
+def tell_observers(trap: Trap) -> None:
+    """Show a trap to the observers."""
+    for observe in trap_observers:
+        observe(trap)
+
+
 def raise_status(status: int) -> None:
     """Raise what a nonzero status stands for, except :data:`EXCEPTION`, which is raised already."""
     if status & ~0xFFFFFFFF == TRAPPED:
@@ -137,6 +152,7 @@ def raise_status(status: int) -> None:
         entry = default_binding().entry
         if isinstance(entry, MachineEntry):
             trap.trace = entry.trace()
+            tell_observers(trap)
         try:
             raise trap
         finally:
@@ -197,6 +213,10 @@ class MachineEntry:
             return 0
         pattern = call.float_result if result.kind == "float" else call.integer_result
         return int(pattern) & result.mask
+
+    def set_stack_limit(self, limit: int) -> None:
+        """Write the stack limit of this thread, which has entered native code, to its record."""
+        ThreadRecord.from_address(self._record(self._key)).stack_limit = limit
 
     def trace(self) -> tuple[int, ...]:
         """Return the return addresses that this thread's last trap came through."""

@@ -65,15 +65,6 @@ class Global(Defined):
         self._definition.storage[0] = VALUE_TYPES[value_type].check_pattern(value, "Global value")
         return self
 
-    @classmethod
-    def from_bits_or_reference(cls, value_type: str, value: Any, mutable: bool) -> Global:
-        """Make a Global of a float's bit pattern, or of any other type's Python value."""
-        if value_type not in ("f32", "f64"):
-            return cls(value_type, value, mutable)
-        self = cls(value_type, 0, mutable)
-        self._definition.storage[0] = VALUE_TYPES[value_type].check_pattern(value, "Global value")
-        return self
-
     @property
     def value(self) -> Any:
         """The value: an int (signed), a float, or what ``table[i]`` gives for a reference."""

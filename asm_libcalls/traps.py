@@ -96,6 +96,8 @@ class Trap(Exception):
     trace : tuple of int
         The return addresses of the native frames that it unwound, the one that raised it first;
         empty where none were unwound. At most 64 of them.
+    wasm_backtrace : tuple of asm_libcalls.toy_jit.backtrace.WasmFrame
+        The WebAssembly frames among them, of code that toy_jit compiled.
 
     Examples
     --------
@@ -106,6 +108,7 @@ class Trap(Exception):
 
     code: int
     trace: tuple[int, ...] = ()
+    wasm_backtrace: tuple[Any, ...] = ()
 
     def __new__(cls, code: int | None = None) -> Trap:
         """Make the subclass of `code`."""

@@ -51,9 +51,18 @@ _POINTER_SIZE = ctypes.sizeof(_pointer)
 
 
 class VMInterrupts(ctypes.Structure):
-    """What stops running code: the stack limit that every function's prologue compares with."""
+    """What stops running code: the stack limit that every function's prologue compares with.
 
-    _fields_ = [("stack_limit", _pointer)]
+    Attributes
+    ----------
+    stack_limit : address
+        The lowest stack pointer that code may have; the highest address there is, while somebody
+        wants it to stop.
+    native_stack_limit : address
+        Behind what Wasmtime has: the limit that the thread's stack sets.
+    """
+
+    _fields_ = [("stack_limit", _pointer), ("native_stack_limit", _pointer)]
 
 
 class VMFunctionImport(ctypes.Structure):
@@ -128,6 +137,11 @@ class VMDataSegment(ctypes.Structure):
 class InstanceHeader(ctypes.Structure):
     """What stands right before a vmctx, for our machine code; offsets from vmctx are negative.
 
+    Below it, downwards by memory index, stand the bases of all memories once more (a base never
+    changes): where a CPU holds loads back until the address of every earlier store is known, as
+    it does with Speculative Store Bypass disabled, each load on the way to a destination delays
+    all that follows, and this way takes one instead of three.
+
     Attributes
     ----------
     memories : address
@@ -154,6 +168,11 @@ class InstanceHeader(ctypes.Structure):
         """Return where a field is, in bytes from the vmctx: a negative number."""
         offset: int = getattr(cls, field).offset
         return offset - ctypes.sizeof(cls)
+
+    @classmethod
+    def memory_base_offset(cls, index: int) -> int:
+        """Return where the base of a memory is, in bytes from the vmctx, by memory index."""
+        return -ctypes.sizeof(cls) - (index + 1) * _POINTER_SIZE
 
 
 def _align(offset: int, alignment: int) -> int:

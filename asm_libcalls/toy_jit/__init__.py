@@ -1,9 +1,41 @@
-"""A small WebAssembly JIT whose instructions call the libcalls of this package."""
+"""A small WebAssembly JIT whose instructions call the libcalls of this package.
+
+WebAssembly 2.0 without SIMD. ``Module(wasm)`` decodes, validates and compiles in one pass, by copy
+and patch; ``Instance(module, imports)`` links and runs::
+
+    instance = toy_jit.Instance(toy_jit.Module(wasm), {"env": {"log": print}})
+    instance.exports["add"](1, 2)
+"""
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit.decoder import decode_module
 from asm_libcalls.toy_jit.errors import InvalidModule
-from asm_libcalls.toy_jit.validator import Body, validate_function, validate_module
 
-__all__ = ["Body", "InvalidModule", "decode_module", "validate_function", "validate_module"]
+__all__ = [
+    "Func",
+    "Instance",
+    "InvalidModule",
+    "LinkError",
+    "Module",
+    "compile_options",
+]
+
+_LAZY = {
+    "Func": "functions",
+    "Instance": "instance",
+    "LinkError": "instance",
+    "Module": "instance",
+    "compile_options": "options",
+}
+# The decoder and validator need no machine code; what follows them assembles the stencils.
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value

@@ -46,6 +46,7 @@ __all__ = [
     "THUNKS_PER_IMAGE",
     "HostCallRecord",
     "make_record",
+    "make_slot_record",
     "routines",
     "thunk_routines",
 ]
@@ -54,8 +55,8 @@ CALL_PYTHON = "asm_libcalls_call_python"
 THUNKS_PER_IMAGE = 128  # of 32 bytes: one page
 
 # What a parameter is made of, and what a result is made into.
-_U64, _I64, _U32, _I32, _F64, _F32 = range(6)
-_NOTHING = 6
+_U64, _I64, _U32, _I32, _F64, _F32, _ADDRESS = range(7)
+_NOTHING = 7
 
 # Offsets from rbp of the body's frame.
 _SAVED = 5 * 8
@@ -94,6 +95,30 @@ def _conversion(kind: str, bits: int, signed: bool, as_bits: bool) -> int:
     if signed and not as_bits:
         return _I64 if bits == 64 else _I32
     return _U64 if bits == 64 else _U32
+
+
+def make_slot_record(
+    function: object, convert: object, count: int, has_result: bool
+) -> ctypes.Array[ctypes.c_char]:
+    """Make the record of a host function that is called with all arguments in slots.
+
+    The slots are where arguments on the stack are, 8 bytes each, from the first one on. The
+    callable gets the 64 bits of each, and then the address of the first slot, where it may leave
+    further results; it returns 64 bits, which are given back in rax and xmm0.
+
+    Parameters
+    ----------
+    function, convert : callable
+    count : int
+        The number of arguments.
+    has_result : bool
+    """
+    parameters = [_Parameter(_STACK_ARGUMENTS + 8 * i, _U64) for i in range(count)]
+    parameters.append(_Parameter(_STACK_ARGUMENTS, _ADDRESS))
+    kind = _U64 if has_result else _NOTHING
+    record = HostCallRecord(id(function), id(convert), count + 1, kind)
+    content = bytes(record) + b"".join(map(bytes, parameters))
+    return ctypes.create_string_buffer(content, len(content))
 
 
 def make_record(
@@ -229,17 +254,20 @@ def _call_python() -> None:
     MOV(ecx, [rbx + r13 * 8 + ctypes.sizeof(record) + _Parameter.conversion.offset])
     ADD(rax, rbp)
     as_i64, as_u32, as_i32 = Label("as_i64"), Label("as_u32"), Label("as_i32")
-    as_f64, as_f32 = Label("as_f64"), Label("as_f32")
+    as_f64, as_f32, as_address = Label("as_f64"), Label("as_f32"), Label("as_address")
     from_unsigned, from_signed = Label("from_unsigned"), Label("from_signed")
     from_double = Label("from_double")
     for conversion, label in ((_I64, as_i64), (_U32, as_u32), (_I32, as_i32), (_F64, as_f64),
-                              (_F32, as_f32)):  # fmt: skip
+                              (_F32, as_f32), (_ADDRESS, as_address)):  # fmt: skip
         CMP(ecx, conversion)
         JE(label)
     MOV(rdi, [rax])
     LABEL(from_unsigned)
     CALL_SLOT("PyLong_FromUnsignedLongLong")
     JMP(boxed)
+    LABEL(as_address)
+    MOV(rdi, rax)
+    JMP(from_unsigned)
     LABEL(as_u32)
     MOV(edi, [rax])  # the upper half of a 32-bit argument is anything: this clears it
     JMP(from_unsigned)

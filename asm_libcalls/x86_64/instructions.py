@@ -161,7 +161,11 @@ class JUMP_IF(Instruction, _Reference):
     """``jcc routine``: leave for another routine, or another stencil, if a condition holds."""
 
     is_slot = False
-    conditions: ClassVar[dict[str, int]] = {"o": 0, "c": 2, "z": 4, "nz": 5}
+    conditions: ClassVar[dict[str, int]] = {
+        name: code
+        for code, name in enumerate("o no c nc z nz be a s ns p np l ge le g".split())  # noqa: SIM905
+    }
+    """Intel's condition codes, in the order of their encoding."""
 
     def __init__(self, condition: str, symbol: str) -> None:
         super().__init__(f"JUMP_IF_{condition}")

@@ -1,0 +1,312 @@
+"""Modules and instances: what a user of toy_jit begins with.
+
+An instance of a module is an :class:`asm_libcalls.Instance` with the module's code. Instantiation
+is that of the specification (2.0, 4.5.4): imports are matched, segments are copied in order, the
+start function is called.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from asm_libcalls.fallback import memories as memory_libcalls
+from asm_libcalls.fallback import tables as table_libcalls
+from asm_libcalls.funcref import FuncRef
+from asm_libcalls.global_ import Global
+from asm_libcalls.instance import DEFAULT_STACK_MAP_REGISTRY, ElementSegment
+from asm_libcalls.instance import Instance as RuntimeInstance
+from asm_libcalls.memory import Memory
+from asm_libcalls.table import Table
+from asm_libcalls.toy_jit import opcodes as op
+from asm_libcalls.toy_jit import runtime
+from asm_libcalls.toy_jit.backtrace import register
+from asm_libcalls.toy_jit.decoder import decode_module
+from asm_libcalls.toy_jit.functions import Func, host_instance
+from asm_libcalls.toy_jit.linker import compile_module, type_id
+from asm_libcalls.toy_jit.module import VALUE_TYPE_NAMES
+from asm_libcalls.toy_jit.options import CompileOptions
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from asm_libcalls.toy_jit import module as decoded_module
+
+__all__ = ["Instance", "LinkError", "Module"]
+
+
+class LinkError(Exception):
+    """An import is missing, or not what the module declares."""
+
+
+class Module:
+    """A compiled module.
+
+    Parameters
+    ----------
+    wasm : bytes-like
+        The binary format.
+    options : CompileOptions, optional
+        What :func:`compile_options` made.
+
+    Attributes
+    ----------
+    decoded : asm_libcalls.toy_jit.module.Module
+        Its parts.
+    code : CompiledCode
+        Its machine code, which all its instances share.
+
+    Raises
+    ------
+    InvalidModule
+        It is malformed or not valid: what, and at which byte.
+    TypeError
+        `wasm` is not bytes-like.
+    """
+
+    def __init__(self, wasm: Any, options: CompileOptions | None = None) -> None:
+        try:
+            binary = bytes(memoryview(wasm).cast("B"))
+        except TypeError:
+            raise TypeError(
+                f"Module(): wasm must be bytes-like, got {type(wasm).__name__}"
+            ) from None
+        self.decoded = decode_module(binary)
+        self.code = compile_module(self.decoded, (options or CompileOptions()).inline)
+        if self.code.size and self.code.layout.stack_maps:
+            DEFAULT_STACK_MAP_REGISTRY.register(
+                self.code.address, self.code.size, self.code.layout.stack_maps
+            )
+        register(self.decoded, self.code)
+
+    def __repr__(self) -> str:
+        name = f" {self.decoded.name}" if self.decoded.name else ""
+        return f"<Module{name}: {len(self.decoded.functions)} functions>"
+
+
+class Instance:
+    """An instance of a module.
+
+    Parameters
+    ----------
+    module : Module
+    imports : mapping of str to mapping of str to object, optional
+        By module and name: Python callables, Memory, Table, Global, or another instance's exports.
+
+    Attributes
+    ----------
+    exports : Mapping
+        By name, in the order of the module: Func, Memory, Table or Global.
+    runtime : asm_libcalls.Instance
+        What the compiled code runs in.
+
+    Raises
+    ------
+    LinkError
+        An import is missing or of another type.
+    Trap
+        A segment does not fit, or the start function trapped.
+    """
+
+    def __init__(
+        self, module: Module, imports: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        if not isinstance(module, Module):
+            raise TypeError(f"Instance(): module must be a Module, got {type(module).__name__}")
+        decoded = module.decoded
+        self.module = module
+        self._imports = _Imports(decoded, imports or {})
+        spaces = self._imports.spaces
+        first = decoded.imported_functions
+        functions = [
+            (module.code.function_address(i), type_id(function.type))
+            for i, function in enumerate(decoded.functions[first:])
+        ]
+        globals_ = [self._global(g) for g in decoded.globals[decoded.imported_globals :]]
+        self.runtime = RuntimeInstance(
+            memories=[
+                Memory(limits.minimum, limits.maximum)
+                for limits in decoded.memories[decoded.imported_memories :]
+            ],
+            tables=[
+                Table(_name(t.element), t.limits.minimum, t.limits.maximum)
+                for t in decoded.tables[decoded.imported_tables :]
+            ],
+            globals=globals_,
+            functions=functions,
+            data=[segment.init for segment in decoded.data],
+            elements=[self._segment(segment) for segment in decoded.elements],
+            imports=spaces,
+            signature_ids=[type_id(functype) for functype in decoded.types],
+            function_class=Func,
+        )
+        self._resolve_functions(globals_)
+        self.exports: Mapping[str, Any] = MappingProxyType(self._exports())
+        self._run_segments()
+        if decoded.start is not None:
+            self._function(decoded.start)()
+
+    def __repr__(self) -> str:
+        return f"<Instance of {self.module!r}>"
+
+    def interrupt(self) -> None:
+        """Stop what this instance is computing, from another thread: it traps with Interrupt.
+
+        Code that is not running now traps when it is called next. It notices at the next loop or
+        function call.
+        """
+        runtime.ask_to_stop(self.runtime, trap=True)
+
+    def close(self) -> None:
+        """Release what the instance holds. No code of it may run any more; twice is a no-op."""
+        self.runtime.close()
+
+    def __enter__(self) -> Instance:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # -- parts
+
+    def _constant(self, expression: decoded_module.ConstExpr) -> Any:
+        """Evaluate a constant expression, but for function references, which come later."""
+        opcode, immediate = expression
+        if opcode == op.GLOBAL_GET:
+            global_ = self._imports.spaces["globals"][immediate]
+            is_float = global_.value_type in ("f32", "f64")
+            return global_.bits if is_float else global_.value
+        if opcode == op.REF_NULL:
+            return None
+        return immediate
+
+    def _global(self, entry: decoded_module.Global) -> Global:
+        value_type = _name(entry.type.value)
+        assert entry.init is not None
+        opcode, _ = entry.init
+        value = None if opcode == op.REF_FUNC else self._constant(entry.init)
+        return Global.from_bits_or_reference(value_type, value, entry.type.mutable)
+
+    def _segment(self, segment: decoded_module.Element) -> ElementSegment:
+        items = [self._constant(expression) for expression in segment.init]
+        return ElementSegment(_name(segment.type), items)
+
+    def _resolve_functions(self, globals_: list[Global]) -> None:
+        decoded = self.module.decoded
+        defined = decoded.globals[decoded.imported_globals :]
+        for global_, entry in zip(globals_, defined, strict=True):
+            assert entry.init is not None
+            opcode, immediate = entry.init
+            if opcode == op.REF_FUNC:
+                # Its own function: the instance that it is kept alive by is this one.
+                global_.swap_raw(self.runtime.functions[immediate].as_raw())
+
+    def _function(self, index: int) -> Func:
+        # An import is the function that it stands for.
+        if index < self.module.decoded.imported_functions:
+            found: Func = self._imports.spaces["functions"][index]
+        else:
+            found = self.runtime.functions[index]  # type: ignore[assignment]
+        return found
+
+    def _exports(self) -> dict[str, Any]:
+        spaces: dict[str, Any] = {
+            "table": self.runtime.tables,
+            "memory": self.runtime.memories,
+            "global": self.runtime.globals,
+        }
+        found = {}
+        for export in self.module.decoded.exports:
+            if export.kind == "func":
+                func = self._function(export.index)
+                if func.name.startswith("function "):
+                    func.name = export.name
+                found[export.name] = func
+            else:
+                found[export.name] = spaces[export.kind][export.index]
+        return found
+
+    def _run_segments(self) -> None:
+        vmctx = self.runtime.vmctx
+        decoded = self.module.decoded
+        for i, element in enumerate(decoded.elements):
+            if element.mode == "active":
+                assert element.offset is not None
+                start = self._constant(element.offset) & 0xFFFFFFFF
+                count = len(element.init)
+                table_libcalls.table_init(vmctx, element.table, i, start, 0, count)
+            if element.mode != "passive":
+                table_libcalls.elem_drop(vmctx, i)
+        for i, data in enumerate(decoded.data):
+            if data.mode == "active":
+                assert data.offset is not None
+                start = self._constant(data.offset) & 0xFFFFFFFF
+                memory_libcalls.memory_init(vmctx, data.memory, i, start, 0, len(data.init))
+                memory_libcalls.data_drop(vmctx, i)
+
+
+def _name(valtype: int) -> str:
+    return VALUE_TYPE_NAMES[valtype]
+
+
+class _Imports:
+    """The imports of a module, matched with what is given for them."""
+
+    def __init__(
+        self, decoded: decoded_module.Module, given: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self.spaces: dict[str, list[Any]] = {
+            "functions": [], "tables": [], "memories": [], "globals": []
+        }  # fmt: skip
+        host: list[tuple[Any, Any, str]] = []
+        places = []
+        for entry in decoded.imports:
+            try:
+                value = given[entry.module][entry.name]
+            except (KeyError, TypeError):
+                raise LinkError(f"unknown import {entry.module}.{entry.name}") from None
+            if entry.kind == "func" and callable(value) and not isinstance(value, FuncRef):
+                host.append((value, entry.type, f"{entry.module}.{entry.name}"))
+                places.append(len(self.spaces["functions"]))
+                self.spaces["functions"].append(None)
+                continue
+            problem = _mismatch(entry, value)
+            if problem:
+                raise LinkError(
+                    f"incompatible import type for {entry.module}.{entry.name}: {problem}"
+                )
+            self.spaces[_SPACES[entry.kind]].append(value)
+        if host:
+            for place, func in zip(places, host_instance(host).functions, strict=True):
+                self.spaces["functions"][place] = func
+
+
+_SPACES = {"func": "functions", "table": "tables", "memory": "memories", "global": "globals"}
+_KINDS: dict[str, type[Any]] = {"func": FuncRef, "table": Table, "memory": Memory, "global": Global}
+
+
+def _mismatch(entry: decoded_module.Import, value: Any) -> str:
+    """Say why a value can not be imported, or return "" (2.0, 3.2 and 4.5.2: import matching)."""
+    wanted: Any = entry.type
+    if not isinstance(value, _KINDS[entry.kind]):
+        return f"expected a {entry.kind}, got {type(value).__name__}"
+    if entry.kind == "func":
+        if value.type_index != type_id(wanted):
+            return f"expected {wanted!r}, got {value!r}"
+    elif entry.kind == "global":
+        if (value.value_type, value.mutable) != (_name(wanted.value), wanted.mutable):
+            mutable = "mutable " if wanted.mutable else ""
+            return f"expected a {mutable}{_name(wanted.value)}, got {value!r}"
+    else:
+        limits = wanted
+        if entry.kind == "table":
+            limits = wanted.limits
+            if value.element_type != _name(wanted.element):
+                return f"expected a table of {_name(wanted.element)}, got {value!r}"
+        size = len(value) if entry.kind == "table" else value.size
+        if size < limits.minimum:
+            return f"expected at least {limits.minimum}, got {value!r}"
+        if limits.maximum is not None and (value.maximum is None or value.maximum > limits.maximum):
+            return f"expected a maximum of at most {limits.maximum}, got {value!r}"
+    return ""

@@ -103,7 +103,9 @@ def jump_if_strided_overlap(sequential: Any, *, a: bool = True) -> None:
     """
     operands = ((reg_a, reg_a_step), (reg_b, reg_b_step))
     for pointer, step in operands if a else operands[1:]:
-        below, compare, apart = (Label(f"{n}_{pointer}") for n in ("below", "compare", "apart"))
+        below, compare, close, apart = (
+            Label(f"{n}_{pointer}") for n in ("below", "compare", "close", "apart")
+        )
         MOV(rdx, reg_out)
         SUB(rdx, pointer)
         JS(below)
@@ -113,8 +115,11 @@ def jump_if_strided_overlap(sequential: Any, *, a: bool = True) -> None:
         NEG(rdx)
         _reach(step, upwards=False)
         LABEL(compare)
+        CMP(rdx, SIZE)
+        JB(close)
         CMP(rdx, rax)
         JAE(apart)
+        LABEL(close)
         CMP(step, reg_out_step)
         JNE(sequential)
         MOV(rax, step)

@@ -1,0 +1,441 @@
+"""The public ufuncs: what NumPy promises of a ufunc and what ours promise beyond it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+import pickle
+
+import inner_loops
+import numpy as np
+import pytest
+from inner_loops import LEVELS, SIZES
+
+from asm_libcalls import ufuncs
+from asm_libcalls.fallback import loops as fallback_loops
+from asm_libcalls.ufunc_objects import Loop, make_ufunc
+from asm_libcalls.x86_64 import caches
+
+MIN, MAX = -(2**63), 2**63 - 1
+NAMES = [name for name in ufuncs.__all__ if name != "BACKENDS"]
+ROUNDING = {"ceil": np.ceil, "floor": np.floor, "trunc": np.trunc, "nearest": np.rint}
+SIGNED = ["sdiv", "srem", "sshr"]
+UNSIGNED = ["udiv", "urem", "ushr"]
+DIVISIONS = ["sdiv", "srem", "udiv", "urem"]
+
+
+@functools.cache
+def made(kind):
+    """Return all ufuncs by name: the public ones, a level's, or those of a kind of fallback."""
+    if kind == "public":
+        return {name: getattr(ufuncs, name) for name in NAMES}
+    result = {}
+    for name, (loops, doc) in ufuncs._TABLE.items():
+        all_loops = []
+        for dtype, libcall in loops.items():
+            dtypes = [dtype] * (2 if name in ROUNDING else 3)
+            if kind == "callback":
+                all_loops.append(fallback_loops.callback_loop(libcall, dtypes))
+            elif kind == "fallback" or not inner_loops.has_loop(kind, libcall):
+                all_loops.append(fallback_loops.fallback_loop(libcall, dtypes))
+            else:
+                address = inner_loops.image(kind).routine(f"{libcall}_loop")
+                all_loops.append(Loop(dtypes, address, inner_loops.STREAMING))
+        result[name] = make_ufunc(name, doc, all_loops, "elsewhere")
+    return result
+
+
+KINDS = ["public", "fallback", "callback", *LEVELS]
+
+
+@pytest.fixture(params=KINDS)
+def served(request):
+    """All ufuncs, by every kind of loop that runs on this machine."""
+    if request.param in LEVELS and not inner_loops.runs_here(request.param):
+        pytest.skip(f"no {request.param} code runs on this machine")
+    return made(request.param)
+
+
+def operands(name, count=100, seed=1):
+    random = np.random.default_rng(seed)
+    if name in ROUNDING:
+        return (random.normal(scale=100, size=count),)
+    dtype = np.int64 if name in (*SIGNED, "ishl") else np.uint64
+    pair = random.integers(0, 2**64, (2, count), dtype=np.uint64).view(dtype)
+    return pair[0], pair[1] | 2  # no divisor 0 or -1
+
+
+def one_by_one(name, *arrays):
+    """Compute with the fallback on the broadcast elements; int64, uint64 and float64 alone."""
+    libcall = f"f64_{name}" if name in ROUNDING else f"i64_{name}"
+    broadcast = np.broadcast_arrays(*arrays)
+    flat = [np.ascontiguousarray(x).view(np.uint64).ravel() for x in broadcast]
+    result = inner_loops.expected_array(libcall, *flat)
+    return result.view(broadcast[0].dtype).reshape(broadcast[0].shape)
+
+
+def same(got, wanted):
+    assert got.dtype == wanted.dtype
+    assert got.shape == wanted.shape
+    bits = f"u{wanted.dtype.itemsize}"
+    assert (np.ascontiguousarray(got).view(bits) == np.ascontiguousarray(wanted).view(bits)).all()
+
+
+def test_names_types_and_documents():
+    for name in NAMES:
+        ufunc = getattr(ufuncs, name)
+        assert isinstance(ufunc, np.ufunc)
+        assert ufunc.__name__ == name
+        assert ufunc.nin == (1 if name in ROUNDING else 2)
+        assert ufunc.identity is None
+        assert ufuncs._TABLE[name][1].splitlines()[0] in ufunc.__doc__
+    assert ufuncs.ceil.types == ["f->f", "d->d"]
+    signed, unsigned = (np.dtype(t).char for t in ("i8", "u8"))
+    assert ufuncs.sdiv.types == [f"{signed * 2}->{signed}"]
+    assert ufuncs.ushr.types == [f"{unsigned * 2}->{unsigned}"]
+    assert ufuncs.ishl.types == [f"{signed * 2}->{signed}", f"{unsigned * 2}->{unsigned}"]
+    assert set(ufuncs.BACKENDS) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pickles_by_name(name):
+    ufunc = getattr(ufuncs, name)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert pickle.loads(pickle.dumps(ufunc, protocol)) is ufunc
+
+
+@pytest.mark.skipif(not hasattr(np.ceil, "__dict__"), reason="NumPy before 2.2 has no __module__")
+def test_says_where_it_is_from():
+    assert ufuncs.sdiv.__module__ == "asm_libcalls.ufuncs"
+    assert ufuncs.sdiv.__qualname__ == "sdiv"
+
+
+def test_served_by_machine_code_where_there_is_some():
+    features = inner_loops.cpu_features()
+    if not features:
+        assert all(backend.startswith("fallback: ") for backend in ufuncs.BACKENDS.values())
+        return
+    for name, backend in ufuncs.BACKENDS.items():
+        needed = {"sse4_1"} if name in ROUNDING else set()
+        assert backend == ("x86_64" if needed <= features else ufuncs.BACKENDS["ceil"])
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", "u1", "i2", "u2", "f2", "f4"])
+@pytest.mark.parametrize("name", ROUNDING)
+def test_small_types_round_as_floats(name, dtype, served):
+    values = np.array([0, 1, 1.5, 2.5, 100.4]).astype(dtype)
+    got = served[name](values)
+    assert got.dtype == (np.float32 if np.dtype(dtype).itemsize <= 2 or dtype == "f4" else None)
+    assert (got == ROUNDING[name](values.astype(np.float32))).all()
+
+
+@pytest.mark.parametrize("name", ROUNDING)
+def test_large_types_round_as_doubles(name, served):
+    for dtype in ("i4", "u4", "i8", "u8", "f8"):
+        assert served[name](np.arange(5, dtype=dtype)).dtype == np.float64
+    assert served[name](2.5) == ROUNDING[name](2.5)
+    assert type(served[name](2.5)) is np.float64
+
+
+def test_integers_are_cast_safely_or_not_at_all(served):
+    small = np.array([-7, 7], dtype=np.int8)
+    same(served["sdiv"](small, np.uint16(2)), np.array([-3, 3]))
+    with pytest.raises(TypeError):
+        served["sdiv"](np.array([1], dtype=np.uint64), np.array([1], dtype=np.uint64))
+    with pytest.raises(TypeError):
+        served["udiv"](small, small)
+    with pytest.raises(TypeError):
+        served["sdiv"](np.array([1.0]), np.array([1.0]))
+    same(
+        served["udiv"](np.array([9]), np.array([2]), dtype=np.uint64, casting="unsafe"),
+        np.array([4], dtype=np.uint64),
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("count", [0, 1, 7, 100, 9000])
+def test_every_layout(name, count, served):
+    ufunc = served[name]
+    arrays = operands(name, 2 * count)
+    contiguous = [x[:count].copy() for x in arrays]
+    strided = [x[::2] for x in arrays]
+    backwards = [x[count:][::-1] for x in arrays]
+    swapped = [x.astype(x.dtype.newbyteorder()) for x in contiguous]
+    unaligned = []
+    for x in contiguous:
+        raw = np.zeros(x.nbytes + 1, np.uint8)[1:]
+        raw[:] = np.frombuffer(x.tobytes(), np.uint8)
+        unaligned.append(raw.view(x.dtype))
+    for layout in (contiguous, strided, backwards, swapped, unaligned):
+        native = [x.astype(x.dtype.newbyteorder("=")) for x in layout]
+        same(ufunc(*layout), one_by_one(name, *native))
+    if len(arrays) == 2:
+        a, b = contiguous
+        same(ufunc(a, strided[1]), one_by_one(name, a, strided[1]))
+        if count:
+            same(ufunc(a, b[0]), one_by_one(name, a, b[0]))
+            same(ufunc(a[0], b), one_by_one(name, a[0], b))
+            table = ufunc.outer(a[:9], b[:50])
+            same(table, one_by_one(name, a[:9, None], b[None, :50]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_out_and_where(name, served):
+    arrays = operands(name)
+    wanted = one_by_one(name, *arrays)
+    out = np.full_like(wanted, 99)
+    chosen = np.arange(100) % 3 == 0
+    assert served[name](*arrays, out=out, where=chosen) is out
+    same(out, np.where(chosen, wanted, np.full_like(wanted, 99)))
+    wide = np.zeros((100, 3), dtype=wanted.dtype)
+    served[name](*arrays, out=wide[:, 1])
+    same(wide[:, 1], wanted)
+    assert not wide[:, ::2].any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("count", [1, 5, 33, 1000])
+def test_in_place_and_overlapping(name, count, served):
+    for i in range(len(operands(name))):
+        for shift in (-9, -1, 0, 1, 9):
+            arrays = [x.copy() for x in operands(name, count + 20)]
+            inputs = [x[10 : 10 + count] for x in arrays]
+            output = arrays[i][10 + shift : 10 + shift + count]
+            wanted = one_by_one(name, *inputs)
+            served[name](*inputs, out=output)
+            same(output, wanted)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ROUNDING])
+@pytest.mark.parametrize("count", [1, 2, 9, 100])
+def test_reductions(name, count, served):
+    ufunc = served[name]
+    values = operands(name, 3 * count)[1].reshape(count, 3)
+    running = [values[0]]
+    for row in values[1:]:
+        running.append(one_by_one(name, running[-1], row))
+    running = np.array(running)
+    same(ufunc.reduce(values), running[-1])
+    same(ufunc.reduce(np.ascontiguousarray(values.T), axis=1), running[-1])
+    same(ufunc.reduce(values, keepdims=True), running[-1:])
+    same(ufunc.accumulate(values), running)
+    same(ufunc.accumulate(np.ascontiguousarray(values.T), axis=1), running.T)
+    column = np.ascontiguousarray(values[:, 0])
+    same(ufunc.reduceat(column, [0]), running[-1:, 0])
+    with_initial = one_by_one(name, column[:1], column[:1])
+    same(ufunc.reduce(column[:1], initial=column[0], keepdims=True), with_initial)
+    with pytest.raises(ValueError, match="no identity"):
+        ufunc.reduce(column[:0])
+
+
+def test_at(served):
+    values = np.array([100, 200, 300])
+    served["sdiv"].at(values, [0, 2, 0], [3, -7, 2])
+    same(values, np.array([16, 200, -42]))
+    numbers = np.array([0.5, 1.5, 2.5])
+    served["nearest"].at(numbers, [0, 1])
+    same(numbers, np.array([0.0, 2.0, 2.5]))
+
+
+def test_masked_arrays_and_subclasses(served):
+    masked = np.ma.masked_array([1.5, 2.5], mask=[True, False])
+    got = served["floor"](masked)
+    assert isinstance(got, np.ma.MaskedArray)
+    assert got.tolist() == [None, 2.0]
+
+
+@pytest.mark.parametrize("name", ROUNDING)
+def test_nans_keep_sign_and_payload(name, served):
+    for unsigned, real, patterns in (
+        (
+            np.uint32,
+            np.float32,
+            {0x7F800001: 0x7FC00001, 0xFFA5A5A5: 0xFFE5A5A5, 0x7FC12345: 0x7FC12345},
+        ),
+        (
+            np.uint64,
+            np.float64,
+            {0xFFF0000000000001: 0xFFF8000000000001, 0x7FF8000000000123: 0x7FF8000000000123},
+        ),
+    ):
+        for count in (1, 3, 100):
+            quiet = np.resize(np.array(list(patterns.values()), dtype=unsigned), count)
+            given = np.resize(np.array(list(patterns), dtype=unsigned), count)
+            with np.errstate(invalid="ignore"):
+                got = served[name](given.view(real)).view(unsigned)
+            assert (got == quiet).all()
+
+
+FE_ALL_EXCEPT, FE_DIVBYZERO, FE_OVERFLOW = 0x3D, 4, 8
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", SIZES)
+def test_floating_point_flags(level, name):
+    """No loop raises a flag but the two that are meant, on any way through it."""
+    if not inner_loops.runs_here(level):
+        pytest.skip(f"no {level} code runs on this machine")
+    if not inner_loops.has_loop(level, name):
+        pytest.skip("NumPy's loop serves")
+    libm = ctypes.CDLL(None)
+    size = SIZES[name]
+    for count in (1, 3, 8, 9, 16, 17, 100):
+        for step in (1, 2, 0):
+            for special, flag in (
+                (None, 0),
+                ((5, 0), FE_DIVBYZERO),
+                ((0, 0), FE_DIVBYZERO),
+                ((MIN, -1), FE_OVERFLOW),
+            ):
+                first = np.arange(2, 2 + 2 * count, dtype=f"u{size}") * 7
+                second = np.arange(3, 3 + 2 * count, dtype=f"u{size}") * 3
+                if name in inner_loops.ROUNDING:
+                    first = (first + 0.25).astype(f"f{size}")
+                if special:
+                    at = 0 if step == 0 else step * (count - 1)
+                    if name in inner_loops.INTEGERS:
+                        first.view(np.int64)[0 if step == 0 else at] = special[0]
+                        second.view(np.int64)[at] = special[1]
+                wanted = 0
+                if special and name.endswith(("div", "rem")):
+                    wanted = flag
+                    if flag == FE_OVERFLOW and name != "i64_sdiv":
+                        wanted = 0
+                out = np.zeros_like(first)
+                arrays = [first, out] if name in inner_loops.ROUNDING else [first, second, out]
+                steps = [size * step] * (len(arrays) - 1) + [size * (step or 1)]
+                libm.feclearexcept(FE_ALL_EXCEPT)
+                inner_loops.call(level, name, [x.ctypes.data for x in arrays], count, steps)
+                assert libm.fetestexcept(FE_ALL_EXCEPT) == wanted, (count, step, special)
+
+
+@pytest.mark.parametrize("count", [1, 5, 100, 20_000])
+@pytest.mark.parametrize("name", DIVISIONS)
+def test_zero_divisor(name, count, served):
+    dividends, divisors = (x.copy() for x in operands(name, count))
+    divisors[0] = 0  # in the first of several blocks, where NumPy casts in blocks
+    with np.errstate(all="raise", divide="ignore"):
+        same(served[name](dividends, divisors), one_by_one(name, dividends, divisors))
+        assert served[name](dividends, divisors)[0] == 0
+        zero = dividends.dtype.type(0)
+        assert not served[name](dividends, zero).any()
+    with np.errstate(divide="raise"):
+        with pytest.raises(FloatingPointError, match=f"divide by zero encountered in {name}"):
+            served[name](dividends, divisors)
+        narrow = (divisors != 0).astype(np.uint8)
+        with pytest.raises(FloatingPointError, match="divide by zero"):
+            served[name](dividends, narrow)
+        with pytest.raises(FloatingPointError, match="divide by zero"):
+            served[name](dividends, divisors * 0)
+    with np.errstate(divide="warn"), pytest.warns(RuntimeWarning, match="divide by zero"):
+        served[name](dividends, divisors)
+
+
+@pytest.mark.parametrize("count", [1, 5, 8, 100])
+def test_minimum_by_minus_one(count, served):
+    """As NumPy's floor division: MIN and an overflow; the remainder is 0 and nothing happens."""
+    lowest, minus_one = np.full(count, MIN), np.full(count, -1)
+    for divisor in (minus_one, np.int64(-1)):
+        with np.errstate(all="raise", over="ignore"):
+            assert (served["sdiv"](lowest, divisor) == MIN).all()
+            assert (np.floor_divide(lowest, divisor) == MIN).all()
+        with (
+            np.errstate(over="raise"),
+            pytest.raises(FloatingPointError, match="overflow encountered in sdiv"),
+        ):
+            served["sdiv"](lowest, divisor)
+        with np.errstate(all="raise"):
+            assert not served["srem"](lowest, divisor).any()
+            assert (served["sdiv"](lowest + 1, divisor) == MAX).all()
+
+
+def test_shift_counts_are_taken_modulo_64(served):
+    counts = np.array([0, 1, 63, 64, 65, 127, 128, -1])
+    same(served["ishl"](np.int64(1), counts), np.int64(1) << (counts & 63))
+    same(served["sshr"](np.int64(MIN), counts), np.int64(MIN) >> (counts & 63))
+    unsigned = counts.astype(np.uint64)
+    same(served["ushr"](np.uint64(2**63), unsigned), np.uint64(2**63) >> (unsigned & np.uint64(63)))
+
+
+def test_nothing_given_to_numpy_is_freed():
+    doc = "".join(["a doc", "string"])
+    address = fallback_loops.callback_loop("i64_ishl", ["i8"] * 3).address
+    ufunc = make_ufunc("".join(["ish", "l"]), doc, [Loop(["i8"] * 3, address)], "elsewhere")
+    del doc
+    gc.collect()
+    assert ufunc.__name__ == "ishl"
+    assert ufunc.__doc__.endswith("a docstring")
+    assert ufunc(3, 65) == 6
+
+
+def test_fallback_borrows_what_numpy_has_and_calls_back_for_the_rest():
+    borrowed = {
+        n
+        for n in SIZES
+        if fallback_loops.borrowed_loop(
+            n,
+            [f"{'f' if n[0] == 'f' else 'u' if n[4] == 'u' else 'i'}{SIZES[n]}"]
+            * (2 if n[0] == "f" else 3),
+        )
+    }
+    assert borrowed == {*inner_loops.ROUNDING, "i64_srem", "i64_udiv", "i64_urem"}
+    assert fallback_loops.borrowed_loop("i64_udiv", ["u8", "u8", "f8"]) is None
+
+
+def test_fallback_looks_before_it_borrows(monkeypatch):
+    """Where NumPy's objects are not laid out as its header says, nothing is read past the check."""
+
+    class Elsewhere(ctypes.Structure):
+        _fields_ = [("moved", ctypes.c_int), *fallback_loops._UFuncObject._fields_]
+
+    monkeypatch.setattr(fallback_loops, "_UFuncObject", Elsewhere)
+    assert fallback_loops.borrowed_loop("f64_ceil", ["f8", "f8"]) is None
+    loop = fallback_loops.fallback_loop("f64_ceil", ["f8", "f8"])
+    assert make_ufunc("ceil", "", [loop], "elsewhere")(1.5) == 2
+
+
+def test_fallback_alone_in_a_process_of_its_own(child):
+    code = """
+        from asm_libcalls import ufuncs
+        assert ufuncs.BACKENDS == dict.fromkeys(
+            ufuncs.BACKENDS, "fallback: the fallback was asked for"
+        ), ufuncs.BACKENDS
+        print(ufuncs.sdiv([-7, 7], 2).tolist(), ufuncs.ceil(1.5), ufuncs.ishl(1, 65))
+    """
+    done = child(code, variables={"ASM_LIBCALLS_BACKEND": "fallback"})
+    assert done.stdout.strip() == "[-3, 3] 2.0 2"
+
+
+def test_package_does_not_import_numpy(child):
+    code = "import asm_libcalls, sys; print('numpy' in sys.modules)"
+    assert child(code).stdout.strip() == "False"
+
+
+def test_failure_to_make_loops_leaves_the_fallback(monkeypatch):
+    def refuse(features):
+        raise OSError(13, "no pages today")
+
+    from asm_libcalls.x86_64 import loops
+
+    monkeypatch.setattr(loops, "routines", refuse)
+    monkeypatch.setattr(ufuncs, "BACKENDS", {})
+    image, why_not = ufuncs._machine_loops()
+    assert image is None
+    if inner_loops.cpu_features():
+        assert why_not.endswith("no pages today")
+    assert ufuncs._make_ufuncs()["sdiv"](-7, 2) == -3
+    assert all(backend.startswith("fallback: ") for backend in ufuncs.BACKENDS.values())
+
+
+def test_size_of_the_last_level_cache(tmp_path):
+    assert caches.last_level_cache() > 0
+    assert caches.last_level_cache(tmp_path / "missing") == 32 << 20
+    for i, (level, type_, size) in enumerate(
+        [(1, "Data", "32K"), (1, "Instruction", "64M"), (2, "Unified", "2M"), (3, "Unified", "?")]
+    ):
+        folder = tmp_path / f"index{i}"
+        folder.mkdir()
+        for name, text in (("level", str(level)), ("type", type_), ("size", size)):
+            (folder / name).write_text(f"{text}\n")
+    assert caches.last_level_cache(tmp_path) == 2 << 20

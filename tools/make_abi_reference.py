@@ -1,0 +1,337 @@
+"""Write ``docs/abi_reference.md``: the C side of the package, from the declarations themselves.
+
+    python tools/make_abi_reference.py            writes the file
+    python tools/make_abi_reference.py --check    says whether it is up to date, by the exit code
+
+The libcalls come from the table, trap codes from their enumeration, structures from ctypes, types
+from the signatures. Which libcall is machine code is asked of the loaded backend, so this needs a
+machine where every family can be served. A test makes the page anew and compares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from asm_libcalls import LIBCALLS, vmcontext
+from asm_libcalls.binding import default_binding
+from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS, Declaration
+from asm_libcalls.signatures import VALUE_TYPES, ValueType
+from asm_libcalls.traps import Trap, TrapCode
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "abi_reference.md"
+
+FAMILIES = {
+    "rounding": "Rounding",
+    "integers": "64-bit integers",
+    "memories": "Memories",
+    "tables": "Tables",
+    "externrefs": "References",
+}
+
+HEADER = """\
+<!-- Made by tools/make_abi_reference.py from the declarations: do not edit. -->
+
+# ABI reference
+
+The C side of the package: what a JIT calls, and what it finds in memory. It is that of Wasmtime
+0.22 (`wasmtime_runtime::libcalls`), by the platform's C calling convention. This page is made from
+the declarations that the package itself uses.
+
+- A libcall's *symbol* is `wasmtime_` and its name. `asm_libcalls.symbols()` has all addresses, and
+  `LIBCALLS[name].address` has one. They stay valid until the process ends.
+- `vmctx` is the `VMContext*` of the calling instance. Integers of 32 bits are unsigned.
+- Machine code follows the System V ABI for AMD64: it keeps `rbx`, `rbp` and `r12` to `r15`, and
+  changes any other register.
+- What traps does not return: {doc}`traps`.
+"""
+
+RUNTIME = """\
+## Runtime symbols
+
+`asm_libcalls.runtime_symbols()` has what generated code calls beside the libcalls. It is empty
+where no machine code is loaded.
+
+```c
+/* Unwinds to this thread's innermost catch_traps. The code is a TrapCode, or a JIT's own. */
+_Noreturn void asm_libcalls_raise_trap(uint32_t code);
+```
+"""
+
+LAYOUT = """\
+## The VMContext
+
+What stands at a vmctx, in this order, without padding of its own (so pointers are unaligned after
+an odd number of signature ids). {class}`~asm_libcalls.VMOffsets` computes the offsets for given
+counts; the names of its methods are Wasmtime's.
+
+| part | entries of | offset by |
+| --- | --- | --- |
+"""
+
+PARTS = (
+    ("interrupts", "`VMInterrupts *`", "vmctx_interrupts"),
+    (
+        "activations table",
+        "`VMExternRefActivationsTable *`",
+        "vmctx_externref_activations_table",
+    ),
+    ("stack map registry", "`void *`", "vmctx_stack_map_registry"),
+    ("signature ids", "`uint32_t`", "vmctx_vmshared_signature_id"),
+    ("imported functions", "`VMFunctionImport`", "vmctx_vmfunction_import"),
+    ("imported tables", "`VMTableImport`", "vmctx_vmtable_import"),
+    ("imported memories", "`VMMemoryImport`", "vmctx_vmmemory_import"),
+    ("imported globals", "`VMGlobalImport`", "vmctx_vmglobal_import"),
+    ("tables", "`VMTableDefinition`", "vmctx_vmtable_definition"),
+    ("memories", "`VMMemoryDefinition`", "vmctx_vmmemory_definition"),
+    ("globals", "`VMGlobalDefinition`, 16-aligned", "vmctx_vmglobal_definition"),
+    ("anyfuncs", "`VMCallerCheckedAnyfunc`, imported functions first", "vmctx_anyfunc"),
+    ("builtin array", "address of a libcall", "vmctx_builtin_function"),
+)
+
+# What a pointer of a structure points to, where that says more than `void`.
+POINTERS = {
+    ("VMFunctionImport", "vmctx"): "VMContext",
+    ("VMTableImport", "vmctx"): "VMContext",
+    ("VMTableImport", "from_"): "VMTableDefinition",
+    ("VMMemoryImport", "vmctx"): "VMContext",
+    ("VMMemoryImport", "from_"): "VMMemoryDefinition",
+    ("VMGlobalImport", "from_"): "VMGlobalDefinition",
+    ("VMTableDefinition", "base"): "void *",  # of references
+    ("VMMemoryDefinition", "base"): "uint8_t",
+    ("VMCallerCheckedAnyfunc", "vmctx"): "VMContext",
+}
+# Fields as wide as a pointer that are numbers.
+SIZES = ("stack_limit", "native_stack_limit", "current_length", "ref_count")
+
+# Before what points to them, as C wants it.
+STRUCTURES = (
+    "VMInterrupts",
+    "VMTableDefinition",
+    "VMMemoryDefinition",
+    "VMGlobalDefinition",
+    "VMFunctionImport",
+    "VMTableImport",
+    "VMMemoryImport",
+    "VMGlobalImport",
+    "VMCallerCheckedAnyfunc",
+    "VMExternData",
+)
+
+
+def machine_code_names() -> set[str]:
+    """Return the libcalls that are machine code.
+
+    Raises
+    ------
+    SystemExit
+        Not every family can be served here.
+    """
+    backend = default_binding().x86_64
+    reasons = ["no machine code"] if backend is None else [*filter(None, backend.families.values())]
+    if reasons:
+        raise SystemExit(f"this page can not be made here: {'; '.join(reasons)}")
+    return {name for name, libcall in LIBCALLS.items() if libcall.backend == "x86_64"}
+
+
+def signature_text(row: Declaration) -> str:
+    """Return a row's signature with the parameters' names."""
+    parameters = ", ".join(
+        name if t.name == name else f"{name}: {t.name}"
+        for name, t in zip(row.parameters, row.signature.parameters, strict=True)
+    )
+    result = "" if row.signature.result is None else f" → {row.signature.result.name}"
+    return f"({parameters}){result}"
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    """Yield the lines of a Markdown table."""
+    header = list(header)
+    yield f"| {' | '.join(header)} |"
+    yield f"|{' --- |' * len(header)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+    yield ""
+
+
+def libcalls_section(machine_code: set[str]) -> Iterator[str]:
+    """Yield the section of all libcalls, by family."""
+    yield "## Libcalls"
+    yield ""
+    yield from table(
+        ("name", "parameters → result", "traps", "served by"),
+        (
+            (
+                f"`{row.name}`",
+                f"`{signature_text(row)}`",
+                ", ".join(f"`{code.name}`" for code in row.traps) or "none",
+                f"`{'x86_64' if row.name in machine_code else 'fallback'}/{row.family}.py`",
+            )
+            for row in DECLARATIONS.values()
+        ),
+    )
+    yield "What serves a libcall is the machine code of `x86_64/`, on a CPU that has what the family"
+    yield "asks for, or a *thunk*: the few instructions at the address which call the Python function"
+    yield "of `fallback/`, and then return or unwind. Every libcall is in `fallback/`, and is served"
+    yield "from there where machine code can not be."
+    yield ""
+    for family, title in FAMILIES.items():
+        rows = [row for row in DECLARATIONS.values() if row.family == family]
+        yield f"### {title}"
+        yield ""
+        yield "```c"
+        for row in rows:
+            yield f"/* {row.instruction}: {row.doc} */"
+            yield row.c_declaration
+        yield "```"
+        yield ""
+
+
+def builtin_section() -> Iterator[str]:
+    """Yield the section of the builtin array."""
+    yield "## The builtin array"
+    yield ""
+    yield "The last part of a VMContext: the addresses of the stateful libcalls, in Wasmtime's"
+    yield "order. Slot *i* is at `vmctx + offsets.vmctx_builtin_function(i)`. The numeric libcalls"
+    yield "are not in it: they are linked by symbol."
+    yield ""
+    seen: dict[str, int] = {}
+    rows = []
+    for i, name in enumerate(BUILTIN_ARRAY):
+        twice = f", as in slot {seen[name]}" if name in seen else ""
+        seen.setdefault(name, i)
+        rows.append((str(i), f"`{name}`{twice}"))
+    yield from table(("slot", "libcall"), rows)
+    yield "Growing and filling a table has a slot for each reference type, with one body."
+    yield ""
+
+
+def trap_section() -> Iterator[str]:
+    """Yield the section of trap codes."""
+    yield "## Trap codes"
+    yield ""
+    yield from table(
+        ("code", "name", "exception", "message"),
+        (
+            (
+                str(int(code)),
+                f"`{code.name}`",
+                f"{{class}}`~asm_libcalls.{type(Trap(code)).__name__}`",
+                str(Trap(code)),
+            )
+            for code in TrapCode
+        ),
+    )
+
+
+def passed_in(value_type: ValueType) -> str:
+    """Return the registers that a type is passed in."""
+    return "`xmm0` to `xmm7`" if value_type.kind == "float" else "`rdi` `rsi` `rdx` `rcx` `r8` `r9`"
+
+
+def python_type(value_type: ValueType) -> str:
+    """Return what Python gives and gets for a type."""
+    if value_type.kind == "float":
+        return "float"
+    if value_type.kind == "pointer":
+        return "int, an address; None is null"
+    reading = "signed" if value_type.signed else "unsigned"
+    return f"int; a result is {reading}"
+
+
+def types_section() -> Iterator[str]:
+    """Yield the section of the types of a signature."""
+    yield "## Types in signatures"
+    yield ""
+    yield 'A signature is written `"(vmctx, u32, f64) -> i64"`: {class}`~asm_libcalls.Signature`.'
+    yield ""
+    yield from table(
+        ("type", "C", "passed in", "in Python"),
+        (
+            (f"`{t.name}`", f"`{t.c_name.strip()}`", passed_in(t), python_type(t))
+            for t in VALUE_TYPES.values()
+        ),
+    )
+
+
+def field_declaration(structure: str, name: str, kind: Any) -> str:
+    """Return the C declaration of a structure's field."""
+    python_name, name = name, name.rstrip("_")  # `from` is no name in Python
+    if issubclass(kind, ctypes.Array):
+        bits = ctypes.sizeof(kind._type_) * 8
+        return f"uint{bits}_t {name}[{kind._length_}];"
+    if kind is ctypes.c_uint32:
+        return f"uint32_t {name};"
+    if name in SIZES:
+        return f"size_t {name};"
+    target = POINTERS.get((structure, python_name), "void ")
+    space = "" if target.endswith(("*", " ")) else " "
+    return f"{target}{space}*{name};"
+
+
+def layout_section() -> Iterator[str]:
+    """Yield the section of the VMContext and its structures."""
+    for name, kind, method in PARTS:
+        yield f"| {name} | {kind} | {{meth}}`~asm_libcalls.VMOffsets.{method}` |"
+    yield ""
+    yield "```c"
+    yield "typedef struct VMContext VMContext;"
+    for structure in STRUCTURES:
+        fields = getattr(vmcontext, structure)
+        yield ""
+        yield f"typedef struct {{  /* {ctypes.sizeof(fields)} bytes */"
+        for name, field_type in fields._fields_:
+            offset = getattr(fields, name).offset
+            declaration = field_declaration(structure, name, field_type)
+            if not name.startswith("_"):
+                yield f"    {declaration:<36} /* +{offset} */"
+        yield f"}} {structure};"
+    offsets = vmcontext.VMOffsets()
+    yield ""
+    yield "typedef struct {  /* what compiled code knows of it */"
+    for name, at in (
+        ("next", offsets.vm_extern_ref_activation_table_next()),
+        ("end", offsets.vm_extern_ref_activation_table_end()),
+    ):
+        yield f"    {f'VMExternData **{name};':<36} /* +{at} */"
+    yield "} VMExternRefActivationsTable;"
+    yield "```"
+
+
+def make_page() -> str:
+    """Return the page."""
+    lines = [
+        HEADER,
+        *libcalls_section(machine_code_names()),
+        *builtin_section(),
+        RUNTIME,
+        *trap_section(),
+        *types_section(),
+        LAYOUT.rstrip("\n"),
+        *layout_section(),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Write the page, or check it; return the exit code."""
+    parser = argparse.ArgumentParser(description="Write the ABI reference of the documentation.")
+    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    check = parser.parse_args().check
+    page = make_page()
+    if PAGE.exists() and PAGE.read_text(encoding="utf-8") == page:
+        return 0
+    if check:
+        print(f"{PAGE} is out of date: run python {Path(__file__).name}", file=sys.stderr)
+        return 1
+    PAGE.write_text(page, encoding="utf-8")
+    print(f"wrote {PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

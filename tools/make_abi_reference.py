@@ -174,10 +174,10 @@ def libcalls_section(machine_code: set[str]) -> Iterator[str]:
             for row in DECLARATIONS.values()
         ),
     )
-    yield "What serves a libcall is the machine code of `x86_64/`, on a CPU that has what the family"
-    yield "asks for, or a *thunk*: the few instructions at the address which call the Python function"
-    yield "of `fallback/`, and then return or unwind. Every libcall is in `fallback/`, and is served"
-    yield "from there where machine code can not be."
+    yield "What serves a libcall is the machine code of `x86_64/`, on a CPU that has what the"
+    yield "family asks for, or a *thunk*: the few instructions at the address which call the Python"
+    yield "function of `fallback/`, and then return or unwind. Every libcall is in `fallback/`, and"
+    yield "is served from there where machine code can not be."
     yield ""
     for family, title in FAMILIES.items():
         rows = [row for row in DECLARATIONS.values() if row.family == family]

@@ -1,0 +1,925 @@
+"""The GC of externrefs: native frames hold them, and the walk finds exactly those.
+
+The frames are real: machine code with frame pointers and stack maps, entered and left as a JIT's
+would be.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc as python_gc
+import itertools
+import sys
+import threading
+import weakref
+
+import pytest
+from native_code import (
+    ADD,
+    CALL_SLOT,
+    DEC,
+    INC,
+    JNZ,
+    LABEL,
+    LEA,
+    MOV,
+    Label,
+    NativeCode,
+    call,
+    frame,
+    qword,
+    r12,
+    r13,
+    r14,
+    rax,
+    rbp,
+    rdi,
+    rdx,
+    rsi,
+    rsp,
+    slot_at,
+)
+from peachpy.x86_64 import CMP, JE, JMP, POP, PUSH, RET
+
+import asm_libcalls
+from asm_libcalls import (
+    Global,
+    HostFunction,
+    Instance,
+    StackMapRegistry,
+    Table,
+    Trap,
+    TrapCode,
+    VMExternRef,
+    catch_traps,
+    gc,
+)
+from asm_libcalls.activations import CHUNK_SIZE, stack_frames
+
+
+class Thing:
+    """Something with a weakref."""
+
+
+@pytest.fixture(autouse=True)
+def _needs_machine_code(machine_code):
+    """Without it there are no frames to walk."""
+
+
+class Host:
+    """A host function for native code to call; what it does is set by the test."""
+
+    def __init__(self, signature: str = "()") -> None:
+        self.do = lambda *arguments: None
+        self.function = HostFunction(self.call, signature)
+        self.address = self.function.address
+
+    def call(self, *arguments):
+        return self.do(*arguments)
+
+
+@pytest.fixture
+def host():
+    host = Host()
+    yield host
+    host.function.close()
+
+
+@pytest.fixture
+def registry():
+    return StackMapRegistry()
+
+
+@pytest.fixture
+def instance(registry):
+    return Instance(
+        tables=[Table("externref", 4)],
+        globals=[Global("externref", None, True)],
+        stack_map_registry=registry,
+    )
+
+
+def borrowed(instance: Instance, value: object) -> tuple[int, weakref.ref[object]]:
+    """Return a raw pointer as compiled code has it: the activations table alone owns it."""
+    ref = VMExternRef(value)
+    asm_libcalls.activations_table_insert_with_gc(instance, ref)
+    address = ref.as_raw()
+    ref.drop()
+    return address, weakref.ref(value)
+
+
+def hold_body() -> None:
+    """Hold two references: (vmctx, a, b). Call the host with both, then with the first alone."""
+    with frame(2):
+        MOV([rbp + slot_at(0)], rsi)
+        MOV([rbp + slot_at(1)], rdx)
+        call("host", "both")
+        call("host", "first")
+        MOV(rax, [rbp + slot_at(0)])
+
+
+HOLD = "(vmctx, pointer, pointer) -> pointer"
+HOLD_MAPS = {"both": [0, 1], "first": [0]}
+
+
+@pytest.fixture
+def hold(host, registry):
+    code = NativeCode({"hold": hold_body}, {"host": host.address})
+    code.register(registry, "hold", HOLD_MAPS)
+    return code
+
+
+class TestFramesHold:
+    def test_what_the_stack_map_names_until_it_names_it_no_more(self, instance, host, hold):
+        a, a_ref = borrowed(instance, Thing())
+        b, b_ref = borrowed(instance, Thing())
+        c, c_ref = borrowed(instance, Thing())
+        seen = []
+
+        def collect():
+            gc(instance)
+            seen.append((a_ref() is not None, b_ref() is not None, c_ref() is not None))
+
+        host.do = collect
+        assert catch_traps(hold["hold"], HOLD)(instance.vmctx, a, b) == a
+        assert seen == [(True, True, False), (True, False, False)]
+        assert a_ref() is not None  # the last collection saw it
+        gc(instance)
+        assert a_ref() is None
+        assert len(instance.activations_table) == 0
+        with pytest.raises(ValueError, match="no live externref"):
+            VMExternRef.clone_from_raw(c)
+
+    def test_counts_afterwards_are_one_for_the_table(self, instance, host, hold):
+        value = VMExternRef(Thing())
+        for _ in range(100):
+            asm_libcalls.activations_table_insert_with_gc(instance, value)
+        assert value.strong_count() == 101
+        counts = []
+
+        def collect():
+            gc(instance)
+            counts.append(value.strong_count())
+
+        host.do = collect
+        raw = value.as_raw()
+        catch_traps(hold["hold"], HOLD)(instance.vmctx, raw, raw)
+        assert counts == [2, 2]
+        gc(instance)
+        assert value.strong_count() == 1
+
+    def test_null_slots_are_nothing(self, instance, host, hold):
+        host.do = lambda: gc(instance)
+        assert catch_traps(hold["hold"], HOLD)(instance.vmctx, 0, 0) == 0
+
+    def test_a_call_site_without_a_map_holds_nothing(self, instance, host):
+        code = NativeCode({"hold": hold_body}, {"host": host.address})
+        a, a_ref = borrowed(instance, Thing())
+        seen = []
+        host.do = lambda: (gc(instance), seen.append(a_ref()))
+        catch_traps(code["hold"], HOLD)(instance.vmctx, a, 0)
+        assert seen == [None, None]
+
+    def test_unregistered_maps_hold_nothing(self, instance, host, hold, registry):
+        a, a_ref = borrowed(instance, Thing())
+        b, b_ref = borrowed(instance, Thing())
+        seen = []
+
+        def collect():
+            gc(instance)
+            seen.append((a_ref() is None, b_ref() is None))
+            if len(seen) == 1:
+                registry.unregister(hold["hold"])
+
+        host.do = collect
+        catch_traps(hold["hold"], HOLD)(instance.vmctx, a, b)
+        assert seen == [(False, False), (True, True)]
+
+    def test_not_what_another_thread_s_frames_hold(self, instance, host, hold):
+        """As a Wasmtime Store, an instance is for one thread: only its frames count."""
+        a, a_ref = borrowed(instance, Thing())
+        inside, go_on = threading.Event(), threading.Event()
+        host.do = lambda: (inside.set(), go_on.wait(10))
+
+        def native():
+            catch_traps(hold["hold"], HOLD)(instance.vmctx, a, 0)
+
+        thread = threading.Thread(target=native)
+        thread.start()
+        assert inside.wait(10)
+        gc(instance)
+        assert a_ref() is None
+        go_on.set()
+        thread.join()
+
+    def test_after_a_trap_nothing_is_held(self, instance, host, hold):
+        a, a_ref = borrowed(instance, Thing())
+
+        def trap():
+            gc(instance)
+            assert a_ref() is not None
+            raise Trap(TrapCode.UNREACHABLE_CODE_REACHED)
+
+        host.do = trap
+        with pytest.raises(asm_libcalls.UnreachableCodeReached):
+            catch_traps(hold["hold"], HOLD)(instance.vmctx, a, a)
+        assert a_ref() is not None
+        gc(instance)
+        assert a_ref() is None
+
+
+class TestNesting:
+    def test_frames_of_all_activations_count(self, instance, host, hold):
+        """Native code, host, native code, host: a collection inside sees both."""
+        outer, outer_ref = borrowed(instance, Thing())
+        inner, inner_ref = borrowed(instance, Thing())
+        seen = []
+        function = catch_traps(hold["hold"], HOLD)
+
+        def in_inner():
+            gc(instance)
+            seen.append(("inner", outer_ref() is not None, inner_ref() is not None))
+
+        def in_outer():
+            host.do = in_inner
+            if not seen:
+                function(instance.vmctx, inner, 0)
+            host.do = in_outer
+            gc(instance)
+            seen.append(("outer", outer_ref() is not None, inner_ref() is not None))
+
+        host.do = in_outer
+        function(instance.vmctx, outer, 0)
+        assert seen == [
+            ("inner", True, True),
+            ("inner", True, True),
+            ("outer", True, False),
+            ("outer", True, False),
+        ]
+
+    def test_a_hundred_deep(self, instance, host, hold):
+        function = catch_traps(hold["hold"], HOLD)
+        refs = []
+        depth = 0
+        collected = []
+
+        def nest():
+            nonlocal depth
+            depth += 1
+            if depth <= 100:
+                pointer, ref = borrowed(instance, Thing())
+                refs.append(ref)
+                function(instance.vmctx, pointer, 0)
+            elif depth == 101:
+                gc(instance)
+                collected.append(sum(ref() is not None for ref in refs))
+                frames = list(stack_frames())
+                collected.append(len(frames))
+                raise Trap(TrapCode.INTERRUPT)
+
+        host.do = nest
+        with pytest.raises(asm_libcalls.Interrupt):
+            nest()
+        assert collected == [100, 100]
+        gc(instance)
+        assert not any(ref() for ref in refs)
+
+    def test_native_to_native_frames_count_one_by_one(self, instance, host, registry):
+        """Three functions that call each other, each holding something of its own."""
+
+        def outermost() -> None:  # (vmctx, array of three references)
+            with frame(1):
+                MOV(rax, [rsi])
+                MOV([rbp + slot_at(0)], rax)
+                CALL_SLOT("middle")
+                LABEL(Label("site"))
+
+        def middle() -> None:
+            with frame(3):
+                MOV(rax, [rsi + 8])
+                MOV([rbp + slot_at(2)], rax)
+                CALL_SLOT("innermost")
+                LABEL(Label("site"))
+
+        def innermost() -> None:
+            with frame(2):
+                MOV(rax, [rsi + 16])
+                MOV([rbp + slot_at(1)], rax)
+                CALL_SLOT("host")
+                LABEL(Label("site"))
+
+        code = NativeCode(
+            {"outermost": outermost, "middle": middle, "innermost": innermost},
+            {"host": host.address, "middle": 0, "innermost": 0},
+        )
+        for name in ("middle", "innermost"):
+            code.loaded.set_slot(name, code[name])
+        for name, slot in (("outermost", 0), ("middle", 2), ("innermost", 1)):
+            code.register(registry, name, {"site": [slot]})
+        pairs = [borrowed(instance, Thing()) for _ in range(4)]
+        pointers = (ctypes.c_uint64 * 3)(*(pointer for pointer, _ in pairs[:3]))
+        seen = []
+
+        def collect():
+            frames = list(stack_frames())
+            assert len(frames) == 3
+            assert all(frame < caller for (_, frame), (_, caller) in itertools.pairwise(frames))
+            gc(instance)
+            seen.append([ref() is not None for _, ref in pairs])
+
+        host.do = collect
+        catch_traps(code["outermost"], "(vmctx, pointer)")(
+            instance.vmctx, ctypes.addressof(pointers)
+        )
+        assert seen == [[True, True, True, False]]
+
+
+class TestWalkThatFindsNoEntry:
+    """Where the frames can not be walked to the canary, nothing is collected."""
+
+    def check(self, instance, host, run):
+        value, ref = borrowed(instance, Thing())
+        seen = []
+
+        def collect():
+            assert stack_frames() is None
+            gc(instance)
+            seen.append(ref() is not None)
+
+        host.do = collect
+        run(value)
+        assert set(seen) == {True}
+        gc(instance)
+        assert ref() is None
+
+    @pytest.mark.parametrize(
+        "garbage", [0, 1, 8, 0x1234, (1 << 64) - 8, 1 << 63, 0x7FFF_FFFF_F000], ids=hex
+    )
+    def test_garbage_in_rbp(self, instance, host, garbage):
+        def lose_frame() -> None:
+            PUSH(rbp)
+            MOV(rbp, garbage)
+            CALL_SLOT("host")
+            POP(rbp)
+            RET()
+
+        code = NativeCode({"lose": lose_frame}, {"host": host.address})
+        self.check(instance, host, lambda value: catch_traps(code["lose"], "()")())
+
+    @pytest.mark.parametrize("distance", [0, 8, 1, 4, -8, -64])
+    def test_rbp_that_points_into_the_stack_elsewhere(self, instance, host, distance):
+        def lose_frame() -> None:
+            PUSH(rbp)
+            LEA(rbp, [rsp + distance])
+            CALL_SLOT("host")
+            POP(rbp)
+            RET()
+
+        code = NativeCode({"lose": lose_frame}, {"host": host.address})
+        if distance == 0:
+            # A real frame pointer, then: the walk is whole, and finds nothing.
+            seen = []
+            host.do = lambda: seen.append(list(stack_frames()))
+            catch_traps(code["lose"], "()")()
+            assert len(seen[0]) == 1
+        else:
+            self.check(instance, host, lambda value: catch_traps(code["lose"], "()")())
+
+    def test_left_through_a_plain_ctypes_callback(self, instance, host, registry):
+        callback = ctypes.CFUNCTYPE(None)(host.call)
+        address = ctypes.cast(callback, ctypes.c_void_p).value
+        code = NativeCode({"hold": hold_body}, {"host": address})
+        code.register(registry, "hold", HOLD_MAPS)
+        function = catch_traps(code["hold"], HOLD)
+        self.check(instance, host, lambda value: function(instance.vmctx, value, 0))
+
+    @pytest.mark.parametrize("prototype", [ctypes.CFUNCTYPE, ctypes.PYFUNCTYPE])
+    def test_entered_by_a_plain_ctypes_call(self, instance, host, hold, prototype):
+        pointer = ctypes.c_size_t
+        function = prototype(pointer, pointer, pointer, pointer)(hold["hold"])
+        self.check(instance, host, lambda value: function(instance.vmctx, value, 0))
+
+    def test_entered_by_a_plain_ctypes_call_inside_a_host_function(self, instance, host, hold):
+        """The outer activation has left for Python; frames above that are nobody's."""
+        pointer = ctypes.c_size_t
+        function = ctypes.CFUNCTYPE(pointer, pointer, pointer, pointer)(hold["hold"])
+        outer = Host()
+        code = NativeCode({"call": lambda: call_host("outer")}, {"outer": outer.address})
+
+        def run(value):
+            def in_host():
+                function(instance.vmctx, value, 0)
+                assert len(list(stack_frames())) == 1  # and after it, all is known again
+
+            outer.do = in_host
+            catch_traps(code["call"], "()")()
+
+        self.check(instance, host, run)
+
+    def test_entered_by_a_plain_ctypes_call_on_a_fresh_thread(self, instance, host, hold):
+        pointer = ctypes.c_size_t
+        function = ctypes.CFUNCTYPE(pointer, pointer, pointer, pointer)(hold["hold"])
+
+        def run(value):
+            thread = threading.Thread(target=function, args=(instance.vmctx, value, 0))
+            thread.start()
+            thread.join()
+
+        self.check(instance, host, run)
+
+    def test_entered_by_the_fallback(self, instance, fallback, host):
+        """Its ctypes calls and callbacks are known to have frames that nobody can walk."""
+        address, release = fallback.host_address(host.call, asm_libcalls.Signature("()"), False)
+        code = NativeCode({"hold": hold_body}, {"host": address})
+        signature = asm_libcalls.Signature(HOLD)
+        self.check(
+            instance,
+            host,
+            lambda value: fallback.entry.call(code["hold"], signature, [instance.vmctx, value, 0]),
+        )
+        # Also where a plain ctypes call entered.
+        pointer = ctypes.c_size_t
+        function = ctypes.CFUNCTYPE(pointer, pointer, pointer, pointer)(code["hold"])
+        self.check(instance, host, lambda value: function(instance.vmctx, value, 0))
+        release()
+
+    def test_one_bad_activation_among_good_ones(self, instance, host, hold):
+        def lose_frame() -> None:
+            PUSH(rbp)
+            MOV(rbp, 0x1234)
+            CALL_SLOT("host")
+            POP(rbp)
+            RET()
+
+        code = NativeCode({"lose": lose_frame}, {"host": host.address})
+        seen = []
+
+        def run(value):
+            collect = host.do
+
+            def in_bad():
+                host.do = collect
+                catch_traps(hold["hold"], HOLD)(instance.vmctx, value, 0)
+                seen.append(1)
+
+            host.do = in_bad
+            catch_traps(code["lose"], "()")()
+
+        self.check(instance, host, run)
+        assert seen == [1]
+
+
+def call_host(symbol: str) -> None:
+    with frame(0):
+        call(symbol)
+
+
+class TestBumpChunk:
+    """The table that native code fills by itself, and what happens when it is full."""
+
+    @staticmethod
+    def insert_inline() -> None:
+        """(table, reference, count): insert as compiled code does, while there is room."""
+        loop = Label("loop")
+        LABEL(loop)
+        MOV(rax, [rdi])
+        MOV([rax], rsi)
+        INC(qword[rsi])
+        ADD(qword[rdi], 8)
+        DEC(rdx)
+        JNZ(loop)
+        RET()
+
+    @staticmethod
+    def insert_all() -> None:
+        """(vmctx, array, count): insert each reference, inline or by the libcall; hold the last."""
+        loop, full, inserted, done = (Label(n) for n in ("loop", "full", "inserted", "done"))
+        with frame(2):
+            MOV([rbp + slot_at(1)], rdi)
+            MOV(r12, rsi)
+            MOV(r13, rdx)
+            LABEL(loop)
+            MOV(rsi, [r12])
+            MOV([rbp + slot_at(0)], rsi)
+            MOV(rdi, [rbp + slot_at(1)])
+            MOV(r14, [rdi + 8])
+            MOV(rax, [r14])
+            CMP(rax, [r14 + 8])
+            JE(full)
+            MOV([rax], rsi)
+            INC(qword[rsi])
+            ADD(qword[r14], 8)
+            LABEL(inserted)
+            ADD(r12, 8)
+            DEC(r13)
+            JNZ(loop)
+            MOV(rax, [rbp + slot_at(0)])
+            JMP(done)
+            LABEL(full)
+            CALL_SLOT("insert")
+            LABEL(Label("site"))
+            JMP(inserted)
+            LABEL(done)
+
+    @pytest.fixture
+    def code(self, registry):
+        insert = asm_libcalls.LIBCALLS["activations_table_insert_with_gc"].address
+        code = NativeCode(
+            {"inline": self.insert_inline, "all": self.insert_all}, {"insert": insert}
+        )
+        code.register(registry, "all", {"site": [0]})
+        return code
+
+    def test_native_code_fills_it(self, instance, code):
+        value = VMExternRef(Thing())
+        table = instance.activations_table
+        inline = catch_traps(code["inline"], "(pointer, pointer, u64)")
+        inline(table.address, value.as_raw(), CHUNK_SIZE)
+        assert len(table) == CHUNK_SIZE
+        assert value.strong_count() == 1 + CHUNK_SIZE
+        words = (ctypes.c_uint64 * 2).from_address(table.address)
+        assert words[0] == words[1]  # full
+        gc(instance)
+        assert value.strong_count() == 1
+        assert len(table) == 0
+        assert words[1] - words[0] == 8 * CHUNK_SIZE
+
+    def test_full_means_gc_first(self, instance, code):
+        value = VMExternRef(Thing())
+        table = instance.activations_table
+        catch_traps(code["inline"], "(pointer, pointer, u64)")(
+            table.address, value.as_raw(), CHUNK_SIZE
+        )
+        other = VMExternRef(Thing())
+        asm_libcalls.activations_table_insert_with_gc(instance, other)
+        # The collection dropped what no frame held, and kept what was to be inserted.
+        assert value.strong_count() == 1
+        assert other.strong_count() == 2
+        assert len(table) == 1
+        asm_libcalls.activations_table_insert_with_gc(instance, other)
+        assert other.strong_count() == 3
+        gc(instance)
+        assert other.strong_count() == 1
+
+    @pytest.mark.parametrize("count", [1, CHUNK_SIZE, CHUNK_SIZE + 1, 5 * CHUNK_SIZE + 7])
+    def test_a_native_loop_inserts_by_itself_and_by_the_libcall(self, instance, code, count):
+        things = [Thing() for _ in range(count)]
+        gone = [weakref.ref(thing) for thing in things]
+        refs = [VMExternRef(thing) for thing in things]
+        array = (ctypes.c_uint64 * count)(*(ref.as_raw() for ref in refs))
+        del things
+        insert_all = catch_traps(code["all"], "(vmctx, pointer, u64) -> pointer")
+        last = insert_all(instance.vmctx, ctypes.addressof(array), count)
+        assert last == array[count - 1]
+        refs.clear()
+        alive = [ref() is not None for ref in gone]
+        assert alive[-1]
+        assert sum(alive) == len(instance.activations_table) <= CHUNK_SIZE + 1
+        gc(instance)
+        assert not any(ref() for ref in gone)
+
+    def test_what_a_frame_holds_survives_many_collections(self, instance, code, host, hold):
+        kept, kept_ref = borrowed(instance, Thing())
+        count = 10 * CHUNK_SIZE
+        insert_all = catch_traps(code["all"], "(vmctx, pointer, u64) -> pointer")
+
+        def churn():
+            refs = [VMExternRef(Thing()) for _ in range(count)]
+            array = (ctypes.c_uint64 * count)(*(ref.as_raw() for ref in refs))
+            insert_all(instance.vmctx, ctypes.addressof(array), count)
+            assert kept_ref() is not None
+            assert VMExternRef.clone_from_raw(kept).value is kept_ref()
+
+        host.do = churn
+        catch_traps(hold["hold"], HOLD)(instance.vmctx, kept, 0)
+        gc(instance)
+        assert kept_ref() is None
+
+    def test_where_nothing_can_be_collected_the_set_takes_all(self, instance, code):
+        """Inside a plain ctypes callback no walk is possible: the table grows without a limit."""
+        count = 3 * CHUNK_SIZE
+        refs = [VMExternRef(Thing()) for _ in range(count)]
+
+        def body():
+            for ref in refs:
+                asm_libcalls.activations_table_insert_with_gc(instance, ref)
+            for ref in refs[:100]:  # again: the set has them already
+                asm_libcalls.activations_table_insert_with_gc(instance, ref)
+
+        callback = ctypes.CFUNCTYPE(None)(body)
+        call_it = NativeCode(
+            {"call": lambda: call_host("callback")},
+            {"callback": ctypes.cast(callback, ctypes.c_void_p).value},
+        )
+        catch_traps(call_it["call"], "()")()
+        assert all(ref.strong_count() >= 2 for ref in refs)
+        assert len(instance.activations_table) >= count
+        gc(instance)
+        assert [ref.strong_count() for ref in refs] == [1] * count
+
+    def test_reading_a_global_keeps_its_value_for_the_frame(self, instance, registry, host):
+        """global.get, then the global is overwritten: the frame's borrowed pointer stays good."""
+
+        def body() -> None:
+            with frame(1):
+                MOV(r12, rdi)
+                MOV(rsi, 0)
+                CALL_SLOT("get")
+                MOV([rbp + slot_at(0)], rax)
+                call("host", "site")
+                MOV(rax, [rbp + slot_at(0)])
+
+        get = asm_libcalls.LIBCALLS["externref_global_get"].address
+        code = NativeCode({"body": body}, {"get": get, "host": host.address})
+        code.register(registry, "body", {"site": [0]})
+        thing = Thing()
+        ref = weakref.ref(thing)
+        instance.globals[0].value = thing
+        del thing
+        alive = []
+
+        def overwrite():
+            asm_libcalls.externref_global_set(instance, 0, None)
+            gc(instance)
+            alive.append(ref() is not None)
+
+        host.do = overwrite
+        catch_traps(code["body"], "(vmctx) -> pointer")(instance.vmctx)
+        assert alive == [True]
+        gc(instance)
+        assert ref() is None
+
+
+class TestDestructors:
+    def test_that_collects_again(self, instance):
+        entered = []
+
+        class Collects:
+            def __del__(self):
+                entered.append(len(instance.activations_table))
+                gc(instance)
+                entered.append(len(instance.activations_table))
+
+        for _ in range(3):
+            borrowed(instance, Collects())
+        gc(instance)
+        assert entered == [0] * 6
+
+    def test_that_inserts(self, instance):
+        inner = []
+
+        class Inserts:
+            def __del__(self):
+                inner.append(borrowed(instance, Thing())[1])
+
+        borrowed(instance, Inserts())
+        gc(instance)
+        assert [ref() is not None for ref in inner] == [True]
+        assert len(instance.activations_table) == 1
+        gc(instance)
+        assert inner[0]() is None
+
+    def test_that_fills_the_chunk_while_a_collection_runs(self, instance):
+        """The inner collection does nothing, so the set takes what does not fit; none is lost."""
+        refs = []
+
+        class Floods:
+            def __del__(self):
+                refs.extend(borrowed(instance, Thing())[1] for _ in range(2 * CHUNK_SIZE))
+
+        borrowed(instance, Floods())
+        gc(instance)
+        assert all(ref() for ref in refs)
+        assert len(refs) == 2 * CHUNK_SIZE
+        gc(instance)
+        assert not any(ref() for ref in refs)
+
+    def test_that_raises_is_heard_and_all_are_dropped(self, instance):
+        error = ValueError("from a destructor")
+        dropped = []
+
+        class Raises:
+            def __del__(self):
+                dropped.append(self)
+                raise error
+
+        for _ in range(5):
+            borrowed(instance, Raises())
+        last = borrowed(instance, Thing())[1]
+        with pytest.raises(ValueError, match="from a destructor") as caught:
+            gc(instance)
+        assert caught.value is error
+        assert len(dropped) == 5
+        assert last() is None
+        assert len(instance.activations_table) == 0
+        gc(instance)
+
+    def test_that_raises_under_native_frames_unwinds_them(self, instance, host, hold):
+        """An insertion by native code collects, and a destructor raises: the caller hears of it."""
+        error = KeyboardInterrupt()
+
+        class Raises:
+            def __del__(self):
+                raise error
+
+        kept, kept_ref = borrowed(instance, Thing())
+        for _ in range(CHUNK_SIZE - 1):
+            asm_libcalls.activations_table_insert_with_gc(instance, kept)
+        borrowed_last = VMExternRef(Raises())
+        table = instance.activations_table
+        # The last free slot is the raising one's; the next insertion finds the chunk full.
+        words = (ctypes.c_uint64 * 2).from_address(table.address)
+        assert words[0] == words[1]
+        new = VMExternRef(Thing())
+
+        def body() -> None:
+            with frame(1):
+                MOV([rbp + slot_at(0)], rdx)
+                CALL_SLOT("insert")
+                LABEL(Label("site"))
+                CALL_SLOT("unreachable")
+
+        def never():
+            raise AssertionError("native code went on after the exception")
+
+        unreachable = HostFunction(never, "()")
+        insert = asm_libcalls.LIBCALLS["activations_table_insert_with_gc"].address
+        code = NativeCode({"body": body}, {"insert": insert, "unreachable": unreachable.address})
+        code.register(instance.stack_map_registry, "body", {"site": [0]})
+        # Make the raising object one of the full chunk: in exchange for the first entry.
+        chunk = (ctypes.c_uint64 * CHUNK_SIZE).from_address(words[1] - 8 * CHUNK_SIZE)
+        raising = borrowed_last.clone()
+        externref_address, chunk[0] = chunk[0], raising.as_raw()
+        raising._address = 0  # its count went into the chunk
+        asm_libcalls.externref.release(externref_address)
+        borrowed_last.drop()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            catch_traps(code["body"], "(vmctx, pointer, pointer)")(
+                instance.vmctx, new.as_raw(), kept
+            )
+        assert caught.value is error
+        assert new.strong_count() == 2  # what was to be inserted is not lost
+        assert kept_ref() is not None  # the frame held it when the collection ran
+        gc(instance)
+        assert new.strong_count() == 1
+        assert kept_ref() is None
+
+    def test_that_enters_native_code(self, instance, host, hold):
+        """A destructor under native frames enters native code again, and collects there."""
+        outer, outer_ref = borrowed(instance, Thing())
+        function = catch_traps(hold["hold"], HOLD)
+        inner_alive = []
+
+        class Enters:
+            def __del__(self):
+                pointer, ref = borrowed(instance, Thing())
+
+                def collect():
+                    gc(instance)  # does nothing: a collection runs
+                    inner_alive.append(ref() is not None)
+
+                host.do = collect
+                function(instance.vmctx, pointer, 0)
+
+        borrowed(instance, Enters())
+        host.do = lambda: gc(instance)
+        function(instance.vmctx, outer, 0)
+        assert inner_alive[:2] == [True, True]
+        assert outer_ref() is not None
+        gc(instance)
+        assert outer_ref() is None
+
+
+class TestBadStackMaps:
+    def test_a_slot_that_holds_no_reference_is_an_error_and_nothing_is_dropped(
+        self, instance, host, registry
+    ):
+        code = NativeCode({"hold": hold_body}, {"host": host.address})
+        code.register(registry, "hold", HOLD_MAPS)
+        value, ref = borrowed(instance, Thing())
+        hold = catch_traps(code["hold"], HOLD)
+        host.do = lambda: gc(instance)
+        for a, b in ((0x1234, 0), (value, 0x1234), (value + 8, value)):
+            with pytest.raises(ValueError, match=r"holds 0x[0-9a-f]+: no live externref"):
+                hold(instance.vmctx, a, b)
+            assert ref() is not None
+        gc(instance)
+        assert ref() is None
+
+
+class TestRegistry:
+    def test_looks_up_return_addresses(self):
+        registry = StackMapRegistry()
+        registry.register(1000, 100, {5: [-8, -16], 100: [-24], 60: ()})
+        registry.register(1100, 10, {1: [8]})
+        assert registry.lookup(1005) == (-8, -16)
+        assert registry.lookup(1060) == ()
+        assert registry.lookup(1100) == (-24,)  # the call was the last instruction of its range
+        assert registry.lookup(1101) == (8,)
+        for nothing in (0, 999, 1000, 1004, 1110, 1111, 5000):
+            assert registry.lookup(nothing) is None
+        assert "2 code ranges" in repr(registry)
+
+    def test_unregister(self):
+        registry = StackMapRegistry()
+        registry.register(1000, 10, {10: [-8]})
+        registry.register(2000, 10, {10: [-8]})
+        registry.unregister(1000)
+        assert registry.lookup(1010) is None
+        assert registry.lookup(2010) == (-8,)
+        registry.register(1000, 10, {10: [-16]})
+        assert registry.lookup(1010) == (-16,)
+        for start in (1001, 0, 3000):
+            with pytest.raises(ValueError, match=f"no range of code begins at {start:#x}"):
+                registry.unregister(start)
+
+    @pytest.mark.parametrize(
+        ("start", "size", "maps", "message"),
+        [
+            (0, 10, {}, "an empty range"),
+            (-5, 10, {}, "an empty range"),
+            (1000, 0, {}, "an empty range"),
+            (1000, 10, {0: []}, "return address at 0 is outside the 10 bytes"),
+            (1000, 10, {11: []}, "return address at 11 is outside"),
+            (4999, 10, {}, "overlaps the one at 0x1388"),
+            (5000, 1, {}, "overlaps the one at 0x1388"),
+            (5001, 1, {}, "0x1389 is inside the range at 0x1388"),
+            (5099, 100, {}, "inside the range at 0x1388"),
+            (1, 10**6, {}, "overlaps the one at 0x1388"),
+        ],
+    )
+    def test_refuses(self, start, size, maps, message):
+        registry = StackMapRegistry()
+        registry.register(5000, 100, {})
+        with pytest.raises(ValueError, match=message):
+            registry.register(start, size, maps)
+        assert "1 code ranges" in repr(registry)
+
+    def test_neighbours_touch(self):
+        registry = StackMapRegistry()
+        for start in (1000, 1020, 1010, 990):
+            registry.register(start, 10, {5: [start]})
+        assert [registry.lookup(s + 5) for s in (990, 1000, 1010, 1020)] == [
+            (990,), (1000,), (1010,), (1020,)]  # fmt: skip
+
+    def test_many_threads_register_and_look_up(self):
+        registry = StackMapRegistry()
+        registry.register(1 << 40, 10, {5: [-8]})
+        failures = []
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+
+        def work(number: int) -> None:
+            try:
+                for i in range(150):
+                    start = (i * 8 + number + 1) * 100
+                    registry.register(start, 100, {50: [start]})
+                    assert registry.lookup(start + 50) == (start,)
+                    assert registry.lookup((1 << 40) + 5) == (-8,)
+                    if i % 3 == 0:
+                        registry.unregister(start)
+                        assert registry.lookup(start + 50) is None
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(before)
+        assert failures == []
+        assert "801 code ranges" in repr(registry)
+
+
+def test_where_no_native_code_runs_the_walk_is_empty():
+    assert list(stack_frames()) == []
+
+
+def test_python_collector_inside_a_collection(instance, host, hold):
+    """Cyclic garbage with references in it dies in the middle of a walk and a sweep."""
+    kept, kept_ref = borrowed(instance, Thing())
+
+    class Cyclic:
+        def __init__(self):
+            self.own = self
+            self.ref = VMExternRef(Thing())
+            asm_libcalls.activations_table_insert_with_gc(instance, self.ref)
+
+    def collect():
+        for _ in range(50):
+            Cyclic()
+        gc(instance)
+
+    host.do = collect
+    thresholds = python_gc.get_threshold()
+    python_gc.set_threshold(5, 2, 2)
+    try:
+        for _ in range(20):
+            catch_traps(hold["hold"], HOLD)(instance.vmctx, kept, 0)
+            assert kept_ref() is not None
+    finally:
+        python_gc.set_threshold(*thresholds)
+    python_gc.collect()
+    gc(instance)
+    assert kept_ref() is None

@@ -31,6 +31,7 @@ import struct
 from asm_libcalls.toy_jit import opcodes as op
 from asm_libcalls.toy_jit.module import EXTERNREF, F32, F64, FUNCREF, I32
 from asm_libcalls.toy_jit.operands import FUNCTION
+from asm_libcalls.toy_jit.registers import choose_registers
 from asm_libcalls.toy_jit.templates import TEMPLATES
 
 TYPE_CHECKING = False
@@ -153,7 +154,11 @@ class FunctionCompiler:
             return
         slot = self.slot(height)
         if kind == LOCAL:
-            self.emit("copy", self.local(data), slot)
+            place = self.pinned[data]
+            if place:
+                self.emit("spill" + place, slot)
+            else:
+                self.emit("copy", self.local(data), slot)
         elif kind == CONST:
             if signed_32(data):
                 self.emit("store.const", slot, data)
@@ -195,12 +200,42 @@ class FunctionCompiler:
         if self.xmm >= 0:
             self.spill(self.xmm)
 
+    def source(self, operand: tuple[int, Any], height: int) -> tuple[str, tuple[int, ...]] | None:
+        """Return how a stencil takes an operand from where it is: its suffix, and its holes.
+
+        None if the operand is not in a slot or a local.
+        """
+        kind, data = operand
+        if kind == SLOT:
+            return ".slot", (self.slot(height),)
+        if kind != LOCAL:
+            return None
+        place = self.pinned[data]
+        return (place, ()) if place else (".slot", (self.local(data),))
+
     def in_memory(self, operand: tuple[int, Any], height: int) -> int | None:
-        """Return the displacement of an operand that is in the frame, else None."""
+        """Return the displacement of an operand that is in the frame, else None.
+
+        During a call the locals that have a register are in the frame too.
+        """
         kind, data = operand
         if kind == SLOT:
             return self.slot(height)
-        return self.local(data) if kind == LOCAL else None
+        if kind == LOCAL and (self._saved or not self.pinned[data]):
+            return self.local(data)
+        return None
+
+    def save_locals(self) -> None:
+        """Put the locals that have registers into their slots: before a call."""
+        for index, place in self._in_registers:
+            self.emit("spill" + place, self.local(index))
+        self._saved = True
+
+    def restore_locals(self) -> None:
+        """Take the locals that have registers out of their slots: after a call."""
+        for index, place in self._in_registers:
+            self.emit("fill" + place, self.local(index))
+        self._saved = False
 
     def to_acc(self, operand: tuple[int, Any], height: int) -> None:
         """Bring an operand, taken from the stack, to rax."""
@@ -211,7 +246,11 @@ class FunctionCompiler:
         self.free_acc()
         if kind == LOCAL:
             if self.acc_is != data:
-                self.emit("load", self.local(data))
+                place = self.pinned[data]
+                if place and not self._saved:
+                    self.emit("load" + place)
+                else:
+                    self.emit("load", self.local(data))
                 self.acc_is = data
             return
         self.acc_is = -1
@@ -239,7 +278,11 @@ class FunctionCompiler:
         self.free_xmm()
         if kind == LOCAL:
             if self.xmm_is != data:
-                self.emit("float.load", self.local(data))
+                place = self.pinned[data]
+                if place and not self._saved:
+                    self.emit("float.load" + place)
+                else:
+                    self.emit("float.load", self.local(data))
                 self.xmm_is = data
             return
         self.xmm_is = -1
@@ -337,6 +380,9 @@ class FunctionCompiler:
         self._traps: list[tuple[int, str, int]] = []
         self._checks: list[tuple[int, int, int]] = []
         self._offset = body.instructions[0][3]
+        self._saved = False
+        self.pinned = choose_registers(body, self.layout.inline)
+        self._in_registers = [(i, place) for i, place in enumerate(self.pinned) if place]
         self.clear_state(0)
 
         frame_hole = self._prologue(len(types) - self._parameters)
@@ -364,7 +410,13 @@ class FunctionCompiler:
             self.emit("clear", locals_, -16 - 8 * locals_)
         else:
             for i in range(locals_):
-                self.emit("store.const", -16 - 8 * i, 0)
+                if not self.pinned[self._parameters + i]:
+                    self.emit("store.const", -16 - 8 * i, 0)
+        for index, place in self._in_registers:
+            if index < self._parameters:
+                self.emit("fill" + place, self.local(index))
+            else:
+                self.emit("zero" + place)
         return at + holes[0][0]
 
     def check(self) -> None:
@@ -388,9 +440,14 @@ class FunctionCompiler:
             _DISPLACEMENT.pack_into(self.code, at, stubs[key] - (at + 4))
         for at, back, offset in self._checks:
             _DISPLACEMENT.pack_into(self.code, at, len(self.code) - (at + 4))
+            entered = at != self._checks[0][0]  # at the first one no local has its register yet
+            if entered:
+                self.save_locals()
             self.code += TEMPLATES["call"][0]
             layout.calls.append((len(self.code) - 4, "interrupt"))
             layout.sites.append((len(self.code), offset))
+            if entered:
+                self.restore_locals()
             self.jump_back("jump", back)
 
     # -- calls
@@ -435,15 +492,19 @@ class FunctionCompiler:
                 self.emit("argument.const", 8 * i, data)
             elif kind == CONST:
                 self.emit_wide("argument.const.wide", data, 8 * i)
+            elif kind == LOCAL and self.pinned[data]:
+                self.emit("argument" + self.pinned[data], 8 * i)
             else:
                 at = self.local(data) if kind == LOCAL else self.slot(kept + i)
                 self.emit("argument.copy", at, 8 * i)
         del self.stack[kept:]
+        self.save_locals()
         self._outgoing = max(self._outgoing, count, len(functype.results))
 
     def results(self, functype: FuncType) -> None:
         """Put the results of a call on the stack."""
         self.acc_is = self.xmm_is = -1
+        self.restore_locals()
         if len(functype.results) == 1:
             self.push(functype.results[0])
             return
@@ -471,6 +532,7 @@ class FunctionCompiler:
             kind, data = self.stack[height]
             if kind == CONST and not 0 <= data <= 0x7FFFFFFF:
                 self.spill(height)  # now: it takes rdx, which will be an argument
+        self.save_locals()
         height = kept
         self.emit("libcall.vmctx")
         for i, argument in enumerate(arguments, 1):
@@ -489,6 +551,7 @@ class FunctionCompiler:
         self.emit("libcall.builtin", self.layout.builtin(name, externref))
         self.site(references, kept)
         self.acc_is = self.xmm_is = -1
+        self.restore_locals()
         if result is not None:
             if result == I32:
                 self.emit("i32.wrap")  # the ABI does not clear the upper half
@@ -500,8 +563,10 @@ class FunctionCompiler:
         if float_:
             self.pop_xmm()
             self.flush_registers()
+            self.save_locals()
         else:
             self.settle(2, XMM)
+            self.save_locals()
             right, left = self.stack.pop(), self.stack.pop()
             height = len(self.stack)
             operands = [(0, left, height), (1, right, height + 1)]
@@ -521,6 +586,7 @@ class FunctionCompiler:
         self.emit("call.rax")
         self.site((), 0)
         self.acc_is = self.xmm_is = -1
+        self.restore_locals()
         if float_:
             self.push_xmm()
         else:

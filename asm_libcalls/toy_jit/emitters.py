@@ -117,10 +117,10 @@ def _integer_operands(c: FunctionCompiler, name: str, commutative: bool) -> bool
             return False
         c.emit_wide("const.rcx.wide", data)
     elif kind == ACC:
-        at = c.in_memory(left, height) if commutative else None
-        if at is not None:
+        source = c.source(left, height) if commutative else None
+        if source is not None:
             c.acc = -1
-            c.emit(name + ".slot", at)
+            c.emit(name + source[0], *source[1])
             return True
         if commutative and left[0] == CONST:
             value = left[1] - (1 << 32) if name[1] == "3" and left[1] >= 1 << 31 else left[1]
@@ -131,10 +131,10 @@ def _integer_operands(c: FunctionCompiler, name: str, commutative: bool) -> bool
         c.acc = c.acc_is = -1
         c.emit("move.rcx")
     else:
-        at = c.in_memory(right, height + 1)
-        assert at is not None
+        source = c.source(right, height + 1)
+        assert source is not None
         c.to_acc(left, height)
-        c.emit(name + ".slot", at)
+        c.emit(name + source[0], *source[1])
         return False
     c.to_acc(left, height)
     c.emit(name + ".rcx")
@@ -162,10 +162,10 @@ def _integer_comparison(value_type: str, condition: str) -> Handler:
 
 def _to_rcx(c: FunctionCompiler, operand: tuple[int, Any], height: int) -> None:
     """Bring an operand, taken from the stack, to rcx."""
-    at = c.in_memory(operand, height)
+    source = c.source(operand, height)
     kind, data = operand
-    if at is not None:
-        c.emit("load.rcx", at)
+    if source is not None:
+        c.emit("load.rcx" + source[0], *source[1])
     elif kind == CONST and 0 <= data <= 0x7FFFFFFF:
         c.emit("const.rcx", data)
     elif kind == CONST:
@@ -229,9 +229,9 @@ def _unary(name: str) -> Handler:
 
     def emit(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
         if name in _RETYPED:
-            if c.stack[-1][0] == FLAGS:
-                c.pop_acc()
-                c.push_acc()
+            if c.stack[-1][0] in (FLAGS, LOCAL):
+                # A local's register is of the type that the local has.
+                c.spill(len(c.stack) - 1)
             return
         if from_float:
             c.pop_xmm()
@@ -257,9 +257,9 @@ def _float_operands(c: FunctionCompiler) -> tuple[tuple[int, Any], tuple[int, An
 
 def _to_xmm1(c: FunctionCompiler, right: tuple[int, Any], height: int) -> None:
     kind, data = right
-    at = c.in_memory(right, height)
-    if at is not None:
-        c.emit("float.load.xmm1", at)
+    source = c.source(right, height)
+    if source is not None:
+        c.emit("float.load.xmm1" + source[0], *source[1])
     elif kind == CONST:
         c.emit_wide("float.xmm1.const", data)
     else:
@@ -270,13 +270,13 @@ def _to_xmm1(c: FunctionCompiler, right: tuple[int, Any], height: int) -> None:
 def _float_binary(name: str, commutative: bool) -> Handler:
     def emit(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
         left, right, at_height = _float_operands(c)
-        right_at, left_at = c.in_memory(right, at_height + 1), c.in_memory(left, at_height)
+        right_at, left_at = c.source(right, at_height + 1), c.source(left, at_height)
         if right_at is not None:
             c.to_xmm(left, at_height)
-            c.emit(name + ".slot", right_at)
+            c.emit(name + right_at[0], *right_at[1])
         elif right[0] == XMM and commutative and left_at is not None:
             c.xmm = -1
-            c.emit(name + ".slot", left_at)
+            c.emit(name + left_at[0], *left_at[1])
         else:
             _to_xmm1(c, right, at_height + 1)
             c.to_xmm(left, at_height)
@@ -304,10 +304,10 @@ def _float_comparison(value_type: str, verb: str) -> Handler:
         left, right, at_height = _float_operands(c)
         if verb in ("lt", "le"):
             # a < b is b > a: "above" is false where one of them is a NaN.
-            left_at = c.in_memory(left, at_height)
+            left_at = c.source(left, at_height)
             if left_at is not None:
                 c.to_xmm(right, at_height + 1)
-                c.emit(compare + ".slot", left_at)
+                c.emit(compare + left_at[0], *left_at[1])
             else:
                 _to_xmm1(c, right, at_height + 1)
                 c.to_xmm(left, at_height)
@@ -316,10 +316,10 @@ def _float_comparison(value_type: str, verb: str) -> Handler:
             if verb in ("eq", "ne"):
                 c.free_acc()
                 c.acc_is = -1
-            right_at = c.in_memory(right, at_height + 1)
+            right_at = c.source(right, at_height + 1)
             if right_at is not None:
                 c.to_xmm(left, at_height)
-                c.emit(compare + ".slot", right_at)
+                c.emit(compare + right_at[0], *right_at[1])
             else:
                 _to_xmm1(c, right, at_height + 1)
                 c.to_xmm(left, at_height)
@@ -360,29 +360,51 @@ def _local_set(c: FunctionCompiler, opcode: int, immediate: Any, height: int) ->
         for i, entry in enumerate(stack):
             if entry == mine:
                 c.spill(i)
-    kind, data = operand
-    at = c.local(immediate)
     if c.acc_is == immediate:
         c.acc_is = -1
     if c.xmm_is == immediate:
         c.xmm_is = -1
-    if kind == ACC:
-        c.emit("store", at)
-        c.acc, c.acc_is = -1, immediate
-    elif kind == XMM:
-        c.emit("float.store", at)
-        c.xmm, c.xmm_is = -1, immediate
-    elif kind == CONST:
-        if signed_32(data):
-            c.emit("store.const", at, data)
-        else:
-            c.emit_wide("store.const.wide", data, at)
-    else:
-        source = c.local(data) if kind == LOCAL else c.slot(len(stack))
-        c.emit("copy", source, at)
+    _store_local(c, operand, immediate)
     if opcode == op.LOCAL_TEE:
         # From the local, which the accumulator may still hold.
-        stack.append(operand if kind == CONST else mine)
+        stack.append(operand if operand[0] == CONST else mine)
+
+
+def _store_local(c: FunctionCompiler, operand: tuple[int, Any], index: int) -> None:
+    """Put an operand, taken from the stack, into a local."""
+    kind, data = operand
+    place = c.pinned[index]
+    target, holes = (place, ()) if place else (".slot", (c.local(index),))
+    if kind == XMM and place[:2] == ".r":
+        c.xmm = -1
+        c.free_acc()
+        c.emit("float.to_rax")
+        kind = ACC
+    if kind == ACC:
+        c.emit("store" + target, *holes)
+        c.acc, c.acc_is = -1, index
+    elif kind == XMM:
+        c.emit("float.store" + target, *holes)
+        c.xmm, c.xmm_is = -1, index
+    elif kind == CONST:
+        if place and data == 0:
+            c.emit("zero" + place)
+        elif place[:2] == ".r" and 0 < data <= 0x7FFFFFFF:
+            c.emit("const" + place, data)
+        elif not place and signed_32(data):
+            c.emit("store.const", *holes, data)
+        else:
+            c.emit_wide("const.rdx.wide", data)
+            c.emit("from_rdx" + target, *holes)
+    else:
+        source = c.source(operand, len(c.stack))
+        assert source is not None
+        if place[:2] == ".x":
+            c.emit("float.load.xmm1" + source[0], *source[1])
+            c.emit("float.from_xmm1" + place)
+        else:
+            c.emit("to_rdx" + source[0], *source[1])
+            c.emit("from_rdx" + target, *holes)
 
 
 def _global_get(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
@@ -429,7 +451,7 @@ def _select(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> No
     stack = c.stack
     top = len(stack) - 1
     for i in (top - 2, top - 1):
-        if stack[i][0] != LOCAL:
+        if c.in_memory(stack[i], i) is None:
             c.spill(i)
     condition = c.pop_condition()
     c.free_acc()
@@ -542,6 +564,7 @@ def _table_get(c: FunctionCompiler, opcode: int, immediate: Any, height: int) ->
         c.flush_registers()
         kept = len(c.stack) - 1
         c.spill(kept)
+        c.save_locals()
         c.emit("libcall.vmctx")
         c.emit("libcall.1.const", index)
         c.emit("libcall.2.slot", c.slot(kept))
@@ -550,6 +573,7 @@ def _table_get(c: FunctionCompiler, opcode: int, immediate: Any, height: int) ->
         c.emit("call.rax")
         c.site(references, kept)
         c.acc_is = c.xmm_is = -1
+        c.restore_locals()
     else:
         c.pop_acc()
         c.acc_is = -1
@@ -578,6 +602,7 @@ def _table_grow(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -
     value, delta = c.slot(len(stack) - 2), c.slot(len(stack) - 1)
     kept = len(stack) - 2
     c.flush_registers()
+    c.save_locals()
     c.emit("libcall.vmctx")
     c.emit("libcall.1.const", index)
     c.emit("libcall.2.slot", delta)
@@ -586,6 +611,7 @@ def _table_grow(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -
     c.emit("libcall.builtin", c.layout.builtin("table_grow", _is_externref(c, index)))
     c.site(references, kept)
     c.acc_is = c.xmm_is = -1
+    c.restore_locals()
     c.emit("i32.wrap")
     c.push_acc()
 

@@ -53,6 +53,8 @@ class CodeLayout:
 
     Attributes
     ----------
+    inline : bool
+        Whether 64-bit shifts are instructions instead of libcalls.
     code : bytearray
     functions : list of (int, int)
         Where each function's code begins and ends.
@@ -68,7 +70,8 @@ class CodeLayout:
         C addresses, by symbol.
     """
 
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: Module, inline: bool) -> None:
+        self.inline = inline
         self.code = bytearray()
         self.functions: list[tuple[int, int]] = []
         self.calls: list[tuple[int, str]] = []
@@ -159,7 +162,7 @@ def compile_module(module: Module, inline: bool) -> CompiledCode:
     InvalidModule
         A function is not valid.
     """
-    layout = CodeLayout(module)
+    layout = CodeLayout(module, inline)
     compiler = FunctionCompiler(layout, make_handlers(inline))
     imported = layout.offsets.num_imported_functions
     for index in range(imported, len(module.functions)):

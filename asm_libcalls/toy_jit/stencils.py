@@ -62,7 +62,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     from asm_libcalls.x86_64.assembler import sequence
 
     yield sequence(ENTER, _enter)
-    families = (_moves(), _integers(features), _floats(), _conversions(), _memory(), _control())
+    families = (_moves(), _pinned(), _integers(features), _floats(), _conversions(), _memory(), _control())
     for family in families:
         for name, body in family:
             yield stencils.assemble(PREFIX + name, body)
@@ -84,6 +84,11 @@ def _moves() -> Iterator[tuple[str, Body]]:
     from peachpy.x86_64.registers import rbp, rsp
 
     yield "load", lambda hole: x.MOV(x.rax, [rbp + hole("slot")])
+    yield "load.slot", lambda hole: x.MOV(x.rax, [rbp + hole("slot")])
+    yield "store.slot", lambda hole: x.MOV([rbp + hole("slot")], x.rax)
+    yield "load.rcx.slot", lambda hole: x.MOV(x.rcx, [rbp + hole("slot")])
+    yield "float.store.slot", lambda hole: x.MOVSD([rbp + hole("slot")], x.xmm0)
+    yield "float.load.xmm1.slot", lambda hole: x.MOVSD(x.xmm1, [rbp + hole("slot")])
     yield "store", lambda hole: x.MOV([rbp + hole("slot")], x.rax)
     yield "load.rcx", lambda hole: x.MOV(x.rcx, [rbp + hole("slot")])
     yield "move.rcx", lambda hole: x.MOV(x.rcx, x.rax)
@@ -194,6 +199,65 @@ def _moves() -> Iterator[tuple[str, Body]]:
                 lambda hole: x.MOVZX(x.eax, x.al),
             ),
         )
+
+
+def pinned_registers() -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return the registers that hold locals, all of them caller-saved: integers, and floats."""
+    import peachpy.x86_64 as x
+
+    integers = (x.rsi, x.rdi, x.r8, x.r9, x.r10, x.r11)
+    floats = (x.xmm2, x.xmm3, x.xmm4, x.xmm5, x.xmm6, x.xmm7, x.xmm8, x.xmm9)
+    return integers, floats
+
+
+def _pinned() -> Iterator[tuple[str, Body]]:
+    """What is done with a local in its register: ``.rK`` for integers, ``.xK`` for floats."""
+    import peachpy.x86_64 as x
+    from peachpy.x86_64.registers import rbp, rsp
+
+    integers, floats = pinned_registers()
+    for k, register in enumerate(integers):
+        half = register.as_dword
+        yield f"load.r{k}", _with_register(x.MOV, x.rax, register)
+        yield f"store.r{k}", _with_register(x.MOV, register, x.rax)
+        yield f"load.rcx.r{k}", _with_register(x.MOV, x.rcx, register)
+        yield f"to_rdx.r{k}", _with_register(x.MOV, x.rdx, register)
+        yield f"from_rdx.r{k}", _with_register(x.MOV, register, x.rdx)
+        yield f"zero.r{k}", _with_register(x.XOR, half, half)
+        yield f"const.r{k}", _with_const(x.MOV, half)
+        yield f"spill.r{k}", lambda hole, r=register: x.MOV([rbp + hole("slot")], r)
+        yield f"fill.r{k}", lambda hole, r=register: x.MOV(r, [rbp + hole("slot")])
+        yield f"argument.r{k}", lambda hole, r=register: x.MOV([rsp + hole("offset")], r)
+        for bits, a, b in ((32, x.eax, half), (64, x.rax, register)):
+            for verb, instruction in (
+                ("add", x.ADD), ("sub", x.SUB), ("and", x.AND), ("or", x.OR), ("xor", x.XOR),
+                ("mul", x.IMUL), ("cmp", x.CMP),
+            ):  # fmt: skip
+                yield f"i{bits}.{verb}.r{k}", _with_register(instruction, a, b)
+    for k, register in enumerate(floats):
+        yield f"float.load.x{k}", _with_register(x.MOVAPS, x.xmm0, register)
+        yield f"float.store.x{k}", _with_register(x.MOVAPS, register, x.xmm0)
+        yield f"float.load.xmm1.x{k}", _with_register(x.MOVAPS, x.xmm1, register)
+        yield f"float.from_xmm1.x{k}", _with_register(x.MOVAPS, register, x.xmm1)
+        yield f"to_rdx.x{k}", _with_register(x.MOVQ, x.rdx, register)
+        yield f"from_rdx.x{k}", _with_register(x.MOVQ, register, x.rdx)
+        yield f"load.x{k}", _with_register(x.MOVQ, x.rax, register)
+        yield f"store.x{k}", _with_register(x.MOVQ, register, x.rax)
+        yield f"zero.x{k}", _with_register(x.XORPS, register, register)
+        yield f"spill.x{k}", lambda hole, r=register: x.MOVSD([rbp + hole("slot")], r)
+        yield f"fill.x{k}", lambda hole, r=register: x.MOVSD(r, [rbp + hole("slot")])
+        yield f"argument.x{k}", lambda hole, r=register: x.MOVSD([rsp + hole("offset")], r)
+        for name, instructions in (
+            ("f32", (x.ADDSS, x.SUBSS, x.MULSS, x.DIVSS, x.UCOMISS)),
+            ("f64", (x.ADDSD, x.SUBSD, x.MULSD, x.DIVSD, x.UCOMISD)),
+        ):
+            for verb, instruction in zip(
+                ("add", "sub", "mul", "div", "cmp"), instructions, strict=True
+            ):
+                yield f"{name}.{verb}.x{k}", _with_register(instruction, x.xmm0, register)
+    yield "to_rdx.slot", lambda hole: x.MOV(x.rdx, [rbp + hole("slot")])
+    yield "from_rdx.slot", lambda hole: x.MOV([rbp + hole("slot")], x.rdx)
+    yield "const.rdx.wide", lambda hole: x.MOV(x.rdx, _wide(hole))
 
 
 def _select(x: Any, move: Any) -> Body:

@@ -10,6 +10,7 @@ CONST known; ``i32.const`` emits nothing
 ACC   in rax (at most one operand)
 XMM   in xmm0 (at most one operand)
 FLAGS in the CPU's flags, from a comparison that the next instruction uses
+OTHER in another register, where it went when rax or xmm0 was needed
 ===== ==============================================================================================
 
 Where control comes together (the beginning of a loop, the end of a block that is branched to) all
@@ -31,7 +32,7 @@ import struct
 from asm_libcalls.toy_jit import opcodes as op
 from asm_libcalls.toy_jit.module import EXTERNREF, F32, F64, FUNCREF, I32
 from asm_libcalls.toy_jit.operands import FUNCTION
-from asm_libcalls.toy_jit.registers import choose_registers
+from asm_libcalls.toy_jit.registers import choose_registers, operand_registers
 from asm_libcalls.toy_jit.templates import TEMPLATES
 
 TYPE_CHECKING = False
@@ -54,13 +55,14 @@ __all__ = [
     "FLOATS",
     "LOCAL",
     "NEGATED",
+    "OTHER",
     "SLOT",
     "XMM",
     "FunctionCompiler",
     "signed_32",
 ]
 
-SLOT, LOCAL, CONST, ACC, XMM, FLAGS = range(6)
+SLOT, LOCAL, CONST, ACC, XMM, FLAGS, OTHER = range(7)
 _IN_SLOT = (SLOT, 0)
 _IN_ACC = (ACC, 0)
 _IN_XMM = (XMM, 0)
@@ -170,6 +172,8 @@ class FunctionCompiler:
         elif kind == XMM:
             self.emit("float.store", slot)
             self.xmm = -1
+        elif kind == OTHER:
+            self.emit("spill" + data, slot)
         else:
             self.free_acc()
             self.emit("flag." + data)
@@ -185,20 +189,45 @@ class FunctionCompiler:
 
     def flush_registers(self) -> None:
         """Put what is in a register, or in the flags, into its slot: before a call."""
-        if self.stack and self.stack[-1][0] == FLAGS:
-            self.spill(len(self.stack) - 1)
-        self.free_acc()
-        self.free_xmm()
+        for height, (kind, _) in enumerate(self.stack):
+            if kind >= ACC:
+                self.spill(height)
+
+    def take(self) -> tuple[int, Any]:
+        """Take the top operand from the stack; its register stays its own for this instruction."""
+        operand = self.stack.pop()
+        if operand[0] == OTHER:
+            self._taken.append(operand)
+        return operand
+
+    def _free_register(self, registers: list[str]) -> str | None:
+        for place in registers:
+            operand = (OTHER, place)
+            if operand not in self.stack and operand not in self._taken:
+                return place
+        return None
 
     def free_acc(self) -> None:
         """Make rax free. Changes no flags."""
         if self.acc >= 0:
-            self.spill(self.acc)
+            place = self._free_register(self.integer_registers)
+            if place is None:
+                self.spill(self.acc)
+            else:
+                self.emit("store" + place)
+                self.stack[self.acc] = (OTHER, place)
+                self.acc = -1
 
     def free_xmm(self) -> None:
         """Make xmm0 free. Changes no flags."""
         if self.xmm >= 0:
-            self.spill(self.xmm)
+            place = self._free_register(self.float_registers)
+            if place is None:
+                self.spill(self.xmm)
+            else:
+                self.emit("float.store" + place)
+                self.stack[self.xmm] = (OTHER, place)
+                self.xmm = -1
 
     def source(self, operand: tuple[int, Any], height: int) -> tuple[str, tuple[int, ...]] | None:
         """Return how a stencil takes an operand from where it is: its suffix, and its holes.
@@ -208,6 +237,8 @@ class FunctionCompiler:
         kind, data = operand
         if kind == SLOT:
             return ".slot", (self.slot(height),)
+        if kind == OTHER:
+            return data, ()
         if kind != LOCAL:
             return None
         place = self.pinned[data]
@@ -266,6 +297,8 @@ class FunctionCompiler:
         elif kind == XMM:
             self.xmm = -1
             self.emit("float.to_rax")
+        elif kind == OTHER:
+            self.emit("load" + data)
         else:
             self.emit("flag." + data)
 
@@ -293,6 +326,12 @@ class FunctionCompiler:
                 self.emit("float.zero")
             else:
                 self.emit_wide("float.const", data)
+        elif kind == OTHER:
+            if data[:2] == ".x":
+                self.emit("float.load" + data)
+            else:  # the bits of a float that were in rax
+                self.emit("to_rdx" + data)
+                self.emit("float.from_rdx")
         else:
             self.acc = -1
             self.emit("float.from_rax")
@@ -304,8 +343,10 @@ class FunctionCompiler:
         or a float whose bits are in rax, comes of a reinterpretation or a select.
         """
         top = len(self.stack)
+        other = ".x" if kind == XMM else ".r"
         for height in range(top - count, top):
-            if self.stack[height][0] == kind:
+            found, data = self.stack[height]
+            if found == kind or (found == OTHER and data[:2] == other):
                 self.spill(height)
         if self.stack[-1][0] == FLAGS:
             self.pop_acc()
@@ -313,12 +354,12 @@ class FunctionCompiler:
 
     def pop_acc(self) -> None:
         """Take the top operand to rax."""
-        operand = self.stack.pop()
+        operand = self.take()
         self.to_acc(operand, len(self.stack))
 
     def pop_xmm(self) -> None:
         """Take the top operand to xmm0."""
-        operand = self.stack.pop()
+        operand = self.take()
         self.to_xmm(operand, len(self.stack))
 
     def push_acc(self) -> None:
@@ -383,6 +424,8 @@ class FunctionCompiler:
         self._saved = False
         self.pinned = choose_registers(body, self.layout.inline)
         self._in_registers = [(i, place) for i, place in enumerate(self.pinned) if place]
+        self.integer_registers, self.float_registers = operand_registers(self.pinned)
+        self._taken: list[tuple[int, Any]] = []
         self.clear_state(0)
 
         frame_hole = self._prologue(len(types) - self._parameters)
@@ -391,6 +434,8 @@ class FunctionCompiler:
         last = len(instructions) - 1
         for i, (opcode, immediate, height, offset) in enumerate(instructions):
             self._offset = offset
+            if self._taken:
+                self._taken = []
             self._next_opcode = instructions[i + 1][0] if i < last else op.END
             handlers[opcode](self, opcode, immediate, height)
         self._out_of_line()
@@ -473,10 +518,9 @@ class FunctionCompiler:
         """Take the operands of a call to the outgoing arguments; put the others in slots."""
         count = len(functype.params)
         kept = len(self.stack) - count
-        if 0 <= self.acc < kept:
-            self.free_acc()
-        if 0 <= self.xmm < kept:
-            self.free_xmm()
+        for height in range(kept):
+            if self.stack[height][0] >= ACC:
+                self.spill(height)
         if self.stack and self.stack[-1][0] == FLAGS:
             self.pop_acc()
             self.push_acc()
@@ -494,6 +538,8 @@ class FunctionCompiler:
                 self.emit_wide("argument.const.wide", data, 8 * i)
             elif kind == LOCAL and self.pinned[data]:
                 self.emit("argument" + self.pinned[data], 8 * i)
+            elif kind == OTHER:
+                self.emit("argument" + data, 8 * i)
             else:
                 at = self.local(data) if kind == LOCAL else self.slot(kept + i)
                 self.emit("argument.copy", at, 8 * i)
@@ -566,6 +612,7 @@ class FunctionCompiler:
             self.save_locals()
         else:
             self.settle(2, XMM)
+            self.settle(2, OTHER)  # their registers will be arguments
             self.save_locals()
             right, left = self.stack.pop(), self.stack.pop()
             height = len(self.stack)

@@ -14,6 +14,7 @@ from asm_libcalls.toy_jit.compiler import (
     FLOATS,
     LOCAL,
     NEGATED,
+    OTHER,
     XMM,
     FunctionCompiler,
     signed_32,
@@ -106,7 +107,7 @@ def _integer_operands(c: FunctionCompiler, name: str, commutative: bool) -> bool
     """Emit ``rax OP= operand``; return whether the operands were exchanged."""
     stack = c.stack
     c.settle(2, XMM)
-    right, left = stack.pop(), stack.pop()
+    right, left = c.take(), c.take()
     height = len(stack)  # of the left one
     kind, data = right
     if kind == CONST:
@@ -179,7 +180,7 @@ def _to_rcx(c: FunctionCompiler, operand: tuple[int, Any], height: int) -> None:
 def _integer_by_rcx(template: str) -> Handler:
     def emit(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
         c.settle(2, XMM)
-        right, left = c.stack.pop(), c.stack.pop()
+        right, left = c.take(), c.take()
         _to_rcx(c, right, len(c.stack) + 1)
         c.to_acc(left, len(c.stack))
         c.emit(template)
@@ -229,8 +230,8 @@ def _unary(name: str) -> Handler:
 
     def emit(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
         if name in _RETYPED:
-            if c.stack[-1][0] in (FLAGS, LOCAL):
-                # A local's register is of the type that the local has.
+            if c.stack[-1][0] in (FLAGS, LOCAL, OTHER):
+                # A register other than the accumulators is of the type that it was taken for.
                 c.spill(len(c.stack) - 1)
             return
         if from_float:
@@ -251,7 +252,7 @@ def _unary(name: str) -> Handler:
 
 def _float_operands(c: FunctionCompiler) -> tuple[tuple[int, Any], tuple[int, Any], int]:
     c.settle(2, ACC)
-    right, left = c.stack.pop(), c.stack.pop()
+    right, left = c.take(), c.take()
     return left, right, len(c.stack)
 
 
@@ -347,7 +348,7 @@ def _local_get(c: FunctionCompiler, opcode: int, immediate: Any, height: int) ->
 
 def _local_set(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
     stack = c.stack
-    operand = stack.pop()
+    operand = c.take()
     mine = (LOCAL, immediate)
     if operand == mine:
         if opcode == op.LOCAL_TEE:
@@ -399,7 +400,7 @@ def _store_local(c: FunctionCompiler, operand: tuple[int, Any], index: int) -> N
     else:
         source = c.source(operand, len(c.stack))
         assert source is not None
-        if place[:2] == ".x":
+        if place[:2] == ".x" and source[0][:2] != ".r":
             c.emit("float.load.xmm1" + source[0], *source[1])
             c.emit("float.from_xmm1" + place)
         else:
@@ -494,11 +495,12 @@ def _store(template: str, size: int) -> Handler:
 
     def emit(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
         if to_memory_from_xmm:
-            if c.stack[-2][0] == XMM:
+            kind, data = c.stack[-2]
+            if kind == XMM or (kind == OTHER and data[:2] == ".x"):
                 c.spill(len(c.stack) - 2)
         else:
             c.settle(2, XMM)
-        value, address = c.stack.pop(), c.stack.pop()
+        value, address = c.take(), c.take()
         at_height = len(c.stack)
         if address[0] == ACC:
             _to_rcx(c, address, at_height)
@@ -722,7 +724,7 @@ def _br_table(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> 
     if c.stack[-1][0] == FLAGS:
         c.pop_acc()
         c.push_acc()
-    index = c.stack.pop()
+    index = c.take()
     c.flush()
     c.to_acc(index, len(c.stack))
     c.acc_is = -1
@@ -783,7 +785,7 @@ def _call_indirect(c: FunctionCompiler, opcode: int, immediate: Any, height: int
         c.push_acc()
     # The index stays where it is while the arguments below it are moved.
     index_height = len(c.stack) - 1
-    index = c.stack.pop()
+    index = c.take()
     in_acc = index[0] == ACC
     if in_acc:
         c.acc = -1

@@ -130,7 +130,7 @@ def _adapter(func: Func) -> int:
     """Make a C function that calls compiled code; return its address."""
     params = func.type.params
     anyfunc = func._anyfunc
-    size = -(-8 * max(1, len(params)) // 16) * 16 + 8  # three registers are pushed before
+    size = -(-8 * max(1, len(params)) // 16) * 16 + 8  # five registers are pushed before
     parts = [Part(STENCILS["adapter.begin"], {"frame": size})]
     integers = floats = 0
     for i, valtype in enumerate(params):

@@ -13,10 +13,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.toy_jit.validator import Body
 
-__all__ = ["choose_registers"]
+__all__ = ["choose_registers", "operand_registers"]
 
-INTEGERS = 6
-FLOATS = 8
+INTEGERS = 8
+FLOATS = 12
+OPERANDS = 2  # registers of each kind that are left for operands
 
 _LOOP_WEIGHT = 8  # how often a loop is guessed to run
 _SAVE_AND_RESTORE = 2  # what a call costs a local, in uses of it
@@ -36,6 +37,13 @@ _CALLS = frozenset(
         ),
     )
 )  # fmt: skip
+
+
+def operand_registers(places: list[str]) -> tuple[list[str], list[str]]:
+    """Return the registers that no local has: integers, and floats."""
+    integers = [f".r{k}" for k in range(INTEGERS)]
+    floats = [f".x{k}" for k in range(FLOATS)]
+    return [p for p in integers if p not in places], [p for p in floats if p not in places]
 
 
 def choose_registers(body: Body, inline: bool) -> list[str]:
@@ -75,8 +83,8 @@ def choose_registers(body: Body, inline: bool) -> list[str]:
     for i in by_use:
         if uses[i] <= threshold:
             break
-        if types[i] in (I32, I64) and integers < INTEGERS:
+        if types[i] in (I32, I64) and integers < INTEGERS - OPERANDS:
             places[i], integers = f".r{integers}", integers + 1
-        elif types[i] in (F32, F64) and floats < FLOATS:
+        elif types[i] in (F32, F64) and floats < FLOATS - OPERANDS:
             places[i], floats = f".x{floats}", floats + 1
     return places

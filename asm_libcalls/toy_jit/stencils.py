@@ -104,6 +104,7 @@ def _moves() -> Iterator[tuple[str, Body]]:
     yield "float.load.xmm1", lambda hole: x.MOVSD(x.xmm1, [rbp + hole("slot")])
     yield "float.move.xmm1", lambda hole: x.MOVAPS(x.xmm1, x.xmm0)
     yield "float.from_rax", lambda hole: x.MOVQ(x.xmm0, x.rax)
+    yield "float.from_rdx", lambda hole: x.MOVQ(x.xmm0, x.rdx)
     yield "float.to_rax", lambda hole: x.MOVQ(x.rax, x.xmm0)
     yield "float.zero", lambda hole: x.XORPS(x.xmm0, x.xmm0)
     yield "argument.store", lambda hole: x.MOV([rsp + hole("offset")], x.rax)
@@ -202,11 +203,15 @@ def _moves() -> Iterator[tuple[str, Body]]:
 
 
 def pinned_registers() -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return the registers that hold locals, all of them caller-saved: integers, and floats."""
+    """Return the registers that hold locals and operands: integers, and floats.
+
+    Compiled code changes all of them (rbx and r12 are saved where Python enters).
+    """
     import peachpy.x86_64 as x
 
-    integers = (x.rsi, x.rdi, x.r8, x.r9, x.r10, x.r11)
-    floats = (x.xmm2, x.xmm3, x.xmm4, x.xmm5, x.xmm6, x.xmm7, x.xmm8, x.xmm9)
+    integers = (x.rsi, x.rdi, x.r8, x.r9, x.r10, x.r11, x.rbx, x.r12)
+    floats = (x.xmm2, x.xmm3, x.xmm4, x.xmm5, x.xmm6, x.xmm7, x.xmm8, x.xmm9, x.xmm10, x.xmm11,
+              x.xmm12, x.xmm13)  # fmt: skip
     return integers, floats
 
 
@@ -875,7 +880,7 @@ def _control() -> Iterator[tuple[str, Body]]:
     def adapter_begin(hole: Callable[[str], int]) -> None:
         x.PUSH(rbp)
         x.MOV(rbp, rsp)
-        for register in (x.r13, x.r14, x.r15):
+        for register in (x.rbx, x.r12, x.r13, x.r14, x.r15):
             x.PUSH(register)
         x.SUB(rsp, hole("frame"))
 
@@ -885,8 +890,8 @@ def _control() -> Iterator[tuple[str, Body]]:
         _load_memory()
         x.MOV(x.rax, hole("code_low") | hole("code_high") << 32)
         x.CALL(x.rax)
-        x.LEA(rsp, [rbp - 24])
-        for register in (x.r15, x.r14, x.r13):
+        x.LEA(rsp, [rbp - 40])
+        for register in (x.r15, x.r14, x.r13, x.r12, x.rbx):
             x.POP(register)
         x.POP(rbp)
         x.RET()
@@ -964,13 +969,13 @@ def _enter() -> None:
     copy, copied, back, done = map(x.Label, ("copy", "copied", "back", "done"))
     x.PUSH(rbp)
     x.MOV(rbp, rsp)
-    for register in (x.rbx, x.r12, x.r13, x.r14, x.r15):
+    for register in (x.rbx, x.r12, x.r13, x.r14, x.r15, x.rdx, x.rcx):
         x.PUSH(register)
     x.MOV(x.r15, x.rdi)
     x.MOV(x.r14, x.rsi)
     x.MOV(x.rbx, x.rdx)
     x.MOV(x.r12, x.rcx)
-    x.LEA(x.rax, [x.rcx * 8 + 15 + 8])  # five registers were pushed: 8 more keep rsp aligned
+    x.LEA(x.rax, [x.rcx * 8 + 15 + 8])  # seven registers were pushed: 8 more keep rsp aligned
     x.AND(x.rax, -16)
     x.SUB(x.rax, 8)
     x.SUB(rsp, x.rax)
@@ -986,6 +991,8 @@ def _enter() -> None:
     x.MOV(x.rax, x.r14)
     _load_memory()
     x.CALL(x.rax)
+    x.MOV(x.rbx, [rbp - 48])  # compiled code changes rbx and r12
+    x.MOV(x.r12, [rbp - 56])
     x.MOV([x.rbx + x.r12 * 8], x.rax)
     x.MOVSD([x.rbx + x.r12 * 8 + 8], x.xmm0)
     x.LABEL(back)

@@ -32,7 +32,7 @@ import struct
 from asm_libcalls.toy_jit import opcodes as op
 from asm_libcalls.toy_jit.module import EXTERNREF, F32, F64, FUNCREF, I32
 from asm_libcalls.toy_jit.operands import FUNCTION
-from asm_libcalls.toy_jit.registers import choose_registers, operand_registers
+from asm_libcalls.toy_jit.registers import choose_registers, is_brief, operand_registers
 from asm_libcalls.toy_jit.templates import TEMPLATES
 
 TYPE_CHECKING = False
@@ -443,6 +443,7 @@ class FunctionCompiler:
         size = 16 + 8 * (len(types) - self._parameters + body.max_height) + 8 * self._outgoing
         _DISPLACEMENT.pack_into(code, frame_hole, -(-size // 16) * 16)
         layout.functions.append((start, len(code)))
+        layout.brief.append(is_brief(body))
         return start
 
     def _prologue(self, locals_: int) -> int:

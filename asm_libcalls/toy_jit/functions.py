@@ -41,13 +41,16 @@ class Func(FuncRef):
     type : FuncType
     name : str
         Its export name, or ``"function N"``.
+    brief : bool
+        Whether it soon ends, whatever it is given: then a call keeps the GIL.
     """
 
-    __slots__ = ("name",)
+    __slots__ = ("brief", "name")
 
     def __init__(self, instance: Any, index: int, address: int) -> None:
         super().__init__(instance, index, address)
         self.name = f"function {index}"
+        self.brief = False
 
     @property
     def type(self) -> FuncType:
@@ -121,7 +124,7 @@ def _builtin(func: Func) -> Callable[..., Any] | None:
     if functype.results:
         signature += f" -> {VALUE_TYPE_NAMES[functype.results[0]]}"
     builtin: Callable[..., Any] = native_function(
-        _adapter(func), signature, name=func.name, release_gil=True
+        _adapter(func), signature, name=func.name, release_gil=not func.brief
     )
     return builtin
 

@@ -141,6 +141,10 @@ class Instance:
             signature_ids=[type_id(functype) for functype in decoded.types],
             function_class=Func,
         )
+        for func, brief in zip(
+            self.runtime.functions[first:], module.code.layout.brief, strict=True
+        ):
+            func.brief = brief  # type: ignore[attr-defined]
         self._resolve_functions(globals_)
         self.exports: Mapping[str, Any] = MappingProxyType(self._exports())
         self._run_segments()

@@ -58,6 +58,8 @@ class CodeLayout:
     code : bytearray
     functions : list of (int, int)
         Where each function's code begins and ends.
+    brief : list of bool
+        Whether each function soon ends, whatever it is given.
     calls : list of (int, str)
         Distances to fill in at the end, and to what: ``"function.N"``, ``"trap.CODE"``,
         ``"interrupt"``.
@@ -74,6 +76,7 @@ class CodeLayout:
         self.inline = inline
         self.code = bytearray()
         self.functions: list[tuple[int, int]] = []
+        self.brief: list[bool] = []
         self.calls: list[tuple[int, str]] = []
         self.sites: list[tuple[int, int]] = []
         self.stack_maps: dict[int, tuple[int, ...]] = {}

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.toy_jit.validator import Body
 
-__all__ = ["choose_registers", "operand_registers"]
+__all__ = ["choose_registers", "is_brief", "operand_registers"]
 
 INTEGERS = 8
 FLOATS = 12
@@ -23,12 +23,15 @@ _LOOP_WEIGHT = 8  # how often a loop is guessed to run
 _SAVE_AND_RESTORE = 2  # what a call costs a local, in uses of it
 
 _LOCALS = frozenset((op.LOCAL_GET, op.LOCAL_SET, op.LOCAL_TEE))
-_NAMES = {opcode: name for name, opcode in op.OPCODES.items()}
 _SHIFTS = frozenset(op.OPCODES[f"i64.{verb}"] for verb in ("shl", "shr_s", "shr_u"))
-_CALLS = frozenset(
+_LONG_CALLS = frozenset(
     (
         op.CALL, op.CALL_INDIRECT, op.TABLE_GET, op.TABLE_SET, op.MEMORY_SIZE, op.MEMORY_GROW,
         *range(op.MEMORY_INIT, op.TABLE_FILL + 1),
+    )
+)  # fmt: skip
+_CALLS = _LONG_CALLS | frozenset(
+    (
         *(op.OPCODES[f"i64.{verb}_{sign}"] for verb in ("div", "rem") for sign in "su"),
         *(
             op.OPCODES[f"{value_type}.{verb}"]
@@ -37,6 +40,17 @@ _CALLS = frozenset(
         ),
     )
 )  # fmt: skip
+
+
+def is_brief(body: Body) -> bool:
+    """Return whether a function soon ends, whatever it is given: no loop, and no call but numbers.
+
+    For a call of it the GIL need not be released.
+    """
+    for opcode, immediate, _, _ in body.instructions:
+        if opcode in _LONG_CALLS or (opcode == op.LOOP and immediate.targeted):
+            return False
+    return True
 
 
 def operand_registers(places: list[str]) -> tuple[list[str], list[str]]:

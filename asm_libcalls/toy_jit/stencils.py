@@ -5,12 +5,13 @@ on (System V callee-saved registers, so that a libcall keeps them):
 
 ======== ===========================================================================================
 rbp      frame pointer; locals and operands are 8-byte slots at [rbp + disp32]
-rsp      16-aligned; arguments of a call are at [rsp + 8*i], which the callee sees at [rbp + 16 + 8*i]
+rsp      16-aligned; arguments of a call are at [rsp + 8*i], for the callee at [rbp + 16 + 8*i]
 r15      vmctx
 r14      base of memory 0, which never moves
 r13      address of memory 0's VMMemoryDefinition, for its current length
 rax      the accumulator of integers and references; an i32 in it is zero-extended
 xmm0     the accumulator of floats
+others   locals and operands, as :mod:`asm_libcalls.toy_jit.registers` says
 rcx      the second operand, or an address; xmm1 the second float
 rdx      scratch
 ======== ===========================================================================================
@@ -62,8 +63,9 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     from asm_libcalls.x86_64.assembler import sequence
 
     yield sequence(ENTER, _enter)
-    families = (_moves(), _pinned(), _integers(features), _floats(), _conversions(), _memory(), _control())
-    for family in families:
+    for family in (
+        _moves(), _pinned(), _integers(features), _floats(), _conversions(), _memory(), _control()
+    ):  # fmt: skip
         for name, body in family:
             yield stencils.assemble(PREFIX + name, body)
 
@@ -216,7 +218,7 @@ def pinned_registers() -> tuple[tuple[Any, ...], tuple[Any, ...]]:
 
 
 def _pinned() -> Iterator[tuple[str, Body]]:
-    """What is done with a local in its register: ``.rK`` for integers, ``.xK`` for floats."""
+    """Use a local or operand in its register: ``.rK`` for integers, ``.xK`` for floats."""
     import peachpy.x86_64 as x
     from peachpy.x86_64.registers import rbp, rsp
 

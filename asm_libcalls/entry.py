@@ -343,14 +343,19 @@ def report(exception: BaseException) -> None:
 
     With none on the thread there is nobody to tell. Where the libcall traps, the bare machine
     instruction would end the process with a signal, and so does this; any other exception is
-    raised again, for ctypes to print.
+    printed as ctypes prints them, and native code gets a 0.
     """
     if _thread.activations:
         _thread.activations[-1].append(exception)
     elif isinstance(exception, Trap):
         _die()
     else:
-        raise exception
+
+        def tell() -> NoReturn:
+            raise exception
+
+        # Raised here it would be printed too, but the native code would get a result at random.
+        ctypes.CFUNCTYPE(None)(tell)()
 
 
 def _die() -> None:

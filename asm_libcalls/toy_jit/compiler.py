@@ -91,6 +91,8 @@ class FunctionCompiler:
         self.stack: list[tuple[int, Any]] = []
         self.acc = self.xmm = -1  # the height of the operand that is there
         self.acc_is = self.xmm_is = -1  # the local that has the same value
+        self.pinned: list[str] = []  # by local: the suffix of its register's stencils, or ""
+        self._in_registers: list[tuple[int, str]] = []
         self._handlers = handlers
 
     # -- emitting
@@ -614,6 +616,9 @@ class FunctionCompiler:
         else:
             self.settle(2, XMM)
             self.settle(2, OTHER)  # their registers will be arguments
+            for height in range(len(self.stack) - 2):
+                if self.stack[height][0] >= ACC:
+                    self.spill(height)  # now: its register may be an argument's, or become one
             self.save_locals()
             right, left = self.stack.pop(), self.stack.pop()
             height = len(self.stack)

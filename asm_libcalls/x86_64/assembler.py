@@ -105,7 +105,7 @@ def function(
     return Routine(name, bytes(code), len(instructions), references, None, alignment)
 
 
-def sequence(name: str, body: Callable[[], None]) -> Routine:
+def sequence(name: str, body: Callable[[], object]) -> Routine:
     """Assemble a routine from exactly the instructions of its body, physical registers only.
 
     Its labels become symbols of the image, written ``ROUTINE.LABEL``.

@@ -78,7 +78,7 @@ class Part:
         self.role = role
 
 
-def assemble(name: str, body: Callable[[Callable[[str], int]], None]) -> Routine:
+def assemble(name: str, body: Callable[[Callable[[str], int]], object]) -> Routine:
     """Assemble a stencil into a routine of the image; needs PeachPy.
 
     Parameters

@@ -1,0 +1,62 @@
+"""The stencils of the compiler, written in PeachPy: one or a few instructions each, with holes.
+
+They are assembled once, when the first module is compiled; compiling copies them. What they agree
+on (System V callee-saved registers, so that a libcall keeps them):
+
+======== ===========================================================================================
+rbp      frame pointer; locals and operands are 8-byte slots at [rbp + disp32]
+rsp      16-aligned; arguments of a call are at [rsp + 8*i], for the callee at [rbp + 16 + 8*i]
+r15      vmctx
+r14      base of memory 0, which never moves
+r13      address of memory 0's VMMemoryDefinition, for its current length
+rax      the accumulator of integers and references; an i32 in it is zero-extended
+xmm0     the accumulator of floats
+others   locals and operands, as :mod:`asm_libcalls.toy_jit.registers` says
+rcx      the second operand, or an address; xmm1 the second float
+rdx      scratch
+======== ===========================================================================================
+
+A hole is named for what goes in: ``slot`` (a displacement from rbp), ``value``, ``offset``, and
+``low`` and ``high`` for the halves of 64 bits. A jump out of a stencil names its role: ``target``,
+or ``trap.CODE``.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.toy_jit.stencils.entry import STACK_LIMIT_SLOT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asm_libcalls.x86_64.image import Routine
+
+__all__ = ["ENTER", "PREFIX", "STACK_LIMIT_SLOT", "routines"]
+
+PREFIX = "toy_jit."
+ENTER = "toy_jit.enter"
+"""The one routine here that is no stencil."""
+
+
+def routines(features: frozenset[str]) -> Iterator[Routine]:
+    """Assemble all stencils for a CPU with these features."""
+    from asm_libcalls.toy_jit.stencils import (
+        control,
+        conversions,
+        entry,
+        floats,
+        integers,
+        memory,
+        moves,
+        pinned,
+    )  # fmt: skip
+    from asm_libcalls.x86_64 import stencils
+    from asm_libcalls.x86_64.assembler import sequence
+
+    yield sequence(ENTER, entry.enter)
+    for family in (
+        moves.moves(), pinned.pinned(), integers.integers(features), floats.floats(),
+        conversions.conversions(), memory.memory(), control.control(), entry.adapters(),
+    ):  # fmt: skip
+        for name, body in family:
+            yield stencils.assemble(PREFIX + name, body)

@@ -49,6 +49,21 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     ]
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what each file of the official WebAssembly spec tests came to."""
+    lines = [
+        value
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, ())
+        for name, value in getattr(report, "user_properties", ())
+        if name == "spec"
+    ]
+    if lines:
+        terminalreporter.section("WebAssembly spec tests")
+        for line in sorted(map(str, lines)):
+            terminalreporter.line(line)
+
+
 @pytest.fixture
 def random_cases(request: pytest.FixtureRequest) -> random.Random:
     """A generator whose seed the report's header shows."""

@@ -70,6 +70,8 @@ def to_patterns(declaration: Declaration, arguments: Sequence[Any]) -> list[int]
         else:
             patterns.append(value_type.to_bits(argument, where))
     if instance is not None:
+        if instance.closed:  # by the __index__ of an argument
+            raise ValueError(f"{declaration.name}(): argument 'vmctx': the Instance is closed")
         _check_open_parts(declaration, instance, patterns)
     return patterns
 

@@ -10,7 +10,7 @@ from asm_libcalls.funcref import FuncRef
 from asm_libcalls.instance import Instance
 from asm_libcalls.native_functions import native_function
 from asm_libcalls.signatures import Signature
-from asm_libcalls.toy_jit.linker import type_id, type_of_id
+from asm_libcalls.toy_jit.layout import type_id, type_of_id
 from asm_libcalls.toy_jit.module import F32, F64, I32, VALUE_TYPE_NAMES, type_names
 from asm_libcalls.toy_jit.runtime import fill_slots
 from asm_libcalls.toy_jit.templates import ENTER, STENCILS

@@ -22,7 +22,8 @@ from asm_libcalls.toy_jit import runtime
 from asm_libcalls.toy_jit.backtrace import register
 from asm_libcalls.toy_jit.decoder import decode_module
 from asm_libcalls.toy_jit.functions import Func, host_instance
-from asm_libcalls.toy_jit.linker import compile_module, type_id
+from asm_libcalls.toy_jit.layout import type_id
+from asm_libcalls.toy_jit.linker import compile_module
 from asm_libcalls.toy_jit.module import VALUE_TYPE_NAMES
 from asm_libcalls.toy_jit.options import CompileOptions
 

@@ -1,0 +1,103 @@
+"""The code of a module while it grows, and what the compiler needs to know of the module."""
+
+from __future__ import annotations
+
+from asm_libcalls.libcalls import BUILTIN_ARRAY
+from asm_libcalls.toy_jit.runtime import runtime_addresses
+from asm_libcalls.vmcontext import VMOffsets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.toy_jit.module import FuncType, Module
+
+__all__ = ["CodeLayout", "type_id", "type_of_id"]
+
+_type_ids: dict[tuple[bytes, bytes], int] = {}
+_types: list[FuncType] = []
+
+
+def type_id(functype: FuncType) -> int:
+    """Return the process's number for a function type: what ``call_indirect`` compares."""
+    key = (functype.params, functype.results)
+    if key not in _type_ids:
+        _types.append(functype)
+        _type_ids[key] = len(_types) - 1
+    return _type_ids[key]
+
+
+def type_of_id(number: int) -> FuncType:
+    """Return the function type of a number."""
+    return _types[number]
+
+
+class CodeLayout:
+    """The code of a module while it grows, and what the compiler needs to know of the module.
+
+    Attributes
+    ----------
+    inline : bool
+        Whether 64-bit shifts are instructions instead of libcalls.
+    code : bytearray
+    functions : list of (int, int)
+        Where each function's code begins and ends.
+    brief : list of bool
+        Whether each function soon ends, whatever it is given.
+    calls : list of (int, str)
+        Distances to fill in at the end, and to what: ``"function.N"``, ``"trap.CODE"``,
+        ``"interrupt"``.
+    sites : list of (int, int)
+        For each call, ascending: the offset of its return address, and its offset in the module.
+    stack_maps : dict of int to tuple of int
+        For each call that keeps references: the offset of its return address, their slots by rbp.
+    offsets : VMOffsets
+    addresses : dict of str to int
+        C addresses, by symbol.
+    """
+
+    def __init__(self, module: Module, inline: bool) -> None:
+        self.inline = inline
+        self.code = bytearray()
+        self.functions: list[tuple[int, int]] = []
+        self.brief: list[bool] = []
+        self.calls: list[tuple[int, str]] = []
+        self.sites: list[tuple[int, int]] = []
+        self.stack_maps: dict[int, tuple[int, ...]] = {}
+        self.addresses = runtime_addresses()
+        self.offsets = VMOffsets(
+            num_signature_ids=len(module.types),
+            num_imported_functions=module.imported_functions,
+            num_imported_tables=module.imported_tables,
+            num_imported_memories=module.imported_memories,
+            num_imported_globals=module.imported_globals,
+            num_defined_functions=len(module.functions) - module.imported_functions,
+            num_defined_tables=len(module.tables) - module.imported_tables,
+            num_defined_memories=len(module.memories) - module.imported_memories,
+            num_defined_globals=len(module.globals) - module.imported_globals,
+        )
+        self.global_types = [entry.type.value for entry in module.globals]
+        self.table_types = [entry.element for entry in module.tables]
+        self.type_ids = [type_id(functype) for functype in module.types]
+        self.memory_0 = ("imported_", 0) if self.offsets.num_imported_memories else ("", 0)
+
+    def builtin(self, name: str, externref: bool = False) -> int:
+        """Return the displacement from vmctx of a libcall's slot in the builtin array."""
+        index = BUILTIN_ARRAY.index(name)
+        if name == "table_grow":  # its slots: funcref, externref
+            index += externref
+        elif name == "table_fill":  # externref, funcref
+            index += not externref
+        return self.offsets.vmctx_builtin_function(index)
+
+    def global_at(self, index: int) -> tuple[bool, int]:
+        """Return whether a global is imported, and where it (or its import) is from vmctx."""
+        imported = self.offsets.num_imported_globals
+        if index < imported:
+            return True, self.offsets.vmctx_vmglobal_import_from(index)
+        return False, self.offsets.vmctx_vmglobal_definition(index - imported)
+
+    def table_at(self, index: int) -> tuple[bool, int]:
+        """Return whether a table is imported, and where it (or its import) is from vmctx."""
+        imported = self.offsets.num_imported_tables
+        if index < imported:
+            return True, self.offsets.vmctx_vmtable_import_from(index)
+        return False, self.offsets.vmctx_vmtable_definition(index - imported)

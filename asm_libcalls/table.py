@@ -181,7 +181,7 @@ class Table(Defined):
         counted = delta if raw and self.element_type == "externref" else 0
         if keeper is not None:
             self._keepers.add(keeper)
-        # Counted first: what interrupts this (Ctrl-C) may leave a count too many, never one too few.
+        # Counted first: what interrupts this may leave a count too many, never one too few.
         if counted:
             externref.retain_many(raw, counted)
         try:

@@ -1,0 +1,69 @@
+"""A VMContext made by hand: memories and segments at addresses that a test chooses, no Instance."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Sequence
+
+from asm_libcalls import libc
+from asm_libcalls.vmcontext import InstanceHeader, VMDataSegment, VMMemoryDefinition
+
+POINTER = ctypes.sizeof(ctypes.c_size_t)
+
+
+class GuardedPages:
+    """Readable and writable pages with a page on either side that faults."""
+
+    def __init__(self, size: int) -> None:
+        self.size = -(-size // libc.PAGE_SIZE) * libc.PAGE_SIZE
+        self._start = libc.mmap(self.size + 2 * libc.PAGE_SIZE, libc.PROT_NONE)
+        self.address = self._start + libc.PAGE_SIZE
+        libc.mprotect(self.address, self.size, libc.PROT_READ | libc.PROT_WRITE)
+
+    def __del__(self) -> None:
+        libc.munmap(self._start, self.size + 2 * libc.PAGE_SIZE)
+
+    def write(self, content: bytes, offset: int = 0) -> None:
+        assert offset + len(content) <= self.size
+        ctypes.memmove(self.address + offset, content, len(content))
+
+    def read(self, offset: int = 0, size: int | None = None) -> bytes:
+        return ctypes.string_at(self.address + offset, self.size - offset if size is None else size)
+
+
+class RawVMContext:
+    """The header of an instance, its memories and its data segments.
+
+    Parameters
+    ----------
+    memories : sequence of (address, length)
+        By memory index; lengths in bytes.
+    imported : int
+        How many of them, from the first on, are imported.
+    segments : iterable of (address, length)
+        Passive data segments.
+    """
+
+    def __init__(
+        self,
+        memories: Sequence[tuple[int, int]],
+        imported: int = 0,
+        segments: Iterable[tuple[int, int]] = (),
+    ) -> None:
+        count = len(memories)
+        self.definitions = (VMMemoryDefinition * count)(*memories)
+        at = ctypes.addressof(self.definitions)
+        stride = ctypes.sizeof(VMMemoryDefinition)
+        self._pointers = (ctypes.c_size_t * count)(*range(at, at + count * stride, stride))
+        self.segments = (VMDataSegment * len(rows := list(segments)))(*rows)
+        below = -InstanceHeader.memory_base_offset(count - 1)
+        self._block = ctypes.create_string_buffer(below + 64)
+        self.vmctx = ctypes.addressof(self._block) + below
+        for i, (address, _) in enumerate(memories):
+            base = self.vmctx + InstanceHeader.memory_base_offset(i)
+            ctypes.c_size_t.from_address(base).value = address
+        header = InstanceHeader.from_address(self.vmctx - ctypes.sizeof(InstanceHeader))
+        header.memories = ctypes.addressof(self._pointers)
+        header.defined_memories = header.memories + imported * POINTER
+        header.data_segments = ctypes.addressof(self.segments)
+        header.magic = InstanceHeader.MAGIC

@@ -34,6 +34,19 @@ def install(cls: type) -> None:
     # A class has its PyBufferProcs inside its own object.
     if name != cls.__name__.encode() or not address < as_buffer < address + sys.getsizeof(cls):
         return
+    slot = ctypes.c_size_t.from_address(as_buffer)  # bf_getbuffer; bf_releasebuffer stays NULL
+    slot.value = _get_buffer_address()
+
+
+def _get_buffer_address() -> int:
+    from asm_libcalls.binding import default_binding
+
+    backend = default_binding().x86_64
+    if backend is not None:
+        from asm_libcalls.x86_64.buffers import GET_BUFFER
+
+        return backend.loaded.routine(GET_BUFFER)
+
     get_buffer = ctypes.pythonapi["PyObject_GetBuffer"]
     get_buffer.argtypes = [ctypes.py_object, ctypes.c_void_p, ctypes.c_int]
     get_buffer.restype = ctypes.c_int
@@ -49,5 +62,4 @@ def install(cls: type) -> None:
 
     callback = _GET_BUFFER(export)
     _immortal.append(callback)
-    slot = ctypes.c_size_t.from_address(as_buffer)  # bf_getbuffer; bf_releasebuffer stays NULL
-    slot.value = ctypes.cast(callback, ctypes.c_void_p).value or 0
+    return ctypes.cast(callback, ctypes.c_void_p).value or 0

@@ -64,13 +64,19 @@ def load() -> Backend:
 
 
 def _load(assembler: str) -> Backend:
-    from asm_libcalls.x86_64 import builtins, cpu, entry, host_calls, integers, pages, rounding
+    from asm_libcalls.x86_64 import (
+        buffers, builtins, cpu, entry, host_calls, integers, memories, pages, rounding,
+    )  # fmt: skip
     from asm_libcalls.x86_64.image import link
 
-    families = {"rounding": rounding, "integers": integers}
+    families = {"rounding": rounding, "integers": integers, "memories": memories}
     try:
         this_cpu = cpu.detect(pages.load(link(cpu.routines())))
-        routines = [*entry.routines(), *host_calls.routines(), *builtins.routines()]
+        routines = [
+            routine
+            for part in (entry, host_calls, builtins, buffers)
+            for routine in part.routines()
+        ]
         reasons = {}
         for name, family in families.items():
             missing = family.REQUIRES - this_cpu.features

@@ -144,8 +144,13 @@ def _word(address: int) -> int:
     return int(ctypes.c_size_t.from_address(address).value)
 
 
-def stack_frames() -> Iterator[tuple[int, int]] | None:
+def stack_frames(innermost: bool = False) -> Iterator[tuple[int, int]] | None:
     """Walk this thread's native frames, innermost first, over all activations.
+
+    Parameters
+    ----------
+    innermost : bool, optional
+        Walk the innermost activation alone.
 
     Returns
     -------
@@ -165,7 +170,7 @@ def stack_frames() -> Iterator[tuple[int, int]] | None:
     if activations is None:
         return None
     frames: list[tuple[int, int]] = []
-    for activation in activations:
+    for activation in activations[:1] if innermost else activations:
         frame_pointer, canary = activation.exit_frame_pointer, activation.frame_pointer
         if frame_pointer in (0, UNKNOWN_FRAMES):
             return None
@@ -232,6 +237,20 @@ class VMExternRefActivationsTable(NotCopied):
             # In the set while we GC: a destructor may raise, and the entry must not be lost.
             self._keep(address)
             self.gc(registry, keep=address)
+
+    def insert_all(self, addresses: Iterable[int], registry: StackMapRegistry) -> None:
+        """Insert live pointers, counting an owner of each; GC first if the chunk lacks the room.
+
+        None of them is collected before all are in, as it might be by an insertion of the next:
+        for values that are on their way into a frame together.
+        """
+        addresses = list(addresses)
+        if self._filled() + len(addresses) > CHUNK_SIZE:
+            self.gc(registry)
+        for address in addresses:
+            externref.retain(address)
+            if not self.insert(address):
+                self._keep(address)
 
     def gc(self, registry: StackMapRegistry, keep: int = 0) -> None:
         """Drop every entry that no native frame of this thread holds, except `keep`.

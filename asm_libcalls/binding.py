@@ -371,9 +371,10 @@ def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
             return function(*patterns)
         except Trap as trap:
             from asm_libcalls.activations import stack_frames
-            from asm_libcalls.entry import tell_observers
+            from asm_libcalls.entry import MAXIMUM_TRACE, tell_observers
 
-            trap.trace = tuple(return_address for return_address, _ in stack_frames() or ())
+            frames = stack_frames(innermost=True) or ()
+            trap.trace = tuple(return_address for return_address, _ in frames)[:MAXIMUM_TRACE]
             tell_observers(trap)
             raise
 

@@ -214,9 +214,10 @@ class MachineEntry:
         pattern = call.float_result if result.kind == "float" else call.integer_result
         return int(pattern) & result.mask
 
-    def set_stack_limit(self, limit: int) -> None:
-        """Write the stack limit of this thread, which has entered native code, to its record."""
-        ThreadRecord.from_address(self._record(self._key)).stack_limit = limit
+    def record(self) -> ThreadRecord | None:
+        """Return the record of this thread; None if it has never entered native code."""
+        address = self._record(self._key)
+        return ThreadRecord.from_address(address) if address else None
 
     def trace(self) -> tuple[int, ...]:
         """Return the return addresses that this thread's last trap came through."""

@@ -1,7 +1,7 @@
 """The functions of the C library that we call, with their prototypes. No policy here.
 
 Python's own ``mmap`` objects unmap at shutdown, under code that may still be called; so mappings
-are made with the C library's functions, and what is executable is never unmapped.
+are made with the C library's functions.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def mprotect(address: int, length: int, protection: int) -> None:
 
 
 def munmap(address: int, length: int) -> None:
-    """Unmap whole pages that are not executable."""
+    """Unmap whole pages."""
     if _munmap(address, length):
         raise _error(f"munmap of {length} bytes")
 

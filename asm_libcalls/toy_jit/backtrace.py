@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import bisect
 
-from asm_libcalls.entry import trap_observers
+from asm_libcalls import code_names
+from asm_libcalls.activations import stack_frames
+from asm_libcalls.entry import MAXIMUM_TRACE, trap_observers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asm_libcalls.toy_jit.linker import CompiledCode
+    from collections.abc import Iterable, Iterator
+
+    from asm_libcalls.toy_jit.layout import CodeLayout
     from asm_libcalls.toy_jit.module import Module
     from asm_libcalls.traps import Trap
 
-__all__ = ["WasmFrame", "register"]
+__all__ = ["WasmFrame", "extend", "find", "forget", "register"]
 
 
 class WasmFrame:
@@ -42,40 +46,90 @@ class WasmFrame:
         return f"<WasmFrame {self}>"
 
 
-_starts: list[int] = []
-_codes: dict[int, tuple[Module, CompiledCode]] = {}  # code is never unmapped, so neither is this
+class _Code:
+    """Where the functions and calls of a module are in memory."""
+
+    def __init__(self, module: Module, layout: CodeLayout, address: int) -> None:
+        self.module = module
+        self.address = address
+        self.starts = [start for start, _ in layout.functions]
+        self.end = layout.functions[-1][1] if layout.functions else 0
+        self.returns = [at for at, _ in layout.sites]
+        self.offsets = [offset for _, offset in layout.sites]
+
+    def frame(self, return_address: int) -> WasmFrame | None:
+        at = return_address - self.address
+        i = bisect.bisect_left(self.returns, at)
+        if i == len(self.returns) or self.returns[i] != at:
+            return None
+        defined_index = bisect.bisect_right(self.starts, at - 1) - 1
+        index = self.module.imported_functions + defined_index
+        return WasmFrame(index, self.name(index), self.offsets[i])
+
+    def name(self, index: int) -> str | None:
+        exports = self.module.exports
+        exported = (e.name for e in exports if e.kind == "func" and e.index == index)
+        return self.module.function_names.get(index) or next(exported, None)
+
+    def functions(self) -> Iterator[tuple[int, int, str]]:
+        """Yield the address, size and name of each function, for profilers."""
+        prefix = f"wasm::{self.module.name}::" if self.module.name else "wasm::"
+        ends = [*self.starts[1:], self.end]
+        for i, (start, end) in enumerate(zip(self.starts, ends, strict=True)):
+            index = self.module.imported_functions + i
+            name = self.name(index) or f"function {index}"
+            yield self.address + start, end - start, prefix + name
 
 
-def register(module: Module, code: CompiledCode) -> None:
+_TITLE = "WebAssembly backtrace:"
+
+_starts: list[int] = []  # sorted
+_codes: dict[int, _Code] = {}
+
+
+def register(module: Module, layout: CodeLayout, address: int) -> None:
     """Make the addresses of a module's code known."""
-    if code.size:
-        bisect.insort(_starts, code.address)
-        _codes[code.address] = (module, code)
+    code = _codes[address] = _Code(module, layout, address)
+    bisect.insort(_starts, address)
+    code_names.announce(address, code.functions)
 
 
-def _frame(address: int) -> WasmFrame | None:
-    at = bisect.bisect_right(_starts, address) - 1
-    if at < 0:
-        return None
-    module, code = _codes[_starts[at]]
-    site = code.site_of(address)
-    if site is None:
-        return None
-    index = site[0] + module.imported_functions
-    exported = (e.name for e in module.exports if e.kind == "func" and e.index == index)
-    name = module.function_names.get(index) or next(exported, None)
-    return WasmFrame(index, name, site[1])
+def forget(address: int) -> None:
+    """Forget the code that begins at `address`."""
+    _starts.remove(address)
+    del _codes[address]
+
+
+def find(return_address: int) -> WasmFrame | None:
+    """Return the frame whose code goes on at an address, or None if that is no code of ours."""
+    before = _starts[: bisect.bisect_right(_starts, return_address)]
+    # Another thread may have forgotten it meanwhile; then the address is not in it.
+    code = _codes.get(before[-1]) if before else None
+    return code.frame(return_address) if code is not None else None
+
+
+def extend(trap: Trap) -> None:
+    """Add the frames of the code that called this Python function, which a trap is leaving."""
+    trace = tuple(address for address, _ in stack_frames(innermost=True) or ())[:MAXIMUM_TRACE]
+    if not trap.trace:
+        trap.trace = trace
+    _add(trap, trace)
+
+
+def _add(trap: Trap, trace: Iterable[int]) -> None:
+    found = tuple(frame for frame in map(find, trace) if frame is not None)
+    found = (*trap.wasm_backtrace, *found)[:MAXIMUM_TRACE]
+    if found == trap.wasm_backtrace:
+        return
+    trap.wasm_backtrace = found
+    if hasattr(trap, "add_note"):  # CPython 3.11 and later show it below the message
+        lines = (f"  {'called by' if i else 'in'} {frame}" for i, frame in enumerate(found))
+        notes = [note for note in getattr(trap, "__notes__", ()) if not note.startswith(_TITLE)]
+        trap.__notes__ = [*notes, "\n".join((_TITLE, *lines))]
 
 
 def _observe(trap: Trap) -> None:
-    frames = tuple(frame for frame in map(_frame, trap.trace) if frame is not None)
-    if frames:
-        trap.wasm_backtrace = frames
-        if hasattr(trap, "add_note"):  # CPython 3.11 and later show it below the message
-            lines = [
-                f"  {'in' if i == 0 else 'called by'} {frame}" for i, frame in enumerate(frames)
-            ]
-            trap.add_note("WebAssembly backtrace:\n" + "\n".join(lines))
+    _add(trap, trap.trace)
 
 
 trap_observers.append(_observe)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from functools import partial
 
 from asm_libcalls.binding import default_binding
 from asm_libcalls.funcref import FuncRef
 from asm_libcalls.instance import Instance
 from asm_libcalls.native_functions import native_function
 from asm_libcalls.signatures import Signature
+from asm_libcalls.toy_jit.adapters import (
+    MAXIMUM_FLOATS,
+    MAXIMUM_INTEGERS,
+    Adapter,
+    make_adapter,
+)
+from asm_libcalls.toy_jit.backtrace import extend
 from asm_libcalls.toy_jit.layout import type_id, type_of_id
-from asm_libcalls.toy_jit.module import F32, F64, I32, VALUE_TYPE_NAMES, type_names
-from asm_libcalls.toy_jit.runtime import fill_slots
-from asm_libcalls.toy_jit.templates import ENTER, STENCILS
-from asm_libcalls.toy_jit.values import from_pattern, is_reference, to_pattern
-from asm_libcalls.x86_64 import pages
+from asm_libcalls.toy_jit.module import F32, F64, VALUE_TYPE_NAMES, type_names
+from asm_libcalls.toy_jit.templates import ENTER
+from asm_libcalls.toy_jit.values import from_pattern, is_reference, to_patterns
+from asm_libcalls.traps import Trap
 from asm_libcalls.x86_64.host_calls import make_slot_record
-from asm_libcalls.x86_64.image import link
-from asm_libcalls.x86_64.stencils import Part, compose
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,9 +99,9 @@ class Func(FuncRef):
             )
         count = max(len(params), len(results))
         slots = (ctypes.c_uint64 * (count + 2))()
-        for i, (valtype, argument) in enumerate(zip(params, arguments, strict=True)):
-            where = f"{self.name}(): argument {i + 1}"
-            slots[i] = to_pattern(valtype, argument, self.instance, where, bits)
+        where = f"{self.name}(): argument"
+        for i, pattern in enumerate(to_patterns(params, arguments, self.instance, where, bits)):
+            slots[i] = pattern
         entry = default_binding().entry
         assert entry is not None
         anyfunc = self._anyfunc
@@ -115,42 +120,53 @@ def _builtin(func: Func) -> Callable[..., Any] | None:
     if (
         len(functype.results) > 1
         or any(map(is_reference, types))
-        or floats > 8
-        or len(functype.params) - floats > 6
+        or floats > MAXIMUM_FLOATS
+        or len(functype.params) - floats > MAXIMUM_INTEGERS
     ):
         return None
     names = [VALUE_TYPE_NAMES[t] for t in functype.params]
     signature = f"({', '.join(names)})"
     if functype.results:
         signature += f" -> {VALUE_TYPE_NAMES[functype.results[0]]}"
+    anyfunc = func._anyfunc
+    adapter = make_adapter(functype.params, anyfunc.vmctx, anyfunc.func_ptr)
     builtin: Callable[..., Any] = native_function(
-        _adapter(func), signature, name=func.name, release_gil=not func.brief
+        int(adapter),
+        signature,
+        name=func.name,
+        slow=partial(_call_slowly, func, adapter),  # which the builtin keeps alive, and so these
+        release_gil=not func.brief,
     )
     return builtin
 
 
-def _adapter(func: Func) -> int:
-    """Make a C function that calls compiled code; return its address."""
-    params = func.type.params
-    anyfunc = func._anyfunc
-    size = -(-8 * max(1, len(params)) // 16) * 16 + 8  # five registers are pushed before
-    parts = [Part(STENCILS["adapter.begin"], {"frame": size})]
-    integers = floats = 0
-    for i, valtype in enumerate(params):
-        if valtype in _FLOATS:
-            name, floats = f"adapter.float.{floats}", floats + 1
-        else:
-            kind = "i32" if valtype == I32 else "i64"
-            name, integers = f"adapter.{kind}.{integers}", integers + 1
-        parts.append(Part(STENCILS[name], {"offset": 8 * i}))
-    numbers = {}
-    for prefix, address in (("", anyfunc.vmctx), ("code_", anyfunc.func_ptr)):
-        for half, value in (("low", address & 0xFFFFFFFF), ("high", address >> 32)):
-            numbers[prefix + half] = value - (value >> 31 << 32)
-    parts.append(Part(STENCILS["adapter.end"], numbers))
-    loaded = pages.load(link([compose("adapter", parts)]))
-    fill_slots(loaded)
-    return loaded.routine("adapter")
+def _call_slowly(func: Func, adapter: Adapter, *arguments: Any) -> Any:
+    """Call a function with arguments that its builtin leaves to Python, or refuse them."""
+    results = func._call(arguments, bits=False)
+    return results[0] if results else None
+
+
+class HostInstance(Instance):
+    """An instance of Python functions, for others to import.
+
+    It alone keeps the functions alive: what a function refers to may be what imports it, and such a
+    cycle the garbage collector can see and break.
+    """
+
+    def __init__(self, functions: Sequence[tuple[Callable[..., Any], FuncType, str]]) -> None:
+        thunks = default_binding().thunks()
+        self.function_keepers: set[Instance] = set()
+        self._calls = [_HostCall(self, *row) for row in functions]
+        rows = []
+        for call in self._calls:
+            functype = call.functype
+            record = make_slot_record(call, int, len(functype.params), bool(functype.results))
+            address, release = thunks.address_of_record(record)
+            rows.append((address, type_id(functype)))
+            weakref.finalize(self, release).atexit = False
+        super().__init__(functions=rows, function_class=Func)
+        for func, (_, _, name) in zip(self.functions, functions, strict=True):
+            func.name = name  # type: ignore[attr-defined]
 
 
 def host_instance(functions: Sequence[tuple[Callable[..., Any], FuncType, str]]) -> Instance:
@@ -161,50 +177,44 @@ def host_instance(functions: Sequence[tuple[Callable[..., Any], FuncType, str]])
     functions : sequence of (callable, FuncType, str)
         What to call, its type, and what to call it in errors.
     """
-    thunks = default_binding().thunks()
-    holder: list[Any] = []  # of a weak reference to the instance, once there is one
-    releases = []
-    rows = []
-    for function, functype, name in functions:
-        call = _host_call(function, functype, name, holder)
-        record = make_slot_record(call, int, len(functype.params), bool(functype.results))
-        address, release = thunks.address_of_record(record, call)
-        rows.append((address, type_id(functype)))
-        releases.append(release)
-    instance = Instance(functions=rows, function_class=Func)
-    holder.append(weakref.ref(instance))
-    for func, (_, _, name) in zip(instance.functions, functions, strict=True):
-        func.name = name  # type: ignore[attr-defined]
-    for release in releases:
-        weakref.finalize(instance, release).atexit = False
-    return instance
+    return HostInstance(functions)
 
 
-def _host_call(
-    function: Callable[..., Any], functype: FuncType, name: str, holder: list[Any]
-) -> Callable[..., int | None]:
-    params, results = functype.params, functype.results
-    where = f"the result of the host function {name}"
+class _HostCall:
+    """What the thunk of a host function calls: with the 64 bits of each argument, and the slots."""
 
-    def call(*patterns: int) -> int | None:
+    def __init__(
+        self, instance: HostInstance, function: Callable[..., Any], functype: FuncType, name: str
+    ) -> None:
+        self.instance = weakref.ref(instance)
+        self.function = function
+        self.functype = functype
+        self.where = f"the result of the host function {name}"
+
+    def __call__(self, *patterns: int) -> int | None:
         *arguments, slots = patterns
-        returned = function(*map(from_pattern, params, arguments))
+        params, results = self.functype.params, self.functype.results
+        try:
+            returned = self.function(*map(from_pattern, params, arguments))
+        except Trap as trap:
+            extend(trap)
+            raise
         if not results:
             return None
-        instance = holder[0]()
+        instance = self.instance()
+        assert instance is not None  # who called us imports it
         if len(results) == 1:
-            return to_pattern(results[0], returned, instance, where)
+            return to_patterns(results, (returned,), instance, self.where)[0]
         try:
             values = tuple(returned)
         except TypeError:
             values = (returned,)
         if len(values) != len(results):
             raise TypeError(
-                f"{where} must be {len(results)} values {type_names(results)}, got {len(values)}"
+                f"{self.where} must be {len(results)} values {type_names(results)}, "
+                f"got {len(values)}"
             )
         target = (ctypes.c_uint64 * len(results)).from_address(slots)
-        for i, (valtype, value) in enumerate(zip(results, values, strict=True)):
-            target[i] = to_pattern(valtype, value, instance, where)
+        for i, pattern in enumerate(to_patterns(results, values, instance, f"{self.where}: value")):
+            target[i] = pattern
         return 0
-
-    return call

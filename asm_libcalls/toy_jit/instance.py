@@ -13,19 +13,18 @@ from asm_libcalls.fallback import memories as memory_libcalls
 from asm_libcalls.fallback import tables as table_libcalls
 from asm_libcalls.funcref import FuncRef
 from asm_libcalls.global_ import Global
-from asm_libcalls.instance import DEFAULT_STACK_MAP_REGISTRY, ElementSegment
-from asm_libcalls.instance import Instance as RuntimeInstance
+from asm_libcalls.instance import ElementSegment
 from asm_libcalls.memory import Memory
 from asm_libcalls.table import Table
+from asm_libcalls.toy_jit import interrupts
 from asm_libcalls.toy_jit import opcodes as op
-from asm_libcalls.toy_jit import runtime
-from asm_libcalls.toy_jit.backtrace import register
 from asm_libcalls.toy_jit.decoder import decode_module
 from asm_libcalls.toy_jit.functions import Func, host_instance
 from asm_libcalls.toy_jit.layout import type_id
 from asm_libcalls.toy_jit.linker import compile_module
 from asm_libcalls.toy_jit.module import VALUE_TYPE_NAMES
 from asm_libcalls.toy_jit.options import CompileOptions
+from asm_libcalls.toy_jit.runtime import CompiledInstance
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,11 +74,6 @@ class Module:
             ) from None
         self.decoded = decode_module(binary)
         self.code = compile_module(self.decoded, (options or CompileOptions()).inline)
-        if self.code.size and self.code.layout.stack_maps:
-            DEFAULT_STACK_MAP_REGISTRY.register(
-                self.code.address, self.code.size, self.code.layout.stack_maps
-            )
-        register(self.decoded, self.code)
 
     def __repr__(self) -> str:
         name = f" {self.decoded.name}" if self.decoded.name else ""
@@ -125,7 +119,8 @@ class Instance:
             for i, function in enumerate(decoded.functions[first:])
         ]
         globals_ = [self._global(g) for g in decoded.globals[decoded.imported_globals :]]
-        self.runtime = RuntimeInstance(
+        self.runtime = CompiledInstance(
+            module.code.pages,
             memories=[
                 Memory(limits.minimum, limits.maximum)
                 for limits in decoded.memories[decoded.imported_memories :]
@@ -161,7 +156,17 @@ class Instance:
         Code that is not running now traps when it is called next. It notices at the next loop or
         function call.
         """
-        runtime.ask_to_stop(self.runtime, trap=True)
+        interrupts.ask_to_stop(self.runtime, trap=True)
+
+    def time_limit(self, seconds: float) -> interrupts.time_limit:
+        """Make a context in which this instance may compute for so many seconds at most.
+
+        Then it traps with Interrupt, at its next loop or function call::
+
+            with instance.time_limit(0.5):
+                instance.exports["main"]()
+        """
+        return interrupts.time_limit(self.runtime, seconds)
 
     def close(self) -> None:
         """Release what the instance holds. No code of it may run any more; twice is a no-op."""
@@ -204,8 +209,8 @@ class Instance:
             assert entry.init is not None
             opcode, immediate = entry.init
             if opcode == op.REF_FUNC:
-                # Its own function: the instance that it is kept alive by is this one.
-                global_.swap_raw(self.runtime.functions[immediate].as_raw())
+                own = self.runtime.functions[immediate]
+                global_.swap_raw(own.as_raw(), own.instance)
 
     def _function(self, index: int) -> Func:
         # An import is the function that it stands for.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 from asm_libcalls.libcalls import BUILTIN_ARRAY
 from asm_libcalls.toy_jit.runtime import runtime_addresses
 from asm_libcalls.vmcontext import VMOffsets
@@ -13,16 +15,20 @@ if TYPE_CHECKING:
 __all__ = ["CodeLayout", "type_id", "type_of_id"]
 
 _type_ids: dict[tuple[bytes, bytes], int] = {}
-_types: list[FuncType] = []
+_types: dict[int, FuncType] = {}
+_numbers = count()
 
 
 def type_id(functype: FuncType) -> int:
     """Return the process's number for a function type: what ``call_indirect`` compares."""
     key = (functype.params, functype.results)
-    if key not in _type_ids:
-        _types.append(functype)
-        _type_ids[key] = len(_types) - 1
-    return _type_ids[key]
+    number = _type_ids.get(key)
+    if number is None:
+        # Two threads may come here with one type: the first number that is stored stays.
+        number = next(_numbers)
+        _types[number] = functype
+        number = _type_ids.setdefault(key, number)
+    return number
 
 
 def type_of_id(number: int) -> FuncType:

@@ -6,11 +6,13 @@ of a module share it.
 
 from __future__ import annotations
 
-import bisect
 import ctypes
 import struct
+import sys
 
 from asm_libcalls.binding import default_binding
+from asm_libcalls.instance import DEFAULT_STACK_MAP_REGISTRY
+from asm_libcalls.toy_jit import backtrace
 from asm_libcalls.toy_jit.compiler import FunctionCompiler
 from asm_libcalls.toy_jit.emitters import make_handlers
 from asm_libcalls.toy_jit.layout import CodeLayout
@@ -22,11 +24,35 @@ from asm_libcalls.x86_64.image import Routine, link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from asm_libcalls.toy_jit.module import Module
+    from asm_libcalls.x86_64.pages import LoadedImage
 
 __all__ = ["CompiledCode", "compile_module"]
 
 _DISPLACEMENT = struct.Struct("<i")
+
+_mapped: dict[int, LoadedImage] = {}
+
+
+class _Pages(int):
+    """The address of a module's pages, which are unmapped when this object dies.
+
+    All that can run or name the code refers to it, so nothing does by then. As it has no part that
+    the garbage collector knows of, it dies after the finalizers of the garbage that it is in.
+    """
+
+    __slots__ = ()
+
+    def __del__(
+        self, mapped: dict[int, LoadedImage] = _mapped, is_finalizing: Any = sys.is_finalizing
+    ) -> None:
+        loaded = mapped.pop(int(self), None)
+        if loaded is not None and not is_finalizing():
+            for forget in (DEFAULT_STACK_MAP_REGISTRY.unregister, backtrace.forget):
+                forget(int(self))
+            pages.unload(loaded)
 
 
 class CompiledCode:
@@ -39,12 +65,15 @@ class CompiledCode:
     layout : CodeLayout
     """
 
-    def __init__(self, layout: CodeLayout) -> None:
+    def __init__(self, module: Module, layout: CodeLayout) -> None:
         self.layout = layout
         self.size = len(layout.code)
         loaded = pages.load(link([Routine("code", bytes(layout.code), self.size)]))
         self.address = loaded.routine("code")
-        self._returns = [at for at, _ in layout.sites]
+        DEFAULT_STACK_MAP_REGISTRY.register(self.address, self.size, layout.stack_maps)
+        backtrace.register(module, layout, self.address)
+        _mapped[self.address] = loaded
+        self.pages = _Pages(self.address)
 
     def function_address(self, defined_index: int) -> int:
         """Return the address of a function, by its index among the defined ones."""
@@ -54,15 +83,6 @@ class CompiledCode:
         """Return the code of a function as it is in memory."""
         start, end = self.layout.functions[defined_index]
         return ctypes.string_at(self.address + start, end - start)
-
-    def site_of(self, return_address: int) -> tuple[int, int] | None:
-        """Return the defined index and the offset in the module of a call, else None."""
-        at = return_address - self.address
-        i = bisect.bisect_left(self._returns, at)
-        if i == len(self._returns) or self._returns[i] != at:
-            return None
-        starts = [start for start, _ in self.layout.functions]
-        return bisect.bisect_right(starts, at - 1) - 1, self.layout.sites[i][1]
 
 
 def compile_module(module: Module, inline: bool) -> CompiledCode:
@@ -80,7 +100,7 @@ def compile_module(module: Module, inline: bool) -> CompiledCode:
         body = validate_function(module, index)
         compiler.compile(body, module.functions[index].type)
     _link(layout, imported)
-    return CompiledCode(layout)
+    return CompiledCode(module, layout)
 
 
 def _link(layout: CodeLayout, imported: int) -> None:

@@ -7,52 +7,82 @@ a reference that comes out of a table and has to be rooted.
 from __future__ import annotations
 
 import ctypes
+from _thread import _local
 
 from asm_libcalls import externref, libc
+from asm_libcalls.activations import stack_frames
 from asm_libcalls.binding import default_binding
-from asm_libcalls.entry import MachineEntry
 from asm_libcalls.host_function import HostFunction
 from asm_libcalls.instance import Instance, instance_of
-from asm_libcalls.traps import Interrupt, TableOutOfBounds
+from asm_libcalls.toy_jit import backtrace, interrupts
+from asm_libcalls.traps import TableOutOfBounds, Trap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from asm_libcalls.x86_64.pages import LoadedImage
 
-__all__ = ["ask_to_stop", "fill_slots", "root", "runtime_addresses"]
-
-_STOP = (1 << 64) - 1  # no stack pointer is that high
+__all__ = ["CompiledInstance", "fill_slots", "runtime_addresses"]
 
 _MARGIN = 512 * 1024
 """Bytes of the native stack that compiled code leaves to the host functions that it calls."""
 
-_asked: set[int] = set()  # vmctx of the instances that Instance.interrupt() wants to stop
+_VMCTX_IN_FRAME = -8  # from rbp, in every frame of compiled code
 
 
-def ask_to_stop(instance: Instance, trap: bool) -> None:
-    """Have an instance's code call us at its next check; with `trap`, to trap there."""
-    if trap:
-        _asked.add(instance.vmctx)
-    instance.interrupts.stack_limit = _STOP
+class CompiledInstance(Instance):
+    """What compiled code runs in.
 
+    Attributes
+    ----------
+    code : object
+        Keeps the code in memory, as long as this instance or a function of it is there.
+    function_keepers : set of Instance
+        The instances of function references that were given to it.
+    asked_to_trap : bool
+        Whether it is to trap at its next check.
+    """
 
-def _interrupted(vmctx: int) -> None:
-    # Signal handlers have run by now: Python does that when it enters a function.
-    instance = instance_of(vmctx)
-    instance.interrupts.stack_limit = instance.interrupts.native_stack_limit
-    if vmctx in _asked:
-        _asked.discard(vmctx)
-        raise Interrupt
+    def __init__(self, code: Any, **parts: Any) -> None:
+        self.code = code
+        self.function_keepers: set[Instance] = set()
+        self.asked_to_trap = False
+        super().__init__(**parts)
+        interrupts.stoppable[self.vmctx] = self
 
+    def close(self) -> None:
+        """Release what the instance holds; a function of it that is called then raises ValueError.
 
-def root(instance: Instance, pointer: int) -> int:
-    """Have an externref that enters a frame kept alive by the activations table."""
-    if pointer:
-        owned = externref.retain(pointer)
-        instance.activations_table.insert_with_gc(owned, instance.stack_map_registry)
-    return pointer
+        Raises
+        ------
+        RuntimeError
+            Code of the instance is running in this thread.
+        """
+        if not self.closed:
+            if self._is_running():
+                raise RuntimeError("close(): the Instance is running code")
+            self._release()
+
+    def __del__(self) -> None:
+        # Code that runs has a function of the instance, so this one has none running.
+        if getattr(self, "_vmctx", 0) and interrupts is not None:
+            self._release()
+
+    def _release(self) -> None:
+        interrupts.stoppable.pop(self.vmctx, None)
+        interrupts.ask_to_stop(self, trap=False)
+        # What compiled code reads before its first check is elsewhere if it is imported.
+        self._kept = self.memories[: self.offsets.num_imported_memories]
+        super().close()
+
+    def _is_running(self) -> bool:
+        return any(
+            backtrace.find(address) is not None
+            and ctypes.c_size_t.from_address(frame + _VMCTX_IN_FRAME).value == self.vmctx
+            for address, frame in stack_frames() or ()
+        )
 
 
 def _table_get(vmctx: int, table_index: int, index: int) -> int:
@@ -60,7 +90,11 @@ def _table_get(vmctx: int, table_index: int, index: int) -> int:
     table = instance.tables[table_index]
     if index >= len(table):
         raise TableOutOfBounds
-    return root(instance, table.raw(index, 1)[0])
+    pointer = table.raw(index, 1)[0]
+    if pointer:
+        owned = externref.retain(pointer)
+        instance.activations_table.insert_with_gc(owned, instance.stack_map_registry)
+    return pointer
 
 
 class _ThreadStack:
@@ -74,7 +108,17 @@ class _ThreadStack:
         self._destroy = libc.prototype("pthread_attr_destroy", c_int, pointer)
 
     def limit(self) -> int:
-        """Work out the lowest stack pointer, and remember it in the thread's record."""
+        """Return the lowest stack pointer that compiled code may have, and note it down."""
+        record = interrupts.current_record()
+        assert record is not None  # it is entering
+        if not hasattr(_limits, "value"):
+            _limits.value = self._work_out()
+        limit: int = _limits.value
+        record.stack_limit = limit
+        interrupts.watcher.entered(record)
+        return limit
+
+    def _work_out(self) -> int:
         attributes = (ctypes.c_uint64 * 16)()  # glibc's has 56 bytes
         low, size = ctypes.c_size_t(), ctypes.c_size_t()
         at = ctypes.addressof(attributes)
@@ -82,13 +126,10 @@ class _ThreadStack:
             raise MemoryError("the bounds of this thread's stack are not known")
         self._stack(at, ctypes.addressof(low), ctypes.addressof(size))
         self._destroy(at)
-        limit = low.value + min(_MARGIN, size.value // 4)
-        entry = default_binding().entry
-        assert isinstance(entry, MachineEntry)
-        entry.set_stack_limit(limit)
-        return limit
+        return int(low.value + min(_MARGIN, size.value // 4))
 
 
+_limits = _local()
 _stack = _ThreadStack()
 _functions: dict[str, HostFunction] = {}
 
@@ -97,12 +138,23 @@ def _address(name: str) -> int:
     if name not in _functions:
         table: dict[str, tuple[Callable[..., int | None], str]] = {
             "toy_jit_table_get": (_table_get, "(vmctx, u32, u32) -> externref"),
-            "toy_jit_interrupted": (_interrupted, "(vmctx)"),
+            "toy_jit_interrupted": (interrupts.interrupted, "(vmctx)"),
             "toy_jit_stack_limit": (_stack.limit, "() -> pointer"),
         }
         function, signature = table[name]
-        _functions[name] = HostFunction(function, signature, bits=True)
+        _functions[name] = HostFunction(_traced(function), signature, bits=True)
     return _functions[name].address
+
+
+def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
+    def call(*arguments: int) -> int | None:
+        try:
+            return function(*arguments)
+        except Trap as trap:
+            backtrace.extend(trap)
+            raise
+
+    return call
 
 
 def runtime_addresses() -> dict[str, int]:
@@ -121,6 +173,8 @@ def fill_slots(loaded: LoadedImage) -> None:
             value = backend.loaded.slot(name)
         elif name.startswith("toy_jit"):
             value = _address(name)
+        elif name.startswith("adapter "):
+            continue  # for whoever takes the adapter
         else:
             value = libc.function_address(name)
         loaded.set_slot(name, value)

@@ -11,15 +11,14 @@ from asm_libcalls.externref import VMExternRef
 from asm_libcalls.funcref import FuncRef
 from asm_libcalls.signatures import VALUE_TYPES
 from asm_libcalls.toy_jit.module import EXTERNREF, FUNCREF, VALUE_TYPE_NAMES
-from asm_libcalls.toy_jit.runtime import root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
-    from asm_libcalls.instance import Instance
 
-__all__ = ["from_pattern", "is_reference", "to_pattern"]
+__all__ = ["from_pattern", "is_reference", "to_patterns"]
 
 _NUMBERS = {
     valtype: VALUE_TYPES[name]
@@ -33,30 +32,48 @@ def is_reference(valtype: int) -> bool:
     return valtype in (FUNCREF, EXTERNREF)
 
 
-def to_pattern(valtype: int, value: Any, instance: Instance, where: str, bits: bool = False) -> int:
-    """Return the 64 bits of a Python value that goes into compiled code.
+def to_patterns(
+    types: bytes, values: Sequence[Any], instance: Any, where: str, bits: bool = False
+) -> list[int]:
+    """Return the 64 bits of each Python value that goes into compiled code.
 
     Parameters
     ----------
-    valtype : int
-    value : object
-        A number (with `bits`, its unsigned pattern), or a reference's Python object.
-    instance : Instance
-        Whose activations table keeps an externref alive.
+    types : bytes
+        The value types.
+    values : sequence of object
+        Numbers (with `bits`, their unsigned patterns), and the Python objects of references.
+    instance : CompiledInstance or HostInstance
+        Whose activations table keeps the externrefs alive; it keeps the functions itself.
     where : str
-        What to call the value in an error.
+        What to call the values in an error; where they are several, or arguments, their number
+        comes behind it.
     """
-    number = _NUMBERS.get(valtype)
-    if number is not None:
-        return number.check_pattern(value, where) if bits else number.to_bits(value, where)
-    if value is None:
-        return 0
-    if valtype == EXTERNREF:
-        box = value if isinstance(value, VMExternRef) else VMExternRef(value)
-        return root(instance, box.as_raw())
-    if isinstance(value, FuncRef):
-        return value.as_raw()
-    raise TypeError(f"{where} must be a Func or None (funcref), got {type(value).__name__}")
+    numbered = len(types) > 1 or where.endswith("argument")
+    patterns = []
+    boxes = []
+    for i, (valtype, value) in enumerate(zip(types, values, strict=True)):
+        number = _NUMBERS.get(valtype)
+        if number is not None or value is not None:
+            what = f"{where} {i + 1}" if numbered else where
+        if number is not None:
+            pattern = number.check_pattern(value, what) if bits else number.to_bits(value, what)
+        elif value is None:
+            pattern = 0
+        elif valtype == EXTERNREF:
+            boxes.append(value if isinstance(value, VMExternRef) else VMExternRef(value))
+            pattern = boxes[-1].as_raw()
+        elif isinstance(value, FuncRef):
+            pattern = value.as_raw()
+            instance.function_keepers.add(value.instance)
+        else:
+            raise TypeError(f"{what} must be a Func or None (funcref), got {type(value).__name__}")
+        patterns.append(pattern)
+    if boxes:
+        instance.activations_table.insert_all(
+            [box.as_raw() for box in boxes], instance.stack_map_registry
+        )
+    return patterns
 
 
 def from_pattern(valtype: int, pattern: int, bits: bool = False) -> Any:

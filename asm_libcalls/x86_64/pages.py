@@ -5,7 +5,8 @@ execute). Where the system refuses to make written memory executable (``PR_SET_M
 services), the code is written to a memfd instead, and that is mapped read and execute. Where it
 refuses that too, an OSError says so and the fallback serves.
 
-Nothing here is ever unmapped: a function object may call it until the process ends.
+What is loaded stays, since a function object may call it until the process ends; unless somebody
+who knows of every reference to it says that there is none (:func:`unload`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.x86_64.image import Image
 
-__all__ = ["LoadedImage", "load"]
+__all__ = ["LoadedImage", "load", "unload"]
 
 
 class LoadedImage:
@@ -70,7 +71,7 @@ def load(image: Image) -> LoadedImage:
         The system refuses executable memory, in every way that we know.
     """
     # Code and data in one reservation, so that the distance between them is the image's.
-    length = -(-max(image.size, 1) // libc.PAGE_SIZE) * libc.PAGE_SIZE
+    length = _length(image)
     assert len(image.code) % CODE_PAGE == 0
     if len(image.code) % libc.PAGE_SIZE:
         raise OSError(f"pages of {libc.PAGE_SIZE} bytes: images are made for {CODE_PAGE}")
@@ -84,6 +85,15 @@ def load(image: Image) -> LoadedImage:
                 second_refusal.errno,
                 f"the system refuses executable memory ({refusal}; {second_refusal})",
             ) from refusal
+
+
+def unload(loaded: LoadedImage) -> None:
+    """Unmap an image. Nothing may call or name what is in it any more."""
+    libc.munmap(loaded.address, _length(loaded.image))
+
+
+def _length(image: Image) -> int:
+    return -(-max(image.size, 1) // libc.PAGE_SIZE) * libc.PAGE_SIZE
 
 
 def _load_anonymous(code: bytes, length: int) -> int:

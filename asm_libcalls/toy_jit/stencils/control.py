@@ -149,17 +149,18 @@ def control() -> Iterator[tuple[str, Body]]:
         x.JMP(x.rax)
 
     def interrupt_stub(hole: Hole) -> None:
-        """Find out why rsp is below the stack limit: too deep, or somebody asked us to stop."""
+        """Find out why rsp is below the stack limit: too deep, or somebody asked us to stop.
+
+        Called from the site as the trap stub is, and left by a jump: the return address that a
+        walk of the stack finds is the site's, which has a stack map.
+        """
         overflow = x.Label("overflow")
         x.MOV(x.rdx, [x.r15])
         x.CMP(rsp, [x.rdx + VMInterrupts.native_stack_limit.offset])
         x.JB(overflow)
-        x.SUB(rsp, 8)  # the call has pushed 8 bytes
         x.MOV(x.rdi, x.r15)
         x.MOV(x.rax, wide(hole))
-        x.CALL(x.rax)
-        x.ADD(rsp, 8)
-        x.RET()
+        x.JMP(x.rax)
         x.LABEL(overflow)
         # The frame may reach far below the limit: give it back, but for the return address.
         x.POP(x.rax)

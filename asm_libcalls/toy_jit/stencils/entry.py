@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asm_libcalls.entry import ThreadRecord
-from asm_libcalls.toy_jit.stencils.bodies import store, wide
+from asm_libcalls.toy_jit.stencils.bodies import store
 from asm_libcalls.vmcontext import InstanceHeader, VMInterrupts, VMMemoryDefinition
 
 TYPE_CHECKING = False
@@ -13,10 +13,21 @@ if TYPE_CHECKING:
 
     from asm_libcalls.toy_jit.stencils.bodies import Body, Hole
 
-__all__ = ["STACK_LIMIT_SLOT", "adapters", "enter", "load_memory", "set_stack_limit"]
+__all__ = [
+    "CODE_SLOT",
+    "STACK_LIMIT_SLOT",
+    "VMCTX_SLOT",
+    "adapters",
+    "enter",
+    "load_memory",
+    "set_stack_limit",
+]
 
 STACK_LIMIT_SLOT = "toy_jit_stack_limit"
 """The slot of a C function that works out the stack limit of its thread."""
+
+VMCTX_SLOT, CODE_SLOT = "adapter vmctx", "adapter code"
+"""The slots of an adapter: what it runs in, and what it calls."""
 
 
 def load_memory() -> None:
@@ -29,16 +40,21 @@ def load_memory() -> None:
 
 
 def set_stack_limit() -> None:
-    """Let the instance at r15 stop at the stack pointer in rcx; clobbers rdx."""
+    """Let the instance at r15 stop at the stack pointer in rcx; clobbers rcx and rdx."""
     import peachpy.x86_64 as x
 
-    asked_to_stop = x.Label("asked_to_stop")
+    limit_set = x.Label("limit_set")
     x.MOV(x.rdx, [x.r15])
+    x.CMP(x.rcx, [x.rdx + VMInterrupts.native_stack_limit.offset])
+    x.JE(limit_set)
+    # Another thread may ask to stop at any moment, so read and write are one: what it wrote before
+    # is put back, and what it writes after stays.
     x.MOV([x.rdx + VMInterrupts.native_stack_limit.offset], x.rcx)
-    x.CMP(x.qword[x.rdx + VMInterrupts.stack_limit.offset], -1)
-    x.JE(asked_to_stop)
-    x.MOV([x.rdx + VMInterrupts.stack_limit.offset], x.rcx)
-    x.LABEL(asked_to_stop)
+    x.XCHG(x.rcx, [x.rdx + VMInterrupts.stack_limit.offset])
+    x.CMP(x.rcx, -1)
+    x.JNE(limit_set)
+    x.MOV(x.qword[x.rdx + VMInterrupts.stack_limit.offset], -1)
+    x.LABEL(limit_set)
 
 
 def load_stack_limit() -> None:
@@ -128,6 +144,8 @@ def adapters() -> Iterator[tuple[str, Body]]:
     import peachpy.x86_64 as x
     from peachpy.x86_64.registers import rbp, rsp
 
+    from asm_libcalls.x86_64.instructions import CALL_SLOT, LOAD_SLOT
+
     registers = ((x.rdi, x.edi), (x.rsi, x.esi), (x.rdx, x.edx), (x.rcx, x.ecx), (x.r8, x.r8d),
                  (x.r9, x.r9d))  # fmt: skip
 
@@ -139,11 +157,10 @@ def adapters() -> Iterator[tuple[str, Body]]:
         x.SUB(rsp, hole("frame"))
 
     def adapter_end(hole: Hole) -> None:
-        x.MOV(x.r15, wide(hole))
+        LOAD_SLOT(x.r15, VMCTX_SLOT)
         load_stack_limit()
         load_memory()
-        x.MOV(x.rax, hole("code_low") | hole("code_high") << 32)
-        x.CALL(x.rax)
+        CALL_SLOT(CODE_SLOT)
         x.LEA(rsp, [rbp - 40])
         for register in (x.r15, x.r14, x.r13, x.r12, x.rbx):
             x.POP(register)

@@ -1,0 +1,104 @@
+"""C functions that call compiled code: arguments from System V registers to the slots of a frame.
+
+The code of an adapter is the same for all functions with the same parameters; the vmctx and the
+address of the code that it calls are in two slots of its own. So adapters are made many at a time,
+and one whose function is gone serves another function later.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.toy_jit.module import F32, F64, I32
+from asm_libcalls.toy_jit.runtime import fill_slots
+from asm_libcalls.toy_jit.stencils.entry import CODE_SLOT, VMCTX_SLOT
+from asm_libcalls.toy_jit.templates import STENCILS
+from asm_libcalls.x86_64 import pages
+from asm_libcalls.x86_64.image import Reference, Routine, link
+from asm_libcalls.x86_64.stencils import Part, compose
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.x86_64.pages import LoadedImage
+
+__all__ = ["MAXIMUM_FLOATS", "MAXIMUM_INTEGERS", "Adapter", "make_adapter"]
+
+MAXIMUM_FLOATS = 8
+MAXIMUM_INTEGERS = 6
+"""The parameters that go in registers: System V ABI, 3.2.3. An adapter takes no others."""
+
+_PER_IMAGE = 16
+_OWN_SLOTS = (VMCTX_SLOT, CODE_SLOT)
+_PUSHED = 5 * 8  # the callee-saved registers, which compiled code changes
+
+_free: dict[bytes, list[tuple[LoadedImage, str]]] = {}  # by what is passed in which registers
+_taken: dict[int, tuple[bytes, LoadedImage, str]] = {}
+
+
+class Adapter(int):
+    """The C address of an adapter, which is taken for one function until this object dies.
+
+    It has no part that the garbage collector knows of. So where it is in a cycle of garbage, it
+    dies after every finalizer of that cycle has run, and none of them calls what is not there.
+    """
+
+    __slots__ = ()
+
+    def __del__(self, taken: dict[int, tuple[bytes, LoadedImage, str]] = _taken) -> None:
+        place = taken.pop(int(self), None)
+        if place is not None and _free is not None:  # at interpreter exit it may be gone
+            parameters, loaded, name = place
+            _free[parameters].append((loaded, name))
+
+
+def make_adapter(params: bytes, vmctx: int, code: int) -> Adapter:
+    """Take an adapter for a function.
+
+    Parameters
+    ----------
+    params : bytes
+        The value types of its parameters, which must fit registers.
+    vmctx, code : int
+        What it runs in, and the address of its compiled code.
+    """
+    # Integers of 32 bits, integers of 64 bits, and floats of either width.
+    kinds = bytes({I32: I32, F32: F64, F64: F64}.get(t, 0) for t in params)
+    loaded, name = _take(kinds)
+    address = loaded.routine(name)
+    _taken[address] = (kinds, loaded, name)
+    loaded.set_slot(f"{VMCTX_SLOT} {name}", vmctx)
+    loaded.set_slot(f"{CODE_SLOT} {name}", code)
+    return Adapter(address)
+
+
+def _take(kinds: bytes) -> tuple[LoadedImage, str]:
+    free = _free.setdefault(kinds, [])
+    while True:
+        try:
+            return free.pop()  # one operation: threads never get the same one
+        except IndexError:
+            pattern = compose("adapter", _parts(kinds))
+            loaded = pages.load(link([_numbered(pattern, str(i)) for i in range(_PER_IMAGE)]))
+            fill_slots(loaded)
+            free.extend((loaded, str(i)) for i in range(_PER_IMAGE))
+
+
+def _parts(kinds: bytes) -> list[Part]:
+    # rsp is a multiple of 16 less 8 when the registers are pushed.
+    size = -(-8 * max(1, len(kinds)) // 16) * 16 + (_PUSHED % 16)
+    parts = [Part(STENCILS["adapter.begin"], {"frame": size})]
+    integers = floats = 0
+    for i, kind in enumerate(kinds):
+        if kind == F64:
+            name, floats = f"adapter.float.{floats}", floats + 1
+        else:
+            name, integers = f"adapter.{'i32' if kind == I32 else 'i64'}.{integers}", integers + 1
+        parts.append(Part(STENCILS[name], {"offset": 8 * i}))
+    parts.append(Part(STENCILS["adapter.end"]))
+    return parts
+
+
+def _numbered(pattern: Routine, name: str) -> Routine:
+    references = tuple(
+        Reference(r.offset, f"{r.symbol} {name}", True) if r.symbol in _OWN_SLOTS else r
+        for r in pattern.references
+    )
+    return Routine(name, pattern.code, pattern.size, references)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 
 from asm_libcalls.toy_jit import opcodes as op
-from asm_libcalls.toy_jit.module import EXTERNREF, FUNCREF, I32
+from asm_libcalls.toy_jit.module import EXTERNREF, I32
 from asm_libcalls.toy_jit.operands import FUNCTION
 from asm_libcalls.toy_jit.places import (
     ACC,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["FunctionCompiler"]
 
 _DISPLACEMENT = struct.Struct("<i")
-_REFERENCES = (FUNCREF, EXTERNREF)
 _IN_SLOT = (SLOT, 0)
 
 
@@ -63,11 +62,11 @@ class FunctionCompiler(Places):
         types = body.local_types
         self.begin(body, len(functype.params))
         self._references = [
-            self.local(i) for i, valtype in enumerate(types) if valtype in _REFERENCES
+            self.local(i) for i, valtype in enumerate(types) if valtype == EXTERNREF
         ]
         self._results = functype.results
         self._outgoing = 0
-        self._checks: list[tuple[int, int, int]] = []
+        self._checks: list[tuple[int, int, int, tuple[int, ...]]] = []
 
         frame_hole = self._prologue(len(types) - self._parameters)
         handlers = self._handlers
@@ -91,7 +90,9 @@ class FunctionCompiler(Places):
         at = len(self.code)
         bytes_, holes, jumps = TEMPLATES["prologue"]
         self.code += bytes_
-        self._checks.append((at + jumps[0][0], len(self.code), self._offset))
+        # The stack map: of the locals only parameters are there yet.
+        slots = tuple(slot for slot in self._references if slot > 0)
+        self._checks.append((at + jumps[0][0], len(self.code), self._offset, slots))
         if locals_ > 8:
             # [rbp + 8 * rcx + offset] for rcx from the number of locals down to 1
             self.emit("clear", locals_, -16 - 8 * locals_)
@@ -106,12 +107,13 @@ class FunctionCompiler(Places):
                 self.emit("zero" + place)
         return at + holes[0][0]
 
-    def check(self) -> None:
-        """Let a loop be stopped from outside."""
+    def check(self, references: tuple[int, ...]) -> None:
+        """Let a loop be stopped from outside; `references` are heights, all in their slots."""
         at = len(self.code)
         bytes_, _, jumps = TEMPLATES["check"]
         self.code += bytes_
-        self._checks.append((at + jumps[0][0], len(self.code), self._offset))
+        slots = (*self._references, *map(self.slot, references))
+        self._checks.append((at + jumps[0][0], len(self.code), self._offset, slots))
 
     def _out_of_line(self) -> None:
         """Emit what is rarely run behind the function: its traps and interrupts."""
@@ -125,7 +127,7 @@ class FunctionCompiler(Places):
                 layout.calls.append((len(self.code) - 4, role))
                 layout.sites.append((len(self.code), offset))
             _DISPLACEMENT.pack_into(self.code, at, stubs[key] - (at + 4))
-        for at, back, offset in self._checks:
+        for at, back, offset, slots in self._checks:
             _DISPLACEMENT.pack_into(self.code, at, len(self.code) - (at + 4))
             entered = at != self._checks[0][0]  # at the first one no local has its register yet
             if entered:
@@ -133,6 +135,8 @@ class FunctionCompiler(Places):
             self.code += TEMPLATES["call"][0]
             layout.calls.append((len(self.code) - 4, "interrupt"))
             layout.sites.append((len(self.code), offset))
+            if slots:
+                layout.stack_maps[len(self.code)] = slots
             if entered:
                 self.restore_locals()
             self.jump_back("jump", back)

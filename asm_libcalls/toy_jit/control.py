@@ -54,6 +54,8 @@ def _block(stacks: Operands, pos: int, offset: int) -> int:
     functype, pos = _block_type(stacks, pos)
     stacks.pop(functype.params, offset)
     frame = stacks.enter(opcode, functype)
+    if opcode == op.LOOP:
+        frame.references = stacks.references(offset)
     stacks.emit((opcode, frame, height, offset))
     return pos
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from asm_libcalls.toy_jit import leb128
 from asm_libcalls.toy_jit import opcodes as op
 from asm_libcalls.toy_jit.errors import InvalidModule, LimitExceeded
-from asm_libcalls.toy_jit.module import EXTERNREF, FUNCREF, type_names
+from asm_libcalls.toy_jit.module import EXTERNREF, type_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Frame:
         For an `if`, whether it has an `else` (so far).
     unreachable : bool
         Of the validator: whether the rest of the block has a polymorphic stack.
+    references : tuple of int
+        Of a loop: the operand slots that hold externrefs at its beginning.
     target, otherwise : Any
         Free for the compiler, which may keep its label or lists of patches here; None at first.
     """
@@ -72,6 +74,7 @@ class Frame:
         "opcode",
         "otherwise",
         "params",
+        "references",
         "results",
         "target",
         "targeted",
@@ -88,6 +91,7 @@ class Frame:
         self.targeted = False
         self.has_else = False
         self.unreachable = False
+        self.references: tuple[int, ...] = ()
         self.target: Any = None
         self.otherwise: Any = None
 
@@ -197,20 +201,19 @@ class Operands:
         return InvalidModule(what, offset)
 
     def references(self, offset: int) -> tuple[int, ...]:
-        """List the operand slots that hold references: what a stack map is made from."""
+        """List the operand slots that hold externrefs: what a stack map is made from."""
         vals = self.vals
-        if EXTERNREF not in vals and FUNCREF not in vals:
+        if EXTERNREF not in vals:
             return ()
         slots = []
-        for reftype in (EXTERNREF, FUNCREF):
-            slot = vals.find(reftype)  # a machine loop, for stacks that are deep for no good reason
-            while slot >= 0:
-                slots.append(slot)
-                slot = vals.find(reftype, slot + 1)
+        slot = vals.find(EXTERNREF)  # a machine loop, for stacks that are deep for no good reason
+        while slot >= 0:
+            slots.append(slot)
+            slot = vals.find(EXTERNREF, slot + 1)
         self.references_left -= len(slots)
         if self.references_left < 0:
             raise LimitExceeded("too many references on the operand stack", offset)
-        return tuple(sorted(slots))
+        return tuple(slots)
 
     # -- frames
 

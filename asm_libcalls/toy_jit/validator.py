@@ -45,9 +45,10 @@ MEMORY_COPY, MEMORY_FILL                       (references,)
 ============================================== ====================================================
 
 *references* are the slots of the operand stack, the instruction's own operands included, that hold
-a funcref or externref before the instruction: a tuple of ints, ascending. They are there at each
-instruction that may leave the compiled code for a host function or a libcall that can collect
-garbage. (Locals that are references are to be seen in `Body.local_types`.)
+an externref before the instruction: a tuple of ints, ascending. They are there at each instruction
+that may leave the compiled code for a host function or a libcall that can collect garbage; those
+of a loop, where it may be interrupted, are in its Frame. (Locals that are references are to be seen
+in `Body.local_types`. A funcref is not counted, so it is none of these.)
 
 A branch to a frame moves ``len(frame.label)`` operands from the top of the stack (below what
 `br_if` and `br_table` look at) down to `frame.height`; at an `end`, the results are already there.

@@ -42,7 +42,7 @@ def _loop(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None
         c.flush()
         c.clear_state(len(c.stack))
         frame.target = len(c.code)
-        c.check()
+        c.check(frame.references)
 
 
 def _if(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:

@@ -123,10 +123,9 @@ class ThunkPool:
     def _more(self) -> None:
         import ctypes
 
-        from asm_libcalls.x86_64 import host_calls, pages
-        from asm_libcalls.x86_64.image import link
+        from asm_libcalls.x86_64 import code_cache, host_calls
 
-        loaded = pages.load(link(host_calls.thunk_routines()))
+        loaded = code_cache.load("thunks")
         loaded.set_slot(host_calls.CALL_PYTHON, self._call_python)
         for i in range(host_calls.THUNKS_PER_IMAGE):
             loaded.set_slot(str(i), ctypes.addressof(self._closed[0]))

@@ -74,9 +74,10 @@ def mmap(
     address: int = 0,
     flags: int = MAP_PRIVATE | MAP_ANONYMOUS,
     file: int = -1,
+    offset: int = 0,
 ) -> int:
     """Map `length` bytes and return the address; raise OSError where the system refuses."""
-    result: int = _mmap(address, length, protection, flags, file, 0)
+    result: int = _mmap(address, length, protection, flags, file, offset)
     if result == _MAP_FAILED:
         raise _error(f"mmap of {length} bytes with protection {protection}")
     return result

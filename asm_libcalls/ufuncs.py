@@ -88,11 +88,10 @@ def _machine_loops() -> tuple[LoadedImage | None, str]:
     binding = default_binding()
     if binding.x86_64 is None:
         return None, binding.x86_64_reason
-    from asm_libcalls.x86_64 import loops, pages
-    from asm_libcalls.x86_64.image import link
+    from asm_libcalls.x86_64 import code_cache
 
     try:
-        return pages.load(link(loops.routines(binding.x86_64.cpu.features))), ""
+        return code_cache.load("ufuncs", binding.x86_64.cpu.features), ""
     except Exception as error:  # no assembler any more, no executable memory any more, ...
         return None, f"machine code could not be made: {type(error).__name__}: {error}"
 

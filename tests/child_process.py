@@ -9,6 +9,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+# Here and in the children, machine code is what the assembler makes now, and no test leaves files
+# in the user's cache folder. It is read when the package is imported.
+os.environ.setdefault("ASM_LIBCALLS_CACHE", "off")
+
 import asm_libcalls
 
 TESTS = Path(__file__).resolve().parent

@@ -1,6 +1,7 @@
 """The stencils as the compiler copies them: bytes, holes by position, jumps by role.
 
-Importing this module assembles them (or fails, where no machine code serves).
+Importing this module loads them, or assembles them where no image has them (or fails, where no
+machine code serves).
 """
 
 from __future__ import annotations
@@ -8,9 +9,8 @@ from __future__ import annotations
 from asm_libcalls.binding import default_binding
 from asm_libcalls.toy_jit.runtime import fill_slots
 from asm_libcalls.toy_jit.stencils import ENTER as _ENTER
-from asm_libcalls.toy_jit.stencils import PREFIX, routines
-from asm_libcalls.x86_64 import pages
-from asm_libcalls.x86_64.image import link
+from asm_libcalls.toy_jit.stencils import PREFIX
+from asm_libcalls.x86_64 import code_cache
 from asm_libcalls.x86_64.stencils import Stencil, read
 
 __all__ = ["ENTER", "STENCILS", "TEMPLATES"]
@@ -28,7 +28,7 @@ def _template(stencil: Stencil) -> Template:
 _backend = default_binding().x86_64
 if _backend is None:
     raise RuntimeError(f"toy_jit needs machine code: {default_binding().x86_64_reason}")
-_loaded = pages.load(link(routines(_backend.cpu.features)))
+_loaded = code_cache.load("toy_jit", _backend.cpu.features)
 fill_slots(_loaded)
 
 STENCILS = read(_loaded, PREFIX)

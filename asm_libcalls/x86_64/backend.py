@@ -1,21 +1,21 @@
-"""The x86-64 backend, loaded: assembles what this CPU can run and puts it on executable pages."""
+"""The x86-64 backend, loaded: what this CPU can run, on executable pages."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import sys
+
+from asm_libcalls.x86_64.availability import Unavailable, check_machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from asm_libcalls.x86_64.cpu import Cpu
+    from asm_libcalls.x86_64.image import Routine
     from asm_libcalls.x86_64.pages import LoadedImage
 
-__all__ = ["Backend", "Unavailable", "check_machine", "load"]
-
-
-class Unavailable(Exception):
-    """The backend can not serve here, or not one family of it; the message says why."""
+__all__ = ["Backend", "Unavailable", "check_machine", "load", "routines"]
 
 
 class Backend:
@@ -29,7 +29,7 @@ class Backend:
     families : dict of str to str
         Each family, with "" if it is served and else the reason why not.
     assembler : str
-        What made the code, for example ``"PeachPy 0.2.0"``.
+        What made the code, for example ``"PeachPy 0.2.0"`` or ``"image (file ...)"``.
     """
 
     __slots__ = ("assembler", "cpu", "families", "loaded")
@@ -54,7 +54,7 @@ def load() -> Backend:
     """
     check_machine()
     try:
-        return _load(_check_assembler())
+        return _load()
     except Unavailable:
         raise
     except Exception as error:  # an assembler of another version, a C library without pthreads, ...
@@ -63,62 +63,39 @@ def load() -> Backend:
         ) from error
 
 
-def _load(assembler: str) -> Backend:
-    from asm_libcalls.x86_64 import (
-        buffers, builtins, cpu, entry, host_calls, integers, memories, pages, rounding,
-    )  # fmt: skip
-    from asm_libcalls.x86_64.image import link
+def _load() -> Backend:
+    from asm_libcalls.x86_64 import code_cache, cpu
 
-    families = {"rounding": rounding, "integers": integers, "memories": memories}
     try:
-        this_cpu = cpu.detect(pages.load(link(cpu.routines())))
-        routines = [
-            routine
-            for part in (entry, host_calls, builtins, buffers)
-            for routine in part.routines()
-        ]
-        reasons = {}
-        for name, family in families.items():
-            missing = family.REQUIRES - this_cpu.features
-            reasons[name] = f"the CPU lacks {', '.join(sorted(missing))}" if missing else ""
-            if not missing:
-                routines += family.routines(this_cpu.features)
-        loaded = pages.load(link(routines))
+        this_cpu = cpu.detect(code_cache.load("cpu"))
+        loaded = code_cache.load("backend", this_cpu.features)
     except OSError as refusal:
         raise Unavailable(f"no executable memory: {refusal.strerror or refusal}") from refusal
+    reasons = {}
+    for name, family in _families().items():
+        missing = family.REQUIRES - this_cpu.features
+        reasons[name] = f"the CPU lacks {', '.join(sorted(missing))}" if missing else ""
     _fill_slots(loaded)
-    return Backend(loaded, this_cpu, reasons, assembler)
+    return Backend(loaded, this_cpu, reasons, loaded.origin)
 
 
-def check_machine() -> None:
-    """Raise Unavailable unless x86-64 code can be put on pages here: the CPU, then the system."""
-    machine = os.uname().machine if hasattr(os, "uname") else sys.platform
-    if machine not in ("x86_64", "amd64") or sys.maxsize <= 2**32:
-        bits = "64" if sys.maxsize > 2**32 else "32"
-        raise Unavailable(f"this Python runs on {machine} ({bits} bits), not on x86-64")
-    if sys.platform != "linux":
-        raise Unavailable(f"the system is {sys.platform}; machine code is loaded on Linux only")
+def _families() -> dict[str, Any]:
+    from asm_libcalls.x86_64 import integers, memories, rounding
+
+    return {"rounding": rounding, "integers": integers, "memories": memories}
 
 
-def _check_assembler() -> str:
-    import warnings
+def routines(features: frozenset[str]) -> list[Routine]:
+    """Assemble everything that a CPU with these features can run."""
+    from asm_libcalls.x86_64 import buffers, builtins, entry, host_calls
 
-    try:
-        # Where its .pyc files are missing, its escape sequences are warnings; a user who makes
-        # warnings errors has done so for his own code.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import peachpy
-            import peachpy.x86_64
-            import peachpy.x86_64.function
-    except ImportError as error:
-        raise Unavailable(
-            f"PeachPy is not installed, or not for this Python ({error}); "
-            'install it with "make run", from Debian\'s python3-peachpy, or from its repository'
-        ) from error
-    except Exception as error:  # a broken assembler must not keep the fallback from serving
-        raise Unavailable(f"PeachPy is broken: {type(error).__name__}: {error}") from error
-    return f"PeachPy {getattr(peachpy, '__version__', '')}".strip()
+    result = [
+        routine for part in (entry, host_calls, builtins, buffers) for routine in part.routines()
+    ]
+    for family in _families().values():
+        if features >= family.REQUIRES:
+            result += family.routines(features)
+    return result
 
 
 def _fill_slots(loaded: LoadedImage) -> None:

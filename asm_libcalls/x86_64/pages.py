@@ -5,6 +5,9 @@ execute). Where the system refuses to make written memory executable (``PR_SET_M
 services), the code is written to a memfd instead, and that is mapped read and execute. Where it
 refuses that too, an OSError says so and the fallback serves.
 
+An image that is in a file already is mapped read and execute from there: its pages are shared by
+all processes that do so, and were never writable in any.
+
 What is loaded stays, since a function object may call it until the process ends; unless somebody
 who knows of every reference to it says that there is none (:func:`unload`).
 """
@@ -13,8 +16,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+from functools import partial
 
-from asm_libcalls import libc
+from asm_libcalls import code_names, libc
 from asm_libcalls.x86_64.image import CODE_PAGE
 
 TYPE_CHECKING = False
@@ -33,15 +37,19 @@ class LoadedImage:
     address : int
         Where its code begins.
     way : str
-        How its pages were made: ``"anonymous"`` or ``"memfd"``.
+        How its pages were made: ``"file"``, ``"anonymous"`` or ``"memfd"``.
+    origin : str
+        What made the code, for people: the assembler, or the file that it was in; "" for code that
+        was put together at run time.
     """
 
-    __slots__ = ("address", "image", "way")
+    __slots__ = ("address", "image", "origin", "way")
 
     def __init__(self, image: Image, address: int, way: str) -> None:
         self.image = image
         self.address = address
         self.way = way
+        self.origin = ""
 
     def routine(self, name: str) -> int:
         """Return the address of a routine."""
@@ -62,8 +70,16 @@ class LoadedImage:
             ctypes.c_uint64.from_address(self.address + offset).value = value
 
 
-def load(image: Image) -> LoadedImage:
+def load(image: Image, file: int = -1, offset: int = 0) -> LoadedImage:
     """Put an image on executable pages.
+
+    Parameters
+    ----------
+    image : Image
+    file : int
+        The descriptor of a file that has its code too, or -1.
+    offset : int
+        Where the code begins in the file, a multiple of the page size.
 
     Raises
     ------
@@ -75,6 +91,21 @@ def load(image: Image) -> LoadedImage:
     assert len(image.code) % CODE_PAGE == 0
     if len(image.code) % libc.PAGE_SIZE:
         raise OSError(f"pages of {libc.PAGE_SIZE} bytes: images are made for {CODE_PAGE}")
+    loaded = _load(image, length, file, offset)
+    code_names.announce(loaded.address, partial(_names, loaded.address, image.routines))
+    return loaded
+
+
+def _names(address: int, routines: dict[str, tuple[int, int]]) -> list[tuple[int, int, str]]:
+    return [(address + offset, size, name) for name, (offset, size) in routines.items()]
+
+
+def _load(image: Image, length: int, file: int, offset: int) -> LoadedImage:
+    if file >= 0:
+        try:
+            return LoadedImage(image, _load_file(image.code, length, file, offset), "file")
+        except OSError:  # on a file system without execution; or the file says something else now
+            pass
     try:
         return LoadedImage(image, _load_anonymous(image.code, length), "anonymous")
     except OSError as refusal:
@@ -89,6 +120,7 @@ def load(image: Image) -> LoadedImage:
 
 def unload(loaded: LoadedImage) -> None:
     """Unmap an image. Nothing may call or name what is in it any more."""
+    code_names.withdraw(loaded.address)
     libc.munmap(loaded.address, _length(loaded.image))
 
 
@@ -115,18 +147,26 @@ def _load_memfd(code: bytes, length: int) -> int:
         written = 0
         while written < len(code):
             written += os.write(file, code[written:])
-        address = libc.mmap(length, libc.PROT_READ | libc.PROT_WRITE)
-        try:
-            libc.mmap(
-                len(code),
-                libc.PROT_READ | libc.PROT_EXEC,
-                address=address,
-                flags=libc.MAP_PRIVATE | libc.MAP_FIXED,
-                file=file,
-            )
-        except OSError:
-            libc.munmap(address, length)
-            raise
+        return _load_file(code, length, file, 0)
     finally:
         os.close(file)
+
+
+def _load_file(code: bytes, length: int, file: int, offset: int) -> int:
+    address = libc.mmap(length, libc.PROT_READ | libc.PROT_WRITE)
+    try:
+        libc.mmap(
+            len(code),
+            libc.PROT_READ | libc.PROT_EXEC,
+            address=address,
+            flags=libc.MAP_PRIVATE | libc.MAP_FIXED,
+            file=file,
+            offset=offset,
+        )
+        # What will be executed, not what was read before.
+        if ctypes.string_at(address, len(code)) != code:
+            raise OSError("the file changed between reading and mapping it")
+    except OSError:
+        libc.munmap(address, length)
+        raise
     return address

@@ -1,0 +1,325 @@
+"""The code cache: assembled images in files, as ``__pycache__`` is for Python.
+
+An image is looked for in the package (a wheel brings images for the usual CPUs) and then in the
+user's cache folder; where there is none it is assembled, and kept in the cache folder. Its key is a
+hash of all sources that it is made from, of the ABI and of the CPU's features.
+
+``ASM_LIBCALLS_CACHE`` names the cache folder; by default it is ``asm_libcalls`` in
+``$XDG_CACHE_HOME`` or ``~/.cache``. ``off``: no image file is read or written, so that PeachPy
+assembles everything.
+
+What is in a file here is executed, so a file counts only if nobody but the user (or, in the
+package, whoever could change the package's own code) can have written it. Anything wrong with a
+file or a folder means that it is not used; it is never an error.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+
+from asm_libcalls.x86_64 import pages
+from asm_libcalls.x86_64.availability import check_assembler
+from asm_libcalls.x86_64.image import CODE_PAGE, link
+from asm_libcalls.x86_64.image_file import digest, pack, unpack
+from asm_libcalls.x86_64.images import IMAGES, LEVELS, levels_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asm_libcalls.x86_64.pages import LoadedImage
+
+    Check = Callable[[os.stat_result], None]
+    """Raises PermissionError where somebody else may have written a file or in a folder."""
+
+__all__ = ["ENVIRONMENT_VARIABLE", "OFF", "folder", "load", "refusals", "write_package_images"]
+
+ENVIRONMENT_VARIABLE = "ASM_LIBCALLS_CACHE"
+OFF = "off"
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+_PACKAGE_IMAGES = f"{_PACKAGE}/x86_64/images"
+_SUFFIX, _UNFINISHED = ".image", ".unfinished"
+_ABI = b"x86-64 System V"
+
+_LARGEST = 64 << 20
+"""Bytes of the largest file that is read; an image has some hundred thousand."""
+
+_KEPT = 40
+"""Files in the cache folder; when there are more, the oldest go."""
+
+refusals: list[str] = []
+"""Why files and folders were not used, in this process, for the backend report."""
+
+_sources: dict[tuple[str, ...], tuple[bytes, float]] = {}  # their digest, the newest one's time
+_started = time.time()
+
+
+def load(name: str, features: frozenset[str] = frozenset()) -> LoadedImage:
+    """Put one of :data:`~asm_libcalls.x86_64.images.IMAGES` on executable pages.
+
+    Parameters
+    ----------
+    name : str
+    features : frozenset of str
+        Of this CPU.
+
+    Raises
+    ------
+    Unavailable
+        There is no file with the image, and no PeachPy to assemble it.
+    OSError
+        The system refuses executable memory.
+    """
+    if not IMAGES[name].for_cpu:
+        features = frozenset()
+    cache = folder()
+    key = None if os.environ.get(ENVIRONMENT_VARIABLE) == OFF else _key(name, features)
+    if key is not None:
+        loaded = _load_from_package(name, features)
+        if loaded is None and cache:
+            loaded = _load_from(cache, _cached_name(name, key), key, _is_ours)
+        if loaded is not None:
+            return loaded
+    assembler = check_assembler()
+    image = link(IMAGES[name].assemble(features))
+    if key is not None and cache:
+        try:
+            # The modules in memory may be of other sources than the key. They are imported a moment
+            # before this one, and file systems tell time to two seconds.
+            if _read_sources(IMAGES[name].folders, _PACKAGE)[1] > _started - 3:
+                raise OSError("nothing is kept, the package's sources have just been changed")
+            _keep(cache, _cached_name(name, key), pack(image, key, assembler))
+        except OSError as error:  # a full disk, a read-only home: the next process assembles again
+            _refuse(cache, error)
+    loaded = pages.load(image)
+    loaded.origin = assembler
+    return loaded
+
+
+def folder() -> str:
+    """Return the path of the user's cache folder, there or not; "" if there is to be none."""
+    asked = os.environ.get(ENVIRONMENT_VARIABLE, "")
+    if asked == OFF:
+        return ""
+    if asked:
+        return os.path.abspath(asked)  # noqa: PTH100 (pathlib takes 5 ms to import)
+    # A set-user-ID program's environment is not its owner's.
+    if os.geteuid() != os.getuid() or os.getegid() != os.getgid():
+        return ""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    if not home.startswith("/"):  # to be ignored then, says the XDG base directory specification
+        home = os.path.expanduser("~/.cache")  # noqa: PTH111
+    return f"{home}/asm_libcalls" if home.startswith("/") else ""
+
+
+def write_package_images(target: str, package: str = _PACKAGE) -> list[str]:
+    """Assemble every image for every level into a folder, as a wheel has them in ``images``.
+
+    Returns
+    -------
+    list of str
+        The names of the files.
+    """
+    assembler = check_assembler()
+    written = []
+    for name, kind in IMAGES.items():
+        for level, features in LEVELS.items() if kind.for_cpu else (("", frozenset[str]()),):
+            key = _key(name, features, package)
+            if key is None:
+                raise OSError(f"the sources of image {name!r} can not be read in {package}")
+            content = pack(link(kind.assemble(features)), key, assembler)
+            with open(f"{target}/{_package_name(name, level)}", "wb") as file:  # noqa: PTH123
+                file.write(content)
+            written.append(_package_name(name, level))
+    return written
+
+
+def _package_name(name: str, level: str) -> str:
+    return f"{name}.{level}{_SUFFIX}" if level else f"{name}{_SUFFIX}"
+
+
+def _cached_name(name: str, key: bytes) -> str:
+    return f"{name}-{key.hex()}{_SUFFIX}"
+
+
+def _key(name: str, features: frozenset[str], package: str = _PACKAGE) -> bytes | None:
+    # PeachPy's version is not in it: with an image nobody asks whether there is a PeachPy.
+    try:
+        sources, _ = _read_sources(IMAGES[name].folders, package)
+    except (OSError, ImportError):  # a zip file, .pyc files alone, or a Python without hashes
+        return None
+    parts = (name, " ".join(sorted(features)), str(CODE_PAGE))
+    return digest(_ABI, sources, *(part.encode() for part in parts))
+
+
+def _read_sources(folders: tuple[str, ...], package: str) -> tuple[bytes, float]:
+    found = _sources.get((package, *folders))
+    if found is None:
+        parts: list[bytes] = []
+        newest = 0.0
+        for name in folders:
+            path = f"{package}/{name}"
+            for file_name in sorted(os.listdir(path)):  # noqa: PTH208
+                if file_name.endswith(".py"):
+                    descriptor = os.open(f"{path}/{file_name}", os.O_RDONLY | os.O_CLOEXEC)
+                    try:
+                        newest = max(newest, os.fstat(descriptor).st_mtime)
+                        parts += (file_name.encode(), _read(descriptor))
+                    finally:
+                        os.close(descriptor)
+        found = _sources[(package, *folders)] = digest(*parts), newest
+    return found
+
+
+def _read(descriptor: int) -> bytes:
+    # Up to what the file held when it was opened: less is a truncated file, which is found out.
+    size = min(os.fstat(descriptor).st_size, _LARGEST)
+    content = os.read(descriptor, size)
+    while len(content) < size:
+        more = os.read(descriptor, size - len(content))
+        if not more:
+            break
+        content += more
+    return content
+
+
+def _load_from_package(name: str, features: frozenset[str]) -> LoadedImage | None:
+    levels = levels_of(features) if IMAGES[name].for_cpu else [""]
+    for level in levels:
+        needed = LEVELS[level] if level else frozenset[str]()
+        key = _key(name, needed)
+        if key is not None:
+            loaded = _load_from(_PACKAGE_IMAGES, _package_name(name, level), key, _is_the_packages)
+            if loaded is not None:
+                return loaded
+    return None
+
+
+def _load_from(path: str, file_name: str, key: bytes, check: Check) -> LoadedImage | None:
+    """Map an image from a file, if there is one that can be trusted."""
+    try:
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _refuse(path, error)
+        return None
+    file = -1
+    try:
+        try:
+            # The descriptors are checked, not the names: what they are of can not be exchanged.
+            check(os.fstat(directory))
+            # Not to wait where somebody has put a pipe.
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            file = os.open(file_name, flags, dir_fd=directory)
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise PermissionError("it is no regular file")
+            check(status)
+            image, offset, assembler = unpack(_read(file), key)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            _refuse(f"{path}/{file_name}", error)
+            return None
+        loaded = pages.load(image, file, offset)
+    finally:
+        if file >= 0:
+            os.close(file)
+        os.close(directory)
+    loaded.origin = f"image (file {path}/{file_name}, {assembler})"
+    return loaded
+
+
+def _is_ours(status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid():
+        raise PermissionError(f"it belongs to user {status.st_uid}, not to {os.geteuid()}")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"others may write it (mode {stat.S_IMODE(status.st_mode):o})")
+
+
+def _is_the_packages(status: os.stat_result) -> None:
+    # Installers obey the umask, which lets the group write in many places: the package's own code
+    # too then, and that is being executed.
+    own = os.stat(__file__)  # noqa: PTH116
+    if status.st_uid not in (own.st_uid, os.geteuid(), 0):
+        raise PermissionError(f"it belongs to user {status.st_uid}, not to the package's")
+    allowed = own.st_mode & stat.S_IWGRP if status.st_gid == own.st_gid else 0
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) & ~allowed:
+        raise PermissionError(f"others may write it (mode {stat.S_IMODE(status.st_mode):o})")
+
+
+def _keep(path: str, file_name: str, content: bytes) -> None:
+    """Write a file into the cache folder: all of it under its name, or nothing."""
+    directory = _make_folder(path)
+    unfinished = f".{file_name}.{os.getpid()}.{os.urandom(4).hex()}{_UNFINISHED}"
+    try:
+        _is_ours(os.fstat(directory))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = os.open(unfinished, flags, 0o600, dir_fd=directory)
+        try:
+            try:
+                os.fchmod(file, 0o600)  # whatever the umask is
+                rest = memoryview(content)
+                while rest:
+                    rest = rest[os.write(file, rest) :]
+            finally:
+                os.close(file)  # the last chance for a full disk to say so
+            os.rename(unfinished, file_name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            os.unlink(unfinished, dir_fd=directory)
+            raise
+        _tidy(directory)
+    finally:
+        os.close(directory)
+
+
+def _make_folder(path: str) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        pass
+    parent = os.path.dirname(path)  # noqa: PTH120
+    there = parent
+    while not os.path.exists(there):  # noqa: PTH110
+        there = os.path.dirname(there)  # noqa: PTH120
+    # `sudo` leaves HOME another's: root's folders in it would be in that user's way.
+    owner = os.stat(there).st_uid  # noqa: PTH116
+    if owner not in (os.geteuid(), 0):
+        raise PermissionError(f"{there} belongs to user {owner}: no folder is made there")
+    os.makedirs(parent, exist_ok=True)  # noqa: PTH103
+    try:  # noqa: SIM105 (importing contextlib takes 1 ms)
+        os.mkdir(path, 0o700)  # noqa: PTH102
+    except FileExistsError:  # another process was quicker
+        pass
+    return os.open(path, flags)
+
+
+def _tidy(directory: int) -> None:
+    """Remove the oldest files, and what processes left that were ended while they wrote."""
+    found = []
+    for name in os.listdir(directory):
+        try:
+            changed = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime
+            if name.endswith(_SUFFIX):
+                found.append((changed, name))
+            elif name.endswith(_UNFINISHED) and changed < time.time() - 3600:
+                os.unlink(name, dir_fd=directory)
+        except FileNotFoundError:  # another process tidies too
+            continue
+    for _, name in sorted(found)[:-_KEPT]:
+        try:
+            os.unlink(name, dir_fd=directory)
+        except FileNotFoundError:
+            continue
+
+
+def _refuse(path: str, error: Exception) -> None:
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    refusal = f"{path}: {reason}"
+    if refusal not in refusals:
+        refusals.append(refusal)

@@ -1,0 +1,85 @@
+"""The images there are: what each is assembled from, and the CPUs that a wheel brings them for."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asm_libcalls.x86_64.image import Routine
+
+__all__ = ["IMAGES", "LEVELS", "ImageKind", "levels_of"]
+
+
+class ImageKind:
+    """One of the images.
+
+    Attributes
+    ----------
+    module : str
+        Whose function ``routines`` (or `function`) assembles it.
+    function : str
+    for_cpu : bool
+        Whether the function takes the CPU's features; otherwise every x86-64 CPU runs the result.
+    folders : tuple of str
+        Of the package, whose sources it is made from.
+    """
+
+    __slots__ = ("folders", "for_cpu", "function", "module")
+
+    def __init__(
+        self,
+        module: str,
+        function: str = "routines",
+        *,
+        for_cpu: bool = True,
+        folders: tuple[str, ...] = (),
+    ) -> None:
+        self.module = module
+        self.function = function
+        self.for_cpu = for_cpu
+        self.folders = ("", "x86_64", *folders)
+
+    def assemble(self, features: frozenset[str]) -> Iterable[Routine]:
+        """Assemble its routines; needs PeachPy."""
+        from importlib import import_module
+
+        make = getattr(import_module(self.module), self.function)
+        routines: Iterable[Routine] = make(features) if self.for_cpu else make()
+        return routines
+
+
+IMAGES = {
+    "cpu": ImageKind("asm_libcalls.x86_64.cpu", for_cpu=False),
+    "backend": ImageKind("asm_libcalls.x86_64.backend"),
+    "thunks": ImageKind("asm_libcalls.x86_64.host_calls", "thunk_routines", for_cpu=False),
+    "ufuncs": ImageKind("asm_libcalls.x86_64.loops"),
+    "toy_jit": ImageKind("asm_libcalls.toy_jit.stencils", folders=("toy_jit", "toy_jit/stencils")),
+}
+"""By name. Modules are named, not imported: with an image, what assembles it is not needed."""
+
+_V2 = frozenset({"sse3", "ssse3", "sse4_1", "sse4_2", "popcnt"})
+_V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma3", "lzcnt"}
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_SLOW, _STRINGS = {"slow_divide_64"}, {"erms"}
+
+LEVELS: dict[str, frozenset[str]] = {
+    "x86-64-v2": _V2,
+    "x86-64-v2-slow_divide_64": _V2 | _SLOW,
+    "x86-64-v3": _V3,
+    "x86-64-v3-erms": _V3 | _STRINGS,
+    "x86-64-v3-erms-slow_divide_64": _V3 | _STRINGS | _SLOW,
+    "x86-64-v4-erms": _V4 | _STRINGS,
+    "x86-64-v4-erms-slow_divide_64": _V4 | _STRINGS | _SLOW,
+}
+"""The CPUs that a wheel has images for: a level, and what else the routines of it look at. AMD's
+first x86-64-v3 CPUs have no fast string instructions; every x86-64-v4 CPU has them.
+
+Source: System V ABI, AMD64 supplement, "Micro-Architecture Levels"; names as in ``cpu.py``.
+"""
+
+
+def levels_of(features: frozenset[str]) -> list[str]:
+    """Return the levels whose images a CPU can run, what suits it best first."""
+    fitting = [name for name, needed in LEVELS.items() if needed <= features]
+    return sorted(fitting, key=lambda name: len(LEVELS[name]), reverse=True)

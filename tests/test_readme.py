@@ -18,6 +18,7 @@ from asm_libcalls import LIBCALLS, backend_report
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+ROOMS = ("x86_64", "fallback", "checks", "toy_jit")
 INDENTED = re.findall(
     r"(?:^    .*\n)+", re.sub(r"^```.*?^```$", "", README, flags=re.M | re.S), re.M
 )
@@ -143,5 +144,5 @@ def test_the_links_lead_somewhere() -> None:
     text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
     package = REPOSITORY / "asm_libcalls"
     for name in re.findall(r"`([\w/]+\.py)`", text.replace("FAMILY", "rounding")):
-        folders = (package, REPOSITORY, *(package / f for f in ("x86_64", "fallback", "checks")))
+        folders = (package, REPOSITORY, *(package / f for f in ROOMS))
         assert any((folder / name).is_file() for folder in folders), name

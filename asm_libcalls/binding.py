@@ -374,8 +374,10 @@ def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
             from asm_libcalls.entry import MAXIMUM_TRACE, tell_observers
 
             frames = stack_frames(innermost=True) or ()
-            trap.trace = tuple(return_address for return_address, _ in frames)[:MAXIMUM_TRACE]
-            tell_observers(trap)
+            trace = tuple(return_address for return_address, _ in frames)[:MAXIMUM_TRACE]
+            if trace:
+                trap.trace = trace
+                tell_observers(trap)
             raise
 
     return call

@@ -10,6 +10,9 @@ Importing this package imports nothing else; PeachPy is imported only where code
 `cpu`                 what the CPU and the operating system support
 `entry`               entering native code, and the way out of it by a trap
 `rounding` `integers` the numeric libcalls
+`memories`            the linear-memory libcalls
+`moves` `fills`       what they do when the bounds are checked: ``memmove``, ``memset``
+`vectors`             the vectors of a CPU, and the lengths where methods change
 `stencils`            copy and patch: routines composed at run time, no PeachPy needed
 `python_objects`      CPython's objects as machine code sees them
 `builtins`            the stencils of native functions

@@ -22,7 +22,7 @@ _observers: list[Callable[[Source], None]] = []
 
 
 def announce(address: int, source: Source) -> None:
-    """Tell all observers, present and future, of the code that was loaded at an address."""
+    """Tell all observers of the code that was loaded at an address."""
     sources[address] = source
     for observer in _observers:
         observer(source)
@@ -34,7 +34,5 @@ def withdraw(address: int) -> None:
 
 
 def observe(observer: Callable[[Source], None]) -> None:
-    """Call `observer` with every source, now with those that are there already."""
+    """Call `observer` with every source that is announced from now on."""
     _observers.append(observer)
-    for source in list(sources.values()):
-        observer(source)

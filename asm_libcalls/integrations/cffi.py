@@ -1,0 +1,69 @@
+"""cffi: the libcalls as typed function pointers, by name.
+
+A pointer goes wherever C code wants one: into a struct, to a function that takes a callback, and as
+a C address to a JIT. It can also be called from Python; but it is the bare C function, and one that
+traps needs native code to have been entered through :func:`asm_libcalls.catch_traps`.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.binding import default_binding
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from asm_libcalls.signatures import Signature, ValueType
+
+__all__ = ["c_type", "pointer", "pointers"]
+
+
+def c_type(signature: Signature) -> str:
+    """Return the C type of a pointer to a function, for example ``"double(*)(double)"``.
+
+    Pointers are ``void *`` in it, since cffi knows no types of ours.
+    """
+    parameters = ", ".join(map(_name, signature.parameters)) or "void"
+    result = "void" if signature.result is None else _name(signature.result)
+    return f"{result}(*)({parameters})"
+
+
+def _name(value_type: ValueType) -> str:
+    return "void *" if value_type.kind == "pointer" else value_type.c_name
+
+
+def pointer(ffi: Any, name: str) -> Any:
+    """Return a function pointer to a libcall.
+
+    Parameters
+    ----------
+    ffi : cffi.FFI
+        Yours; that of a compiled module will do.
+    name : str
+        The libcall's name or symbol.
+
+    Returns
+    -------
+    cffi.FFI.CData
+        Valid until the process ends. ``int(ffi.cast("intptr_t", it))`` is the address.
+
+    Raises
+    ------
+    ValueError
+        There is no such libcall.
+    """
+    for libcall in default_binding().libcalls.values():
+        if name in (libcall.name, libcall.symbol):
+            return ffi.cast(c_type(libcall.signature), libcall.address)
+    raise ValueError(f"pointer(): there is no libcall {name!r}")
+
+
+def pointers(ffi: Any) -> dict[str, Any]:
+    """Return a function pointer to every libcall, by symbol.
+
+    Parameters
+    ----------
+    ffi : cffi.FFI
+    """
+    libcalls = default_binding().libcalls
+    return {each.symbol: pointer(ffi, each.name) for each in libcalls.values()}

@@ -1,0 +1,153 @@
+"""numba: ``@njit`` code calls the numeric libcalls of the package directly, cached code too.
+
+:func:`init` runs by itself: numba calls it, through the entry point group ``numba_extensions``,
+before it compiles anything or loads anything from a cache. (In a checkout that was never installed
+nobody does; call it then.)
+
+Compiled code calls a symbol, which LLVM resolves when the code is loaded, so nothing of it depends
+on this process's addresses. The symbols are not those of the C ABI, since nobody else may
+mean something by them. What would trap is tested before the call, in the compiled code, and raises
+what the function raises in Python: no native frame of numba's is ever unwound.
+"""
+
+from __future__ import annotations
+
+import llvmlite.binding
+import llvmlite.ir
+import numba.core.cgutils
+import numba.core.types as types
+import numba.extending
+
+import asm_libcalls
+from asm_libcalls.integrations.numeric import NUMERIC
+from asm_libcalls.libcalls import DECLARATIONS
+from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow, TrapCode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from asm_libcalls.libcalls import Declaration
+    from asm_libcalls.signatures import ValueType
+
+__all__ = ["init"]
+
+_SYMBOL_PREFIX = "asm_libcalls_numba_"
+_MINIMUM = -(2**63)
+
+_known: set[str] = set()
+
+
+def init() -> None:
+    """Make the numeric libcalls known to numba; calling it again changes nothing."""
+    for name in NUMERIC:
+        if name not in _known:
+            llvmlite.binding.add_symbol(_SYMBOL_PREFIX + name, asm_libcalls.LIBCALLS[name].address)
+            _overload(getattr(asm_libcalls, name), DECLARATIONS[name])
+            _known.add(name)
+
+
+def _overload(function: Any, declaration: Declaration) -> None:
+    kinds = [t.kind for t in declaration.signature.parameters]
+    implementation = _implementation(declaration)
+    # numba calls it with types, by the parameters' names as they are in the implementation.
+    if len(kinds) == 1:
+
+        def choose_unary(x: Any) -> Any:
+            return implementation if _takes(kinds, [x]) else None
+
+        numba.extending.overload(function)(choose_unary)
+    else:
+
+        def choose_binary(x: Any, y: Any) -> Any:
+            return implementation if _takes(kinds, [x, y]) else None
+
+        numba.extending.overload(function)(choose_binary)
+
+
+def _takes(kinds: list[str], given: list[Any]) -> bool:
+    """Return whether arguments of these numba types are what the Python function takes."""
+    for kind, type_ in zip(kinds, given, strict=True):
+        integral = isinstance(type_, (types.Integer, types.Boolean))
+        if not (integral or (kind == "float" and isinstance(type_, types.Float))):
+            return False
+    return True
+
+
+def _implementation(declaration: Declaration) -> Callable[..., Any]:
+    """Make what numba compiles in place of a call: the tests for traps, then the bare call."""
+    call = _intrinsic(declaration)
+
+    def unary(x: Any) -> Any:
+        return call(x)
+
+    def binary(x: Any, y: Any) -> Any:
+        return call(x, y)
+
+    if not declaration.traps:
+        return unary if len(declaration.signature.parameters) == 1 else binary
+    # In the type of the C parameter, whatever integers are given: the tests see what C sees.
+    cast = _numba_type(declaration.signature.parameters[0])
+    if TrapCode.INTEGER_OVERFLOW in declaration.traps:
+
+        def quotient(x: Any, y: Any) -> Any:
+            dividend = cast(x)
+            divisor = cast(y)
+            if divisor == 0:
+                raise IntegerDivisionByZero
+            if divisor == -1 and dividend == _MINIMUM:
+                raise IntegerOverflow
+            return call(dividend, divisor)
+
+        return quotient
+
+    def divide(x: Any, y: Any) -> Any:
+        divisor = cast(y)
+        if divisor == 0:
+            raise IntegerDivisionByZero
+        return call(x, divisor)
+
+    return divide
+
+
+def _intrinsic(declaration: Declaration) -> Any:
+    signature = declaration.signature
+    parameters = [_numba_type(t) for t in signature.parameters]
+    assert signature.result is not None
+    result = _numba_type(signature.result)
+    symbol = _SYMBOL_PREFIX + declaration.name
+
+    def generate(context: Any, builder: Any, call_signature: Any, arguments: Any) -> Any:
+        values = []
+        for value, given, parameter in zip(arguments, call_signature.args, parameters, strict=True):
+            # A large integer for an f32 is rounded twice: by Python's float(), then to 32 bits.
+            through = types.float64 if parameter == types.float32 != given else given
+            as_python = context.cast(builder, value, given, through)
+            values.append(context.cast(builder, as_python, through, parameter))
+        llvm_type = context.get_value_type
+        function_type = llvmlite.ir.FunctionType(llvm_type(result), [*map(llvm_type, parameters)])
+        function = numba.core.cgutils.get_or_insert_function(builder.module, function_type, symbol)
+        # True of the guarded call: its result depends on its arguments alone.
+        # So LLVM may merge calls, or move them out of loops, though never before their guard.
+        for attribute in ("nounwind", "readnone"):
+            function.attributes.add(attribute)
+        return builder.call(function, values)
+
+    # An intrinsic's parameters have names, so there is one for each count.
+    if len(parameters) == 1:
+
+        def unary(typing_context: Any, x: Any) -> Any:
+            return result(x), generate
+
+        return numba.extending.intrinsic(unary)
+
+    def binary(typing_context: Any, x: Any, y: Any) -> Any:
+        return result(x, y), generate
+
+    return numba.extending.intrinsic(binary)
+
+
+def _numba_type(value_type: ValueType) -> Any:
+    prefix = "float" if value_type.kind == "float" else "int" if value_type.signed else "uint"
+    return getattr(types, f"{prefix}{value_type.bits}")

@@ -1,0 +1,14 @@
+"""Which libcalls are functions of numbers alone: what code without a VMContext can call."""
+
+from __future__ import annotations
+
+from asm_libcalls.libcalls import DECLARATIONS
+
+__all__ = ["NUMERIC"]
+
+NUMERIC = tuple(
+    name
+    for name, declaration in DECLARATIONS.items()
+    if all(t.kind != "pointer" for t in declaration.signature.parameters)
+)
+"""Their names, in the table's order."""

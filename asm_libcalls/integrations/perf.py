@@ -1,0 +1,199 @@
+"""Names for Linux perf: which function is where in the machine code of this process.
+
+perf finds the functions of code that no file holds in a *map*, a text file which it looks for under
+the process's number: one line for each function, its address and size in hexadecimal, its name.
+:func:`enable` writes ours, and with ``ASM_LIBCALLS_PERF_MAP=1`` in the environment ``import
+asm_libcalls`` calls it, so that a program can be profiled as it is.
+
+CPython's ``-X perf`` writes the same file, so every line goes through CPython's own writer where
+there is one (``PyUnstable_WritePerfMapEntry``, 3.12 and later), and is appended in one ``write``
+where there is none. Nobody deletes the file, which is why it is not written unless asked for.
+
+perf looks into the map for anonymous memory alone. Code that had to be mapped from a memfd (where
+the system denies anonymous executable memory) is not named. A line can not be taken back: where
+code was unmapped and other code came to lie there, perf may show either name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import stat
+import sys
+
+from asm_libcalls import code_names
+from asm_libcalls.libcalls import DECLARATIONS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from asm_libcalls.code_names import Source
+
+__all__ = ["enable", "enable_or_warn", "is_enabled", "map_file", "write_entry"]
+
+_FOLDER = "/tmp"  # where perf looks, whatever TMPDIR says
+_UNNAMED = "code"  # the one routine of an image whose maker names the parts of it
+_FLAGS = ("O_WRONLY", "O_CREAT", "O_APPEND", "O_NOFOLLOW", "O_CLOEXEC")  # as CPython's
+
+_enabled_in: list[int] = []  # the process that asked for it, if one did
+
+
+def map_file() -> str:
+    """Return the path where perf looks for this process's map."""
+    return f"{_FOLDER}/perf-{os.getpid()}.map"
+
+
+def is_enabled() -> bool:
+    """Return whether :func:`enable` was called."""
+    return bool(_enabled_in)
+
+
+def enable() -> str:
+    """Write the names of all our machine code that is loaded, and from now on of what is loaded.
+
+    That is the libcalls by their symbols, the other routines as ``asm_libcalls::name``, and the
+    functions that toy_jit compiles as ``wasm::module::name``. A child made by ``fork`` gets a map
+    of its own. Calling it again changes nothing.
+
+    Returns
+    -------
+    str
+        The path of the map.
+
+    Raises
+    ------
+    OSError
+        This is no Linux, or the map can not be written: it is somebody else's, for example.
+    """
+    if not _enabled_in:
+        _check_system()
+        written = list(code_names.sources.values())
+        for source in written:
+            _write_all(source)
+        # All could be written, so what comes is worth watching.
+        _enabled_in.append(os.getpid())
+        code_names.observe(_write_new)
+        os.register_at_fork(after_in_child=_after_fork)
+        for source in list(code_names.sources.values()):
+            if source not in written:  # another thread was loading meanwhile
+                _write_new(source)
+    return map_file()
+
+
+def enable_or_warn() -> None:
+    """Call :func:`enable` for a program that did not ask: what goes wrong is a RuntimeWarning."""
+    try:
+        enable()
+    except OSError as error:
+        import warnings
+
+        warnings.warn(f"no perf map: {error}", RuntimeWarning, stacklevel=3)
+
+
+def write_entry(address: int, size: int, name: str) -> None:
+    """Name a function of your own in the map, one that a JIT made, for example.
+
+    Parameters
+    ----------
+    address : int
+    size : int
+        In bytes.
+    name : str
+        What perf is to show. Characters that would end the line become spaces.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not as described.
+    OSError
+        This is no Linux, or the map can not be written.
+    """
+    for value, what in ((address, "address"), (size, "size")):
+        if not isinstance(value, int):
+            raise TypeError(f"write_entry(): {what} must be an int, got {type(value).__name__}")
+        if not 0 < value < 2**64:
+            raise ValueError(f"write_entry(): {what} must be in 1 .. 2**64-1, got {value}")
+    if not isinstance(name, str):
+        raise TypeError(f"write_entry(): name must be a str, got {type(name).__name__}")
+    if not name.strip():
+        raise ValueError("write_entry(): name must not be empty")
+    _check_system()
+    _write(address, size, name)
+
+
+def _check_system() -> None:
+    if sys.platform != "linux":
+        raise OSError(f"perf maps are for Linux, and the system is {sys.platform}")
+
+
+def _write_all(source: Source) -> None:
+    for address, size, name in source():
+        if size and name != _UNNAMED:  # a label has no size
+            _write(address, size, _title(name))
+
+
+def _title(name: str) -> str:
+    declaration = DECLARATIONS.get(name)
+    if declaration is not None:
+        return declaration.symbol
+    return name if name.startswith("wasm::") else f"asm_libcalls::{name}"
+
+
+def _write_new(source: Source) -> None:
+    # Whoever compiles, or forks, has no use for an error about a profile (the disk is full).
+    with contextlib.suppress(OSError):
+        _write_all(source)
+
+
+def _write(address: int, size: int, name: str) -> None:
+    line = "".join(c if c.isprintable() else " " for c in name).encode("utf-8", "replace")
+    if _native_write is None:
+        _append(b"%x %x %s\n" % (address, size, line))
+    else:
+        status = _native_write(address, min(size, 2**32 - 1), line)
+        if status:
+            raise OSError(f"CPython could not write {map_file()} (status {status})")
+
+
+def _append(line: bytes) -> None:
+    flags = 0
+    for flag in _FLAGS:
+        flags |= getattr(os, flag)
+    file = os.open(map_file(), flags, 0o600)
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            raise OSError(f"{map_file()} is not a file of this user")
+        os.write(file, line)
+    finally:
+        os.close(file)
+
+
+def _after_fork() -> None:
+    if _native_finish is not None:
+        _native_finish()  # CPython still has the parent's file open
+    for source in list(code_names.sources.values()):
+        _write_new(source)
+
+
+def _native(name: str, result: Any, *parameters: Any) -> Any:
+    try:
+        function = ctypes.pythonapi[name]
+    except (AttributeError, KeyError):
+        return None
+    function.restype = result
+    function.argtypes = parameters
+    return function
+
+
+# The size is an unsigned int up to 3.15 and a size_t from 3.16 on; a register holds either.
+_native_write = _native(
+    "PyUnstable_WritePerfMapEntry",
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_char_p,
+)
+_native_finish = _native("PyUnstable_PerfMapState_Fini", None)

@@ -1,0 +1,579 @@
+"""The code cache: images in files are used, and only those that can be trusted.
+
+Every case runs in child processes with a cache folder of their own.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from child_process import PACKAGE_HOME, environment
+
+from asm_libcalls.x86_64 import image_file, images
+from asm_libcalls.x86_64.cpu import FEATURES
+from asm_libcalls.x86_64.image import CODE_PAGE, Image
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="not Linux on x86-64"
+)
+
+# Tell what serves, and that it does; `before` runs before the package is imported.
+PROBE = """
+    import json, sys
+    import asm_libcalls
+    from asm_libcalls.x86_64 import code_cache
+
+    assert asm_libcalls.f64_nearest(2.5) == 2.0 and asm_libcalls.i64_sdiv(-7, 2) == -3
+    try:
+        asm_libcalls.i64_srem(1, 0)
+    except asm_libcalls.IntegerDivisionByZero:
+        pass
+    else:
+        raise SystemExit("no trap")
+    backend = asm_libcalls._binding.x86_64
+    print(json.dumps({
+        "assembler": backend.assembler if backend else asm_libcalls._binding.x86_64_reason,
+        "way": backend.loaded.way if backend else "",
+        "address": backend.loaded.address if backend else 0,
+        "peachpy": "peachpy" in sys.modules,
+        "numpy": "numpy" in sys.modules,
+        "refusals": code_cache.refusals,
+        "folder": code_cache.folder(),
+    }))
+"""
+
+NO_PEACHPY = """
+    import importlib.abc, sys
+
+    class Finder(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] == "peachpy":
+                raise ModuleNotFoundError("No module named 'peachpy'")
+
+    sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory, machine_code):
+    """A copy of the package: its sources do not change while the tests run, or just before."""
+    pytest.importorskip("peachpy", reason="there is nothing to assemble an image with")
+    home = tmp_path_factory.mktemp("package")
+    shutil.copytree(
+        PACKAGE_HOME / "asm_libcalls",
+        home / "asm_libcalls",
+        ignore=shutil.ignore_patterns("__pycache__", "*.image"),
+    )
+    for path in home.rglob("*.py"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    return home
+
+
+@pytest.fixture
+def probe(package, child):
+    """Run the probe over the copy, with a cache folder or what else the environment says."""
+
+    def run(cache, before="", code=PROBE, home=package, **variables):
+        path = os.pathsep.join([str(home), environment()["PYTHONPATH"]])
+        done = child(
+            before + code,
+            variables={
+                "ASM_LIBCALLS_CACHE": None if cache is None else str(cache),
+                "PYTHONPATH": path,
+                **variables,
+            },
+        )
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def filled(probe, cache):
+    """A cache folder with images in it."""
+    assert probe(cache)["refusals"] == []
+    return cache
+
+
+def backend_file(folder: Path) -> Path:
+    (path,) = folder.glob("backend-*.image")
+    return path
+
+
+def assert_assembled(result, refusal=None):
+    assert result["assembler"].startswith("PeachPy ")
+    assert result["way"] == "anonymous"
+    if refusal is None:
+        assert result["refusals"] == []
+    else:
+        assert any(refusal in each for each in result["refusals"]), result["refusals"]
+
+
+def assert_from_file(result, path):
+    assert result["assembler"].startswith(f"image (file {path}, PeachPy ")
+    assert result["way"] == "file"
+    assert result["refusals"] == []
+    assert not result["peachpy"]
+    assert not result["numpy"]
+
+
+def test_the_second_process_maps_what_the_first_assembled(probe, cache):
+    assert_assembled(probe(cache))
+    path = backend_file(cache)
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(each.stat().st_mode) for each in cache.iterdir()} == {0o600}
+    assert_from_file(probe(cache), path)
+    assert_from_file(probe(cache, before=NO_PEACHPY), path)
+    assert_from_file(probe(cache, ASM_LIBCALLS_BACKEND="x86_64"), path)
+
+
+def test_its_pages_are_the_files_and_never_writable_and_executable(probe, filled):
+    code = """
+    import sys
+    from process_maps import mapping_of, offenders
+
+    found = []
+
+    def look(frame, event, argument):
+        path = frame.f_code.co_filename
+        if event in ("call", "return") and path.endswith(("libc.py", "pages.py", "code_cache.py")):
+            found.extend(offenders())
+
+    sys.setprofile(look)
+    import asm_libcalls
+    sys.setprofile(None)
+    loaded = asm_libcalls._binding.x86_64.loaded
+    assert found == offenders() == [], found
+    code = mapping_of(loaded.address)
+    assert code.permissions == "r-xp" and code.name.endswith(".image"), code
+    for offset in loaded.image.slots.values():
+        assert mapping_of(loaded.address + offset).permissions == "rw-p"
+    """
+    assert_from_file(probe(filled, before=code), backend_file(filled))
+
+
+def test_the_file_works_where_written_memory_may_not_become_executable(probe, filled):
+    deny = """
+    import ctypes
+    if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):  # PR_SET_MDWE, Linux 6.3
+        print('{"skip": 1}')
+        raise SystemExit
+    """
+    result = probe(filled, before=deny)
+    if "skip" in result:
+        pytest.skip("the kernel has no PR_SET_MDWE")
+    assert_from_file(result, backend_file(filled))
+
+
+def test_everything_else_comes_from_files_too(probe, cache):
+    """The ufuncs' loops, the thunks and the compiler's stencils: no PeachPy in the second run."""
+    pytest.importorskip("numpy")
+    code = """
+    import asm_libcalls
+    from asm_libcalls import ufuncs
+    from asm_libcalls.toy_jit import templates
+
+    assert set(ufuncs.BACKENDS.values()) == {"x86_64"}, ufuncs.BACKENDS
+    assert ufuncs.sdiv(-7, 2) == -3
+    host = asm_libcalls.HostFunction(lambda n: n + 1, "(i64) -> i64")
+    assert asm_libcalls.native_function(host.address, "(i64) -> i64")(41) == 42
+    assert len(templates.TEMPLATES) > 100
+    print(list(templates.TEMPLATES))
+    """
+    first = probe(cache, before=code)
+    assert first["peachpy"]
+    assert first["refusals"] == []
+    assert {path.name.partition("-")[0] for path in cache.iterdir()} == set(images.IMAGES)
+    second = probe(cache, before=NO_PEACHPY + code)
+    assert not second["peachpy"]
+    assert second["refusals"] == []
+
+
+def test_the_same_code_as_assembled(probe, filled):
+    code = """
+    import sys
+    from asm_libcalls.x86_64 import code_cache, cpu
+    from asm_libcalls.x86_64.image import link
+    from asm_libcalls.x86_64.images import IMAGES
+
+    this_cpu = cpu.detect(code_cache.load("cpu"))
+    for name, kind in IMAGES.items():
+        features = this_cpu.features if kind.for_cpu else frozenset()
+        code_cache.load(name, features)
+        loaded = code_cache.load(name, features)
+        assert loaded.origin.startswith("image (file"), loaded.origin
+        made = link(kind.assemble(features))
+        assert loaded.image.code == made.code
+        assert loaded.image.routines == made.routines
+        assert loaded.image.slots == made.slots
+        assert loaded.image.size == made.size
+        for routine, (_, size) in made.routines.items():
+            at = made.routines[routine][0]
+            assert loaded.code(routine) == made.code[at : at + size]
+    """
+    probe(filled, before=code)
+
+
+def flip(position):
+    def damage(path):
+        content = bytearray(path.read_bytes())
+        content[position] ^= 1
+        path.write_bytes(content)
+
+    return damage
+
+
+def replace_by(make):
+    def damage(path):
+        content = path.read_bytes()
+        path.unlink()
+        make(path, content)
+
+    return damage
+
+
+DAMAGE = {
+    "an altered code byte": (flip(-CODE_PAGE), "digest"),
+    "an altered last byte": (flip(-1), "digest"),
+    "an altered name": (flip(200), "digest"),
+    "an altered digest": (flip(20), "digest"),
+    "an altered key": (flip(60), "other sources"),
+    "an altered size": (flip(89), "bytes, not"),
+    "another format": (flip(3), "no image file of this version"),
+    "empty": (lambda path: path.write_bytes(b""), "ends after 0 bytes"),
+    "truncated in its header": (lambda path: os.truncate(path, 50), "ends after 50 bytes"),
+    "truncated in its table": (lambda path: os.truncate(path, 300), "bytes, not"),
+    "truncated in its code": (
+        lambda path: os.truncate(path, path.stat().st_size - 1),
+        "bytes, not",
+    ),
+    "longer": (lambda path: path.write_bytes(path.read_bytes() + b"\0"), "bytes, not"),
+    "writable by the group": (lambda path: path.chmod(0o620), "others may write it (mode 620)"),
+    "writable by others": (lambda path: path.chmod(0o602), "others may write it (mode 602)"),
+    "a folder": (replace_by(lambda path, _: path.mkdir()), "no regular file"),
+    "a pipe": (replace_by(lambda path, _: os.mkfifo(path)), "no regular file"),
+    "a link into nowhere": (replace_by(lambda path, _: path.symlink_to("nowhere")), None),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_file_is_not_used_and_made_again(what, probe, filled):
+    damage, reason = DAMAGE[what]
+    path = backend_file(filled)
+    damage(path)
+    assert_assembled(probe(filled), reason)
+    if path.is_dir():  # is not ours to remove
+        return
+    assert_from_file(probe(filled), path)
+
+
+def test_an_image_of_another_cpu_or_source_is_not_used(probe, filled, tmp_path):
+    """Even under the right name."""
+    path = backend_file(filled)
+    (other,) = filled.glob("cpu-*.image")
+    path.write_bytes(other.read_bytes())
+    assert_assembled(probe(filled), "other sources, or for another CPU")
+
+
+def test_other_sources_are_another_key(probe, package, filled, tmp_path):
+    home = tmp_path / "other"
+    shutil.copytree(package, home)
+    changed = home / "asm_libcalls" / "x86_64" / "integers.py"
+    changed.write_text(changed.read_text() + "# changed\n")
+    os.utime(changed, (1_700_000_000, 1_700_000_000))  # as large as before would not matter either
+    assert_assembled(probe(filled, home=home))
+    assert len(list(filled.glob("backend-*.image"))) == 2
+
+
+def test_nothing_is_kept_of_sources_that_have_just_changed(probe, package, cache, tmp_path):
+    """The code in memory may be that of other sources than the key's."""
+    home = tmp_path / "changing"
+    shutil.copytree(package, home)
+    (home / "asm_libcalls" / "x86_64" / "integers.py").touch()
+    assert_assembled(probe(cache, home=home), "have just been changed")
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o703, 0o1777], ids=oct)
+def test_a_folder_that_others_may_write_is_not_used(mode, probe, filled):
+    filled.chmod(mode)
+    before = sorted(filled.iterdir())
+    assert_assembled(probe(filled), "others may write it")
+    assert sorted(filled.iterdir()) == before
+    filled.chmod(0o755)  # that others read it is harmless
+    assert_from_file(probe(filled), backend_file(filled))
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_belongs_to_somebody_else_is_not_used(what, probe, filled):
+    path = backend_file(filled)
+    try:
+        os.chown(filled if what == "folder" else path, 12345, -1)
+    except PermissionError:
+        pytest.skip("only root can give files away")
+    assert_assembled(probe(filled), "belongs to user 12345, not to 0")
+
+
+def test_a_file_exchanged_while_it_is_read_is_not_used(probe, filled):
+    """Between the check and the mapping: another content in the same file."""
+    exchange = """
+    from asm_libcalls.x86_64 import image_file, pages
+    load_file = pages._load_file
+
+    def exchanged(code, length, file, offset):
+        import os
+        with open(f"/proc/self/fd/{file}", "r+b") as other:
+            other.seek(offset)
+            other.write(b"\\xcc" * len(code))
+        return load_file(code, length, file, offset)
+
+    pages._load_file = exchanged
+    """
+    # Importing pages imports the package; so the loading is repeated here.
+    code = (
+        exchange
+        + """
+    from asm_libcalls.x86_64 import code_cache
+    import asm_libcalls
+    cpu = asm_libcalls._binding.x86_64.cpu
+    loaded = code_cache.load("backend", cpu.features)
+    assert loaded.way == "anonymous", loaded.way
+    assert loaded.code("i64_sdiv") == asm_libcalls._binding.x86_64.loaded.image.code[
+        slice(*(lambda at, size: (at, at + size))(*loaded.image.routines["i64_sdiv"]))
+    ]
+    print("{}")
+    """
+    )
+    probe(filled, code=code)
+
+
+def test_off(probe, cache, tmp_path):
+    home = tmp_path / "home"
+    result = probe("off", HOME=str(home), XDG_CACHE_HOME=None)
+    assert_assembled(result)
+    assert result["folder"] == ""
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"XDG_CACHE_HOME": "{}/xdg"}, "{}/xdg/asm_libcalls"),
+        ({"XDG_CACHE_HOME": ""}, "{}/home/.cache/asm_libcalls"),
+        ({"XDG_CACHE_HOME": "relative"}, "{}/home/.cache/asm_libcalls"),
+        ({"ASM_LIBCALLS_CACHE": "{}/asked/for"}, "{}/asked/for"),
+        ({"ASM_LIBCALLS_CACHE": "relative"}, "{}/relative"),
+        ({"ASM_LIBCALLS_CACHE": ""}, "{}/home/.cache/asm_libcalls"),
+    ],
+)
+def test_where_it_is(variables, expected, probe, tmp_path):
+    (tmp_path / "home").mkdir()
+    changes = {"HOME": f"{tmp_path}/home", "XDG_CACHE_HOME": None}
+    changes.update({name: value.format(tmp_path) for name, value in variables.items()})
+    result = probe(None, **changes)
+    assert result["folder"] == expected.format(tmp_path)
+    assert_assembled(result)
+    folder = Path(result["folder"])
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert_from_file(probe(None, **changes), backend_file(folder))
+
+
+@pytest.mark.parametrize("where", ["a file", "below a file", "no home"])
+def test_where_no_folder_can_be_made(where, probe, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    path = {"a file": file, "below a file": file / "cache", "no home": "/proc/1/cache"}[where]
+    result = probe(path)
+    assert_assembled(result, str(path))
+
+
+def test_a_read_only_folder(probe, cache):
+    """What is there is used, what is not can not be kept; root is stopped by an immutable mount."""
+    cache.mkdir(mode=0o500)
+    refuse = (
+        ""
+        if os.geteuid()
+        else """
+    import errno, os
+    os_open = os.open
+
+    def read_only(path, flags, *rest, **options):
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return os_open(path, flags, *rest, **options)
+
+    os.open = read_only
+    """
+    )
+    result = probe(cache, before=refuse)
+    assert_assembled(result, str(cache))
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("at", ["write", "fchmod", "rename", "open"])
+def test_a_full_disk(at, probe, cache):
+    full = f"""
+    import errno, os
+    own = os.{at}
+    calls = []
+
+    def full(*arguments, **options):
+        if {at!r} == "open" and not arguments[1] & os.O_CREAT:
+            return own(*arguments, **options)
+        if {at!r} == "write" and not calls:
+            calls.append(1)
+            return own(arguments[0], arguments[1][:100])  # the first bytes still fit
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    os.{at} = full
+    """
+    assert_assembled(probe(cache, before=full), os.strerror(errno.ENOSPC))
+    assert list(cache.iterdir()) == []
+    assert_assembled(probe(cache))
+    assert_from_file(probe(cache), backend_file(cache))
+
+
+def test_a_process_that_was_ended_while_it_wrote(probe, cache):
+    """What it left is no image, and goes after an hour."""
+    end = """
+    import os
+    os.rename = lambda *arguments, **options: os._exit(0)
+    print("{}", flush=True)
+    """
+    probe(cache, before=end)
+    (left,) = cache.iterdir()
+    assert left.name.endswith(".unfinished")
+    assert_assembled(probe(cache))
+    assert left.exists()
+    os.utime(left, (1_700_000_000, 1_700_000_000))
+    backend_file(cache).unlink()
+    assert_assembled(probe(cache))
+    assert not left.exists()
+
+
+def test_many_processes_at_once(package, cache):
+    path = os.pathsep.join([str(package), environment()["PYTHONPATH"]])
+    code = (
+        "import asm_libcalls\n"
+        "assert asm_libcalls.LIBCALLS['i64_sdiv'].backend == 'x86_64'\n"
+        "assert asm_libcalls.i64_sdiv(-7, 2) == -3\n"
+        "from asm_libcalls.x86_64 import code_cache\n"
+        "assert code_cache.refusals == [], code_cache.refusals\n"
+    )
+    variables = environment(ASM_LIBCALLS_CACHE=str(cache), PYTHONPATH=path)
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], env=variables, cwd=cache.parent)
+        for _ in range(6)
+    ]
+    assert [process.wait(timeout=120) for process in running] == [0] * 6
+    assert {path.suffix for path in cache.iterdir()} == {".image"}
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_the_oldest_files_go(probe, cache):
+    cache.mkdir(mode=0o700)
+    for i in range(50):
+        path = cache / f"backend-{i}.image"
+        path.write_bytes(b"")
+        os.utime(path, (1_600_000_000 + i, 1_600_000_000 + i))
+    kept = cache / "README"
+    kept.write_text("somebody's")
+    probe(cache)
+    names = {path.name for path in cache.iterdir()}
+    assert len(names) == 41
+    assert "README" in names
+    assert "backend-0.image" not in names
+    assert "backend-49.image" in names
+
+
+def test_every_source_of_an_image_is_in_its_key(package, child):
+    """The modules that assembling imports are in the folders that the key is made of."""
+    done = child(
+        """
+    import sys
+    from asm_libcalls.x86_64.images import IMAGES, LEVELS
+
+    for name, kind in IMAGES.items():
+        list(kind.assemble(LEVELS["x86-64-v3"]))
+        for module in sys.modules:
+            if module.partition(".")[0] == "asm_libcalls":
+                print(name, module, sys.modules[module].__file__)
+        for module in [m for m in sys.modules if m.startswith("asm_libcalls.toy_jit")]:
+            del sys.modules[module]
+    """
+    )
+    root = PACKAGE_HOME / "asm_libcalls"
+    seen = set()
+    for line in done.stdout.splitlines():
+        name, _, path = line.split(" ", 2)
+        folder = Path(path).resolve().parent.relative_to(root.resolve())
+        assert str(folder).replace(".", "", 1) in images.IMAGES[name].folders, line
+        seen.add(name)
+    assert seen == set(images.IMAGES)
+
+
+def test_levels():
+    known = {*FEATURES, "slow_divide_64"}
+    for name, features in images.LEVELS.items():
+        assert features <= known, name
+        assert images.levels_of(features)[0] == name
+    assert images.levels_of(frozenset({"sse4_1"})) == []
+    modern = images.LEVELS["x86-64-v4-erms"] | {"fsrm"}
+    assert images.levels_of(modern)[0] == "x86-64-v4-erms"
+    assert images.levels_of(modern - {"avx512vl"})[0] == "x86-64-v3-erms"
+    assert images.levels_of(modern - {"bmi2"})[0] == "x86-64-v2"
+
+
+KEY = bytes(range(image_file.KEY_SIZE))
+SAMPLE = Image(
+    b"\xc3" * CODE_PAGE, {"a": (0, 1), "a|slot|x|3": (3, 0)}, {"x": CODE_PAGE}, CODE_PAGE + 8
+)
+
+
+def test_pack_and_unpack():
+    content = image_file.pack(SAMPLE, KEY, "PeachPy\n0.2.0")
+    image, offset, assembler = image_file.unpack(content, KEY)
+    assert (image.code, image.routines, image.slots, image.size) == (
+        SAMPLE.code,
+        SAMPLE.routines,
+        SAMPLE.slots,
+        SAMPLE.size,
+    )
+    assert assembler == "PeachPy 0.2.0"
+    assert offset % CODE_PAGE == 0
+    assert content[offset:] == SAMPLE.code
+
+
+def test_every_altered_bit_is_found():
+    content = image_file.pack(SAMPLE, KEY, "")
+    for position in [*range(300), *range(300, len(content), 97)]:
+        altered = bytearray(content)
+        altered[position] ^= 0x10
+        with pytest.raises(image_file.DamagedImage):
+            image_file.unpack(bytes(altered), KEY)
+
+
+def test_every_truncation_is_found():
+    content = image_file.pack(SAMPLE, KEY, "")
+    for length in [*range(300), *range(300, len(content), 97), len(content) - 1]:
+        with pytest.raises(image_file.DamagedImage):
+            image_file.unpack(content[:length], KEY)
+
+
+def test_a_name_that_a_file_can_not_hold():
+    with pytest.raises(ValueError, match=r"the name 'a\\tb' can not be written"):
+        image_file.pack(Image(SAMPLE.code, {"a\tb": (0, 1)}, {}, CODE_PAGE), KEY, "")

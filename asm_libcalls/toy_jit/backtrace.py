@@ -110,6 +110,8 @@ def find(return_address: int) -> WasmFrame | None:
 
 def extend(trap: Trap) -> None:
     """Add the frames of the code that called this Python function, which a trap is leaving."""
+    if len(trap.wasm_backtrace) >= MAXIMUM_TRACE:
+        return
     trace = tuple(address for address, _ in stack_frames(innermost=True) or ())[:MAXIMUM_TRACE]
     if not trap.trace:
         trap.trace = trace

@@ -78,10 +78,11 @@ class FunctionCompiler(Places):
                 self._taken = []
             self._next_opcode = instructions[i + 1][0] if i < last else op.END
             handlers[opcode](self, opcode, immediate, height)
-        self._out_of_line()
-
         size = 16 + 8 * (len(types) - self._parameters + body.max_height) + 8 * self._outgoing
-        _DISPLACEMENT.pack_into(code, frame_hole, -(-size // 16) * 16)
+        size = -(-size // 16) * 16
+        _DISPLACEMENT.pack_into(code, frame_hole, size)
+        self._out_of_line(size)
+
         layout.functions.append((start, len(code)))
         layout.brief.append(is_brief(body))
         return start
@@ -115,7 +116,7 @@ class FunctionCompiler(Places):
         slots = (*self._references, *map(self.slot, references))
         self._checks.append((at + jumps[0][0], len(self.code), self._offset, slots))
 
-    def _out_of_line(self) -> None:
+    def _out_of_line(self, frame_size: int) -> None:
         """Emit what is rarely run behind the function: its traps and interrupts."""
         layout = self.layout
         stubs: dict[tuple[str, int], int] = {}
@@ -132,6 +133,7 @@ class FunctionCompiler(Places):
             entered = at != self._checks[0][0]  # at the first one no local has its register yet
             if entered:
                 self.save_locals()
+            self.emit("interrupt.loop" if entered else "interrupt.enter")
             self.code += TEMPLATES["call"][0]
             layout.calls.append((len(self.code) - 4, "interrupt"))
             layout.sites.append((len(self.code), offset))
@@ -139,6 +141,8 @@ class FunctionCompiler(Places):
                 layout.stack_maps[len(self.code)] = slots
             if entered:
                 self.restore_locals()
+            else:
+                self.emit("interrupt.entered", -frame_size)
             self.jump_back("jump", back)
 
     # -- calls

@@ -149,24 +149,29 @@ def control() -> Iterator[tuple[str, Body]]:
         x.JMP(x.rax)
 
     def interrupt_stub(hole: Hole) -> None:
-        """Find out why rsp is below the stack limit: too deep, or somebody asked us to stop.
+        """Find out why rcx, the stack pointer, is below the limit: too deep, or asked to stop.
 
         Called from the site as the trap stub is, and left by a jump: the return address that a
         walk of the stack finds is the site's, which has a stack map.
         """
         overflow = x.Label("overflow")
         x.MOV(x.rdx, [x.r15])
-        x.CMP(rsp, [x.rdx + VMInterrupts.native_stack_limit.offset])
+        x.CMP(x.rcx, [x.rdx + VMInterrupts.native_stack_limit.offset])
         x.JB(overflow)
         x.MOV(x.rdi, x.r15)
         x.MOV(x.rax, wide(hole))
         x.JMP(x.rax)
         x.LABEL(overflow)
-        # The frame may reach far below the limit: give it back, but for the return address.
-        x.POP(x.rax)
-        x.MOV(rsp, rbp)
-        x.PUSH(x.rax)
         TAIL_JUMP("target")
 
+    # Before the call of that stub. A new frame may reach below the end of the stack, so nothing is
+    # written at its end before it is known to be there.
+    def interrupt_enter(hole: Hole) -> None:
+        x.MOV(x.rcx, rsp)
+        x.LEA(rsp, [rbp - 16])
+
+    yield "interrupt.enter", interrupt_enter
+    yield "interrupt.entered", lambda hole: x.LEA(rsp, [rbp + hole("frame")])
+    yield "interrupt.loop", lambda hole: x.MOV(x.rcx, rsp)
     yield "stub.trap", trap_stub
     yield "stub.interrupt", interrupt_stub

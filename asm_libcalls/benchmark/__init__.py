@@ -1,0 +1,1 @@
+"""Measuring: ratios between two ways to do one thing, interleaved in one run."""

@@ -1,0 +1,138 @@
+"""A loop in machine code that calls a C address again and again: what a call costs to native code.
+
+A ctypes call takes longer than most libcalls, so they are timed from the inside: the loop reads
+the time-stamp counter before its first call and after its last. Ticks of that counter are not CPU
+cycles (it runs at one rate whatever the clock does), so only ratios of them mean anything.
+
+Source: Intel SDM volume 2, RDTSC (with LFENCE around it, so that it neither begins before what
+precedes it has ended nor ends after what follows has begun); System V ABI for AMD64, 3.2.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from asm_libcalls.entry import NativeCall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asm_libcalls.x86_64.image import Routine
+    from asm_libcalls.x86_64.pages import LoadedImage
+
+__all__ = ["NAME", "call_of", "repeater", "routine"]
+
+NAME = "asm_libcalls_repeat"
+
+
+def routine(integers: int = 6, floats: int = 0, name: str = NAME) -> Routine:
+    """Assemble the loop: ``uint64_t repeat(const NativeCall *, uint64_t count)``, count not 0.
+
+    Parameters
+    ----------
+    integers, floats : int
+        How many argument registers are loaded before each call: up to 6 and up to 8. What the
+        callee does not take costs a load each.
+    name : str
+        Its symbol.
+    """
+    from asm_libcalls.x86_64.assembler import sequence
+
+    return sequence(name, lambda: _repeat(integers, floats))
+
+
+def _repeat(integers: int, floats: int) -> None:
+    from peachpy.x86_64 import (
+        CALL,
+        DEC,
+        JNZ,
+        LABEL,
+        MOV,
+        MOVSD,
+        POP,
+        PUSH,
+        RET,
+        SUB,
+        Label,
+        r8,
+        r9,
+        r12,
+        r13,
+        rax,
+        rbx,
+        rcx,
+        rdi,
+        rdx,
+        rsi,
+        xmm0,
+        xmm1,
+        xmm2,
+        xmm3,
+        xmm4,
+        xmm5,
+        xmm6,
+        xmm7,
+    )  # fmt: skip
+
+    again = Label("again")
+    integer_registers = (rdi, rsi, rdx, rcx, r8, r9)[:integers]
+    float_registers = (xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7)[:floats]
+
+    for register in (rbx, r12, r13):  # with these three rsp is aligned where the loop calls
+        PUSH(register)
+    MOV(rbx, rdi)  # the NativeCall
+    MOV(r12, rsi)  # calls to go
+    _read_time_stamp()
+    MOV(r13, rax)
+    LABEL(again)
+    for i, register in enumerate(integer_registers):
+        MOV(register, [rbx + NativeCall.integers.offset + 8 * i])
+    for i, register in enumerate(float_registers):
+        MOVSD(register, [rbx + NativeCall.floats.offset + 8 * i])
+    CALL([rbx + NativeCall.address.offset])
+    DEC(r12)
+    JNZ(again)
+    _read_time_stamp()
+    SUB(rax, r13)
+    for register in (r13, r12, rbx):
+        POP(register)
+    RET()
+
+
+def _read_time_stamp() -> None:
+    """Emit: rax = the time-stamp counter, when all before has ended. Clobbers rdx."""
+    from peachpy.x86_64 import LFENCE, OR, RDTSC, SHL, rax, rdx
+
+    LFENCE()
+    RDTSC()
+    LFENCE()
+    SHL(rdx, 32)
+    OR(rax, rdx)
+
+
+def call_of(address: int, integers: Sequence[int] = (), floats: Sequence[int] = ()) -> NativeCall:
+    """Return the call of a C address with fixed bit patterns, to give to the loop."""
+    call = NativeCall(address=address)
+    for i, pattern in enumerate(integers):
+        call.integers[i] = pattern
+    for i, pattern in enumerate(floats):
+        call.floats[i] = pattern
+    return call
+
+
+def repeater(loaded: LoadedImage, name: str = NAME) -> Callable[[NativeCall, int], float]:
+    """Return a function of a call and a count, at least 1: the ticks that one call took.
+
+    The global interpreter lock is released meanwhile. The callee must not trap.
+    """
+    repeat = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)(
+        loaded.routine(name)
+    )
+
+    def ticks(call: NativeCall, count: int) -> float:
+        if count < 1:
+            raise ValueError(f"count must be at least 1, got {count}")
+        return float(repeat(ctypes.addressof(call), count)) / count
+
+    return ticks

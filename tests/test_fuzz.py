@@ -1,0 +1,127 @@
+"""Random and damaged modules: they are refused, or run as Wasmtime runs them; nothing crashes.
+
+These are a few hundred; ``tools/fuzz_toy_jit.py`` tries as many as one likes.
+"""
+
+from __future__ import annotations
+
+import random
+import textwrap
+
+import pytest
+
+import fuzz_toy_jit
+import random_modules
+from asm_libcalls import toy_jit
+from fuzz_toy_jit import Fuzzer, run_batches
+from module_runs import first_difference
+from toy_jit_run import ToyJitRun
+from wasmtime_run import WasmtimeRun
+
+pytestmark = pytest.mark.usefixtures("machine_code")
+
+MODULES = 300
+
+
+def test_nothing_breaks(random_cases):
+    seed = random_cases.getrandbits(32)
+    findings, outcomes = run_batches(seed, 0, MODULES)
+    assert not findings, f"python tools/fuzz_toy_jit.py --seed {seed} --modules {MODULES}"
+    # It was worth it: many ran, many did not, and most calls came to their end.
+    assert outcomes["ran"] > MODULES / 4
+    assert outcomes["refused"] > MODULES / 6
+    assert outcomes["calls"] > MODULES
+    assert outcomes["calls that end in a trap or a host error"] < outcomes["calls"] / 2
+
+
+def test_runs_are_compared_with_wasmtime(random_cases):
+    pytest.importorskip("wasmtime", reason="compares with Wasmtime's own results")
+    _, outcomes = run_batches(random_cases.getrandbits(32), 0, 40)
+    assert outcomes["compared"] > 10
+
+
+def test_a_seed_and_a_number_are_a_module():
+    modules = [Fuzzer(7, fuzz_toy_jit.real_modules()).module(number) for number in range(20)]
+    again = Fuzzer(7, fuzz_toy_jit.real_modules())
+    assert [again.module(number) for number in range(20)] == modules
+    assert len(set(modules)) == 20
+    assert Fuzzer(8, fuzz_toy_jit.real_modules()).module(3) != modules[3]
+
+
+def test_random_modules_are_valid_and_have_everything():
+    seen = set()
+    for seed in range(150):
+        module = toy_jit.Module(random_modules.make(random.Random(seed)))
+        for entry in module.decoded.imports:
+            seen.add(f"import {entry.kind}")
+        seen.update(f"export {entry.kind}" for entry in module.decoded.exports)
+        seen.update(f"{element.mode} elements" for element in module.decoded.elements)
+        seen.update(f"{data.mode} data" for data in module.decoded.data)
+        seen.add("start" if module.decoded.start is not None else "no start")
+        seen.update(f"{len(f.type.results)} results" for f in module.decoded.functions)
+    kinds = {"func", "table", "memory", "global"}
+    assert seen >= {f"{what} {kind}" for what in ("import", "export") for kind in kinds}
+    assert seen >= {"passive elements", "active elements", "declarative elements", "start"}
+    assert seen >= {"passive data", "active data", "0 results", "1 results", "2 results"}
+
+
+def test_a_wrong_result_is_seen():
+    """Were i32.add compiled as i32.sub, this is what would come of it."""
+    wasmtime = pytest.importorskip("wasmtime", reason="compares with Wasmtime's own results")
+    right = (
+        b"\0asm\1\0\0\0\1\7\1\x60\2\x7f\x7f\1\x7f\3\2\1\0\7\5\1\1f\0\0\x0a\x09\1\7\0 \0 \1\x6a\x0b"
+    )
+    wrong = right.replace(b"\x6a\x0b", b"\x6b\x0b")
+    runs = []
+    for ours, theirs in ((right, right), (wrong, right)):
+        module = toy_jit.Module(ours)
+        pair = ToyJitRun(module, ours, "1"), WasmtimeRun(wasmtime, module.decoded, theirs, "1")
+        for run in pair:
+            run.run()
+        runs.append(first_difference(*pair))
+    assert runs[0] == ""
+    assert runs[1].startswith("note 0: ")
+
+
+PROGRAM = """
+    import os
+    import sys
+    import time
+
+    import fuzz_toy_jit
+
+    def examine(self, number):
+        if number == 3:
+            os.abort()
+        if number == 5:
+            raise KeyError("five")
+        if number == 7:
+            time.sleep(60)
+        self.outcomes["examined"] += 1
+        return "too odd" if number == 8 else ""
+
+    fuzz_toy_jit.Fuzzer.examine = examine
+    sys.exit(fuzz_toy_jit.main())
+"""
+
+
+def test_whatever_happens_to_a_child_is_a_finding(monkeypatch, tmp_path, capsys):
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    monkeypatch.setattr(fuzz_toy_jit, "PROGRAM", program)
+    monkeypatch.setattr(fuzz_toy_jit, "SLOW", 3.0)
+    monkeypatch.setenv("PYTHONPATH", str(fuzz_toy_jit.PROGRAMS.parent.parent / "tools"))
+    kept = tmp_path / "kept"
+    code = fuzz_toy_jit.main(["--modules", "10", "--jobs", "2", "--keep", str(kept)])
+    said = capsys.readouterr().out
+    assert code == 1
+    assert "module 3: the process ended with -6" in said
+    assert "Fatal Python error: Aborted" in said
+    assert "module 5: KeyError: 'five'" in said
+    assert "module 7: the process was silent for too long" in said
+    assert "module 8: too odd" in said
+    assert "4 findings" in said
+    assert sorted(path.name for path in kept.iterdir()) == [f"0-{n}.wasm" for n in (3, 5, 7, 8)]
+    monkeypatch.undo()
+    assert fuzz_toy_jit.main(["--modules", "4"]) == 0
+    assert "0 findings" in capsys.readouterr().out

@@ -6,8 +6,7 @@ JIT; ``LIBCALLS[name]`` has everything about one, the pure-Python ``fallback`` i
 
 from __future__ import annotations
 
-from os import environ as _environ
-
+from asm_libcalls import code_names as _code_names
 from asm_libcalls import traps as _traps
 from asm_libcalls.binding import BackendUnavailable, Libcall, default_binding
 from asm_libcalls.report import BackendReport
@@ -84,7 +83,7 @@ def backend_report() -> BackendReport:
     return make_report(_binding, __version__)
 
 
-if _binding.x86_64 is not None and _environ.get("ASM_LIBCALLS_PERF_MAP", "0") not in ("", "0"):
+if _binding.x86_64 is not None and _code_names.are_asked_for():
     from asm_libcalls.integrations import perf as _perf
 
     _perf.enable_or_warn()

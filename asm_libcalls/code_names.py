@@ -6,6 +6,8 @@ profiles, that costs one dict entry for each load.
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -13,12 +15,19 @@ if TYPE_CHECKING:
     Source = Callable[[], Iterable[tuple[int, int, str]]]
     """Lists functions: the address, the size in bytes, the name."""
 
-__all__ = ["announce", "observe", "sources", "withdraw"]
+__all__ = ["announce", "are_asked_for", "observe", "sources", "withdraw"]
+
+ENVIRONMENT_VARIABLE = "ASM_LIBCALLS_PERF_MAP"
 
 sources: dict[int, Source] = {}
 """What was announced and not withdrawn, by the address of its code."""
 
 _observers: list[Callable[[Source], None]] = []
+
+
+def are_asked_for() -> bool:
+    """Return whether the environment asks for a perf map, from the start of the program."""
+    return os.environ.get(ENVIRONMENT_VARIABLE, "0") not in ("", "0")
 
 
 def announce(address: int, source: Source) -> None:

@@ -101,7 +101,7 @@ def _names(address: int, routines: dict[str, tuple[int, int]]) -> list[tuple[int
 
 
 def _load(image: Image, length: int, file: int, offset: int) -> LoadedImage:
-    if file >= 0:
+    if file >= 0 and not code_names.are_asked_for():  # perf names anonymous memory alone
         try:
             return LoadedImage(image, _load_file(image.code, length, file, offset), "file")
         except OSError:  # on a file system without execution; or the file says something else now

@@ -5,10 +5,14 @@ These are a few hundred; ``tools/fuzz_toy_jit.py`` tries as many as one likes.
 
 from __future__ import annotations
 
+import os
 import random
 import textwrap
+from pathlib import Path
 
 import pytest
+import wasm_builder
+from child_process import environment
 
 import fuzz_toy_jit
 import random_modules
@@ -21,6 +25,13 @@ from wasmtime_run import WasmtimeRun
 pytestmark = pytest.mark.usefixtures("machine_code")
 
 MODULES = 300
+TOOLS = Path(fuzz_toy_jit.__file__).resolve().parent
+
+
+@pytest.fixture(autouse=True)
+def children_find_what_we_test(monkeypatch):
+    paths = environment()["PYTHONPATH"]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([paths, str(TOOLS)]))
 
 
 def test_nothing_breaks(random_cases):
@@ -68,19 +79,24 @@ def test_random_modules_are_valid_and_have_everything():
 def test_a_wrong_result_is_seen():
     """Were i32.add compiled as i32.sub, this is what would come of it."""
     wasmtime = pytest.importorskip("wasmtime", reason="compares with Wasmtime's own results")
-    right = (
-        b"\0asm\1\0\0\0\1\7\1\x60\2\x7f\x7f\1\x7f\3\2\1\0\7\5\1\1f\0\0\x0a\x09\1\7\0 \0 \1\x6a\x0b"
+    add, subtract = (
+        wasm_builder.module(
+            types=[wasm_builder.functype([wasm_builder.I32] * 2, [wasm_builder.I32])],
+            functions=[0],
+            exports=[wasm_builder.exported("f", 0, 0)],
+            code=[wasm_builder.body(b"\x20\x00\x20\x01" + operation)],
+        )
+        for operation in (b"\x6a", b"\x6b")
     )
-    wrong = right.replace(b"\x6a\x0b", b"\x6b\x0b")
     runs = []
-    for ours, theirs in ((right, right), (wrong, right)):
+    for ours, theirs in ((add, add), (subtract, add)):
         module = toy_jit.Module(ours)
         pair = ToyJitRun(module, ours, "1"), WasmtimeRun(wasmtime, module.decoded, theirs, "1")
         for run in pair:
             run.run()
         runs.append(first_difference(*pair))
     assert runs[0] == ""
-    assert runs[1].startswith("note 0: ")
+    assert runs[1].startswith("note 1: ('f', [")  # behind note 0: instantiated
 
 
 PROGRAM = """
@@ -110,7 +126,6 @@ def test_whatever_happens_to_a_child_is_a_finding(monkeypatch, tmp_path, capsys)
     program.write_text(textwrap.dedent(PROGRAM))
     monkeypatch.setattr(fuzz_toy_jit, "PROGRAM", program)
     monkeypatch.setattr(fuzz_toy_jit, "SLOW", 3.0)
-    monkeypatch.setenv("PYTHONPATH", str(fuzz_toy_jit.PROGRAMS.parent.parent / "tools"))
     kept = tmp_path / "kept"
     code = fuzz_toy_jit.main(["--modules", "10", "--jobs", "2", "--keep", str(kept)])
     said = capsys.readouterr().out

@@ -22,6 +22,7 @@ myst_heading_anchors = 3
 # The API reference: what numpydoc's docstrings say, in the source's order.
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings name the types, in words
+autodoc_mock_imports = ["llvmlite", "numba"]  # large, and only our own signatures are shown
 autodoc_default_options = {"members": True}
 numpydoc_show_class_members = False  # autodoc lists them
 

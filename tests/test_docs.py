@@ -15,6 +15,7 @@ import pytest
 from child_process import PACKAGE_HOME, environment
 
 import asm_libcalls
+from asm_libcalls import toy_jit
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [page for page in docs_pages.pages() if docs_pages.programs(page)]
@@ -97,8 +98,10 @@ def test_blocks_of_a_page_share_a_namespace_and_may_be_skipped(tmp_path):
 
 def test_the_api_page_has_every_public_name():
     page = (docs_pages.DOCS / "api.md").read_text(encoding="utf-8")
-    documented = set(re.findall(r"^\.\. (?:auto|py:)\w+:: (?:asm_libcalls\.)?(\w+)$", page, re.M))
+    named = r"^\.\. (?:auto|py:)\w+:: (?:asm_libcalls\.)?((?:toy_jit\.)?\w+)$"
+    documented = set(re.findall(named, page, re.M))
     public = set(asm_libcalls.__all__) - set(asm_libcalls.LIBCALLS)
+    public |= {f"toy_jit.{name}" for name in toy_jit.__all__}
     assert public - documented == set()
 
 
@@ -257,7 +260,7 @@ def test_a_trapping_libcall_without_a_guard_is_slower_and_no_more(child):
 # The site.
 
 
-def test_the_site_builds_without_a_warning(tmp_path):
+def test_the_site_builds_without_a_warning(tmp_path, machine_code):
     needed = ("sphinx", "myst_parser", "numpydoc", "furo")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:

@@ -9,7 +9,7 @@ ARGS ?=
 SET_UP = $(PYTHON) tools/set_up.py --venv $(VENV)
 VENV_PYTHON = $(VENV)/bin/python
 
-.PHONY: run test lint bench docs clean
+.PHONY: run test lint bench docs dist clean
 
 run:
 	$(SET_UP) cli
@@ -34,6 +34,11 @@ bench:
 docs:
 	$(SET_UP) cli docs
 	$(VENV_PYTHON) -m sphinx -W --keep-going -b html $(ARGS) docs docs/_build/html
+
+# With images of the machine code inside: who installs the wheel needs no PeachPy.
+dist:
+	$(SET_UP) dist
+	$(VENV_PYTHON) tools/build_distributions.py
 
 # Only an environment is removed as one: `make VENV=. clean` must not cost the checkout.
 clean:

@@ -303,7 +303,7 @@ class Binding:
         if self.x86_64 is None:
             return "fallback", self.x86_64_reason
         if declaration.name in self.x86_64.loaded.image.routines:
-            return "x86_64", self.x86_64.assembler
+            return "x86_64", self.x86_64.assembler.partition(" (")[0]  # the report has the file
         return "fallback", self.x86_64.families.get(declaration.family) or IN_PYTHON
 
     def fallback_of(self, declaration: Declaration) -> Callable[..., int | None]:

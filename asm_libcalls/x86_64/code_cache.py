@@ -40,7 +40,7 @@ ENVIRONMENT_VARIABLE = "ASM_LIBCALLS_CACHE"
 OFF = "off"
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
-_PACKAGE_IMAGES = f"{_PACKAGE}/x86_64/images"
+_PACKAGE_IMAGES = f"{_PACKAGE}/x86_64/image-files"
 _SUFFIX, _UNFINISHED = ".image", ".unfinished"
 _ABI = b"x86-64 System V"
 
@@ -116,7 +116,7 @@ def folder() -> str:
 
 
 def write_package_images(target: str, package: str = _PACKAGE) -> list[str]:
-    """Assemble every image for every level into a folder, as a wheel has them in ``images``.
+    """Assemble every image for every level into a folder, as a wheel has them in ``image-files``.
 
     Returns
     -------

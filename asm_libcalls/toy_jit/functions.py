@@ -168,8 +168,13 @@ class HostInstance(Instance):
         for func, (_, _, name) in zip(self.functions, functions, strict=True):
             func.name = name  # type: ignore[attr-defined]
 
+    def share(self, importer: Instance) -> None:
+        """Root what the functions return where the frames are that it goes to."""
+        self.activations_table = importer.activations_table
+        self.stack_map_registry = importer.stack_map_registry
 
-def host_instance(functions: Sequence[tuple[Callable[..., Any], FuncType, str]]) -> Instance:
+
+def host_instance(functions: Sequence[tuple[Callable[..., Any], FuncType, str]]) -> HostInstance:
     """Make an instance of Python functions, as Wasmtime does, for others to import.
 
     Parameters

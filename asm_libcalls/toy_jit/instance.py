@@ -13,7 +13,7 @@ from asm_libcalls.fallback import memories as memory_libcalls
 from asm_libcalls.fallback import tables as table_libcalls
 from asm_libcalls.funcref import FuncRef
 from asm_libcalls.global_ import Global
-from asm_libcalls.instance import ElementSegment
+from asm_libcalls.instance import ElementSegment, gc
 from asm_libcalls.memory import Memory
 from asm_libcalls.table import Table
 from asm_libcalls.toy_jit import interrupts
@@ -137,6 +137,8 @@ class Instance:
             signature_ids=[type_id(functype) for functype in decoded.types],
             function_class=Func,
         )
+        if self._imports.host is not None:
+            self._imports.host.share(self.runtime)
         for func, brief in zip(
             self.runtime.functions[first:], module.code.layout.brief, strict=True
         ):
@@ -168,8 +170,27 @@ class Instance:
         """
         return interrupts.time_limit(self.runtime, seconds)
 
+    def gc(self) -> None:
+        """Drop the externrefs that no frame holds any more, which also happens by itself at times.
+
+        Raises
+        ------
+        BaseException
+            The first exception that a destructor raised.
+        """
+        gc(self.runtime)
+
     def close(self) -> None:
-        """Release what the instance holds. No code of it may run any more; twice is a no-op."""
+        """Release what the instance holds; twice is a no-op.
+
+        Its functions raise ValueError from then on. What it exports and others import lives on.
+
+        Raises
+        ------
+        RuntimeError
+            Code of the instance is running in this thread. (What runs in another thread is not
+            seen: an instance is used by one thread at a time.)
+        """
         self.runtime.close()
 
     def __enter__(self) -> Instance:
@@ -287,8 +308,9 @@ class _Imports:
                     f"incompatible import type for {entry.module}.{entry.name}: {problem}"
                 )
             self.spaces[_SPACES[entry.kind]].append(value)
-        if host:
-            for place, func in zip(places, host_instance(host).functions, strict=True):
+        self.host = host_instance(host) if host else None
+        if self.host is not None:
+            for place, func in zip(places, self.host.functions, strict=True):
                 self.spaces["functions"][place] = func
 
 

@@ -97,6 +97,11 @@ class _Watcher:
         self._stop.acquire()
         self._paused = False
 
+    @property
+    def running(self) -> bool:
+        """Whether the thread is there."""
+        return self._alive.locked()
+
     def entered(self, record: ThreadRecord) -> None:
         """Note that this thread enters native code, and has just been given its stack limit."""
         if threading.current_thread() is threading.main_thread():
@@ -135,7 +140,7 @@ class _Watcher:
                 ask_to_stop(instance, trap=False)
 
     def _pause(self) -> None:
-        self._paused = self._alive.locked()
+        self._paused = self.running
         if self._paused:
             self._stop.release()
             self._alive.acquire(timeout=10 * PERIOD)

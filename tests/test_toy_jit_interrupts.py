@@ -1,0 +1,422 @@
+"""Compiled code is stopped from outside: by signals, by ``interrupt()``, by a time limit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import weakref
+
+import pytest
+from child_process import environment
+from jit_modules import EXTERNREFS, Function, instantiate
+
+import asm_libcalls
+from asm_libcalls import toy_jit
+from asm_libcalls.toy_jit.interrupts import watcher
+
+pytestmark = pytest.mark.usefixtures("machine_code")
+
+ENDLESS = {
+    "loop": Function("->", "loop 40 br 00 end"),
+    "count": Function(
+        "i32 -> i32",
+        "loop 40 local.get 00 i32.const 01 i32.add local.tee 00 br_if 00 end i32.const 00",
+    ),
+    "calls": Function("->", "loop 40 call 03 br 00 end"),
+    "_empty": Function("->", ""),
+    "results": Function("-> i32 i32", "loop 40 br 00 end i32.const 01 i32.const 02"),
+}
+NAMES = [name for name in ENDLESS if not name.startswith("_")]
+
+
+def after(seconds, function):
+    thread = threading.Timer(seconds, function)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("name", ["loop", "calls", "results"])
+def test_another_thread_interrupts(name):
+    instance = instantiate(ENDLESS)
+    timer = after(0.1, instance.interrupt)
+    with pytest.raises(asm_libcalls.Interrupt, match=r"^interrupt") as caught:
+        instance.exports[name]()
+    timer.join()
+    assert caught.value.wasm_backtrace[-1].function_name == name
+    assert instance.exports["count"](-1) == 0  # it can go on
+
+
+def test_an_interrupt_waits_for_the_next_call():
+    instance = instantiate(ENDLESS)
+    instance.interrupt()
+    with pytest.raises(asm_libcalls.Interrupt):
+        instance.exports["count"](-1)
+    assert instance.exports["count"](-1) == 0
+
+
+def test_an_interrupt_is_for_one_instance():
+    module = instantiate(ENDLESS).module
+    first, second = toy_jit.Instance(module), toy_jit.Instance(module)
+    first.interrupt()
+    assert second.exports["count"](-1) == 0
+    with pytest.raises(asm_libcalls.Interrupt):
+        first.exports["count"](-1)
+
+
+def test_no_interrupt_is_lost():
+    instance = instantiate({"add": Function("i32 -> i32", "loop 40 end local.get 00 call 01"),
+                            "_id": Function("i32 -> i32", "local.get 00")})  # fmt: skip
+    add = instance.exports["add"]
+    done = []
+
+    def interrupt():
+        while not done:
+            heard.clear()
+            asked.append(1)
+            instance.interrupt()
+            heard.wait(10)
+
+    asked = []
+    heard = threading.Event()
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    interrupts = 0
+    deadline = time.monotonic() + 60
+    while interrupts < 500 and time.monotonic() < deadline:
+        try:
+            add(1)
+        except asm_libcalls.Interrupt:
+            interrupts += 1
+            heard.set()
+    done.append(True)
+    heard.set()
+    thread.join()
+    assert interrupts == 500
+
+
+def test_a_time_limit():
+    instance = instantiate(ENDLESS)
+    start = time.monotonic()
+    with pytest.raises(asm_libcalls.Interrupt), instance.time_limit(0.1):
+        instance.exports["loop"]()
+    assert time.monotonic() - start > 0.09
+    with instance.time_limit(60):
+        assert instance.exports["count"](-1) == 0
+    with instance.time_limit(0):
+        time.sleep(0.05)
+    assert instance.exports["count"](-1) == 0  # what did not happen in time is called off
+
+
+class Raised(Exception):
+    pass
+
+
+@pytest.fixture
+def alarm():
+    """Have a signal's handler raise after some seconds."""
+    before = signal.getsignal(signal.SIGALRM)
+
+    def handler(number, frame):
+        raise Raised
+
+    signal.signal(signal.SIGALRM, handler)
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("name", ["loop", "calls", "results"])
+def test_a_signal_handler_stops_a_loop(name, alarm):
+    f = instantiate(ENDLESS).exports[name]
+    for _ in range(3):
+        alarm(0.05)
+        with pytest.raises(Raised):
+            f()
+
+
+def test_ctrl_c_stops_a_loop():
+    loop = instantiate(ENDLESS).exports["loop"]
+    main = threading.main_thread().ident
+    for _ in range(3):
+        timer = after(0.05, lambda: signal.pthread_kill(main, signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            loop()
+        timer.join()
+
+
+def test_a_signal_stops_code_that_python_calls_through_the_host(alarm):
+    inner = instantiate(ENDLESS)
+    outer = instantiate(
+        {"f": Function("->", "call 00")}, {"h": "->"}, {"h": inner.exports["loop"].call_bits}
+    )
+    alarm(0.1)
+    with pytest.raises(Raised):
+        outer.exports["f"]()
+
+
+def test_a_signal_stops_code_that_a_host_function_came_back_to(alarm):
+    functions = {"f": Function("->", "call 00 loop 40 br 00 end")}
+    instance = instantiate(functions, {"h": "->"}, {"h": lambda: time.sleep(0.3)})
+    alarm(0.6)
+    with pytest.raises(Raised):
+        instance.exports["f"]()
+
+
+def test_a_signal_stops_code_of_an_imported_function(alarm):
+    library = instantiate(ENDLESS).exports
+    outer = instantiate({"f": Function("->", "call 00")}, {"loop": "->"}, library)
+    alarm(0.1)
+    with pytest.raises(Raised):
+        outer.exports["f"]()
+
+
+def test_a_handler_that_returns_changes_nothing():
+    seen = []
+    before = signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        count = instantiate(ENDLESS).exports["count"]
+        while len(seen) < 3:
+            assert count(-300_000_000) == 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_handler_that_collects_leaves_what_frames_hold():
+    """Every place where code is interrupted has a stack map: parameters, locals, operands."""
+
+    class Marker:
+        pass
+
+    markers = []
+
+    def make():
+        markers.append(weakref.ref(marker := Marker()))
+        return marker
+
+    functions = {
+        # A local and an operand below a loop, which no Python object keeps alive.
+        "f": Function(
+            "externref -> i32 externref externref externref",
+            "i32.const 09 call 00 local.set 02 call 00 "
+            "loop 40 local.get 01 i32.const 01 i32.add local.tee 01 br_if 00 end "
+            "local.get 02 local.get 00",
+            "i32 externref",
+        ),
+        "limit": Function("i32 ->", "local.get 00 drop"),
+    }
+    functions["f"].body = functions["f"].body.replace(
+        "loop",
+        "i32.const c0 84 af 5f local.set 01 loop",  # -170,000,000 rounds
+    )
+    instance = instantiate(functions, {"h": "-> externref"}, {"h": make})
+    collections = []
+
+    def collect(*_):
+        instance.gc()
+        collections.append([marker() is not None for marker in markers])
+
+    before = signal.signal(signal.SIGALRM, collect)
+    try:
+        for _ in range(100):
+            markers.clear()
+            argument = Marker()
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            results = instance.exports["f"](argument)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert results == (9, markers[1](), markers[0](), argument)
+            if [True, True] in collections:  # in the loop, as it mostly is
+                break
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert [True, True] in collections
+    assert all(map(all, collections))
+    del results
+    instance.gc()
+    assert not any(marker() for marker in markers)
+
+
+def test_parameters_are_kept_where_a_function_begins():
+    """The check of a prologue has a stack map too: here the code is stopped in each of them."""
+
+    class Marker:
+        pass
+
+    def make():
+        made.append(weakref.ref(marker := Marker()))
+        instance.runtime.interrupts.stack_limit = 2**64 - 1
+        return marker
+
+    made = []
+    functions = {
+        "f": Function("-> externref", "call 00 call 02"),
+        "_g": Function("externref -> externref", "local.get 00", "externref i32"),
+    }
+    instance = instantiate(functions, {"h": "-> externref"}, {"h": make}, **EXTERNREFS)
+    seen = []
+
+    def profile(frame, event, argument):
+        if event == "call" and frame.f_code.co_name == "interrupted":
+            instance.gc()
+            seen.append(made[-1]() is not None)
+
+    sys.setprofile(profile)
+    try:
+        result = instance.exports["f"]()
+    finally:
+        sys.setprofile(None)
+    assert result is made[0]()
+    assert seen == [True]
+
+
+def wait_for_the_end_of_the_watcher():
+    deadline = time.monotonic() + 30
+    while watcher.running and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not watcher.running
+
+
+def test_the_watcher_is_there_while_it_is_needed():
+    wait_for_the_end_of_the_watcher()
+    count = instantiate(ENDLESS).exports["count"]
+    assert not watcher.running
+    count(-1)
+    assert watcher.running
+    wait_for_the_end_of_the_watcher()
+
+
+def test_threads_that_are_not_the_main_one_start_no_watcher():
+    wait_for_the_end_of_the_watcher()
+    count = instantiate(ENDLESS).exports["count"]
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append((count(-1), watcher.running)))
+    thread.start()
+    thread.join()
+    assert seen == [(0, False)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("by", ["main", "thread"])
+def test_a_forked_child_is_stopped_too(child, by):
+    done = child(
+        f"""
+        import os, signal, sys, threading, warnings
+        warnings.simplefilter("error")
+        from test_toy_jit_interrupts import *
+        instance = instantiate(ENDLESS)
+        instance.exports["count"](-100_000_000)
+
+        def work():
+            pid = os.fork()
+            if pid == 0:
+                def handler(*_):
+                    raise Raised
+                signal.signal(signal.SIGALRM, handler)
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
+                try:
+                    instance.exports["loop"]()
+                except Raised:
+                    os._exit(7)
+                os._exit(1)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+        if {by!r} == "main":
+            work()
+        else:
+            warnings.simplefilter("default")  # of a fork where there are threads: there are
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        timer = threading.Timer(0.1, instance.interrupt)
+        timer.start()
+        try:
+            instance.exports["loop"]()
+        except asm_libcalls.Interrupt:
+            print("interrupted")
+        """
+    )
+    assert done.stdout == "interrupted\n"
+
+
+def test_a_fork_within_a_host_function(child):
+    done = child(
+        """
+        import os, signal
+        from test_toy_jit_interrupts import *
+
+        def fork():
+            pid = os.fork()
+            if pid:
+                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                print(status, flush=True)
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
+            else:
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
+
+        def handler(*_):
+            raise Raised
+
+        signal.signal(signal.SIGALRM, handler)
+        functions = {"f": Function("->", "call 00 loop 40 br 00 end")}
+        parent = os.getpid()
+        try:
+            instantiate(functions, {"h": "->"}, {"h": fork}).exports["f"]()
+        except Raised:
+            if os.getpid() == parent:
+                print("stopped")
+            else:
+                os._exit(5)
+        """
+    )
+    assert done.stdout == "5\nstopped\n"
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "instance.exports['loop']()",
+        # asyncio sets a wake-up descriptor and a handler of its own.
+        """async def main():
+                asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)
+                instance.exports['loop']()
+            asyncio.run(main())""",
+    ],
+    ids=["plain", "asyncio"],
+)
+def test_ctrl_c_ends_a_program(tmp_path, around):
+    source = f"""
+        import asyncio, signal
+        from test_toy_jit_interrupts import *
+        instance = instantiate(ENDLESS)
+        print("ready", flush=True)
+        try:
+            {around}
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(source)],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        deadline = time.monotonic() + 60
+        # asyncio takes the first one for a wish to cancel the task, which is not waiting.
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+        assert "interrupted" in process.stdout.read()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

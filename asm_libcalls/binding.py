@@ -7,7 +7,6 @@ error that says why not), ``fallback`` (Python alone; no machine code of ours is
 
 from __future__ import annotations
 
-import importlib
 import os
 
 from asm_libcalls.libcalls import DECLARATIONS
@@ -308,7 +307,9 @@ class Binding:
 
     def fallback_of(self, declaration: Declaration) -> Callable[..., int | None]:
         """Return the function on bit patterns that implements a libcall in Python."""
-        family = importlib.import_module(f"asm_libcalls.fallback.{declaration.family}")
+        from importlib import import_module
+
+        family = import_module(f"asm_libcalls.fallback.{declaration.family}")
         function: Callable[..., int | None] = getattr(family, declaration.name)
         return function
 

@@ -13,7 +13,6 @@ ours touches it between the callback that raised it and the entry that gives it 
 from __future__ import annotations
 
 import ctypes
-import signal
 from _thread import _local
 
 from asm_libcalls.traps import Trap
@@ -363,6 +362,8 @@ def _die() -> None:
     # As by the instruction itself: on this thread, and past any handler of Python's, which would
     # run only when native code has returned, with a result that there is not. (Python's own
     # signal.signal works in the main thread alone.)
+    import signal
+
     from asm_libcalls import libc
 
     libc.prototype("signal", ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(signal.SIGILL, None)

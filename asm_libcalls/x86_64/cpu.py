@@ -140,9 +140,14 @@ def detect(probes: LoadedImage) -> Cpu:
     )
     run_xgetbv = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(probes.routine("xgetbv"))
 
+    answers: dict[tuple[int, int], tuple[int, ...]] = {}
+
     def cpuid(leaf: int, subleaf: int = 0) -> tuple[int, ...]:
-        run_cpuid(leaf, subleaf, ctypes.addressof(registers))
-        return tuple(registers)
+        # Once each: a virtual machine's CPU asks its host, which takes some microseconds.
+        if (leaf, subleaf) not in answers:
+            run_cpuid(leaf, subleaf, ctypes.addressof(registers))
+            answers[leaf, subleaf] = tuple(registers)
+        return answers[leaf, subleaf]
 
     def xcr0() -> int:
         run_xgetbv(ctypes.addressof(registers))

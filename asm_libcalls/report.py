@@ -19,7 +19,8 @@ class BackendReport(dict[str, "Any"]):
     Keys: ``asm_libcalls`` (version), ``python``, ``machine``, ``requested`` (of
     ``ASM_LIBCALLS_BACKEND``), ``x86_64`` (``"loaded"`` or the reason why not), ``functions``
     (``"builtins"``, or why the libcalls and native functions are Python functions), ``assembler``,
-    ``pages``, ``cpu``, ``cpu_features`` and ``libcalls``: for each name ``backend`` and ``reason``.
+    ``pages``, ``code_cache`` (its folder, and what was not used), ``cpu``, ``cpu_features`` and
+    ``libcalls``: for each name ``backend`` and ``reason``.
     """
 
     def __str__(self) -> str:
@@ -47,12 +48,15 @@ def make_report(binding: Binding, version: str) -> BackendReport:
     )
     backend = binding.x86_64
     if backend is not None:
+        from asm_libcalls.x86_64 import code_cache
+
         cpu = backend.cpu
         report["assembler"] = backend.assembler
         report["pages"] = (
             f"{len(backend.loaded.image.code)} bytes at {backend.loaded.address:#x} "
             f"({backend.loaded.way})"
         )
+        report["code_cache"] = "; ".join([code_cache.folder() or "none", *code_cache.refusals])
         report["cpu"] = f"{cpu.brand or '?'} ({cpu.vendor}, family {cpu.family}, model {cpu.model})"
         report["cpu_features"] = " ".join(sorted(cpu.features))
     report["libcalls"] = {

@@ -17,6 +17,10 @@ Importing this package imports nothing else; PeachPy is imported only where code
 `python_objects`      CPython's objects as machine code sees them
 `builtins`            the stencils of native functions
 `function_objects`    builtins whose code they are
+`images`              which images there are, and the CPU levels that a wheel brings them for
+`image_file`          an image as the content of a file
+`code_cache`          images in files: kept, found, trusted or not
+`availability`        whether machine code can be made and run here
 `backend`             all of it, loaded
 ===================== =============================================================
 """

@@ -14,6 +14,7 @@ from asm_libcalls.commands import (
     OK,
     CommandError,
     add_json,
+    exhaustive,
     find_libcall,
     output,
 )
@@ -47,6 +48,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", metavar="S", type=_whole_number, help="repeat the run that printed this seed"
     )
+    parser.add_argument(
+        "--exhaustive",
+        action="store_true",
+        help="round all 2^32 patterns of f32 instead, some minutes",
+    )
     add_json(parser)
 
 
@@ -62,6 +68,8 @@ _whole_number.__name__ = "whole number"  # argparse puts it into its message
 
 def run(arguments: argparse.Namespace) -> int:
     """Verify, print, and return the exit code."""
+    if arguments.exhaustive:
+        return exhaustive.run(arguments, _progress_bar)
     from asm_libcalls import LIBCALLS
     from asm_libcalls.selfcheck import verify
 

@@ -54,6 +54,7 @@ IMAGES = {
     "backend": ImageKind("asm_libcalls.x86_64.backend"),
     "thunks": ImageKind("asm_libcalls.x86_64.host_calls", "thunk_routines", for_cpu=False),
     "ufuncs": ImageKind("asm_libcalls.x86_64.loops"),
+    "native_loops": ImageKind("asm_libcalls.x86_64.native_loops", for_cpu=False),
     "toy_jit": ImageKind("asm_libcalls.toy_jit.stencils", folders=("toy_jit", "toy_jit/stencils")),
 }
 """By name. Modules are named, not imported: with an image, what assembles it is not needed."""

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from child_process import PACKAGE_HOME, environment
 
+from asm_libcalls.binding import default_binding
 from asm_libcalls.x86_64 import image_file, images
 from asm_libcalls.x86_64.cpu import FEATURES
 from asm_libcalls.x86_64.image import CODE_PAGE, Image
@@ -498,6 +499,119 @@ def test_the_oldest_files_go(probe, cache):
     assert "README" in names
     assert "backend-0.image" not in names
     assert "backend-49.image" in names
+
+
+@pytest.fixture(scope="session")
+def wheel(package, tmp_path_factory):
+    """A copy of the package with images inside, as a wheel brings them."""
+    home = tmp_path_factory.mktemp("wheel") / "home"
+    shutil.copytree(package, home, ignore=shutil.ignore_patterns("__pycache__"))
+    folder = home / "asm_libcalls" / "x86_64" / "image-files"
+    folder.mkdir()
+    path = os.pathsep.join([str(home), environment()["PYTHONPATH"]])
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys\n"
+            "from asm_libcalls.x86_64.code_cache import write_package_images\n"
+            "write_package_images(sys.argv[1])\n",
+            str(folder),
+        ],
+        env=environment(PYTHONPATH=path),
+        check=True,
+        timeout=120,
+    )
+    return home
+
+
+@pytest.fixture
+def installed(wheel, tmp_path):
+    """A copy of it that a test may damage."""
+    home = tmp_path / "installed"
+    shutil.copytree(wheel, home)
+    return home
+
+
+def package_file(home: Path) -> Path:
+    """Return the file that this CPU takes."""
+    features = default_binding().x86_64.cpu.features
+    levels = images.levels_of(features)
+    if not levels:
+        pytest.skip("this CPU is older than every level that a wheel has images for")
+    return home / "asm_libcalls" / "x86_64" / "image-files" / f"backend.{levels[0]}.image"
+
+
+def test_a_wheel_has_an_image_for_every_level(wheel):
+    names = {path.name for path in (wheel / "asm_libcalls/x86_64/image-files").iterdir()}
+    expected = set()
+    for name, kind in images.IMAGES.items():
+        levels = images.LEVELS if kind.for_cpu else [""]
+        expected |= {".".join(filter(None, (name, level, "image"))) for level in levels}
+    assert names == expected
+
+
+def test_a_wheel_is_accelerated_without_peachpy(probe, wheel, cache):
+    code = """
+    import asm_libcalls
+    from asm_libcalls.toy_jit import templates
+
+    host = asm_libcalls.HostFunction(lambda n: n + 1, "(i64) -> i64")
+    assert asm_libcalls.native_function(host.address, "(i64) -> i64")(41) == 42
+    assert len(templates.TEMPLATES) > 100
+    """
+    result = probe(cache, before=NO_PEACHPY + code, home=wheel)
+    assert_from_file(result, package_file(wheel))
+    assert not cache.exists()
+
+
+def test_off_means_the_images_of_a_wheel_too(probe, wheel):
+    assert_assembled(probe("off", home=wheel))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (flip(-1), "digest"),
+        (lambda path: os.truncate(path, 5000), "bytes, not"),
+        (lambda path: path.chmod(0o646), "others may write it (mode 646)"),
+        (lambda path: path.chmod(0o664), "others may write it (mode 664)"),
+        (lambda path: path.parent.chmod(0o777), "others may write it (mode 777)"),
+    ],
+    ids=["altered", "truncated", "world-writable", "group-writable", "world-writable folder"],
+)
+def test_a_damaged_image_of_a_wheel_is_not_used(damage, reason, probe, installed, cache):
+    path = package_file(installed)
+    for each in installed.rglob("*.py"):
+        each.chmod(0o644)
+    damage(path)
+    result = probe(cache, home=installed)
+    assert any(reason in refusal for refusal in result["refusals"]), result["refusals"]
+    # The next level's image serves, or what is assembled and kept.
+    assert f"file {path}" not in result["assembler"]
+    no_other = path.parent.stat().st_mode & stat.S_IWOTH or path.name.endswith("v2.image")
+    assert result["way"] == ("anonymous" if no_other else "file")
+
+
+def test_a_group_that_may_write_the_package_may_write_its_images(probe, installed, cache):
+    """Where the installer's umask is 002."""
+    path = package_file(installed)
+    for each in (*installed.rglob("*.py"), *installed.rglob("*.image"), path.parent):
+        each.chmod(each.stat().st_mode | stat.S_IWGRP)
+    assert_from_file(probe(cache, home=installed), path)
+
+
+def test_changed_sources_of_a_wheel(probe, installed, cache):
+    """Its images are of other sources then, and PeachPy assembles."""
+    path = installed / "asm_libcalls" / "x86_64" / "rounding.py"
+    path.write_text(path.read_text() + "# changed\n")
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    result = probe(cache, home=installed)
+    assert result["assembler"].startswith("PeachPy ")
+    assert any("other sources" in refusal for refusal in result["refusals"])
+    path = backend_file(cache)
+    again = probe(cache, home=installed)
+    assert again["assembler"].startswith(f"image (file {path}, ")
 
 
 def test_every_source_of_an_image_is_in_its_key(package, child):

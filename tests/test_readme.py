@@ -18,7 +18,7 @@ from asm_libcalls import LIBCALLS, backend_report
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-ROOMS = ("x86_64", "fallback", "checks", "toy_jit")
+ROOMS = ("x86_64", "fallback", "checks", "toy_jit", "benchmark")
 INDENTED = re.findall(
     r"(?:^    .*\n)+", re.sub(r"^```.*?^```$", "", README, flags=re.M | re.S), re.M
 )

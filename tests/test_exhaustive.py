@@ -158,11 +158,7 @@ def test_native_loops():
     def minus(a, b):
         return a - b
 
-    @ctypes.CFUNCTYPE(None, *[ctypes.c_uint64] * 6)
-    def six(*arguments):
-        seen.append(arguments)
-
-    addresses = [ctypes.cast(f, ctypes.c_void_p).value for f in (twice, minus, six)]
+    addresses = [ctypes.cast(f, ctypes.c_void_p).value for f in (twice, minus)]
     for count in (0, 1, 5):
         seen.clear()
         a, b = np.arange(5.0), np.full(5, -1.0)
@@ -173,7 +169,3 @@ def test_native_loops():
         pointers = (x.ctypes.data for x in (first, second, out))
         loops.function("(i64, i64) -> i64")(addresses[1], *pointers, count)
         assert out.tolist() == [*(first - second)[:count], *[-1] * (5 - count)]
-        seen.clear()
-        arguments = (ctypes.c_uint64 * 6)(1, 2, 3, 4, 5, 2**64 - 1)
-        loops.repeater()(addresses[2], ctypes.addressof(arguments), count)
-        assert seen == [tuple(arguments)] * count

@@ -1,73 +1,143 @@
-"""Suite: the ufuncs against NumPy's own, from one element to ten million."""
+"""Suite: the ufuncs on arrays of 1 to ten million elements, against NumPy's own and numba's."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from asm_libcalls.benchmark.peers import Notes, optional
-from asm_libcalls.benchmark.timing import Comparison, compare, statement
+from asm_libcalls.benchmark.timing import OURS, Candidate, Case
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
-__all__ = ["arrays"]
+    from asm_libcalls.benchmark.peers import Peers
+
+__all__ = ["NUMPY", "cases"]
+
+SUITE = "arrays"
+NUMPY = "NumPy"
+
+SIZES = tuple(10**i for i in range(8))
+QUICK_SIZES = (1, 1_000)
+FRESH = 200_000
+"""Elements of a case of integers: one run goes through as many arrays as have them together.
+
+A CPU learns the signs of ten thousand numbers by heart when it sees them again and again, and then
+predicts each branch of NumPy's floor division. Real data come once.
+"""
+
+PLACES = 3
+"""Floats are in as many arrays at once, and each run takes the next: where an array happens to lie
+in memory makes a tenth of a difference."""
 
 
-def arrays(notes: Notes, quick: bool) -> Iterator[Comparison]:
-    """Compare each ufunc over sizes, contiguous and strided, array by array."""
-    numpy = optional("numpy", notes)
-    if numpy is None:
-        return
+class _Operation(NamedTuple):
+    name: str
+    numpy_name: str
+    dtypes: tuple[str, ...]
+    expression: str  # for numba
+    sizes: tuple[int, ...] = SIZES
+
+
+_SOME = tuple(size for size in SIZES if size <= 10**6)
+_OPERATIONS = (
+    _Operation("ceil", "ceil", ("f4", "f8"), "math.ceil(x)"),
+    _Operation("floor", "floor", ("f4", "f8"), "math.floor(x)"),
+    _Operation("trunc", "trunc", ("f4", "f8"), "math.trunc(x)"),
+    _Operation("nearest", "rint", ("f4", "f8"), "np.rint(x)"),
+    _Operation("sdiv", "floor_divide", ("i8",), "a // b", _SOME),
+    _Operation("srem", "fmod", ("i8",), "a - a // b * b", _SOME),
+    _Operation("udiv", "floor_divide", ("u8",), "a // b", _SOME),
+    _Operation("urem", "remainder", ("u8",), "a % b", _SOME),
+    _Operation("ishl", "left_shift", ("i8",), "a << b", _SOME),
+    _Operation("sshr", "right_shift", ("i8",), "a >> b", _SOME),
+    _Operation("ushr", "right_shift", ("u8",), "a >> b", _SOME),
+)
+
+# How the operands and the output lie: every how many elements, 0 for one scalar.
+_LAYOUTS: dict[int, dict[str, tuple[int, ...]]] = {
+    1: {"contiguous": (1, 1), "strided": (2, 2), "strided input": (2, 1)},
+    2: {"contiguous": (1, 1, 1), "by a scalar": (1, 0, 1), "strided": (2, 2, 2)},
+}
+
+
+def cases(peers: Peers, quick: bool) -> Iterator[Case]:
+    """Make the cases."""
     from asm_libcalls import ufuncs
 
-    sizes = [1, 1000] if quick else [10**k for k in range(8)]
-    rounds = 9 if quick else 41
-    random = numpy.random.default_rng(0)
-    for size in sizes:
-        for kind in ("f4", "f8"):
-            x = (random.standard_normal(2 * size) * 100).astype(kind)
-            for ours, peer in (("ceil", "ceil"), ("nearest", "rint")):
-                for where, stride in (("", 1), (", strided", 2)):
-                    if where and quick:
-                        continue
-                    view = x[: size * stride : stride]
-                    names: dict[str, Any] = {
-                        "x": view,
-                        "out": numpy.empty(size, kind),
-                        "ours": getattr(ufuncs, ours),
-                        "peer": getattr(numpy, peer),
-                    }
-                    case = statement("ours(x, out)", names)
-                    peers = {f"numpy.{peer}": statement("peer(x, out)", names)}
-                    if not where and ours == "ceil":
-                        peers |= _numba(notes, names)
-                    name = f"{ours} {kind} of {size}{where}"
-                    yield compare("arrays", name, case, peers, rounds=rounds)
-        for kind, ours in (("i8", "sdiv"), ("u8", "udiv"), ("u8", "urem")):
-            a = random.integers(0, 2**64, size, "u8", endpoint=False).astype(kind)
-            b = random.integers(1, 2**64, size, "u8", endpoint=False).astype(kind)
-            b[b == 0] = 1
-            peer = "remainder" if ours == "urem" else "floor_divide"
-            names = {
-                "a": a,
-                "b": b,
-                "out": numpy.empty(size, kind),
-                "ours": getattr(ufuncs, ours),
-                "peer": getattr(numpy, peer),
+    for operation in _OPERATIONS:
+        for dtype in operation.dtypes:
+            unary = operation.dtypes[0].startswith("f")
+            functions = {
+                OURS: getattr(ufuncs, operation.name),
+                NUMPY: getattr(peers.numpy, operation.numpy_name),
             }
-            case = statement("ours(a, b, out)", names)
-            peers = {f"numpy.{peer}": statement("peer(a, b, out)", names)}
-            name = f"{ours} {kind} of {size}"
-            yield compare("arrays", name, case, peers, rounds=rounds)
+            if peers.numba is not None and not quick:
+                functions["numba vectorize"] = _vectorized(peers, operation, dtype, unary)
+            kind = {"f4": "f32", "f8": "f64", "i8": "i64", "u8": "u64"}[dtype]
+            for layout, steps in _LAYOUTS[1 if unary else 2].items():
+                for size in QUICK_SIZES if quick else operation.sizes:
+                    if layout != "contiguous" and size > 10**6:
+                        continue
+                    arrays = _arrays(peers.numpy, operation.name, dtype, size, steps)
+                    yield Case(
+                        SUITE,
+                        f"{operation.name} {kind} {layout}",
+                        size,
+                        size * (1 if unary else len(arrays)),
+                        tuple(
+                            Candidate(label, _caller(function, arrays, together=not unary))
+                            for label, function in functions.items()
+                        ),
+                    )
 
 
-def _numba(notes: Notes, names: dict[str, Any]) -> dict[str, Any]:
-    numba = optional("numba", notes)
-    if numba is None:
-        return {}
+def _vectorized(peers: Peers, operation: _Operation, dtype: str, unary: bool) -> Any:
     import math
 
-    kind = {"f4": "float32(float32)", "f8": "float64(float64)"}[names["x"].dtype.str[1:]]
-    names["vectorized"] = numba.vectorize([kind])(lambda x: math.ceil(x))  # noqa: PLW0108 (numba compiles it)
-    return {"numba.vectorize": statement("vectorized(x, out)", names)}
+    type_ = peers.numpy.dtype(dtype).name
+    arguments = "x" if unary else "a, b"
+    scope = {"math": math, "np": peers.numpy}
+    function = eval(f"lambda {arguments}: {operation.expression}", scope)
+    signature = f"{type_}({', '.join([type_] * (1 if unary else 2))})"
+    return peers.numba.vectorize([signature])(function)  # type: ignore[union-attr]
+
+
+def _arrays(numpy: Any, name: str, dtype: str, size: int, steps: tuple[int, ...]) -> list[Any]:
+    """Return sets of operands and output, laid out as `steps` say."""
+    random = numpy.random.default_rng(size)
+    count = PLACES if dtype.startswith("f") else max(1, min(FRESH // size, 64))
+    result = []
+    for _ in range(count):
+        operands = []
+        for i, step in enumerate(steps[:-1]):
+            length = size * max(step, 1)
+            if dtype.startswith("f"):
+                values = (random.random(length, dtype=numpy.float32) * 2000 - 1000).astype(dtype)
+            elif i == 1 and name.endswith(("shl", "shr")):
+                values = random.integers(0, 64, length).astype(dtype)
+            else:
+                values = random.integers(2, 2**64 - 1, length, dtype=numpy.uint64).view(dtype)
+            operands.append(values[0] if step == 0 else values[::step][:size])
+        output = numpy.zeros(size * steps[-1], dtype=dtype)[:: steps[-1]]
+        result.append((*operands, output))
+    return result
+
+
+def _caller(function: Any, arrays: list[Any], together: bool) -> Callable[[int], None]:
+    calls = [(operands, output) for *operands, output in arrays]
+
+    def run_all(times: int) -> None:
+        for _ in range(times):
+            for operands, output in calls:
+                function(*operands, out=output)
+
+    turn = [0]
+
+    def run_next(times: int) -> None:
+        turn[0] += 1
+        operands, output = calls[turn[0] % len(calls)]
+        for _ in range(times):
+            function(*operands, out=output)
+
+    return run_all if together else run_next

@@ -1,125 +1,117 @@
-"""Suites: one call from Python, and one call at the C address from native code."""
+"""Suite: one call from Python, with numbers in and a number out."""
 
 from __future__ import annotations
 
-import ctypes
+import itertools
 import math
 import operator
-import struct
 from typing import TYPE_CHECKING
 
 import asm_libcalls
-from asm_libcalls.benchmark.peers import Notes, c_library, optional, unchecked
-from asm_libcalls.benchmark.timing import Comparison, compare, statement
+from asm_libcalls.benchmark.timing import OURS, Candidate, Case
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-__all__ = ["native", "python"]
+    from asm_libcalls.benchmark.peers import Peers
+
+__all__ = ["cases"]
+
+SUITE = "calls"
+UNROLLED = 20
+"""Calls of each turn of the timing loop, so that the loop itself weighs nothing."""
+
+# The libcall, the arguments, what they are called, and the functions of Python's own and of NumPy
+# that do about the same. `math.fabs` is there as the cheapest builtin that takes and returns a
+# float.
+_OPERATIONS: tuple[tuple[str, tuple[float, ...], str, dict[str, Any], str], ...] = (
+    ("f64_ceil", (2.5,), "", {"math.ceil": math.ceil, "math.fabs": math.fabs}, "ceil"),
+    ("f64_nearest", (2.5,), "", {"round": round, "math.fabs": math.fabs}, "rint"),
+    ("f32_floor", (2.5,), "", {"math.floor": math.floor, "math.fabs": math.fabs}, "floor"),
+    ("i64_sdiv", (7, 2), "small", {"operator.floordiv": operator.floordiv}, "floor_divide"),
+    (
+        "i64_sdiv",
+        (2**61 + 12345, 2**33 + 7),
+        "beyond 2^30",
+        {"operator.floordiv": operator.floordiv},
+        "floor_divide",
+    ),
+    ("i64_srem", (2**61 + 12345, 2**33 + 7), "beyond 2^30", {"operator.mod": operator.mod}, "fmod"),
+    (
+        "i64_udiv",
+        (2**63 + 12345, 2**33 + 7),
+        "beyond 2^30",
+        {"operator.floordiv": operator.floordiv},
+        "floor_divide",
+    ),
+    ("i64_ishl", (12345, 40), "", {"operator.lshift": operator.lshift}, "left_shift"),
+)
+
+_SCALARS = {"f32": "float32", "f64": "float64", "i64": "int64", "u64": "uint64"}
+_NUMBA = {
+    "f64_ceil": "lambda x: math.ceil(x)",
+    "f64_nearest": "lambda x: round(x)",
+    "f32_floor": "lambda x: math.floor(x)",
+    "i64_sdiv": "lambda a, b: a // b",
+    "i64_srem": "lambda a, b: a % b",
+    "i64_udiv": "lambda a, b: a // b",
+    "i64_ishl": "lambda a, b: a << b",
+}
 
 
-def python(notes: Notes, quick: bool) -> Iterator[Comparison]:
-    """One call from Python: the public name against what else does the same."""
-    rounds = 9 if quick else 61
-    for name, arguments, peers in (
-        ("f64_ceil", (2.5,), {"math.fabs": math.fabs, "math.ceil": math.ceil}),
-        ("f64_nearest", (2.5,), {"round": round}),
-        ("i64_sdiv", (10**15, 7), {"operator.floordiv": operator.floordiv}),
-        ("i64_sdiv", (-(2**62), 12345678901), {"operator.floordiv": operator.floordiv}),
-        ("i64_ushr", (10**15, 7), {"operator.rshift": operator.rshift}),
-    ):
+def cases(peers: Peers, quick: bool) -> Iterator[Case]:
+    """Make the cases."""
+    for name, arguments, kind, builtins, numpy_name in _OPERATIONS:
         libcall = asm_libcalls.LIBCALLS[name]
-        functions: dict[str, Callable[..., Any]] = {
-            **peers,
-            "ctypes": unchecked(libcall),
-            "the fallback": libcall.fallback,
+        signature = libcall.signature
+        functions: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+            OURS: (getattr(asm_libcalls, name), arguments)
         }
-        functions |= _numpy(name, notes) | _cffi(libcall, notes) | _numba(libcall, notes)
-        text = f"f({', '.join(map(repr, arguments))})"
-        cases = {peer: statement(text, {"f": f}) for peer, f in functions.items()}
-        ours = statement(text, {"f": getattr(asm_libcalls, name)})
-        yield compare("python", f"{name}{arguments}", ours, cases, rounds=rounds)
+        address = libcall.address
+        through_ctypes = signature.ctypes_prototype()(address)
+        functions["asm_libcalls through ctypes"] = (through_ctypes, arguments)
+        if peers.cffi is not None:
+            cast = peers.cffi.FFI().cast(_c_pointer(libcall), address)
+            functions["asm_libcalls through cffi"] = (cast, arguments)
+        if libcall.backend != "fallback":
+            functions["the fallback"] = (libcall.fallback, arguments)
+        for label, function in builtins.items():
+            functions[label] = (function, arguments)
+        scalars = tuple(
+            getattr(peers.numpy, _SCALARS[parameter.name])(value)
+            for parameter, value in zip(signature.parameters, arguments, strict=True)
+        )
+        functions["NumPy scalar"] = (getattr(peers.numpy, numpy_name), scalars)
+        if peers.numba is not None:
+            jitted = peers.numba.njit(eval(_NUMBA[name], {"math": math}))
+            functions["numba"] = (jitted, arguments)
+        yield Case(
+            SUITE,
+            f"{name} {kind}".strip(),
+            0,
+            UNROLLED,
+            tuple(
+                Candidate(label, _caller(function, values))
+                for label, (function, values) in functions.items()
+            ),
+        )
 
 
-def _numpy(name: str, notes: Notes) -> dict[str, Callable[..., Any]]:
-    numpy = optional("numpy", notes)
-    peer = {"f64_ceil": "ceil", "f64_nearest": "rint", "i64_sdiv": "floor_divide"}.get(name)
-    return {} if numpy is None or peer is None else {f"numpy.{peer}": getattr(numpy, peer)}
+def _c_pointer(libcall: Any) -> str:
+    result, parameters = libcall.signature.result, libcall.signature.parameters
+    return f"{result.c_name}(*)({', '.join(p.c_name for p in parameters)})"
 
 
-def _cffi(libcall: Any, notes: Notes) -> dict[str, Callable[..., Any]]:
-    cffi = optional("cffi", notes)
-    if cffi is None:
-        return {}
-    kinds = {"f64": "double", "i64": "int64_t", "u64": "uint64_t"}
-    parameters = ", ".join(kinds[t.name] for t in libcall.signature.parameters)
-    ffi = cffi.FFI()
-    prototype = f"{kinds[libcall.signature.result.name]}(*)({parameters})"
-    return {"cffi": ffi.cast(prototype, libcall.address)}
-
-
-def _numba(libcall: Any, notes: Notes) -> dict[str, Callable[..., Any]]:
-    numba = optional("numba", notes)
-    if numba is None:
-        return {}
-    function = unchecked(libcall)
-    if len(libcall.signature.parameters) == 1:
-        compiled = numba.njit(lambda a: function(a))  # noqa: PLW0108 (numba compiles it)
-        compiled(2.5)
-    else:
-        compiled = numba.njit(lambda a, b: function(a, b))  # noqa: PLW0108
-        compiled(10**15, 7)
-    return {"numba": compiled}
-
-
-def native(notes: Notes, quick: bool) -> Iterator[Comparison]:
-    """One call at the C address, from a loop of machine code, in ticks of the TSC."""
-    repeat = native_repeater(notes)
-    if repeat is None:
-        return
-    from asm_libcalls.benchmark.native_loop import call_of
-
-    rounds = 15 if quick else 101
-    library = c_library(notes)
-    libm = ctypes.CDLL("libm.so.6")
-    pattern = struct.unpack("<Q", struct.pack("<d", 2.5))[0]
-
-    def case(address: int, integers: tuple[int, ...], floats: tuple[int, ...]) -> Any:
-        call = call_of(address, integers, floats)
-        return lambda count: repeat(call, count)
-
-    def address_of(function: Any) -> int:
-        return ctypes.cast(function, ctypes.c_void_p).value or 0
-
-    for name, peer in (
-        ("f64_ceil", "ceil"), ("f64_floor", "floor"), ("f64_trunc", "trunc"),
-        ("f64_nearest", "rint"),
-    ):  # fmt: skip
-        peers = {f"glibc {peer}": case(address_of(libm[peer]), (), (pattern,))}
-        if library is not None and name == "f64_ceil":
-            peers["compiled C"] = case(address_of(library.c_ceil), (), (pattern,))
-        ours = case(asm_libcalls.LIBCALLS[name].address, (), (pattern,))
-        yield compare("native", name, ours, peers, rounds=rounds, unit="ticks", round_time=2e5)
-    if library is not None:
-        for operands in ((10**15, 7), (7, 2)):
-            ours = case(asm_libcalls.LIBCALLS["i64_sdiv"].address, operands, ())
-            peers = {"compiled C": case(address_of(library.c_sdiv), operands, ())}
-            name = f"i64_sdiv{operands}"
-            yield compare("native", name, ours, peers, rounds=rounds, unit="ticks", round_time=2e5)
-
-
-def native_repeater(notes: Notes) -> Callable[[Any, int], float] | None:
-    """Load the loop of machine code, or note why not."""
-    try:
-        from asm_libcalls.benchmark import native_loop
-        from asm_libcalls.x86_64 import pages
-        from asm_libcalls.x86_64.image import link
-
-        if asm_libcalls.backend_report()["x86_64"] != "loaded":
-            raise OSError("no machine code here")
-        loaded = pages.load(link([native_loop.routine(integers=6, floats=1)]))
-    except (ImportError, OSError) as error:
-        notes.add(f"calls from native code are left out: {error}")
-        return None
-    return native_loop.repeater(loaded)
+def _caller(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[[int], None]:
+    """Return what calls a function with these arguments, as written-out Python would."""
+    names = [f"a{i}" for i in range(len(arguments))]
+    parameters = ", ".join(f"{name}={name}" for name in ("repeat", "function", *names))
+    call = f"        function({', '.join(names)})\n"
+    head = f"def run(times, {parameters}):\n    for _ in repeat(None, times):\n"
+    source = head + call * UNROLLED
+    scope: dict[str, Any] = {"repeat": itertools.repeat, "function": function}
+    scope.update(zip(names, arguments, strict=True))
+    exec(source, scope)
+    run: Callable[[int], None] = scope["run"]
+    return run

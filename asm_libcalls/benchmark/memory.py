@@ -1,94 +1,132 @@
-"""Suite: copying and filling memory, at the C address and from Python, over sizes and overlaps."""
+"""Suite: copying and filling linear memory, by the libcalls and by what else moves bytes.
+
+The C functions, ours and glibc's, are called from a loop in machine code; the others, and ours once
+more, from Python.
+"""
 
 from __future__ import annotations
 
 import ctypes
 from typing import TYPE_CHECKING
 
-import asm_libcalls
-from asm_libcalls import libc
-from asm_libcalls.benchmark.calls import native_repeater
-from asm_libcalls.benchmark.peers import Notes, optional
-from asm_libcalls.benchmark.timing import Comparison, compare, statement
+from asm_libcalls import LIBCALLS, Instance, Memory
+from asm_libcalls.benchmark import native_loop
+from asm_libcalls.benchmark.timing import OURS, Candidate, Case
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
-__all__ = ["memory"]
+    from asm_libcalls.benchmark.peers import Peers
+    from asm_libcalls.entry import NativeCall
 
-_PAGES = 2200  # of 64 KiB: twice the largest size, and room
-_HALF = _PAGES // 2 * 65536
+    Loop = Callable[[NativeCall, int], float]
+
+__all__ = ["cases"]
+
+SUITE = "memory"
+SIZES = (16, 64, 256, 1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
+QUICK_SIZES = (64, 1 << 12)
+
+# Where the destination begins, from the source: far away, or a little behind or before it.
+_OVERLAPS = {"apart": None, "overlapping upwards": 24, "overlapping downwards": -24}
+OURS_FROM_PYTHON = "asm_libcalls from Python"
 
 
-def memory(notes: Notes, quick: bool) -> Iterator[Comparison]:
-    """Compare memory_copy and memory_fill with glibc, from native code and from Python."""
-    sizes = [1, 64, 1024, 65536] if quick else [4**k for k in range(14)]
-    rounds = 9 if quick else 31
-    linear = asm_libcalls.Memory(_PAGES, _PAGES)
-    with asm_libcalls.Instance(memories=[linear]) as instance:
-        yield from _native(notes, instance, linear.base, sizes, rounds)
-        yield from _python(notes, instance, linear, sizes, rounds)
+def cases(peers: Peers, quick: bool) -> Iterator[Case]:
+    """Make the cases; none while no machine code serves these libcalls."""
+    backend = LIBCALLS["memory_copy"].backend
+    if backend != "x86_64":
+        peers.note(f"suite {SUITE} is left out: memory_copy is served by {backend}")
+        return
+    if peers.optional("peachpy") is None:
+        peers.note(f"suite {SUITE} is left out: the loop that calls is assembled by PeachPy")
+        return
+    from asm_libcalls.x86_64 import pages
+    from asm_libcalls.x86_64.image import link
+
+    loop = native_loop.repeater(pages.load(link([native_loop.routine()])))
+    yield from _copies(peers, loop, QUICK_SIZES if quick else SIZES)
+    yield from _fills(peers, loop, QUICK_SIZES if quick else SIZES)
+
+
+def _memory(size: int) -> tuple[Memory, Instance]:
+    memory = Memory(-(-(2 * size + 4096) // 65536))
+    ctypes.memset(memory.base, 1, len(memory))  # so that every page is there
+    return memory, Instance(memories=[memory])
+
+
+def _copies(peers: Peers, loop: Loop, sizes: tuple[int, ...]) -> Iterator[Case]:
+    import asm_libcalls
+
+    ours = LIBCALLS["memory_copy"].address
+    for overlap, distance in _OVERLAPS.items():
+        for size in sizes:
+            memory, instance = _memory(size)
+            source = 64
+            target = source + size + 1024 if distance is None else source + distance
+            base, vmctx = memory.base, instance.vmctx
+            array = peers.numpy.frombuffer(memory, dtype=peers.numpy.uint8)
+            array_to, array_from = array[target : target + size], array[source : source + size]
+            arguments = (vmctx, 0, target, 0, source, size)
+            pointers = (base + target, base + source, size)
+            keep = (memory, instance)
+            candidates = [
+                _native(OURS, loop, ours, arguments, keep),
+                _native("glibc memmove", loop, peers.c_function("memmove"), pointers, keep),
+                _python(OURS_FROM_PYTHON, asm_libcalls.memory_copy, arguments, keep),
+                _python("ctypes.memmove", ctypes.memmove, pointers, keep),
+                _python("NumPy", peers.numpy.copyto, (array_to, array_from), keep),
+                Candidate("bytearray slice", _slices(len(memory), target, source, size)),
+            ]
+            yield Case(SUITE, f"copy {overlap}", size, 1, tuple(candidates))
+
+
+def _fills(peers: Peers, loop: Loop, sizes: tuple[int, ...]) -> Iterator[Case]:
+    import asm_libcalls
+
+    ours = LIBCALLS["memory_fill"].address
+    for size in sizes:
+        memory, instance = _memory(size)
+        array = peers.numpy.frombuffer(memory, dtype=peers.numpy.uint8)[64 : 64 + size]
+        arguments = (instance.vmctx, 0, 64, 7, size)
+        pointers = (memory.base + 64, 7, size)
+        keep = (memory, instance)
+        candidates = [
+            _native(OURS, loop, ours, arguments, keep),
+            _native("glibc memset", loop, peers.c_function("memset"), pointers, keep),
+            _python(OURS_FROM_PYTHON, asm_libcalls.memory_fill, arguments, keep),
+            _python("ctypes.memset", ctypes.memset, pointers, keep),
+            _python("NumPy", array.fill, (7,), keep),
+        ]
+        yield Case(SUITE, "fill", size, 1, tuple(candidates))
 
 
 def _native(
-    notes: Notes, instance: Any, base: int, sizes: list[int], rounds: int
-) -> Iterator[Comparison]:
-    repeat = native_repeater(notes)
-    if repeat is None:
-        return
-    if asm_libcalls.LIBCALLS["memory_copy"].backend != "x86_64":
-        notes.add("memory_copy from native code is left out: it is not machine code here")
-        return
-    from asm_libcalls.benchmark.native_loop import call_of
+    label: str, loop: Loop, address: int, arguments: tuple[int, ...], keep: Any
+) -> Candidate:
+    call = native_loop.call_of(address, arguments)
 
-    def case(address: int, *integers: int) -> Any:
-        call = call_of(address, integers)
-        return lambda count: repeat(call, count)
+    def run(times: int, keep: Any = keep) -> None:
+        loop(call, times)
 
-    copy = asm_libcalls.LIBCALLS["memory_copy"].address
-    fill = asm_libcalls.LIBCALLS["memory_fill"].address
-    memmove, memset = libc.function_address("memmove"), libc.function_address("memset")
-    vmctx = instance.vmctx
-    for size in sizes:
-        half = max(1, size // 2)
-        for where, dst, src in (
-            ("disjoint", 0, _HALF),
-            ("overlapping, forwards", 0, half),
-            ("overlapping, backwards", half, 0),
-        ):
-            ours = case(copy, vmctx, 0, dst, 0, src, size)
-            peers = {"glibc memmove": case(memmove, base + dst, base + src, size)}
-            name = f"memory_copy of {size} bytes, {where}"
-            yield compare("memory", name, ours, peers, rounds=rounds, unit="ticks", round_time=2e5)
-        ours = case(fill, vmctx, 0, 0, 17, size)
-        peers = {"glibc memset": case(memset, base, 17, size)}
-        name = f"memory_fill of {size} bytes"
-        yield compare("memory", name, ours, peers, rounds=rounds, unit="ticks", round_time=2e5)
+    return Candidate(label, run)
 
 
-def _python(
-    notes: Notes, instance: Any, linear: Any, sizes: list[int], rounds: int
-) -> Iterator[Comparison]:
-    numpy = optional("numpy", notes)
-    array = bytearray(2 * max(sizes))
-    for size in sizes[:: 1 if len(sizes) < 6 else 3]:
-        names: dict[str, Any] = {
-            "copy": asm_libcalls.memory_copy,
-            "instance": instance,
-            "src": _HALF,
-            "n": size,
-            "move": ctypes.memmove,
-            "base": linear.base,
-            "array": array,
-        }
-        ours = statement("copy(instance, 0, 0, 0, src, n)", names)
-        peers = {
-            "ctypes.memmove": statement("move(base, base + src, n)", names),
-            "bytearray slice": statement("array[:n] = array[n:n + n]", names),
-        }
-        if numpy is not None:
-            names["view"] = numpy.frombuffer(linear, "u1")
-            peers["numpy slice"] = statement("view[:n] = view[src:src + n]", names)
-        name = f"memory_copy of {size} bytes, from Python"
-        yield compare("memory", name, ours, peers, rounds=rounds)
+def _python(label: str, function: Any, arguments: tuple[Any, ...], keep: Any) -> Candidate:
+    def run(times: int, keep: Any = keep) -> None:
+        for _ in range(times):
+            function(*arguments)
+
+    return Candidate(label, run)
+
+
+def _slices(length: int, target: int, source: int, size: int) -> Callable[[int], None]:
+    own = bytearray(length)
+    view = memoryview(own)
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            view[target : target + size] = view[source : source + size]
+
+    return run

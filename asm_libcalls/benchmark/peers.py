@@ -1,63 +1,128 @@
-"""The peers that may be missing: NumPy, cffi, numba, a C compiler. Each is found, or left out."""
+"""What else there is to compare with; what is missing is left out, with a note that says so."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
+import os
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-__all__ = ["Notes", "c_library", "optional", "unchecked"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+    from typing import Any
 
+__all__ = ["Peers"]
 
-class Notes(list[str]):
-    """What was left out, and why; each note once."""
-
-    def add(self, note: str) -> None:
-        """Add a note."""
-        if note not in self:
-            self.append(note)
-
-
-def optional(name: str, notes: Notes) -> Any:
-    """Import a package, or note that it is missing and return None."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        notes.add(f"{name} is left out: {error}")
-        return None
-
-
-def unchecked(libcall: Any) -> Any:
-    """Return the plain ctypes function of a libcall's address: no check, no trap caught."""
-    return libcall.signature.ctypes_prototype()(libcall.address)
-
-
-_SOURCE = """
-double c_ceil(double x) { return __builtin_ceil(x); }
-long c_sdiv(long a, long b) { return a / b; }
+C_SOURCE = """\
+#include <math.h>
+#include <stdint.h>
+float plain_f32_ceil(float x) { return ceilf(x); }
+float plain_f32_floor(float x) { return floorf(x); }
+float plain_f32_trunc(float x) { return truncf(x); }
+float plain_f32_nearest(float x) { return rintf(x); }
+double plain_f64_ceil(double x) { return ceil(x); }
+double plain_f64_floor(double x) { return floor(x); }
+double plain_f64_trunc(double x) { return trunc(x); }
+double plain_f64_nearest(double x) { return rint(x); }
+int64_t plain_i64_sdiv(int64_t a, int64_t b) { return a / b; }
+int64_t plain_i64_srem(int64_t a, int64_t b) { return a % b; }
+uint64_t plain_i64_udiv(uint64_t a, uint64_t b) { return a / b; }
+uint64_t plain_i64_urem(uint64_t a, uint64_t b) { return a % b; }
+int64_t plain_i64_ishl(int64_t a, int64_t b) { return (int64_t)((uint64_t)a << (b & 63)); }
+int64_t plain_i64_sshr(int64_t a, int64_t b) { return a >> (b & 63); }
+uint64_t plain_i64_ushr(uint64_t a, uint64_t b) { return a >> (b & 63); }
+void plain_nothing(void) {}
 """
 
+C_OPTIONS = ("-O2", "-shared", "-fPIC")
 
-def c_library(notes: Notes) -> ctypes.CDLL | None:
-    """Compile two C functions with the machine's compiler, or note that there is none."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        notes.add("compiled C functions are left out: there is no `cc`")
-        return None
-    folder = Path(tempfile.mkdtemp(prefix="asm_libcalls_bench_"))
-    try:
-        source, library = folder / "peers.c", folder / "peers.so"
-        source.write_text(_SOURCE)
-        command = [compiler, "-O2", "-march=native", "-shared", "-fPIC", str(source)]
-        command += ["-o", str(library)]
-        subprocess.run(command, check=True, capture_output=True)
-        return ctypes.CDLL(str(library))
-    except (OSError, subprocess.CalledProcessError) as error:
-        notes.add(f"compiled C functions are left out: {error}")
-        return None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+class Peers:
+    """The peers of one run.
+
+    Attributes
+    ----------
+    notes : list of str
+        What is left out, and why.
+    numpy : module
+    cffi, numba : module or None
+    c_compiler : str
+        Its first line of ``--version``, or "".
+    """
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.numpy = importlib.import_module("numpy")
+        self.cffi = self.optional("cffi")
+        self.numba = self.optional("numba")
+        self.c_compiler = ""
+        self._process = ctypes.CDLL(None)
+        self._plain: Any = self._compile()
+
+    def note(self, text: str) -> None:
+        """Note something once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def optional(self, name: str) -> ModuleType | None:
+        """Import a package, or note that it is missing and return None."""
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            self.note(f"{name} is left out: {error}")
+            return None
+
+    def version(self, module: ModuleType | None) -> str:
+        """Return a peer's version, "" where it is not there."""
+        return str(getattr(module, "__version__", "")) if module else ""
+
+    def c_function(self, name: str) -> int:
+        """Return the address of a function of the C library, 0 where it has none."""
+        try:
+            return ctypes.cast(self._process[name], ctypes.c_void_p).value or 0
+        except AttributeError:
+            self.note(f"the C library's {name} is left out: there is none")
+            return 0
+
+    def plain_function(self, name: str) -> int:
+        """Return the address of the compiled C function of that name, 0 where there is none."""
+        if self._plain is None:
+            return 0
+        return ctypes.cast(self._plain[f"plain_{name}"], ctypes.c_void_p).value or 0
+
+    def _compile(self) -> Any:
+        compiler = shutil.which(os.environ.get("CC", "cc"))
+        if compiler is None:
+            self.note("compiled C is left out: there is no C compiler")
+            return None
+        with _temporary_folder() as folder:
+            source, library = folder / "plain.c", folder / "plain.so"
+            source.write_text(C_SOURCE)
+            done = subprocess.run(
+                [compiler, *C_OPTIONS, str(source), "-o", str(library), "-lm"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                complaint = (done.stderr.strip() or "no message").splitlines()[-1]
+                self.note(f"compiled C is left out: {compiler} failed: {complaint}")
+                return None
+            loaded = ctypes.CDLL(str(library))  # stays mapped when the file is gone
+        version = subprocess.run(
+            [compiler, "--version"], capture_output=True, text=True, check=False
+        ).stdout
+        self.c_compiler = f"{(version.splitlines() or ['?'])[0]}, {' '.join(C_OPTIONS)}"
+        return loaded
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="asm_libcalls-benchmark-") as folder:
+        yield Path(folder)

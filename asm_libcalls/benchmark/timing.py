@@ -1,104 +1,202 @@
-"""Timing that a noisy machine can not turn round: ratios, interleaved, medians of many rounds.
+"""Timing: candidates that do the same work, interleaved round by round.
 
-A *case* is one way to do a thing. The cases of a comparison take turns, round after round, so that
-whatever else the machine does falls on all of them; each round gives the ratio of our time to each
-peer's, and the median of the ratios is the figure, with its quartiles as the spread.
+One *sample* runs a candidate often enough to fill some time and gives nanoseconds for each
+operation: of this thread's processor time, so that what other programs take is not counted. A
+*round* takes one sample of each candidate, in an order that turns. What is reported of a candidate
+is the median of its samples; of two candidates, the median of the ratios of their samples *of one
+round*, which a slow moment of the machine touches together.
 """
 
 from __future__ import annotations
 
-import statistics
+import gc
 import time
-import timeit
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
 
-__all__ = ["Comparison", "Figure", "compare", "statement"]
+__all__ = [
+    "OURS",
+    "Candidate",
+    "Case",
+    "Effort",
+    "Figure",
+    "Spread",
+    "Timed",
+    "measure",
+    "spread",
+]
+
+OURS = "asm_libcalls"
+"""The label of the candidate that the others are compared with."""
 
 
-class Figure(NamedTuple):
-    """What one peer's time was, and ours as a ratio of it: below 1 we are faster."""
-
-    time: float
-    ratio: float
-    low: float
-    high: float
+_clock = getattr(time, "thread_time_ns", time.perf_counter_ns)
+"""Some systems have no clock of a thread's own time."""
 
 
-class Comparison(NamedTuple):
-    """What a comparison found.
+class Effort(NamedTuple):
+    """How long to measure.
 
     Attributes
     ----------
-    suite, name : str
-        What was timed.
-    time : float
-        Our own median time, in `unit`.
-    unit : str
-        ``"ns"`` or, of the time-stamp counter, ``"ticks"``.
-    peers : dict of str to Figure
+    rounds : int
+        Rounds of a case whose samples are short.
+    fewest_rounds : int
+        Rounds of a case whose single operation takes longer than a sample should.
+    sample : float
+        Seconds that a sample should take.
+    case : float
+        Seconds that a case should take at most, all candidates together.
+    """
+
+    rounds: int
+    fewest_rounds: int
+    sample: float
+    case: float
+
+
+class Candidate(NamedTuple):
+    """One way to do a case's work.
+
+    Attributes
+    ----------
+    label : str
+        The same in all cases where the same peer takes part.
+    run : callable
+        ``run(times)`` does the work that many times.
+    """
+
+    label: str
+    run: Callable[[int], object]
+
+
+class Case(NamedTuple):
+    """Some work, and who does it.
+
+    Attributes
+    ----------
+    suite : str
+        For example ``"arrays"``.
+    name : str
+        For example ``"ceil f32 contiguous"``.
+    size : int
+        Elements or bytes of one run; 0 where there is no such thing.
+    operations : int
+        Operations of one run; figures are for one of them.
+    candidates : tuple of Candidate
     """
 
     suite: str
     name: str
-    time: float
-    unit: str
-    peers: dict[str, Figure]
+    size: int
+    operations: int
+    candidates: tuple[Candidate, ...]
 
 
-def statement(text: str, names: Mapping[str, Any]) -> Callable[[int], float]:
-    """Make the case of a Python statement: nanoseconds of one execution."""
-    timer = timeit.Timer(text, globals=dict(names), timer=time.perf_counter_ns)
-    return lambda count: timer.timeit(count) / count
+class Spread(NamedTuple):
+    """A median and the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
 
 
-def _count_for(case: Callable[[int], float], nanoseconds: float) -> int:
-    count = 1
-    while True:
-        begin = time.perf_counter_ns()
-        case(count)
-        taken = time.perf_counter_ns() - begin
-        if taken >= nanoseconds or count >= 1 << 24:
-            return max(1, int(count * nanoseconds / max(taken, 1)))
-        count *= 4
+class Figure(NamedTuple):
+    """What one candidate took.
+
+    Attributes
+    ----------
+    nanoseconds : Spread
+        For one operation.
+    ratio : Spread
+        Ours divided by this candidate's, round by round: below 1 ours is faster. 1 for ours.
+    """
+
+    nanoseconds: Spread
+    ratio: Spread
 
 
-def compare(
-    suite: str,
-    name: str,
-    ours: Callable[[int], float],
-    peers: Mapping[str, Callable[[int], float]],
-    *,
-    rounds: int,
-    unit: str = "ns",
-    round_time: float = 1e6,
-) -> Comparison:
-    """Time our case against its peers.
+class Timed(NamedTuple):
+    """A case, measured.
 
-    Parameters
+    Attributes
     ----------
     suite, name : str
-    ours : callable
-    peers : mapping of str to callable
+    size : int
     rounds : int
-        How often each has its turn.
-    unit : str
-        Of what the cases return.
-    round_time : float
-        How long a turn takes, in nanoseconds, about.
+    figures : dict of str to Figure
+        By the candidates' labels.
     """
-    cases = [ours, *peers.values()]
-    counts = [_count_for(case, round_time) for case in cases]
-    times: list[list[float]] = [[] for _ in cases]
-    for turn in range(rounds):
-        order = range(len(cases)) if turn % 2 == 0 else reversed(range(len(cases)))
-        for i in order:
-            times[i].append(cases[i](counts[i]))
+
+    suite: str
+    name: str
+    size: int
+    rounds: int
+    figures: dict[str, Figure]
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return the median and the quartiles, interpolated between neighbours."""
+    ordered = sorted(values)
+
+    def at(fraction: float) -> float:
+        place = fraction * (len(ordered) - 1)
+        below = int(place)
+        above = min(below + 1, len(ordered) - 1)
+        return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+    return Spread(at(0.5), at(0.25), at(0.75))
+
+
+def measure(case: Case, effort: Effort) -> Timed:
+    """Time a case's candidates.
+
+    The first candidate with the label :data:`OURS` is what ratios are of; without one, the first.
+    """
+    labels = [candidate.label for candidate in case.candidates]
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"{case.name}: two candidates of one label in {labels}")
+    times = [_times_for(candidate, effort.sample) for candidate in case.candidates]
+    one_round = sum(
+        _sample(candidate, n) * n for candidate, n in zip(case.candidates, times, strict=True)
+    )
+    rounds = max(effort.fewest_rounds, min(effort.rounds, int(effort.case / max(one_round, 1e-9))))
+    rounds |= 1  # odd, so that a median is a sample
+    samples: list[list[float]] = [[] for _ in labels]
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for i in range(rounds):
+            for j in range(len(labels)):
+                k = (i + j) % len(labels)
+                samples[k].append(_sample(case.candidates[k], times[k]))
+    finally:
+        if collecting:
+            gc.enable()
+    ours = samples[labels.index(OURS) if OURS in labels else 0]
     figures = {}
-    for peer, found in zip(peers, times[1:], strict=True):
-        ratios = [a / b for a, b in zip(times[0], found, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-        figures[peer] = Figure(statistics.median(found), middle, low, high)
-    return Comparison(suite, name, statistics.median(times[0]), unit, figures)
+    for label, own in zip(labels, samples, strict=True):
+        nanoseconds = spread([1e9 * seconds / case.operations for seconds in own])
+        ratio = spread([a / b for a, b in zip(ours, own, strict=True)])
+        figures[label] = Figure(nanoseconds, ratio)
+    return Timed(case.suite, case.name, case.size, rounds, figures)
+
+
+def _sample(candidate: Candidate, times: int) -> float:
+    started = _clock()
+    candidate.run(times)
+    return max(_clock() - started, 1) / times / 1e9
+
+
+def _times_for(candidate: Candidate, seconds: float) -> int:
+    """Return how often to run a candidate, so that it takes about so long."""
+    candidate.run(1)  # what is compiled or loaded when first used
+    times = 1
+    while True:
+        # The best of three: one disturbed sample must not leave all others too short to be timed.
+        took = times * min(_sample(candidate, times) for _ in range(3))
+        if took >= seconds / 2:
+            return max(1, round(times * seconds / took))
+        times = max(2 * times, min(int(times * seconds / took), 100 * times))

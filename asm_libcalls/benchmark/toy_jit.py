@@ -5,20 +5,21 @@ The programs are those of tests/programs, so this suite is for a checkout.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asm_libcalls
-from asm_libcalls.benchmark.peers import Notes, optional
-from asm_libcalls.benchmark.timing import Comparison, compare, statement
+from asm_libcalls.benchmark.timing import OURS, Candidate, Case
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-__all__ = ["toy_jit"]
+    from asm_libcalls.benchmark.peers import Peers
 
+__all__ = ["cases"]
+
+SUITE = "toy_jit"
 _PROGRAMS = Path(asm_libcalls.__file__).resolve().parent.parent / "tests" / "programs"
 
 # What is run, the file, the function and its arguments.
@@ -32,81 +33,67 @@ _RUNS: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
 )
 
 
-def toy_jit(notes: Notes, quick: bool) -> Iterator[Comparison]:
-    """Compare running, calling and compiling modules; all peers get the same binary."""
-    if asm_libcalls.backend_report()["x86_64"] != "loaded":
-        notes.add("toy_jit is left out: no machine code here")
+def cases(peers: Peers, quick: bool) -> Iterator[Case]:
+    """Make the cases: running, calling and compiling modules; all get the same binary."""
+    reason = asm_libcalls.backend_report()["x86_64"]
+    if reason != "loaded":
+        peers.note(f"suite {SUITE} is left out: {reason}")
         return
     if not _PROGRAMS.is_dir():
-        notes.add("toy_jit is left out: its programs are in the source tree only")
+        peers.note(f"suite {SUITE} is left out: its programs are in the source tree only")
         return
-    engines: dict[str, Callable[[bytes, str], Callable[..., Any]]] = {}
-    wasmtime = optional("wasmtime", notes)
+    engines: dict[str, Callable[[bytes, str], Callable[..., Any]]] = {OURS: _ours}
+    wasmtime = peers.optional("wasmtime")
     if wasmtime is not None:
         engines["wasmtime"] = _wasmtime(wasmtime)
-    wasm3 = optional("wasm3", notes)
+    wasm3 = peers.optional("wasm3")
     if wasm3 is not None:
         engines["wasm3"] = _wasm3(wasm3)
-    rounds = 3 if quick else 15
     for name, file, function, arguments in _RUNS:
         binary = (_PROGRAMS / f"{file}.wasm").read_bytes()
-        ours = _ours(binary, function)
-        peers = {peer: engine(binary, function) for peer, engine in engines.items()}
-        for peer, same in peers.items():
-            if same(*arguments) != ours(*arguments):
-                raise AssertionError(f"{peer} gets another result for {name}")
-        cases = {peer: _runner(same, arguments) for peer, same in peers.items()}
-        yield compare("toy_jit", name, _runner(ours, arguments), cases, rounds=rounds)
-    yield from _calls(engines, quick)
-    yield from _compilations(wasmtime, notes, quick)
-
-
-def _runner(function: Callable[..., Any], arguments: tuple[int, ...]) -> Callable[[int], float]:
-    def case(count: int) -> float:
-        begin = time.perf_counter_ns()
-        for _ in range(count):
-            function(*arguments)
-        return (time.perf_counter_ns() - begin) / count
-
-    return case
-
-
-def _calls(
-    engines: dict[str, Callable[[bytes, str], Callable[..., Any]]], quick: bool
-) -> Iterator[Comparison]:
+        functions = {label: engine(binary, function) for label, engine in engines.items()}
+        results = {label: each(*arguments) for label, each in functions.items()}
+        for label, result in results.items():
+            if result != results[OURS]:
+                raise AssertionError(f"{label} gets another result for {name}")
+        runners = (Candidate(label, _runner(f, arguments)) for label, f in functions.items())
+        yield Case(SUITE, name, 0, 1, tuple(runners))
     binary = (_PROGRAMS / "fib.wasm").read_bytes()
-    functions = {peer: engine(binary, "fib") for peer, engine in engines.items()}
+    functions = {label: engine(binary, "fib") for label, engine in engines.items()}
     functions["a Python function"] = lambda n: n
-    cases = {peer: statement("f(1)", {"f": f}) for peer, f in functions.items()}
-    ours = statement("f(1)", {"f": _ours(binary, "fib")})
-    name = "one call of an export, from Python"
-    yield compare("toy_jit", name, ours, cases, rounds=9 if quick else 61)
+    runners = (Candidate(label, _runner(f, (1,))) for label, f in functions.items())
+    yield Case(SUITE, "one call of an export, from Python", 0, 1, tuple(runners))
+    yield _compilation(wasmtime)
 
 
-def _compilations(wasmtime: Any, notes: Notes, quick: bool) -> Iterator[Comparison]:
+def _runner(function: Callable[..., Any], arguments: tuple[int, ...]) -> Callable[[int], None]:
+    def run(times: int) -> None:
+        for _ in range(times):
+            function(*arguments)
+
+    return run
+
+
+def _compilation(wasmtime: Any) -> Case:
     from asm_libcalls.toy_jit.instance import Module
 
     binaries = [path.read_bytes() for path in sorted(_PROGRAMS.glob("*.wasm"))]
-    kilobytes = sum(map(len, binaries)) / 1000
+    size = sum(map(len, binaries))
 
-    def compile_all(compiler: Callable[[bytes], Any]) -> Callable[[int], float]:
-        def case(count: int) -> float:
-            begin = time.perf_counter_ns()
-            for _ in range(count):
+    def compile_all(compiler: Callable[[bytes], Any]) -> Callable[[int], None]:
+        def run(times: int) -> None:
+            for _ in range(times):
                 for binary in binaries:
                     compiler(binary)
-            return (time.perf_counter_ns() - begin) / count
 
-        return case
+        return run
 
-    peers = {}
+    candidates = [Candidate(OURS, compile_all(Module))]
     if wasmtime is not None:
         engine = _engine(wasmtime)
-        peers["wasmtime"] = compile_all(lambda binary: wasmtime.Module(engine, binary))
-    name = f"compiling {len(binaries)} modules, {kilobytes:.0f} KB"
-    found = compare("toy_jit", name, compile_all(Module), peers, rounds=3 if quick else 15)
-    notes.add(f"toy_jit compiles {kilobytes / found.time * 1e9:.0f} KB of WebAssembly a second")
-    yield found
+        to_wasmtime = compile_all(lambda binary: wasmtime.Module(engine, binary))
+        candidates.append(Candidate("wasmtime", to_wasmtime))
+    return Case(SUITE, f"compiling {len(binaries)} modules", size, 1, tuple(candidates))
 
 
 def _ours(binary: bytes, function: str) -> Callable[..., Any]:

@@ -1,9 +1,8 @@
 """Loops in machine code that call a C function once for each element, as compiled code would.
 
 For what must be called often and not from Python: the exhaustive check calls each f32 rounding
-libcall four billion times, and the benchmark times calls at the C address. Most take the address
-of the function, the operands' arrays, the result's array and the number of elements; one calls a
-function again and again with the same integers.
+libcall four billion times, and the benchmark times calls at the C address. Each takes the address
+of the function, the operands' arrays, the result's array and the number of elements.
 """
 
 from __future__ import annotations
@@ -45,15 +44,6 @@ class NativeLoops:
         prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (operands + 2), ctypes.c_size_t)
         return prototype(self._image.routine(SIGNATURES[signature]))
 
-    def repeater(self) -> Any:
-        """Return the ctypes function ``(function, arguments, count)``.
-
-        It calls a function of at most six integers and pointers `count` times. `arguments` is the
-        address of six 64-bit integers.
-        """
-        prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-        return prototype(self._image.routine("call_repeatedly"))
-
 
 def routines() -> Iterator[Routine]:
     """Assemble the loops."""
@@ -64,7 +54,6 @@ def routines() -> Iterator[Routine]:
     yield sequence("call_each_f32", partial(_call_each_float, MOVSS, 4))
     yield sequence("call_each_f64", partial(_call_each_float, MOVSD, 8))
     yield sequence("call_each_i64", _call_each_i64)
-    yield sequence("call_repeatedly", _call_repeatedly)
 
 
 def _call_each_float(move: Any, size: int) -> None:
@@ -128,36 +117,6 @@ def _call_each_i64() -> None:
     MOV([reg_out], rax)
     for pointer in (reg_first, reg_second, reg_out):
         ADD(pointer, 8)
-    SUB(reg_count, 1)
-    JNZ(loop)
-    LABEL(none)
-    for register in reversed(saved):
-        POP(register)
-    RET()
-
-
-def _call_repeatedly() -> None:
-    from peachpy.x86_64 import (
-        CALL, JNZ, JZ, LABEL, MOV, POP, PUSH, RET, SUB, TEST, Label,
-        r8, r9, r12, rbx, rcx, rdi, rdx, rsi,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import rbp
-
-    loop, none = Label("loop"), Label("none")
-    reg_function, reg_arguments, reg_count = rbx, rbp, r12
-    saved = (rbx, rbp, r12)  # three, which leaves rsp at a multiple of 16
-    for register in saved:
-        PUSH(register)
-    for register, argument in zip(
-        (reg_function, reg_arguments, reg_count), (rdi, rsi, rdx), strict=True
-    ):
-        MOV(register, argument)
-    TEST(reg_count, reg_count)
-    JZ(none)
-    LABEL(loop)
-    for i, register in enumerate((rdi, rsi, rdx, rcx, r8, r9)):
-        MOV(register, [reg_arguments + 8 * i])
-    CALL(reg_function)
     SUB(reg_count, 1)
     JNZ(loop)
     LABEL(none)

@@ -1,0 +1,150 @@
+"""The benchmark from the command line's options: measure, print, write, draw, compare."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asm_libcalls.benchmark.timing import Effort, Timed, measure
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+    from asm_libcalls.benchmark.results import Results
+
+__all__ = ["SUITES", "configure", "main", "run_suites"]
+
+SUITES = ("calls", "native", "memory", "arrays", "toy_jit", "imports")
+
+FULL = Effort(rounds=51, fewest_rounds=9, sample=5e-4, case=0.6)
+QUICK = Effort(rounds=3, fewest_rounds=3, sample=5e-5, case=0.01)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "suites",
+        metavar="SUITE",
+        nargs="*",
+        help=f"what to measure ({', '.join(SUITES)}); all if none is named",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw SVG pictures of them")
+    parser.add_argument(
+        "--quick", action="store_true", help="some seconds and rough figures, to see that it runs"
+    )
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("BEFORE", "AFTER"),
+        help="measure nothing: tell what became slower between two files of --json",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: print or draw a file of --json",
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Do what the arguments say; return the exit code: 1 where something became slower.
+
+    Raises
+    ------
+    ValueError, OSError
+        A file is not what it should be, or can not be read or written.
+    ImportError
+        Pictures are wanted and matplotlib is not there.
+    """
+    from asm_libcalls.benchmark.results import Results, print_results
+
+    unknown = [name for name in arguments.suites if name not in SUITES]
+    if unknown:
+        raise ValueError(f"no suite is named {unknown[0]!r}; there are {', '.join(SUITES)}")
+    if arguments.compare:
+        return _compare(*arguments.compare)
+    if arguments.plot:
+        import matplotlib  # noqa: F401 (missed after minutes of measuring, it would be too late)
+    if arguments.source:
+        results = Results.read(arguments.source)
+    else:
+        results = run_suites(arguments.suites or SUITES, arguments.quick, _tell)
+        print("\r" + " " * 78 + "\r", end="", file=sys.stderr, flush=True)
+    print_results(results)
+    if arguments.json:
+        results.write(arguments.json)
+        print(f"written: {arguments.json}")
+    if arguments.plot:
+        from asm_libcalls.benchmark.plots import draw
+
+        for path in draw(results, arguments.plot):
+            print(f"drawn: {path}")
+    return 0
+
+
+def _tell(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{text[:78]:<78}", end="", file=sys.stderr, flush=True)
+
+
+def run_suites(
+    names: Sequence[str], quick: bool = False, tell: Callable[[str], None] = lambda text: None
+) -> Results:
+    """Measure suites.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Out of :data:`SUITES`.
+    quick : bool
+        Whether rough figures do.
+    tell : callable
+        Called with what is measured next.
+    """
+    from asm_libcalls.benchmark import arrays, calls, imports, memory, native, toy_jit
+    from asm_libcalls.benchmark.peers import Peers
+    from asm_libcalls.benchmark.results import Results, about_this_machine
+
+    peers = Peers()
+    modules = {
+        "calls": calls,
+        "native": native,
+        "memory": memory,
+        "arrays": arrays,
+        "toy_jit": toy_jit,
+    }
+    measured: list[Timed] = []
+    for name in SUITES:
+        if name not in names:
+            continue
+        if name == "imports":
+            tell("imports")
+            measured += imports.measure_imports(peers, quick)
+            continue
+        for case in modules[name].cases(peers, quick):
+            tell(f"{name}: {case.name} {case.size or ''}")
+            measured.append(measure(case, QUICK if quick else FULL))
+    return Results(measured, about_this_machine(peers), peers.notes, quick)
+
+
+def _compare(before: Path, after: Path) -> int:
+    from asm_libcalls.benchmark.compare import compare
+    from asm_libcalls.benchmark.results import Results
+
+    earlier, later = Results.read(before), Results.read(after)
+    if earlier.quick or later.quick:
+        print("note: a quick run is no measure")
+    if earlier.about.get("cpu") != later.about.get("cpu"):
+        print(f"note: other CPUs: {earlier.about.get('cpu')}, then {later.about.get('cpu')}")
+    changes = compare(earlier, later)
+    for change in changes:
+        print(change)
+    known = {(case.suite, case.name, case.size) for case in earlier.cases}
+    both = sum((case.suite, case.name, case.size) in known for case in later.cases)
+    print(f"{both} cases in both runs, {len(changes)} slower beyond noise")
+    return 1 if changes else 0

@@ -23,7 +23,7 @@ from asm_libcalls.x86_64 import pages
 from asm_libcalls.x86_64.availability import check_assembler
 from asm_libcalls.x86_64.image import CODE_PAGE, link
 from asm_libcalls.x86_64.image_file import digest, pack, unpack
-from asm_libcalls.x86_64.images import IMAGES, LEVELS, levels_of
+from asm_libcalls.x86_64.images import IMAGES, LEVELS, MODULES, levels_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -160,16 +160,17 @@ def _read_sources(folders: tuple[str, ...], package: str) -> tuple[bytes, float]
     if found is None:
         parts: list[bytes] = []
         newest = 0.0
-        for name in folders:
-            path = f"{package}/{name}"
-            for file_name in sorted(os.listdir(path)):  # noqa: PTH208
-                if file_name.endswith(".py"):
-                    descriptor = os.open(f"{path}/{file_name}", os.O_RDONLY | os.O_CLOEXEC)
-                    try:
-                        newest = max(newest, os.fstat(descriptor).st_mtime)
-                        parts += (file_name.encode(), _read(descriptor))
-                    finally:
-                        os.close(descriptor)
+        names = list(MODULES)
+        for inner in folders:
+            inside = sorted(os.listdir(f"{package}/{inner}"))  # noqa: PTH208
+            names += [f"{inner}/{name}" for name in inside if name.endswith(".py")]
+        for name in names:
+            descriptor = os.open(f"{package}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                newest = max(newest, os.fstat(descriptor).st_mtime)
+                parts += (name.encode(), _read(descriptor))
+            finally:
+                os.close(descriptor)
         found = _sources[(package, *folders)] = digest(*parts), newest
     return found
 

@@ -8,7 +8,11 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.image import Routine
 
-__all__ = ["IMAGES", "LEVELS", "ImageKind", "levels_of"]
+__all__ = ["IMAGES", "LEVELS", "MODULES", "ImageKind", "levels_of"]
+
+
+MODULES = ("entry.py", "libcalls.py", "signatures.py", "traps.py", "vmcontext.py")
+"""Of the package's other modules those that say what the code is: layouts, signatures, codes."""
 
 
 class ImageKind:
@@ -22,7 +26,7 @@ class ImageKind:
     for_cpu : bool
         Whether the function takes the CPU's features; otherwise every x86-64 CPU runs the result.
     folders : tuple of str
-        Of the package, whose sources it is made from.
+        Of the package, whose sources it is made from, beside those of :data:`MODULES`.
     """
 
     __slots__ = ("folders", "for_cpu", "function", "module")
@@ -38,7 +42,7 @@ class ImageKind:
         self.module = module
         self.function = function
         self.for_cpu = for_cpu
-        self.folders = ("", "x86_64", *folders)
+        self.folders = ("x86_64", *folders)
 
     def assemble(self, features: frozenset[str]) -> Iterable[Routine]:
         """Assemble its routines; needs PeachPy."""

@@ -472,7 +472,8 @@ class _BodyMaker:
         return bool(getattr(self, f"_emit_{kind}")())
 
     def _emit_operation(self) -> None:
-        self._apply(self.random.choice([*_FIXED]), 2)
+        depth = self.random.choice((1, 2, 2, 2, 6))  # the last for more operands than registers
+        self._apply(self.random.choice([*_FIXED]), depth)
 
     def _emit_value(self) -> None:
         self._value(self.random.choice((*NUMBERS, *REFERENCES)))

@@ -403,9 +403,9 @@ class Instance(NotCopied):
             binding = default_binding()
         if binding.entry is None:
             return  # no ctypes callbacks, so no addresses
-        for i, name in enumerate(BUILTIN_ARRAY):
-            address = binding.libcalls[name].address
-            _write(vmctx + self.offsets.vmctx_builtin_function(i), ctypes.c_size_t(address))
+        addresses = [binding.libcalls[name].address for name in BUILTIN_ARRAY]
+        array = (ctypes.c_size_t * len(addresses))(*addresses)
+        _write(vmctx + self.offsets.vmctx_builtin_function(0), array)
 
 
 def instance_of(vmctx: int) -> Instance:

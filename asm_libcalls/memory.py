@@ -13,10 +13,11 @@ from __future__ import annotations
 import ctypes
 import operator
 import sys
+from functools import partial
 
 from asm_libcalls import libc
 from asm_libcalls.definition import Defined
-from asm_libcalls.not_copied import NotCopied
+from asm_libcalls.resources import Resource
 from asm_libcalls.vmcontext import VMMemoryDefinition
 
 TYPE_CHECKING = False
@@ -34,27 +35,23 @@ MAXIMUM_PAGES = 65536
 _READ_WRITE = libc.PROT_READ | libc.PROT_WRITE
 
 
-class _Reservation(NotCopied):
+class _Reservation(Resource):
     """The address range of one memory. It is unmapped when nothing refers to it any more."""
 
-    __slots__ = ("address", "length")
+    __slots__ = ("address",)
 
     def __init__(self, pages: int) -> None:
         # One page more, never accessible: an access just behind the largest memory faults.
-        self.length = pages * WASM_PAGE_SIZE + libc.PAGE_SIZE
+        length = pages * WASM_PAGE_SIZE + libc.PAGE_SIZE
         try:
             self.address = libc.mmap(
-                self.length,
+                length,
                 libc.PROT_NONE,
                 flags=libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_NORESERVE,
             )
         except OSError as error:
-            self.length = 0
             raise MemoryError(f"no address space for a memory of {pages} pages: {error}") from error
-
-    def __del__(self, munmap: Callable[[int, int], None] = libc.munmap) -> None:
-        if self.length:
-            munmap(self.address, self.length)
+        super().__init__(partial(libc.munmap, self.address, length))
 
 
 def _pages(value: object, what: str, maximum: int = MAXIMUM_PAGES) -> int:

@@ -7,6 +7,9 @@ and one whose function is gone serves another function later.
 
 from __future__ import annotations
 
+from functools import partial
+
+from asm_libcalls.resources import Resource
 from asm_libcalls.toy_jit.module import F32, F64, I32
 from asm_libcalls.toy_jit.runtime import fill_slots
 from asm_libcalls.toy_jit.stencils.entry import CODE_SLOT, VMCTX_SLOT
@@ -19,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.x86_64.pages import LoadedImage
 
-__all__ = ["MAXIMUM_FLOATS", "MAXIMUM_INTEGERS", "Adapter", "make_adapter"]
+__all__ = ["MAXIMUM_FLOATS", "MAXIMUM_INTEGERS", "Adapter"]
 
 MAXIMUM_FLOATS = 8
 MAXIMUM_INTEGERS = 6
@@ -30,43 +33,34 @@ _OWN_SLOTS = (VMCTX_SLOT, CODE_SLOT)
 _PUSHED = 5 * 8  # the callee-saved registers, which compiled code changes
 
 _free: dict[bytes, list[tuple[LoadedImage, str]]] = {}  # by what is passed in which registers
-_taken: dict[int, tuple[bytes, LoadedImage, str]] = {}
 
 
-class Adapter(int):
-    """The C address of an adapter, which is taken for one function until this object dies.
-
-    It has no part that the garbage collector knows of. So where it is in a cycle of garbage, it
-    dies after every finalizer of that cycle has run, and none of them calls what is not there.
-    """
-
-    __slots__ = ()
-
-    def __del__(self, taken: dict[int, tuple[bytes, LoadedImage, str]] = _taken) -> None:
-        place = taken.pop(int(self), None)
-        if place is not None and _free is not None:  # at interpreter exit it may be gone
-            parameters, loaded, name = place
-            _free[parameters].append((loaded, name))
-
-
-def make_adapter(params: bytes, vmctx: int, code: int) -> Adapter:
-    """Take an adapter for a function.
+class Adapter(Resource):
+    """An adapter, which is taken for one function while this object lives.
 
     Parameters
     ----------
     params : bytes
-        The value types of its parameters, which must fit registers.
+        The value types of the function's parameters, which must fit registers.
     vmctx, code : int
         What it runs in, and the address of its compiled code.
+
+    Attributes
+    ----------
+    address : int
+        Its C address.
     """
-    # Integers of 32 bits, integers of 64 bits, and floats of either width.
-    kinds = bytes({I32: I32, F32: F64, F64: F64}.get(t, 0) for t in params)
-    loaded, name = _take(kinds)
-    address = loaded.routine(name)
-    _taken[address] = (kinds, loaded, name)
-    loaded.set_slot(f"{VMCTX_SLOT} {name}", vmctx)
-    loaded.set_slot(f"{CODE_SLOT} {name}", code)
-    return Adapter(address)
+
+    __slots__ = ("address",)
+
+    def __init__(self, params: bytes, vmctx: int, code: int) -> None:
+        # Integers of 32 bits, integers of 64 bits, and floats of either width.
+        kinds = bytes({I32: I32, F32: F64, F64: F64}.get(t, 0) for t in params)
+        loaded, name = _take(kinds)
+        super().__init__(partial(_free[kinds].append, (loaded, name)))
+        self.address = loaded.routine(name)
+        loaded.set_slot(f"{VMCTX_SLOT} {name}", vmctx)
+        loaded.set_slot(f"{CODE_SLOT} {name}", code)
 
 
 def _take(kinds: bytes) -> tuple[LoadedImage, str]:

@@ -15,7 +15,6 @@ from asm_libcalls.toy_jit.adapters import (
     MAXIMUM_FLOATS,
     MAXIMUM_INTEGERS,
     Adapter,
-    make_adapter,
 )
 from asm_libcalls.toy_jit.backtrace import extend
 from asm_libcalls.toy_jit.layout import type_id, type_of_id
@@ -129,9 +128,9 @@ def _builtin(func: Func) -> Callable[..., Any] | None:
     if functype.results:
         signature += f" -> {VALUE_TYPE_NAMES[functype.results[0]]}"
     anyfunc = func._anyfunc
-    adapter = make_adapter(functype.params, anyfunc.vmctx, anyfunc.func_ptr)
+    adapter = Adapter(functype.params, anyfunc.vmctx, anyfunc.func_ptr)
     builtin: Callable[..., Any] = native_function(
-        int(adapter),
+        adapter.address,
         signature,
         name=func.name,
         slow=partial(_call_slowly, func, adapter),  # which the builtin keeps alive, and so these

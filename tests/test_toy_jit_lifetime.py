@@ -1,0 +1,398 @@
+"""What lives how long: externrefs in frames, instances and their code, threads with their own."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import weakref
+from pathlib import Path
+
+import pytest
+import wasm_builder as wasm
+from jit_modules import EXTERNREFS, FUNCREFS, MEMORY, Function, build, instantiate
+from process_maps import mappings
+
+import asm_libcalls
+from asm_libcalls import externref, toy_jit
+from asm_libcalls.instance import DEFAULT_STACK_MAP_REGISTRY
+from asm_libcalls.toy_jit import backtrace
+
+pytestmark = pytest.mark.usefixtures("machine_code")
+
+
+class Marker:
+    pass
+
+
+class Markers:
+    """Makes objects that nothing but compiled code holds, and remembers whether they live."""
+
+    def __init__(self):
+        self.references = []
+
+    def __call__(self):
+        marker = Marker()
+        self.references.append(weakref.ref(marker))
+        return marker
+
+    def alive(self):
+        return [reference() is not None for reference in self.references]
+
+
+def frames(body, results="externref", locals_="", **parts):
+    """An instance whose f runs `body`: call 00 makes a marker, call 01 collects and notes."""
+    make = Markers()
+    noted = []
+
+    def collect():
+        instance.gc()
+        noted.append(make.alive())
+
+    functions = {
+        "f": Function(f"-> {results}", body, locals_),
+        "_take": Function("externref externref -> externref", "call 01 local.get 01"),
+    }
+    imports = {"make": "-> externref", "collect": "->", "pass": "externref -> externref"}
+    given = {"make": make, "collect": collect, "pass": lambda value: value}
+    instance = instantiate(functions, imports, given, **parts)
+    return instance, make, noted
+
+
+@pytest.mark.parametrize(
+    ("body", "locals_", "noted"),
+    [
+        # In an operand slot, below other operands, in a local, in both; in an argument.
+        ("call 00 call 01", "", [[True]]),
+        ("call 00 i32.const 01 call 00 call 01 drop drop", "", [[True, True]]),
+        ("call 00 local.set 00 call 01 local.get 00", "externref", [[True]]),
+        ("call 00 local.tee 00 call 01 drop local.get 00", "externref", [[True]]),
+        ("call 00 call 00 call 04", "", [[True, True]]),  # parameters are locals, to the end
+        ("call 00 call 00 call 04 call 01", "", [[True, True], [False, True]]),
+        # Dropped, or overwritten: it dies.
+        ("call 00 drop call 01 ref.null 6f", "", [[False]]),
+        ("call 00 local.set 00 ref.null 6f local.set 00 call 01 ref.null 6f", "externref",
+         [[False]]),
+        ("call 00 drop call 00 call 01", "", [[False, True]]),
+        # In a table and in a global it is owned.
+        ("i32.const 00 call 00 table.set 00 call 01 i32.const 00 table.get 00 call 01", "",
+         [[True], [True]]),
+        ("call 00 global.set 00 call 01 global.get 00 call 01 ref.null 6f global.set 00", "",
+         [[True], [True]]),
+        # Through the host, whose frame lets it go.
+        ("call 00 call 02 call 01", "", [[True]]),
+        # In blocks, whose operands stay in their slots.
+        ("call 00 block 40 loop 40 call 01 end end call 01", "", [[True], [True]]),
+        ("call 00 call 00 i32.const 01 1c 01 6f call 01", "", [[True, False]]),  # select
+        # Beside a funcref, which is not counted.
+        ("ref.func 03 local.set 00 call 00 call 01 local.get 00 drop", "funcref", [[True]]),
+    ],
+)  # fmt: skip
+def test_what_a_frame_holds_survives_a_collection(body, locals_, noted):
+    parts = {
+        **EXTERNREFS,
+        "globals_": [b"\x6f\x01\xd0\x6f\x0b"],
+        "elements": [b"\x03\x00\x01\x03"],
+    }
+    instance, make, seen = frames(body, locals_=locals_, **parts)
+    for _ in range(3):
+        result = instance.exports["f"]()
+        assert seen == noted
+        if result is not None:
+            assert any(result is reference() for reference in make.references)
+        seen.clear()
+        del result
+        for number in range(8):
+            if instance.runtime.tables:
+                instance.runtime.tables[0][number] = None
+        instance.gc()
+        assert not any(make.alive())
+        make.references.clear()
+
+
+def test_thousands_of_references_are_collected_by_themselves():
+    functions = {
+        "f": Function(
+            "i32 ->",
+            "loop 40 call 00 drop local.get 00 i32.const 01 i32.sub local.tee 00 br_if 00 end",
+        )
+    }
+    alive = [0, 0]
+
+    class Counted:
+        def __init__(self):
+            alive[0] += 1
+            alive[1] = max(alive)
+
+        def __del__(self):
+            alive[0] -= 1
+
+    instance = instantiate(functions, {"make": "-> externref"}, {"make": Counted})
+    instance.exports["f"](20_000)
+    assert alive[1] < 2000
+    instance.close()
+    assert alive[0] == 0
+
+
+@pytest.mark.parametrize("count", [2, 600, 1000])
+def test_values_that_enter_together_are_all_kept(count):
+    """The table of activations is nearly full: the second must not cost the first its life."""
+    names = "externref " * count
+    functions = {
+        "f": Function(f"-> {names}", "call 00"),
+        "g": Function(f"{names} -> {names}", "".join(f"local.get {leb(i)} " for i in range(count))),
+    }
+    made = []
+
+    def make():
+        made[:] = [Marker() for _ in range(count)]
+        return tuple(map(Keeper, made))
+
+    instance = instantiate(functions, {"make": f"-> {names}"}, {"make": make})
+    for filled in (0, 505, 511, 512):
+        instance.gc()
+        table = instance.runtime.activations_table
+        while len(table) < filled:
+            box = asm_libcalls.VMExternRef(None)
+            table.insert(externref.retain(box.as_raw()))
+        results = instance.exports["f"]()
+        assert [keeper.marker for keeper in results] == made
+        objects = tuple(Keeper(marker) for marker in made)
+        assert all(a is b for a, b in zip(instance.exports["g"](*objects), objects, strict=True))
+
+
+class Keeper:
+    """An object that only a reference to it keeps."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+
+def leb(number):
+    return wasm.u(number).hex(" ")
+
+
+# --- instances and modules
+
+
+BINARY = build(
+    {
+        "f": Function("i32 -> i32", "local.get 00 i32.load8_u 00 00 global.get 00 drop"),
+        "_g": Function("externref ->", "local.get 00 drop"),
+        "many": Function("-> i32 i32", "i32.const 01 i32.const 02"),
+    },
+    {"h": "->"},
+    **MEMORY,
+    **FUNCREFS,
+    globals_=[b"\x70\x00\xd2\x00\x0b"],
+    elements=[b"\x00\x41\x00\x0b\x02\x00\x01"],
+)
+
+
+def use(module, reference_itself=True):
+    """Use an instance whose host function refers to it, as they do."""
+    holder = []
+    instance = toy_jit.Instance(module, {"m": {"h": lambda: holder}})
+    if reference_itself:
+        holder.append(instance)
+    assert instance.exports["f"](5) == 0
+    assert instance.exports["many"]() == (1, 2)
+    return weakref.ref(instance.runtime), weakref.ref(instance.exports["f"])
+
+
+def test_an_instance_that_nobody_has_is_collected():
+    module = toy_jit.Module(BINARY)
+    references = use(module)
+    gc.collect()
+    assert [reference() for reference in references] == [None, None]
+
+
+def test_code_goes_with_the_last_that_could_run_it():
+    module = toy_jit.Module(BINARY)
+    address = module.code.address
+    instance = toy_jit.Instance(module, {"m": {"h": print}})
+    f = instance.exports["f"]
+    f(1)
+    del module
+    del instance
+    gc.collect()
+    assert address in backtrace._codes
+    assert f(2) == 0
+    with pytest.raises(asm_libcalls.HeapOutOfBounds) as caught:
+        f(-1)
+    assert caught.value.wasm_backtrace[0].function_name == "f"
+    builtin = type(f).__call__
+    del f
+    del caught
+    gc.collect()
+    assert builtin(3) == 0
+    del builtin
+    gc.collect()
+    assert address not in backtrace._codes
+    assert DEFAULT_STACK_MAP_REGISTRY.lookup(address + 1) is None
+
+
+def test_code_stays_while_a_table_has_its_functions():
+    table = asm_libcalls.Table("funcref", 1)
+    source = instantiate({"seven": Function("-> i32", "i32.const 07")})
+    table[0] = source.exports["seven"]
+    binary = build({"f": Function("-> i32", "i32.const 00 call_indirect 00 00")})
+    types_end = 8 + 2 + binary[9]
+    importing = wasm.section(2, wasm.vector([wasm.imported(1, b"\x70\x00\x01")]))
+    binary = binary[:types_end] + importing + binary[types_end:]
+    user = toy_jit.Instance(toy_jit.Module(binary), {"m": {"i": table}})
+    del source
+    gc.collect()
+    assert user.exports["f"]() == 7
+
+
+def test_finalizers_of_garbage_may_call_it():
+    """A finalizer in the cycle runs before what it calls is taken apart, in whatever order."""
+    results = []
+
+    class Calls:
+        def __init__(self, instance):
+            self.instance = instance
+            self.f = instance.exports["f"]
+
+        def __del__(self):
+            try:
+                results.append(self.f(0))
+            except ValueError as error:
+                results.append(str(error))
+
+    for order in range(20):
+        module = toy_jit.Module(BINARY)
+        holder = []
+        if order % 2:
+            instance = toy_jit.Instance(module, {"m": {"h": lambda holder=holder: holder}})
+            holder.append(Calls(instance))
+        else:
+            holder.append(None)
+            instance = toy_jit.Instance(module, {"m": {"h": lambda holder=holder: holder}})
+            holder[0] = Calls(instance)
+        if order % 4 > 1:
+            instance.exports["f"](1)
+        del holder, instance, module
+        gc.collect()
+    assert len(results) == 20
+    assert set(results) <= {0, "the Instance is closed"}
+
+
+def executable_bytes():
+    return sum(m.end - m.start for m in mappings() if "x" in m.permissions and not m.name)
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("what", ["instances", "modules", "cycles"])
+def test_thousands_leave_nothing(what):
+    module = toy_jit.Module(BINARY)
+    count = 10_000 if what == "instances" else 1_000
+
+    def run(count):
+        for _ in range(count):
+            made = toy_jit.Module(BINARY) if what == "modules" else module
+            use(made, reference_itself=what == "cycles")
+
+    run(500)
+    gc.collect()
+    before = resident(), executable_bytes(), len(backtrace._codes)
+    run(count)
+    gc.collect()
+    after = resident(), executable_bytes(), len(backtrace._codes)
+    assert after[0] - before[0] < 8 << 20
+    assert after[1] <= before[1] + (64 << 10)
+    assert after[2] == before[2]
+
+
+# --- threads
+
+
+def test_eight_threads_with_instances_of_their_own():
+    functions = {
+        "sum": Function(
+            "i32 -> i64",
+            "loop 40 local.get 01 local.get 00 i64.extend_i32_u i64.add local.set 01 "
+            "local.get 00 i32.const 01 i32.sub local.tee 00 br_if 00 end local.get 01",
+            "i64",
+        ),
+        "through": Function("externref -> externref", "local.get 00 call 00"),
+        "trap": Function("->", "unreachable"),
+    }
+    binary = build(functions, {"h": "externref -> externref"})
+    shared = toy_jit.Module(binary)
+    failures = []
+    ready = threading.Barrier(8)
+
+    def work(number):
+        try:
+            ready.wait(30)
+            for i in range(60):
+                module = shared if i % 2 else toy_jit.Module(binary)
+                seen = []
+                given = {"m": {"h": lambda value, seen=seen: seen.append(value) or value}}
+                instance = toy_jit.Instance(module, given)
+                n = 1000 * number + i + 1
+                assert instance.exports["sum"](n) == n * (n + 1) // 2
+                marker = Marker()
+                for _ in range(20):
+                    assert instance.exports["through"](marker) is marker
+                assert seen == [marker] * 20
+                with pytest.raises(asm_libcalls.UnreachableCodeReached) as caught:
+                    instance.exports["trap"]()
+                assert caught.value.wasm_backtrace[0].function_name == "trap"
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_threads_run_side_by_side():
+    """Compiled code that may take long does not hold the GIL."""
+    functions = {
+        "wait": Function("->", "loop 40 i32.const 00 i32.load 02 00 i32.eqz br_if 00 end"),
+    }
+    instance = instantiate(functions, **MEMORY, exports=[wasm.exported("memory", 2, 0)])
+    view = memoryview(instance.exports["memory"])
+    thread = threading.Thread(target=instance.exports["wait"])
+    thread.start()
+    thread.join(0.05)
+    assert thread.is_alive()
+    view[0] = 1
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_an_instance_goes_from_thread_to_thread():
+    functions = {
+        "deep": Function(
+            "i32 -> i32",
+            "local.get 00 i32.eqz if 7f i32.const 00 else local.get 00 i32.const 01 i32.sub "
+            "call 00 i32.const 01 i32.add end",
+        )
+    }
+    deep = instantiate(functions).exports["deep"]
+    results = []
+    for stack_size in (256 << 10, 64 << 20, 1 << 20):
+        before = threading.stack_size(stack_size)
+        thread = threading.Thread(target=lambda: results.append(deep_or_overflow(deep)))
+        thread.start()
+        threading.stack_size(before)
+        thread.join()
+    assert results == ["overflow", 20_000, "overflow"]
+    assert deep(1000) == 1000
+
+
+def deep_or_overflow(deep):
+    try:
+        return deep(20_000)
+    except asm_libcalls.StackOverflow:
+        return "overflow"

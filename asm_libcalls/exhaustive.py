@@ -215,7 +215,7 @@ def _ways(name: str) -> dict[str, Callable[[Any], Any]]:
         return run(spread, spread_out)
 
     ways: dict[str, Callable[[Any], Any]]
-    ways = {"ufunc": contiguous, "ufunc, strided input": packed, "ufunc, strided": strided}
+    ways = {"ufunc contiguous": contiguous, "ufunc strided input": packed, "ufunc strided": strided}
     libcall = LIBCALLS[name]
     if libcall.backend == "x86_64":
         from asm_libcalls.x86_64.native_loops import NativeLoops

@@ -53,7 +53,7 @@ BATCH = 250
 """Modules in a child process."""
 
 SLOW = 30.0
-"""Seconds that a child may be silent; then its module is a finding."""
+"""Seconds that a child may be silent; then its module is a finding. It may take longer to start."""
 
 _MOST_PAGES, _MOST_ELEMENTS = 512, 1 << 16
 
@@ -243,7 +243,7 @@ class _Child:
         self.rest: tuple[int, int] | None = None
         self._range = first, count
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - read when the child has ended
-        self._size, self._silent = 0, 0.0
+        self._size, self._silent, self._killed = 0, 0.0, False
         command = [sys.executable, "-X", "faulthandler", str(PROGRAM), "--child"]
         command += ["--seed", str(seed), "--first", str(first), "--modules", str(count)]
         command += [] if compare else ["--alone"]
@@ -259,8 +259,9 @@ class _Child:
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            if self._silent < SLOW:
+            if self._silent < (SLOW if size else 10 * SLOW):
                 return False
+            self._killed = True
             self._process.kill()
             self._process.wait()
         self._read()
@@ -285,7 +286,7 @@ class _Child:
         self._output.close()
         status = self._process.returncode
         if not complete or status:
-            how = "was silent for too long" if self._silent >= SLOW else f"ended with {status}"
+            how = "was silent for too long" if self._killed else f"ended with {status}"
             self.findings.append((at, "\n    ".join([f"the process {how}", *said[:40]])))
             end = self._range[0] + self._range[1]
             if not complete and at + 1 < end:

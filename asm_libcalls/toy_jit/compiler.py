@@ -81,6 +81,7 @@ class FunctionCompiler(Places):
         size = 16 + 8 * (len(types) - self._parameters + body.max_height) + 8 * self._outgoing
         size = -(-size // 16) * 16
         _DISPLACEMENT.pack_into(code, frame_hole, size)
+        layout.ends.append(len(code))
         self._out_of_line(size)
 
         layout.functions.append((start, len(code)))

@@ -73,11 +73,31 @@ class Module:
                 f"Module(): wasm must be bytes-like, got {type(wasm).__name__}"
             ) from None
         self.decoded = decode_module(binary)
-        self.code = compile_module(self.decoded, (options or CompileOptions()).inline)
+        if options is not None and not isinstance(options, CompileOptions):
+            raise TypeError(
+                "Module(): options must be what compile_options() returns, "
+                f"got {type(options).__name__}"
+            )
+        self.code = compile_module(self.decoded, options or CompileOptions())
 
     def __repr__(self) -> str:
         name = f" {self.decoded.name}" if self.decoded.name else ""
         return f"<Module{name}: {len(self.decoded.functions)} functions>"
+
+    def libcall_counts(self) -> dict[str, int]:
+        """Return how often the code of this module has called each libcall, by its name.
+
+        Raises
+        ------
+        ValueError
+            The module was compiled without ``compile_options(count_libcalls=True)``.
+        """
+        if self.code.counts is None:
+            raise ValueError(
+                "libcall_counts(): the Module must be compiled with "
+                "compile_options(count_libcalls=True)"
+            )
+        return self.code.counts.counts()
 
 
 class Instance:
@@ -120,7 +140,7 @@ class Instance:
         ]
         globals_ = [self._global(g) for g in decoded.globals[decoded.imported_globals :]]
         self.runtime = CompiledInstance(
-            module.code.pages,
+            module.code,
             memories=[
                 Memory(limits.minimum, limits.maximum)
                 for limits in decoded.memories[decoded.imported_memories :]

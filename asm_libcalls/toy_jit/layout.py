@@ -10,6 +10,7 @@ from asm_libcalls.vmcontext import VMOffsets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from asm_libcalls.toy_jit.listing import Marks
     from asm_libcalls.toy_jit.module import FuncType, Module
 
 __all__ = ["CodeLayout", "type_id", "type_of_id"]
@@ -55,6 +56,11 @@ class CodeLayout:
         For each call, ascending: the offset of its return address, and its offset in the module.
     stack_maps : dict of int to tuple of int
         For each call that keeps references: the offset of its return address, their slots by rbp.
+    marks : list or None
+        Where the code of each instruction begins, if that is noted: see
+        :mod:`asm_libcalls.toy_jit.listing`.
+    ends : list of int
+        Where the instructions of each function end, and what is out of line begins.
     offsets : VMOffsets
     addresses : dict of str to int
         C addresses, by symbol.
@@ -68,6 +74,8 @@ class CodeLayout:
         self.calls: list[tuple[int, str]] = []
         self.sites: list[tuple[int, int]] = []
         self.stack_maps: dict[int, tuple[int, ...]] = {}
+        self.marks: Marks | None = None
+        self.ends: list[int] = []
         self.addresses = runtime_addresses()
         self.offsets = VMOffsets(
             num_signature_ids=len(module.types),

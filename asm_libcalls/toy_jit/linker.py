@@ -12,6 +12,7 @@ from functools import cache, partial
 
 from asm_libcalls.binding import default_binding
 from asm_libcalls.instance import DEFAULT_STACK_MAP_REGISTRY
+from asm_libcalls.libcalls import SYMBOL_PREFIX
 from asm_libcalls.resources import Resource
 from asm_libcalls.toy_jit import backtrace
 from asm_libcalls.toy_jit.compiler import FunctionCompiler
@@ -25,7 +26,9 @@ from asm_libcalls.x86_64.image import Routine, link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from asm_libcalls.toy_jit.counting import LibcallCounts
     from asm_libcalls.toy_jit.module import Module
+    from asm_libcalls.toy_jit.options import CompileOptions
     from asm_libcalls.x86_64.pages import LoadedImage
 
 __all__ = ["CompiledCode", "compile_module"]
@@ -45,16 +48,19 @@ class CompiledCode:
     layout : CodeLayout
     pages : Resource
         Keeps the code where it is: all that can run or name the code refers to this.
+    counts : LibcallCounts or None
+        Of the libcalls that the code calls, where they are counted.
     """
 
-    def __init__(self, module: Module, layout: CodeLayout) -> None:
+    def __init__(self, module: Module, layout: CodeLayout, counts: LibcallCounts | None) -> None:
         self.layout = layout
+        self.counts = counts
         self.size = len(layout.code)
         loaded = pages.load(link([Routine("code", bytes(layout.code), self.size)]))
         self.address = loaded.routine("code")
         DEFAULT_STACK_MAP_REGISTRY.register(self.address, self.size, layout.stack_maps)
         backtrace.register(module, layout, self.address)
-        self.pages = Resource(partial(_unload, loaded))
+        self.pages = Resource(partial(_unload, loaded, counts))
 
     def function_address(self, defined_index: int) -> int:
         """Return the address of a function, by its index among the defined ones."""
@@ -66,14 +72,15 @@ class CompiledCode:
         return ctypes.string_at(self.address + start, end - start)
 
 
-def _unload(loaded: LoadedImage) -> None:
+def _unload(loaded: LoadedImage, counts: LibcallCounts | None) -> None:
+    # What is called from the code goes with it, not before.
     # Forgotten first: another module may get the same addresses as soon as they are free.
     DEFAULT_STACK_MAP_REGISTRY.unregister(loaded.address)
     backtrace.forget(loaded.address)
     pages.unload(loaded)
 
 
-def compile_module(module: Module, inline: bool) -> CompiledCode:
+def compile_module(module: Module, options: CompileOptions) -> CompiledCode:
     """Validate and compile every function of a decoded module, link and load the code.
 
     Raises
@@ -81,14 +88,27 @@ def compile_module(module: Module, inline: bool) -> CompiledCode:
     InvalidModule
         A function is not valid.
     """
-    layout = CodeLayout(module, inline)
-    compiler = FunctionCompiler(layout, _handlers(inline))
+    layout = CodeLayout(module, options.inline)
+    handlers = _handlers(options.inline)
+    if options.listing:
+        from asm_libcalls.toy_jit.listing import recording
+
+        layout.marks = []
+        handlers = recording(handlers, layout.marks)
+    counts = None
+    if options.count_libcalls:
+        from asm_libcalls.toy_jit.counting import LibcallCounts
+
+        counts = LibcallCounts()
+        for name, address in counts.addresses.items():
+            layout.addresses[SYMBOL_PREFIX + name] = address
+    compiler = FunctionCompiler(layout, handlers)
     imported = layout.offsets.num_imported_functions
     for index in range(imported, len(module.functions)):
         body = validate_function(module, index)
         compiler.compile(body, module.functions[index].type)
     _link(layout, imported)
-    return CompiledCode(module, layout)
+    return CompiledCode(module, layout, counts)
 
 
 def _link(layout: CodeLayout, imported: int) -> None:

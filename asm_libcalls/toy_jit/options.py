@@ -10,21 +10,34 @@ class CompileOptions:
 
     Attributes
     ----------
-    inline : bool
+    inline, count_libcalls, listing : bool
+        As they were given.
     """
 
-    __slots__ = ("inline",)
+    __slots__ = ("count_libcalls", "inline", "listing")
 
-    def __init__(self, inline: bool = False) -> None:
+    def __init__(
+        self, inline: bool = False, count_libcalls: bool = False, listing: bool = False
+    ) -> None:
         self.inline = inline
+        self.count_libcalls = count_libcalls
+        self.listing = listing
 
 
-def compile_options(*, inline: bool = False) -> CompileOptions:
+def compile_options(
+    *, inline: bool = False, count_libcalls: bool = False, listing: bool = False
+) -> CompileOptions:
     """Make options for :class:`~asm_libcalls.toy_jit.Module`.
 
     Parameters
     ----------
     inline : bool
         Emit the CPU's own instruction for 64-bit shifts, instead of calling the libcalls.
+    count_libcalls : bool
+        Count how often each libcall is called: :meth:`Module.libcall_counts` tells. All instances
+        of a module share the counters, which are exact where one thread runs them.
+    listing : bool
+        Note where the code of each instruction begins, for
+        :func:`asm_libcalls.toy_jit.listing.listing`.
     """
-    return CompileOptions(bool(inline))
+    return CompileOptions(bool(inline), bool(count_libcalls), bool(listing))

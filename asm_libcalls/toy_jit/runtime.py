@@ -14,6 +14,7 @@ from asm_libcalls.activations import stack_frames
 from asm_libcalls.binding import default_binding
 from asm_libcalls.host_function import HostFunction
 from asm_libcalls.instance import Instance, instance_of
+from asm_libcalls.libcalls import BUILTIN_ARRAY
 from asm_libcalls.toy_jit import backtrace, interrupts
 from asm_libcalls.traps import TableOutOfBounds, Trap
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from asm_libcalls.toy_jit.linker import CompiledCode
     from asm_libcalls.x86_64.pages import LoadedImage
 
 __all__ = ["CompiledInstance", "fill_slots", "runtime_addresses"]
@@ -37,20 +39,25 @@ class CompiledInstance(Instance):
 
     Attributes
     ----------
-    code : object
-        Keeps the code in memory, as long as this instance or a function of it is there.
+    code : CompiledCode
+        What it runs, kept as long as this instance or a function of it is there.
     function_keepers : set of Instance
         The instances of function references that were given to it.
     asked_to_trap : bool
         Whether it is to trap at its next check.
     """
 
-    def __init__(self, code: Any, **parts: Any) -> None:
+    def __init__(self, code: CompiledCode, **parts: Any) -> None:
         self.code = code
         self.function_keepers: set[Instance] = set()
         self.asked_to_trap = False
         super().__init__(**parts)
         interrupts.stoppable[self.vmctx] = self
+        if code.counts is not None:
+            counting = [code.counts.addresses[name] for name in BUILTIN_ARRAY]
+            source = (ctypes.c_size_t * len(counting))(*counting)
+            at = self.vmctx + self.offsets.vmctx_builtin_function(0)
+            ctypes.memmove(at, source, ctypes.sizeof(source))
 
     def close(self) -> None:
         """Release what the instance holds; a function of it that is called then raises ValueError.
@@ -173,8 +180,8 @@ def fill_slots(loaded: LoadedImage) -> None:
             value = backend.loaded.slot(name)
         elif name.startswith("toy_jit"):
             value = _address(name)
-        elif name.startswith("adapter "):
-            continue  # for whoever takes the adapter
+        elif name.startswith(("adapter ", "count ")):
+            continue  # for whoever makes an adapter or a counter of the stencil
         else:
             value = libc.function_address(name)
         loaded.set_slot(name, value)

@@ -23,11 +23,11 @@ PROGRAM = "asm-libcalls"
 EPILOG = """\
 exit codes:
   0    done
-  1    a self-check failed, or verify found a difference
+  1    a self-check failed, or verify found a difference; a module is not valid
   2    wrong usage: an unknown name, a number that is none
-  3    the libcall trapped
+  3    the libcall trapped, or the module
   4    not possible here: there is no machine code to show, a package is
-       missing, the libcall needs an instance
+       missing, the libcall needs an instance, the module imports something
   130  interrupted
 
 environment:
@@ -74,7 +74,7 @@ def _run(words: list[str]) -> int:
     if words[0] not in subparsers:
         parser.parse_args(words)  # help, version, or an error: it does not return
     name, *words = words
-    if name == "call":
+    if name in ("call", "run"):
         words = call.protect_negative_numbers(words)
     # Intermixed, so that an option may stand between a name and the numbers after it.
     parsed = subparsers[name].parse_intermixed_args(words)

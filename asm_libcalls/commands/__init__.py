@@ -25,7 +25,7 @@ __all__ = [
     "find_libcall",
 ]
 
-COMMANDS = ("list", "call", "disasm", "verify", "report", "bench")
+COMMANDS = ("list", "call", "disasm", "verify", "report", "bench", "run")
 """In the order of the help; the first one is the default."""
 
 OK = 0

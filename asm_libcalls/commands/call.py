@@ -19,6 +19,7 @@ from asm_libcalls.commands import (
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
 HELP = "call a numeric libcall"
 DESCRIPTION = """Call a numeric libcall. Numbers are written in WebAssembly's text syntax: 42, -1,
@@ -33,10 +34,15 @@ def protect_negative_numbers(arguments: list[str]) -> list[str]:
     """Keep argparse from taking ``-inf`` or ``-0x1`` for options.
 
     It takes every word for one that begins with ``-`` and is not a plain decimal number. So a
-    number's minus travels through it as U+2212, and becomes ``-`` again in :func:`run`.
+    number's minus travels through it as U+2212 until :func:`restore_negative_numbers`.
     """
     return [_NEGATIVE_NUMBER.sub(_MINUS_SIGN, word, count=1) if word[:1] == "-" else word
             for word in arguments]  # fmt: skip
+
+
+def restore_negative_numbers(arguments: Iterable[str]) -> list[str]:
+    """Undo :func:`protect_negative_numbers`."""
+    return [word.replace(_MINUS_SIGN, "-") for word in arguments]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     from asm_libcalls.selfcheck import trap_name
     from asm_libcalls.traps import Trap
 
-    name, *texts = (
-        word.replace(_MINUS_SIGN, "-") for word in (arguments.name, *arguments.arguments)
-    )
+    name, *texts = restore_negative_numbers((arguments.name, *arguments.arguments))
     libcall = find_libcall(name)
     names = libcall.declaration.parameters
     types = libcall.signature.parameters

@@ -10,6 +10,13 @@ and patch; ``Instance(module, imports)`` links and runs::
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.errors import InvalidModule
+from asm_libcalls.traps import Trap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.toy_jit.functions import Func
+    from asm_libcalls.toy_jit.instance import Instance, LinkError, Module
+    from asm_libcalls.toy_jit.options import compile_options
 
 __all__ = [
     "Func",
@@ -17,6 +24,7 @@ __all__ = [
     "InvalidModule",
     "LinkError",
     "Module",
+    "Trap",
     "compile_options",
 ]
 

@@ -10,13 +10,14 @@ from asm_libcalls.entry import MAXIMUM_TRACE, trap_observers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
 
     from asm_libcalls.toy_jit.layout import CodeLayout
     from asm_libcalls.toy_jit.module import Module
     from asm_libcalls.traps import Trap
 
-__all__ = ["WasmFrame", "extend", "find", "forget", "register"]
+__all__ = ["WasmFrame", "describe", "extend", "find", "forget", "register"]
 
 
 class WasmFrame:
@@ -125,9 +126,23 @@ def _add(trap: Trap, trace: Iterable[int]) -> None:
         return
     trap.wasm_backtrace = found
     if hasattr(trap, "add_note"):  # CPython 3.11 and later show it below the message
-        lines = (f"  {'called by' if i else 'in'} {frame}" for i, frame in enumerate(found))
         notes = [note for note in getattr(trap, "__notes__", ()) if not note.startswith(_TITLE)]
-        trap.__notes__ = [*notes, "\n".join((_TITLE, *lines))]
+        trap.__notes__ = [*notes, "\n".join((_TITLE, *describe(found)))]
+
+
+def describe(backtrace: Sequence[WasmFrame]) -> list[str]:
+    """Write a backtrace, a line for each frame; frames that repeat themselves share one."""
+    lines: list[list[Any]] = []
+    for frame in map(str, backtrace):
+        if lines and lines[-1][0] == frame:
+            lines[-1][1] += 1
+        else:
+            lines.append([frame, 1])
+    described = [
+        f"  {'called by' if i else 'in'} {frame}" + (f", {count} times" if count > 1 else "")
+        for i, (frame, count) in enumerate(lines)
+    ]
+    return [*described, "  ..."] if len(backtrace) == MAXIMUM_TRACE else described
 
 
 def _observe(trap: Trap) -> None:

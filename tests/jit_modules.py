@@ -25,7 +25,7 @@ class Function:
         Its further locals.
     """
 
-    def __init__(self, signature, body, locals=""):
+    def __init__(self, signature, body, locals=""):  # noqa: A002 (WebAssembly's name)
         self.params, self.results = map(types, signature.split("->"))
         self.body = body
         self.locals = types(locals)

@@ -55,8 +55,13 @@ def test_any_other_function_is_called_too(signature, body):
 
 
 def test_every_register_takes_its_parameter():
-    names = "i32 f32 i64 f64 i32 f32 i64 f64 i32 f32 i64 f64 f32 f64".split()
-    values = (-1, 0.5, -(2**63), -0.0, 2**31 - 1, 1.5, 2**63 - 1, math.inf, 7, 2.5, 8, 3.5, 4.5, 5.5)
+    names = ("i32", "f32", "i64", "f64") * 3 + ("f32", "f64")
+    values = (
+        *(-1, 0.5, -(2**63), -0.0),
+        *(2**31 - 1, 1.5, 2**63 - 1, math.inf),
+        *(7, 2.5, 8, 3.5),
+        *(4.5, 5.5),
+    )
     for i, name in enumerate(names):
         body = f"local.get {i:02x}"
         f = instantiate({"f": Function(f"{' '.join(names)} -> {name}", body)}).exports["f"]
@@ -96,7 +101,9 @@ PATTERNS = {
 def test_call_bits_keeps_every_bit(value_type):
     functions = {
         "f": Function(f"{value_type} -> {value_type}", "local.get 00"),
-        "twice": Function(f"{value_type} -> {value_type} {value_type}", "local.get 00 local.get 00"),
+        "twice": Function(
+            f"{value_type} -> {value_type} {value_type}", "local.get 00 local.get 00"
+        ),
     }
     exports = instantiate(functions).exports
     for pattern in PATTERNS[value_type]:

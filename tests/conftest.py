@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ from asm_libcalls.x86_64.pages import LoadedImage
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("local", print_blob=True, deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+# A shell starts what runs in its background with Ctrl-C ignored, and children inherit that; tests
+# that interrupt a child need it as it is for a program at a terminal.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SEED_VARIABLE = "ASM_LIBCALLS_TEST_SEED"
 

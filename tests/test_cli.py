@@ -412,7 +412,10 @@ def test_an_interrupted_verify_says_so_in_one_line() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "2 libcalls, seed 77\n"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    try:
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert err == (
         "asm-libcalls: interrupted after 0 of 2 libcalls, no difference so far (seed 77)\n"

@@ -60,12 +60,19 @@ def has_loop(level: str, name: str) -> bool:
     return level != "baseline" or name in INTEGERS
 
 
-def call(level: str, name: str, addresses: list[int], count: int, steps: list[int]) -> None:
+def call(
+    level: str,
+    name: str,
+    addresses: list[int],
+    count: int,
+    steps: list[int],
+    streaming: int = STREAMING,
+) -> None:
     """Call a loop as NumPy does."""
     arguments = (ctypes.c_void_p * len(addresses))(*addresses)
     n, strides = ctypes.c_ssize_t(count), (ctypes.c_ssize_t * len(steps))(*steps)
     _PROTOTYPE(image(level).routine(f"{name}_loop"))(
-        ctypes.addressof(arguments), ctypes.addressof(n), ctypes.addressof(strides), STREAMING
+        ctypes.addressof(arguments), ctypes.addressof(n), ctypes.addressof(strides), streaming
     )
 
 

@@ -215,13 +215,14 @@ def test_arrays_are_laid_out_as_they_say():
 def test_integer_case_goes_through_all_its_arrays():
     seen = []
     sets = [(np.zeros(3), np.ones(3), np.zeros(3)) for _ in range(4)]
-    arrays._caller(lambda a, b, out: seen.append(id(out)), sets, together=True)(2)
+    arrays._all_arrays("x", lambda a, b, out: seen.append(id(out)), sets).run(2)
     assert seen == [id(out) for _, _, out in sets] * 2
     seen.clear()
-    turn = arrays._caller(lambda a, b, out: seen.append(id(out)), sets, together=False)
+    one_by_one = arrays._next_arrays("x", lambda a, b, out: seen.append(id(out)), sets)
     for _ in range(4):
-        turn(1)
-    assert sorted(seen) == sorted(id(out) for _, _, out in sets)
+        one_by_one.before()
+        one_by_one.run(2)
+    assert sorted(seen) == sorted(id(out) for _, _, out in sets * 3)
 
 
 def test_missing_peers_are_left_out_with_a_note(monkeypatch):

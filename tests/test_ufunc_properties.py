@@ -170,12 +170,14 @@ def test_rounding(level, name, count, steps, alignments, in_place, seed):
 @loops_of(ROUNDING)
 @settings(max_examples=40)
 @given(
-    count=st.integers(5_000, 6_000),
+    count=st.one_of(st.integers(5_000, 6_000), st.integers(20_000, 20_300)),
     in_place=st.booleans(),
+    streaming=st.sampled_from([inner_loops.STREAMING, 1 << 40]),
     alignments=st.tuples(alignments, alignments),
     seed=seeds,
 )
-def test_rounding_past_the_caches(level, name, count, in_place, alignments, seed):
+def test_rounding_of_large_arrays(level, name, count, in_place, streaming, alignments, seed):
+    """Whole blocks of vectors, stored into the caches and past them."""
     assert count * SIZES[name] > inner_loops.STREAMING
     small = float_patterns(seed, 500, SIZES[name])
     operand = np.resize(small, count)
@@ -186,7 +188,8 @@ def test_rounding_past_the_caches(level, name, count, in_place, alignments, seed
         views[1] = views[0]
     views[0][...] = operand
     before = memory.snapshot()
-    inner_loops.call(level, name, [v.ctypes.data for v in views], count, [SIZES[name]] * 2)
+    addresses = [view.ctypes.data for view in views]
+    inner_loops.call(level, name, addresses, count, [SIZES[name]] * 2, streaming)
     assert (views[1] == wanted).all()
     views[1][...] = np.ndarray((count,), operand.dtype, before, offset_of(views[1], memory))
     assert (memory.bytes == before).all(), "bytes beside the output were written"

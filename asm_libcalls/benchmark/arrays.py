@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from asm_libcalls.benchmark.timing import OURS, Candidate, Case
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from asm_libcalls.benchmark.peers import Peers
@@ -86,7 +86,7 @@ def cases(peers: Peers, quick: bool) -> Iterator[Case]:
                         size,
                         size * (1 if unary else len(arrays)),
                         tuple(
-                            Candidate(label, _caller(function, arrays, together=not unary))
+                            (_next_arrays if unary else _all_arrays)(label, function, arrays)
                             for label, function in functions.items()
                         ),
                     )
@@ -124,20 +124,29 @@ def _arrays(numpy: Any, name: str, dtype: str, size: int, steps: tuple[int, ...]
     return result
 
 
-def _caller(function: Any, arrays: list[Any], together: bool) -> Callable[[int], None]:
+def _all_arrays(label: str, function: Any, arrays: list[Any]) -> Candidate:
+    """Go through all arrays in each run."""
     calls = [(operands, output) for *operands, output in arrays]
 
-    def run_all(times: int) -> None:
+    def run(times: int) -> None:
         for _ in range(times):
             for operands, output in calls:
                 function(*operands, out=output)
 
+    return Candidate(label, run)
+
+
+def _next_arrays(label: str, function: Any, arrays: list[Any]) -> Candidate:
+    """Take the next arrays for each sample, which finds in the caches what a run leaves there."""
     turn = [0]
 
-    def run_next(times: int) -> None:
+    def before() -> None:
         turn[0] += 1
-        operands, output = calls[turn[0] % len(calls)]
+        run(1)
+
+    def run(times: int) -> None:
+        *operands, output = arrays[turn[0] % len(arrays)]
         for _ in range(times):
             function(*operands, out=output)
 
-    return run_all if together else run_next
+    return Candidate(label, run, before)

@@ -66,10 +66,13 @@ class Candidate(NamedTuple):
         The same in all cases where the same peer takes part.
     run : callable
         ``run(times)`` does the work that many times.
+    before : callable
+        Done before each sample, untimed.
     """
 
     label: str
     run: Callable[[int], object]
+    before: Callable[[], object] = lambda: None
 
 
 class Case(NamedTuple):
@@ -185,6 +188,7 @@ def measure(case: Case, effort: Effort) -> Timed:
 
 
 def _sample(candidate: Candidate, times: int) -> float:
+    candidate.before()
     started = _clock()
     candidate.run(times)
     return max(_clock() - started, 1) / times / 1e9

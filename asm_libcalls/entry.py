@@ -16,6 +16,7 @@ import ctypes
 from _thread import _local
 
 from asm_libcalls.traps import Trap
+from asm_libcalls.unraisable import hear
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class _ThreadState(_local):
         self.callbacks = 0  # that run, called by native code
 
 
-_thread = _ThreadState()
+thread_state = _ThreadState()
 
 
 trap_observers: list[Callable[[Trap], None]] = []
@@ -263,12 +264,14 @@ class PythonEntry:
         if result is not None:
             function.restype = exact_type(result.ctypes_name)
         raised: list[BaseException] = []
-        activations = _thread.activations
-        activations.append(raised)
+        activations = thread_state.activations
+        depth = len(activations)
         try:
-            value = function(*arguments)
+            activations.append(raised)
+            # A signal handler may raise before a callback's first line: ctypes reports that.
+            value = hear(lambda: function(*arguments), raised, _is_of_a_callback)
         finally:
-            activations.pop()
+            del activations[depth:]
         if raised:
             _raise_first(raised)
         return 0 if result is None else pattern_of(value)
@@ -278,14 +281,16 @@ class PythonEntry:
         return None if runs_native_code() else []
 
 
-class left_native_code:
-    """A context in which this thread runs a ctypes callback of native code."""
+def _is_of_a_callback(unraisable: Any) -> bool:
+    if getattr(unraisable.object, "__func__", None) in callback_functions:
+        return True
+    # From 3.13 on only the message tells.
+    message = unraisable.err_msg or ""
+    return any(f"{function.__qualname__} of" in message for function in callback_functions)
 
-    def __enter__(self) -> None:
-        _thread.callbacks += 1
 
-    def __exit__(self, *exception: object) -> None:
-        _thread.callbacks -= 1
+callback_functions: set[Any] = set()
+"""The functions that ctypes calls back."""
 
 
 def runs_native_code() -> bool:
@@ -293,7 +298,7 @@ def runs_native_code() -> bool:
 
     They were entered by a :class:`PythonEntry`, or left by a ctypes callback of ours.
     """
-    return bool(_thread.activations or _thread.callbacks)
+    return bool(thread_state.activations or thread_state.callbacks)
 
 
 def _raise_first(raised: list[BaseException]) -> NoReturn:
@@ -345,8 +350,8 @@ def report(exception: BaseException) -> None:
     instruction would end the process with a signal, and so does this; any other exception is
     printed as ctypes prints them, and native code gets a 0.
     """
-    if _thread.activations:
-        _thread.activations[-1].append(exception)
+    if thread_state.activations:
+        thread_state.activations[-1].append(exception)
     elif isinstance(exception, Trap):
         _die()
     else:

@@ -20,11 +20,9 @@ from __future__ import annotations
 
 import ctypes
 import operator
-import os
-import sys
-from _thread import get_ident
 
 from asm_libcalls.not_copied import NotCopied
+from asm_libcalls.unraisable import hear
 from asm_libcalls.vmcontext import VMExternData
 
 TYPE_CHECKING = False
@@ -108,11 +106,15 @@ def release_all(addresses: list[int]) -> None:
             release(address)
         except BaseException as error:
             errors.append(error)
+    _raise_first(errors)
+
+
+def _raise_first(errors: list[BaseException]) -> None:
     if errors:
         try:
             raise errors[0]
         finally:
-            errors.clear()
+            errors.clear()  # this frame is in the traceback: no cycle
 
 
 def drop_and_dealloc(address: int) -> None:
@@ -131,66 +133,12 @@ def drop_and_dealloc(address: int) -> None:
     box = VMExternData.from_address(address)
     box.value = 0
     box.ref_count = 0
+    errors: list[BaseException] = []
     try:
-        _destructors.run(holder)
+        hear(holder.clear, errors)  # here the value's last reference may go
     finally:
         _free.append(address)
-
-
-class _Destructors:
-    """Hears what destructors raise while a value is dropped, on the thread that drops it.
-
-    ``sys.unraisablehook`` is ours only while some thread drops something, and other threads'
-    reports go on to the hook that was there. There is no lock, which a destructor or a fork could
-    find taken: the lines that go together make no call, so nothing else runs between them.
-    """
-
-    def __init__(self) -> None:
-        self._heard: dict[int, list[BaseException]] = {}  # of the threads that drop just now
-        self._previous: Any = sys.__unraisablehook__
-        self._own_hook = self._hook  # one object, so that `is` finds it
-
-    def run(self, holder: list[Any]) -> None:
-        thread = get_ident()
-        outer = self._heard.get(thread)
-        heard: list[BaseException] = []
-        self._heard[thread] = heard
-        if sys.unraisablehook is not self._own_hook:
-            self._previous = sys.unraisablehook
-            sys.unraisablehook = self._own_hook
-        try:
-            holder.clear()  # here the value's last reference may go
-        finally:
-            if outer is None:
-                del self._heard[thread]
-            else:
-                self._heard[thread] = outer
-            if not self._heard and sys.unraisablehook is self._own_hook:
-                sys.unraisablehook = self._previous
-        if heard:
-            try:
-                raise heard[0]
-            finally:
-                heard.clear()
-
-    def forget_other_threads(self) -> None:
-        """Begin anew in a forked child, where only this thread lives on."""
-        thread = get_ident()
-        self._heard = {thread: heard for t, heard in self._heard.items() if t == thread}
-        if not self._heard and sys.unraisablehook is self._own_hook:
-            sys.unraisablehook = self._previous
-
-    def _hook(self, unraisable: Any) -> None:
-        heard = self._heard.get(get_ident())
-        if heard is None or unraisable.exc_value is None:
-            self._previous(unraisable)
-        else:
-            heard.append(unraisable.exc_value)
-
-
-_destructors = _Destructors()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_destructors.forget_other_threads)
+    _raise_first(errors)
 
 
 class VMExternRef(NotCopied):

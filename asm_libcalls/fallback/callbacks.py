@@ -53,15 +53,21 @@ class _Callback:
 
     def _call(self, *values: Any) -> Any:
         result = self.signature.result
-        with entry.left_native_code():
-            try:
-                if self.bits:
-                    values = tuple(map(entry.pattern_of, values))
-                pattern = self._convert(self._function(*values))
-            except BaseException as exception:
-                entry.report(exception)
-                pattern = 0
+        # No context manager: a signal handler may raise wherever Python code is called.
+        entry.thread_state.callbacks += 1
+        try:
+            if self.bits:
+                values = tuple(map(entry.pattern_of, values))
+            pattern = self._convert(self._function(*values))
+        except BaseException as exception:
+            entry.report(exception)
+            pattern = 0
+        finally:
+            entry.thread_state.callbacks -= 1
         return None if result is None else result.from_bits(pattern or 0)
+
+
+entry.callback_functions.add(_Callback._call)
 
 
 def make_callback(

@@ -320,12 +320,20 @@ def test_a_forked_child_is_stopped_too(child, by):
                     raise Raised
                 signal.signal(signal.SIGALRM, handler)
                 signal.setitimer(signal.ITIMER_REAL, 0.1)
+                deadline = time.monotonic() + 2
+                try:
+                    while time.monotonic() < deadline:
+                        pass
+                except Raised:
+                    signal.setitimer(signal.ITIMER_REAL, 0.1)
+                else:
+                    os._exit(8)
                 try:
                     instance.exports["loop"]()
                 except Raised:
                     os._exit(7)
                 os._exit(1)
-            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
         if {by!r} == "main":
             work()
@@ -342,7 +350,11 @@ def test_a_forked_child_is_stopped_too(child, by):
             print("interrupted")
         """
     )
-    assert done.stdout == "interrupted\n"
+    child_status, then = done.stdout.splitlines()
+    assert then == "interrupted"
+    if child_status == "8" and by == "thread":
+        pytest.skip("this Python calls no signal handlers in a child that a thread has forked")
+    assert child_status == "7"
 
 
 def test_a_fork_within_a_host_function(child):

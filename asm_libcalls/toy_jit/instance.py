@@ -122,6 +122,21 @@ class Instance:
         An import is missing or of another type.
     Trap
         A segment does not fit, or the start function trapped.
+
+    Notes
+    -----
+    Instances of one module share its code. An instance, with all that it is linked to, is used by
+    one thread at a time; others may do so after it, or call :meth:`interrupt`.
+
+    An exported function keeps its instance alive. Where nobody has either any more, the garbage
+    collector frees both, also with host functions that refer to the instance; the code goes with
+    the last instance of the module.
+
+    The growth of a memory or table is limited by its attribute `limiter`, which can be set where it
+    is exported: ``limiter(current, desired, maximum)`` refuses with a false result.
+
+    Recursion traps with StackOverflow while there are 512 KiB left for host functions, or a quarter
+    of a thread's stack if that is less.
     """
 
     def __init__(

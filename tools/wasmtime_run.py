@@ -6,6 +6,7 @@ import importlib
 import threading
 import time
 
+from asm_libcalls.table import MAXIMUM_ELEMENTS
 from asm_libcalls.toy_jit.module import EXTERNREF, FUNCREF, VALUE_TYPE_NAMES
 from module_runs import FORMATS, Run, note, to_number, to_pattern
 
@@ -39,9 +40,9 @@ class WasmtimeRun(Run):
         super().__init__(decoded, binary, seed)
         self._wasmtime = wasmtime
         self._store = wasmtime.Store(self.engine(wasmtime))
+        self._store.set_limits(table_elements=MAXIMUM_ELEMENTS)  # as ours, and it would take long
         self._store.set_epoch_deadline(100)
         self._exports: Any = None
-        self._kinds: list[Any] = []
         self._callers: list[Any] = []
 
     @classmethod

@@ -16,7 +16,6 @@ so Ctrl-C ends a loop; ``instance.interrupt()`` and ``instance.time_limit(second
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.errors import InvalidModule
-from asm_libcalls.traps import Trap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ __all__ = [
     "InvalidModule",
     "LinkError",
     "Module",
-    "Trap",
     "compile_options",
 ]
 

@@ -29,9 +29,15 @@ from asm_libcalls import (
     catch_traps,
     externref,
 )
+from asm_libcalls.binding import default_binding
 from asm_libcalls.libcalls import DECLARATIONS
 
 PAGE = 65536
+
+AT_ADDRESS = st.booleans() if default_binding().x86_64 else st.just(False)
+"""Whether a libcall is called at its C address: there, without machine code, a collection does
+nothing, because native frames can not be walked, and the worlds differ rightly."""
+
 CALLS = [
     name
     for name, row in DECLARATIONS.items()
@@ -222,7 +228,7 @@ class Worlds(RuleBasedStateMachine):
         assert results[0] == results[1]
 
     @precondition(lambda self: self.worlds[0].refs)
-    @rule(data=st.data(), at_address=st.booleans())
+    @rule(data=st.data(), at_address=AT_ADDRESS)
     def drop_by_libcall(self, data: st.DataObject, at_address: bool) -> None:
         """The last owner is native code: it counts down to 0 and calls drop_externref."""
         single = [
@@ -407,7 +413,7 @@ class Worlds(RuleBasedStateMachine):
 
 
 def _rule_of(name: str) -> Any:
-    @rule(which=st.integers(0, 1), at_address=st.booleans(), data=st.data())
+    @rule(which=st.integers(0, 1), at_address=AT_ADDRESS, data=st.data())
     def call(self: Worlds, which: int, at_address: bool, data: st.DataObject) -> None:
         self.call(name, which, at_address, data)
 

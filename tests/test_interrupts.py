@@ -125,9 +125,12 @@ class TestCtrlC:
     instance = Instance([Memory(1024)])
     length = 1024 * 65536
     memory_fill(instance, 0, 0, 1, length)  # the system gives the pages now
-    begin = time.perf_counter()
-    memory_fill(instance, 0, 0, 1, length)
-    once = max(time.perf_counter() - begin, 1e-3)
+    times = []
+    for _ in range(5):  # the least: a machine that is busy only now makes the call look too long
+        begin = time.perf_counter()
+        memory_fill(instance, 0, 0, 1, length)
+        times.append(time.perf_counter() - begin)
+    once = max(min(times), 1e-3)
     fill = endless("memory_fill", "vmctx", 0, 0, 1, length, count=int(0.6 / once) + 1)
     interrupted(lambda: fill(instance.vmctx, 0))
     healthy()

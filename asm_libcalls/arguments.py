@@ -10,10 +10,13 @@ from __future__ import annotations
 import operator
 
 from asm_libcalls import externref
+from asm_libcalls.definition import Defined
 from asm_libcalls.externref import VMExternRef
 from asm_libcalls.funcref import FuncRef
+from asm_libcalls.global_ import Global
 from asm_libcalls.instance import Instance, instance_of
 from asm_libcalls.reference import check_raw
+from asm_libcalls.table import Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.libcalls import Declaration
+    from asm_libcalls.signatures import ValueType
 
 __all__ = ["to_patterns"]
 
@@ -41,12 +45,10 @@ def to_patterns(declaration: Declaration, arguments: Sequence[Any]) -> list[int]
         An integer that 32 bits can not hold.
     """
     patterns: list[int] = []
+    parts: list[tuple[str, int, Any]] = []
     instance: Instance | None = None
     reference_type = ""
-    for value_type, parameter, argument in zip(
-        declaration.signature.parameters, declaration.parameters, arguments, strict=True
-    ):
-        where = f"{declaration.name}(): argument {parameter!r}"
+    for (value_type, where, space), argument in zip(_plan(declaration), arguments, strict=True):
         if value_type.name == "vmctx":
             instance = _instance(argument, where)
             patterns.append(instance.vmctx)
@@ -54,25 +56,29 @@ def to_patterns(declaration: Declaration, arguments: Sequence[Any]) -> list[int]
             patterns.append(_reference(reference_type, argument, where))
         elif value_type.name == "externref":
             patterns.append(_externref(declaration.name, argument, where))
-        elif parameter.endswith("_index"):
+        elif space is not None:
             assert instance is not None
             index = value_type.to_bits(argument, where)
-            first, end, what = _index_space(declaration.name, parameter, instance)
-            if not first <= index < end:
-                there = f"{first} .. {end - 1}" if end > first else "there are none"
+            what, those_of = space
+            there_are = those_of(instance)
+            if index >= len(there_are):
+                there = f"0 .. {len(there_are) - 1}" if there_are else "there are none"
                 raise ValueError(f"{where}: {what} {index} is not in the instance ({there})")
             patterns.append(index)
-            if parameter == "table_index":
-                reference_type = instance.tables[index].element_type
-            if parameter == "global_index" and instance.globals[index].value_type != "externref":
-                kind = instance.globals[index].value_type
-                raise TypeError(f"{where}: global {index} is a {kind}, not an externref")
+            part = there_are[index]
+            parts.append((where, index, part))
+            if isinstance(part, Table):
+                reference_type = part.element_type
+            if isinstance(part, Global) and part.value_type != "externref":
+                raise TypeError(f"{where}: global {index} is a {part.value_type}, not an externref")
         else:
             patterns.append(value_type.to_bits(argument, where))
     if instance is not None:
         if instance.closed:  # by the __index__ of an argument
             raise ValueError(f"{declaration.name}(): argument 'vmctx': the Instance is closed")
-        _check_open_parts(declaration, instance, patterns)
+        for where, index, part in parts:
+            if isinstance(part, Defined) and part.closed:
+                raise ValueError(f"{where}: {type(part).__name__} {index} is closed")
     return patterns
 
 
@@ -93,42 +99,44 @@ def _instance(argument: Any, where: str) -> Instance:
         raise ValueError(f"{where}: {error}") from None
 
 
-_COUNTS: dict[str, tuple[str, Callable[[Instance], int]]] = {
-    "table_index": ("table", lambda instance: len(instance.tables)),
-    "memory_index": ("memory", lambda instance: len(instance.memories)),
-    "global_index": ("global", lambda instance: len(instance.globals)),
-    "data_index": ("data segment", lambda instance: len(instance.data)),
-    "elem_index": ("element segment", lambda instance: len(instance.elements)),
+def _defined_memories(instance: Instance) -> Sequence[Any]:
+    return instance.memories[instance.offsets.num_imported_memories :]
+
+
+def _imported_memories(instance: Instance) -> Sequence[Any]:
+    return instance.memories[: instance.offsets.num_imported_memories]
+
+
+# By the parameter's name: what an index counts, and the things that it chooses from.
+_SPACES: dict[str, tuple[str, Callable[[Instance], Sequence[Any]]]] = {
+    "defined_memory_index": ("defined memory", _defined_memories),
+    "memory_index": ("memory", lambda instance: instance.memories),
+    "table_index": ("table", lambda instance: instance.tables),
+    "global_index": ("global", lambda instance: instance.globals),
+    "data_index": ("data segment", lambda instance: instance.data),
+    "elem_index": ("element segment", lambda instance: instance.elements),
 }
+_IMPORTED_MEMORY = ("imported memory", _imported_memories)
+
+_Step = tuple["ValueType", str, "tuple[str, Callable[[Instance], Sequence[Any]]] | None"]
+_plans: dict[str, list[_Step]] = {}
 
 
-def _index_space(name: str, parameter: str, instance: Instance) -> tuple[int, int, str]:
-    imported = instance.offsets.num_imported_memories
-    if parameter == "defined_memory_index":
-        return 0, len(instance.memories) - imported, "defined memory"
-    if name.startswith("imported_"):
-        return 0, imported, "imported memory"
-    what, count = _COUNTS[parameter.removeprefix("dst_").removeprefix("src_")]
-    return 0, count(instance), what
-
-
-def _check_open_parts(declaration: Declaration, instance: Instance, patterns: list[int]) -> None:
-    for parameter, index in zip(declaration.parameters, patterns, strict=True):
-        if parameter == "defined_memory_index":
-            part: Any = instance.memories[instance.offsets.num_imported_memories + index]
-        elif parameter.endswith("memory_index"):
-            part = instance.memories[index]
-        elif parameter.endswith("table_index"):
-            part = instance.tables[index]
-        elif parameter == "global_index":
-            part = instance.globals[index]
-        else:
-            continue
-        if part.closed:
-            raise ValueError(
-                f"{declaration.name}(): argument {parameter!r}: "
-                f"{type(part).__name__} {index} is closed"
-            )
+def _plan(declaration: Declaration) -> list[_Step]:
+    """Return each parameter's type, its name in errors and its index space; found out once."""
+    plan = _plans.get(declaration.name)
+    if plan is None:
+        plan = []
+        for value_type, parameter in zip(
+            declaration.signature.parameters, declaration.parameters, strict=True
+        ):
+            space = _SPACES.get(parameter.removeprefix("dst_").removeprefix("src_"))
+            if parameter == "memory_index" and declaration.name.startswith("imported_"):
+                space = _IMPORTED_MEMORY
+            where = f"{declaration.name}(): argument {parameter!r}"
+            plan.append((value_type, where, space))
+        _plans[declaration.name] = plan  # when it is whole: other threads read it
+    return plan
 
 
 def _reference(reference_type: str, argument: Any, where: str) -> int:

@@ -11,12 +11,11 @@ Source: WebAssembly 2.0, 4.2.8 (memory instances) and 4.5.3.9 (growing memories)
 from __future__ import annotations
 
 import ctypes
-import operator
 import sys
 from functools import partial
 
 from asm_libcalls import libc
-from asm_libcalls.definition import Defined
+from asm_libcalls.growable import Growable
 from asm_libcalls.resources import Resource
 from asm_libcalls.vmcontext import VMMemoryDefinition
 
@@ -54,19 +53,7 @@ class _Reservation(Resource):
         super().__init__(partial(libc.munmap, self.address, length))
 
 
-def _pages(value: object, what: str, maximum: int = MAXIMUM_PAGES) -> int:
-    try:
-        pages = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(
-            f"{what} must be a number of pages (int), got {type(value).__name__} {value!r}"
-        ) from None
-    if not 0 <= pages <= maximum:
-        raise ValueError(f"{what} must be in 0 .. {maximum} pages of 64 KiB, got {pages}")
-    return pages
-
-
-class Memory(Defined):
+class Memory(Growable):
     """A WebAssembly linear memory.
 
     It is a writable buffer: ``memoryview(memory)``, ``numpy.frombuffer(memory, "u1")``. A view
@@ -91,6 +78,8 @@ class Memory(Defined):
         The system has no address space for it.
     """
 
+    _unit, _unit_in_full, _largest = "pages", "pages of 64 KiB", MAXIMUM_PAGES
+
     def __init__(
         self,
         minimum: int,
@@ -98,18 +87,9 @@ class Memory(Defined):
         *,
         limiter: Callable[[int, int, int | None], object] | None = None,
     ) -> None:
-        self.minimum = _pages(minimum, "Memory(): minimum")
-        self.maximum = None if maximum is None else _pages(maximum, "Memory(): maximum")
-        limit = MAXIMUM_PAGES if self.maximum is None else self.maximum
-        if self.minimum > limit:
-            raise ValueError(
-                f"Memory(): minimum must not be above maximum, got {self.minimum} > {limit}"
-            )
-        if limiter is not None and not callable(limiter):
-            raise TypeError(f"Memory(): limiter must be callable, got {limiter!r}")
-        self.limiter = limiter
-        self._limit = limit
-        self._reservation: _Reservation | None = _Reservation(limit)
+        super().__init__(minimum, maximum, limiter)
+        self._limit = MAXIMUM_PAGES if self.maximum is None else self.maximum
+        self._reservation: _Reservation | None = _Reservation(self._limit)
         self._definition = VMMemoryDefinition(self._reservation.address, 0)
         if not self._commit(self.minimum):
             raise MemoryError(f"no memory for {self.minimum} pages")
@@ -128,6 +108,9 @@ class Memory(Defined):
         """The size in pages of 64 KiB."""
         return len(self) // WASM_PAGE_SIZE
 
+    def _size(self) -> int:
+        return self.size
+
     @property
     def base(self) -> int:
         """The address of the first byte; it never changes."""
@@ -144,20 +127,8 @@ class Memory(Defined):
             not allow it.
         """
         self._check_open()
-        delta = _pages(delta, "Memory.grow(): delta", 0xFFFFFFFF)
-        asked = -1
-        while True:
-            current = self.size
-            if current + delta > self._limit:
-                return -1
-            # A limiter that has grown this memory itself is asked about the new size too.
-            if self.limiter is None or current == asked:
-                break
-            asked = current
-            if not self.limiter(current, current + delta, self.maximum):
-                return -1
-            self._check_open()
-        return current if self._commit(current + delta) else -1
+        sizes = self._allowed_growth(self._checked(delta, "Memory.grow(): delta"), self._limit)
+        return sizes[0] if sizes and self._commit(sizes[1]) else -1
 
     def close(self) -> None:
         """Give the memory up. Views of it stay valid; generated code must not use it any more."""

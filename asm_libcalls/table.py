@@ -9,7 +9,7 @@ import ctypes
 import operator
 
 from asm_libcalls import externref
-from asm_libcalls.definition import Defined
+from asm_libcalls.growable import Growable
 from asm_libcalls.reference import check_reference_type, from_raw, owned_raw
 from asm_libcalls.traps import TableOutOfBounds
 from asm_libcalls.vmcontext import VMTableDefinition
@@ -24,22 +24,8 @@ __all__ = ["MAXIMUM_ELEMENTS", "Table"]
 MAXIMUM_ELEMENTS = 10_000_000
 """The most elements that a table can grow to: a limit of the implementation, as engines have."""
 
-_U32_MAXIMUM = 0xFFFFFFFF
 
-
-def _size(value: object, what: str) -> int:
-    try:
-        size = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(
-            f"{what} must be a number of elements (int), got {type(value).__name__} {value!r}"
-        ) from None
-    if not 0 <= size <= _U32_MAXIMUM:
-        raise ValueError(f"{what} must be in 0 .. 2**32-1 elements, got {size}")
-    return size
-
-
-class Table(Defined):
+class Table(Growable):
     """A WebAssembly table.
 
     ``table[i]`` reads and writes Python values: for externref any object (None is null; a
@@ -64,6 +50,8 @@ class Table(Defined):
         More elements at first than the implementation allows.
     """
 
+    _unit = _unit_in_full = "elements"
+
     def __init__(
         self,
         element_type: str,
@@ -74,17 +62,9 @@ class Table(Defined):
     ) -> None:
         self._elements: Any = None  # None when closed; first, for __del__
         self.element_type = check_reference_type(element_type, "Table(): element_type")
-        self.minimum = _size(minimum, "Table(): minimum")
-        self.maximum = None if maximum is None else _size(maximum, "Table(): maximum")
-        if self.maximum is not None and self.minimum > self.maximum:
-            raise ValueError(
-                f"Table(): minimum must not be above maximum, got {self.minimum} > {self.maximum}"
-            )
+        super().__init__(minimum, maximum, limiter)
         if self.minimum > MAXIMUM_ELEMENTS:
             raise MemoryError(f"a table of {self.minimum} elements; at most {MAXIMUM_ELEMENTS}")
-        if limiter is not None and not callable(limiter):
-            raise TypeError(f"Table(): limiter must be callable, got {limiter!r}")
-        self.limiter = limiter
         self._keepers: set[Any] = set()  # instances whose functions were ever put in
         self._definition = VMTableDefinition()
         self._resize(self.minimum)
@@ -96,6 +76,9 @@ class Table(Defined):
 
     def __len__(self) -> int:
         return int(self._definition.current_elements)
+
+    def _size(self) -> int:
+        return len(self)
 
     def __getitem__(self, index: int) -> Any:
         return from_raw(self.element_type, self._elements[self._index(index)])
@@ -113,7 +96,7 @@ class Table(Defined):
         self._check_open()
         raw, keeper = owned_raw(self.element_type, init_value, "Table.grow(): init_value")
         try:
-            return self.grow_raw(_size(delta, "Table.grow(): delta"), raw, keeper)
+            return self.grow_raw(self._checked(delta, "Table.grow(): delta"), raw, keeper)
         finally:
             self.release([raw])
 
@@ -164,20 +147,11 @@ class Table(Defined):
 
     def grow_raw(self, delta: int, raw: int, keeper: Any = None) -> int:
         """Grow by `delta` copies of a pointer, each with a count of its own; or return -1."""
-        self._check_open()
         limit = MAXIMUM_ELEMENTS if self.maximum is None else min(self.maximum, MAXIMUM_ELEMENTS)
-        asked = -1
-        while True:
-            current = len(self)
-            if current + delta > limit:
-                return -1
-            # A limiter that has grown this table itself is asked about the new size too.
-            if self.limiter is None or current == asked:
-                break
-            asked = current
-            if not self.limiter(current, current + delta, self.maximum):
-                return -1
-            self._check_open()
+        sizes = self._allowed_growth(delta, limit)
+        if sizes is None:
+            return -1
+        current, desired = sizes
         counted = delta if raw and self.element_type == "externref" else 0
         if keeper is not None:
             self._keepers.add(keeper)
@@ -185,7 +159,7 @@ class Table(Defined):
         if counted:
             externref.retain_many(raw, counted)
         try:
-            self._resize(current + delta, raw)
+            self._resize(desired, raw)
         except MemoryError:
             if counted:
                 externref.retain_many(raw, -counted)

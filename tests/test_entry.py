@@ -6,6 +6,7 @@ import ctypes
 import threading
 
 import pytest
+from in_threads import in_threads
 
 import asm_libcalls
 from asm_libcalls import Trap, TrapCode
@@ -153,13 +154,11 @@ def test_qsort_calls_back_into_entries(accelerated):
 
 def test_eight_threads_at_once(binding):
     sdiv = binding.libcalls["i64_sdiv"]
-    start = threading.Barrier(8)
     operands = ((MIN, MINUS_ONE), (1, 0))
     codes = (TrapCode.INTEGER_OVERFLOW, TrapCode.INTEGER_DIVISION_BY_ZERO)
     wrong = []
 
     def work(number):
-        start.wait()
         for i in range(1, 500):
             try:
                 binding.entry.call(sdiv.address, I64_TO_I64, operands[i % 2])
@@ -171,12 +170,7 @@ def test_eight_threads_at_once(binding):
             if quotient != number:
                 wrong.append((number, i, quotient))
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads)
+    in_threads(work, range(8))
     assert wrong == []
 
 
@@ -184,7 +178,6 @@ def test_threads_inside_callbacks_at_once(hook):
     """Each thread traps while the others stand inside native code."""
     inside = threading.Barrier(4)
     sdiv = hook.binding.libcalls["i64_sdiv"]
-    results = {}
 
     def body(number, y):
         inside.wait(60)
@@ -198,16 +191,11 @@ def test_threads_inside_callbacks_at_once(hook):
 
     def work(number):
         try:
-            results[number] = hook.call(number, 0)
+            return hook.call(number, 0)
         except Trap as trap:
-            results[number] = trap.code
+            return trap.code
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert results == {0: 0, 1: 1001, 2: 2, 3: 1003}
+    assert in_threads(work, range(4)) == [0, 1001, 2, 1003]
 
 
 def test_daemon_thread_in_native_code_at_exit(child):

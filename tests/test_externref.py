@@ -13,6 +13,7 @@ import threading
 import weakref
 
 import pytest
+from in_threads import in_threads
 
 import asm_libcalls
 from asm_libcalls import Global, Instance, Table, VMExternRef, externref
@@ -486,37 +487,25 @@ class TestThreads:
         sys.setswitchinterval(before)
 
     def test_each_with_its_own(self):
-        failures = []
-
         def work(seed: int) -> None:
-            try:
-                source = random.Random(seed)
-                for _ in range(300):
-                    value = Thing()
-                    gone = weakref.ref(value)
-                    refs = [VMExternRef(value)]
-                    del value
-                    for _ in range(source.randrange(6)):
-                        refs.append(source.choice(refs).clone())
-                    assert refs[0].strong_count() == len(refs)
-                    source.shuffle(refs)
-                    while refs:
-                        assert gone() is refs[0].value
-                        refs.pop().drop()
-                    assert gone() is None
-            except BaseException as error:
-                failures.append(error)
+            source = random.Random(seed)
+            for _ in range(300):
+                value = Thing()
+                gone = weakref.ref(value)
+                refs = [VMExternRef(value)]
+                del value
+                for _ in range(source.randrange(6)):
+                    refs.append(source.choice(refs).clone())
+                assert refs[0].strong_count() == len(refs)
+                source.shuffle(refs)
+                while refs:
+                    assert gone() is refs[0].value
+                    refs.pop().drop()
+                assert gone() is None
 
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert failures == []
+        in_threads(work, range(8))
 
     def test_errors_of_destructors_reach_the_thread_that_drops(self):
-        failures = []
-
         class Raises:
             def __init__(self, name):
                 self.name = name
@@ -525,21 +514,13 @@ class TestThreads:
                 raise ValueError(self.name)
 
         def work(name: str) -> None:
-            try:
-                for i in range(200):
-                    ref = VMExternRef(Raises(f"{name} {i}"))
-                    with pytest.raises(ValueError, match=f"^{name} {i}$"):
-                        ref.drop()
-            except BaseException as error:
-                failures.append(error)
+            for i in range(200):
+                ref = VMExternRef(Raises(f"{name} {i}"))
+                with pytest.raises(ValueError, match=f"^{name} {i}$"):
+                    ref.drop()
 
         hook = sys.unraisablehook
-        threads = [threading.Thread(target=work, args=(f"thread{i}",)) for i in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert failures == []
+        in_threads(work, [f"thread{i}" for i in range(8)])
         assert sys.unraisablehook is hook
 
 

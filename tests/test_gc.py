@@ -14,6 +14,7 @@ import threading
 import weakref
 
 import pytest
+from in_threads import in_threads
 from native_code import (
     ADD,
     CALL_SLOT,
@@ -868,30 +869,21 @@ class TestRegistry:
     def test_many_threads_register_and_look_up(self):
         registry = StackMapRegistry()
         registry.register(1 << 40, 10, {5: [-8]})
-        failures = []
         before = sys.getswitchinterval()
         sys.setswitchinterval(1e-6)
 
         def work(number: int) -> None:
-            try:
-                for i in range(150):
-                    start = (i * 8 + number + 1) * 100
-                    registry.register(start, 100, {50: [start]})
-                    assert registry.lookup(start + 50) == (start,)
-                    assert registry.lookup((1 << 40) + 5) == (-8,)
-                    if i % 3 == 0:
-                        registry.unregister(start)
-                        assert registry.lookup(start + 50) is None
-            except BaseException as error:
-                failures.append(error)
+            for i in range(150):
+                start = (i * 8 + number + 1) * 100
+                registry.register(start, 100, {50: [start]})
+                assert registry.lookup(start + 50) == (start,)
+                assert registry.lookup((1 << 40) + 5) == (-8,)
+                if i % 3 == 0:
+                    registry.unregister(start)
+                    assert registry.lookup(start + 50) is None
 
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(work, range(8))
         sys.setswitchinterval(before)
-        assert failures == []
         assert "801 code ranges" in repr(registry)
 
 

@@ -14,6 +14,7 @@ import threading
 import weakref
 
 import pytest
+from in_threads import in_threads
 
 import asm_libcalls
 from asm_libcalls import HostFunction, Signature, Trap, TrapCode, catch_traps
@@ -539,32 +540,23 @@ class TestLife:
         assert [function(0) for function in again] == [-i for i in range(150)]
 
     def test_threads_make_and_close_them(self, binding):
-        failures = []
         before = sys.getswitchinterval()
         sys.setswitchinterval(1e-6)
         signature = Signature("(i64) -> i64")
 
         def work(number):
-            try:
-                for i in range(4):
-                    made = [
-                        binding.host_address(lambda x, j=j: x + number + j, signature, False)
-                        for j in range(60)
-                    ]
-                    for j, (address, _) in enumerate(made):
-                        assert binding.entry.call(address, signature, [i]) == i + number + j
-                    for _, release in made:
-                        release()
-            except BaseException as error:
-                failures.append(error)
+            for i in range(4):
+                made = [
+                    binding.host_address(lambda x, j=j: x + number + j, signature, False)
+                    for j in range(60)
+                ]
+                for j, (address, _) in enumerate(made):
+                    assert binding.entry.call(address, signature, [i]) == i + number + j
+                for _, release in made:
+                    release()
 
-        threads = [threading.Thread(target=work, args=(1000 * n,)) for n in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(work, range(0, 8000, 1000))
         sys.setswitchinterval(before)
-        assert failures == []
 
 
 pthread_create = prototype(

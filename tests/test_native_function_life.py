@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
-import threading
 import tracemalloc
 import weakref
 
 import process_maps
 import pytest
+from in_threads import in_threads
 
 import asm_libcalls
 from asm_libcalls import native_functions as module
@@ -295,7 +295,7 @@ def test_eight_threads():
     expected = [outcome(*way) for way in ways]
     wrong = []
 
-    def run():
+    def run(number):
         for _ in range(100):
             for way, answer in zip(ways, expected, strict=True):
                 if outcome(*way) != answer:
@@ -306,11 +306,7 @@ def test_eight_threads():
             if f(-7, *[0.5] * (i % 9 + 1)) != 7:
                 wrong.append(f)
 
-    threads = [threading.Thread(target=run) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(run, range(8))
     assert wrong == []
 
 

@@ -12,6 +12,7 @@ PRELUDE = """
     import asm_libcalls, soak
     from asm_libcalls import *
     from asm_libcalls import HostFunction, Instance, Table, VMExternRef, catch_traps, externref
+    from in_threads import in_threads
     from soak import Soak, Thing
 
     def check(process):
@@ -44,22 +45,12 @@ def test_eight_threads_each_with_its_own_instance(child):
         + """
     sys.setswitchinterval(1e-5)
     soaks = [Soak() for _ in range(8)]  # the assembler is not for threads
-    failures = []
-    barrier = threading.Barrier(8)
 
     def run(soak):
-        try:
-            barrier.wait()
-            for _ in range(48):
-                soak.round(5)
-        except BaseException as error:
-            failures.append(error)
-            raise
+        for _ in range(48):
+            soak.round(5)
 
-    threads = [threading.Thread(target=run, args=(soak,)) for soak in soaks]
-    for thread in threads: thread.start()
-    for thread in threads: thread.join()
-    assert failures == [], failures
+    in_threads(run, soaks)
     for one in soaks:
         assert set(one.outcomes.values()) == {6}, one.outcomes
         left = one.settle()
@@ -240,12 +231,12 @@ def test_threads_through_the_python_api(child, backend):
     """The same without native frames of our own, over either backend."""
     child(
         """
-        import random, sys, threading
+        import random, sys
         import asm_libcalls
+        from in_threads import in_threads
         from asm_libcalls import *
         from asm_libcalls import Global, Instance, Memory, Table, VMExternRef, externref, gc
         sys.setswitchinterval(1e-5)
-        failures = []
 
         class Thing: pass
 
@@ -254,51 +245,44 @@ def test_threads_through_the_python_api(child, backend):
             def __del__(self): raise ValueError(self.name)
 
         def run(seed):
-            try:
-                source = random.Random(seed)
-                instance = Instance([Memory(1, 3)], [Table("externref", 4, 50)],
-                                    [Global("externref", None, True)], data=[bytes([seed]) * 9],
-                                    elements=[("externref", [seed, None])])
-                at = catch_traps(LIBCALLS["memory_fill"].address, LIBCALLS["memory_fill"].signature)
-                for i in range(300):
-                    value = VMExternRef(Thing())
-                    table_fill(instance, 0, 0, value, 4)
-                    externref_global_set(instance, 0, value)
-                    externref_global_get(instance, 0)
-                    assert value.strong_count() == 7
-                    at(instance.vmctx, 0, 0, seed, 65536)
-                    memory_copy(instance, 0, 5, 0, 0, 1000)
-                    memory_init(instance, 0, 0, 0, 0, 9)
-                    assert memoryview(instance.memories[0])[1004] == seed
-                    try:
-                        memory_fill(instance, 0, 65536, 1, 1)
-                    except HeapOutOfBounds: pass
-                    else: raise AssertionError
-                    try:
-                        at(instance.vmctx, 0, 65530, 1, 7)
-                    except HeapOutOfBounds: pass
-                    else: raise AssertionError
-                    name = f"{seed} {i}"
-                    instance.tables[0][0] = Raises(name)
-                    try:
-                        table_fill(instance, 0, 0, None, 4)
-                    except ValueError as error:
-                        assert str(error) == name, (str(error), name)
-                    else: raise AssertionError
-                    externref_global_set(instance, 0, None)
-                    gc(instance)
-                    assert value.strong_count() == 1
-                    table_init(instance, 0, 0, 0, 0, 2)
-                    assert instance.tables[0][0] == seed
-                instance.close()
-            except BaseException as error:
-                failures.append(error)
-                raise
+            source = random.Random(seed)
+            instance = Instance([Memory(1, 3)], [Table("externref", 4, 50)],
+                                [Global("externref", None, True)], data=[bytes([seed]) * 9],
+                                elements=[("externref", [seed, None])])
+            at = catch_traps(LIBCALLS["memory_fill"].address, LIBCALLS["memory_fill"].signature)
+            for i in range(300):
+                value = VMExternRef(Thing())
+                table_fill(instance, 0, 0, value, 4)
+                externref_global_set(instance, 0, value)
+                externref_global_get(instance, 0)
+                assert value.strong_count() == 7
+                at(instance.vmctx, 0, 0, seed, 65536)
+                memory_copy(instance, 0, 5, 0, 0, 1000)
+                memory_init(instance, 0, 0, 0, 0, 9)
+                assert memoryview(instance.memories[0])[1004] == seed
+                try:
+                    memory_fill(instance, 0, 65536, 1, 1)
+                except HeapOutOfBounds: pass
+                else: raise AssertionError
+                try:
+                    at(instance.vmctx, 0, 65530, 1, 7)
+                except HeapOutOfBounds: pass
+                else: raise AssertionError
+                name = f"{seed} {i}"
+                instance.tables[0][0] = Raises(name)
+                try:
+                    table_fill(instance, 0, 0, None, 4)
+                except ValueError as error:
+                    assert str(error) == name, (str(error), name)
+                else: raise AssertionError
+                externref_global_set(instance, 0, None)
+                gc(instance)
+                assert value.strong_count() == 1
+                table_init(instance, 0, 0, 0, 0, 2)
+                assert instance.tables[0][0] == seed
+            instance.close()
 
-        threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
-        for thread in threads: thread.start()
-        for thread in threads: thread.join()
-        assert failures == []
+        in_threads(run, range(8))
         """,
         variables={"ASM_LIBCALLS_BACKEND": backend},
     )

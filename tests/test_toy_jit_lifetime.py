@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import wasm_builder as wasm
+from in_threads import in_threads
 from jit_modules import EXTERNREFS, FUNCREFS, MEMORY, Function, build, instantiate
 from process_maps import mappings
 
@@ -324,35 +325,24 @@ def test_eight_threads_with_instances_of_their_own():
     }
     binary = build(functions, {"h": "externref -> externref"})
     shared = toy_jit.Module(binary)
-    failures = []
-    ready = threading.Barrier(8)
 
     def work(number):
-        try:
-            ready.wait(30)
-            for i in range(60):
-                module = shared if i % 2 else toy_jit.Module(binary)
-                seen = []
-                given = {"m": {"h": lambda value, seen=seen: seen.append(value) or value}}
-                instance = toy_jit.Instance(module, given)
-                n = 1000 * number + i + 1
-                assert instance.exports["sum"](n) == n * (n + 1) // 2
-                marker = Marker()
-                for _ in range(20):
-                    assert instance.exports["through"](marker) is marker
-                assert seen == [marker] * 20
-                with pytest.raises(asm_libcalls.UnreachableCodeReached) as caught:
-                    instance.exports["trap"]()
-                assert caught.value.wasm_backtrace[0].function_name == "trap"
-        except BaseException as error:
-            failures.append(error)
+        for i in range(60):
+            module = shared if i % 2 else toy_jit.Module(binary)
+            seen = []
+            given = {"m": {"h": lambda value, seen=seen: seen.append(value) or value}}
+            instance = toy_jit.Instance(module, given)
+            n = 1000 * number + i + 1
+            assert instance.exports["sum"](n) == n * (n + 1) // 2
+            marker = Marker()
+            for _ in range(20):
+                assert instance.exports["through"](marker) is marker
+            assert seen == [marker] * 20
+            with pytest.raises(asm_libcalls.UnreachableCodeReached) as caught:
+                instance.exports["trap"]()
+            assert caught.value.wasm_backtrace[0].function_name == "trap"
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    in_threads(work, range(8))
 
 
 def test_threads_run_side_by_side():

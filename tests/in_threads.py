@@ -1,0 +1,23 @@
+"""Work done in many threads at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+
+def in_threads(work: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
+    """Call `work` with each argument, each in a thread of its own; return what they return.
+
+    All begin at the same time; what one raises is raised when all have ended.
+    """
+    start = threading.Barrier(len(arguments))
+
+    def begin(argument: Any) -> Any:
+        start.wait(60)
+        return work(argument)
+
+    with ThreadPoolExecutor(len(arguments)) as pool:
+        return list(pool.map(begin, arguments))

@@ -4,36 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-I32, I64, F32, F64, FUNCREF, EXTERNREF = 0x7F, 0x7E, 0x7D, 0x7C, 0x70, 0x6F
+from asm_libcalls.toy_jit.module import EXTERNREF, F32, F64, FUNCREF, I32, I64
+from wasm_encoding import END, s, sized, u, vector
+
+__all__ = [
+    "END", "EXTERNREF", "F32", "F64", "FUNCREF", "HEADER", "I32", "I64", "body", "custom",
+    "exported", "function", "functype", "i32", "i64", "imported", "module", "name", "s", "section",
+    "sized", "u", "vector",
+]  # fmt: skip
+
 HEADER = b"\0asm\1\0\0\0"
-END = b"\x0b"
-
-
-def u(value: int) -> bytes:
-    """An unsigned LEB128."""
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value])
-
-
-def s(value: int) -> bytes:
-    """A signed LEB128."""
-    encoded = bytearray()
-    while not -0x40 <= value < 0x40:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value & 0x7F])
-
-
-def vector(items: Iterable[bytes]) -> bytes:
-    items = list(items)
-    return u(len(items)) + b"".join(items)
-
-
-def sized(content: bytes) -> bytes:
-    return u(len(content)) + content
 
 
 def name(text: str) -> bytes:

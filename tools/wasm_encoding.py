@@ -6,7 +6,7 @@ from asm_libcalls.toy_jit.module import EXTERNREF, F32, F64, FUNCREF, I32, I64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
 __all__ = ["CONST", "END", "NUMBERS", "REFERENCES", "encoded", "s", "sized", "u", "vector"]
 
@@ -36,8 +36,9 @@ def s(value: int) -> bytes:
     return bytes([*encoded, value & 0x7F])
 
 
-def vector(items: Sequence[bytes]) -> bytes:
+def vector(items: Iterable[bytes]) -> bytes:
     """Return a vector of encoded items."""
+    items = list(items)
     return u(len(items)) + b"".join(items)
 
 

@@ -16,13 +16,14 @@ os.environ.setdefault("ASM_LIBCALLS_CACHE", "off")
 import asm_libcalls
 
 TESTS = Path(__file__).resolve().parent
+TOOLS = TESTS.parent / "tools"  # where modules of tests import from too; see pyproject.toml
 # A checkout, or where the package is installed.
 PACKAGE_HOME = Path(asm_libcalls.__file__).resolve().parent.parent
 
 
 def environment(**changes: str | None) -> dict[str, str]:
     """Return this process's environment with changes (None removes), for a child that uses us."""
-    paths = [str(PACKAGE_HOME), str(TESTS), os.environ.get("PYTHONPATH", "")]
+    paths = [str(PACKAGE_HOME), str(TESTS), str(TOOLS), os.environ.get("PYTHONPATH", "")]
     result = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     result.pop("ASM_LIBCALLS_BACKEND", None)
     for name, value in changes.items():
@@ -41,7 +42,7 @@ def run_child(
     options: Sequence[str] = (),
     variables: Mapping[str, str | None] | None = None,
     exit_status: int = 0,
-    timeout: float = 120,
+    timeout: float = 300,
 ) -> subprocess.CompletedProcess[str]:
     """Run `code` and check how it ends.
 

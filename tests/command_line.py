@@ -49,7 +49,7 @@ def run(
         capture_output=True,
         text=True,
         env=environment(**variables),
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -95,4 +95,4 @@ def run_in_terminal(
             break
         chunks.append(chunk)
     os.close(leader)
-    return Terminal(process.wait(timeout=60), b"".join(chunks).decode())
+    return Terminal(process.wait(timeout=300), b"".join(chunks).decode())

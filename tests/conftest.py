@@ -26,8 +26,10 @@ from asm_libcalls.x86_64.pages import LoadedImage
 
 # In continuous integration every run tries the same cases; elsewhere new ones, and a failure prints
 # how to try them again.
-hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
-hypothesis.settings.register_profile("local", print_blob=True, deadline=None)
+# How long it takes says how busy the machine is.
+_UNTIMED: Any = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("ci", derandomize=True, **_UNTIMED)
+hypothesis.settings.register_profile("local", print_blob=True, **_UNTIMED)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 # A shell starts what runs in its background with Ctrl-C ignored, and children inherit that; tests

@@ -413,7 +413,7 @@ def test_an_interrupted_verify_says_so_in_one_line() -> None:
     assert process.stdout.readline() == "2 libcalls, seed 77\n"
     process.send_signal(signal.SIGINT)
     try:
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130
@@ -455,7 +455,7 @@ def test_a_broken_pipe_ends_quietly(words: tuple[str, ...]) -> None:
     process.stdout.close()
     err = process.stderr.read()
     process.stderr.close()
-    assert (process.wait(timeout=30), err) == (141, b"")
+    assert (process.wait(timeout=300), err) == (141, b"")
 
 
 def test_the_package_imports_nothing_of_the_command_line() -> None:

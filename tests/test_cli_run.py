@@ -296,12 +296,10 @@ def test_ctrl_c_ends_an_endless_function(module):
         text=True,
     )
     try:
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.5)
-            if busy(process.pid):
-                process.send_signal(signal.SIGINT)
-        assert process.returncode == 130
+        while process.poll() is None and not busy(process.pid):
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)  # once: a second one might strike while it ends
+        assert process.wait(300) == 130
         assert process.stderr.read().startswith("asm-libcalls: interrupted")
     finally:
         process.kill()

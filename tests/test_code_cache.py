@@ -481,7 +481,7 @@ def test_many_processes_at_once(package, cache):
         subprocess.Popen([sys.executable, "-c", code], env=variables, cwd=cache.parent)
         for _ in range(6)
     ]
-    assert [process.wait(timeout=120) for process in running] == [0] * 6
+    assert [process.wait(timeout=300) for process in running] == [0] * 6
     assert {path.suffix for path in cache.iterdir()} == {".image"}
     assert len(list(cache.iterdir())) == 2
 
@@ -521,7 +521,7 @@ def wheel(package, tmp_path_factory):
         ],
         env=environment(PYTHONPATH=path),
         check=True,
-        timeout=120,
+        timeout=300,
     )
     return home
 

@@ -30,7 +30,7 @@ def run_page(page: Path, folder: Path, backend: str = "auto") -> dict[str, objec
         env=environment(ASM_LIBCALLS_BACKEND=backend),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
@@ -193,7 +193,7 @@ def run_copy(folder: Path, *arguments: str, backend: str) -> str:
         env=environment(ASM_LIBCALLS_BACKEND=backend, PYTHONPATH=str(folder)),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -338,7 +338,7 @@ class TestDestructors:
         class Waits:
             def __del__(self):
                 inside.set()
-                done.wait(10)
+                done.wait(60)
                 raise ValueError("ours")
 
         class Raises:
@@ -346,7 +346,7 @@ class TestDestructors:
                 raise OSError("theirs")
 
         def other():
-            inside.wait(10)
+            inside.wait(60)
             Raises()
             done.set()
 

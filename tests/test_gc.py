@@ -203,14 +203,14 @@ class TestFramesHold:
         """As a Wasmtime Store, an instance is for one thread: only its frames count."""
         a, a_ref = borrowed(instance, Thing())
         inside, go_on = threading.Event(), threading.Event()
-        host.do = lambda: (inside.set(), go_on.wait(10))
+        host.do = lambda: (inside.set(), go_on.wait(60))
 
         def native():
             catch_traps(hold["hold"], HOLD)(instance.vmctx, a, 0)
 
         thread = threading.Thread(target=native)
         thread.start()
-        assert inside.wait(10)
+        assert inside.wait(60)
         gc(instance)
         assert a_ref() is None
         go_on.set()

@@ -338,7 +338,7 @@ def test_the_entry_point_serves_numba_and_its_cache(tmp_path):
             env=variables,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -14,6 +14,7 @@ import math
 import os
 import pickle
 import pydoc
+import select
 import struct
 import sys
 import threading
@@ -459,21 +460,25 @@ def test_who_holds_the_gil(make, mode, uncommon):
 
 
 def test_other_threads_run_while_the_gil_is_released(make):
-    sleep = make(address_of(LIBC.usleep), "(u32) -> i32", release_gil=True)
-    ticks, done = [], threading.Event()
+    """The call returns when another thread has written; it waits for a minute at the most."""
+    poll = make(address_of(LIBC.poll), "(pointer, u64, i32) -> i32", release_gil=True)
+    reader, writer = os.pipe()
+    awaited = ctypes.create_string_buffer(struct.pack("=ihh", reader, select.POLLIN, 0))
+    about_to_wait = threading.Event()
 
-    def tick():
-        while not done.wait(0.001):
-            ticks.append(time.monotonic())
+    def write():
+        about_to_wait.wait()
+        time.sleep(0.05)  # by then the call is under way
+        os.write(writer, b"x")
 
-    thread = threading.Thread(target=tick)
+    thread = threading.Thread(target=write)
     thread.start()
-    start = time.monotonic()
-    assert sleep(200_000) == 0
-    end = time.monotonic()
-    done.set()
+    about_to_wait.set()
+    ready = poll(ctypes.addressof(awaited), 1, 60_000)
     thread.join()
-    assert len([t for t in ticks if start < t < end]) >= 10
+    os.close(reader)
+    os.close(writer)
+    assert ready == 1
 
 
 def test_a_signal_is_handled_when_the_call_has_returned(builtin):

@@ -186,7 +186,7 @@ toy_jit.Instance(toy_jit.Module({SPIN!r})).exports["spin"](50_000_000)
         env=environment(ASM_LIBCALLS_PERF_MAP="1"),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     if recorded.returncode:
@@ -196,7 +196,7 @@ toy_jit.Instance(toy_jit.Module({SPIN!r})).exports["spin"](50_000_000)
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     for pid in set(re.findall(r"^ *[\d.]+% .*?(\d+):", shown.stdout, re.M)):

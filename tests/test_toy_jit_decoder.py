@@ -450,10 +450,10 @@ def test_functions_that_ref_func_may_name():
 
 @pytest.mark.parametrize("id_", [1, 2, 3, 4, 5, 6, 7, 9, 10, 11])
 def test_a_count_that_cannot_be_costs_nothing(id_):
-    started = time.perf_counter()
+    started = time.thread_time()  # of this thread alone, however busy the machine is
     binary = wasm.HEADER + wasm.section(id_, b"\xff\xff\xff\xff\x0f" + bytes(1000))
     assert refusal(binary).what == "length out of bounds"
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def test_arity_limit():

@@ -437,3 +437,35 @@ def test_size_of_the_last_level_cache(tmp_path):
         for name, text in (("level", str(level)), ("type", type_), ("size", size)):
             (folder / name).write_text(f"{text}\n")
     assert caches.last_level_cache(tmp_path) == 2 << 20
+
+
+@pytest.mark.parametrize("level", [level for level in LEVELS if level != "baseline"])
+@pytest.mark.parametrize("name", ["f32_floor", "f64_nearest"])
+def test_places_of_operands_in_a_page(level, name):
+    """Where the output is a little ahead modulo 4096 rounding goes backwards, unless they meet."""
+    if not inner_loops.runs_here(level):
+        pytest.skip(f"no {level} code runs on this machine")
+    size = SIZES[name]
+    rounded = {"f32_floor": np.floor, "f64_nearest": np.rint}[name]
+    space = np.zeros(6 * 4096 + 2 * 40_000, dtype="u1")
+    start = -space.ctypes.data % 4096
+    for count in (16, 31, 64, 129, 1000, 40_000 // size):
+        apart = -(-count * size // 4096) * 4096
+        # Apart in both orders; and the output behind an input that it meets, which is read first.
+        for distance in (
+            *(apart + 4096 + ahead for ahead in (-64, 0, size, 48, 64, 144, 256, 500, 512, 1040)),
+            *(-apart - 4096 + ahead for ahead in (0, size, 64, 256)),
+            *(-behind * size for behind in (0, 1, 17, 250, 4000 // size, 4080 // size)),
+        ):
+            space[:] = 0xA5
+            first = start + (64 if distance >= 0 else -distance)
+            source, target = (
+                space[at : at + count * size].view(f"f{size}") for at in (first, first + distance)
+            )
+            source[:] = np.linspace(-100, 100, count)
+            wanted = space.copy()
+            at = first + distance
+            wanted[at : at + count * size] = rounded(source).view("u1")
+            addresses = [source.ctypes.data, target.ctypes.data]
+            inner_loops.call(level, name, addresses, count, [size, size], 1 << 40)
+            assert np.array_equal(space, wanted), (count, distance)

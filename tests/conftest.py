@@ -7,6 +7,7 @@ by default, and over the fallback alone.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import random
 import signal
@@ -42,10 +43,17 @@ SEED_VARIABLE = "ASM_LIBCALLS_TEST_SEED"
 
 def pytest_configure(config: pytest.Config) -> None:
     default = "0" if os.environ.get("CI") else str(random.SystemRandom().getrandbits(32))
-    config.stash[_seed] = int(os.environ.get(SEED_VARIABLE) or default)
+    # Workers, which are started with this environment, have the seed that the header shows.
+    config.stash[_seed] = int(os.environ.setdefault(SEED_VARIABLE, default))
 
 
 _seed = pytest.StashKey[int]()
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collections that tests ask for the look at thousands of tests, which stay."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -24,6 +24,9 @@ class Index:
     def __init__(self, value):
         self.value = value
 
+    def __repr__(self):
+        return f"{type(self).__name__}({self.value!r})"  # the same in every process: it names tests
+
     def __index__(self):
         if isinstance(self.value, BaseException):
             raise self.value

@@ -1,6 +1,7 @@
 # Every target sets up what it needs first, so a fresh machine needs python3, make and a package index.
 #   make PYTHON=/path/to/python3.13 VENV=.venv-3.13 test    another Python, side by side
 #   make test ARGS='-k rounding'                            arguments for the command behind the target
+#   make test ARGS='-n auto --dist loadfile'                on all CPUs
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ ARGS ?=
 SET_UP = $(PYTHON) tools/set_up.py --venv $(VENV)
 VENV_PYTHON = $(VENV)/bin/python
 
-.PHONY: run test lint bench docs dist clean
+.PHONY: run test test-pythons test-wheel lint bench docs dist clean
 
 run:
 	$(SET_UP) cli
@@ -18,6 +19,14 @@ run:
 test:
 	$(SET_UP) test
 	$(VENV_PYTHON) -m pytest $(ARGS)
+
+# The parts that depend on Python, on every other one that is found, each in .venv-3.X.
+test-pythons:
+	$(PYTHON) tools/other_pythons.py $(ARGS)
+
+# As a stranger has it: in a new environment, without PeachPy and without this checkout.
+test-wheel: dist
+	$(VENV_PYTHON) tools/check_wheel.py
 
 # `cli` too: mypy reads the types of what the command line imports.
 lint:
@@ -40,8 +49,8 @@ dist:
 	$(SET_UP) dist
 	$(VENV_PYTHON) tools/build_distributions.py
 
-# Only an environment is removed as one: `make VENV=. clean` must not cost the checkout.
+# Only environments are removed as such: `make VENV=. clean` must not cost the checkout.
 clean:
-	test ! -e $(VENV)/pyvenv.cfg || rm -rf $(VENV)
+	for venv in $(VENV) .venv-3.*; do test ! -e $$venv/pyvenv.cfg || rm -rf $$venv; done
 	rm -rf build dist docs/_build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find asm_libcalls tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,110 @@
+"""Run the tests on every Python that is found beside the one that runs this.
+
+Run by ``make test-pythons``. Each Python gets an environment of its own, ``.venv-3.X``. The whole
+suite is for the Python that development uses: here what can not tell one Python from another is
+left out, which is most of the time that the suite takes. A Python that is not found is said.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+INDEPENDENT = {
+    "test_cli.py": "starts dozens of processes; test_cli_run.py goes through the same door",
+    "test_benchmark.py": "the benchmark",
+    "test_code_cache.py": "files of images",
+    "test_cpu_matrix.py": "machine code on other CPUs",
+    "test_differential.py": "what machine code computes",
+    "test_disassembly.py": "the bytes of machine code",
+    "test_division_tuning.py": "the choice of machine code",
+    "test_docs.py": "pages; some need what the whole suite installs",
+    "test_exhaustive.py": "what machine code computes",
+    "test_fuzz.py": "what compiled WebAssembly computes",
+    "test_integers.py": "what machine code computes",
+    "test_integrations.py": "other packages, which the whole suite installs",
+    "test_loop_encodings.py": "the bytes of machine code",
+    "test_memory_routines.py": "what machine code computes, on other CPUs too",
+    "test_other_cpus.py": "brings Pythons of its own",
+    "test_programs.py": "what compiled WebAssembly computes",
+    "test_readme.py": "pages; make test-wheel runs them on another Python",
+    "test_rooms.py": "the sources",
+    "test_rounding.py": "what machine code computes",
+    "test_set_up.py": "the set-up, which has brought us here",
+    "test_stubs.py": "the sources",
+    "test_ufunc_properties.py": "what machine code computes",
+}
+"""The test files that are left out, with what they are about instead of Python."""
+
+
+def supported_versions() -> list[str]:
+    """Return the versions that ``pyproject.toml`` names, oldest first."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return re.findall(r'"Programming Language :: Python :: (\d+\.\d+)"', text)
+
+
+def candidates(version: str) -> Iterator[str]:
+    """Yield what may be a Python of this version: on the PATH, of the system, of pyenv."""
+    for name in (f"python{version}", "python3"):
+        for folder in (*os.get_exec_path(), "/usr/bin"):
+            yield os.path.join(folder, name)  # noqa: PTH118, the PATH has any text
+    pyenv = shutil.which("pyenv")
+    if pyenv:
+        done = subprocess.run([pyenv, "root"], capture_output=True, text=True, check=False)
+        versions = Path(done.stdout.strip(), "versions")
+        # The newest last: a Python's bugs are mended in its life.
+        found = versions.glob(f"{version}.*/bin/python")
+        yield from sorted(map(str, found), key=lambda path: [*map(int, re.findall(r"\d+", path))])
+
+
+def is_version(python: str, version: str) -> bool:
+    """Tell whether it runs, and is a CPython of this version; pyenv's stand-ins may only fail."""
+    code = "import sys; print(sys.implementation.name, *sys.version_info[:2])"
+    try:
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+    except OSError:
+        return False
+    return done.stdout.split() == ["cpython", *version.split(".")]
+
+
+def other_pythons() -> dict[str, str]:
+    """Return the supported versions, this one apart, each with its Python; "" for none."""
+    this = "{}.{}".format(*sys.version_info)
+    found = {}
+    for version in supported_versions():
+        if version != this:
+            pythons = (python for python in candidates(version) if is_version(python, version))
+            found[version] = next(pythons, "")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tests with these arguments for pytest; return 1 where they fail on any Python."""
+    options = [f"--ignore=tests/{name}" for name in INDEPENDENT]
+    options += sys.argv[1:] if arguments is None else arguments
+    failed = []
+    for version, python in other_pythons().items():
+        if not python:
+            print(f"Python {version}: not found, not tested", flush=True)
+            continue
+        print(f"Python {version}: {python}", flush=True)
+        make = ["make", f"PYTHON={python}", f"VENV=.venv-{version}", f"ARGS={shlex.join(options)}"]
+        # Not the variables of the make that has started this.
+        variables = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS")}
+        if subprocess.run([*make, "test"], cwd=ROOT, env=variables, check=False).returncode:
+            failed.append(version)
+    if failed:
+        print(f"the tests fail on Python {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

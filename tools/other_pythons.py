@@ -19,8 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 INDEPENDENT = {
-    "test_cli.py": "starts dozens of processes; test_cli_run.py goes through the same door",
     "test_benchmark.py": "the benchmark",
+    "test_cli.py": "starts dozens of processes; test_cli_run.py goes through the same door",
     "test_code_cache.py": "files of images",
     "test_cpu_matrix.py": "machine code on other CPUs",
     "test_differential.py": "what machine code computes",
@@ -31,15 +31,23 @@ INDEPENDENT = {
     "test_fuzz.py": "what compiled WebAssembly computes",
     "test_integers.py": "what machine code computes",
     "test_integrations.py": "other packages, which the whole suite installs",
+    "test_literals.py": "how numbers are written",
     "test_loop_encodings.py": "the bytes of machine code",
+    "test_memory_protection.py": "what the system lets us do",
     "test_memory_routines.py": "what machine code computes, on other CPUs too",
+    "test_native_loop.py": "the benchmark",
     "test_other_cpus.py": "brings Pythons of its own",
+    "test_pipeline.py": "continuous integration",
     "test_programs.py": "what compiled WebAssembly computes",
     "test_readme.py": "pages; make test-wheel runs them on another Python",
     "test_rooms.py": "the sources",
     "test_rounding.py": "what machine code computes",
+    "test_selfcheck.py": "how implementations are compared",
+    "test_selfcheck_scenes.py": "how implementations are compared",
     "test_set_up.py": "the set-up, which has brought us here",
     "test_stubs.py": "the sources",
+    "test_toy_jit_decoder.py": "the WebAssembly format",
+    "test_toy_jit_validation.py": "the WebAssembly format",
     "test_ufunc_properties.py": "what machine code computes",
 }
 """The test files that are left out, with what they are about instead of Python."""

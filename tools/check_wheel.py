@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import asm_libcalls
 from other_pythons import other_pythons
-from set_up import Environment
+from set_up import Environment, SetUpError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -128,7 +128,7 @@ def main() -> int:
         others = [python for python in other_pythons().values() if python]
         for base in (Environment(Path()).base, *others[-1:]):
             check_installed(wheel, base, served)
-    except WheelError as error:
+    except (SetUpError, WheelError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -44,7 +44,8 @@ SEED_VARIABLE = "ASM_LIBCALLS_TEST_SEED"
 def pytest_configure(config: pytest.Config) -> None:
     default = "0" if os.environ.get("CI") else str(random.SystemRandom().getrandbits(32))
     # Workers, which are started with this environment, have the seed that the header shows.
-    config.stash[_seed] = int(os.environ.setdefault(SEED_VARIABLE, default))
+    os.environ[SEED_VARIABLE] = os.environ.get(SEED_VARIABLE) or default
+    config.stash[_seed] = int(os.environ[SEED_VARIABLE])
 
 
 _seed = pytest.StashKey[int]()

@@ -44,8 +44,8 @@ def __getattr__(name: str) -> object:
     if name in LIBCALLS:
         from asm_libcalls.functions import make_functions
 
-        # All at once, since their code shares pages; those of the first thread stay.
-        for each, function in make_functions(_binding).items():
+        # Many at once, since their code shares pages; those of the first thread stay.
+        for each, function in make_functions(_binding, like=name).items():
             globals().setdefault(each, function)
         return globals()[name]
     module = _LAZY.get(name)

@@ -15,6 +15,7 @@ from asm_libcalls.externref import VMExternRef
 from asm_libcalls.funcref import FuncRef
 from asm_libcalls.global_ import Global
 from asm_libcalls.instance import Instance, instance_of
+from asm_libcalls.memory import Memory
 from asm_libcalls.reference import check_raw
 from asm_libcalls.table import Table
 
@@ -29,11 +30,21 @@ if TYPE_CHECKING:
 __all__ = ["to_patterns"]
 
 
-def to_patterns(declaration: Declaration, arguments: Sequence[Any]) -> list[int]:
+def to_patterns(
+    declaration: Declaration, arguments: Sequence[Any]
+) -> tuple[list[int], list[object]]:
     """Check the arguments of a libcall and return their bit patterns.
 
     The count of the arguments has been checked. A vmctx is an Instance, or the address of a live
     one; a reference is None, a VMExternRef or FuncRef, or a raw pointer to a live one.
+
+    Returns
+    -------
+    list of int
+        The bit patterns.
+    list of object
+        What must live as long as they are used: other threads may drop or close the instance or
+        its memories while native code runs without the GIL.
 
     Raises
     ------
@@ -45,41 +56,55 @@ def to_patterns(declaration: Declaration, arguments: Sequence[Any]) -> list[int]
         An integer that 32 bits can not hold.
     """
     patterns: list[int] = []
+    kept: list[object] = []
     parts: list[tuple[str, int, Any]] = []
     instance: Instance | None = None
     reference_type = ""
-    for (value_type, where, space), argument in zip(_plan(declaration), arguments, strict=True):
-        if value_type.name == "vmctx":
+    for (kind, value_type, where, space), argument in zip(
+        _plan(declaration), arguments, strict=True
+    ):
+        if kind == "number":
+            if type(argument) is int and 0 <= argument <= value_type.mask:
+                pattern = argument
+            else:
+                pattern = value_type.to_bits(argument, where)
+            patterns.append(pattern)
+            if space is not None:
+                assert instance is not None
+                part = _part(instance, space, pattern, where)
+                parts.append((where, pattern, part))
+                if isinstance(part, Table):
+                    reference_type = part.element_type
+        elif kind == "vmctx":
             instance = _instance(argument, where)
+            kept.append(instance)
             patterns.append(instance.vmctx)
-        elif value_type.name == "reference":
+        elif kind == "reference":
             patterns.append(_reference(reference_type, argument, where))
-        elif value_type.name == "externref":
-            patterns.append(_externref(declaration.name, argument, where))
-        elif space is not None:
-            assert instance is not None
-            index = value_type.to_bits(argument, where)
-            what, those_of = space
-            there_are = those_of(instance)
-            if index >= len(there_are):
-                there = f"0 .. {len(there_are) - 1}" if there_are else "there are none"
-                raise ValueError(f"{where}: {what} {index} is not in the instance ({there})")
-            patterns.append(index)
-            part = there_are[index]
-            parts.append((where, index, part))
-            if isinstance(part, Table):
-                reference_type = part.element_type
-            if isinstance(part, Global) and part.value_type != "externref":
-                raise TypeError(f"{where}: global {index} is a {part.value_type}, not an externref")
         else:
-            patterns.append(value_type.to_bits(argument, where))
+            patterns.append(_externref(declaration.name, argument, where))
     if instance is not None:
         if instance.closed:  # by the __index__ of an argument
             raise ValueError(f"{declaration.name}(): argument 'vmctx': the Instance is closed")
         for where, index, part in parts:
-            if isinstance(part, Defined) and part.closed:
-                raise ValueError(f"{where}: {type(part).__name__} {index} is closed")
-    return patterns
+            if isinstance(part, Defined):
+                if part.closed:
+                    raise ValueError(f"{where}: {type(part).__name__} {index} is closed")
+                if isinstance(part, Memory):
+                    kept.append(part.reservation)
+    return patterns, kept
+
+
+def _part(instance: Instance, space: _Space, index: int, where: str) -> Any:
+    what, those_of = space
+    there_are = those_of(instance)
+    if index >= len(there_are):
+        there = f"0 .. {len(there_are) - 1}" if there_are else "there are none"
+        raise ValueError(f"{where}: {what} {index} is not in the instance ({there})")
+    part = there_are[index]
+    if isinstance(part, Global) and part.value_type != "externref":
+        raise TypeError(f"{where}: global {index} is a {part.value_type}, not an externref")
+    return part
 
 
 def _instance(argument: Any, where: str) -> Instance:
@@ -107,8 +132,11 @@ def _imported_memories(instance: Instance) -> Sequence[Any]:
     return instance.memories[: instance.offsets.num_imported_memories]
 
 
+if TYPE_CHECKING:
+    _Space = tuple[str, Callable[[Instance], Sequence[Any]]]
+
 # By the parameter's name: what an index counts, and the things that it chooses from.
-_SPACES: dict[str, tuple[str, Callable[[Instance], Sequence[Any]]]] = {
+_SPACES: dict[str, _Space] = {
     "defined_memory_index": ("defined memory", _defined_memories),
     "memory_index": ("memory", lambda instance: instance.memories),
     "table_index": ("table", lambda instance: instance.tables),
@@ -118,12 +146,12 @@ _SPACES: dict[str, tuple[str, Callable[[Instance], Sequence[Any]]]] = {
 }
 _IMPORTED_MEMORY = ("imported memory", _imported_memories)
 
-_Step = tuple["ValueType", str, "tuple[str, Callable[[Instance], Sequence[Any]]] | None"]
+_Step = tuple[str, "ValueType", str, "_Space | None"]
 _plans: dict[str, list[_Step]] = {}
 
 
 def _plan(declaration: Declaration) -> list[_Step]:
-    """Return each parameter's type, its name in errors and its index space; found out once."""
+    """Return each parameter's kind, type, name in errors and index space; found out once."""
     plan = _plans.get(declaration.name)
     if plan is None:
         plan = []
@@ -134,7 +162,8 @@ def _plan(declaration: Declaration) -> list[_Step]:
             if parameter == "memory_index" and declaration.name.startswith("imported_"):
                 space = _IMPORTED_MEMORY
             where = f"{declaration.name}(): argument {parameter!r}"
-            plan.append((value_type, where, space))
+            objects = value_type.name in ("vmctx", "reference", "externref")
+            plan.append((value_type.name if objects else "number", value_type, where, space))
         _plans[declaration.name] = plan  # when it is whole: other threads read it
     return plan
 

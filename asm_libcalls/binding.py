@@ -15,6 +15,7 @@ from asm_libcalls.traps import Trap
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
     from typing import Any
 
     from asm_libcalls.entry import MachineEntry, PythonEntry
@@ -37,9 +38,6 @@ BACKENDS = ("auto", "x86_64", "fallback")
 
 IN_PYTHON = "in Python on every CPU"
 
-_STATELESS = ("rounding", "integers")
-"""Families whose libcalls work on numbers alone; the others work on an instance."""
-
 
 class BackendUnavailable(ImportError):
     """The backend that ``ASM_LIBCALLS_BACKEND`` asks for can not serve here."""
@@ -61,6 +59,8 @@ class Libcall:
         One sentence.
     declaration : Declaration
         Its row of the table.
+    takes_instance : bool
+        Whether it works on an instance, and not on numbers alone.
     backend : {"x86_64", "fallback"}
         What serves it.
     reason : str
@@ -73,6 +73,7 @@ class Libcall:
         self.symbol = declaration.symbol
         self.signature = declaration.signature
         self.doc = declaration.doc
+        self.takes_instance = declaration.family not in ("rounding", "integers")
         self._binding = binding
         self._address = 0
         self._fallback: FallbackFunction | None = None
@@ -105,7 +106,8 @@ class Libcall:
         """
         if keywords:
             raise TypeError(f"{self.name}() takes no keyword arguments, got {', '.join(keywords)}")
-        patterns = self._patterns(arguments)
+        # While native code runs, other threads may drop or close what it works on.
+        patterns, _kept = self._patterns(arguments)
         result = self.signature.result
         pattern = self._invoke(patterns)
         return None if result is None else result.from_bits(pattern)
@@ -130,8 +132,9 @@ class Libcall:
                 self.signature.parameters, self.declaration.parameters, patterns, strict=True
             )
         ]
-        if self.declaration.family not in _STATELESS:
-            checked = self._patterns(tuple(checked))  # addresses and indices can be wrong too
+        _kept: list[object] = []
+        if self.takes_instance:
+            checked, _kept = self._patterns(tuple(checked))  # addresses and indices can be wrong
         return self._invoke(checked)
 
     @property
@@ -161,9 +164,9 @@ class Libcall:
             self._fallback = FallbackFunction(self)
         return self._fallback
 
-    def _patterns(self, arguments: tuple[Any, ...]) -> list[int]:
+    def _patterns(self, arguments: tuple[Any, ...]) -> tuple[list[int], list[object]]:
         self._check_count(len(arguments))
-        if self.declaration.family not in _STATELESS:
+        if self.takes_instance:
             from asm_libcalls.arguments import to_patterns
 
             return to_patterns(self.declaration, arguments)
@@ -172,7 +175,7 @@ class Libcall:
             for value_type, parameter, argument in zip(
                 self.signature.parameters, self.declaration.parameters, arguments, strict=True
             )
-        ]
+        ], []
 
     def _check_count(self, count: int) -> None:
         expected = self.declaration.parameters
@@ -307,9 +310,12 @@ class Binding:
 
     def fallback_of(self, declaration: Declaration) -> Callable[..., int | None]:
         """Return the function on bit patterns that implements a libcall in Python."""
-        from importlib import import_module
+        family = _fallbacks.get(declaration.family)
+        if family is None:
+            from importlib import import_module
 
-        family = import_module(f"asm_libcalls.fallback.{declaration.family}")
+            family = import_module(f"asm_libcalls.fallback.{declaration.family}")
+            _fallbacks[declaration.family] = family
         function: Callable[..., int | None] = getattr(family, declaration.name)
         return function
 
@@ -383,6 +389,9 @@ def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
 
     return call
 
+
+_fallbacks: dict[str, ModuleType] = {}
+"""The modules of the families in plain Python, once they are imported."""
 
 _default: list[Binding] = []
 

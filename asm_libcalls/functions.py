@@ -1,8 +1,9 @@
 """The libcalls as functions: what the names of the package are bound to.
 
-Those of numbers run their machine code; their slow path, and all the others, is the checked call
-of :class:`~asm_libcalls.binding.Libcall`, since what Python gives as an instance, an index or a
-reference must be checked before native code trusts it.
+Those of numbers run their machine code, and so do those on the bytes of memories for an Instance;
+their slow path, and all the others, is the checked call of :class:`~asm_libcalls.binding.Libcall`,
+since what Python gives as an instance, an index or a reference must be checked before native code
+trusts it.
 """
 
 from __future__ import annotations
@@ -21,25 +22,41 @@ MODULE = "asm_libcalls"
 """Where they are found, and what pickling goes by."""
 
 
-def make_functions(binding: Binding) -> dict[str, Any]:
-    """Make the function of every libcall: builtins, where this Python and CPU can have them."""
-    libcalls = binding.libcalls
-    functions = native_functions([_specify(each) for each in libcalls.values()], binding)
-    return dict(zip(libcalls, functions, strict=True))
+def make_functions(binding: Binding, like: str = "") -> dict[str, Any]:
+    """Make the functions of the libcalls: builtins, where this Python and CPU can have them.
+
+    Parameters
+    ----------
+    binding : Binding
+    like : str, optional
+        A libcall: if it takes numbers alone, only those that do; and the others otherwise. Who
+        calls those of numbers does not wait for what there is of instances.
+    """
+    libcalls = list(binding.libcalls.values())
+    if like:
+        which = binding.libcalls[like].takes_instance
+        libcalls = [each for each in libcalls if each.takes_instance == which]
+    functions = native_functions([_specify(each) for each in libcalls], binding)
+    return {libcall.name: function for libcall, function in zip(libcalls, functions, strict=True)}
 
 
 def _specify(libcall: Libcall) -> Specification:
     declaration = libcall.declaration
-    leaf = libcall.backend == "x86_64" and declaration.family in ("rounding", "integers")
-    if leaf:
-        from asm_libcalls.x86_64.integers import GUARDS
+    address, guard, inline, vmctx_of = 0, "everything", "", None
+    if libcall.backend == "x86_64":
+        if libcall.takes_instance:
+            from asm_libcalls.instance import Instance
 
-        # A trap that nobody sees coming would find no entry to unwind to.
-        guard = GUARDS.get(libcall.name, "everything" if declaration.traps else "")
-    else:
-        guard = "everything"
+            guard, inline, vmctx_of = "", libcall.name, (Instance, "_vmctx")
+        else:
+            from asm_libcalls.x86_64.integers import GUARDS
+
+            # A trap that nobody sees coming would find no entry to unwind to.
+            guard = GUARDS.get(libcall.name, "everything" if declaration.traps else "")
+            address = libcall.address
+            inline = "" if guard else libcall.name  # all without a trap are straight-line code
     return Specification(
-        libcall.address if leaf else 0,
+        address,
         libcall.signature,
         name=libcall.name,
         doc=libcall.doc,
@@ -48,5 +65,6 @@ def _specify(libcall: Libcall) -> Specification:
         slow=libcall,
         catch=False,
         guard=guard,
-        inline="" if guard else libcall.name,  # all without a trap are straight-line code
+        inline=inline,
+        vmctx_of=vmctx_of,
     )

@@ -171,6 +171,9 @@ class Instance(NotCopied):
         A part of the wrong kind, or one that can not be used so; the message says which.
     """
 
+    # A member of its own, so that machine code finds it in the object.
+    __slots__ = ("__dict__", "__weakref__", "_vmctx")
+
     def __init__(
         self,
         memories: Sequence[Memory] = (),
@@ -290,6 +293,7 @@ class Instance(NotCopied):
         _header(vmctx).magic = 0
         segments, self.elements = self.elements, []
         self.memories, self.tables, self.globals, self.functions = [], [], [], []
+        self._memory_keepers: list[Memory] = []
         errors: list[BaseException] = []
         for clear in (self.activations_table.clear, *(segment.drop for segment in segments)):
             try:
@@ -358,6 +362,8 @@ class Instance(NotCopied):
     def _write_header(self, vmctx: int) -> None:
         # Code that loads memory 0 without asking whether there is one finds an empty one.
         self._no_memory = VMMemoryDefinition()
+        # Whatever anybody does to the public list, what the definitions describe must be there.
+        self._memory_keepers = list(self.memories)
         self._memory_definitions = (ctypes.c_size_t * (len(self.memories) + 1))(
             *(memory.definition_address for memory in self.memories),
             ctypes.addressof(self._no_memory),
@@ -377,6 +383,10 @@ class Instance(NotCopied):
         header.memories = memories
         header.defined_memories = memories + imported
         header.data_segments = ctypes.addressof(self._data_segments)
+        header.memory_count = len(self.memories)
+        header.imported_memory_count = self.offsets.num_imported_memories
+        header.defined_memory_count = self.offsets.num_defined_memories
+        header.data_count = len(self.data)
         header.magic = InstanceHeader.MAGIC
 
     def _write_functions(

@@ -130,6 +130,11 @@ class Memory(Growable):
         sizes = self._allowed_growth(self._checked(delta, "Memory.grow(): delta"), self._limit)
         return sizes[0] if sizes and self._commit(sizes[1]) else -1
 
+    @property
+    def reservation(self) -> object:
+        """What keeps its pages in place while somebody holds it, whoever closes the memory."""
+        return self._open_reservation()
+
     def close(self) -> None:
         """Give the memory up. Views of it stay valid; generated code must not use it any more."""
         if self._reservation is not None:

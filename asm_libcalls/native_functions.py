@@ -44,7 +44,11 @@ class Specification:
         can be False: ``"divisor_not_zero"`` or ``"quotient_fits"``, of the second of two integers.
         ``"everything"`` leaves each call to `slow`; the address is not used then.
     inline : str
-        The name of a straight-line routine of ours, to be copied in place of a call of it.
+        The name of a straight-line routine of ours, to be copied in place of a call of it, or of
+        a stencil that does its work.
+    vmctx_of : (class, str), optional
+        The class whose objects are taken for the vmctx, which is the first parameter, and the
+        member that holds it. An address, or an object of a subclass, goes to the slow path.
     """
 
     __slots__ = (
@@ -59,6 +63,7 @@ class Specification:
         "release_gil",
         "signature",
         "slow",
+        "vmctx_of",
     )
 
     def __init__(
@@ -75,10 +80,11 @@ class Specification:
         release_gil: bool = False,
         guard: str = "",
         inline: str = "",
+        vmctx_of: tuple[type, str] | None = None,
     ) -> None:
         where = "native_function(): "
         self.address = VALUE_TYPES["pointer"].to_bits(address, f"{where}address")
-        if not self.address and guard != "everything":
+        if not self.address and guard != "everything" and not inline:
             raise ValueError(f"{where}address must not be null")
         self.signature = Signature(signature)
         if name is None:
@@ -96,6 +102,7 @@ class Specification:
         self.release_gil = bool(release_gil)
         self.guard = guard
         self.inline = inline
+        self.vmctx_of = vmctx_of
 
 
 def native_function(
@@ -199,7 +206,7 @@ def native_functions(
     if isinstance(maker, str):
         return [_python_function(s, _slow(s, binding)) for s in specifications]
     from asm_libcalls.x86_64.entry import ENTER_HOLDING_GIL
-    from asm_libcalls.x86_64.function_objects import Shape, fits_registers
+    from asm_libcalls.x86_64.function_objects import Shape, Unsupported, fits_registers
 
     shapes = []
     for s in specifications:
@@ -210,10 +217,10 @@ def native_functions(
             enter = "asm_libcalls_enter"
         elif s.catch or not fits_registers(s.signature.parameters):
             enter = ENTER_HOLDING_GIL
-        shapes.append(Shape(s.signature, enter, s.guard, s.inline))
+        shapes.append(Shape(s.signature, enter, s.guard, s.inline, s.vmctx_of))
     try:
         maker.prepare(shapes)
-    except OSError:  # a process may be denied new executable pages at any time
+    except (OSError, Unsupported):  # a process may be denied new executable pages at any time
         return [_python_function(s, _slow(s, binding)) for s in specifications]
     return [
         maker.make(s.address, shape, _slow(s, binding), s.name, _full_text(s), s.module)

@@ -150,6 +150,8 @@ class InstanceHeader(ctypes.Structure):
         The same array from the first defined memory on, so by defined memory index.
     data_segments : address
         Array of :class:`VMDataSegment` by data index.
+    memory_count, imported_memory_count, defined_memory_count, data_count : int
+        How many there are of each, for what checks an index.
     magic : int
         :attr:`MAGIC` while the instance lives, 0 when it is closed.
     """
@@ -160,6 +162,10 @@ class InstanceHeader(ctypes.Structure):
         ("memories", _pointer),
         ("defined_memories", _pointer),
         ("data_segments", _pointer),
+        ("memory_count", _pointer),
+        ("imported_memory_count", _pointer),
+        ("defined_memory_count", _pointer),
+        ("data_count", _pointer),
         ("magic", ctypes.c_uint64),
     ]
 

@@ -162,9 +162,10 @@ def test_calls_have_the_right_functions(peers):
     assert seen[0][0] is asm_libcalls.f64_ceil
     by_arguments = {}
     for function, arguments in seen:
-        if "fabs" not in repr(function):
+        result = function(*arguments)
+        if "fabs" not in repr(function) and result is not None:  # which moves bytes
             key = tuple(int(x) if float(x).is_integer() else float(x) for x in arguments)
-            by_arguments.setdefault(key, set()).add(float(function(*arguments)))
+            by_arguments.setdefault(key, set()).add(float(result))
     by_arguments.pop((2.5,))  # ceil, nearest and floor
     # sdiv and srem share operands.
     assert all(len(results) <= 2 for results in by_arguments.values())

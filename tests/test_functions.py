@@ -145,7 +145,12 @@ def test_they_are_made_when_first_used(child):
         assert "f64_ceil" in dir(asm_libcalls) and "f64_ceil" not in vars(asm_libcalls)
         from asm_libcalls import f64_ceil, native_function
         assert asm_libcalls.f64_ceil is f64_ceil and f64_ceil(0.5) == 1.0
-        assert vars(asm_libcalls)["memory_fill"] is asm_libcalls.memory_fill
+        assert vars(asm_libcalls)["i64_udiv"] is asm_libcalls.i64_udiv
+        # Those that take an instance come by themselves, with what there is of instances.
+        assert "memory_fill" not in vars(asm_libcalls)
+        assert "asm_libcalls.instance" not in sys.modules
+        assert asm_libcalls.memory_fill is vars(asm_libcalls)["memory_fill"]
+        assert vars(asm_libcalls)["table_grow"] is asm_libcalls.table_grow
         import asm_libcalls.native_functions
         assert asm_libcalls.native_function is native_function
         try:

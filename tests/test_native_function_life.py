@@ -13,6 +13,7 @@ import pytest
 from in_threads import in_threads
 
 import asm_libcalls
+from asm_libcalls import LIBCALLS, Instance
 from asm_libcalls import native_functions as module
 from asm_libcalls.binding import default_binding
 from asm_libcalls.native_functions import native_function, why_not_builtin
@@ -497,6 +498,11 @@ def test_every_stencil_is_used_by_some_shape(machine_code):
         function_objects._parts(
             Recorder(pieces), function_objects.Shape(Signature("(i64, i64)"), "", guard)
         )
+    for name in (n for n in LIBCALLS if n in pieces):
+        shape = function_objects.Shape(
+            LIBCALLS[name].signature, inline=name, vmctx_of=(Instance, "_vmctx")
+        )
+        function_objects._parts(Recorder(pieces), shape, vmctx=(id(Instance), 16))
     other = {"box_none_counted", "box_none_immortal"} - used
     assert len(other) == 1  # of another version of CPython
     assert used | other == set(pieces)

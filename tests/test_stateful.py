@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 from typing import Any
 
@@ -43,6 +44,11 @@ CALLS = [
     for name, row in DECLARATIONS.items()
     if row.signature.parameters[0].name == "vmctx"
 ]  # fmt: skip
+
+
+def called(function, arguments):
+    """Call a function of the package, and return the bit pattern of its result."""
+    return function(*arguments) or 0
 
 
 class Refused(Exception):
@@ -281,6 +287,11 @@ class Worlds(RuleBasedStateMachine):
                 function = libcall.fallback.call_bits
             elif at_address:
                 function = catch_traps(libcall.address, libcall.signature).call_bits
+            elif libcall.declaration.family == "memories":
+                # The machine code that Python calls, where there is any.
+                arguments_ = (world.instances[which], *patterns[1:])
+                function = functools.partial(called, getattr(asm_libcalls, name), arguments_)
+                patterns = []
             else:
                 function = libcall.call_bits
             result = outcome(function, *patterns)

@@ -1,7 +1,8 @@
-"""Suite: one call from Python, with numbers in and a number out."""
+"""Suite: one call from Python: numbers in and a number out, or a few bytes moved."""
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
 import operator
@@ -86,16 +87,42 @@ def cases(peers: Peers, quick: bool) -> Iterator[Case]:
         if peers.numba is not None:
             jitted = peers.numba.njit(eval(_NUMBA[name], {"math": math}))
             functions["numba"] = (jitted, arguments)
-        yield Case(
-            SUITE,
-            f"{name} {kind}".strip(),
-            0,
-            UNROLLED,
-            tuple(
-                Candidate(label, _caller(function, values))
-                for label, (function, values) in functions.items()
-            ),
-        )
+        yield _case(f"{name} {kind}".strip(), functions)
+    yield from _memories(peers)
+
+
+def _memories(peers: Peers) -> Iterator[Case]:
+    memory = asm_libcalls.Memory(1)
+    instance = asm_libcalls.Instance([memory])
+    own = memoryview(bytearray(len(memory)))
+    array = peers.numpy.frombuffer(memory, dtype=peers.numpy.uint8)
+    setitem = operator.setitem
+    for size in (16, 4096):
+        source, target = 64, 64 + 2 * size
+        to, from_ = slice(target, target + size), slice(source, source + size)
+        pointers = (memory.base + target, memory.base + source, size)
+        copies: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+            OURS: (asm_libcalls.memory_copy, (instance, 0, target, 0, source, size)),
+            "ctypes.memmove": (ctypes.memmove, pointers),
+            "bytearray slice": (setitem, (own, to, own[from_])),
+            "NumPy": (peers.numpy.copyto, (array[to], array[from_])),
+        }
+        yield _case(f"memory_copy {size} bytes", copies)
+        fills: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+            OURS: (asm_libcalls.memory_fill, (instance, 0, target, 7, size)),
+            "ctypes.memset": (ctypes.memset, (memory.base + target, 7, size)),
+            "bytearray slice": (setitem, (own, to, bytes([7]) * size)),
+            "NumPy": (array[to].fill, (7,)),
+        }
+        yield _case(f"memory_fill {size} bytes", fills)
+
+
+def _case(name: str, functions: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]) -> Case:
+    candidates = (
+        Candidate(label, _caller(function, values))
+        for label, (function, values) in functions.items()
+    )
+    return Case(SUITE, name, 0, UNROLLED, tuple(candidates))
 
 
 def _c_pointer(libcall: Any) -> str:

@@ -74,7 +74,9 @@ def _copies(peers: Peers, loop: Loop, sizes: tuple[int, ...]) -> Iterator[Case]:
             candidates = [
                 _native(OURS, loop, ours, arguments, keep),
                 _native("glibc memmove", loop, peers.c_function("memmove"), pointers, keep),
-                _python(OURS_FROM_PYTHON, asm_libcalls.memory_copy, arguments, keep),
+                _python(
+                    OURS_FROM_PYTHON, asm_libcalls.memory_copy, (instance, *arguments[1:]), keep
+                ),
                 _python("ctypes.memmove", ctypes.memmove, pointers, keep),
                 _python("NumPy", peers.numpy.copyto, (array_to, array_from), keep),
                 Candidate("bytearray slice", _slices(len(memory), target, source, size)),
@@ -95,7 +97,7 @@ def _fills(peers: Peers, loop: Loop, sizes: tuple[int, ...]) -> Iterator[Case]:
         candidates = [
             _native(OURS, loop, ours, arguments, keep),
             _native("glibc memset", loop, peers.c_function("memset"), pointers, keep),
-            _python(OURS_FROM_PYTHON, asm_libcalls.memory_fill, arguments, keep),
+            _python(OURS_FROM_PYTHON, asm_libcalls.memory_fill, (instance, *arguments[1:]), keep),
             _python("ctypes.memset", ctypes.memset, pointers, keep),
             _python("NumPy", array.fill, (7,), keep),
         ]

@@ -6,16 +6,17 @@ own, whose C state is a :class:`FunctionState`: the C address, and the Python fu
 over where the fast path ends. So the code depends on nothing but the *shape* of a signature, and
 all functions of one shape share one routine, composed from the stencils below and never freed.
 
-The fast path takes exact ``float`` and ``int`` objects, which can run no Python code while they
-are read. There are two kinds of it:
+The fast path takes exact ``float`` and ``int`` objects, and for a vmctx the Instance, by the
+member that has its address. None of them can run Python code while it is read. There are two kinds
+of it:
 
 *bare*
     for leaf routines. On the stack: ``self``; r11: the arguments; rax: the object at hand; then
     the C argument registers, which nothing in between clobbers. A straight-line routine of ours
-    is copied in place of the call::
+    is copied in place of the call, or a stencil stands there (``memories.py`` has some)::
 
-        enter_bare take (object_* (integer_K | float64_K | float32_K))* [guard]
-        (call_bare | routine) leave_bare box_*
+        enter_bare take (object_* (integer_K | float64_K | float32_K | vmctx))* [guard]
+        (call_bare | routine | stencil) leave_bare box_*
 
 *entered*
     for callees that may trap, raise, or release the GIL: arguments go into a
@@ -158,6 +159,24 @@ def _integer(register: Any) -> Callable[[Hole], None]:
         MOV(register, rax)
 
     return body
+
+
+def _vmctx(hole: Hole) -> None:
+    """Load rdi with the address that an Instance keeps in a member: 0, or none, if it is closed."""
+    from peachpy.x86_64 import CMP, MOV, TEST, r10, rax, rdi
+
+    from asm_libcalls.x86_64.instructions import JUMP_IF, LOAD_SLOT
+
+    LOAD_SLOT(r10, "vmctx_class")
+    CMP([rax + OBJECT_TYPE], r10)
+    JUMP_IF("nz", "slow")
+    MOV(rax, [rax + hole("vmctx_member")])
+    TEST(rax, rax)
+    JUMP_IF("z", "slow")
+    _unbox()
+    TEST(rax, rax)
+    JUMP_IF("z", "slow")
+    MOV(rdi, rax)
 
 
 def _float64(xmm: Any) -> Callable[[Hole], None]:
@@ -439,6 +458,7 @@ _STENCILS: dict[str, Callable[[Hole], None]] = {
     "spill_integer": _spill_integer,
     "spill_float64": _spill_float64,
     "spill_float32": _spill_float32,
+    "vmctx": _vmctx,
     "divisor_not_zero": _divisor_not_zero,
     "quotient_fits": _quotient_fits,
     "call_bare": _call_bare,

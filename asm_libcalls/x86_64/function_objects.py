@@ -61,14 +61,23 @@ class Shape(tuple[object, ...]):
         A stencil of ``builtins.py`` that keeps a bare call from trapping, or "", or
         :data:`EVERYTHING`.
     inline : str
-        A routine of the image to copy in place of a bare call: straight-line code up to its one
-        ``ret``, that needs no frame and no aligned stack. The address is not used then.
+        What stands in place of a bare call: a stencil, or a routine of the image to be copied,
+        which is straight-line code up to its one ``ret`` and needs no frame and no aligned stack.
+        The address is not used then.
+    vmctx_of : (class, str), optional
+        The class whose exact instances are taken for the first parameter, and the member of it
+        that holds the vmctx; everything else goes to the slow path.
     """
 
     __slots__ = ()
 
     def __new__(
-        cls, signature: Signature, enter: str = "", guard: str = "", inline: str = ""
+        cls,
+        signature: Signature,
+        enter: str = "",
+        guard: str = "",
+        inline: str = "",
+        vmctx_of: tuple[type, str] | None = None,
     ) -> Shape:
         """Normalise: arguments are taken in either reading, and pointers are pointers."""
         parameters = tuple(
@@ -77,7 +86,7 @@ class Shape(tuple[object, ...]):
         )
         result = signature.result
         read = "none" if result is None else "u64" if result.kind == "pointer" else result.name
-        return super().__new__(cls, (parameters, read, enter, guard, inline))
+        return super().__new__(cls, (parameters, read, enter, guard, inline, vmctx_of))
 
 
 def fits_registers(parameters: Sequence[ValueType]) -> bool:
@@ -126,6 +135,7 @@ class FunctionMaker:
         self._loaded = loaded
         self._stencils = stencils.read(loaded, builtins.STENCIL_PREFIX)
         self._code: dict[Shape, int] = {}
+        self._members: dict[tuple[type, str], int] = {}
         self._increment = _api("Py_IncRef", None, ctypes.py_object)
         self._bytes_address = _api("PyBytes_AsString", ctypes.c_void_p, ctypes.py_object)
         self._create_module = _api(
@@ -218,19 +228,50 @@ class FunctionMaker:
             return id(entry.raise_status)
         if name == "raise_collected":
             return id(_raise_collected)
+        if name.startswith(_CLASS):
+            return int(name.removeprefix(_CLASS))
         for routine in (name, f"{name}_{self._layout}"):
             if routine in self._loaded.image.routines:
                 return self._loaded.routine(routine)
         return libc.function_address(name)
 
     def _compose(self, name: str, shape: Shape) -> Routine:
-        inline = shape[4]
+        inline, vmctx_of = shape[4:]
         body = None
-        if inline:
+        if inline and inline not in self._stencils:
             code = self._loaded.code(str(inline))
             assert code.index(_RET) == len(code) - 1, f"{inline} is not straight-line code"
             body = Stencil(code[:-1], (), ())
-        return stencils.compose(name, _parts(self._stencils, shape, body))
+        vmctx = None
+        if isinstance(vmctx_of, tuple):
+            vmctx = (id(vmctx_of[0]), self.member_offset(*vmctx_of))
+        return stencils.compose(name, _parts(self._stencils, shape, body, vmctx))
+
+    def member_offset(self, cls: type, member: str) -> int:
+        """Return where objects of exactly this class have a member of its ``__slots__``.
+
+        Raises
+        ------
+        Unsupported
+            It is not to be found.
+        """
+        key = (cls, member)
+        if key not in self._members:
+            # By what is seen: an object of it that nobody has filled in, once with each of two
+            # integers that nothing else refers to.
+            places = []
+            for number in (2**70, 2**71):
+                value = number + len(member)
+                thing: Any = object.__new__(cls)
+                setattr(thing, member, value)
+                words = (ctypes.c_size_t * (cls.__basicsize__ // 8)).from_address(id(thing))
+                places.append([8 * i for i, word in enumerate(words) if word == id(value)])
+                setattr(thing, member, 0)
+            if len(places[0]) != 1 or places[0] != places[1]:
+                raise Unsupported(f"{cls.__name__}.{member} is not at one place: {places}")
+            self._increment(cls)  # code has its address
+            self._members[key] = places[0][0]
+        return self._members[key]
 
     def _check_objects(self) -> None:
         """Make functions and call them with what shows a wrong layout. This can not crash."""
@@ -255,6 +296,9 @@ class FunctionMaker:
                 if probe(value) != (value,):
                     raise Unsupported(f"{value!r} is read as a {value_type}: {probe(value)!r}")
 
+
+_CLASS = "class "
+"""Before the address of a class, in the name of the slot that holds it."""
 
 _STATE = struct.Struct(f"{ctypes.sizeof(FunctionState) // 8}Q")
 
@@ -303,14 +347,22 @@ def _check_python() -> str:
     return "tagged" if sys.version_info >= (3, 12) else "sized"
 
 
-def _parts(pieces: dict[str, Stencil], shape: Shape, body: Stencil | None = None) -> list[Part]:
+def _parts(
+    pieces: dict[str, Stencil],
+    shape: Shape,
+    body: Stencil | None = None,
+    vmctx: tuple[int, int] | None = None,
+) -> list[Part]:
     """Choose the stencils of a shape, in order: see ``builtins.py`` for what they do.
 
-    `body` is what stands in place of a bare call, if anything does.
+    `body` is the routine that stands in place of a bare call, if one does; `vmctx` is the address
+    of the class that stands for one, and the offset of its member.
     """
-    parameters, result, enter, guard, _ = shape
+    parameters, result, enter, guard, inline, _ = shape
     assert isinstance(parameters, tuple)
     assert isinstance(enter, str)
+    if inline in pieces:
+        body = pieces[str(inline)]
     count = len(parameters)
     if guard == EVERYTHING:
         assert count, "there is nothing to leave"
@@ -338,6 +390,10 @@ def _parts(pieces: dict[str, Stencil], shape: Shape, body: Stencil | None = None
         parts.append(part("take"))
     for i, (kind, (register, offset)) in enumerate(zip(parameters, places, strict=True)):
         parts.append(part("object_vector", argument=8 * i) if count > 1 else part("object_one"))
+        if i == 0 and vmctx:
+            slots = {"vmctx_class": f"{_CLASS}{vmctx[0]}", "unbox": "unbox_64"}
+            parts.append(part("vmctx", slots=slots, vmctx_member=vmctx[1]))
+            continue
         slots = {"unbox": "unbox_pointer" if kind == "pointer" else f"unbox_{kind[1:]}"}
         stencil = f"float{kind[1:]}" if kind[0] == "f" else "integer"
         if enter:

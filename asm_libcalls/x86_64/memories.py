@@ -6,6 +6,9 @@ the upper half undefined, so a 32-bit ``mov`` clears it first; then ``destinatio
 (or of a segment) is inside, also when it is empty; one byte further traps.
 
 Indices of memories and segments are not checked: compiled code has them from a validated module.
+What Python calls is another matter. Each body is assembled a second time, as a stencil of the
+builtins, where it checks its indices, and where all that a libcall would trap of, or that takes
+long, leaves for the slow path. There the GIL is held throughout, so nothing is closed meanwhile.
 
 Growing is not here: it reserves memory and asks a limiter, in Python.
 
@@ -16,6 +19,7 @@ instructions); System V ABI for AMD64, 3.2.3 (argument registers).
 from __future__ import annotations
 
 import ctypes
+from functools import partial
 
 from asm_libcalls.traps import TrapCode
 from asm_libcalls.vmcontext import InstanceHeader, VMDataSegment, VMMemoryDefinition
@@ -27,10 +31,14 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.image import Routine
 
-__all__ = ["REQUIRES", "routines"]
+__all__ = ["LONG", "REQUIRES", "routines"]
 
 REQUIRES: frozenset[str] = frozenset()
 """CPU features without which the fallback serves this family."""
+
+LONG = 1 << 20
+"""Who copies or fills more bytes than these, which take some 50 microseconds, releases the GIL: a
+builtin leaves that to its slow path."""
 
 _PAGE_SHIFT = 16
 """Bytes to pages of 64 KiB."""
@@ -41,19 +49,129 @@ _POINTER = ctypes.sizeof(ctypes.c_void_p)
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the family for a CPU with these features."""
     from asm_libcalls.x86_64 import fills, moves
-    from asm_libcalls.x86_64.assembler import function, sequence
+    from asm_libcalls.x86_64.assembler import sequence
+    from asm_libcalls.x86_64.builtins import STENCIL_PREFIX
+    from asm_libcalls.x86_64.stencils import assemble
     from asm_libcalls.x86_64.vectors import Vectors
 
     vectors = Vectors(features)
     yield moves.routine(vectors)
     yield fills.routine(vectors)
-    yield sequence("memory_copy", _copy)
-    yield sequence("memory_init", _init)
+    bodies: dict[str, Callable[[_Setting], None]] = {
+        "memory_copy": _copy,
+        "memory_init": _init,
+        "data_drop": _data_drop,
+    }
     # A defined memory by its defined index, an imported one by its memory index.
-    for prefix, array in (("", "defined_memories"), ("imported_", "memories")):
-        yield sequence(f"{prefix}memory_fill", _fill(array))
-        yield function(f"{prefix}memory32_size", "(vmctx, u32) -> u32", _size(array))
-    yield function("data_drop", "(vmctx, u32)", _data_drop)
+    for prefix, array, count in (
+        ("", "defined_memories", "defined_memory_count"),
+        ("imported_", "memories", "imported_memory_count"),
+    ):
+        bodies[f"{prefix}memory_fill"] = partial(_fill, array, count)
+        bodies[f"{prefix}memory32_size"] = partial(_size, array, count)
+    for name, body in bodies.items():
+        yield sequence(name, partial(_emit, body, _Libcall))
+        yield assemble(STENCIL_PREFIX + name, partial(_emit, body, _Builtin))
+
+
+def _emit(body: Callable[[_Setting], None], setting: type[_Setting], *_: object) -> None:
+    body(setting())
+
+
+class _Setting:
+    """What a body is part of; rdi is the vmctx until the last check of an index.
+
+    Bodies leave r11 alone, where a builtin has its arguments.
+    """
+
+    def check_index(self, register: Any, count: str) -> None:
+        """Emit: a zero-extended index must be below the count in a field of the header."""
+
+    def check_open(self, definition: Any) -> None:
+        """Emit: the memory of a VMMemoryDefinition must not have been closed."""
+
+    def check_length(self, register: Any) -> None:
+        """Emit, first of all: who works on more than :data:`LONG` bytes does so without the GIL."""
+
+    def check_not_above(self) -> None:
+        """Emit: the comparison before must not have said "above"."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Emit: there is nothing more to do."""
+        raise NotImplementedError
+
+    def end_with(self, routine: str) -> None:
+        """Emit: run a routine, whose arguments are in their registers, and end."""
+        raise NotImplementedError
+
+
+class _Libcall(_Setting):
+    """A C function, which trusts its indices and traps."""
+
+    def __init__(self) -> None:
+        from peachpy.x86_64 import Label
+
+        self._out_of_bounds = Label("out_of_bounds")
+
+    def check_not_above(self) -> None:
+        from peachpy.x86_64 import JA
+
+        JA(self._out_of_bounds)
+
+    def end(self) -> None:
+        from peachpy.x86_64 import RET
+
+        RET()
+
+    def end_with(self, routine: str) -> None:
+        from peachpy.x86_64 import LABEL, MOV, edi
+
+        from asm_libcalls.x86_64.instructions import TAIL_JUMP
+
+        TAIL_JUMP(routine)
+        LABEL(self._out_of_bounds)
+        MOV(edi, int(TrapCode.HEAP_OUT_OF_BOUNDS))
+        TAIL_JUMP("asm_libcalls_raise_trap")
+
+
+class _Builtin(_Setting):
+    """A stencil of ``builtins.py``, which leaves what is wrong to the slow path."""
+
+    def check_index(self, register: Any, count: str) -> None:
+        from peachpy.x86_64 import CMP, rdi
+
+        from asm_libcalls.x86_64.instructions import JUMP_IF
+
+        CMP(register, [rdi + _header(count)])
+        JUMP_IF("nc", "slow")
+
+    def check_open(self, definition: Any) -> None:
+        from peachpy.x86_64 import CMP, qword
+
+        from asm_libcalls.x86_64.instructions import JUMP_IF
+
+        CMP(qword[definition + VMMemoryDefinition.base.offset], 0)
+        JUMP_IF("z", "slow")
+
+    def check_length(self, register: Any) -> None:
+        from peachpy.x86_64 import CMP
+
+        CMP(register, LONG)
+        self.check_not_above()
+
+    def check_not_above(self) -> None:
+        from asm_libcalls.x86_64.instructions import JUMP_IF
+
+        JUMP_IF("a", "slow")
+
+    def end(self) -> None:
+        pass
+
+    def end_with(self, routine: str) -> None:
+        from asm_libcalls.x86_64.instructions import CALL_SLOT
+
+        CALL_SLOT(routine)
 
 
 def _header(field: str) -> int:
@@ -70,16 +188,6 @@ def _index_segments(reg_segments: Any, reg_index: Any) -> None:
     ADD(reg_segments, reg_index)
 
 
-def _trap_out_of_bounds(label: Any) -> None:
-    from peachpy.x86_64 import LABEL, MOV, edi
-
-    from asm_libcalls.x86_64.instructions import TAIL_JUMP
-
-    LABEL(label)
-    MOV(edi, int(TrapCode.HEAP_OUT_OF_BOUNDS))
-    TAIL_JUMP("asm_libcalls_raise_trap")
-
-
 def _base_of_memory(reg_vmctx: Any, reg_index: Any) -> None:
     """Emit: reg_index = the base of a memory, from its zero-extended memory index.
 
@@ -93,130 +201,122 @@ def _base_of_memory(reg_vmctx: Any, reg_index: Any) -> None:
     MOV(reg_index, [reg_vmctx + reg_index * _POINTER + first])
 
 
-def _copy() -> None:
+def _copy(setting: _Setting) -> None:
     """Emit ``memory_copy(vmctx, dst_memory_index, dst, src_memory_index, src, len)``."""
     from peachpy.x86_64 import (
-        ADD, CMP, JA, LEA, MOV, Label, eax, ecx, edx, esi, r8, r8d, r9, r9d, r10, r11, r11d, rax,
-        rcx, rdi, rdx, rsi,
+        ADD, CMP, LEA, MOV, eax, ecx, edx, esi, r8, r8d, r9, r9d, r10, rax, rcx, rdi, rdx, rsi,
     )  # fmt: skip
 
-    from asm_libcalls.x86_64.instructions import TAIL_JUMP
     from asm_libcalls.x86_64.moves import MOVE_BYTES
 
-    out_of_bounds = Label("out_of_bounds")
+    setting.check_length(r9d)
     MOV(eax, esi)
-    MOV(r11d, ecx)
+    MOV(esi, ecx)
+    setting.check_index(rax, "memory_count")
+    setting.check_index(rsi, "memory_count")
     MOV(rcx, [rdi + _header("memories")])
     MOV(r10, [rcx + rax * _POINTER])  # VMMemoryDefinition* of the destination
-    MOV(rcx, [rcx + r11 * _POINTER])  # and of the source
+    MOV(rcx, [rcx + rsi * _POINTER])  # and of the source
+    setting.check_open(r10)
+    setting.check_open(rcx)
     _base_of_memory(rdi, rax)
-    _base_of_memory(rdi, r11)
+    _base_of_memory(rdi, rsi)
     MOV(edx, edx)
     MOV(r8d, r8d)
     MOV(r9d, r9d)
     LEA(rdi, [rax + rdx * 1])  # offsets to addresses, as memmove has them
-    LEA(rsi, [r11 + r8 * 1])
+    ADD(rsi, r8)
     ADD(rdx, r9)  # the ends of both ranges
     ADD(r8, r9)
     CMP(rdx, [r10 + VMMemoryDefinition.current_length.offset])
-    JA(out_of_bounds)
+    setting.check_not_above()
     CMP(r8, [rcx + VMMemoryDefinition.current_length.offset])
-    JA(out_of_bounds)
+    setting.check_not_above()
     MOV(rdx, r9)
-    TAIL_JUMP(MOVE_BYTES)
-    _trap_out_of_bounds(out_of_bounds)
+    setting.end_with(MOVE_BYTES)
 
 
-def _init() -> None:
+def _init(setting: _Setting) -> None:
     """Emit ``memory_init(vmctx, memory_index, data_index, dst, src, len)``."""
     from peachpy.x86_64 import (
-        ADD, CMP, JA, LEA, MOV, Label, ecx, edx, esi, r8, r8d, r9d, r10, r11, rax, rcx, rdi,
-        rdx, rsi,
+        ADD, CMP, LEA, MOV, ecx, edx, esi, r8, r8d, r9d, r10, rax, rcx, rdi, rdx, rsi,
     )  # fmt: skip
 
-    from asm_libcalls.x86_64.instructions import TAIL_JUMP
     from asm_libcalls.x86_64.moves import MOVE_BYTES
 
-    out_of_bounds = Label("out_of_bounds")
-    MOV(rax, [rdi + _header("memories")])
-    MOV(r11, [rdi + _header("data_segments")])
+    setting.check_length(r9d)
     MOV(esi, esi)
     MOV(edx, edx)
+    setting.check_index(rsi, "memory_count")
+    setting.check_index(rdx, "data_count")
+    MOV(rax, [rdi + _header("memories")])
     MOV(r10, [rax + rsi * _POINTER])  # VMMemoryDefinition*
-    _index_segments(r11, rdx)  # VMDataSegment*
+    setting.check_open(r10)
+    MOV(rax, [rdi + _header("data_segments")])
+    _index_segments(rax, rdx)  # VMDataSegment*
     _base_of_memory(rdi, rsi)
     MOV(ecx, ecx)
     MOV(r8d, r8d)
     MOV(edx, r9d)
     LEA(rdi, [rsi + rcx * 1])  # offsets to addresses, as memmove has them
-    MOV(rsi, [r11 + VMDataSegment.base.offset])
+    MOV(rsi, [rax + VMDataSegment.base.offset])
     ADD(rsi, r8)
     ADD(rcx, rdx)  # the ends of both ranges
     ADD(r8, rdx)
     CMP(rcx, [r10 + VMMemoryDefinition.current_length.offset])
-    JA(out_of_bounds)
-    CMP(r8, [r11 + VMDataSegment.length.offset])  # 0 once dropped
-    JA(out_of_bounds)
-    TAIL_JUMP(MOVE_BYTES)
-    _trap_out_of_bounds(out_of_bounds)
+    setting.check_not_above()
+    CMP(r8, [rax + VMDataSegment.length.offset])  # 0 once dropped
+    setting.check_not_above()
+    setting.end_with(MOVE_BYTES)
 
 
-def _fill(array: str) -> Callable[[], None]:
-    def body() -> None:
-        """Emit ``memory_fill(vmctx, index, dst, val, len)``."""
-        from peachpy.x86_64 import (
-            ADD, CMP, JA, LEA, MOV, Label, ecx, edi, edx, esi, r8d, r10, rax, rdi, rdx, rsi,
-        )  # fmt: skip
+def _fill(array: str, count: str, setting: _Setting) -> None:
+    """Emit ``memory_fill(vmctx, index, dst, val, len)``."""
+    from peachpy.x86_64 import (
+        ADD, CMP, LEA, MOV, ecx, edi, edx, esi, r8d, r9, r10, rax, rdi, rdx, rsi,
+    )  # fmt: skip
 
-        from asm_libcalls.x86_64.fills import FILL_BYTES
-        from asm_libcalls.x86_64.instructions import TAIL_JUMP
+    from asm_libcalls.x86_64.fills import FILL_BYTES
 
-        out_of_bounds = Label("out_of_bounds")
-        MOV(rax, [rdi + _header(array)])
-        MOV(esi, esi)
-        MOV(r10, [rax + rsi * _POINTER])  # VMMemoryDefinition*
-        MOV(edi, edx)  # from here on as memset has them: destination, value, length
-        MOV(esi, ecx)
-        MOV(edx, r8d)
-        LEA(rax, [rdi + rdx * 1])
-        CMP(rax, [r10 + VMMemoryDefinition.current_length.offset])
-        JA(out_of_bounds)
-        ADD(rdi, [r10 + VMMemoryDefinition.base.offset])  # offset to address
-        TAIL_JUMP(FILL_BYTES)
-        _trap_out_of_bounds(out_of_bounds)
-
-    return body
-
-
-def _load(vmctx: Any, index: Any) -> tuple[Any, Any]:
-    """Emit: load the arguments; PeachPy zero-extends an unsigned index to 64 bits."""
-    from peachpy.x86_64 import LOAD, GeneralPurposeRegister64
-
-    reg_vmctx, reg_index = GeneralPurposeRegister64(), GeneralPurposeRegister64()
-    LOAD.ARGUMENT(reg_vmctx, vmctx)
-    LOAD.ARGUMENT(reg_index, index)
-    return reg_vmctx, reg_index
+    setting.check_length(r8d)
+    MOV(esi, esi)
+    setting.check_index(rsi, count)
+    MOV(rax, [rdi + _header(array)])
+    MOV(r10, [rax + rsi * _POINTER])  # VMMemoryDefinition*
+    setting.check_open(r10)
+    MOV(edi, edx)  # from here on as memset has them: destination, value, length
+    MOV(esi, ecx)
+    MOV(edx, r8d)
+    LEA(rax, [rdi + rdx * 1])
+    # In this order: a memory that another thread closes has no length before it has no base.
+    MOV(r9, [r10 + VMMemoryDefinition.base.offset])
+    CMP(rax, [r10 + VMMemoryDefinition.current_length.offset])
+    setting.check_not_above()
+    ADD(rdi, r9)  # offset to address
+    setting.end_with(FILL_BYTES)
 
 
-def _size(array: str) -> Callable[[Any, Any], None]:
-    def body(vmctx: Any, index: Any) -> None:
-        from peachpy.x86_64 import MOV, RETURN, SHR, eax, rax
+def _size(array: str, count: str, setting: _Setting) -> None:
+    """Emit ``memory32_size(vmctx, index)``."""
+    from peachpy.x86_64 import MOV, SHR, esi, r10, rax, rdi, rsi
 
-        reg_vmctx, reg_index = _load(vmctx, index)
-        MOV(rax, [reg_vmctx + _header(array)])
-        MOV(rax, [rax + reg_index * _POINTER])  # VMMemoryDefinition*
-        MOV(rax, [rax + VMMemoryDefinition.current_length.offset])
-        SHR(rax, _PAGE_SHIFT)
-        RETURN(eax)
+    MOV(esi, esi)
+    setting.check_index(rsi, count)
+    MOV(rax, [rdi + _header(array)])
+    MOV(r10, [rax + rsi * _POINTER])  # VMMemoryDefinition*
+    setting.check_open(r10)
+    MOV(rax, [r10 + VMMemoryDefinition.current_length.offset])
+    SHR(rax, _PAGE_SHIFT)
+    setting.end()
 
-    return body
 
+def _data_drop(setting: _Setting) -> None:
+    """Emit ``data_drop(vmctx, data_index)``."""
+    from peachpy.x86_64 import MOV, esi, qword, rax, rdi, rsi
 
-def _data_drop(vmctx: Any, data_index: Any) -> None:
-    from peachpy.x86_64 import MOV, RETURN, qword
-
-    reg_vmctx, reg_index = _load(vmctx, data_index)
-    MOV(reg_vmctx, [reg_vmctx + _header("data_segments")])
-    _index_segments(reg_vmctx, reg_index)
-    MOV(qword[reg_vmctx + VMDataSegment.length.offset], 0)
-    RETURN()
+    MOV(esi, esi)
+    setting.check_index(rsi, "data_count")
+    MOV(rax, [rdi + _header("data_segments")])
+    _index_segments(rax, rsi)
+    MOV(qword[rax + VMDataSegment.length.offset], 0)
+    setting.end()

@@ -64,6 +64,9 @@ class Activation(ctypes.Structure):
         runs itself; :data:`UNKNOWN_FRAMES` where it was not entered through us.
     status : int
         0, or what the raise brought: see :data:`TRAPPED` and :data:`EXCEPTION`.
+    thread_state : address
+        The ``PyThreadState*`` of the thread while this activation has released the GIL; 0 where it
+        keeps the GIL, and :data:`RELEASES_LATE` where it does so until somebody releases it.
     mxcsr, x87_control : int
         The floating-point modes of the caller, which the ABI has us give back.
     """
@@ -76,10 +79,14 @@ class Activation(ctypes.Structure):
         ("frame_pointer", ctypes.c_uint64),
         ("exit_frame_pointer", ctypes.c_uint64),
         ("status", ctypes.c_uint64),
+        ("thread_state", ctypes.c_uint64),
         ("mxcsr", ctypes.c_uint32),
         ("x87_control", ctypes.c_uint32),
     ]
 
+
+RELEASES_LATE = 1
+"""The thread state of an activation that has the GIL, and gives it up when it takes long."""
 
 UNKNOWN_FRAMES = 1
 """The exit frame pointer of what stands for native frames that nobody entered through us."""

@@ -9,7 +9,7 @@ from functools import partial
 from asm_libcalls.binding import default_binding
 from asm_libcalls.funcref import FuncRef
 from asm_libcalls.instance import Instance
-from asm_libcalls.native_functions import native_function
+from asm_libcalls.native_functions import Specification, native_functions
 from asm_libcalls.signatures import Signature
 from asm_libcalls.toy_jit.adapters import (
     MAXIMUM_FLOATS,
@@ -46,7 +46,7 @@ class Func(FuncRef):
     name : str
         Its export name, or ``"function N"``.
     brief : bool
-        Whether it soon ends, whatever it is given: then a call keeps the GIL.
+        Whether it soon ends, whatever it is given: then a call never looks at how long it takes.
     """
 
     __slots__ = ("brief", "name")
@@ -129,13 +129,15 @@ def _builtin(func: Func) -> Callable[..., Any] | None:
         signature += f" -> {VALUE_TYPE_NAMES[functype.results[0]]}"
     anyfunc = func._anyfunc
     adapter = Adapter(functype.params, anyfunc.vmctx, anyfunc.func_ptr)
-    builtin: Callable[..., Any] = native_function(
+    specification = Specification(
         adapter.address,
         signature,
         name=func.name,
+        module=__name__,
         slow=partial(_call_slowly, func, adapter),  # which the builtin keeps alive, and so these
-        release_gil=not func.brief,
+        releases_late=not func.brief,
     )
+    builtin: Callable[..., Any] = native_functions([specification])[0]
     return builtin
 
 

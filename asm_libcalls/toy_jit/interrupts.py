@@ -1,8 +1,9 @@
 """Stopping compiled code from outside: a trap that another thread asks for, and Python's signals.
 
-Every function and every loop compares rsp with the stack limit of its instance. A limit above
-every stack pointer sends it to :func:`interrupted`, which is Python: there an asked-for trap is
-raised, and Python has run the handlers of pending signals (Ctrl-C is one: KeyboardInterrupt).
+Every function and every loop compares rsp with the stack limit of its instance. The highest limit,
+above every stack pointer, sends it to :func:`interrupted`, which is Python: there an asked-for trap
+is raised, and Python has run the handlers of pending signals (Ctrl-C is one: KeyboardInterrupt).
+(The second highest makes it count, and release the GIL in the end: ``stencils/entry.py``.)
 
 Nobody tells us of a signal: Python only notes it down, and runs the handler in its main thread,
 between two instructions of Python. So while the main thread is in native code for long, a *watcher*
@@ -21,6 +22,7 @@ from weakref import WeakValueDictionary
 
 from asm_libcalls.entry import Activation, ThreadRecord
 from asm_libcalls.traps import Interrupt
+from asm_libcalls.vmcontext import VMInterrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.runtime import CompiledInstance
 
 __all__ = ["ask_to_stop", "interrupted", "stoppable", "time_limit", "watcher"]
-
-_STOP = (1 << 64) - 1  # no stack pointer is that high
 
 PERIOD = 0.05
 """Seconds between two looks of the watcher: how long a signal may wait."""
@@ -43,7 +43,7 @@ def ask_to_stop(instance: CompiledInstance, trap: bool) -> None:
     """Have an instance's code come to :func:`interrupted` at its next check, and maybe trap."""
     if trap:
         instance.asked_to_trap = True
-    instance.interrupts.stack_limit = _STOP
+    instance.interrupts.stack_limit = VMInterrupts.STOP
 
 
 def interrupted(vmctx: int) -> None:

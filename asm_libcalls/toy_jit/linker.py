@@ -18,7 +18,7 @@ from asm_libcalls.toy_jit import backtrace
 from asm_libcalls.toy_jit.compiler import FunctionCompiler
 from asm_libcalls.toy_jit.emitters import make_handlers
 from asm_libcalls.toy_jit.layout import CodeLayout
-from asm_libcalls.toy_jit.templates import TEMPLATES
+from asm_libcalls.toy_jit.templates import CHECK, TEMPLATES
 from asm_libcalls.toy_jit.validator import validate_function
 from asm_libcalls.traps import TrapCode
 from asm_libcalls.x86_64 import pages
@@ -120,7 +120,7 @@ def _link(layout: CodeLayout, imported: int) -> None:
         _stub(code, "stub.trap", {}, (int(trap), *_halves(raise_trap)))
     targets["interrupt"] = len(code)
     overflow = targets[f"trap.{TrapCode.STACK_OVERFLOW.name}"]
-    interrupted = layout.addresses["toy_jit_interrupted"]
+    interrupted = CHECK
     _stub(code, "stub.interrupt", {"target": overflow}, _halves(interrupted))
     for at, role in layout.calls:
         if role in targets:

@@ -167,7 +167,7 @@ def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
 def runtime_addresses() -> dict[str, int]:
     """Return the C addresses that compiled code is linked to, by symbol."""
     binding = default_binding()
-    names = ("toy_jit_table_get", "toy_jit_interrupted")
+    names = ("toy_jit_table_get",)
     return {**binding.symbols(), **{name: _address(name) for name in names}}
 
 
@@ -178,6 +178,8 @@ def fill_slots(loaded: LoadedImage) -> None:
     for name in loaded.image.slots:
         if name == "activations_key":
             value = backend.loaded.slot(name)
+        elif name in backend.loaded.image.routines:
+            value = backend.loaded.routine(name)
         elif name.startswith("toy_jit"):
             value = _address(name)
         elif name.startswith(("adapter ", "count ")):

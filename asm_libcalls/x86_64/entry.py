@@ -7,12 +7,16 @@ jumps to its landing pad: every native frame above it is gone, and none of them 
 whoever raises must own nothing (the second rule of a libcall). No Python or libffi frame may stand
 between the raise and the landing.
 
+Giving the GIL away and taking it back costs more than a short call does. So there are two twins of
+``asm_libcalls_enter``: one keeps the GIL, and one keeps it until ``asm_libcalls_release_gil`` is
+called, by whatever finds that this takes long. Then the other activations of the thread have
+released it: only Python code makes a new one, and who leaves for Python releases first.
+
 The stack of ``asm_libcalls_enter``, from the top (all offsets from rbp)::
 
      +8  return address
       0  the caller's rbp           <- rbp: the canary of a stack walk
      -8  rbx, r12, r13, r14, r15    callee-saved registers of the caller
-         PyThreadState*             held while the GIL is released
          Activation                 <- r12, Activation.stack_pointer
          arguments on the stack, a multiple of 16 bytes
          return address of the callee
@@ -24,11 +28,13 @@ MXCSR and the x87 control word belong to the caller; DF is clear at every call).
 from __future__ import annotations
 
 import ctypes
+from functools import partial
 
 from asm_libcalls.entry import (
     EXCEPTION,
     MAXIMUM_TRACE,
     NO_MEMORY,
+    RELEASES_LATE,
     TRAPPED,
     Activation,
     NativeCall,
@@ -44,26 +50,36 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENTER_HOLDING_GIL",
+    "ENTER_RELEASING_LATE",
+    "RELEASE_GIL",
     "load_thread_record",
     "pop_activation",
     "push_activation",
+    "release_late",
     "routines",
 ]
 
 ENTER_HOLDING_GIL = "asm_libcalls_enter_holding_gil"
 """``asm_libcalls_enter`` for short calls, and for callees that need the GIL."""
 
+ENTER_RELEASING_LATE = "asm_libcalls_enter_releasing_late"
+"""``asm_libcalls_enter`` for callees that call :data:`RELEASE_GIL` before they take long."""
+
+RELEASE_GIL = "asm_libcalls_release_gil"
+"""Releases the GIL if the innermost activation of the thread is to do so late. It takes and returns
+nothing, and is a C function."""
+
 _SAVED = 5 * 8  # rbx and r12 to r15, below rbp
-_THREAD_STATE = ctypes.sizeof(Activation)  # above the activation: a PyThreadState*
-_FRAME = -(-(_SAVED + _THREAD_STATE + 8) // 16) * 16  # so that rsp is aligned where we call
+_FRAME = -(-(_SAVED + ctypes.sizeof(Activation)) // 16) * 16  # so that rsp is aligned where we call
 
 
 def routines() -> Iterator[Routine]:
     """Assemble the entry and the raises."""
     from asm_libcalls.x86_64.assembler import sequence
 
-    yield sequence("asm_libcalls_enter", lambda: _enter("asm_libcalls_enter", True))
-    yield sequence(ENTER_HOLDING_GIL, lambda: _enter(ENTER_HOLDING_GIL, False))
+    for name in ("asm_libcalls_enter", ENTER_HOLDING_GIL, ENTER_RELEASING_LATE):
+        yield sequence(name, partial(_enter, name))
+    yield sequence(RELEASE_GIL, _release_gil)
     yield sequence("asm_libcalls_raise_trap", _raise_trap)
     yield sequence("asm_libcalls_raise_exception", _raise_exception)
     yield sequence("asm_libcalls_raise_status", _raise_status)
@@ -108,6 +124,7 @@ def push_activation(landing: str) -> None:
     MOV([rsp + Activation.frame_pointer.offset], rbp)
     MOV(qword[rsp + Activation.exit_frame_pointer.offset], 0)
     MOV(qword[rsp + Activation.status.offset], 0)
+    MOV(qword[rsp + Activation.thread_state.offset], 0)
     STMXCSR([rsp + Activation.mxcsr.offset])
     FNSTCW([rsp + Activation.x87_control.offset])
     MOV([rax + ThreadRecord.innermost.offset], rsp)
@@ -138,17 +155,48 @@ def pop_activation() -> None:
     MOV([rax + ThreadRecord.innermost.offset], rcx)
 
 
-def _enter(name: str, release_gil: bool) -> None:
+def release_late(activation: Any) -> None:
+    """Emit: release the GIL if an activation is to do so late. Clobbers what a C call clobbers."""
+    from peachpy.x86_64 import CMP, JNE, LABEL, MOV, Label, qword, rax
+
+    from asm_libcalls.x86_64.instructions import CALL_SLOT
+
+    released = Label("released_late")
+    CMP(qword[activation + Activation.thread_state.offset], RELEASES_LATE)
+    JNE(released)
+    CALL_SLOT("PyEval_SaveThread")
+    MOV([activation + Activation.thread_state.offset], rax)
+    LABEL(released)
+
+
+def _release_gil() -> None:
+    from peachpy.x86_64 import JZ, LABEL, MOV, POP, PUSH, RET, TEST, Label, rax, rbx
+
+    nobody = Label("nobody")
+    PUSH(rbx)
+    load_thread_record()
+    TEST(rax, rax)
+    JZ(nobody)
+    MOV(rbx, [rax + ThreadRecord.innermost.offset])
+    TEST(rbx, rbx)
+    JZ(nobody)
+    release_late(rbx)
+    LABEL(nobody)
+    POP(rbx)
+    RET()
+
+
+def _enter(name: str) -> None:
     from peachpy.x86_64 import (
-        AND, CALL, DEC, JMP, JNZ, JZ, LABEL, LEA, MOV, MOVSD, POP, PUSH, RET, SUB, TEST,
-        Label, eax, r8, r9, r12, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi,
+        AND, CALL, CMP, DEC, JBE, JMP, JNZ, JZ, LABEL, LEA, MOV, MOVSD, POP, PUSH, RET, SUB, TEST,
+        Label, eax, qword, r8, r9, r12, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi,
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
     from asm_libcalls.x86_64.instructions import CALL_SLOT
 
     stack_ready, copy, leave = Label("stack_ready"), Label("copy"), Label("leave")
-    landing, no_memory = Label("landing"), Label("no_memory")
+    landing, no_memory, has_gil = Label("landing"), Label("no_memory"), Label("has_gil")
     callee_saved = (rbx, r12, r13, r14, r15)
 
     PUSH(rbp)
@@ -160,9 +208,11 @@ def _enter(name: str, release_gil: bool) -> None:
     push_activation(f"{name}.landing")
     JNZ(no_memory)
     MOV(r12, rsp)
-    if release_gil:
+    if name == "asm_libcalls_enter":
         CALL_SLOT("PyEval_SaveThread")
-        MOV([rsp + _THREAD_STATE], rax)
+        MOV([rsp + Activation.thread_state.offset], rax)
+    elif name == ENTER_RELEASING_LATE:
+        MOV(qword[rsp + Activation.thread_state.offset], RELEASES_LATE)
 
     # Arguments on the stack: the last one first, so that the first one ends at [rsp].
     MOV(rcx, [rbx + NativeCall.stack_count.offset])
@@ -190,9 +240,12 @@ def _enter(name: str, release_gil: bool) -> None:
     MOV(rsp, r12)
 
     LABEL(landing)  # a raise continues here, with rsp at the activation and rbp at the frame
-    if release_gil:
-        MOV(rdi, [rsp + _THREAD_STATE])
+    if name != ENTER_HOLDING_GIL:
+        MOV(rdi, [rsp + Activation.thread_state.offset])
+        CMP(rdi, RELEASES_LATE)
+        JBE(has_gil)
         CALL_SLOT("PyEval_RestoreThread")
+        LABEL(has_gil)
     pop_activation()
     MOV(rax, [rsp + Activation.status.offset])
     LABEL(leave)

@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.image import Routine
 
-__all__ = ["ENTER", "PREFIX", "STACK_LIMIT_SLOT", "routines"]
+__all__ = ["CHECK", "ENTER", "PREFIX", "STACK_LIMIT_SLOT", "routines"]
 
 PREFIX = "toy_jit."
 ENTER = "toy_jit.enter"
-"""The one routine here that is no stencil."""
+CHECK = "toy_jit.check_interrupts"
+"""The two routines here that are no stencils."""
 
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
@@ -54,6 +55,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     from asm_libcalls.x86_64.assembler import sequence
 
     yield sequence(ENTER, entry.enter)
+    yield sequence(CHECK, entry.check)
     for family in (
         moves.moves(), pinned.pinned(), integers.integers(features), floats.floats(),
         conversions.conversions(), memory.memory(), control.control(), entry.adapters(),

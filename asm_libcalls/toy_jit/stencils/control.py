@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.stencils.bodies import load, trap, wide, with_const, with_register
-from asm_libcalls.toy_jit.stencils.entry import load_memory, set_stack_limit
+from asm_libcalls.toy_jit.stencils.entry import change_instance, load_memory
 from asm_libcalls.traps import TrapCode
 from asm_libcalls.vmcontext import VMCallerCheckedAnyfunc, VMInterrupts, VMTableDefinition
 
@@ -67,10 +67,7 @@ def control() -> Iterator[tuple[str, Body]]:
         same = x.Label("same")
         x.CMP(x.rcx, x.r15)
         x.JE(same)
-        x.MOV(x.rdx, [x.r15])
-        x.MOV(x.r15, x.rcx)
-        x.MOV(x.rcx, [x.rdx + VMInterrupts.native_stack_limit.offset])
-        set_stack_limit()
+        change_instance()
         load_memory()
         x.LABEL(same)
         x.CALL(x.rax)

@@ -1,0 +1,245 @@
+"""Exports keep the GIL while they are short, and let other threads run when they take long.
+
+Python forces no thread to hand the GIL over here, so a thread that waits for it runs exactly when
+somebody releases it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+
+import pytest
+import wasm_builder as wasm
+from jit_modules import Function, instantiate
+
+import asm_libcalls
+from asm_libcalls import toy_jit
+from asm_libcalls.toy_jit.stencils.entry import LONG_CALLS, SHORT
+from asm_libcalls.vmcontext import VMInterrupts
+
+pytestmark = pytest.mark.usefixtures("machine_code")
+
+COUNT = "loop 40 local.get 00 i32.const 01 i32.sub local.tee 00 br_if 00 end local.get 00"
+FUNCTIONS = {
+    "count": Function("i32 -> i32", COUNT),
+    "call": Function("i32 -> i32", "local.get 00 call 00"),
+    "add": Function("i32 -> i32", "local.get 00 i32.const 01 i32.add"),
+    # Of a function that has no loop: n + (n - 1) + ... calls itself, twice at each step.
+    "tree": Function(
+        "i32 -> i32",
+        "local.get 00 if 7f local.get 00 i32.const 01 i32.sub call 03 "
+        "local.get 00 i32.const 01 i32.sub call 03 i32.add else i32.const 01 end",
+    ),
+    "for ever": Function("->", "loop 40 br 00 end"),
+    "trap": Function("i32 -> i32", "loop 40 local.get 00 i32.const 01 i32.sub local.tee 00 "
+                                   "br_if 00 end unreachable"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def waiting():
+    """A context in which another thread waits for the GIL; what it gives says if it has run."""
+
+    @contextlib.contextmanager
+    def wait():
+        lock, ran = threading.Lock(), []
+        lock.acquire()
+
+        def run():
+            with lock:
+                ran.append(True)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        interval = sys.getswitchinterval()
+        time.sleep(0.01)  # it waits for the lock by now, or else for the GIL
+        try:
+            sys.setswitchinterval(1000)
+            lock.release()
+            yield ran
+        finally:
+            sys.setswitchinterval(interval)
+        thread.join()
+
+    return wait
+
+
+def warm(instance):
+    """Let this thread find out its stack limit, which it does in Python."""
+    for _ in range(3):
+        for name in ("add", "count", "call"):
+            instance.exports[name](1)
+    instance.runtime.interrupts.long_calls = 0
+
+
+def keeps_gil(waiting, function, *arguments, times=50_000):
+    """Return whether calls keep the GIL, but for such as come while signals are looked for."""
+    for _ in range(20):
+        with waiting() as ran:
+            for _ in range(times):
+                function(*arguments)
+            kept = not ran
+        if kept:
+            return True
+    return False
+
+
+def lets_run(waiting, function, *arguments):
+    """Return whether calls release the GIL."""
+    with waiting() as ran:
+        deadline = time.monotonic() + 60
+        while not ran and time.monotonic() < deadline:
+            function(*arguments)
+        return bool(ran)
+
+
+def test_short_calls_keep_it(waiting):
+    instance = instantiate(FUNCTIONS)
+    warm(instance)
+    for name, argument in (("add", 1), ("call", 1), ("count", 1), ("count", 10), ("tree", 2)):
+        assert keeps_gil(waiting, instance.exports[name], argument), name
+
+
+@pytest.mark.parametrize(("name", "argument"), [("count", 10**6), ("call", 10**6), ("tree", 16)])
+def test_long_ones_release_it(waiting, name, argument):
+    instance = instantiate(FUNCTIONS)
+    warm(instance)
+    assert lets_run(waiting, instance.exports[name], argument)
+
+
+def test_what_was_long_is_taken_for_long_for_a_while():
+    instance = instantiate(FUNCTIONS)
+    warm(instance)
+    count, interrupts = instance.exports["count"], instance.runtime.interrupts
+    count(1)
+    assert (interrupts.long_calls, interrupts.countdown) == (0, SHORT - 2)  # and the function's own
+    assert interrupts.stack_limit == VMInterrupts.COUNTING
+    count(SHORT - 1)
+    assert (interrupts.long_calls, interrupts.countdown) == (0, 0)
+    count(SHORT)
+    assert interrupts.long_calls == LONG_CALLS
+    assert interrupts.stack_limit == interrupts.native_stack_limit
+    for left in reversed(range(LONG_CALLS)):
+        count(1)
+        assert interrupts.long_calls == left
+        assert interrupts.stack_limit == interrupts.native_stack_limit
+    count(1)
+    assert (interrupts.long_calls, interrupts.stack_limit) == (0, VMInterrupts.COUNTING)
+
+
+def test_a_trap_leaves_it_as_it_was(waiting):
+    instance = instantiate(FUNCTIONS)
+    warm(instance)
+    for argument in (1, SHORT - 1, SHORT, 1000) * 20:
+        with pytest.raises(asm_libcalls.UnreachableCodeReached):
+            instance.exports["trap"](argument)
+        assert instance.exports["count"](3) == 0
+    instance.runtime.interrupts.long_calls = 0
+    assert keeps_gil(waiting, instance.exports["count"], 3)
+
+
+def test_an_instance_that_another_calls(waiting):
+    """It counts as its caller does, so its loop does not keep the GIL for ever."""
+    called = instantiate(FUNCTIONS)
+    caller = instantiate(
+        {
+            "call": Function("i32 -> i32", "local.get 00 call 00"),
+            "for ever": Function("->", "call 01"),
+        },
+        {"count": "i32 -> i32", "for ever": "->"},
+        {name: called.exports[name] for name in ("count", "for ever")},
+    )
+    called.exports["count"](10**6)  # which stops at its stack limit alone by now
+    assert called.runtime.interrupts.stack_limit < VMInterrupts.COUNTING
+    for _ in range(3):
+        caller.exports["call"](1)
+    caller.runtime.interrupts.long_calls = 0
+    assert keeps_gil(waiting, caller.exports["call"], 2)
+    caller.runtime.interrupts.long_calls = 0
+    assert lets_run(waiting, caller.exports["call"], 10**6)
+    timer = threading.Timer(0.05, called.interrupt)
+    timer.start()
+    caller.runtime.interrupts.long_calls = 0
+    with pytest.raises(asm_libcalls.Interrupt):
+        caller.exports["for ever"]()
+    timer.join()
+
+
+def test_a_host_function_in_between(waiting):
+    """What it calls may leave the instance as it likes: the loop after it can be stopped."""
+    depth = []
+
+    def host():
+        if len(depth) < 3:
+            depth.append(True)
+            instance.exports["count"](1)
+            instance.exports["count"](10**5)
+            with pytest.raises(asm_libcalls.UnreachableCodeReached):
+                instance.exports["trap"](1)
+            instance.exports["host then loop"](1)
+
+    functions = {
+        "count": Function("i32 -> i32", COUNT.replace("call 00", "call 01")),
+        "trap": FUNCTIONS["trap"],
+        "host then loop": Function("i32 -> i32", f"call 00 {COUNT}"),
+        "host then for ever": Function("->", "call 00 loop 40 br 00 end"),
+    }
+    instance = instantiate(functions, {"host": "->"}, {"host": host})
+    for argument in (1, 10**6):
+        depth.clear()
+        assert instance.exports["host then loop"](argument) == 0
+        assert len(depth) == 3
+    depth.clear()
+    instance.runtime.interrupts.long_calls = 0
+    timer = threading.Timer(0.05, instance.interrupt)
+    timer.start()
+    with pytest.raises(asm_libcalls.Interrupt):
+        instance.exports["host then for ever"]()
+    timer.join()
+
+
+@pytest.mark.parametrize("name", ["fill", "copy", "init"])
+def test_long_operations_on_memory_release_it(waiting, name):
+    bodies = {
+        "fill": "i32.const 00 i32.const 01 local.get 00 memory.fill 00",
+        "copy": "i32.const 00 i32.const 01 local.get 00 memory.copy 00 00",
+        "init": "i32.const 00 i32.const 00 local.get 00 memory.init 00 00",
+    }
+    instance = instantiate(
+        {name: Function("i32 ->", bodies[name])},
+        memories=[b"\x00\x40"],
+        data=[b"\x01" + wasm.sized(bytes(1 << 21))],
+        data_count=1,
+    )
+    function = instance.exports[name]
+    function(1), function(1)
+    instance.runtime.interrupts.long_calls = 0
+    assert keeps_gil(waiting, function, 1000)
+    assert lets_run(waiting, function, (1 << 20) + 1)
+
+
+def test_other_threads_call_at_the_same_time():
+    """Each has instances of its own; short calls, long ones and traps, and none loses the GIL."""
+    module = instantiate(FUNCTIONS).module
+    errors = []
+
+    def work(seed):
+        try:
+            instance = toy_jit.Instance(module)
+            for i in range(300):
+                assert instance.exports["count"](1 + (i * seed) % 40) == 0
+                assert instance.exports["tree"](i % 7) == 2 ** (i % 7)
+                with pytest.raises(asm_libcalls.UnreachableCodeReached):
+                    instance.exports["trap"](1 + i % 30)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []

@@ -121,7 +121,8 @@ def main() -> int:
     sdist, wheel = (ROOT / "dist" / f"{name}{end}" for end in (".tar.gz", "-py3-none-any.whl"))
     try:
         check_contents(sdist, wheel)
-        served = listed(Path(sys.executable).with_name("asm-libcalls"), ROOT)
+        with tempfile.TemporaryDirectory(prefix="asm_libcalls-") as folder:
+            served = listed(Path(sys.executable).with_name("asm-libcalls"), Path(folder))
         failed = [name for name, (_, result) in served.items() if result != "passed"]
         if failed:
             raise WheelError(f"in the checkout these self-checks do not pass: {failed}")

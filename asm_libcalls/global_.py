@@ -117,7 +117,8 @@ class Global(Defined):
             externref.release(dropped)
 
     def __del__(self) -> None:
-        if getattr(self, "_open", False) and externref.release is not None:
+        # At interpreter exit what modules name may be gone already.
+        if getattr(self, "_open", False) and getattr(externref, "release", None):
             self.close()
 
     @property

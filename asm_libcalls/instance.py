@@ -117,7 +117,8 @@ class ElementSegment(NotCopied):
             externref.release_all(dropped)
 
     def __del__(self) -> None:
-        if getattr(self, "_raw", None) and externref.release_all is not None:
+        # At interpreter exit what modules name may be gone already.
+        if getattr(self, "_raw", None) and getattr(externref, "release_all", None):
             self.drop()
 
 

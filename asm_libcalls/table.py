@@ -111,7 +111,8 @@ class Table(Growable):
             self.release(dropped)
 
     def __del__(self) -> None:
-        if getattr(self, "_elements", None) is not None and externref.release_all is not None:
+        # At interpreter exit what modules name may be gone already.
+        if getattr(self, "_elements", None) is not None and getattr(externref, "release_all", None):
             self.close()
 
     # Raw pointers: what the libcalls work with.

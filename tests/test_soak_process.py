@@ -1,0 +1,26 @@
+"""The soak of ``soak_process.py``, a few laps of it, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+@pytest.mark.usefixtures("machine_code")
+def test_nothing_is_left_of_what_comes_and_goes(child):
+    pytest.importorskip("peachpy", reason="no assembler for native frames")
+    done = child("import json, soak_process; print(json.dumps(soak_process.main(0, 2)))")
+    assert done.stderr == ""
+    report = json.loads(done.stdout)
+    happened = report["happened"]
+    assert happened["laps"] == happened["forks"] == happened["alarms"] == 6
+    assert happened["instances"] == happened["modules"] >= 24
+    for trap in (
+        "HEAP_OUT_OF_BOUNDS", "TABLE_OUT_OF_BOUNDS", "INTEGER_DIVISION_BY_ZERO",
+        "UNREACHABLE_CODE_REACHED", "STACK_OVERFLOW", "INTERRUPT",
+    ):  # fmt: skip
+        assert happened[f"trap {trap}"] >= 24, trap
+    left = report["left"]
+    assert left["writable and executable"] == 0
+    assert left["things"] == 7  # two in each segment, and who has the endless loop

@@ -27,6 +27,7 @@ from asm_libcalls.vmcontext import VMExternData
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 __all__ = ["VMExternRef"]
@@ -98,7 +99,7 @@ def release(address: int) -> None:
             drop_and_dealloc(address)
 
 
-def release_all(addresses: list[int]) -> None:
+def release_all(addresses: Iterable[int]) -> None:
     """Release every one of `addresses`, then raise the first exception of a destructor, if any."""
     errors: list[BaseException] = []
     for address in addresses:

@@ -103,7 +103,7 @@ class Table(Growable):
     def close(self) -> None:
         """Drop every element; generated code must not use the table any more."""
         if self._elements is not None:
-            dropped = self._elements[: len(self)]
+            dropped = self._elements  # not a copy: this must not need memory
             self._definition.current_elements = 0
             self._definition.base = 0
             self._elements = None
@@ -205,4 +205,4 @@ class Table(Growable):
     def release(self, addresses: Sequence[int]) -> None:
         """Drop pointers whose counts the caller owned."""
         if self.element_type == "externref":
-            externref.release_all(list(addresses))
+            externref.release_all(addresses)

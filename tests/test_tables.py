@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import gc
+import tracemalloc
 import weakref
 
 import pytest
@@ -134,6 +135,16 @@ class TestInPython:
         assert table.grow(2, thing) == -1
         del thing
         assert ref() is None
+
+    def test_close_needs_no_memory(self):
+        table = Table("externref", 200_000, 200_000)
+        tracemalloc.start()
+        try:
+            table.close()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 100_000
 
     def test_close(self):
         table = Table("externref", 2)

@@ -40,17 +40,18 @@ class _Reservation(Resource):
     __slots__ = ("address",)
 
     def __init__(self, pages: int) -> None:
-        # One page more, never accessible: an access just behind the largest memory faults.
-        length = pages * WASM_PAGE_SIZE + libc.PAGE_SIZE
+        # A page more on either side, never accessible: an access just outside of it faults.
+        length = pages * WASM_PAGE_SIZE + 2 * libc.PAGE_SIZE
         try:
-            self.address = libc.mmap(
+            start = libc.mmap(
                 length,
                 libc.PROT_NONE,
                 flags=libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_NORESERVE,
             )
         except OSError as error:
             raise MemoryError(f"no address space for a memory of {pages} pages: {error}") from error
-        super().__init__(partial(libc.munmap, self.address, length))
+        self.address = start + libc.PAGE_SIZE
+        super().__init__(partial(libc.munmap, start, length))
 
 
 class Memory(Growable):

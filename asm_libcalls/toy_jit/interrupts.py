@@ -15,6 +15,7 @@ others (asyncio, IPython) set as they need them.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from _thread import allocate_lock, start_new_thread
@@ -85,6 +86,9 @@ class _Watcher:
     def __init__(self) -> None:
         self._record: ThreadRecord | None = None
         self._renew()
+        # A thread that Python finds at its end is ended by pthread_exit, for which glibc loads a
+        # library: in a sandbox that refuses that, the process aborts.
+        atexit.register(self._end)
         if hasattr(os, "register_at_fork"):
             # A fork finds no thread of ours, of which Python would warn.
             os.register_at_fork(
@@ -144,6 +148,11 @@ class _Watcher:
         if self._paused:
             self._stop.release()
             self._alive.acquire(timeout=10 * PERIOD)
+
+    def _end(self) -> None:
+        self._pause()
+        if self._paused:
+            self._renew()
 
     def _resume(self) -> None:
         if self._paused:

@@ -1,0 +1,224 @@
+"""Each thing that the system or Python may refuse is refused while the package is at work.
+
+What must hold: it still works, or it says why it did not (MemoryError, OSError, -1); what was there
+before is whole; no page is ever writable and executable; nothing crashes. What may fail while the
+package is *imported* is in test_memory_protection.py (pages), test_code_cache.py (files) and
+test_backends.py (PeachPy, pthreads, ctypes).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import platform
+import sys
+
+import pytest
+
+pytestmark = [
+    pytest.mark.usefixtures("machine_code"),
+    pytest.mark.skipif(
+        sys.platform != "linux" or platform.machine() != "x86_64",
+        reason="the numbers of these system calls are those of Linux on x86-64",
+    ),
+]
+
+PRELUDE = """
+    import errno, json, resource, sys
+    from operations import Operations
+
+    heard = []
+    sys.unraisablehook = lambda unraisable: heard.append(repr(unraisable.exc_value))
+    operations = Operations()
+    for operation in operations.all().values():  # imports what there is to import
+        operation()
+    operations.check()
+"""
+
+TRY_ALL = """
+    outcomes = {}
+    for name, operation in operations.all().items():
+        outcomes[name] = operations.try_it(operation)
+        operations.check()
+    print(json.dumps([outcomes, heard]))
+"""
+
+NO_ROOM = "MemoryError: no address space for a memory of"
+NO_CODE = "OSError: [Errno 12] the system refuses executable memory"
+NO_EXECUTION = "PermissionError: [Errno 1] the system refuses executable memory"
+GROWING = dict.fromkeys(["a growing memory", "memory32_grow", "memory.grow"], "refused")
+MEMORIES = dict.fromkeys(["a memory", "a large memory", "a compiled instance"], NO_ROOM)
+TABLE = {"a table that grows much": "refused"}  # it is at its limit
+
+# What is refused, and how the operations end that do not end as usual.
+REFUSALS = {
+    "mmap": (
+        "seccomp.refuse(errno.ENOMEM, 'mmap')",
+        {**MEMORIES, **TABLE, "code": NO_CODE, "a module": NO_CODE},
+    ),
+    "mprotect": (
+        "seccomp.refuse(errno.ENOMEM, 'mprotect')",
+        {
+            **GROWING, **TABLE, "a memory": "MemoryError: no memory for 1 pages",
+            "a compiled instance": "MemoryError: no memory for 1 pages",
+        },
+    ),
+    "mmap and mprotect": (
+        "seccomp.refuse(errno.ENOMEM, 'mmap', 'mprotect')",
+        {**MEMORIES, **GROWING, **TABLE, "code": NO_CODE, "a module": NO_CODE},
+    ),
+    "memfd_create": ("seccomp.refuse(errno.ENOSYS, 'memfd_create')", TABLE),
+    "mprotect to executable": (
+        "seccomp.refuse(errno.EPERM, 'mprotect', protection=seccomp.PROT_EXEC)", TABLE,
+    ),
+    "executable pages": (
+        "seccomp.refuse(errno.EPERM, 'mmap', 'mprotect', protection=seccomp.PROT_EXEC)",
+        {**TABLE, "code": NO_EXECUTION, "a module": NO_EXECUTION},
+    ),
+    "executable anonymous pages and memfd_create": (
+        "seccomp.refuse(errno.EPERM, 'mprotect', 'memfd_create', protection=seccomp.PROT_EXEC)",
+        {**TABLE, "code": NO_EXECUTION, "a module": NO_EXECUTION},
+    ),
+    "munmap": ("seccomp.refuse(errno.ENOMEM, 'munmap')", TABLE),
+    "write and execute, by PR_SET_MDWE": (
+        "import ctypes\n    if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0): raise OSError('prctl')",
+        TABLE,
+    ),
+    "64 MiB more of addresses": (
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)",
+        # Before it grows, a table is copied.
+        {**TABLE, "a large memory": NO_ROOM, "a growing table": "refused"},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A code cache, so that children need not assemble."""
+    return {"ASM_LIBCALLS_CACHE": str(tmp_path_factory.mktemp("cache"))}
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_the_system_refuses(what, child, cache):
+    refuse, expected = REFUSALS[what]
+    done = child(
+        PRELUDE
+        + f"""
+    import seccomp
+    try:
+        {refuse.replace(chr(10), chr(10) + "    ")}
+    except OSError as error:
+        print(json.dumps(str(error)))
+        raise SystemExit
+"""
+        + TRY_ALL,
+        variables=cache,
+    )
+    report = json.loads(done.stdout)
+    if isinstance(report, str):
+        pytest.skip(f"the kernel does not let us refuse {what}: {report}")
+    outcomes, heard = report
+    assert done.stderr == ""
+    assert len(outcomes) == 20
+    for name, outcome in outcomes.items():
+        assert outcome.startswith(expected.get(name, "done")), (name, outcome)
+    # Pages that can not be given back are kept, and that is not kept secret.
+    assert (heard != []) == (what == "munmap"), heard
+    assert all("munmap of" in one for one in heard)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("_testcapi") is None, reason="this Python has no set_nomemory"
+)
+def test_no_allocation_of_python_is_one_that_may_not_fail(child, cache):
+    """Each allocation of each operation fails, one after the other.
+
+    When all fail from one on, it is CPython that gets into an endless loop, or stops reporting.
+    """
+    done = child(
+        PRELUDE
+        + """
+    import _testcapi, gc, os, traceback
+
+    def is_memory_error(error):
+        if isinstance(error, (MemoryError, OSError)):
+            return True
+        if type(error).__name__ == "ArgumentError":  # what ctypes makes of it
+            return "MemoryError" in str(error)
+        # CPython itself forgets to say so in some places.
+        frames = traceback.extract_tb(error.__traceback__)
+        return isinstance(error, SystemError) and "asm_libcalls" not in frames[-1].filename
+
+    failed = 0
+    gc.disable()
+    operations = Operations()  # with a small table
+    everything = operations.all()
+    del everything["a table that grows much"], everything["many host functions"]
+    for name, operation in everything.items():
+        number, done = 0, 0
+        while done < 3 and number < 1200:
+            number += 1
+            _testcapi.set_nomemory(number, number + 1)
+            try:
+                operation()
+            except BaseException as error:
+                _testcapi.remove_mem_hooks()
+                assert is_memory_error(error), (name, number, repr(error))
+                failed, done = failed + 1, 0
+            else:
+                _testcapi.remove_mem_hooks()
+                done += 1
+        gc.collect()
+        operations.check()
+    print(failed)
+    """,
+        variables=cache,
+        timeout=300,
+    )
+    assert int(done.stdout) > 1000
+    assert done.stderr == ""
+
+
+IMPORT = """
+    import errno, os, sys
+    import ctypes, seccomp, struct
+    try:
+        import peachpy.x86_64.function  # its extension modules need executable pages too
+    except ImportError:
+        pass
+    try:
+        seccomp.refuse(errno.{error}, {names!r}, protection={protection})
+    except OSError as error:
+        print("skip", error)
+        raise SystemExit
+    import asm_libcalls
+    from process_maps import offenders
+
+    assert asm_libcalls.f64_nearest(2.5) == 2.0 and asm_libcalls.i64_sdiv(-7, 2) == -3
+    assert offenders() == []
+    report = asm_libcalls.backend_report()
+    print(report["x86_64"])
+    print(report["pages"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "protection", "pages"),
+    [
+        ("mprotect", 4, "(memfd)"),
+        ("memfd_create", 0, "(anonymous)"),
+        ("mkdir", 0, "(anonymous)"),
+        ("fchmod", 0, "(anonymous)"),
+        ("renameat", 0, "(anonymous)"),
+    ],
+)
+def test_the_import_goes_another_way(name, protection, pages, child, tmp_path):
+    """With an empty cache, whose folder or file can not be made."""
+    code = IMPORT.format(error="EPERM", names=name, protection=protection)
+    done = child(code, variables={"ASM_LIBCALLS_CACHE": str(tmp_path / "cache")})
+    if done.stdout.startswith("skip"):
+        pytest.skip(done.stdout)
+    assert done.stdout.startswith("loaded\n")
+    assert done.stdout.rstrip().endswith(pages)
+    assert done.stderr == ""

@@ -257,3 +257,17 @@ def test_is_not_copied():
     for make_copy in (copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="Global objects can not be copied"):
             make_copy(Global("externref", "x"))
+
+
+@pytest.mark.parametrize("name", ["externref_global_get", "externref_global_set"])
+def test_at_their_addresses_the_libcalls_know_the_type_too(name):
+    libcall = asm_libcalls.LIBCALLS[name]
+    call = asm_libcalls.catch_traps(libcall.address, libcall.signature)
+    number, reference = Global("i32", 1, mutable=True), Global("externref", None, mutable=True)
+    instance = Instance(globals=[number, reference])
+    arguments = [None] * (len(libcall.signature.parameters) - 2)
+    with pytest.raises(TypeError, match="global 0 is a i32, not an externref"):
+        call(instance.vmctx, 0, *arguments)
+    reference.close()
+    with pytest.raises(ValueError, match="global 1 is closed"):
+        call(instance.vmctx, 1, *arguments)

@@ -390,6 +390,17 @@ def test_functions_are_kept_by_copies_too():
     assert copy[0].func_ptr == 0x10
 
 
+def test_functions_are_kept_where_a_segment_put_them():
+    table = Table("funcref", 1)
+    other = Instance(functions=[(0x10, 7)])
+    instance = Instance(tables=[table], elements=[("funcref", [other.functions[0]])])
+    del other
+    asm_libcalls.table_init(instance, 0, 0, 0, 0, 1)
+    asm_libcalls.elem_drop(instance, 0)
+    gc.collect()
+    assert table[0].func_ptr == 0x10
+
+
 def test_registries_are_shared_unless_given():
     registry = StackMapRegistry()
     first, second = Instance(), Instance()

@@ -17,7 +17,7 @@ import process_maps
 import pytest
 
 import asm_libcalls
-from asm_libcalls import Instance, Memory
+from asm_libcalls import Instance, Memory, libc
 from asm_libcalls.libc import PAGE_SIZE
 from asm_libcalls.memory import MAXIMUM_PAGES, WASM_PAGE_SIZE
 
@@ -49,6 +49,32 @@ def grow_imported_at_address(memory, delta):
 )
 def grow(request):
     return request.param
+
+
+def refuse(*arguments, **keywords):
+    raise OSError(12, "refused for the test")
+
+
+def test_no_address_space(monkeypatch):
+    monkeypatch.setattr(libc, "mmap", refuse)
+    with pytest.raises(MemoryError, match=r"no address space for a memory of 3 pages: .*refused"):
+        Memory(1, 3)
+
+
+def test_no_memory_at_first(monkeypatch):
+    monkeypatch.setattr(libc, "mprotect", refuse)
+    with pytest.raises(MemoryError, match="no memory for 1 pages"):
+        Memory(1, 3)
+
+
+def test_no_memory_to_grow(monkeypatch, grow):
+    memory = Memory(1, 3)
+    memoryview(memory)[0] = 7
+    with monkeypatch.context() as context:
+        context.setattr(libc, "mprotect", refuse)
+        assert grow(memory, 1) == REFUSED
+    assert (memory.size, len(memory), memoryview(memory)[0]) == (1, WASM_PAGE_SIZE, 7)
+    assert memory.grow(1) == 1
 
 
 class TestLimits:

@@ -1,8 +1,8 @@
 """What a callee must keep, round each of the 33 libcalls at its C address, by a native harness.
 
 rbx, rbp, rsp, r12 to r15, the direction flag, the control bits of MXCSR, the x87 control word and
-an empty x87 stack: System V ABI for AMD64, 3.2.1 and 3.2.3. A *canary* routine puts patterns into all
-of them (and rounding modes that are not the usual ones), calls, and says what is different.
+an empty x87 stack: System V ABI for AMD64, 3.2.1 and 3.2.3. A *canary* routine puts patterns into
+all of them (and rounding modes that are not the usual ones), calls, and says what is different.
 
 It stands twice: below the entry, where it calls the libcall as compiled code does; and above it,
 where what comes back may be a trap or a Python exception that has unwound the frames in between.

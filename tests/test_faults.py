@@ -84,11 +84,10 @@ REFUSALS = {
         "import ctypes\n    if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0): raise OSError('prctl')",
         TABLE,
     ),
-    "64 MiB more of addresses": (
+    "1 GiB more of addresses": (
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)",
-        # Before it grows, a table is copied.
-        {**TABLE, "a large memory": NO_ROOM, "a growing table": "refused"},
+        "    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30),) * 2)",
+        {**TABLE, "a large memory": NO_ROOM},
     ),
 }  # fmt: skip
 

@@ -7,7 +7,6 @@ of a module share it.
 from __future__ import annotations
 
 import ctypes
-import struct
 from functools import cache, partial
 
 from asm_libcalls.binding import default_binding
@@ -18,6 +17,7 @@ from asm_libcalls.toy_jit import backtrace
 from asm_libcalls.toy_jit.compiler import FunctionCompiler
 from asm_libcalls.toy_jit.emitters import make_handlers
 from asm_libcalls.toy_jit.layout import CodeLayout
+from asm_libcalls.toy_jit.places import DISPLACEMENT, halves
 from asm_libcalls.toy_jit.templates import TEMPLATES
 from asm_libcalls.toy_jit.validator import validate_function
 from asm_libcalls.traps import TrapCode
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from asm_libcalls.x86_64.pages import LoadedImage
 
 __all__ = ["CompiledCode", "compile_module"]
-
-_DISPLACEMENT = struct.Struct("<i")
 
 _handlers = cache(make_handlers)  # 0.4 ms
 
@@ -117,22 +115,17 @@ def _link(layout: CodeLayout, imported: int) -> None:
     raise_trap = default_binding().runtime_symbols()["asm_libcalls_raise_trap"]
     for trap in TrapCode:
         targets[f"trap.{trap.name}"] = len(code)
-        _stub(code, "stub.trap", {}, (int(trap), *_halves(raise_trap)))
+        _stub(code, "stub.trap", {}, (int(trap), *halves(raise_trap)))
     targets["interrupt"] = len(code)
     overflow = targets[f"trap.{TrapCode.STACK_OVERFLOW.name}"]
     interrupted = layout.addresses["toy_jit_interrupted"]
-    _stub(code, "stub.interrupt", {"target": overflow}, _halves(interrupted))
+    _stub(code, "stub.interrupt", {"target": overflow}, halves(interrupted))
     for at, role in layout.calls:
         if role in targets:
             target = targets[role]
         else:
             target = layout.functions[int(role.partition(".")[2]) - imported][0]
-        _DISPLACEMENT.pack_into(code, at, target - (at + 4))
-
-
-def _halves(address: int) -> tuple[int, int]:
-    low, high = address & 0xFFFFFFFF, address >> 32
-    return low - (low >> 31 << 32), high
+        DISPLACEMENT.pack_into(code, at, target - (at + 4))
 
 
 def _stub(code: bytearray, name: str, targets: dict[str, int], values: tuple[int, ...]) -> None:
@@ -140,6 +133,6 @@ def _stub(code: bytearray, name: str, targets: dict[str, int], values: tuple[int
     start = len(code)
     code += bytes_
     for at, which in holes:
-        _DISPLACEMENT.pack_into(code, start + at, values[which])
+        DISPLACEMENT.pack_into(code, start + at, values[which])
     for at, role in jumps:
-        _DISPLACEMENT.pack_into(code, start + at, targets[role] - (start + at + 4))
+        DISPLACEMENT.pack_into(code, start + at, targets[role] - (start + at + 4))

@@ -55,7 +55,7 @@ def recording(handlers: Sequence[Handler], marks: Marks) -> list[Handler]:
 
     def wrap(handler: Handler) -> Handler:
         def emit(compiler: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
-            marks.append((len(compiler.code), compiler._offset, opcode, immediate))
+            marks.append((len(compiler.code), compiler.offset, opcode, immediate))
             handler(compiler, opcode, immediate, height)
 
         return emit

@@ -6,9 +6,9 @@ An opcode here is the byte that an instruction begins with; those behind the pre
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit.module import F32, F64, I32, I64
+from asm_libcalls.toy_jit.module import EXTERNREF, F32, F64, I32, I64
 
-__all__ = ["ALIGNMENTS", "NAMES", "OPCODES", "SIGNATURES"]
+__all__ = ["ALIGNMENTS", "LETTERS", "NAMES", "OPCODES", "SIGNATURES"]
 
 # The opcodes that code has to name: structured control, and instructions with immediates.
 UNREACHABLE, NOP, BLOCK, LOOP, IF, ELSE = range(0x06)
@@ -21,7 +21,7 @@ PREFIX = 0xFC
 MEMORY_INIT, DATA_DROP, MEMORY_COPY, MEMORY_FILL, TABLE_INIT = range(0x108, 0x10D)
 ELEM_DROP, TABLE_COPY, TABLE_GROW, TABLE_SIZE, TABLE_FILL = range(0x10D, 0x112)
 
-_LETTERS = {"i": I32, "I": I64, "f": F32, "F": F64}
+LETTERS = {"i": I32, "I": I64, "f": F32, "F": F64, "x": EXTERNREF}
 
 # Instructions whose type is the same everywhere: first opcode, type ("iI>f" is [i32 i64] -> [f32]),
 # and the names of consecutive opcodes.
@@ -109,7 +109,7 @@ ALIGNMENTS: dict[int, int] = {}
 
 def _fill() -> None:
     def types(letters: str) -> bytes:
-        return bytes(_LETTERS[letter] for letter in letters)
+        return bytes(LETTERS[letter] for letter in letters)
 
     for first, names in _OTHER:
         NAMES[first : first + names.count(" ") + 1] = names.split()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from asm_libcalls.libcalls import BUILTIN_ARRAY, SYMBOL_PREFIX
 from asm_libcalls.toy_jit import opcodes as op
-from asm_libcalls.toy_jit.module import EXTERNREF, F32, F64, I32
+from asm_libcalls.toy_jit.module import EXTERNREF, I32
 from asm_libcalls.toy_jit.operands import FUNCTION
 from asm_libcalls.toy_jit.places import NEGATED, Places, constant, halves
 from asm_libcalls.toy_jit.registers import is_brief, operand_registers
@@ -180,7 +180,7 @@ class FunctionCompiler(Places):
         arguments: Sequence[int | str],
         count: int,
         references: tuple[int, ...] = (),
-        result: int | None = None,
+        results: bytes = b"",
         externref: bool = False,
     ) -> None:
         """Call a libcall: in C's registers, with its result in rax or xmm0.
@@ -195,7 +195,7 @@ class FunctionCompiler(Places):
             The operands that it takes from the stack.
         references : tuple of int
             The heights of the operands that are references.
-        result : int, optional
+        results : bytes
             The value type of the result, if there is one.
         externref : bool
             Which slot of the builtin array: two libcalls have one for each reference type.
@@ -211,7 +211,8 @@ class FunctionCompiler(Places):
                 self.move((register,), constant(argument))
             else:
                 place = operands["abc".index(argument)]
-                target = "xmm0" if result in (F32, F64) else register
+                # A function of floats has one argument, and a result of its type.
+                target = "xmm0" if operand_registers(results) == ("xmm0",) else register
                 self.move((target,), self.saved.get(place, place))
         if name in BUILTIN_ARRAY:
             self.emit("call.builtin", self.layout.builtin(name, externref))
@@ -220,10 +221,10 @@ class FunctionCompiler(Places):
             self.emit("call.address", *halves(address or self.layout.addresses[name]))
         self.site(references)
         self.restore_locals()
-        if result is not None:
-            if result == I32:
+        for valtype in results:
+            if valtype == I32:
                 self.emit("i32.wrap_i64")  # the ABI does not clear the upper half
-            self.push_result(result)
+            self.push_result(valtype)
 
     # -- branches
 

@@ -7,8 +7,10 @@ are allowed has an operand.
 from __future__ import annotations
 
 from asm_libcalls.toy_jit import opcodes as op
-from asm_libcalls.toy_jit.errors import InvalidModule, MalformedModule
+from asm_libcalls.toy_jit.errors import InvalidModule
+from asm_libcalls.toy_jit.immediates import READERS
 from asm_libcalls.toy_jit.module import F32, F64, FUNCREF, I32, I64, type_names
+from asm_libcalls.toy_jit.operands import Operands
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.reader import Reader
 
 __all__ = ["read"]
+
+# Of the last two, the type depends on the immediate.
+_TYPES = {
+    op.I32_CONST: I32, op.I64_CONST: I64, op.F32_CONST: F32, op.F64_CONST: F64,
+    op.REF_FUNC: FUNCREF, op.REF_NULL: 0, op.GLOBAL_GET: 0,
+}  # fmt: skip
 
 
 def read(reader: Reader, module: Module, expected: int) -> ConstExpr:
@@ -42,48 +50,34 @@ def read(reader: Reader, module: Module, expected: int) -> ConstExpr:
         If it is anything else.
     """
     start = reader.pos
-    expr: ConstExpr | None = None
+    exprs: list[ConstExpr] = []
     found = b""
-    while True:
+    while len(found) < 2:  # then it is wrong already
         at = reader.pos
         opcode = reader.byte()
         if opcode == op.END:
             break
-        expr, valtype = _instruction(reader, module, opcode, at)
+        if opcode not in _TYPES:
+            if op.NAMES[opcode] is None and opcode != op.PREFIX:
+                raise op.illegal(opcode, at)
+            raise InvalidModule("constant expression required", at)
+        immediate = READERS[opcode][0](Operands(module, reader, b""))
+        valtype = _TYPES[opcode]
+        if opcode == op.REF_NULL:
+            valtype = immediate
+        elif opcode == op.REF_FUNC:
+            module.references.add(immediate)
+        elif opcode == op.GLOBAL_GET:
+            # Not one that this module defines, even before this place (3.4.10).
+            if immediate >= module.imported_globals:
+                raise InvalidModule(f"unknown global {immediate}", at)
+            if module.globals[immediate].type.mutable:
+                raise InvalidModule("constant expression required", at)
+            valtype = module.globals[immediate].type.value
+        exprs.append((opcode, immediate))
         found += bytes([valtype])
-        if len(found) > 1:
-            break  # wrong already: no need to see how long it goes on
-    if expr is None or found != bytes([expected]):
+    if found != bytes([expected]):
         need = type_names(bytes([expected]))
         what = f"type mismatch: constant expression requires {need} but has {type_names(found)}"
         raise InvalidModule(what, start)
-    return expr
-
-
-def _instruction(reader: Reader, module: Module, opcode: int, at: int) -> tuple[ConstExpr, int]:
-    """Read the rest of an instruction: it, and the type of its value."""
-    if opcode == op.I32_CONST:
-        return (opcode, reader.signed(32)), I32
-    if opcode == op.I64_CONST:
-        return (opcode, reader.signed(64)), I64
-    if opcode == op.F32_CONST:
-        return (opcode, int.from_bytes(reader.take(4), "little")), F32
-    if opcode == op.F64_CONST:
-        return (opcode, int.from_bytes(reader.take(8), "little")), F64
-    if opcode == op.REF_NULL:
-        reftype = reader.reference_type()
-        return (opcode, reftype), reftype
-    if opcode == op.REF_FUNC:
-        index = reader.index(module.functions, "function")
-        module.references.add(index)
-        return (opcode, index), FUNCREF
-    if opcode == op.GLOBAL_GET:
-        # Not one that this module defines, even before this place (3.4.10: "limited to imports").
-        index = reader.index(range(module.imported_globals), "global")
-        globaltype = module.globals[index].type
-        if globaltype.mutable:
-            raise InvalidModule("constant expression required", at)
-        return (opcode, index), globaltype.value
-    if op.NAMES[opcode] is not None or opcode == op.PREFIX:
-        raise InvalidModule("constant expression required", at)
-    raise MalformedModule(f"illegal opcode {opcode:02x}", at)
+    return exprs[0]

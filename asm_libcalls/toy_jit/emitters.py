@@ -164,7 +164,7 @@ _LIBCALLS = """
 _IMPORTED = ("memory32_size", "memory32_grow", "memory_fill")  # have a twin for imported memories
 
 
-def _libcall(libcall: str, letters: str, result: int | None) -> Handler:
+def _libcall(libcall: str, letters: str, results: bytes) -> Handler:
     count = sum(letter in "abc" for letter in letters)
 
     def emit(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
@@ -176,13 +176,13 @@ def _libcall(libcall: str, letters: str, result: int | None) -> Handler:
             name = "imported_" + name
         by_type = libcall in ("table_grow", "table_fill")
         externref = by_type and c.layout.table_types[indices[0]] == EXTERNREF
-        c.libcall(name, arguments, count, references, result, externref)
+        c.libcall(name, arguments, count, references, results, externref)
 
     return emit
 
 
 _CALLED = {
-    op.OPCODES[name]: _libcall(libcall, letters, op.LETTERS.get(result))
+    op.OPCODES[name]: _libcall(libcall, letters, op.value_types(result.strip("-")))
     for name, libcall, letters, result in map(str.split, _LIBCALLS.strip().splitlines())
 }
 

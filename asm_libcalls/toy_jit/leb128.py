@@ -1,8 +1,7 @@
-"""LEB128 integers (spec 2.0, section 5.2.2), the slow and exact way.
+"""LEB128 integers (spec 2.0, section 5.2.2).
 
-Most integers in a module take one byte, and whoever is in a hurry reads that byte itself. These
-functions read the others, and refuse what the spec refuses: more bytes than the width needs, and
-unused bits in the last byte that are not zero (unsigned) or copies of the sign (signed).
+What the spec refuses is refused: more bytes than the width needs, and unused bits in the last byte
+that are not zero (unsigned) or copies of the sign (signed).
 """
 
 from __future__ import annotations
@@ -25,25 +24,15 @@ def unsigned(code: bytes, pos: int, end: int, bits: int = 32) -> tuple[int, int]
     MalformedModule
         If it is too long or too large, or not finished before `end`.
     """
-    value = shift = 0
-    while True:
-        if shift >= bits:
-            raise MalformedModule("integer representation too long", pos)
-        if pos >= end:
-            raise MalformedModule("unexpected end of section or function", end)
-        byte = code[pos]
-        payload = byte & 0x7F
-        if payload >> (bits - shift):
-            raise MalformedModule("integer too large", pos)
-        value |= payload << shift
-        shift += 7
-        pos += 1
-        if byte < 0x80:
-            return value, pos
+    return _read(code, pos, end, bits, is_signed=False)
 
 
 def signed(code: bytes, pos: int, end: int, bits: int = 32) -> tuple[int, int]:
     """Read a two's complement integer of at most `bits` bits at `pos`; see :func:`unsigned`."""
+    return _read(code, pos, end, bits, is_signed=True)
+
+
+def _read(code: bytes, pos: int, end: int, bits: int, is_signed: bool) -> tuple[int, int]:
     value = shift = 0
     while True:
         if shift >= bits:
@@ -51,15 +40,12 @@ def signed(code: bytes, pos: int, end: int, bits: int = 32) -> tuple[int, int]:
         if pos >= end:
             raise MalformedModule("unexpected end of section or function", end)
         byte = code[pos]
-        if bits - shift < 7:
-            # The sign bit of the value and all bits above it, as far as this byte has them.
-            signs = (-1 << (bits - shift - 1)) & 0x7F
-            if byte & signs not in (0, signs):
-                raise MalformedModule("integer too large", pos)
+        # The bits of this byte that the width has not, and those of the sign.
+        unused = (-1 << min(7, bits - shift - is_signed)) & 0x7F
+        if byte & unused and not (is_signed and byte & unused == unused):
+            raise MalformedModule("integer too large", pos)
         value |= (byte & 0x7F) << shift
         shift += 7
         pos += 1
         if byte < 0x80:
-            if byte & 0x40:
-                value -= 1 << shift
-            return value, pos
+            return value - (1 << shift if is_signed and byte & 0x40 else 0), pos

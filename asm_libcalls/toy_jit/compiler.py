@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    Handler = Callable[["FunctionCompiler", int, Any, int], None]
+    Handler = Callable[["FunctionCompiler", Any], None]
 
     from asm_libcalls.toy_jit.layout import CodeLayout
     from asm_libcalls.toy_jit.module import FuncType
@@ -62,9 +62,9 @@ class FunctionCompiler(Places):
         instructions = body.instructions
         last = len(instructions) - 1
         for i, (opcode, immediate, height, offset) in enumerate(instructions):
-            self.offset = offset
+            self.opcode, self.height, self.offset = opcode, height, offset
             self.next_opcode = instructions[i + 1][0] if i < last else op.END
-            handlers[opcode](self, opcode, immediate, height)
+            handlers[opcode](self, immediate)
         size = 8 * self._outgoing - self.slots[-1][1]
         size = -(-size // 16) * 16
         self.patch(frame_hole, size)
@@ -108,9 +108,9 @@ class FunctionCompiler(Places):
                 stubs[role, offset] = len(self.code)
                 self.call(role)
                 self._site(offset, [])
-            self.patch(at, stubs[role, offset] - (at + 4))
+            self.patch_jump(at, stubs[role, offset])
         for i, (at, back, offset, slots) in enumerate(self._checks):
-            self.patch(at, len(self.code) - (at + 4))
+            self.land([at])
             entered = i > 0  # at the first one no local has its register yet
             if entered:
                 self.save_locals()
@@ -121,7 +121,8 @@ class FunctionCompiler(Places):
                 self.restore_locals()
             else:
                 self.emit("interrupt.entered", -frame_size)
-            self.jump_back("jump", back)
+            self.jump("jump", [])
+            self.patch_jump(len(self.code) - 4, back)
 
     # -- calls
 
@@ -244,14 +245,10 @@ class FunctionCompiler(Places):
     def jump_to(self, name: str, frame: Frame) -> None:
         """Jump to a frame's label, which everything is ready for."""
         if frame.opcode == op.LOOP:
-            self.jump_back(name, frame.target)
+            self.jump(name, [])
+            self.patch_jump(len(self.code) - 4, frame.target)
         else:
             self.jump(name, frame.target)
-
-    def ready(self, frame: Frame) -> bool:
-        """Return whether a branch finds its operands where its target expects them, in slots."""
-        base = len(self.stack) - len(frame.label)
-        return frame.opcode != FUNCTION and (not frame.label or base == frame.height)
 
     def branch(self, frame: Frame) -> None:
         """Emit an unconditional branch."""
@@ -266,11 +263,12 @@ class FunctionCompiler(Places):
 
     def branch_if(self, condition: str, frame: Frame) -> None:
         """Emit a branch that is taken if a condition holds."""
-        self.flush(len(self.stack) - len(frame.label))
-        if self.ready(frame):
+        base = len(self.stack) - len(frame.label)
+        self.flush(base)
+        if frame.opcode != FUNCTION and (base == frame.height or not frame.label):
             self.jump_to("jump." + condition, frame)
             return
-        not_taken: list[tuple[int, int]] = []
+        not_taken: list[int] = []
         self.jump("jump." + NEGATED[condition], not_taken)
         state = list(self.stack), dict(self.held)
         self.branch(frame)

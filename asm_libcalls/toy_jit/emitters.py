@@ -1,6 +1,6 @@
 """What the compiler emits for each instruction: one small function for each kind of them.
 
-``HANDLERS[opcode](compiler, opcode, immediate, height)``; the immediates are those of
+``make_handlers(inline)[opcode](compiler, immediate)``; the immediates are those of
 :mod:`asm_libcalls.toy_jit.validator`. An instruction that has a stencil of its name needs no more
 than its operands in the stencil's registers; what is here else is what is special.
 """
@@ -38,31 +38,21 @@ def _simple(name: str, opcode: int) -> Handler:
     """Make the emitter of an instruction that is a stencil: operands, and nothing else."""
     params, _, results = op.SIGNATURES[opcode] or (b"", 0, b"")
     registers = operand_registers(params)
-
-    def emit(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
-        c.take(registers)
-        c.emit(name)
-        c.push_result(results[0])
-
-    return emit
-
-
-def _access(name: str, opcode: int) -> Handler:
-    """Make the emitter of a load or store."""
-    params, _, results = op.SIGNATURES[opcode] or (b"", 0, b"")
-    registers = operand_registers(params)
     digits = "".join(filter(str.isdigit, name.partition(".")[2])) or name[1:3]
-    size = int(digits) // 8
+    size = int(digits) // 8 if opcode in op.ALIGNMENTS else 0
 
-    def emit(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+    def emit(c: FunctionCompiler, immediate: Any) -> None:
         c.take(registers)
-        offset = immediate
-        if offset + size > 0x7FFFFFFF:
-            c.emit("memory.far", *halves(offset))
-            offset = 0
-        c.emit(name, offset + size, offset)
-        if results:
-            c.push_result(results[0])
+        if size:  # a load or store
+            offset = immediate
+            if offset + size > 0x7FFFFFFF:
+                c.emit("memory.far", *halves(offset))
+                offset = 0
+            c.emit(name, offset + size, offset)
+        else:
+            c.emit(name)
+        for valtype in results:
+            c.push_result(valtype)
 
     return emit
 
@@ -88,7 +78,7 @@ def _operate(c: FunctionCompiler, name: str, verb: str) -> str:
 def _binary(name: str) -> Handler:
     verb = name[4:]
 
-    def emit(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+    def emit(c: FunctionCompiler, immediate: Any) -> None:
         c.push_register(_operate(c, name, verb))
 
     return emit
@@ -97,7 +87,7 @@ def _binary(name: str) -> Handler:
 def _comparison(name: str) -> Handler:
     compare, verb = name[:4] + "cmp", name[4:]
 
-    def emit(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+    def emit(c: FunctionCompiler, immediate: Any) -> None:
         _operate(c, compare, verb)
         if name in TEMPLATES:  # of floats, eq and ne take two flags
             c.emit(name)
@@ -109,7 +99,7 @@ def _comparison(name: str) -> Handler:
 
 
 def _is_zero(name: str) -> Handler:
-    def emit(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+    def emit(c: FunctionCompiler, immediate: Any) -> None:
         if c.condition:
             c.push_condition(NEGATED[c.pop_condition()])
         else:
@@ -120,9 +110,9 @@ def _is_zero(name: str) -> Handler:
     return emit
 
 
-def _constant(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+def _constant(c: FunctionCompiler, immediate: Any) -> None:
     # An i32 in a slot or a register is zero-extended.
-    c.stack.append(constant(immediate & 0xFFFFFFFF if opcode == op.I32_CONST else immediate))
+    c.stack.append(constant(immediate & 0xFFFFFFFF if c.opcode == op.I32_CONST else immediate))
 
 
 # -- libcalls
@@ -167,7 +157,7 @@ _IMPORTED = ("memory32_size", "memory32_grow", "memory_fill")  # have a twin for
 def _libcall(libcall: str, letters: str, results: bytes) -> Handler:
     count = sum(letter in "abc" for letter in letters)
 
-    def emit(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+    def emit(c: FunctionCompiler, immediate: Any) -> None:
         *indices, references = immediate or ((),)
         values = {"v": "vmctx", **dict(zip("ij", indices, strict=False))}
         arguments = [int(a) if a.isdigit() else values.get(a, a) for a in letters]
@@ -190,30 +180,30 @@ _CALLED = {
 # -- variables, references and tables
 
 
-def _local_get(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+def _local_get(c: FunctionCompiler, immediate: Any) -> None:
     c.stack.append(c.locals[immediate])
 
 
-def _local_set(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+def _local_set(c: FunctionCompiler, immediate: Any) -> None:
     local, value = c.locals[immediate], c.pop()
     if value != local and local in c.stack:  # operands that were to be read from it later
         for i, place in enumerate(c.stack):
             if place == local:
                 c.spill(i)
     c.move(local, value)
-    if opcode == op.LOCAL_TEE:
+    if c.opcode == op.LOCAL_TEE:
         c.stack.append(value if value[0] in ("const", "wide") else local)
 
 
-def _global(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+def _global(c: FunctionCompiler, immediate: Any) -> None:
     index, _ = immediate
     valtype = c.layout.global_types[index]
     if valtype == EXTERNREF:
-        _CALLED[opcode](c, opcode, immediate, height)
+        _CALLED[c.opcode](c, immediate)
         return
     imported, offset = c.layout.global_at(index)
     registers = operand_registers(bytes([valtype]))
-    verb = "get" if opcode == op.GLOBAL_GET else "set"
+    verb = "get" if c.opcode == op.GLOBAL_GET else "set"
     if verb == "set" and not imported:
         c.move(("global", offset), c.pop())
         return
@@ -226,11 +216,11 @@ def _global(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> No
         c.push_result(valtype)
 
 
-def _drop(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+def _drop(c: FunctionCompiler, immediate: Any) -> None:
     c.pop()
 
 
-def _select(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+def _select(c: FunctionCompiler, immediate: Any) -> None:
     condition = c.pop_condition()
     registers = operand_registers(bytes([immediate, immediate]))
     c.take(registers)
@@ -238,11 +228,11 @@ def _select(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> No
     c.push_register(registers[0])
 
 
-def _ref_null(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+def _ref_null(c: FunctionCompiler, immediate: Any) -> None:
     c.stack.append(constant(0))
 
 
-def _ref_func(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+def _ref_func(c: FunctionCompiler, immediate: Any) -> None:
     c.make_room(0)
     c.emit("ref.func", c.layout.offsets.vmctx_anyfunc(immediate))
     c.push_register("rax")
@@ -254,9 +244,9 @@ def _load_table(c: FunctionCompiler, index: int) -> None:
     c.emit("table.imported" if imported else "table.defined", offset)
 
 
-def _table_get(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+def _table_get(c: FunctionCompiler, immediate: Any) -> None:
     if c.layout.table_types[immediate[0]] == EXTERNREF:
-        _CALLED[opcode](c, opcode, immediate, height)
+        _CALLED[c.opcode](c, immediate)
         return
     c.take(("rax",))
     _load_table(c, immediate[0])
@@ -264,7 +254,7 @@ def _table_get(c: FunctionCompiler, opcode: int, immediate: Any, height: int) ->
     c.push_register("rax")
 
 
-def _table_size(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+def _table_size(c: FunctionCompiler, immediate: Any) -> None:
     c.make_room(0)
     _load_table(c, immediate[0])
     c.emit("table.size")
@@ -274,36 +264,30 @@ def _table_size(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -
 # -- blocks, branches and calls
 
 
-def _unreachable(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+def _unreachable(c: FunctionCompiler, immediate: Any) -> None:
     c.emit("unreachable")
 
 
-def _block(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
-    frame = immediate
+def _block(c: FunctionCompiler, frame: Frame) -> None:
     frame.target = []
-    if frame.targeted:
-        c.flush()
+    c.flush()
 
 
-def _loop(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
-    frame = immediate
-    if frame.targeted:
-        c.flush()
-        frame.target = len(c.code)
-        c.check(frame.references)
+def _loop(c: FunctionCompiler, frame: Frame) -> None:
+    c.flush()
+    frame.target = len(c.code)
+    c.check(frame.references)
 
 
-def _if(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
-    frame = immediate
+def _if(c: FunctionCompiler, frame: Frame) -> None:
     condition = c.pop_condition()
     c.flush()
     frame.target, frame.otherwise = [], []
     c.jump("jump." + NEGATED[condition], frame.otherwise)
 
 
-def _else(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
-    frame = immediate
-    if height >= 0:
+def _else(c: FunctionCompiler, frame: Frame) -> None:
+    if c.height >= 0:
         c.flush()
         c.jump("jump", frame.target)
     c.land(frame.otherwise)
@@ -311,32 +295,27 @@ def _else(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None
     c.clear(frame.height + len(frame.params))
 
 
-def _end(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
-    frame = immediate
-    falls_through = height >= 0
-    if frame.opcode == FUNCTION:
+def _end(c: FunctionCompiler, frame: Frame) -> None:
+    falls_through = c.height >= 0
+    if frame.opcode == FUNCTION and falls_through:
+        c.return_()
+    elif frame.opcode in (op.BLOCK, op.IF):
         if falls_through:
-            c.return_()
-        return
-    joined = frame.opcode == op.IF or (frame.opcode == op.BLOCK and frame.targeted)
-    if falls_through and joined:
-        c.flush()
-    if frame.opcode != op.LOOP:
+            c.flush()
         c.land(frame.target + (frame.otherwise or []))
-    if joined or not falls_through:
+    if frame.opcode != op.LOOP or not falls_through:
         c.clear(frame.height + len(frame.results))
 
 
-def _br(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
-    c.branch(immediate)
+def _br(c: FunctionCompiler, frame: Frame) -> None:
+    c.branch(frame)
 
 
-def _br_if(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
-    c.branch_if(c.pop_condition(), immediate)
+def _br_if(c: FunctionCompiler, frame: Frame) -> None:
+    c.branch_if(c.pop_condition(), frame)
 
 
-def _br_table(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
-    frames = immediate
+def _br_table(c: FunctionCompiler, frames: tuple[Frame, ...]) -> None:
     c.take(("rax",))
     c.flush()
     bytes_, holes, jumps = TEMPLATES["branch_table"]
@@ -344,29 +323,23 @@ def _br_table(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> 
     c.code += bytes_
     c.patch(start + holes[0][0], len(frames) - 1)
     table = len(c.code)
-    c.patch(start + jumps[0][0], table - (start + jumps[0][0] + 4))
+    c.patch_jump(start + jumps[0][0], table)
     c.code += bytes(4 * len(frames))
-    count = len(c.stack)
-    stubs: dict[Frame, int] = {}
+    height = len(c.stack)
+    branches: dict[Frame, int] = {}
     for i, frame in enumerate(frames):
-        at = table + 4 * i
-        if frame.opcode != op.LOOP and c.ready(frame):
-            frame.target.append((at, table))
-            continue
-        if frame not in stubs and c.ready(frame):
-            stubs[frame] = frame.target
-        elif frame not in stubs:
-            stubs[frame] = len(c.code)
+        if frame not in branches:
+            branches[frame] = len(c.code)
             c.branch(frame)
-            c.clear(count)
-        c.patch(at, stubs[frame] - table)
+            c.clear(height)
+        c.patch(table + 4 * i, branches[frame] - table)
 
 
-def _return(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+def _return(c: FunctionCompiler, immediate: Any) -> None:
     c.return_()
 
 
-def _call(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+def _call(c: FunctionCompiler, immediate: Any) -> None:
     index, functype, references = immediate
     offsets = c.layout.offsets
     c.arguments(functype)
@@ -380,7 +353,7 @@ def _call(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None
     c.results(functype)
 
 
-def _call_indirect(c: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
+def _call_indirect(c: FunctionCompiler, immediate: Any) -> None:
     type_index, table_index, functype, references = immediate
     # The index stays where it is while the arguments below it are moved.
     c.flush_registers(len(c.stack))
@@ -425,8 +398,6 @@ def _handler(name: str, opcode: int, inline: bool) -> Handler:
         return _HANDLERS[name]
     if opcode in _CALLED and not (inline and name.startswith("i64.sh")):
         return _CALLED[opcode]
-    if ".load" in name or ".store" in name:
-        return _access(name, opcode)
     if name[4:] in _CONDITIONS:
         return _comparison(name)
     if f"{name}.slot" in TEMPLATES:

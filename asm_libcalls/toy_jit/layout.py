@@ -77,21 +77,15 @@ class CodeLayout:
         self.marks: Marks | None = None
         self.ends: list[int] = []
         self.addresses = runtime_addresses()
-        self.offsets = VMOffsets(
-            num_signature_ids=len(module.types),
-            num_imported_functions=module.imported_functions,
-            num_imported_tables=module.imported_tables,
-            num_imported_memories=module.imported_memories,
-            num_imported_globals=module.imported_globals,
-            num_defined_functions=len(module.functions) - module.imported_functions,
-            num_defined_tables=len(module.tables) - module.imported_tables,
-            num_defined_memories=len(module.memories) - module.imported_memories,
-            num_defined_globals=len(module.globals) - module.imported_globals,
-        )
+        sizes = {"num_signature_ids": len(module.types)}
+        for space in ("functions", "tables", "memories", "globals"):
+            imported = getattr(module, f"imported_{space}")
+            sizes[f"num_imported_{space}"] = imported
+            sizes[f"num_defined_{space}"] = len(getattr(module, space)) - imported
+        self.offsets = VMOffsets(**sizes)
         self.global_types = [entry.type.value for entry in module.globals]
         self.table_types = [entry.element for entry in module.tables]
         self.type_ids = [type_id(functype) for functype in module.types]
-        self.memory_0 = ("imported_", 0) if self.offsets.num_imported_memories else ("", 0)
 
     def builtin(self, name: str, externref: bool = False) -> int:
         """Return the displacement from vmctx of a libcall's slot in the builtin array."""

@@ -17,8 +17,7 @@ from asm_libcalls.toy_jit import backtrace
 from asm_libcalls.toy_jit.compiler import FunctionCompiler
 from asm_libcalls.toy_jit.emitters import make_handlers
 from asm_libcalls.toy_jit.layout import CodeLayout
-from asm_libcalls.toy_jit.places import DISPLACEMENT, halves
-from asm_libcalls.toy_jit.templates import TEMPLATES
+from asm_libcalls.toy_jit.places import halves
 from asm_libcalls.toy_jit.validator import validate_function
 from asm_libcalls.traps import TrapCode
 from asm_libcalls.x86_64 import pages
@@ -101,38 +100,28 @@ def compile_module(module: Module, options: CompileOptions) -> CompiledCode:
         for name, address in counts.addresses.items():
             layout.addresses[SYMBOL_PREFIX + name] = address
     compiler = FunctionCompiler(layout, handlers)
-    imported = layout.offsets.num_imported_functions
-    for index in range(imported, len(module.functions)):
+    for index in range(module.imported_functions, len(module.functions)):
         body = validate_function(module, index)
         compiler.compile(body, module.functions[index].type)
-    _link(layout, imported)
+    _link(compiler)
     return CompiledCode(module, layout, counts)
 
 
-def _link(layout: CodeLayout, imported: int) -> None:
-    code = layout.code
+def _link(compiler: FunctionCompiler) -> None:
+    """Emit what is behind the functions, and fill in the distances of calls."""
+    layout, code = compiler.layout, compiler.code
     targets: dict[str, int] = {}
     raise_trap = default_binding().runtime_symbols()["asm_libcalls_raise_trap"]
+    compiler.traps = []
     for trap in TrapCode:
         targets[f"trap.{trap.name}"] = len(code)
-        _stub(code, "stub.trap", {}, (int(trap), *halves(raise_trap)))
+        compiler.emit("stub.trap", int(trap), *halves(raise_trap))
     targets["interrupt"] = len(code)
-    overflow = targets[f"trap.{TrapCode.STACK_OVERFLOW.name}"]
-    interrupted = layout.addresses["toy_jit_interrupted"]
-    _stub(code, "stub.interrupt", {"target": overflow}, halves(interrupted))
-    for at, role in layout.calls:
-        if role in targets:
-            target = targets[role]
+    compiler.emit("stub.interrupt", *halves(layout.addresses["toy_jit_interrupted"]))
+    for at, role in (*layout.calls, *((at, role) for at, role, _ in compiler.traps)):
+        kind, _, index = role.partition(".")
+        if kind == "function":
+            defined = int(index) - layout.offsets.num_imported_functions
+            compiler.patch_jump(at, layout.functions[defined][0])
         else:
-            target = layout.functions[int(role.partition(".")[2]) - imported][0]
-        DISPLACEMENT.pack_into(code, at, target - (at + 4))
-
-
-def _stub(code: bytearray, name: str, targets: dict[str, int], values: tuple[int, ...]) -> None:
-    bytes_, holes, jumps = TEMPLATES[name]
-    start = len(code)
-    code += bytes_
-    for at, which in holes:
-        DISPLACEMENT.pack_into(code, start + at, values[which])
-    for at, role in jumps:
-        DISPLACEMENT.pack_into(code, start + at, targets[role] - (start + at + 4))
+            compiler.patch_jump(at, targets[role])

@@ -129,7 +129,7 @@ class Global(_Record):
     """A global of the index space: its `type`, and its `init` expression (None for an import)."""
 
     type: GlobalType
-    init: ConstExpr | None
+    init: Any
 
 
 class Element(_Record):
@@ -213,3 +213,8 @@ class Module:
         self.references: set[int] = set()
         self.name: str | None = None
         self.function_names: dict[int, str] = {}
+
+    def function_name(self, index: int) -> str | None:
+        """Return what a function is called: in the name section, or in an export."""
+        exported = (e.name for e in self.exports if e.kind == "func" and e.index == index)
+        return self.function_names.get(index) or next(exported, None)

@@ -36,8 +36,8 @@ COUNT = TABLE_FILL + 1
 #
 # Immediates: "b" block type, "l" label, "L" labels and the default, "f" function, "y" type,
 # "x" local, "g" global, "t" table, "e" element segment, "m" the memory, "d" data segment,
-# "i" "I" "s" "S" a constant, "r" reference type, "v" value types; a digit is the largest alignment
-# of a load or store, as a power of two; "-" none.
+# "i" "I" "s" "S" a constant, "r" reference type, "v" value types; digits are the largest alignments
+# of loads or stores, as powers of two; "-" none.
 #
 # Types: "iI>f" is [i32 i64] -> [f32]; "x" is an externref, "p" a funcref, "t" the type of the
 # table's (or segment's) elements. "*" has a rule of its own.
@@ -62,20 +62,15 @@ _TABLE = """
 0x29  3   i>I    i64.load
 0x2A  2   i>f    f32.load
 0x2B  3   i>F    f64.load
-0x2C  0   i>i    i32.load8_s i32.load8_u
-0x2E  1   i>i    i32.load16_s i32.load16_u
-0x30  0   i>I    i64.load8_s i64.load8_u
-0x32  1   i>I    i64.load16_s i64.load16_u
-0x34  2   i>I    i64.load32_s i64.load32_u
+0x2C  0011 i>i   i32.load8_s i32.load8_u i32.load16_s i32.load16_u
+0x30  0011 i>I   i64.load8_s i64.load8_u i64.load16_s i64.load16_u
+0x34  22  i>I    i64.load32_s i64.load32_u
 0x36  2   ii>    i32.store
 0x37  3   iI>    i64.store
 0x38  2   if>    f32.store
 0x39  3   iF>    f64.store
-0x3A  0   ii>    i32.store8
-0x3B  1   ii>    i32.store16
-0x3C  0   iI>    i64.store8
-0x3D  1   iI>    i64.store16
-0x3E  2   iI>    i64.store32
+0x3A  01  ii>    i32.store8 i32.store16
+0x3C  012 iI>    i64.store8 i64.store16 i64.store32
 0x3F  m   >i     memory.size
 0x40  m   i>i    memory.grow
 0x41  i   >i     i32.const
@@ -172,11 +167,13 @@ def value_types(letters: str) -> bytes:
 
 
 for _first, _immediates, _type, *_names in map(str.split, _TABLE.strip().splitlines()):
-    for _opcode, _name in enumerate(_names, int(_first, 16)):
+    for _i, _name in enumerate(_names):
+        _opcode = int(_first, 16) + _i
         NAMES[_opcode] = _name
         IMMEDIATES[_opcode] = _immediates.strip("-")
         if _immediates.isdigit():
-            ALIGNMENTS[_opcode] = int(_immediates)
+            IMMEDIATES[_opcode] = _immediates[_i]
+            ALIGNMENTS[_opcode] = int(_immediates[_i])
         if _type != "*":
             _params, _results = map(value_types, _type.split(">"))
             TYPES[_opcode] = _params, _results

@@ -32,12 +32,7 @@ from __future__ import annotations
 import struct
 
 from asm_libcalls.toy_jit import opcodes as op
-from asm_libcalls.toy_jit.registers import (
-    FLOATS,
-    INTEGERS,
-    choose_registers,
-    operand_registers,
-)
+from asm_libcalls.toy_jit.registers import FLOATS, INTEGERS, choose_registers, operand_registers
 from asm_libcalls.toy_jit.templates import TEMPLATES
 
 TYPE_CHECKING = False
@@ -49,9 +44,9 @@ if TYPE_CHECKING:
 
     Place = tuple[Any, ...]
 
-__all__ = ["DISPLACEMENT", "NEGATED", "Places", "constant", "halves"]
+__all__ = ["NEGATED", "Places", "constant", "halves"]
 
-DISPLACEMENT = struct.Struct("<i")  # what a hole takes, and a distance
+_DISPLACEMENT = struct.Struct("<i")  # what a hole takes, and a distance
 
 _FLAG_USERS = frozenset((op.BR_IF, op.IF, op.OPCODES["i32.eqz"], op.SELECT))
 
@@ -82,6 +77,8 @@ class Places:
         Of the operands, by height.
     held : dict of str to int
         The registers that operands are in (those of locals apart), and the operands' heights.
+    opcode, height, offset, next_opcode : int
+        The instruction, as :mod:`~asm_libcalls.toy_jit.validator` says, and the next one.
     condition : str
         The condition of a comparison that the next instruction uses from the CPU's flags. It is
         an operand that is not on the stack.
@@ -96,6 +93,9 @@ class Places:
     def __init__(self, layout: CodeLayout) -> None:
         self.layout = layout
         self.code = layout.code
+        self.opcode = self.next_opcode = op.END
+        self.height = self.offset = 0
+        self.traps: list[tuple[int, str, int]] = []  # the jumps to them
 
     def begin(self, body: Body, parameters: int) -> None:
         """Begin a function."""
@@ -113,9 +113,8 @@ class Places:
             "rax": [(r,) for r in INTEGERS if r not in taken],
             "xmm0": [(r,) for r in FLOATS if r not in taken],
         }
-        self.offset = body.instructions[0][3]  # of the instruction, in the module
-        self.next_opcode = op.END
-        self.traps: list[tuple[int, str, int]] = []
+        self.offset = body.instructions[0][3]
+        self.traps = []
         self.clear(0)
 
     # -- emitting
@@ -127,7 +126,7 @@ class Places:
         start = len(code)
         code += bytes_
         for at, which in holes:
-            DISPLACEMENT.pack_into(code, start + at, values[which])
+            _DISPLACEMENT.pack_into(code, start + at, values[which])
         for at, role in jumps:
             self.traps.append((start + at, role, self.offset))
 
@@ -136,27 +135,23 @@ class Places:
         if target != source:
             self.emit(f"move.{target[0]}.{source[0]}", *source[1:], *target[1:])
 
-    def jump(self, name: str, patches: list[tuple[int, int]]) -> None:
+    def jump(self, name: str, patches: list[int]) -> None:
         """Copy a jump whose distance is not known yet."""
         self.code += TEMPLATES[name][0]
-        at = len(self.code)
-        patches.append((at - 4, at))
+        patches.append(len(self.code) - 4)
 
-    def jump_back(self, name: str, target: int) -> None:
-        """Copy a jump to code that is there."""
-        self.code += TEMPLATES[name][0]
-        at = len(self.code)
-        self.patch(at - 4, target - at)
-
-    def land(self, patches: list[tuple[int, int]]) -> None:
+    def land(self, patches: list[int]) -> None:
         """Let these jumps come here."""
-        here = len(self.code)
-        for at, base in patches:
-            self.patch(at, here - base)
+        for at in patches:
+            self.patch_jump(at, len(self.code))
+
+    def patch_jump(self, at: int, target: int) -> None:
+        """Fill in the distance of a jump, which is the last of it."""
+        self.patch(at, target - (at + 4))
 
     def patch(self, at: int, value: int) -> None:
         """Fill in four bytes of code."""
-        DISPLACEMENT.pack_into(self.code, at, value)
+        _DISPLACEMENT.pack_into(self.code, at, value)
 
     # -- operands
 

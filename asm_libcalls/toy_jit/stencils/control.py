@@ -80,7 +80,7 @@ _STENCILS = {
     "stub.interrupt": f"""
         mov rdx, [r15]; cmp rcx, [rdx + {_LIMIT}]; jb .overflow
         mov rdi, r15; mov rax, wide; jmp rax
-        .overflow:; jmp >target
+        .overflow:; jmp >trap.STACK_OVERFLOW
     """,
     # Before the call of that stub. A new frame may reach below the end of the stack, so nothing is
     # written at its end before it is known to be there.

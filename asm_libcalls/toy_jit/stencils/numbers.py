@@ -38,10 +38,7 @@ _OTHERS = {
 def numbers(features: frozenset[str]) -> dict[str, str]:
     """Return the stencils for a CPU with these features."""
     found = dict(_OTHERS)
-    for name, bits, a, c, d in (
-        ("i32", 32, "eax", "ecx", "edx"),
-        ("i64", 64, "rax", "rcx", "rdx"),
-    ):
+    for name, bits, a, c, d in (("i32", 32, "eax", "ecx", "edx"), ("i64", 64, "rax", "rcx", "rdx")):
         found |= _integers(name, a, c) | _bits(name, bits, a, c, d, features)
     for name, bits, suffix in (("f32", 32, "ss"), ("f64", 64, "sd")):
         found |= _floats(name, bits, suffix) | _to_float(name, suffix) | _to_integer(name, suffix)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from asm_libcalls.toy_jit import opcodes as op
 from asm_libcalls.toy_jit.errors import InvalidModule
-from asm_libcalls.toy_jit.immediates import READERS
+from asm_libcalls.toy_jit.instructions import READERS
 from asm_libcalls.toy_jit.module import F32, F64, FUNCREF, I32, I64, type_names
 from asm_libcalls.toy_jit.operands import Operands
 

@@ -11,12 +11,12 @@ left before anything is done that many times.
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit import constants, leb128, names
+from asm_libcalls.toy_jit import constants
 from asm_libcalls.toy_jit import module as parts
 from asm_libcalls.toy_jit import opcodes as op
 from asm_libcalls.toy_jit.errors import InvalidModule, LimitExceeded, MalformedModule
 from asm_libcalls.toy_jit.module import FUNCREF, I32, FuncType, Limits, Module, type_names
-from asm_libcalls.toy_jit.reader import Reader
+from asm_libcalls.toy_jit.reader import Reader, unsigned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class _Decoder:
             section = reader.sized()
             if section_id == 0:
                 if section.name() == "name":
-                    names.read(section, module)
+                    self.names(section)
                 continue
             if _RANKS[section_id] < next_rank:
                 raise MalformedModule("unexpected content after last section", start)
@@ -105,6 +105,27 @@ class _Decoder:
         if module.data_count not in (None, len(module.data)):
             raise MalformedModule(UNEVEN_DATA, reader.end)
         return module
+
+    def names(self, reader: Reader) -> None:
+        """Read the name section (spec 2.0, appendix A.4), or none of it.
+
+        A custom section cannot make a module invalid (spec 2.0, section 5.5.3): a malformed one is
+        as good as none.
+        """
+        name = None
+        function_names = {}
+        try:
+            while reader.pos < reader.end:
+                subsection_id, subsection = reader.byte(), reader.sized()
+                if subsection_id == 0:  # the module's
+                    name = subsection.name()
+                elif subsection_id == 1:  # its functions'
+                    for _ in range(subsection.length()):
+                        index = subsection.u32()
+                        function_names[index] = subsection.name()
+        except InvalidModule:
+            return
+        self.module.name, self.module.function_names = name, function_names
 
     # -- the items of sections
 
@@ -256,7 +277,7 @@ class _Decoder:
     def limits(self, reader: Reader, most: int, what: str) -> Limits:
         """Read limits within `most` (spec 2.0, sections 5.3.7 and 3.2.1)."""
         start = reader.pos
-        has_maximum, reader.pos = leb128.unsigned(reader.data, start, reader.end, bits=1)
+        has_maximum, reader.pos = unsigned(reader.data, start, reader.end, bits=1)
         minimum = reader.u32()
         maximum = reader.u32() if has_maximum else None
         if minimum > most or (maximum is not None and maximum > most):

@@ -195,25 +195,26 @@ def _local_set(c: FunctionCompiler, immediate: Any) -> None:
         c.stack.append(value if value[0] in ("const", "wide") else local)
 
 
-def _global(c: FunctionCompiler, immediate: Any) -> None:
-    index, _ = immediate
-    valtype = c.layout.global_types[index]
+def _global_get(c: FunctionCompiler, immediate: Any) -> None:
+    valtype = c.layout.global_types[immediate[0]]
     if valtype == EXTERNREF:
         _CALLED[c.opcode](c, immediate)
         return
-    imported, offset = c.layout.global_at(index)
-    registers = operand_registers(bytes([valtype]))
-    verb = "get" if c.opcode == op.GLOBAL_GET else "set"
-    if verb == "set" and not imported:
-        c.move(("global", offset), c.pop())
+    c.make_room(0)
+    c.emit(*c.layout.address_of("global", immediate[0]))
+    c.emit("global.get." + operand_registers(bytes([valtype]))[0])
+    c.push_result(valtype)
+
+
+def _global_set(c: FunctionCompiler, immediate: Any) -> None:
+    valtype = c.layout.global_types[immediate[0]]
+    if valtype == EXTERNREF:
+        _CALLED[c.opcode](c, immediate)
         return
-    c.take(registers if verb == "set" else ())
-    if imported:
-        c.emit(f"global.imported.{verb}.{registers[0]}", offset)
-    else:
-        c.move(registers, ("global", offset))
-    if verb == "get":
-        c.push_result(valtype)
+    registers = operand_registers(bytes([valtype]))
+    c.take(registers)
+    c.emit(*c.layout.address_of("global", immediate[0]))
+    c.emit("global.set." + registers[0])
 
 
 def _drop(c: FunctionCompiler, immediate: Any) -> None:
@@ -238,25 +239,19 @@ def _ref_func(c: FunctionCompiler, immediate: Any) -> None:
     c.push_register("rax")
 
 
-def _load_table(c: FunctionCompiler, index: int) -> None:
-    """Emit: rcx = the address of a table's definition."""
-    imported, offset = c.layout.table_at(index)
-    c.emit("table.imported" if imported else "table.defined", offset)
-
-
 def _table_get(c: FunctionCompiler, immediate: Any) -> None:
     if c.layout.table_types[immediate[0]] == EXTERNREF:
         _CALLED[c.opcode](c, immediate)
         return
     c.take(("rax",))
-    _load_table(c, immediate[0])
+    c.emit(*c.layout.address_of("table", immediate[0]))
     c.emit("table.get")
     c.push_register("rax")
 
 
 def _table_size(c: FunctionCompiler, immediate: Any) -> None:
     c.make_room(0)
-    _load_table(c, immediate[0])
+    c.emit(*c.layout.address_of("table", immediate[0]))
     c.emit("table.size")
     c.push_register("rax")
 
@@ -360,7 +355,7 @@ def _call_indirect(c: FunctionCompiler, immediate: Any) -> None:
     index = c.pop()
     c.arguments(functype)
     c.move(("rax",), index)
-    _load_table(c, table_index)
+    c.emit(*c.layout.address_of("table", table_index))
     c.emit("call.indirect", c.layout.type_ids[type_index])
     c.call_other(references)
     c.results(functype)
@@ -373,7 +368,7 @@ _HANDLERS: dict[str, Handler] = {
     "ref.is_null": _is_zero("i64.test"),
     "i32.const": _constant, "i64.const": _constant, "f32.const": _constant, "f64.const": _constant,
     "local.get": _local_get, "local.set": _local_set, "local.tee": _local_set,
-    "global.get": _global, "global.set": _global, "drop": _drop, "select": _select,
+    "global.get": _global_get, "global.set": _global_set, "drop": _drop, "select": _select,
     "ref.null": _ref_null, "ref.func": _ref_func,
     "table.get": _table_get, "table.size": _table_size,
     "unreachable": _unreachable, "block": _block, "loop": _loop, "if": _if, "else": _else,

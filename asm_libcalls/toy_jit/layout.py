@@ -96,16 +96,10 @@ class CodeLayout:
             index += not externref
         return self.offsets.vmctx_builtin_function(index)
 
-    def global_at(self, index: int) -> tuple[bool, int]:
-        """Return whether a global is imported, and where it (or its import) is from vmctx."""
-        imported = self.offsets.num_imported_globals
+    def address_of(self, kind: str, index: int) -> tuple[str, int]:
+        """Return the stencil that loads the address of a global or table into rcx, and its hole."""
+        imported = getattr(self.offsets, f"num_imported_{kind}s")
         if index < imported:
-            return True, self.offsets.vmctx_vmglobal_import_from(index)
-        return False, self.offsets.vmctx_vmglobal_definition(index - imported)
-
-    def table_at(self, index: int) -> tuple[bool, int]:
-        """Return whether a table is imported, and where it (or its import) is from vmctx."""
-        imported = self.offsets.num_imported_tables
-        if index < imported:
-            return True, self.offsets.vmctx_vmtable_import_from(index)
-        return False, self.offsets.vmctx_vmtable_definition(index - imported)
+            return "address.imported", getattr(self.offsets, f"vmctx_vm{kind}_import_from")(index)
+        definition = getattr(self.offsets, f"vmctx_vm{kind}_definition")
+        return "address.defined", definition(index - imported)

@@ -8,7 +8,6 @@ A *place* is a tuple: what stencils call it, and the numbers that their holes fo
 ``("wide", 7, 1)``    known: the lower and the upper half
 ``("rax",)``          in a register: an accumulator (rax or xmm0), or one that had room
 ``("argument", 8)``   among the outgoing arguments, at ``[rsp + 8]``
-``("global", 96)``    in the VMContext, at ``[r15 + 96]``
 ===================== ==========================================================================
 
 Every operand has a slot in the frame, by its height on the operand stack, but it is not put there

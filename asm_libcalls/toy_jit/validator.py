@@ -65,8 +65,7 @@ from __future__ import annotations
 from asm_libcalls.toy_jit import opcodes as op
 from asm_libcalls.toy_jit.decoder import decode_module
 from asm_libcalls.toy_jit.errors import LimitExceeded, MalformedModule
-from asm_libcalls.toy_jit.immediates import READERS
-from asm_libcalls.toy_jit.instructions import RULES
+from asm_libcalls.toy_jit.instructions import READERS, RULES
 from asm_libcalls.toy_jit.module import FuncType
 from asm_libcalls.toy_jit.operands import FUNCTION, Operands
 from asm_libcalls.toy_jit.reader import Reader

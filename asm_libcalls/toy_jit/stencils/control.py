@@ -59,18 +59,19 @@ _STENCILS = {
     "call.builtin": "call [r15 + offset]",
     "call.address": "mov rax, wide; call rax",
 
-    "table.defined": "lea rcx, [r15 + offset]",
-    "table.imported": "mov rcx, [r15 + offset]",
+    # Tables and globals: rcx = the address of the definition, which the importing one points to.
+    "address.defined": "lea rcx, [r15 + offset]",
+    "address.imported": "mov rcx, [r15 + offset]",
     "table.size": f"mov eax, [rcx + {_LENGTH}]",
     "table.get": f"""
         cmp eax, [rcx + {_LENGTH}]; jnc >trap.TABLE_OUT_OF_BOUNDS
         mov rcx, [rcx + {_BASE}]; mov rax, [rcx + rax * 8]
     """,
+    "global.get.rax": "mov rax, [rcx]",
+    "global.get.xmm0": "movsd xmm0, [rcx]",
+    "global.set.rax": "mov [rcx], rax",
+    "global.set.xmm0": "movsd [rcx], xmm0",
     "ref.func": "lea rax, [r15 + offset]",
-    "global.imported.get.rax": "mov rcx, [r15 + offset]; mov rax, [rcx]",
-    "global.imported.get.xmm0": "mov rcx, [r15 + offset]; movsd xmm0, [rcx]",
-    "global.imported.set.rax": "mov rcx, [r15 + offset]; mov [rcx], rax",
-    "global.imported.set.xmm0": "mov rcx, [r15 + offset]; movsd [rcx], xmm0",
 
     # Called from the site, so that the return address on the stack says which it was.
     "stub.trap": "mov edi, code; mov rax, wide; jmp rax",

@@ -6,7 +6,7 @@ from asm_libcalls.toy_jit.registers import FLOATS, INTEGERS
 
 __all__ = ["moves"]
 
-_BASES = {"slot": "rbp", "argument": "rsp", "global": "r15"}
+_BASES = {"slot": "rbp", "argument": "rsp"}
 _REGISTERS = (
     (("rax", "rcx", "rdx", *INTEGERS), "mov", "mov"),
     (("xmm0", "xmm1", *FLOATS), "movaps", "movsd"),

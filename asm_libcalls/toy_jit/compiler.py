@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from asm_libcalls.libcalls import BUILTIN_ARRAY, SYMBOL_PREFIX
 from asm_libcalls.toy_jit import opcodes as op
+from asm_libcalls.toy_jit.emitters import make_handlers
 from asm_libcalls.toy_jit.module import EXTERNREF, I32
 from asm_libcalls.toy_jit.operands import FUNCTION
 from asm_libcalls.toy_jit.places import NEGATED, Places, constant, halves
@@ -16,12 +17,8 @@ from asm_libcalls.toy_jit.templates import TEMPLATES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
+    from collections.abc import Sequence
 
-    Handler = Callable[["FunctionCompiler", Any], None]
-
-    from asm_libcalls.toy_jit.layout import CodeLayout
     from asm_libcalls.toy_jit.module import FuncType
     from asm_libcalls.toy_jit.operands import Frame
     from asm_libcalls.toy_jit.validator import Body
@@ -34,10 +31,6 @@ _CLEARED_ONE_BY_ONE = 8  # locals; more of them take a loop
 
 class FunctionCompiler(Places):
     """Compiles one function behind another into one piece of code."""
-
-    def __init__(self, layout: CodeLayout, handlers: Sequence[Handler]) -> None:
-        super().__init__(layout)
-        self._handlers = handlers
 
     # -- a function
 
@@ -58,12 +51,14 @@ class FunctionCompiler(Places):
         self._checks: list[tuple[int, int, int, list[int]]] = []
 
         frame_hole = self._prologue(len(functype.params))
-        handlers = self._handlers
+        handlers, marks = make_handlers(layout.inline), layout.marks
         instructions = body.instructions
         last = len(instructions) - 1
         for i, (opcode, immediate, height, offset) in enumerate(instructions):
             self.opcode, self.height, self.offset = opcode, height, offset
             self.next_opcode = instructions[i + 1][0] if i < last else op.END
+            if marks is not None:
+                marks.append((len(code), offset, opcode, immediate))
             handlers[opcode](self, immediate)
         size = 8 * self._outgoing - self.slots[-1][1]
         size = -(-size // 16) * 16

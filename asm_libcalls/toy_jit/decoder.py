@@ -11,11 +11,22 @@ left before anything is done that many times.
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit import constants
 from asm_libcalls.toy_jit import module as parts
 from asm_libcalls.toy_jit import opcodes as op
 from asm_libcalls.toy_jit.errors import InvalidModule, LimitExceeded, MalformedModule
-from asm_libcalls.toy_jit.module import FUNCREF, I32, FuncType, Limits, Module, type_names
+from asm_libcalls.toy_jit.instructions import READERS
+from asm_libcalls.toy_jit.module import (
+    F32,
+    F64,
+    FUNCREF,
+    I32,
+    I64,
+    FuncType,
+    Limits,
+    Module,
+    type_names,
+)  # fmt: skip
+from asm_libcalls.toy_jit.operands import Operands
 from asm_libcalls.toy_jit.reader import Reader, unsigned
 
 TYPE_CHECKING = False
@@ -182,7 +193,7 @@ class _Decoder:
 
     def global_(self, reader: Reader) -> None:
         globaltype = self.global_type(reader)
-        init = constants.read(reader, self.module, globaltype.value)
+        init = self.constant(reader, globaltype.value)
         self.module.globals.append(parts.Global(globaltype, init))
 
     def export(self, reader: Reader) -> None:
@@ -227,7 +238,7 @@ class _Decoder:
         if mode == "active":
             # Bit 1 says that the table is named; without it, table 0 has to be there all the same.
             table = self.index(reader, module.tables, "table", flags & 2)
-            offset = constants.read(reader, module, I32)
+            offset = self.constant(reader, I32)
         if flags & 3:  # all but the short forms say what their elements are
             if has_expressions:
                 reftype = reader.reference_type()
@@ -236,7 +247,7 @@ class _Decoder:
         init: list[parts.ConstExpr] = []
         for _ in range(reader.length()):
             if has_expressions:
-                init.append(constants.read(reader, module, reftype))
+                init.append(self.constant(reader, reftype))
             else:
                 index = reader.index(module.functions, "function")
                 module.references.add(index)
@@ -255,7 +266,7 @@ class _Decoder:
         mode, memory, offset = "passive", 0, None
         if flags != 1:
             mode, memory = "active", self.index(reader, module.memories, "memory", flags)
-            offset = constants.read(reader, module, I32)
+            offset = self.constant(reader, I32)
         init = reader.take(reader.length())
         module.data.append(parts.Data(init, mode, memory, offset))
 
@@ -273,6 +284,45 @@ class _Decoder:
         if not is_there and not space:
             raise InvalidModule(f"unknown {noun} 0", reader.pos)
         return reader.index(space, noun) if is_there else 0
+
+    def constant(self, reader: Reader, expected: int) -> parts.ConstExpr:
+        """Read a constant expression of a value type (spec 2.0, section 3.3.10).
+
+        In Wasm 2.0 every valid one is a single instruction and `end`, since none of the
+        instructions that are allowed has an operand.
+        """
+        module, start = self.module, reader.pos
+        exprs: list[parts.ConstExpr] = []
+        found = b""
+        while len(found) < 2:  # then it is wrong already
+            at = reader.pos
+            opcode = reader.byte()
+            if opcode == op.END:
+                break
+            if opcode not in _CONSTANT:
+                if op.NAMES[opcode] is None and opcode != op.PREFIX:
+                    raise op.illegal(opcode, at)
+                raise InvalidModule("constant expression required", at)
+            immediate = READERS[opcode][0](Operands(module, reader, b""))
+            valtype = _CONSTANT[opcode]
+            if opcode == op.REF_NULL:
+                valtype = immediate
+            elif opcode == op.REF_FUNC:
+                module.references.add(immediate)
+            elif opcode == op.GLOBAL_GET:
+                # Not one that this module defines, even before this place (3.4.10).
+                if immediate >= module.imported_globals:
+                    raise InvalidModule(f"unknown global {immediate}", at)
+                if module.globals[immediate].type.mutable:
+                    raise InvalidModule("constant expression required", at)
+                valtype = module.globals[immediate].type.value
+            exprs.append((opcode, immediate))
+            found += bytes([valtype])
+        if found != bytes([expected]):
+            need = type_names(bytes([expected]))
+            what = f"type mismatch: constant expression requires {need} but has {type_names(found)}"
+            raise InvalidModule(what, start)
+        return exprs[0]
 
     def limits(self, reader: Reader, most: int, what: str) -> Limits:
         """Read limits within `most` (spec 2.0, sections 5.3.7 and 3.2.1)."""
@@ -303,3 +353,9 @@ _SECTIONS = {
 }  # fmt: skip
 _RANKS = {section_id: rank for rank, section_id in enumerate(_SECTIONS)}
 _SINGLE = (8, 12)  # have one item, and do not say how many
+
+# What a constant expression may be, and its type; that of the last two depends on the immediate.
+_CONSTANT = {
+    op.I32_CONST: I32, op.I64_CONST: I64, op.F32_CONST: F32, op.F64_CONST: F64,
+    op.REF_FUNC: FUNCREF, op.REF_NULL: 0, op.GLOBAL_GET: 0,
+}  # fmt: skip

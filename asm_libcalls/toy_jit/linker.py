@@ -7,7 +7,7 @@ of a module share it.
 from __future__ import annotations
 
 import ctypes
-from functools import cache, partial
+from functools import partial
 
 from asm_libcalls.binding import default_binding
 from asm_libcalls.instance import DEFAULT_STACK_MAP_REGISTRY
@@ -15,7 +15,6 @@ from asm_libcalls.libcalls import SYMBOL_PREFIX
 from asm_libcalls.resources import Resource
 from asm_libcalls.toy_jit import backtrace
 from asm_libcalls.toy_jit.compiler import FunctionCompiler
-from asm_libcalls.toy_jit.emitters import make_handlers
 from asm_libcalls.toy_jit.layout import CodeLayout
 from asm_libcalls.toy_jit.places import halves
 from asm_libcalls.toy_jit.validator import validate_function
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from asm_libcalls.x86_64.pages import LoadedImage
 
 __all__ = ["CompiledCode", "compile_module"]
-
-_handlers = cache(make_handlers)  # 0.4 ms
 
 
 class CompiledCode:
@@ -86,12 +83,8 @@ def compile_module(module: Module, options: CompileOptions) -> CompiledCode:
         A function is not valid.
     """
     layout = CodeLayout(module, options.inline)
-    handlers = _handlers(options.inline)
     if options.listing:
-        from asm_libcalls.toy_jit.listing import recording
-
         layout.marks = []
-        handlers = recording(handlers, layout.marks)
     counts = None
     if options.count_libcalls:
         from asm_libcalls.toy_jit.counting import LibcallCounts
@@ -99,7 +92,7 @@ def compile_module(module: Module, options: CompileOptions) -> CompiledCode:
         counts = LibcallCounts()
         for name, address in counts.addresses.items():
             layout.addresses[SYMBOL_PREFIX + name] = address
-    compiler = FunctionCompiler(layout, handlers)
+    compiler = FunctionCompiler(layout)
     for index in range(module.imported_functions, len(module.functions)):
         body = validate_function(module, index)
         compiler.compile(body, module.functions[index].type)

@@ -16,12 +16,11 @@ from asm_libcalls.toy_jit import opcodes as op
 from asm_libcalls.toy_jit.module import VALUE_TYPE_NAMES, type_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from asm_libcalls.toy_jit.compiler import FunctionCompiler, Handler
     from asm_libcalls.toy_jit.instance import Module
 
-__all__ = ["Line", "Marks", "listing", "recording"]
+__all__ = ["Line", "Marks", "listing"]
 
 Marks = list[tuple[int, int, int, Any]]
 """Ascending: the offset of code, of the instruction in the module; its opcode and immediate."""
@@ -48,19 +47,6 @@ class Line(NamedTuple):
     code: bytes
     text: str
     comment: str = ""
-
-
-def recording(handlers: Sequence[Handler], marks: Marks) -> list[Handler]:
-    """Wrap the emitters so that they note where they begin."""
-
-    def wrap(handler: Handler) -> Handler:
-        def emit(compiler: FunctionCompiler, immediate: Any) -> None:
-            marks.append((len(compiler.code), compiler.offset, compiler.opcode, immediate))
-            handler(compiler, immediate)
-
-        return emit
-
-    return [wrap(handler) for handler in handlers]
 
 
 def listing(module: Module, index: int) -> Iterator[Line]:

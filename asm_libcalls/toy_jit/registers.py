@@ -13,13 +13,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.toy_jit.validator import Body
 
-__all__ = ["FLOATS", "INTEGERS", "choose_registers", "is_brief", "operand_registers"]
+__all__ = [
+    "ACCUMULATORS", "FLOATS", "INTEGERS", "choose_registers", "is_brief", "operand_registers",
+]  # fmt: skip
 
 INTEGERS = ("rsi", "rdi", "r8", "r9", "r10", "r11", "rbx", "r12")
 FLOATS = tuple(f"xmm{i}" for i in range(2, 14))
 """The registers of locals, and of operands that an accumulator has no room for."""
 
-_ACCUMULATORS = {"i": ("rax", "rcx"), "f": ("xmm0", "xmm1")}
+ACCUMULATORS = {"i": ("rax", "rcx"), "f": ("xmm0", "xmm1")}
+"""Where stencils have the first and the second operand of a kind: integers, and floats."""
 
 _FOR_OPERANDS = 2  # registers of each kind that no local gets
 _LOOP_WEIGHT = 8  # how often a loop is guessed to run
@@ -44,7 +47,7 @@ def operand_registers(types: bytes) -> tuple[str, ...]:
     registers = []
     for valtype in types:
         kind = "f" if valtype in (F32, F64) else "i"
-        registers.append(_ACCUMULATORS[kind][seen[kind]])
+        registers.append(ACCUMULATORS[kind][seen[kind]])
         seen[kind] += 1
     return tuple(registers)
 

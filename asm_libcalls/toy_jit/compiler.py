@@ -6,7 +6,7 @@ calls and branches, and :class:`~asm_libcalls.toy_jit.places.Places` for where t
 
 from __future__ import annotations
 
-from asm_libcalls.libcalls import BUILTIN_ARRAY, SYMBOL_PREFIX
+from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS, SYMBOL_PREFIX
 from asm_libcalls.toy_jit import opcodes as op
 from asm_libcalls.toy_jit.emitters import make_handlers
 from asm_libcalls.toy_jit.module import EXTERNREF, I32
@@ -199,6 +199,8 @@ class FunctionCompiler(Places):
         self.flush_registers(len(self.stack))
         self.save_locals()
         operands = [self.pop() for _ in range(count)][::-1]
+        if self.layout.counters is not None and name in DECLARATIONS:
+            self.emit("call.count", *halves(self.layout.counter(name)))
         # The operands are constants or in memory now, so no argument overwrites another.
         for register, argument in zip(_ARGUMENTS, arguments, strict=False):
             if argument == "vmctx":

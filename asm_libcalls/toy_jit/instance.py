@@ -14,6 +14,7 @@ from asm_libcalls.fallback import tables as table_libcalls
 from asm_libcalls.funcref import FuncRef
 from asm_libcalls.global_ import Global
 from asm_libcalls.instance import ElementSegment, gc
+from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.memory import Memory
 from asm_libcalls.table import Table
 from asm_libcalls.toy_jit import interrupts
@@ -93,12 +94,13 @@ class Module:
         ValueError
             The module was compiled without ``compile_options(count_libcalls=True)``.
         """
-        if self.code.counts is None:
+        counters = self.code.layout.counters
+        if counters is None:
             raise ValueError(
                 "libcall_counts(): the Module must be compiled with "
                 "compile_options(count_libcalls=True)"
             )
-        return self.code.counts.counts()
+        return dict(zip(DECLARATIONS, counters, strict=True))
 
 
 class Instance:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from itertools import count
 
-from asm_libcalls.libcalls import BUILTIN_ARRAY
+from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS
 from asm_libcalls.toy_jit.runtime import runtime_addresses
 from asm_libcalls.vmcontext import VMOffsets
 
@@ -12,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.toy_jit.listing import Marks
     from asm_libcalls.toy_jit.module import FuncType, Module
+    from asm_libcalls.toy_jit.options import CompileOptions
 
 __all__ = ["CodeLayout", "type_id", "type_of_id"]
 
@@ -61,20 +63,24 @@ class CodeLayout:
         :mod:`asm_libcalls.toy_jit.listing`.
     ends : list of int
         Where the instructions of each function end, and what is out of line begins.
+    counters : ctypes array or None
+        How often each libcall was called, if that is counted, in the order of the table of them.
     offsets : VMOffsets
     addresses : dict of str to int
         C addresses, by symbol.
     """
 
-    def __init__(self, module: Module, inline: bool) -> None:
-        self.inline = inline
+    def __init__(self, module: Module, options: CompileOptions) -> None:
+        self.inline = options.inline
         self.code = bytearray()
         self.functions: list[tuple[int, int]] = []
         self.brief: list[bool] = []
         self.calls: list[tuple[int, str]] = []
         self.sites: list[tuple[int, int]] = []
         self.stack_maps: dict[int, tuple[int, ...]] = {}
-        self.marks: Marks | None = None
+        self.marks: Marks | None = [] if options.listing else None
+        counters = ctypes.c_uint64 * len(DECLARATIONS)
+        self.counters = counters() if options.count_libcalls else None
         self.ends: list[int] = []
         self.addresses = runtime_addresses()
         sizes = {"num_signature_ids": len(module.types)}
@@ -86,6 +92,12 @@ class CodeLayout:
         self.global_types = [entry.type.value for entry in module.globals]
         self.table_types = [entry.element for entry in module.tables]
         self.type_ids = [type_id(functype) for functype in module.types]
+
+    def counter(self, libcall: str) -> int:
+        """Return the address of a libcall's counter."""
+        assert self.counters is not None
+        index = list(DECLARATIONS).index(libcall)
+        return ctypes.addressof(self.counters) + index * ctypes.sizeof(ctypes.c_uint64)
 
     def builtin(self, name: str, externref: bool = False) -> int:
         """Return the displacement from vmctx of a libcall's slot in the builtin array."""

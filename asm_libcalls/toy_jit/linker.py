@@ -11,7 +11,6 @@ from functools import partial
 
 from asm_libcalls.binding import default_binding
 from asm_libcalls.instance import DEFAULT_STACK_MAP_REGISTRY
-from asm_libcalls.libcalls import SYMBOL_PREFIX
 from asm_libcalls.resources import Resource
 from asm_libcalls.toy_jit import backtrace
 from asm_libcalls.toy_jit.compiler import FunctionCompiler
@@ -24,7 +23,6 @@ from asm_libcalls.x86_64.image import Routine, link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asm_libcalls.toy_jit.counting import LibcallCounts
     from asm_libcalls.toy_jit.module import Module
     from asm_libcalls.toy_jit.options import CompileOptions
     from asm_libcalls.x86_64.pages import LoadedImage
@@ -42,19 +40,16 @@ class CompiledCode:
     layout : CodeLayout
     pages : Resource
         Keeps the code where it is: all that can run or name the code refers to this.
-    counts : LibcallCounts or None
-        Of the libcalls that the code calls, where they are counted.
     """
 
-    def __init__(self, module: Module, layout: CodeLayout, counts: LibcallCounts | None) -> None:
+    def __init__(self, module: Module, layout: CodeLayout) -> None:
         self.layout = layout
-        self.counts = counts
         self.size = len(layout.code)
         loaded = pages.load(link([Routine("code", bytes(layout.code), self.size)]))
         self.address = loaded.routine("code")
         DEFAULT_STACK_MAP_REGISTRY.register(self.address, self.size, layout.stack_maps)
         backtrace.register(module, layout, self.address)
-        self.pages = Resource(partial(_unload, loaded, counts))
+        self.pages = Resource(partial(_unload, loaded, layout.counters))
 
     def function_address(self, defined_index: int) -> int:
         """Return the address of a function, by its index among the defined ones."""
@@ -66,8 +61,8 @@ class CompiledCode:
         return ctypes.string_at(self.address + start, end - start)
 
 
-def _unload(loaded: LoadedImage, counts: LibcallCounts | None) -> None:
-    # What is called from the code goes with it, not before.
+def _unload(loaded: LoadedImage, counters: object) -> None:
+    # What the code writes to goes with it, not before.
     # Forgotten first: another module may get the same addresses as soon as they are free.
     DEFAULT_STACK_MAP_REGISTRY.unregister(loaded.address)
     backtrace.forget(loaded.address)
@@ -82,22 +77,13 @@ def compile_module(module: Module, options: CompileOptions) -> CompiledCode:
     InvalidModule
         A function is not valid.
     """
-    layout = CodeLayout(module, options.inline)
-    if options.listing:
-        layout.marks = []
-    counts = None
-    if options.count_libcalls:
-        from asm_libcalls.toy_jit.counting import LibcallCounts
-
-        counts = LibcallCounts()
-        for name, address in counts.addresses.items():
-            layout.addresses[SYMBOL_PREFIX + name] = address
+    layout = CodeLayout(module, options)
     compiler = FunctionCompiler(layout)
     for index in range(module.imported_functions, len(module.functions)):
         body = validate_function(module, index)
         compiler.compile(body, module.functions[index].type)
     _link(compiler)
-    return CompiledCode(module, layout, counts)
+    return CompiledCode(module, layout)
 
 
 def _link(compiler: FunctionCompiler) -> None:

@@ -56,6 +56,7 @@ _STENCILS = {
         load_memory
         .back:
     """,
+    "call.count": "mov rax, wide; inc qword[rax]",
     "call.builtin": "call [r15 + offset]",
     "call.address": "mov rax, wide; call rax",
 

@@ -25,7 +25,7 @@ from asm_libcalls.toy_jit.module import (
     Limits,
     Module,
     type_names,
-)  # fmt: skip
+)
 from asm_libcalls.toy_jit.operands import Operands
 from asm_libcalls.toy_jit.reader import Reader, unsigned
 

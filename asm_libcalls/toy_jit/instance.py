@@ -150,62 +150,26 @@ class Instance:
         decoded = module.decoded
         self.module = module
         self._imports, host = _match(decoded, imports or {})
-        first = decoded.imported_functions
-        functions = decoded.functions[first:]
-        memories = decoded.memories[decoded.imported_memories :]
-        tables = decoded.tables[decoded.imported_tables :]
-        globals_ = decoded.globals[decoded.imported_globals :]
-        self.runtime = CompiledInstance(
-            module.code,
-            memories=[Memory(limits.minimum, limits.maximum) for limits in memories],
-            tables=[Table(_name(t.element), t.limits.minimum, t.limits.maximum) for t in tables],
-            globals=[
-                Global.from_bits_or_reference(
-                    _name(g.type.value), self._constant(g.init), g.type.mutable
-                )
-                for g in globals_
-            ],
-            functions=[
-                (module.code.function_address(i), type_id(function.type))
-                for i, function in enumerate(functions)
-            ],
-            data=[segment.init for segment in decoded.data],
-            elements=[
-                ElementSegment(
-                    _name(e.type), [self._constant(item, as_index=True) for item in e.init]
-                )
-                for e in decoded.elements
-            ],
-            imports={_SPACES[kind]: values for kind, values in self._imports.items()},
-            signature_ids=[type_id(functype) for functype in decoded.types],
-            function_class=Func,
-        )
+        self.runtime = self._make_runtime()
         if host is not None:
             host.share(self.runtime)
-        own: list[Any] = self.runtime.functions[first:]
+        own: list[Any] = self.runtime.functions[decoded.imported_functions :]
         for func, brief in zip(own, module.code.layout.brief, strict=True):
             func.brief = brief
-        for global_, entry in zip(
-            self.runtime.globals[decoded.imported_globals :], globals_, strict=True
-        ):
-            if entry.init[0] == op.REF_FUNC:
-                # An import is the function that it stands for, but a reference is to our anyfunc.
-                reference = self.runtime.functions[entry.init[1]]
-                global_.swap_raw(reference.as_raw(), reference.instance)
-        spaces = {
-            "func": [*self._imports["func"], *own],
+        self._spaces = {
+            "func": [*self._imports["func"], *own],  # an import is the function that it stands for
             "table": self.runtime.tables,
             "memory": self.runtime.memories,
             "global": self.runtime.globals,
         }
-        exports = {e.name: spaces[e.kind][e.index] for e in decoded.exports}
+        exports = {e.name: self._spaces[e.kind][e.index] for e in decoded.exports}
         for name, value in exports.items():
             if isinstance(value, Func) and value.name.startswith("function "):
                 value.name = name
         self.exports: Mapping[str, Any] = MappingProxyType(exports)
         self._run_segments()
         if decoded.start is not None:
-            spaces["func"][decoded.start]()
+            self._spaces["func"][decoded.start]()
 
     def __repr__(self) -> str:
         return f"<Instance of {self.module!r}>"
@@ -259,16 +223,47 @@ class Instance:
 
     # -- parts
 
-    def _constant(self, expression: decoded_module.ConstExpr, as_index: bool = False) -> Any:
-        """Evaluate a constant expression; a function is there later, but its index now."""
+    def _make_runtime(self) -> CompiledInstance:
+        decoded, code = self.module.decoded, self.module.code
+        functions = decoded.functions[decoded.imported_functions :]
+        memories = decoded.memories[decoded.imported_memories :]
+        tables = decoded.tables[decoded.imported_tables :]
+        runtime = CompiledInstance(
+            code,
+            memories=[Memory(limits.minimum, limits.maximum) for limits in memories],
+            tables=[Table(_name(t.element), t.limits.minimum, t.limits.maximum) for t in tables],
+            globals=[self._global(g) for g in decoded.globals[decoded.imported_globals :]],
+            functions=[
+                (code.function_address(i), type_id(f.type)) for i, f in enumerate(functions)
+            ],
+            data=[segment.init for segment in decoded.data],
+            elements=[
+                ElementSegment(_name(e.type), [self._constant(item) for item in e.init])
+                for e in decoded.elements
+            ],
+            imports={_SPACES[kind]: values for kind, values in self._imports.items()},
+            signature_ids=[type_id(functype) for functype in decoded.types],
+            function_class=Func,
+        )
+        for entry, global_ in zip(decoded.globals, runtime.globals, strict=True):
+            if entry.init is not None and entry.init[0] == op.REF_FUNC:
+                func = runtime.functions[entry.init[1]]
+                global_.swap_raw(func.as_raw(), func.instance)
+        return runtime
+
+    def _global(self, entry: decoded_module.Global) -> Global:
+        # There are no functions yet: those that refer to one are null at first.
+        value = None if entry.init[0] == op.REF_FUNC else self._constant(entry.init)
+        return Global.from_bits_or_reference(_name(entry.type.value), value, entry.type.mutable)
+
+    def _constant(self, expression: decoded_module.ConstExpr) -> Any:
+        """Evaluate a constant expression; a function is its index."""
         opcode, immediate = expression
         if opcode == op.GLOBAL_GET:
             global_ = self._imports["global"][immediate]
             is_float = global_.value_type in ("f32", "f64")
             return global_.bits if is_float else global_.value
-        if opcode == op.REF_NULL or (opcode == op.REF_FUNC and not as_index):
-            return None
-        return immediate
+        return None if opcode == op.REF_NULL else immediate
 
     def _run_segments(self) -> None:
         vmctx = self.runtime.vmctx

@@ -17,7 +17,7 @@ from asm_libcalls.toy_jit.module import (
     VALUE_TYPES,
     FuncType,
     type_names,
-)  # fmt: skip
+)
 from asm_libcalls.toy_jit.operands import UNKNOWN, Frame, Operands
 
 TYPE_CHECKING = False

@@ -156,18 +156,17 @@ class _Decoder:
         described: FuncType | parts.TableType | Limits | parts.GlobalType
         if kind == 0:
             described = self.function(reader).type
-            module.imported_functions += 1
-            self.defined += 1
+            module.imported_functions = self.defined = len(module.functions)
         elif kind == 1:
             described = self.table(reader)
-            module.imported_tables += 1
+            module.imported_tables = len(module.tables)
         elif kind == 2:
             described = self.memory(reader)
-            module.imported_memories += 1
+            module.imported_memories = len(module.memories)
         else:
             described = self.global_type(reader)
             module.globals.append(parts.Global(described, None))
-            module.imported_globals += 1
+            module.imported_globals = len(module.globals)
         module.imports.append(parts.Import(module_name, name, self.kinds[kind][0], described))
 
     def function(self, reader: Reader) -> parts.Function:

@@ -197,11 +197,18 @@ def _local_set(c: FunctionCompiler, immediate: Any) -> None:
         c.stack.append(value if value[0] in ("const", "wide") else local)
 
 
+def _unless_externref(types: str, handler: Handler) -> Handler:
+    """Make the emitter of an instruction that is a libcall if it moves an externref."""
+
+    def emit(c: FunctionCompiler, immediate: Any) -> None:
+        is_externref = getattr(c.layout, types)[immediate[0]] == EXTERNREF
+        (_CALLED[c.opcode] if is_externref else handler)(c, immediate)
+
+    return emit
+
+
 def _global_get(c: FunctionCompiler, immediate: Any) -> None:
     valtype = c.layout.global_types[immediate[0]]
-    if valtype == EXTERNREF:
-        _CALLED[c.opcode](c, immediate)
-        return
     c.make_room(0)
     c.emit(*c.layout.address_of("global", immediate[0]))
     c.emit("global.get." + operand_registers(bytes([valtype]))[0])
@@ -209,11 +216,7 @@ def _global_get(c: FunctionCompiler, immediate: Any) -> None:
 
 
 def _global_set(c: FunctionCompiler, immediate: Any) -> None:
-    valtype = c.layout.global_types[immediate[0]]
-    if valtype == EXTERNREF:
-        _CALLED[c.opcode](c, immediate)
-        return
-    registers = operand_registers(bytes([valtype]))
+    registers = operand_registers(bytes([c.layout.global_types[immediate[0]]]))
     c.take(registers)
     c.emit(*c.layout.address_of("global", immediate[0]))
     c.emit("global.set." + registers[0])
@@ -242,9 +245,6 @@ def _ref_func(c: FunctionCompiler, immediate: Any) -> None:
 
 
 def _table_get(c: FunctionCompiler, immediate: Any) -> None:
-    if c.layout.table_types[immediate[0]] == EXTERNREF:
-        _CALLED[c.opcode](c, immediate)
-        return
     c.take(("rax",))
     c.emit(*c.layout.address_of("table", immediate[0]))
     c.emit("table.get")
@@ -370,9 +370,10 @@ _HANDLERS: dict[str, Handler] = {
     "ref.is_null": _is_zero("i64.test"),
     "i32.const": _constant, "i64.const": _constant, "f32.const": _constant, "f64.const": _constant,
     "local.get": _local_get, "local.set": _local_set, "local.tee": _local_set,
-    "global.get": _global_get, "global.set": _global_set, "drop": _drop, "select": _select,
-    "ref.null": _ref_null, "ref.func": _ref_func,
-    "table.get": _table_get, "table.size": _table_size,
+    "global.get": _unless_externref("global_types", _global_get),
+    "global.set": _unless_externref("global_types", _global_set),
+    "table.get": _unless_externref("table_types", _table_get), "table.size": _table_size,
+    "ref.null": _ref_null, "ref.func": _ref_func, "drop": _drop, "select": _select,
     "unreachable": _unreachable, "block": _block, "loop": _loop, "if": _if, "else": _else,
     "end": _end, "br": _br, "br_if": _br_if, "br_table": _br_table, "return": _return,
     "call": _call, "call_indirect": _call_indirect,

@@ -40,13 +40,7 @@ class Reader:
 
     def u32(self) -> int:
         """Read an unsigned integer."""
-        pos = self.pos
-        if pos < self.end:
-            byte = self.data[pos]
-            if byte < 0x80:
-                self.pos = pos + 1
-                return byte
-        value, self.pos = unsigned(self.data, pos, self.end)
+        value, self.pos = unsigned(self.data, self.pos, self.end)
         return value
 
     def signed(self, bits: int) -> int:

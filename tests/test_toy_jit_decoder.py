@@ -9,8 +9,8 @@ import pytest
 import wasm_builder as wasm
 from wasm_builder import END, EXTERNREF, F32, F64, FUNCREF, I32, I64, i32, module, u
 
-from asm_libcalls.toy_jit import leb128
 from asm_libcalls.toy_jit import opcodes as op
+from asm_libcalls.toy_jit import reader as leb128
 from asm_libcalls.toy_jit.decoder import decode_module
 from asm_libcalls.toy_jit.errors import InvalidModule, LimitExceeded, MalformedModule
 from asm_libcalls.toy_jit.module import (

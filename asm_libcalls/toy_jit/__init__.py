@@ -23,14 +23,7 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.instance import Instance, LinkError, Module
     from asm_libcalls.toy_jit.options import compile_options
 
-__all__ = [
-    "Func",
-    "Instance",
-    "InvalidModule",
-    "LinkError",
-    "Module",
-    "compile_options",
-]
+__all__ = ["Func", "Instance", "InvalidModule", "LinkError", "Module", "compile_options"]
 
 _LAZY = {
     "Func": "functions",

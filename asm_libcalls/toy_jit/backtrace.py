@@ -65,12 +65,7 @@ class _Code:
             return None
         defined_index = bisect.bisect_right(self.starts, at - 1) - 1
         index = self.module.imported_functions + defined_index
-        return WasmFrame(index, self.name(index), self.offsets[i])
-
-    def name(self, index: int) -> str | None:
-        exports = self.module.exports
-        exported = (e.name for e in exports if e.kind == "func" and e.index == index)
-        return self.module.function_names.get(index) or next(exported, None)
+        return WasmFrame(index, self.module.function_name(index), self.offsets[i])
 
     def functions(self) -> Iterator[tuple[int, int, str]]:
         """Yield the address, size and name of each function, for profilers."""
@@ -78,7 +73,7 @@ class _Code:
         ends = [*self.starts[1:], self.end]
         for i, (start, end) in enumerate(zip(self.starts, ends, strict=True)):
             index = self.module.imported_functions + i
-            name = self.name(index) or f"function {index}"
+            name = self.module.function_name(index) or f"function {index}"
             yield self.address + start, end - start, prefix + name
 
 

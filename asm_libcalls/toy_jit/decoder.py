@@ -11,32 +11,27 @@ left before anything is done that many times.
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit import constants, leb128, names
+from asm_libcalls.toy_jit import module as parts
 from asm_libcalls.toy_jit import opcodes as op
 from asm_libcalls.toy_jit.errors import InvalidModule, LimitExceeded, MalformedModule
+from asm_libcalls.toy_jit.instructions import READERS
 from asm_libcalls.toy_jit.module import (
+    F32,
+    F64,
     FUNCREF,
     I32,
-    Data,
-    Element,
-    Export,
-    Function,
+    I64,
     FuncType,
-    Global,
-    GlobalType,
-    Import,
     Limits,
     Module,
-    TableType,
     type_names,
 )
-from asm_libcalls.toy_jit.reader import Reader
+from asm_libcalls.toy_jit.operands import Operands
+from asm_libcalls.toy_jit.reader import Reader, unsigned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from asm_libcalls.toy_jit.module import ConstExpr
 
 __all__ = ["decode_module"]
 
@@ -82,7 +77,8 @@ class _Decoder:
 
     def __init__(self, module: Module) -> None:
         self.module = module
-        self.declared: list[Function] = []  # the functions that the code section has to define
+        self.exported: set[str] = set()
+        self.defined = 0  # the functions that have code, or are imports
         # What an import or export of each kind is an index into, with the kind's name there and
         # the noun for messages.
         self.kinds: tuple[tuple[str, Sequence[object], str], ...] = (
@@ -96,7 +92,7 @@ class _Decoder:
         """Read the sections (spec 2.0, section 5.5.2)."""
         module = self.module
         reader = Reader(module.binary, 8, len(module.binary))
-        last_rank = 0
+        next_rank = 0
         while reader.pos < reader.end:
             start = reader.pos
             section_id = reader.byte()
@@ -104,159 +100,88 @@ class _Decoder:
                 raise MalformedModule("malformed section id", start)
             section = reader.sized()
             if section_id == 0:
-                self.custom_section(section)
+                if section.name() == "name":
+                    self.names(section)
                 continue
-            rank, read = _SECTIONS[section_id]
-            if rank <= last_rank:
+            if _RANKS[section_id] < next_rank:
                 raise MalformedModule("unexpected content after last section", start)
-            last_rank = rank
-            read(self, section)
+            next_rank = _RANKS[section_id] + 1
+            read = _SECTIONS[section_id]
+            for _ in range(1 if section_id in _SINGLE else section.length()):
+                read(self, section)
             if section.pos != section.end:
                 raise MalformedModule("section size mismatch", section.pos)
-        if self.declared and not self.declared[-1].end:
+        if self.defined != len(module.functions):
             raise MalformedModule(UNEVEN_CODE, reader.end)
         if module.data_count not in (None, len(module.data)):
             raise MalformedModule(UNEVEN_DATA, reader.end)
         return module
 
-    # -- sections
+    def names(self, reader: Reader) -> None:
+        """Read the name section (spec 2.0, appendix A.4), or none of it.
 
-    def custom_section(self, reader: Reader) -> None:
-        if reader.name() == "name":
-            names.read(reader, self.module)
+        A custom section cannot make a module invalid (spec 2.0, section 5.5.3): a malformed one is
+        as good as none.
+        """
+        name = None
+        function_names = {}
+        try:
+            while reader.pos < reader.end:
+                subsection_id, subsection = reader.byte(), reader.sized()
+                if subsection_id == 0:  # the module's
+                    name = subsection.name()
+                elif subsection_id == 1:  # its functions'
+                    for _ in range(subsection.length()):
+                        index = subsection.u32()
+                        function_names[index] = subsection.name()
+        except InvalidModule:
+            return
+        self.module.name, self.module.function_names = name, function_names
 
-    def type_section(self, reader: Reader) -> None:
-        for _ in range(reader.length()):
-            start = reader.pos
-            if reader.byte() != 0x60:
-                raise MalformedModule("malformed function type", start)
-            params, results = reader.value_types(), reader.value_types()
-            if len(params) > MAX_ARITY or len(results) > MAX_ARITY:
-                raise LimitExceeded(f"more than {MAX_ARITY} parameters or results", start)
-            self.module.types.append(FuncType(params, results))
+    # -- the items of sections
 
-    def import_section(self, reader: Reader) -> None:
-        module = self.module
-        for _ in range(reader.length()):
-            module_name, name = reader.name(), reader.name()
-            kind = self.kind(reader, "malformed import kind")
-            described: FuncType | TableType | Limits | GlobalType
-            if kind == 0:
-                described = self.function(reader).type
-                module.imported_functions += 1
-            elif kind == 1:
-                described = self.table(reader)
-                module.imported_tables += 1
-            elif kind == 2:
-                described = self.memory(reader)
-                module.imported_memories += 1
-            else:
-                described = self.global_type(reader)
-                module.globals.append(Global(described, None))
-                module.imported_globals += 1
-            module.imports.append(Import(module_name, name, self.kinds[kind][0], described))
-
-    def function_section(self, reader: Reader) -> None:
-        self.declared = [self.function(reader) for _ in range(reader.length())]
-
-    def table_section(self, reader: Reader) -> None:
-        for _ in range(reader.length()):
-            self.table(reader)
-
-    def memory_section(self, reader: Reader) -> None:
-        for _ in range(reader.length()):
-            self.memory(reader)
-
-    def global_section(self, reader: Reader) -> None:
-        module = self.module
-        for _ in range(reader.length()):
-            globaltype = self.global_type(reader)
-            init = constants.read(reader, module, globaltype.value)
-            module.globals.append(Global(globaltype, init))
-
-    def export_section(self, reader: Reader) -> None:
-        module = self.module
-        seen = set()
-        for _ in range(reader.length()):
-            start = reader.pos
-            name = reader.name()
-            kind, space, noun = self.kinds[self.kind(reader, "malformed export kind")]
-            index = reader.index(space, noun)
-            if kind == "func":
-                module.references.add(index)
-            if name in seen:
-                raise InvalidModule("duplicate export name", start)
-            seen.add(name)
-            module.exports.append(Export(name, kind, index))
-
-    def start_section(self, reader: Reader) -> None:
-        module = self.module
+    def type_(self, reader: Reader) -> None:
         start = reader.pos
-        module.start = reader.index(module.functions, "function")
-        if module.functions[module.start].type != FuncType(b"", b""):
-            raise InvalidModule("start function must not have parameters or results", start)
+        if reader.byte() != 0x60:
+            raise MalformedModule("malformed function type", start)
+        params, results = reader.value_types(), reader.value_types()
+        if len(params) > MAX_ARITY or len(results) > MAX_ARITY:
+            raise LimitExceeded(f"more than {MAX_ARITY} parameters or results", start)
+        self.module.types.append(FuncType(params, results))
 
-    def element_section(self, reader: Reader) -> None:
-        for _ in range(reader.length()):
-            self.module.elements.append(self.element(reader))
-
-    def data_count_section(self, reader: Reader) -> None:
-        self.module.data_count = reader.u32()
-
-    def code_section(self, reader: Reader) -> None:
-        start = reader.pos
-        if reader.length() != len(self.declared):
-            raise MalformedModule(UNEVEN_CODE, start)
-        for function in self.declared:
-            body = reader.sized()
-            function.start, function.end = body.pos, body.end
-
-    def data_section(self, reader: Reader) -> None:
+    def import_(self, reader: Reader) -> None:
         module = self.module
-        start = reader.pos
-        count = reader.length()
-        if module.data_count not in (None, count):
-            raise MalformedModule(UNEVEN_DATA, start)
-        for _ in range(count):
-            module.data.append(self.data(reader))
+        module_name, name = reader.name(), reader.name()
+        kind = self.kind(reader, "malformed import kind")
+        described: FuncType | parts.TableType | Limits | parts.GlobalType
+        if kind == 0:
+            described = self.function(reader).type
+            module.imported_functions = self.defined = len(module.functions)
+        elif kind == 1:
+            described = self.table(reader)
+            module.imported_tables = len(module.tables)
+        elif kind == 2:
+            described = self.memory(reader)
+            module.imported_memories = len(module.memories)
+        else:
+            described = self.global_type(reader)
+            module.globals.append(parts.Global(described, None))
+            module.imported_globals = len(module.globals)
+        module.imports.append(parts.Import(module_name, name, self.kinds[kind][0], described))
 
-    # -- what sections consist of
-
-    def kind(self, reader: Reader, what: str) -> int:
-        """Read the kind of an import or export."""
-        kind = reader.byte()
-        if kind >= len(self.kinds):
-            raise MalformedModule(what, reader.pos - 1)
-        return kind
-
-    def function(self, reader: Reader) -> Function:
-        """Read the type of a function, and add one to the index space."""
+    def function(self, reader: Reader) -> parts.Function:
         type_index = reader.index(self.module.types, "type")
-        function = Function(type_index, self.module.types[type_index])
+        function = parts.Function(type_index, self.module.types[type_index])
         self.module.functions.append(function)
         return function
 
-    def limits(self, reader: Reader, most: int, what: str) -> Limits:
-        """Read limits within `most` (spec 2.0, sections 5.3.7 and 3.2.1)."""
-        start = reader.pos
-        has_maximum, reader.pos = leb128.unsigned(reader.data, start, reader.end, bits=1)
-        minimum = reader.u32()
-        maximum = reader.u32() if has_maximum else None
-        if minimum > most or (maximum is not None and maximum > most):
-            raise InvalidModule(what, start)
-        if maximum is not None and minimum > maximum:
-            raise InvalidModule("size minimum must not be greater than maximum", start)
-        return Limits(minimum, maximum)
-
-    def table(self, reader: Reader) -> TableType:
-        """Read the type of a table, and add one to the index space."""
+    def table(self, reader: Reader) -> parts.TableType:
         element = reader.reference_type()
-        table = TableType(element, self.limits(reader, 0xFFFF_FFFF, ""))  # no u32 is too large
+        table = parts.TableType(element, self.limits(reader, 0xFFFF_FFFF, ""))  # as u32 allows
         self.module.tables.append(table)
         return table
 
     def memory(self, reader: Reader) -> Limits:
-        """Read the type of a memory, and add one to the index space."""
         start = reader.pos
         what = f"memory size must be at most {MAX_PAGES} pages (4GiB)"
         memory = self.limits(reader, MAX_PAGES, what)
@@ -265,18 +190,44 @@ class _Decoder:
         self.module.memories.append(memory)
         return memory
 
-    def global_type(self, reader: Reader) -> GlobalType:
-        """Read the type of a global."""
-        valtype = reader.value_type()
-        mutable = reader.byte()
-        if mutable > 1:
-            raise MalformedModule("malformed mutability", reader.pos - 1)
-        return GlobalType(valtype, mutable == 1)
+    def global_(self, reader: Reader) -> None:
+        globaltype = self.global_type(reader)
+        init = self.constant(reader, globaltype.value)
+        self.module.globals.append(parts.Global(globaltype, init))
 
-    def element(self, reader: Reader) -> Element:
-        """Read an element segment (spec 2.0, section 5.5.12)."""
-        module = self.module
+    def export(self, reader: Reader) -> None:
+        module, start = self.module, reader.pos
+        name = reader.name()
+        kind, space, noun = self.kinds[self.kind(reader, "malformed export kind")]
+        index = reader.index(space, noun)
+        if kind == "func":
+            module.references.add(index)
+        if name in self.exported:
+            raise InvalidModule("duplicate export name", start)
+        self.exported.add(name)
+        module.exports.append(parts.Export(name, kind, index))
+
+    def start(self, reader: Reader) -> None:
         start = reader.pos
+        index = self.module.start = reader.index(self.module.functions, "function")
+        if self.module.functions[index].type != FuncType(b"", b""):
+            raise InvalidModule("start function must not have parameters or results", start)
+
+    def data_count(self, reader: Reader) -> None:
+        self.module.data_count = reader.u32()
+
+    def code(self, reader: Reader) -> None:
+        start = reader.pos
+        if self.defined == len(self.module.functions):
+            raise MalformedModule(UNEVEN_CODE, start)
+        function = self.module.functions[self.defined]
+        self.defined += 1
+        body = reader.sized()
+        function.start, function.end = body.pos, body.end
+
+    def element(self, reader: Reader) -> None:
+        """Read an element segment (spec 2.0, section 5.5.12)."""
+        module, start = self.module, reader.pos
         flags = reader.u32()
         if flags > 7:
             raise MalformedModule("malformed elements segment kind", start)
@@ -285,20 +236,17 @@ class _Decoder:
         table, offset, reftype = 0, None, FUNCREF
         if mode == "active":
             # Bit 1 says that the table is named; without it, table 0 has to be there all the same.
-            table_start = reader.pos
-            table = reader.u32() if flags & 2 else 0
-            if table >= len(module.tables):
-                raise InvalidModule(f"unknown table {table}", table_start)
-            offset = constants.read(reader, module, I32)
+            table = self.index(reader, module.tables, "table", flags & 2)
+            offset = self.constant(reader, I32)
         if flags & 3:  # all but the short forms say what their elements are
             if has_expressions:
                 reftype = reader.reference_type()
             elif reader.byte() != 0:
                 raise MalformedModule("malformed element kind", reader.pos - 1)
-        init: list[ConstExpr] = []
+        init: list[parts.ConstExpr] = []
         for _ in range(reader.length()):
             if has_expressions:
-                init.append(constants.read(reader, module, reftype))
+                init.append(self.constant(reader, reftype))
             else:
                 index = reader.index(module.functions, "function")
                 module.references.add(index)
@@ -306,37 +254,107 @@ class _Decoder:
         if mode == "active" and module.tables[table].element != reftype:
             have = type_names(bytes([reftype, module.tables[table].element]))
             raise InvalidModule(f"type mismatch: element segment and table: {have}", start)
-        return Element(reftype, init, mode, table, offset)
+        module.elements.append(parts.Element(reftype, init, mode, table, offset))
 
-    def data(self, reader: Reader) -> Data:
+    def data(self, reader: Reader) -> None:
         """Read a data segment (spec 2.0, section 5.5.14)."""
-        module = self.module
-        start = reader.pos
+        module, start = self.module, reader.pos
         flags = reader.u32()
         if flags > 2:
             raise MalformedModule("malformed data segment kind", start)
-        if flags == 1:
-            return Data(reader.take(reader.length()), "passive", 0, None)
-        memory_start = reader.pos
-        memory = reader.u32() if flags == 2 else 0
-        if memory >= len(module.memories):
-            raise InvalidModule(f"unknown memory {memory}", memory_start)
-        offset = constants.read(reader, module, I32)
-        return Data(reader.take(reader.length()), "active", memory, offset)
+        mode, memory, offset = "passive", 0, None
+        if flags != 1:
+            mode, memory = "active", self.index(reader, module.memories, "memory", flags)
+            offset = self.constant(reader, I32)
+        init = reader.take(reader.length())
+        module.data.append(parts.Data(init, mode, memory, offset))
+
+    # -- what items consist of
+
+    def kind(self, reader: Reader, what: str) -> int:
+        """Read the kind of an import or export."""
+        kind = reader.byte()
+        if kind >= len(self.kinds):
+            raise MalformedModule(what, reader.pos - 1)
+        return kind
+
+    def index(self, reader: Reader, space: Sequence[object], noun: str, is_there: int) -> int:
+        """Read an index; where it is left out, it is 0."""
+        if not is_there and not space:
+            raise InvalidModule(f"unknown {noun} 0", reader.pos)
+        return reader.index(space, noun) if is_there else 0
+
+    def constant(self, reader: Reader, expected: int) -> parts.ConstExpr:
+        """Read a constant expression of a value type (spec 2.0, section 3.3.10).
+
+        In Wasm 2.0 every valid one is a single instruction and `end`, since none of the
+        instructions that are allowed has an operand.
+        """
+        module, start = self.module, reader.pos
+        exprs: list[parts.ConstExpr] = []
+        found = b""
+        while len(found) < 2:  # then it is wrong already
+            at = reader.pos
+            opcode = reader.byte()
+            if opcode == op.END:
+                break
+            if opcode not in _CONSTANT:
+                if op.NAMES[opcode] is None and opcode != op.PREFIX:
+                    raise op.illegal(opcode, at)
+                raise InvalidModule("constant expression required", at)
+            immediate = READERS[opcode][0](Operands(module, reader, b""))
+            valtype = _CONSTANT[opcode]
+            if opcode == op.REF_NULL:
+                valtype = immediate
+            elif opcode == op.REF_FUNC:
+                module.references.add(immediate)
+            elif opcode == op.GLOBAL_GET:
+                # Not one that this module defines, even before this place (3.4.10).
+                if immediate >= module.imported_globals:
+                    raise InvalidModule(f"unknown global {immediate}", at)
+                if module.globals[immediate].type.mutable:
+                    raise InvalidModule("constant expression required", at)
+                valtype = module.globals[immediate].type.value
+            exprs.append((opcode, immediate))
+            found += bytes([valtype])
+        if found != bytes([expected]):
+            need = type_names(bytes([expected]))
+            what = f"type mismatch: constant expression requires {need} but has {type_names(found)}"
+            raise InvalidModule(what, start)
+        return exprs[0]
+
+    def limits(self, reader: Reader, most: int, what: str) -> Limits:
+        """Read limits within `most` (spec 2.0, sections 5.3.7 and 3.2.1)."""
+        start = reader.pos
+        has_maximum, reader.pos = unsigned(reader.data, start, reader.end, bits=1)
+        minimum = reader.u32()
+        maximum = reader.u32() if has_maximum else None
+        if minimum > most or (maximum is not None and maximum > most):
+            raise InvalidModule(what, start)
+        if maximum is not None and minimum > maximum:
+            raise InvalidModule("size minimum must not be greater than maximum", start)
+        return Limits(minimum, maximum)
+
+    def global_type(self, reader: Reader) -> parts.GlobalType:
+        """Read the type of a global."""
+        valtype = reader.value_type()
+        mutable = reader.byte()
+        if mutable > 1:
+            raise MalformedModule("malformed mutability", reader.pos - 1)
+        return parts.GlobalType(valtype, mutable == 1)
 
 
-# By section id: its place in the order, and its reader. The data count comes before the code.
+# By section id, in the order of sections: what reads an item. The data count comes before the code.
 _SECTIONS = {
-    1: (1, _Decoder.type_section),
-    2: (2, _Decoder.import_section),
-    3: (3, _Decoder.function_section),
-    4: (4, _Decoder.table_section),
-    5: (5, _Decoder.memory_section),
-    6: (6, _Decoder.global_section),
-    7: (7, _Decoder.export_section),
-    8: (8, _Decoder.start_section),
-    9: (9, _Decoder.element_section),
-    12: (10, _Decoder.data_count_section),
-    10: (11, _Decoder.code_section),
-    11: (12, _Decoder.data_section),
-}
+    1: _Decoder.type_, 2: _Decoder.import_, 3: _Decoder.function, 4: _Decoder.table,
+    5: _Decoder.memory, 6: _Decoder.global_, 7: _Decoder.export, 8: _Decoder.start,
+    9: _Decoder.element, 12: _Decoder.data_count, 10: _Decoder.code, 11: _Decoder.data,
+}  # fmt: skip
+_RANKS = {section_id: rank for rank, section_id in enumerate(_SECTIONS)}
+_SINGLE = (8, 12)  # have one item, and do not say how many
+
+# What a constant expression may be, and its type; that of the last two depends on the immediate.
+_CONSTANT = {
+    op.I32_CONST: I32, op.I64_CONST: I64, op.F32_CONST: F32, op.F64_CONST: F64,
+    op.REF_FUNC: FUNCREF, op.REF_NULL: 0, op.GLOBAL_GET: 0,
+}  # fmt: skip

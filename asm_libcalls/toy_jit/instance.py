@@ -14,6 +14,7 @@ from asm_libcalls.fallback import tables as table_libcalls
 from asm_libcalls.funcref import FuncRef
 from asm_libcalls.global_ import Global
 from asm_libcalls.instance import ElementSegment, gc
+from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.memory import Memory
 from asm_libcalls.table import Table
 from asm_libcalls.toy_jit import interrupts
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.toy_jit import module as decoded_module
+    from asm_libcalls.toy_jit.functions import HostInstance
 
 __all__ = ["Instance", "LinkError", "Module"]
 
@@ -92,12 +94,13 @@ class Module:
         ValueError
             The module was compiled without ``compile_options(count_libcalls=True)``.
         """
-        if self.code.counts is None:
+        counters = self.code.layout.counters
+        if counters is None:
             raise ValueError(
                 "libcall_counts(): the Module must be compiled with "
                 "compile_options(count_libcalls=True)"
             )
-        return self.code.counts.counts()
+        return dict(zip(DECLARATIONS, counters, strict=True))
 
 
 class Instance:
@@ -146,43 +149,27 @@ class Instance:
             raise TypeError(f"Instance(): module must be a Module, got {type(module).__name__}")
         decoded = module.decoded
         self.module = module
-        self._imports = _Imports(decoded, imports or {})
-        spaces = self._imports.spaces
-        first = decoded.imported_functions
-        functions = [
-            (module.code.function_address(i), type_id(function.type))
-            for i, function in enumerate(decoded.functions[first:])
-        ]
-        globals_ = [self._global(g) for g in decoded.globals[decoded.imported_globals :]]
-        self.runtime = CompiledInstance(
-            module.code,
-            memories=[
-                Memory(limits.minimum, limits.maximum)
-                for limits in decoded.memories[decoded.imported_memories :]
-            ],
-            tables=[
-                Table(_name(t.element), t.limits.minimum, t.limits.maximum)
-                for t in decoded.tables[decoded.imported_tables :]
-            ],
-            globals=globals_,
-            functions=functions,
-            data=[segment.init for segment in decoded.data],
-            elements=[self._segment(segment) for segment in decoded.elements],
-            imports=spaces,
-            signature_ids=[type_id(functype) for functype in decoded.types],
-            function_class=Func,
-        )
-        if self._imports.host is not None:
-            self._imports.host.share(self.runtime)
-        for func, brief in zip(
-            self.runtime.functions[first:], module.code.layout.brief, strict=True
-        ):
-            func.brief = brief  # type: ignore[attr-defined]
-        self._resolve_functions(globals_)
-        self.exports: Mapping[str, Any] = MappingProxyType(self._exports())
+        self._imports, host = _match(decoded, imports or {})
+        self.runtime = self._make_runtime()
+        if host is not None:
+            host.share(self.runtime)
+        own: list[Any] = self.runtime.functions[decoded.imported_functions :]
+        for func, brief in zip(own, module.code.layout.brief, strict=True):
+            func.brief = brief
+        self._spaces = {
+            "func": [*self._imports["func"], *own],  # an import is the function that it stands for
+            "table": self.runtime.tables,
+            "memory": self.runtime.memories,
+            "global": self.runtime.globals,
+        }
+        exports = {e.name: self._spaces[e.kind][e.index] for e in decoded.exports}
+        for name, value in exports.items():
+            if isinstance(value, Func) and value.name.startswith("function "):
+                value.name = name
+        self.exports: Mapping[str, Any] = MappingProxyType(exports)
         self._run_segments()
         if decoded.start is not None:
-            self._function(decoded.start)()
+            self._spaces["func"][decoded.start]()
 
     def __repr__(self) -> str:
         return f"<Instance of {self.module!r}>"
@@ -236,62 +223,47 @@ class Instance:
 
     # -- parts
 
-    def _constant(self, expression: decoded_module.ConstExpr) -> Any:
-        """Evaluate a constant expression, but for function references, which come later."""
-        opcode, immediate = expression
-        if opcode == op.GLOBAL_GET:
-            global_ = self._imports.spaces["globals"][immediate]
-            is_float = global_.value_type in ("f32", "f64")
-            return global_.bits if is_float else global_.value
-        if opcode == op.REF_NULL:
-            return None
-        return immediate
+    def _make_runtime(self) -> CompiledInstance:
+        decoded, code = self.module.decoded, self.module.code
+        functions = decoded.functions[decoded.imported_functions :]
+        memories = decoded.memories[decoded.imported_memories :]
+        tables = decoded.tables[decoded.imported_tables :]
+        runtime = CompiledInstance(
+            code,
+            memories=[Memory(limits.minimum, limits.maximum) for limits in memories],
+            tables=[Table(_name(t.element), t.limits.minimum, t.limits.maximum) for t in tables],
+            globals=[self._global(g) for g in decoded.globals[decoded.imported_globals :]],
+            functions=[
+                (code.function_address(i), type_id(f.type)) for i, f in enumerate(functions)
+            ],
+            data=[segment.init for segment in decoded.data],
+            elements=[
+                ElementSegment(_name(e.type), [self._constant(item) for item in e.init])
+                for e in decoded.elements
+            ],
+            imports={_SPACES[kind]: values for kind, values in self._imports.items()},
+            signature_ids=[type_id(functype) for functype in decoded.types],
+            function_class=Func,
+        )
+        for entry, global_ in zip(decoded.globals, runtime.globals, strict=True):
+            if entry.init is not None and entry.init[0] == op.REF_FUNC:
+                func = runtime.functions[entry.init[1]]
+                global_.swap_raw(func.as_raw(), func.instance)
+        return runtime
 
     def _global(self, entry: decoded_module.Global) -> Global:
-        value_type = _name(entry.type.value)
-        assert entry.init is not None
-        opcode, _ = entry.init
-        value = None if opcode == op.REF_FUNC else self._constant(entry.init)
-        return Global.from_bits_or_reference(value_type, value, entry.type.mutable)
+        # There are no functions yet: those that refer to one are null at first.
+        value = None if entry.init[0] == op.REF_FUNC else self._constant(entry.init)
+        return Global.from_bits_or_reference(_name(entry.type.value), value, entry.type.mutable)
 
-    def _segment(self, segment: decoded_module.Element) -> ElementSegment:
-        items = [self._constant(expression) for expression in segment.init]
-        return ElementSegment(_name(segment.type), items)
-
-    def _resolve_functions(self, globals_: list[Global]) -> None:
-        decoded = self.module.decoded
-        defined = decoded.globals[decoded.imported_globals :]
-        for global_, entry in zip(globals_, defined, strict=True):
-            assert entry.init is not None
-            opcode, immediate = entry.init
-            if opcode == op.REF_FUNC:
-                own = self.runtime.functions[immediate]
-                global_.swap_raw(own.as_raw(), own.instance)
-
-    def _function(self, index: int) -> Func:
-        # An import is the function that it stands for.
-        if index < self.module.decoded.imported_functions:
-            found: Func = self._imports.spaces["functions"][index]
-        else:
-            found = self.runtime.functions[index]  # type: ignore[assignment]
-        return found
-
-    def _exports(self) -> dict[str, Any]:
-        spaces: dict[str, Any] = {
-            "table": self.runtime.tables,
-            "memory": self.runtime.memories,
-            "global": self.runtime.globals,
-        }
-        found = {}
-        for export in self.module.decoded.exports:
-            if export.kind == "func":
-                func = self._function(export.index)
-                if func.name.startswith("function "):
-                    func.name = export.name
-                found[export.name] = func
-            else:
-                found[export.name] = spaces[export.kind][export.index]
-        return found
+    def _constant(self, expression: decoded_module.ConstExpr) -> Any:
+        """Evaluate a constant expression; a function is its index."""
+        opcode, immediate = expression
+        if opcode == op.GLOBAL_GET:
+            global_ = self._imports["global"][immediate]
+            is_float = global_.value_type in ("f32", "f64")
+            return global_.bits if is_float else global_.value
+        return None if opcode == op.REF_NULL else immediate
 
     def _run_segments(self) -> None:
         vmctx = self.runtime.vmctx
@@ -316,41 +288,41 @@ def _name(valtype: int) -> str:
     return VALUE_TYPE_NAMES[valtype]
 
 
-class _Imports:
-    """The imports of a module, matched with what is given for them."""
-
-    def __init__(
-        self, decoded: decoded_module.Module, given: Mapping[str, Mapping[str, Any]]
-    ) -> None:
-        self.spaces: dict[str, list[Any]] = {
-            "functions": [], "tables": [], "memories": [], "globals": []
-        }  # fmt: skip
-        host: list[tuple[Any, Any, str]] = []
-        places = []
-        for entry in decoded.imports:
-            try:
-                value = given[entry.module][entry.name]
-            except (KeyError, TypeError):
-                raise LinkError(f"unknown import {entry.module}.{entry.name}") from None
-            if entry.kind == "func" and callable(value) and not isinstance(value, FuncRef):
-                host.append((value, entry.type, f"{entry.module}.{entry.name}"))
-                places.append(len(self.spaces["functions"]))
-                self.spaces["functions"].append(None)
-                continue
-            problem = _mismatch(entry, value)
-            if problem:
-                raise LinkError(
-                    f"incompatible import type for {entry.module}.{entry.name}: {problem}"
-                )
-            self.spaces[_SPACES[entry.kind]].append(value)
-        self.host = host_instance(host) if host else None
-        if self.host is not None:
-            for place, func in zip(places, self.host.functions, strict=True):
-                self.spaces["functions"][place] = func
-
-
 _SPACES = {"func": "functions", "table": "tables", "memory": "memories", "global": "globals"}
 _KINDS: dict[str, type[Any]] = {"func": FuncRef, "table": Table, "memory": Memory, "global": Global}
+
+
+def _match(
+    decoded: decoded_module.Module, given: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, list[Any]], HostInstance | None]:
+    """Find the imports of a module in what is given for them.
+
+    Returns
+    -------
+    dict of str to list
+        The imports of each kind, in their order.
+    HostInstance or None
+        Of the imports that are Python callables.
+    """
+    imports: dict[str, list[Any]] = {kind: [] for kind in _SPACES}
+    host: dict[int, tuple[Any, Any, str]] = {}
+    for entry in decoded.imports:
+        name = f"{entry.module}.{entry.name}"
+        try:
+            value = given[entry.module][entry.name]
+        except (KeyError, TypeError):
+            raise LinkError(f"unknown import {name}") from None
+        if entry.kind == "func" and callable(value) and not isinstance(value, FuncRef):
+            host[len(imports["func"])] = (value, entry.type, name)
+        elif problem := _mismatch(entry, value):
+            raise LinkError(f"incompatible import type for {name}: {problem}")
+        imports[entry.kind].append(value)
+    if not host:
+        return imports, None
+    instance = host_instance([*host.values()])
+    for place, func in zip(host, instance.functions, strict=True):
+        imports["func"][place] = func
+    return imports, instance
 
 
 def _mismatch(entry: decoded_module.Import, value: Any) -> str:

@@ -1,261 +1,320 @@
-"""Instructions whose type depends on their immediates, on the stack, or on the module.
+"""What instructions are: the readers of their immediates, and the rules of those that have one.
 
-A *rule* for each, or for a few of the same shape, in the table RULES: called with the stacks, the
-position of the immediates and the offset of the opcode, it reads, checks (spec 2.0, section 3.3)
-and passes the instruction on, and returns the position of the next one. The instructions of fixed
-type, and the few that are most of all code, are in the loop of
-:mod:`~asm_libcalls.toy_jit.validator`.
+A *rule* is there for instructions whose type depends on their immediates, on the stack, or on the
+module: called with the stacks and the immediates, it checks (spec 2.0, section 3.3), does to the
+stacks what the instruction does, and returns what goes into the stream as its immediate.
 """
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit import leb128
 from asm_libcalls.toy_jit import opcodes as op
-from asm_libcalls.toy_jit.control import CONTROL_RULES
 from asm_libcalls.toy_jit.errors import InvalidModule, MalformedModule
 from asm_libcalls.toy_jit.module import (
-    F32,
-    F64,
     FUNCREF,
     I32,
-    I64,
     REFERENCE_TYPES,
+    V128,
     VALUE_TYPES,
+    FuncType,
     type_names,
 )
-from asm_libcalls.toy_jit.operands import UNKNOWN
+from asm_libcalls.toy_jit.operands import UNKNOWN, Frame, Operands
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asm_libcalls.toy_jit.operands import Operands, Rule
+    from collections.abc import Callable
+    from typing import Any
 
-__all__ = ["RULES"]
+__all__ = ["READERS", "RULES"]
 
 ONE_I32 = bytes([I32])
 
+# -- immediates, by the letters of the table of instructions
 
-# -- parametric, variables
-
-
-def _drop(stacks: Operands, pos: int, offset: int) -> int:
-    height = len(stacks.vals)
-    stacks.emit((op.DROP, stacks.pop_any(offset), height, offset))
-    return pos
+# Block types that are one byte: nothing, or one result.
+_BLOCK_TYPES = {0x40: FuncType(b"", b"")}
+_BLOCK_TYPES.update((valtype, FuncType(b"", bytes([valtype]))) for valtype in VALUE_TYPES)
 
 
-def _select(stacks: Operands, pos: int, offset: int) -> int:
-    height = len(stacks.vals)
-    stacks.pop(ONE_I32, offset)
-    second = stacks.pop_any(offset)
-    first = stacks.pop_any(offset)
+def _block_type(s: Operands) -> FuncType:
+    reader, start = s.reader, s.reader.pos
+    byte = reader.byte()
+    if byte in _BLOCK_TYPES:
+        return _BLOCK_TYPES[byte]
+    if byte == V128:
+        raise MalformedModule("the vector type v128 (SIMD) is not supported", start)
+    reader.pos = start
+    index = reader.signed(33)
+    if index < 0:
+        raise MalformedModule("malformed block type", start)
+    if index >= len(s.module.types):
+        raise InvalidModule(f"unknown type {index}", start)
+    return s.module.types[index]
+
+
+def _label(s: Operands) -> Frame:
+    depth = s.reader.u32()
+    if depth >= len(s.ctrls):
+        raise InvalidModule(f"unknown label {depth}", s.offset)
+    frame = s.ctrls[-1 - depth]
+    frame.targeted = frame.targeted or s.live
+    return frame
+
+
+def _labels(s: Operands) -> tuple[Frame, ...]:
+    return tuple(_label(s) for _ in range(s.reader.length() + 1))  # the last one is the default
+
+
+def _value_type(s: Operands) -> int:
+    start = s.reader.pos
+    if s.reader.u32() != 1:
+        raise InvalidModule("invalid result arity", start)
+    return s.reader.value_type()
+
+
+def _memory(s: Operands) -> None:
+    """Read the byte that stands for the one memory."""
+    reader = s.reader
+    if reader.byte() != 0:
+        raise MalformedModule("zero byte expected", reader.pos - 1)
+    if not s.module.memories:
+        raise InvalidModule("unknown memory 0", reader.pos - 1)
+
+
+def _data(s: Operands) -> int:
+    if s.module.data_count is None:
+        raise MalformedModule("data count section required", s.reader.pos)
+    return s.reader.index(s.module.data, "data segment")
+
+
+def _access(s: Operands) -> int:
+    """Read the alignment and offset of a load or store; return the offset."""
+    align = s.reader.u32()
+    if align >= 32:
+        raise MalformedModule("malformed memop flags", s.offset)
+    if align > op.ALIGNMENTS[s.opcode]:
+        raise InvalidModule("alignment must not be larger than natural", s.offset)
+    offset = s.reader.u32()
+    if not s.module.memories:
+        raise InvalidModule("unknown memory 0", s.offset)
+    return offset
+
+
+_BY_LETTER: dict[str, Callable[[Operands], Any]] = {
+    "b": _block_type,
+    "l": _label,
+    "L": _labels,
+    "f": lambda s: s.reader.index(s.module.functions, "function"),
+    "y": lambda s: s.reader.index(s.module.types, "type"),
+    "x": lambda s: s.reader.index(s.local_types, "local"),
+    "g": lambda s: s.reader.index(s.module.globals, "global"),
+    "t": lambda s: s.reader.index(s.module.tables, "table"),
+    "e": lambda s: s.reader.index(s.module.elements, "elem segment"),
+    "m": _memory,
+    "d": _data,
+    "i": lambda s: s.reader.signed(32),
+    "I": lambda s: s.reader.signed(64),
+    "s": lambda s: int.from_bytes(s.reader.take(4), "little"),
+    "S": lambda s: int.from_bytes(s.reader.take(8), "little"),
+    "r": lambda s: s.reader.reference_type(),
+    "v": _value_type,
+    **dict.fromkeys("0123", _access),
+}
+
+READERS = [tuple(_BY_LETTER[letter] for letter in letters) for letters in op.IMMEDIATES]
+"""By opcode: what reads its immediates."""
+
+# -- structured control
+
+
+def _unreachable(s: Operands) -> None:
+    s.set_unreachable()
+
+
+def _block(s: Operands, functype: FuncType) -> Frame:
+    s.pop(functype.params + (ONE_I32 if s.opcode == op.IF else b""))
+    frame = s.enter(s.opcode, functype)
+    if s.opcode == op.LOOP:
+        frame.references = s.references()
+    return frame
+
+
+def _else(s: Operands) -> Frame:
+    frame = s.ctrls[-1]
+    if frame.opcode != op.IF or frame.has_else:
+        raise MalformedModule("END opcode expected", s.offset)
+    s.leave()
+    frame.has_else = True
+    frame.targeted = frame.targeted or s.live  # by the jump over what follows
+    frame.unreachable = False
+    s.vals += frame.params
+    s.live = frame.live
+    return frame
+
+
+def _end(s: Operands) -> Frame:
+    frame = s.leave()
+    passes = frame.opcode == op.IF and not frame.has_else  # an absent `else` does nothing
+    if passes and frame.params != frame.results:
+        types = f"{type_names(frame.params)} -> {type_names(frame.results)}"
+        raise InvalidModule(f"type mismatch: if without else has type {types}", s.offset)
+    branched_here = frame.targeted and frame.opcode != op.LOOP
+    s.live = frame.live and (s.live or passes or branched_here)
+    s.ctrls.pop()
+    s.vals += frame.results
+    return frame
+
+
+def _br(s: Operands, frame: Frame) -> Frame:
+    s.check(frame.label)
+    s.set_unreachable()
+    return frame
+
+
+def _br_if(s: Operands, frame: Frame) -> Frame:
+    s.pop(ONE_I32)
+    s.pop(frame.label)
+    s.vals += frame.label  # known now, even in unreachable code
+    return frame
+
+
+def _br_table(s: Operands, frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    s.pop(ONE_I32)
+    for label in dict.fromkeys(frame.label for frame in frames):
+        if len(label) != len(frames[0].label):
+            raise InvalidModule("type mismatch: labels of br_table differ in arity", s.offset)
+        s.check(label)
+    s.set_unreachable()
+    return frames
+
+
+def _return(s: Operands) -> Frame:
+    return _br(s, s.ctrls[0])
+
+
+def _call(s: Operands, index: int) -> tuple[Any, ...]:
+    functype = s.module.functions[index].type
+    references = s.references()
+    s.pop(functype.params)
+    s.vals += functype.results
+    return index, functype, references
+
+
+def _call_indirect(s: Operands, type_index: int, table: int) -> tuple[Any, ...]:
+    if s.module.tables[table].element != FUNCREF:
+        raise InvalidModule("type mismatch: call_indirect requires a table of functions", s.offset)
+    functype = s.module.types[type_index]
+    references = s.references()
+    s.pop(functype.params + ONE_I32)
+    s.vals += functype.results
+    return type_index, table, functype, references
+
+
+# -- operands and variables
+
+
+def _drop(s: Operands) -> int:
+    return s.pop_any()
+
+
+def _select(s: Operands) -> int:
+    s.pop(ONE_I32)
+    second, first = s.pop_any(), s.pop_any()
     valtype = first if first != UNKNOWN else second
     if valtype in REFERENCE_TYPES or second not in (UNKNOWN, valtype):
         have = type_names(bytes([first, second]))
         what = f"type mismatch: select requires two of one numeric type but stack has {have}"
-        raise InvalidModule(what, offset)
-    stacks.emit((op.SELECT, valtype, height, offset))
-    stacks.vals.append(valtype)
-    return pos
+        raise InvalidModule(what, s.offset)
+    s.vals.append(valtype)
+    return valtype
 
 
-def _select_t(stacks: Operands, pos: int, offset: int) -> int:
-    count, after = stacks.u32(pos)
-    if count != 1:
-        raise InvalidModule("invalid result arity", pos)
-    valtype = stacks.code[after]
-    if valtype not in VALUE_TYPES:
-        raise MalformedModule("malformed value type", after)
-    height = len(stacks.vals)
-    stacks.pop(bytes([valtype, valtype, I32]), offset)
-    stacks.emit((op.SELECT, valtype, height, offset))
-    stacks.vals.append(valtype)
-    return after + 1
+def _select_t(s: Operands, valtype: int) -> int:
+    s.pop(bytes([valtype, valtype, I32]))
+    s.vals.append(valtype)
+    return valtype
 
 
-def _global_get(stacks: Operands, pos: int, offset: int) -> int:
-    space = stacks.module.globals
-    index, pos = stacks.index(pos, space, "global")
-    stacks.emit((op.GLOBAL_GET, (index, stacks.references(offset)), len(stacks.vals), offset))
-    stacks.vals.append(space[index].type.value)
-    return pos
+def _local(s: Operands, index: int) -> int:
+    valtype = s.local_types[index : index + 1]
+    if s.opcode != op.LOCAL_GET:
+        s.pop(valtype)
+    if s.opcode != op.LOCAL_SET:
+        s.vals += valtype
+    return index
 
 
-def _global_set(stacks: Operands, pos: int, offset: int) -> int:
-    space = stacks.module.globals
-    index, pos = stacks.index(pos, space, "global")
-    globaltype = space[index].type
+def _global_get(s: Operands, index: int) -> tuple[Any, ...]:
+    references = s.references()
+    s.vals.append(s.module.globals[index].type.value)
+    return index, references
+
+
+def _global_set(s: Operands, index: int) -> tuple[Any, ...]:
+    globaltype = s.module.globals[index].type
     if not globaltype.mutable:
-        raise InvalidModule("global is immutable", offset)
-    stacks.emit((op.GLOBAL_SET, (index, stacks.references(offset)), len(stacks.vals), offset))
-    stacks.pop(bytes([globaltype.value]), offset)
-    return pos
+        raise InvalidModule("global is immutable", s.offset)
+    references = s.references()
+    s.pop(bytes([globaltype.value]))
+    return index, references
 
 
-# -- constants, references
+# -- references and tables
 
 
-def _i64_const(stacks: Operands, pos: int, offset: int) -> int:
-    value, pos = leb128.signed(stacks.code, pos, stacks.end, bits=64)
-    stacks.emit((op.I64_CONST, value, len(stacks.vals), offset))
-    stacks.vals.append(I64)
-    return pos
+def _ref_null(s: Operands, reftype: int) -> int:
+    s.vals.append(reftype)
+    return reftype
 
 
-def _float_const(stacks: Operands, pos: int, offset: int) -> int:
-    opcode = stacks.code[offset]
-    valtype, size = (F32, 4) if opcode == op.F32_CONST else (F64, 8)
-    bits = int.from_bytes(stacks.code[pos : pos + size], "little")
-    stacks.emit((opcode, bits, len(stacks.vals), offset))
-    stacks.vals.append(valtype)
-    return pos + size
-
-
-def _ref_null(stacks: Operands, pos: int, offset: int) -> int:
-    reftype = stacks.code[pos]
-    if reftype not in REFERENCE_TYPES:
-        raise MalformedModule("malformed reference type", pos)
-    stacks.emit((op.REF_NULL, reftype, len(stacks.vals), offset))
-    stacks.vals.append(reftype)
-    return pos + 1
-
-
-def _ref_is_null(stacks: Operands, pos: int, offset: int) -> int:
-    height = len(stacks.vals)
-    reftype = stacks.pop_any(offset)
+def _ref_is_null(s: Operands) -> int:
+    reftype = s.pop_any()
     if reftype not in (UNKNOWN, *REFERENCE_TYPES):
-        stacks.vals.append(reftype)
-        raise stacks.mismatch("a reference", offset)
-    stacks.emit((op.REF_IS_NULL, reftype, height, offset))
-    stacks.vals.append(I32)
-    return pos
+        s.vals.append(reftype)
+        raise s.mismatch("a reference")
+    s.vals.append(I32)
+    return reftype
 
 
-def _ref_func(stacks: Operands, pos: int, offset: int) -> int:
-    module = stacks.module
-    index, pos = stacks.index(pos, module.functions, "function")
-    if index not in module.references:
-        raise InvalidModule(f"undeclared function reference {index}", offset)
-    stacks.emit((op.REF_FUNC, index, len(stacks.vals), offset))
-    stacks.vals.append(FUNCREF)
-    return pos
+def _ref_func(s: Operands, index: int) -> int:
+    if index not in s.module.references:
+        raise InvalidModule(f"undeclared function reference {index}", s.offset)
+    s.vals.append(FUNCREF)
+    return index
 
 
-# -- memories, tables and segments
+def _bulk(s: Operands, *indices: int | None) -> tuple[Any, ...]:
+    """Validate an instruction on memories, tables and segments, whose type is in the table."""
+    module, letters = s.module, op.IMMEDIATES[s.opcode]
+    elements = [
+        module.tables[index].element if letter == "t" else module.elements[index].type
+        for letter, index in zip(letters, indices, strict=True)
+        if letter in "te" and index is not None
+    ]
+    if len(set(elements)) > 1:
+        have = type_names(bytes(elements))
+        what = f"type mismatch: {op.NAMES[s.opcode]} with elements {have}"
+        raise InvalidModule(what, s.offset)
+    references = s.references()
+    params, results = op.TYPES[s.opcode]
+    element = bytes(elements[:1])
+    s.pop(params.replace(bytes([op.ELEMENT]), element))
+    s.vals += results.replace(bytes([op.ELEMENT]), element)
+    return (*(index for index in indices if index is not None), references)
 
 
-# Their opcodes, the indices that follow in the binary ("m" memory, "d" data segment, "t" table, "e"
-# element segment), parameters and results ("i" is i32, "t" the type of the table's elements).
-_BULK = (
-    (op.MEMORY_SIZE, "m", "", "i"),
-    (op.MEMORY_GROW, "m", "i", "i"),
-    (op.MEMORY_INIT, "dm", "iii", ""),
-    (op.DATA_DROP, "d", "", ""),
-    (op.MEMORY_COPY, "mm", "iii", ""),
-    (op.MEMORY_FILL, "m", "iii", ""),
-    (op.TABLE_GET, "t", "i", "t"),
-    (op.TABLE_SET, "t", "it", ""),
-    (op.TABLE_INIT, "et", "iii", ""),
-    (op.ELEM_DROP, "e", "", ""),
-    (op.TABLE_COPY, "tt", "iii", ""),
-    (op.TABLE_GROW, "t", "ti", "i"),
-    (op.TABLE_SIZE, "t", "", "i"),
-    (op.TABLE_FILL, "t", "iti", ""),
-)
+_BY_OPCODE: dict[int, Callable[..., Any]] = {
+    op.UNREACHABLE: _unreachable, op.BLOCK: _block, op.LOOP: _block, op.IF: _block,
+    op.ELSE: _else, op.END: _end, op.BR: _br, op.BR_IF: _br_if, op.BR_TABLE: _br_table,
+    op.RETURN: _return, op.CALL: _call, op.CALL_INDIRECT: _call_indirect,
+    op.DROP: _drop, op.SELECT: _select, op.SELECT_T: _select_t,
+    op.LOCAL_GET: _local, op.LOCAL_SET: _local, op.LOCAL_TEE: _local,
+    op.GLOBAL_GET: _global_get, op.GLOBAL_SET: _global_set,
+    op.REF_NULL: _ref_null, op.REF_IS_NULL: _ref_is_null, op.REF_FUNC: _ref_func,
+}  # fmt: skip
 
-
-def _memory(stacks: Operands, pos: int) -> int:
-    """Read the byte that stands for the one memory."""
-    if stacks.code[pos] != 0:
-        raise MalformedModule("zero byte expected", pos)
-    if not stacks.module.memories:
-        raise InvalidModule("unknown memory 0", pos)
-    return pos + 1
-
-
-def _bulk_rule(opcode: int, spaces: str, params: str, results: str) -> Rule:
-    """Make the rule of an instruction of _BULK."""
-
-    def types(letters: str, element: int) -> bytes:
-        return bytes(element if letter == "t" else I32 for letter in letters)
-
-    # Ready made for both types that elements can have, and for instructions that have none.
-    typed = {
-        element: (types(params, element), types(results, element))
-        for element in (UNKNOWN, *REFERENCE_TYPES)
-    }
-
-    def rule(stacks: Operands, pos: int, offset: int) -> int:
-        module = stacks.module
-        indices: list[int] = []
-        elements = []  # the element types of what the indices stand for
-        for space in spaces:
-            if space == "m":
-                pos = _memory(stacks, pos)
-                continue
-            if space == "d":
-                if module.data_count is None:
-                    raise MalformedModule("data count section required", pos)
-                index, pos = stacks.index(pos, module.data, "data segment")
-            elif space == "t":
-                index, pos = stacks.index(pos, module.tables, "table")
-                elements.append(module.tables[index].element)
-            else:
-                index, pos = stacks.index(pos, module.elements, "elem segment")
-                elements.append(module.elements[index].type)
-            indices.append(index)
-        if len(elements) == 2 and elements[0] != elements[1]:
-            have = type_names(bytes(elements))
-            raise InvalidModule(f"type mismatch: {op.NAMES[opcode]} with elements {have}", offset)
-        immediate = (*indices, stacks.references(offset))
-        stacks.emit((opcode, immediate, len(stacks.vals), offset))
-        needed, left = typed[elements[0] if elements else UNKNOWN]
-        stacks.pop(needed, offset)
-        stacks.vals += left
-        return pos
-
-    return rule
-
-
-# -- the rules by opcode
-
-
-def _prefixed(stacks: Operands, pos: int, offset: int) -> int:
-    """Validate an instruction behind the prefix 0xFC."""
-    number, pos = stacks.u32(pos)
-    opcode = 0x100 + number
-    if opcode >= op.COUNT:
-        raise MalformedModule(f"illegal opcode fc {number:02x}", offset)
-    signature = op.SIGNATURES[opcode]
-    if signature is None:
-        return RULES[opcode](stacks, pos, offset)
-    params, _, results = signature
-    stacks.emit((opcode, None, len(stacks.vals), offset))
-    stacks.pop(params, offset)
-    stacks.vals += results
-    return pos
-
-
-def _illegal(stacks: Operands, pos: int, offset: int) -> int:
-    opcode = stacks.code[offset]
-    why = " (SIMD is not supported)" if opcode == 0xFD else ""
-    raise MalformedModule(f"illegal opcode {opcode:02x}{why}", offset)
-
-
-RULES: list[Rule] = [_illegal] * op.COUNT
-for _opcode, _rule in (
-    *CONTROL_RULES.items(),
-    (op.DROP, _drop),
-    (op.SELECT, _select),
-    (op.SELECT_T, _select_t),
-    (op.GLOBAL_GET, _global_get),
-    (op.GLOBAL_SET, _global_set),
-    (op.I64_CONST, _i64_const),
-    (op.F32_CONST, _float_const),
-    (op.F64_CONST, _float_const),
-    (op.REF_NULL, _ref_null),
-    (op.REF_IS_NULL, _ref_is_null),
-    (op.REF_FUNC, _ref_func),
-    (op.PREFIX, _prefixed),
-    *((row[0], _bulk_rule(*row)) for row in _BULK),
-):
-    RULES[_opcode] = _rule
+RULES = [
+    _BY_OPCODE.get(opcode) or (_bulk if set(letters) & set("mdte") else None)
+    for opcode, letters in enumerate(op.IMMEDIATES)
+]
+"""By opcode: its rule, or None where the type in the table is all."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from itertools import count
 
-from asm_libcalls.libcalls import BUILTIN_ARRAY
+from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS
 from asm_libcalls.toy_jit.runtime import runtime_addresses
 from asm_libcalls.vmcontext import VMOffsets
 
@@ -12,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.toy_jit.listing import Marks
     from asm_libcalls.toy_jit.module import FuncType, Module
+    from asm_libcalls.toy_jit.options import CompileOptions
 
 __all__ = ["CodeLayout", "type_id", "type_of_id"]
 
@@ -61,37 +63,41 @@ class CodeLayout:
         :mod:`asm_libcalls.toy_jit.listing`.
     ends : list of int
         Where the instructions of each function end, and what is out of line begins.
+    counters : ctypes array or None
+        How often each libcall was called, if that is counted, in the order of the table of them.
     offsets : VMOffsets
     addresses : dict of str to int
         C addresses, by symbol.
     """
 
-    def __init__(self, module: Module, inline: bool) -> None:
-        self.inline = inline
+    def __init__(self, module: Module, options: CompileOptions) -> None:
+        self.inline = options.inline
         self.code = bytearray()
         self.functions: list[tuple[int, int]] = []
         self.brief: list[bool] = []
         self.calls: list[tuple[int, str]] = []
         self.sites: list[tuple[int, int]] = []
         self.stack_maps: dict[int, tuple[int, ...]] = {}
-        self.marks: Marks | None = None
+        self.marks: Marks | None = [] if options.listing else None
+        counters = ctypes.c_uint64 * len(DECLARATIONS)
+        self.counters = counters() if options.count_libcalls else None
         self.ends: list[int] = []
         self.addresses = runtime_addresses()
-        self.offsets = VMOffsets(
-            num_signature_ids=len(module.types),
-            num_imported_functions=module.imported_functions,
-            num_imported_tables=module.imported_tables,
-            num_imported_memories=module.imported_memories,
-            num_imported_globals=module.imported_globals,
-            num_defined_functions=len(module.functions) - module.imported_functions,
-            num_defined_tables=len(module.tables) - module.imported_tables,
-            num_defined_memories=len(module.memories) - module.imported_memories,
-            num_defined_globals=len(module.globals) - module.imported_globals,
-        )
+        sizes = {"num_signature_ids": len(module.types)}
+        for space in ("functions", "tables", "memories", "globals"):
+            imported = getattr(module, f"imported_{space}")
+            sizes[f"num_imported_{space}"] = imported
+            sizes[f"num_defined_{space}"] = len(getattr(module, space)) - imported
+        self.offsets = VMOffsets(**sizes)
         self.global_types = [entry.type.value for entry in module.globals]
         self.table_types = [entry.element for entry in module.tables]
         self.type_ids = [type_id(functype) for functype in module.types]
-        self.memory_0 = ("imported_", 0) if self.offsets.num_imported_memories else ("", 0)
+
+    def counter(self, libcall: str) -> int:
+        """Return the address of a libcall's counter."""
+        assert self.counters is not None
+        index = list(DECLARATIONS).index(libcall)
+        return ctypes.addressof(self.counters) + index * ctypes.sizeof(ctypes.c_uint64)
 
     def builtin(self, name: str, externref: bool = False) -> int:
         """Return the displacement from vmctx of a libcall's slot in the builtin array."""
@@ -102,16 +108,10 @@ class CodeLayout:
             index += not externref
         return self.offsets.vmctx_builtin_function(index)
 
-    def global_at(self, index: int) -> tuple[bool, int]:
-        """Return whether a global is imported, and where it (or its import) is from vmctx."""
-        imported = self.offsets.num_imported_globals
+    def address_of(self, kind: str, index: int) -> tuple[str, int]:
+        """Return the stencil that loads the address of a global or table into rcx, and its hole."""
+        imported = getattr(self.offsets, f"num_imported_{kind}s")
         if index < imported:
-            return True, self.offsets.vmctx_vmglobal_import_from(index)
-        return False, self.offsets.vmctx_vmglobal_definition(index - imported)
-
-    def table_at(self, index: int) -> tuple[bool, int]:
-        """Return whether a table is imported, and where it (or its import) is from vmctx."""
-        imported = self.offsets.num_imported_tables
-        if index < imported:
-            return True, self.offsets.vmctx_vmtable_import_from(index)
-        return False, self.offsets.vmctx_vmtable_definition(index - imported)
+            return "address.imported", getattr(self.offsets, f"vmctx_vm{kind}_import_from")(index)
+        definition = getattr(self.offsets, f"vmctx_vm{kind}_definition")
+        return "address.defined", definition(index - imported)

@@ -7,18 +7,16 @@ of a module share it.
 from __future__ import annotations
 
 import ctypes
-import struct
-from functools import cache, partial
+from functools import partial
 
 from asm_libcalls.binding import default_binding
 from asm_libcalls.instance import DEFAULT_STACK_MAP_REGISTRY
-from asm_libcalls.libcalls import SYMBOL_PREFIX
 from asm_libcalls.resources import Resource
 from asm_libcalls.toy_jit import backtrace
 from asm_libcalls.toy_jit.compiler import FunctionCompiler
-from asm_libcalls.toy_jit.emitters import make_handlers
 from asm_libcalls.toy_jit.layout import CodeLayout
-from asm_libcalls.toy_jit.templates import CHECK, TEMPLATES
+from asm_libcalls.toy_jit.places import halves
+from asm_libcalls.toy_jit.templates import CHECK
 from asm_libcalls.toy_jit.validator import validate_function
 from asm_libcalls.traps import TrapCode
 from asm_libcalls.x86_64 import pages
@@ -26,16 +24,11 @@ from asm_libcalls.x86_64.image import Routine, link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asm_libcalls.toy_jit.counting import LibcallCounts
     from asm_libcalls.toy_jit.module import Module
     from asm_libcalls.toy_jit.options import CompileOptions
     from asm_libcalls.x86_64.pages import LoadedImage
 
 __all__ = ["CompiledCode", "compile_module"]
-
-_DISPLACEMENT = struct.Struct("<i")
-
-_handlers = cache(make_handlers)  # 0.4 ms
 
 
 class CompiledCode:
@@ -48,19 +41,16 @@ class CompiledCode:
     layout : CodeLayout
     pages : Resource
         Keeps the code where it is: all that can run or name the code refers to this.
-    counts : LibcallCounts or None
-        Of the libcalls that the code calls, where they are counted.
     """
 
-    def __init__(self, module: Module, layout: CodeLayout, counts: LibcallCounts | None) -> None:
+    def __init__(self, module: Module, layout: CodeLayout) -> None:
         self.layout = layout
-        self.counts = counts
         self.size = len(layout.code)
         loaded = pages.load(link([Routine("code", bytes(layout.code), self.size)]))
         self.address = loaded.routine("code")
         DEFAULT_STACK_MAP_REGISTRY.register(self.address, self.size, layout.stack_maps)
         backtrace.register(module, layout, self.address)
-        self.pages = Resource(partial(_unload, loaded, counts))
+        self.pages = Resource(partial(_unload, loaded, layout.counters))
 
     def function_address(self, defined_index: int) -> int:
         """Return the address of a function, by its index among the defined ones."""
@@ -72,8 +62,8 @@ class CompiledCode:
         return ctypes.string_at(self.address + start, end - start)
 
 
-def _unload(loaded: LoadedImage, counts: LibcallCounts | None) -> None:
-    # What is called from the code goes with it, not before.
+def _unload(loaded: LoadedImage, counters: object) -> None:
+    # What the code writes to goes with it, not before.
     # Forgotten first: another module may get the same addresses as soon as they are free.
     DEFAULT_STACK_MAP_REGISTRY.unregister(loaded.address)
     backtrace.forget(loaded.address)
@@ -88,58 +78,30 @@ def compile_module(module: Module, options: CompileOptions) -> CompiledCode:
     InvalidModule
         A function is not valid.
     """
-    layout = CodeLayout(module, options.inline)
-    handlers = _handlers(options.inline)
-    if options.listing:
-        from asm_libcalls.toy_jit.listing import recording
-
-        layout.marks = []
-        handlers = recording(handlers, layout.marks)
-    counts = None
-    if options.count_libcalls:
-        from asm_libcalls.toy_jit.counting import LibcallCounts
-
-        counts = LibcallCounts()
-        for name, address in counts.addresses.items():
-            layout.addresses[SYMBOL_PREFIX + name] = address
-    compiler = FunctionCompiler(layout, handlers)
-    imported = layout.offsets.num_imported_functions
-    for index in range(imported, len(module.functions)):
+    layout = CodeLayout(module, options)
+    compiler = FunctionCompiler(layout)
+    for index in range(module.imported_functions, len(module.functions)):
         body = validate_function(module, index)
         compiler.compile(body, module.functions[index].type)
-    _link(layout, imported)
-    return CompiledCode(module, layout, counts)
+    _link(compiler)
+    return CompiledCode(module, layout)
 
 
-def _link(layout: CodeLayout, imported: int) -> None:
-    code = layout.code
+def _link(compiler: FunctionCompiler) -> None:
+    """Emit what is behind the functions, and fill in the distances of calls."""
+    layout, code = compiler.layout, compiler.code
     targets: dict[str, int] = {}
     raise_trap = default_binding().runtime_symbols()["asm_libcalls_raise_trap"]
+    compiler.traps = []
     for trap in TrapCode:
         targets[f"trap.{trap.name}"] = len(code)
-        _stub(code, "stub.trap", {}, (int(trap), *_halves(raise_trap)))
+        compiler.emit("stub.trap", int(trap), *halves(raise_trap))
     targets["interrupt"] = len(code)
-    overflow = targets[f"trap.{TrapCode.STACK_OVERFLOW.name}"]
-    interrupted = CHECK
-    _stub(code, "stub.interrupt", {"target": overflow}, _halves(interrupted))
-    for at, role in layout.calls:
-        if role in targets:
-            target = targets[role]
+    compiler.emit("stub.interrupt", *halves(CHECK))
+    for at, role in (*layout.calls, *((at, role) for at, role, _ in compiler.traps)):
+        kind, _, index = role.partition(".")
+        if kind == "function":
+            defined = int(index) - layout.offsets.num_imported_functions
+            compiler.patch_jump(at, layout.functions[defined][0])
         else:
-            target = layout.functions[int(role.partition(".")[2]) - imported][0]
-        _DISPLACEMENT.pack_into(code, at, target - (at + 4))
-
-
-def _halves(address: int) -> tuple[int, int]:
-    low, high = address & 0xFFFFFFFF, address >> 32
-    return low - (low >> 31 << 32), high
-
-
-def _stub(code: bytearray, name: str, targets: dict[str, int], values: tuple[int, ...]) -> None:
-    bytes_, holes, jumps = TEMPLATES[name]
-    start = len(code)
-    code += bytes_
-    for at, which in holes:
-        _DISPLACEMENT.pack_into(code, start + at, values[which])
-    for at, role in jumps:
-        _DISPLACEMENT.pack_into(code, start + at, targets[role] - (start + at + 4))
+            compiler.patch_jump(at, targets[role])

@@ -16,12 +16,11 @@ from asm_libcalls.toy_jit import opcodes as op
 from asm_libcalls.toy_jit.module import VALUE_TYPE_NAMES, type_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from asm_libcalls.toy_jit.compiler import FunctionCompiler, Handler
     from asm_libcalls.toy_jit.instance import Module
 
-__all__ = ["Line", "Marks", "listing", "recording"]
+__all__ = ["Line", "Marks", "listing"]
 
 Marks = list[tuple[int, int, int, Any]]
 """Ascending: the offset of code, of the instruction in the module; its opcode and immediate."""
@@ -48,19 +47,6 @@ class Line(NamedTuple):
     code: bytes
     text: str
     comment: str = ""
-
-
-def recording(handlers: Sequence[Handler], marks: Marks) -> list[Handler]:
-    """Wrap the emitters so that they note where they begin."""
-
-    def wrap(handler: Handler) -> Handler:
-        def emit(compiler: FunctionCompiler, opcode: int, immediate: Any, height: int) -> None:
-            marks.append((len(compiler.code), compiler._offset, opcode, immediate))
-            handler(compiler, opcode, immediate, height)
-
-        return emit
-
-    return [wrap(handler) for handler in handlers]
 
 
 def listing(module: Module, index: int) -> Iterator[Line]:
@@ -126,9 +112,7 @@ def _target(module: Module, role: str) -> str:
 
 
 def _function(module: Module, index: int) -> str:
-    decoded = module.decoded
-    exported = (e.name for e in decoded.exports if e.kind == "func" and e.index == index)
-    return decoded.function_names.get(index) or next(exported, f"function {index}")
+    return module.decoded.function_name(index) or f"function {index}"
 
 
 def _builtin(module: Module, displacement: int) -> str:
@@ -138,20 +122,17 @@ def _builtin(module: Module, displacement: int) -> str:
 
 
 def _instruction(module: Module, opcode: int, immediate: Any) -> str:
-    name = op.NAMES[opcode] or f"opcode {opcode:#x}"
-    if opcode in (op.I32_CONST, op.I64_CONST):
-        return f"{name} {immediate}"
-    if opcode in (op.F32_CONST, op.F64_CONST):
+    name, letters = op.NAMES[opcode] or "", op.IMMEDIATES[opcode]
+    if letters in ("s", "S"):
         return f"{name} {format_pattern(VALUE_TYPES[name[:3]], immediate)}"
-    if opcode in (op.CALL, op.REF_FUNC):
+    if letters == "f":
         index = immediate if opcode == op.REF_FUNC else immediate[0]
         return f"{name} {_function(module, index)}"
-    if opcode in (op.BLOCK, op.LOOP, op.IF):
+    if letters == "b":
         return f"{name} {type_names(immediate.params)} -> {type_names(immediate.results)}"
     if opcode in (op.DROP, op.SELECT, op.REF_NULL, op.REF_IS_NULL):
         return f"{name} ({VALUE_TYPE_NAMES[immediate]})"
-    if isinstance(immediate, int):  # of a local; the offset of a load or store
-        return f"{name} offset={immediate}" if 0x28 <= opcode <= 0x3E else f"{name} {immediate}"
-    if isinstance(immediate, tuple):
-        return " ".join((name, *(str(part) for part in immediate if isinstance(part, int))))
-    return name
+    if letters.isdigit():
+        return f"{name} offset={immediate}"
+    parts = immediate if isinstance(immediate, tuple) else (immediate,)
+    return " ".join((name, *(str(part) for part in parts if isinstance(part, int))))

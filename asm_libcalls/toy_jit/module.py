@@ -13,29 +13,10 @@ Instructions with a constant value, which initialise globals and segments, are p
 from __future__ import annotations
 
 __all__ = [
-    "EXTERNREF",
-    "F32",
-    "F64",
-    "FUNCREF",
-    "I32",
-    "I64",
-    "REFERENCE_TYPES",
-    "V128",
-    "VALUE_TYPES",
-    "VALUE_TYPE_NAMES",
-    "Data",
-    "Element",
-    "Export",
-    "FuncType",
-    "Function",
-    "Global",
-    "GlobalType",
-    "Import",
-    "Limits",
-    "Module",
-    "TableType",
-    "type_names",
-]
+    "EXTERNREF", "F32", "F64", "FUNCREF", "I32", "I64", "REFERENCE_TYPES", "V128", "VALUE_TYPES",
+    "VALUE_TYPE_NAMES", "Data", "Element", "Export", "FuncType", "Function", "Global",
+    "GlobalType", "Import", "Limits", "Module", "TableType", "type_names",
+]  # fmt: skip
 
 I32, I64, F32, F64 = 0x7F, 0x7E, 0x7D, 0x7C
 V128 = 0x7B
@@ -44,17 +25,14 @@ FUNCREF, EXTERNREF = 0x70, 0x6F
 VALUE_TYPES = bytes((I32, I64, F32, F64, FUNCREF, EXTERNREF))
 REFERENCE_TYPES = bytes((FUNCREF, EXTERNREF))
 VALUE_TYPE_NAMES = {
-    I32: "i32",
-    I64: "i64",
-    F32: "f32",
-    F64: "f64",
-    FUNCREF: "funcref",
-    EXTERNREF: "externref",
+    I32: "i32", I64: "i64", F32: "f32", F64: "f64", FUNCREF: "funcref", EXTERNREF: "externref",
     0: "_",  # the unknown type of the validator, in code that cannot be reached
-}
+}  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     ConstExpr = tuple[int, int]
 
 
@@ -64,34 +42,29 @@ def type_names(types: bytes) -> str:
 
 
 class _Record:
-    """Compares, hashes and prints by its slots (the `dataclasses` module is slow to import)."""
+    """Has the fields that its class declares, and compares and prints by them.
 
-    __slots__: tuple[str, ...] = ()
+    (The `dataclasses` module is slow to import.)
+    """
 
-    def _fields(self) -> tuple[object, ...]:
-        return tuple(getattr(self, name) for name in self.__slots__)
+    def __init__(self, *values: Any) -> None:
+        vars(self).update(zip(type(self).__annotations__, values, strict=False))
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Record) or type(other) is not type(self):
-            return NotImplemented
-        return self._fields() == other._fields()
+        return type(other) is type(self) and vars(other) == vars(self)
 
-    def __hash__(self) -> int:
-        return hash(self._fields())
+    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        fields = (f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        fields = (f"{name}={value!r}" for name, value in sorted(vars(self).items()))
         return f"{type(self).__name__}({', '.join(fields)})"
 
 
 class FuncType(_Record):
     """The type of a function: `params` and `results`, as value types in ``bytes``."""
 
-    __slots__ = ("params", "results")
-
-    def __init__(self, params: bytes, results: bytes) -> None:
-        self.params = params
-        self.results = results
+    params: bytes
+    results: bytes
 
     def __repr__(self) -> str:
         return f"<FuncType {type_names(self.params)} -> {type_names(self.results)}>"
@@ -100,31 +73,22 @@ class FuncType(_Record):
 class Limits(_Record):
     """The size of a memory (in pages) or table (in elements): `minimum`, `maximum` or None."""
 
-    __slots__ = ("maximum", "minimum")
-
-    def __init__(self, minimum: int, maximum: int | None) -> None:
-        self.minimum = minimum
-        self.maximum = maximum
+    minimum: int
+    maximum: int | None
 
 
 class TableType(_Record):
     """The type of a table: the `element` type, and its `limits`."""
 
-    __slots__ = ("element", "limits")
-
-    def __init__(self, element: int, limits: Limits) -> None:
-        self.element = element
-        self.limits = limits
+    element: int
+    limits: Limits
 
 
 class GlobalType(_Record):
     """The type of a global: its `value` type, and whether it is `mutable`."""
 
-    __slots__ = ("mutable", "value")
-
-    def __init__(self, value: int, mutable: bool) -> None:
-        self.value = value
-        self.mutable = mutable
+    value: int
+    mutable: bool
 
 
 class Import(_Record):
@@ -134,58 +98,38 @@ class Import(_Record):
     ``"memory"`` :class:`Limits`, ``"global"`` a :class:`GlobalType`.
     """
 
-    __slots__ = ("kind", "module", "name", "type")
-
-    def __init__(
-        self, module: str, name: str, kind: str, type: FuncType | TableType | Limits | GlobalType
-    ) -> None:
-        self.module = module
-        self.name = name
-        self.kind = kind
-        self.type = type
+    module: str
+    name: str
+    kind: str
+    type: FuncType | TableType | Limits | GlobalType
 
 
 class Export(_Record):
     """One export: its `name`, the `kind` (as in :class:`Import`) and the `index` in that space."""
 
-    __slots__ = ("index", "kind", "name")
-
-    def __init__(self, name: str, kind: str, index: int) -> None:
-        self.name = name
-        self.kind = kind
-        self.index = index
+    name: str
+    kind: str
+    index: int
 
 
 class Function(_Record):
     """A function of the index space.
 
-    Attributes
-    ----------
-    type_index : int
-        Its type's place in `Module.types`.
-    type : FuncType
-        That type.
-    start, end : int
-        Where its locals and instructions lie in the module; both 0 for an import.
+    Its `type_index` is the place of its `type` in `Module.types`. From `start` to `end` its locals
+    and instructions lie in the module; both are 0 for an import.
     """
 
-    __slots__ = ("end", "start", "type", "type_index")
-
-    def __init__(self, type_index: int, type: FuncType) -> None:
-        self.type_index = type_index
-        self.type = type
-        self.start = 0
-        self.end = 0
+    type_index: int
+    type: FuncType
+    start: int = 0
+    end: int = 0
 
 
 class Global(_Record):
     """A global of the index space: its `type`, and its `init` expression (None for an import)."""
 
-    __slots__ = ("init", "type")
-
-    def __init__(self, type: GlobalType, init: ConstExpr | None) -> None:
-        self.type = type
-        self.init = init
+    type: GlobalType
+    init: Any
 
 
 class Element(_Record):
@@ -205,28 +149,20 @@ class Element(_Record):
         For an active one, the place in the table.
     """
 
-    __slots__ = ("init", "mode", "offset", "table", "type")
-
-    def __init__(
-        self, type: int, init: list[ConstExpr], mode: str, table: int, offset: ConstExpr | None
-    ) -> None:
-        self.type = type
-        self.init = init
-        self.mode = mode
-        self.table = table
-        self.offset = offset
+    type: int
+    init: list[ConstExpr]
+    mode: str
+    table: int
+    offset: ConstExpr | None
 
 
 class Data(_Record):
     """A data segment: the bytes `init`; `mode`, `memory` and `offset` as in :class:`Element`."""
 
-    __slots__ = ("init", "memory", "mode", "offset")
-
-    def __init__(self, init: bytes, mode: str, memory: int, offset: ConstExpr | None) -> None:
-        self.init = init
-        self.mode = mode
-        self.memory = memory
-        self.offset = offset
+    init: bytes
+    mode: str
+    memory: int
+    offset: ConstExpr | None
 
 
 class Module:
@@ -267,10 +203,8 @@ class Module:
         self.tables: list[TableType] = []
         self.memories: list[Limits] = []
         self.globals: list[Global] = []
-        self.imported_functions = 0
-        self.imported_tables = 0
-        self.imported_memories = 0
-        self.imported_globals = 0
+        self.imported_functions = self.imported_tables = 0
+        self.imported_memories = self.imported_globals = 0
         self.exports: list[Export] = []
         self.start: int | None = None
         self.elements: list[Element] = []
@@ -279,3 +213,8 @@ class Module:
         self.references: set[int] = set()
         self.name: str | None = None
         self.function_names: dict[int, str] = {}
+
+    def function_name(self, index: int) -> str | None:
+        """Return what a function is called: in the name section, or in an export."""
+        exported = (e.name for e in self.exports if e.kind == "func" and e.index == index)
+        return self.function_names.get(index) or next(exported, None)

@@ -1,12 +1,7 @@
-"""A cursor over the bytes of one section, that never reads past its end (spec 2.0, section 5.1).
-
-The instructions of functions, which are most of a module, are not read through it: see
-:mod:`~asm_libcalls.toy_jit.validator`.
-"""
+"""A cursor over the bytes of one section, that never reads past its end (spec 2.0, section 5.1)."""
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit import leb128
 from asm_libcalls.toy_jit.errors import InvalidModule, MalformedModule
 from asm_libcalls.toy_jit.module import REFERENCE_TYPES, V128, VALUE_TYPES
 
@@ -14,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "signed", "unsigned"]
 
 
 class Reader:
@@ -45,18 +40,12 @@ class Reader:
 
     def u32(self) -> int:
         """Read an unsigned integer."""
-        pos = self.pos
-        if pos < self.end:
-            byte = self.data[pos]
-            if byte < 0x80:
-                self.pos = pos + 1
-                return byte
-        value, self.pos = leb128.unsigned(self.data, pos, self.end)
+        value, self.pos = unsigned(self.data, self.pos, self.end)
         return value
 
     def signed(self, bits: int) -> int:
         """Read a signed integer."""
-        value, self.pos = leb128.signed(self.data, self.pos, self.end, bits)
+        value, self.pos = signed(self.data, self.pos, self.end, bits)
         return value
 
     def length(self) -> int:
@@ -112,12 +101,51 @@ class Reader:
         return valtype
 
     def value_types(self) -> bytes:
-        """Read a vector of value types: the bytes as they stand in the module."""
-        count = self.length()
-        start = self.pos
-        types = self.take(count)
-        if types.translate(None, VALUE_TYPES):
-            self.pos = start
-            for _ in range(count):
-                self.value_type()  # finds the bad one, and says where it is
-        return types
+        """Read a vector of value types."""
+        return bytes([self.value_type() for _ in range(self.length())])
+
+
+# -- LEB128 integers (spec 2.0, section 5.2.2)
+#
+# What the spec refuses is refused: more bytes than the width needs, and unused bits in the last
+# byte that are not zero (unsigned) or copies of the sign (signed).
+
+
+def unsigned(code: bytes, pos: int, end: int, bits: int = 32) -> tuple[int, int]:
+    """Read an unsigned integer of at most `bits` bits at `pos`.
+
+    Returns
+    -------
+    tuple of int
+        The value, and the position behind it.
+
+    Raises
+    ------
+    MalformedModule
+        If it is too long or too large, or not finished before `end`.
+    """
+    return _read(code, pos, end, bits, is_signed=False)
+
+
+def signed(code: bytes, pos: int, end: int, bits: int = 32) -> tuple[int, int]:
+    """Read a two's complement integer of at most `bits` bits at `pos`; see :func:`unsigned`."""
+    return _read(code, pos, end, bits, is_signed=True)
+
+
+def _read(code: bytes, pos: int, end: int, bits: int, is_signed: bool) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if shift >= bits:
+            raise MalformedModule("integer representation too long", pos)
+        if pos >= end:
+            raise MalformedModule("unexpected end of section or function", end)
+        byte = code[pos]
+        # The bits of this byte that the width has not, and those of the sign.
+        unused = (-1 << min(7, bits - shift - is_signed)) & 0x7F
+        if byte & unused and not (is_signed and byte & unused == unused):
+            raise MalformedModule("integer too large", pos)
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        pos += 1
+        if byte < 0x80:
+            return value - (1 << shift if is_signed and byte & 0x40 else 0), pos

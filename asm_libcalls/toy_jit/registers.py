@@ -1,4 +1,4 @@
-"""Which locals live in registers: those that loops use most, where calls do not cost more.
+"""Registers: what each is for, and which locals live in one.
 
 A local that is chosen has its register in the whole function. Its slot is used only while a call
 runs, since all these registers are the callee's to change.
@@ -13,33 +13,43 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.toy_jit.validator import Body
 
-__all__ = ["choose_registers", "is_brief", "operand_registers"]
+__all__ = [
+    "ACCUMULATORS", "FLOATS", "INTEGERS", "choose_registers", "is_brief", "operand_registers",
+]  # fmt: skip
 
-INTEGERS = 8
-FLOATS = 12
-OPERANDS = 2  # registers of each kind that are left for operands
+INTEGERS = ("rsi", "rdi", "r8", "r9", "r10", "r11", "rbx", "r12")
+FLOATS = tuple(f"xmm{i}" for i in range(2, 14))
+"""The registers of locals, and of operands that an accumulator has no room for."""
 
+ACCUMULATORS = {"i": ("rax", "rcx"), "f": ("xmm0", "xmm1")}
+"""Where stencils have the first and the second operand of a kind: integers, and floats."""
+
+_FOR_OPERANDS = 2  # registers of each kind that no local gets
 _LOOP_WEIGHT = 8  # how often a loop is guessed to run
 _SAVE_AND_RESTORE = 2  # what a call costs a local, in uses of it
 
-_LOCALS = frozenset((op.LOCAL_GET, op.LOCAL_SET, op.LOCAL_TEE))
+_LOCALS = (op.LOCAL_GET, op.LOCAL_SET, op.LOCAL_TEE)
 _SHIFTS = frozenset(op.OPCODES[f"i64.{verb}"] for verb in ("shl", "shr_s", "shr_u"))
-_LONG_CALLS = frozenset(
-    (
-        op.CALL, op.CALL_INDIRECT, op.TABLE_GET, op.TABLE_SET, op.MEMORY_SIZE, op.MEMORY_GROW,
-        *range(op.MEMORY_INIT, op.TABLE_FILL + 1),
-    )
+_LONG_CALLS = frozenset((
+    op.CALL, op.CALL_INDIRECT, op.TABLE_GET, op.TABLE_SET, op.MEMORY_SIZE, op.MEMORY_GROW,
+    *range(op.MEMORY_INIT, op.TABLE_FILL + 1),
+))  # fmt: skip
+_CALLS = _LONG_CALLS.union(
+    *((op.OPCODES[f"i64.{verb}_s"], op.OPCODES[f"i64.{verb}_u"]) for verb in ("div", "rem")),
+    *(range(op.OPCODES[f"{valtype}.ceil"], op.OPCODES[f"{valtype}.sqrt"])
+      for valtype in ("f32", "f64")),
 )  # fmt: skip
-_CALLS = _LONG_CALLS | frozenset(
-    (
-        *(op.OPCODES[f"i64.{verb}_{sign}"] for verb in ("div", "rem") for sign in "su"),
-        *(
-            op.OPCODES[f"{value_type}.{verb}"]
-            for value_type in ("f32", "f64")
-            for verb in ("ceil", "floor", "trunc", "nearest")
-        ),
-    )
-)  # fmt: skip
+
+
+def operand_registers(types: bytes) -> tuple[str, ...]:
+    """Return where a stencil has its operands: the first of a kind in the accumulator."""
+    seen = {"i": 0, "f": 0}
+    registers = []
+    for valtype in types:
+        kind = "f" if valtype in (F32, F64) else "i"
+        registers.append(ACCUMULATORS[kind][seen[kind]])
+        seen[kind] += 1
+    return tuple(registers)
 
 
 def is_brief(body: Body) -> bool:
@@ -47,21 +57,14 @@ def is_brief(body: Body) -> bool:
 
     For a call of it the GIL need not be released.
     """
-    for opcode, immediate, _, _ in body.instructions:
-        if opcode in _LONG_CALLS or (opcode == op.LOOP and immediate.targeted):
-            return False
-    return True
+    return not any(
+        opcode in _LONG_CALLS or (opcode == op.LOOP and immediate.targeted)
+        for opcode, immediate, _, _ in body.instructions
+    )
 
 
-def operand_registers(places: list[str]) -> tuple[list[str], list[str]]:
-    """Return the registers that no local has: integers, and floats."""
-    integers = [f".r{k}" for k in range(INTEGERS)]
-    floats = [f".x{k}" for k in range(FLOATS)]
-    return [p for p in integers if p not in places], [p for p in floats if p not in places]
-
-
-def choose_registers(body: Body, inline: bool) -> list[str]:
-    """Return for each local the suffix of its register's stencils, or "" for none.
+def choose_registers(body: Body, inline: bool) -> dict[int, str]:
+    """Return the registers of locals, by their indices: those that loops use most.
 
     Parameters
     ----------
@@ -72,9 +75,6 @@ def choose_registers(body: Body, inline: bool) -> list[str]:
     """
     types = body.local_types
     uses = [0] * len(types)
-    places = [""] * len(types)
-    if not uses:
-        return places
     calls_of = _CALLS if inline else _CALLS | _SHIFTS
     weight, calls = 1, 0
     weights = []
@@ -83,22 +83,19 @@ def choose_registers(body: Body, inline: bool) -> list[str]:
             uses[immediate] += weight
         elif opcode in calls_of:
             calls += weight
-        elif opcode == op.LOOP:
+        elif opcode in (op.BLOCK, op.LOOP, op.IF):
             weights.append(weight)
-            if immediate.targeted and weight < _LOOP_WEIGHT**6:
+            if opcode == op.LOOP and immediate.targeted and weight < _LOOP_WEIGHT**6:
                 weight *= _LOOP_WEIGHT
-        elif opcode in (op.BLOCK, op.IF):
-            weights.append(weight)
         elif opcode == op.END and weights:
             weight = weights.pop()
     threshold = 2 + _SAVE_AND_RESTORE * calls
-    by_use = sorted(range(len(types)), key=lambda i: -uses[i])
-    integers = floats = 0
-    for i in by_use:
+    free = {I32: list(INTEGERS[:-_FOR_OPERANDS]), F32: list(FLOATS[:-_FOR_OPERANDS])}
+    free[I64], free[F64] = free[I32], free[F32]
+    chosen = {}
+    for i in sorted(range(len(types)), key=lambda i: -uses[i]):
         if uses[i] <= threshold:
             break
-        if types[i] in (I32, I64) and integers < INTEGERS - OPERANDS:
-            places[i], integers = f".r{integers}", integers + 1
-        elif types[i] in (F32, F64) and floats < FLOATS - OPERANDS:
-            places[i], floats = f".x{floats}", floats + 1
-    return places
+        if free.get(types[i]):
+            chosen[i] = free[types[i]].pop(0)
+    return chosen

@@ -14,7 +14,6 @@ from asm_libcalls.activations import stack_frames
 from asm_libcalls.binding import default_binding
 from asm_libcalls.host_function import HostFunction
 from asm_libcalls.instance import Instance, instance_of
-from asm_libcalls.libcalls import BUILTIN_ARRAY
 from asm_libcalls.toy_jit import backtrace, interrupts
 from asm_libcalls.traps import TableOutOfBounds, Trap
 
@@ -53,11 +52,6 @@ class CompiledInstance(Instance):
         self.asked_to_trap = False
         super().__init__(**parts)
         interrupts.stoppable[self.vmctx] = self
-        if code.counts is not None:
-            counting = [code.counts.addresses[name] for name in BUILTIN_ARRAY]
-            source = (ctypes.c_size_t * len(counting))(*counting)
-            at = self.vmctx + self.offsets.vmctx_builtin_function(0)
-            ctypes.memmove(at, source, ctypes.sizeof(source))
 
     def close(self) -> None:
         """Release what the instance holds; a function of it that is called then raises ValueError.
@@ -182,8 +176,8 @@ def fill_slots(loaded: LoadedImage) -> None:
             value = backend.loaded.routine(name)
         elif name.startswith("toy_jit"):
             value = _address(name)
-        elif name.startswith(("adapter ", "count ")):
-            continue  # for whoever makes an adapter or a counter of the stencil
+        elif name.startswith("adapter "):
+            continue  # for whoever makes an adapter of the stencil
         else:
             value = libc.function_address(name)
         loaded.set_slot(name, value)

@@ -20,7 +20,7 @@ Template = tuple[bytes, tuple[tuple[int, int], ...], tuple[tuple[int, str], ...]
 
 
 def _template(stencil: Stencil) -> Template:
-    names = list(dict.fromkeys(name for _, name in stencil.holes))
+    names = sorted({name for _, name in stencil.holes})
     holes = tuple((at, names.index(name)) for at, name in stencil.holes)
     jumps = tuple((reference.offset, reference.symbol) for reference in stencil.references)
     return (stencil.code, holes, jumps)
@@ -36,8 +36,8 @@ STENCILS = read(_loaded, PREFIX)
 """By name, as :func:`asm_libcalls.x86_64.stencils.compose` takes them."""
 
 TEMPLATES: dict[str, Template] = {name: _template(s) for name, s in STENCILS.items()}
-"""By name: the bytes; where which value goes, in the order in which the stencil names its holes;
-and where a distance goes, with its role."""
+"""By name: the bytes; where which value goes, in the order of the holes' names (sorted); and where
+a distance goes, with its role."""
 
 ENTER = _loaded.routine(_ENTER)
 """The C address of ``enter(vmctx, code, slots, count)``, which is no template but run there."""

@@ -1,4 +1,4 @@
-"""The stencils of the compiler, written in PeachPy: one or a few instructions each, with holes.
+"""The stencils of the compiler: one or a few instructions each, with holes.
 
 They are assembled once, when the first module is compiled; compiling copies them. What they agree
 on (System V callee-saved registers, so that a libcall keeps them):
@@ -13,12 +13,12 @@ rax      the accumulator of integers and references; an i32 in it is zero-extend
 xmm0     the accumulator of floats
 others   locals and operands, as :mod:`asm_libcalls.toy_jit.registers` says
 rcx      the second operand, or an address; xmm1 the second float
-rdx      scratch
+rdx      scratch, which every move may change
+others   locals and operands, as :mod:`asm_libcalls.toy_jit.registers` says
 ======== ===========================================================================================
 
-A hole is named for what goes in: ``slot`` (a displacement from rbp), ``value``, ``offset``, and
-``low`` and ``high`` for the halves of 64 bits. A jump out of a stencil names its role: ``target``,
-or ``trap.CODE``.
+A hole is named for what goes in, ``source`` and ``target`` in all that take a place. A jump out of
+a stencil names its role: ``target``, or ``trap.CODE``.
 """
 
 from __future__ import annotations
@@ -41,24 +41,14 @@ CHECK = "toy_jit.check_interrupts"
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble all stencils for a CPU with these features."""
-    from asm_libcalls.toy_jit.stencils import (
-        control,
-        conversions,
-        entry,
-        floats,
-        integers,
-        memory,
-        moves,
-        pinned,
-    )  # fmt: skip
+    from asm_libcalls.toy_jit.stencils import assembly, control, entry, memory, moves, numbers
     from asm_libcalls.x86_64 import stencils
     from asm_libcalls.x86_64.assembler import sequence
 
     yield sequence(ENTER, entry.enter)
     yield sequence(CHECK, entry.check)
-    for family in (
-        moves.moves(), pinned.pinned(), integers.integers(features), floats.floats(),
-        conversions.conversions(), memory.memory(), control.control(), entry.adapters(),
-    ):  # fmt: skip
-        for name, body in family:
-            yield stencils.assemble(PREFIX + name, body)
+    for name, body in entry.adapters():
+        yield stencils.assemble(PREFIX + name, body)
+    texts = moves.moves() | numbers.numbers(features) | memory.memory() | control.control()
+    for name, text in texts.items():
+        yield stencils.assemble(PREFIX + name, assembly.body(text))

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CODE_SLOT",
-    "COUNTER_SLOT",
     "INTERRUPTED_SLOT",
-    "LIBCALL_SLOT",
     "LONG_CALLS",
     "SHORT",
     "STACK_LIMIT_SLOT",
@@ -48,9 +46,6 @@ LONG_CALLS = 30
 
 VMCTX_SLOT, CODE_SLOT = "adapter vmctx", "adapter code"
 """The slots of an adapter: what it runs in, and what it calls."""
-
-COUNTER_SLOT, LIBCALL_SLOT = "count in", "count calls of"
-"""The slots of a stub that counts: the address of the counter, and of the libcall."""
 
 
 def load_memory() -> None:
@@ -275,7 +270,7 @@ def adapters() -> Iterator[tuple[str, Body]]:
     import peachpy.x86_64 as x
     from peachpy.x86_64.registers import rbp, rsp
 
-    from asm_libcalls.x86_64.instructions import CALL_SLOT, LOAD_SLOT, TAIL_JUMP_SLOT
+    from asm_libcalls.x86_64.instructions import CALL_SLOT, LOAD_SLOT
 
     registers = ((x.rdi, x.edi), (x.rsi, x.esi), (x.rdx, x.edx), (x.rcx, x.ecx), (x.r8, x.r8d),
                  (x.r9, x.r9d))  # fmt: skip
@@ -298,12 +293,6 @@ def adapters() -> Iterator[tuple[str, Body]]:
         x.POP(rbp)
         x.RET()
 
-    def count(hole: Hole) -> None:
-        LOAD_SLOT(x.r11, COUNTER_SLOT)  # the one register that no call keeps or passes anything in
-        x.INC(x.qword[x.r11])
-        TAIL_JUMP_SLOT(LIBCALL_SLOT)
-
-    yield "count", count
     yield "adapter.begin", adapter_begin
     yield "adapter.end", adapter_end
     for i, (register, half) in enumerate(registers):

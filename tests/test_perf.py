@@ -71,7 +71,7 @@ def check_map(entries, address):
     assert names["wasmtime_i64_sdiv"][0] == address
     assert names["wasmtime_i64_sdiv"][1] > 10
     assert {libcall.symbol for libcall in LIBCALLS.values() if libcall.name in NUMERIC} <= {*names}
-    assert "asm_libcalls::asm_libcalls_enter" in names
+    assert "asm_libcalls_enter" in names
     assert names["wasm::spin"][1] > 20
     assert names["mine and mine"] == (0x1000, 16)
     assert "asm_libcalls::code" not in names

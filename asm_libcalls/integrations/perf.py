@@ -25,7 +25,6 @@ import stat
 import sys
 
 from asm_libcalls import code_names
-from asm_libcalls.libcalls import DECLARATIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,14 +133,7 @@ def _check_system() -> None:
 def _write_all(source: Source) -> None:
     for address, size, name in source():
         if size and name != _UNNAMED:  # a label has no size
-            _write(address, size, _title(name))
-
-
-def _title(name: str) -> str:
-    declaration = DECLARATIONS.get(name)
-    if declaration is not None:
-        return declaration.symbol
-    return name if name.startswith("wasm::") else f"asm_libcalls::{name}"
+            _write(address, size, code_names.title(name))
 
 
 def _write_new(source: Source) -> None:

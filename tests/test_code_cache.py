@@ -674,6 +674,16 @@ def test_a_wheel_is_accelerated_without_peachpy(probe, wheel, cache):
     assert not cache.exists()
 
 
+def test_a_wheel_brings_the_library_for_other_tools(probe, wheel, cache, tmp_path):
+    code = f"""
+    from asm_libcalls.cli import main
+    assert main(["build-library", {str(tmp_path / "a.so")!r}, "--cpu-level", "x86-64-v4"]) == 0
+    """
+    probe(cache, before=NO_PEACHPY + code, home=wheel)
+    image = wheel / "asm_libcalls/x86_64/image-files/library.x86-64-v4-erms.image"
+    assert (tmp_path / "a.so").read_bytes() == image.read_bytes()
+
+
 def test_off_means_the_images_of_a_wheel_too(probe, wheel):
     assert_assembled(probe("off", home=wheel))
 

@@ -9,13 +9,14 @@ from asm_libcalls.x86_64.availability import Unavailable, check_machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from asm_libcalls.x86_64.cpu import Cpu
     from asm_libcalls.x86_64.image import Routine
     from asm_libcalls.x86_64.pages import LoadedImage
 
-__all__ = ["Backend", "Unavailable", "check_machine", "load", "routines"]
+__all__ = ["Backend", "Unavailable", "check_machine", "family_routines", "load", "routines"]
 
 
 class Backend:
@@ -92,10 +93,14 @@ def routines(features: frozenset[str]) -> list[Routine]:
     result = [
         routine for part in (entry, host_calls, builtins, buffers) for routine in part.routines()
     ]
+    return [*result, *family_routines(features)]
+
+
+def family_routines(features: frozenset[str]) -> Iterator[Routine]:
+    """Assemble the libcalls that a CPU with these features can run."""
     for family in _families().values():
         if features >= family.REQUIRES:
-            result += family.routines(features)
-    return result
+            yield from family.routines(features)
 
 
 def _fill_slots(loaded: LoadedImage) -> None:

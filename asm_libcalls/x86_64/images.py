@@ -71,6 +71,7 @@ class ImageKind:
 IMAGES = {
     "cpu": ImageKind("asm_libcalls.x86_64.cpu", for_cpu=False),
     "backend": ImageKind("asm_libcalls.x86_64.backend"),
+    "library": ImageKind("asm_libcalls.x86_64.library", exports="exports"),
     "thunks": ImageKind("asm_libcalls.x86_64.host_calls", "thunk_routines", for_cpu=False),
     "ufuncs": ImageKind("asm_libcalls.x86_64.loops"),
     "native_loops": ImageKind("asm_libcalls.x86_64.native_loops", for_cpu=False),

@@ -10,6 +10,7 @@ Importing this package imports nothing else; PeachPy is imported only where code
 `pages`               an image -> executable pages, never writable at the same time
 `cpu`                 what the CPU and the operating system support
 `entry`               entering native code, and the way out of it by a trap
+`families`            which families there are, and what each needs of the CPU
 `rounding` `integers` the numeric libcalls
 `memories`            the linear-memory libcalls
 `moves` `fills`       what they do when the bounds are checked: ``memmove``, ``memset``

@@ -9,14 +9,11 @@ from asm_libcalls.x86_64.availability import Unavailable, check_machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
-
     from asm_libcalls.x86_64.cpu import Cpu
     from asm_libcalls.x86_64.image import Routine
     from asm_libcalls.x86_64.pages import LoadedImage
 
-__all__ = ["Backend", "Unavailable", "check_machine", "family_routines", "load", "routines"]
+__all__ = ["Backend", "Unavailable", "check_machine", "load", "routines"]
 
 
 class Backend:
@@ -65,7 +62,7 @@ def load() -> Backend:
 
 
 def _load() -> Backend:
-    from asm_libcalls.x86_64 import code_cache, cpu
+    from asm_libcalls.x86_64 import code_cache, cpu, families
 
     try:
         this_cpu = cpu.detect(code_cache.load("cpu"))
@@ -73,34 +70,21 @@ def _load() -> Backend:
     except OSError as refusal:
         raise Unavailable(f"no executable memory: {refusal.strerror or refusal}") from refusal
     reasons = {}
-    for name, family in _families().items():
-        missing = family.REQUIRES - this_cpu.features
+    for name, needed in families.REQUIRES.items():
+        missing = needed - this_cpu.features
         reasons[name] = f"the CPU lacks {', '.join(sorted(missing))}" if missing else ""
     _fill_slots(loaded)
     return Backend(loaded, this_cpu, reasons, loaded.origin)
 
 
-def _families() -> dict[str, Any]:
-    from asm_libcalls.x86_64 import integers, memories, rounding
-
-    return {"rounding": rounding, "integers": integers, "memories": memories}
-
-
 def routines(features: frozenset[str]) -> list[Routine]:
     """Assemble everything that a CPU with these features can run."""
-    from asm_libcalls.x86_64 import buffers, builtins, entry, host_calls
+    from asm_libcalls.x86_64 import buffers, builtins, entry, families, host_calls
 
     result = [
         routine for part in (entry, host_calls, builtins, buffers) for routine in part.routines()
     ]
-    return [*result, *family_routines(features)]
-
-
-def family_routines(features: frozenset[str]) -> Iterator[Routine]:
-    """Assemble the libcalls that a CPU with these features can run."""
-    for family in _families().values():
-        if features >= family.REQUIRES:
-            yield from family.routines(features)
+    return [*result, *families.routines(features)]
 
 
 def _fill_slots(loaded: LoadedImage) -> None:

@@ -311,6 +311,13 @@ def test_it_is_the_same_each_time(libraries, tmp_path, capsys):
     assert main(["build-library", str(path), "--cpu-level", "x86-64-v3"]) == 0
     content = path.read_bytes()
     assert content == (libraries / "x86-64-v3.so").read_bytes()
+    variables = environment(ASM_LIBCALLS_CACHE=str(tmp_path / "cache"))
+    for _ in range(2):  # kept, and from the cache
+        words = ["build-library", str(path), "--cpu-level", "x86-64-v3"]
+        subprocess.run(
+            [sys.executable, "-m", "asm_libcalls", *words], env=variables, check=True, timeout=60
+        )
+        assert path.read_bytes() == content
     out = capsys.readouterr().out
     assert out == f"{path}: 22 libcalls for x86-64-v3, {len(content)} bytes\n"
 

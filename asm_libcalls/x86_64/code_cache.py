@@ -53,7 +53,6 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: 
 _PACKAGE_IMAGES = f"{_PACKAGE}/x86_64/image-files"
 _SUFFIX, _UNFINISHED = ".image", ".unfinished"
 _ABI = b"x86-64 System V"
-_NO_KEY = bytes(KEY_SIZE)
 
 _LARGEST = 64 << 20
 """Bytes of the largest file that is read; an image has some hundred thousand."""
@@ -108,7 +107,8 @@ def content(name: str, features: frozenset[str] = frozenset()) -> tuple[Image, b
         found.close()
         return found.image, found.content
     image, assembler, kept = _assemble(name, features)
-    return image, kept or _pack(name, image, _NO_KEY, assembler, features)
+    key = _key(name, features) or bytes(KEY_SIZE)
+    return image, kept or _pack(name, image, key, assembler, features)
 
 
 def _that_count(name: str, features: frozenset[str]) -> frozenset[str]:

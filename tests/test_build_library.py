@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import stat
 import struct
@@ -187,6 +188,40 @@ def test_memories_on_a_vmctx_made_by_hand(library, child):
     status = 40 + TrapCode.HEAP_OUT_OF_BOUNDS
     done = child(code, variables={"ASM_LIBCALLS_BACKEND": "fallback"}, exit_status=status)
     assert all(int(line) > 30 for line in done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("cpu", "level", "loads"),
+    [
+        ("Nehalem", "x86-64-v2", True),
+        ("Nehalem", "x86-64-v3", False),
+        ("Haswell", "x86-64-v3", True),
+        ("Haswell", "x86-64-v4", False),
+    ],
+)
+def test_a_cpu_that_can_not_run_it_does_not_load_it(cpu, level, loads, libraries, child):
+    """So says glibc, from 2.33 on, instead of an illegal instruction somewhere."""
+    qemu = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
+    if qemu is None:
+        pytest.skip("no qemu-x86_64-static: install Debian's package qemu-user-static")
+    name, version = platform.libc_ver()
+    if name != "glibc" or tuple(map(int, version.split("."))) < (2, 33):
+        pytest.skip(f"{name} {version} does not look")
+    done = child(
+        f"""
+        import ctypes
+        try:
+            ceil = ctypes.CDLL({str(libraries / f"{level}.so")!r}).wasmtime_f64_ceil
+        except OSError as error:
+            print(error)
+        else:
+            ceil.restype = ctypes.c_double
+            print(ceil(ctypes.c_double(1.5)))
+        """,
+        command=[qemu, "-cpu", cpu, sys.executable],
+        timeout=300,
+    )
+    assert done.stdout.endswith("2.0\n" if loads else "CPU ISA level is lower than required\n")
 
 
 C_PROGRAM = """

@@ -181,6 +181,14 @@ def test_memories_on_a_vmctx_made_by_hand(library, child):
     functions["data_drop"](context.vmctx, 0)
     assert context.segments[0].length == 0
 
+    long = GuardedPages(3 << 20)  # so long that elsewhere the GIL is released
+    context = RawVMContext([(long.address, 3 << 20)])
+    memory_cases.function(loaded, "memory_fill")(context.vmctx, 0, 1, 7, (3 << 20) - 2)
+    assert long.read() == bytes([0, *[7] * ((3 << 20) - 2), 0])
+    memory_cases.function(loaded, "memory_copy")(context.vmctx, 0, 0, 0, 1 << 20, 2 << 20)
+    assert long.read(0, 2) == bytes([7, 7]) and long.read((2 << 20) - 2, 2) == bytes([7, 0])
+
+    context = RawVMContext([memory, memory], 1, [(ctypes.addressof(segment), 0)])
     leave = ctypes.CFUNCTYPE(None, ctypes.c_uint32)(lambda code: os._exit(40 + code))
     library.asm_libcalls_set_trap_handler(leave)
     functions["memory_init"](context.vmctx, 0, 0, 100, 2, 5)  # dropped: out of bounds

@@ -26,8 +26,8 @@ exit codes:
   1    a self-check failed, or verify found a difference; a module is not valid
   2    wrong usage: an unknown name, a number that is none
   3    the libcall trapped, or the module
-  4    not possible here: there is no machine code to show, a package is
-       missing, the libcall needs an instance, the module imports something
+  4    not possible here: there is no machine code to show or to write, a package
+       is missing, the libcall needs an instance, the module imports something
   130  interrupted
 
 environment:
@@ -83,7 +83,7 @@ def _run(words: list[str]) -> int:
 
 
 def _command(name: str) -> Any:
-    return importlib.import_module(f"asm_libcalls.commands.{name}")
+    return importlib.import_module(f"asm_libcalls.commands.{name.replace('-', '_')}")
 
 
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:

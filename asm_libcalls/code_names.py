@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from asm_libcalls.libcalls import DECLARATIONS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     Source = Callable[[], Iterable[tuple[int, int, str]]]
     """Lists functions: the address, the size in bytes, the name."""
 
-__all__ = ["announce", "are_asked_for", "observe", "sources", "withdraw"]
+__all__ = ["announce", "are_asked_for", "observe", "sources", "title", "withdraw"]
 
 ENVIRONMENT_VARIABLE = "ASM_LIBCALLS_PERF_MAP"
 
@@ -45,3 +47,11 @@ def withdraw(address: int) -> None:
 def observe(observer: Callable[[Source], None]) -> None:
     """Call `observer` with every source that is announced from now on."""
     _observers.append(observer)
+
+
+def title(name: str) -> str:
+    """Return what profilers and debuggers call a routine: a libcall's symbol, or whose it is."""
+    declaration = DECLARATIONS.get(name)
+    if declaration is not None:
+        return declaration.symbol
+    return name if name.startswith(("wasm::", "asm_libcalls_")) else f"asm_libcalls::{name}"

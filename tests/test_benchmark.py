@@ -377,13 +377,16 @@ def test_imports(peers, tmp_path):
     labels = [candidate.label for candidate in candidates]
     assert labels[0] == OURS
     assert {"asm_libcalls, no code cache", "asm_libcalls, fallback", "numpy"} < set(labels)
-    chosen = [candidate for candidate in candidates if candidate.label in (OURS, "numpy")]
-    time, *memory_case = imports._measure(chosen, rounds=1)
+    shown = (OURS, "numpy", imports.BARE)
+    chosen = [candidate for candidate in candidates if candidate.label in shown]
+    time, *memory_case, process = imports._measure(chosen, rounds=1)
     assert (time.suite, time.name, time.rounds) == ("imports", "time", 1)
     assert list(time.figures) == [OURS, "numpy"]
     assert all(figure.nanoseconds.median > 0 for figure in time.figures.values())
     for case in memory_case:
         assert case.figures["numpy"].nanoseconds.median > 1 << 20
+    assert (process.name, list(process.figures)) == ("process", list(shown))
+    assert process.figures["numpy"].nanoseconds.median > time.figures["numpy"].nanoseconds.median
 
 
 def test_memory_amounts_are_told_as_such():

@@ -124,9 +124,9 @@ def assert_assembled(result, refusal=None):
         assert any(refusal in each for each in result["refusals"]), result["refusals"]
 
 
-def assert_from_file(result, path):
+def assert_from_file(result, path, way="library"):
     assert result["assembler"].startswith(f"image (file {path}, PeachPy ")
-    assert result["way"] == "file"
+    assert result["way"] == way
     assert result["refusals"] == []
     assert not result["peachpy"]
     assert not result["numpy"]
@@ -230,6 +230,9 @@ def test_the_same_code_as_assembled(probe, filled):
     probe(filled, before=code)
 
 
+DIGEST_AT = image_file._IDENTITY_AT
+
+
 def flip(position):
     def damage(path):
         content = bytearray(path.read_bytes())
@@ -249,16 +252,17 @@ def replace_by(make):
 
 
 DAMAGE = {
-    "an altered code byte": (flip(-CODE_PAGE), "digest"),
+    "an altered code byte": (flip(2 * CODE_PAGE + 10), "digest"),
     "an altered last byte": (flip(-1), "digest"),
-    "an altered name": (flip(200), "digest"),
-    "an altered digest": (flip(20), "digest"),
-    "an altered key": (flip(60), "other sources"),
-    "an altered size": (flip(89), "bytes, not"),
+    "an altered symbol": (flip(0x840), "digest"),
+    "an altered segment": (flip(90), "digest"),
+    "an altered digest": (flip(DIGEST_AT + 20), "digest"),
+    "an altered key": (flip(DIGEST_AT + 40), "other sources"),
+    "an altered size": (flip(DIGEST_AT + 65), "bytes, not"),
     "another format": (flip(3), "no image file of this version"),
     "empty": (lambda path: path.write_bytes(b""), "ends after 0 bytes"),
     "truncated in its header": (lambda path: os.truncate(path, 50), "ends after 50 bytes"),
-    "truncated in its table": (lambda path: os.truncate(path, 300), "bytes, not"),
+    "truncated in its tables": (lambda path: os.truncate(path, 800), "bytes, not"),
     "truncated in its code": (
         lambda path: os.truncate(path, path.stat().st_size - 1),
         "bytes, not",
@@ -330,20 +334,123 @@ def test_what_belongs_to_somebody_else_is_not_used(what, probe, filled):
     assert_assembled(probe(filled), "belongs to user 12345, not to 0")
 
 
+def test_where_others_could_exchange_the_folder_the_dynamic_linker_is_left_out(probe, tmp_path):
+    """It opens paths; we map the file that was checked."""
+    cache = tmp_path / "theirs" / "cache"
+    assert_assembled(probe(cache))
+    cache.parent.chmod(0o777)
+    assert_from_file(probe(cache), backend_file(cache), way="file")
+    cache.parent.chmod(0o1777)  # where nobody can rename what is not his, as in /tmp
+    assert_from_file(probe(cache), backend_file(cache))
+
+
+def test_through_a_link(probe, filled, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(filled)
+    assert_from_file(probe(link), backend_file(link))
+
+
+def test_one_image_of_a_process_is_the_library_and_others_have_slots_of_their_own(probe, filled):
+    code = """
+    import asm_libcalls
+    from asm_libcalls.binding import Binding
+
+    first = asm_libcalls._binding.x86_64.loaded
+    others = [Binding("auto").x86_64.loaded for _ in range(2)]
+    assert [first.way, *(each.way for each in others)] == ["library", "file", "file"]
+    key = first.slot("activations_key")
+    others[0].set_slot("activations_key", 12345)
+    assert first.slot("activations_key") == key != others[1].slot("activations_key")
+    """
+    probe(filled, before=code)
+
+
+def test_the_dynamic_linker_knows_the_routines(probe, filled):
+    code = """
+    import ctypes
+    import asm_libcalls
+
+    class Info(ctypes.Structure):
+        _fields_ = [("file", ctypes.c_char_p), ("base", ctypes.c_size_t),
+                    ("name", ctypes.c_char_p), ("address", ctypes.c_size_t)]
+
+    dladdr = ctypes.CDLL(None).dladdr
+    dladdr.argtypes = [ctypes.c_size_t, ctypes.c_void_p]
+    address = asm_libcalls.LIBCALLS["i64_sdiv"].address
+    info = Info()
+    assert dladdr(address + 3, ctypes.addressof(info))
+    assert (info.name, info.address) == (b"wasmtime_i64_sdiv", address), (info.name, info.address)
+    assert info.file.endswith(b".image"), info.file
+    try:
+        ctypes.CDLL(None).wasmtime_i64_sdiv
+    except AttributeError:
+        pass
+    else:
+        raise SystemExit("other libraries find our symbols")
+    """
+    probe(filled, before=code)
+
+
+@pytest.mark.parametrize("refused", ["dlopen", "dlinfo", "dlopen, mmap"])
+def test_without_a_dynamic_linker_that_loads_it(refused, probe, filled):
+    code = f"""
+    from asm_libcalls import libc
+
+    def refusing(*arguments, **options):
+        raise OSError("refused by the test")
+
+    import ctypes
+    CDLL = ctypes.CDLL
+    if "dlopen" in {refused!r}:
+        ctypes.CDLL = lambda name, **options: refusing() if name else CDLL(name, **options)
+    prototype = libc.prototype
+    libc.prototype = lambda name, *rest: (
+        (lambda *a: 1) if name in {refused!r} else prototype(name, *rest)
+    )
+    mmap = libc.mmap
+    libc.mmap = lambda length, protection, **options: (
+        refusing() if "mmap" in {refused!r} and "file" in options
+        else mmap(length, protection, **options)
+    )
+    """
+    # Importing libc imports the package, which loads everything; so it is loaded again here.
+    code += """
+    import json, sys
+    from asm_libcalls.x86_64 import code_cache, shared_object
+    import importlib
+    importlib.reload(shared_object)
+    from asm_libcalls.binding import Binding
+    binding = Binding("auto")
+    assert binding.libcalls["i64_sdiv"](-7, 2) == -3
+    print(json.dumps({"way": binding.x86_64.loaded.way}))
+    """
+    assert probe(filled, code=code)["way"] == ("anonymous" if "mmap" in refused else "file")
+
+
 def test_a_file_exchanged_while_it_is_read_is_not_used(probe, filled):
     """Between the check and the mapping: another content in the same file."""
     exchange = """
-    from asm_libcalls.x86_64 import image_file, pages
-    load_file = pages._load_file
+    from asm_libcalls.x86_64 import pages, shared_object
+    load_file, load_library = pages._load_file, shared_object.load
+    tried = []
 
-    def exchanged(code, length, file, offset):
+    def exchange(code, file, offset):
         import os
+        tried.append(file)
         with open(f"/proc/self/fd/{file}", "r+b") as other:
             other.seek(offset)
             other.write(b"\\xcc" * len(code))
+
+    def exchanged_file(code, length, file, offset):
+        exchange(code, file, offset)
         return load_file(code, length, file, offset)
 
-    pages._load_file = exchanged
+    def exchanged_library(path, code_at, code, claim_at):
+        with open(path) as file:
+            exchange(code, file.fileno(), code_at)
+        return load_library(path, code_at, code, claim_at)
+
+    pages._load_file, shared_object.load = exchanged_file, exchanged_library
     """
     # Importing pages imports the package; so the loading is repeated here.
     code = (
@@ -354,6 +461,7 @@ def test_a_file_exchanged_while_it_is_read_is_not_used(probe, filled):
     cpu = asm_libcalls._binding.x86_64.cpu
     loaded = code_cache.load("backend", cpu.features)
     assert loaded.way == "anonymous", loaded.way
+    assert len(tried) == 2, tried
     assert loaded.code("i64_sdiv") == asm_libcalls._binding.x86_64.loaded.image.code[
         slice(*(lambda at, size: (at, at + size))(*loaded.image.routines["i64_sdiv"]))
     ]
@@ -566,6 +674,16 @@ def test_a_wheel_is_accelerated_without_peachpy(probe, wheel, cache):
     assert not cache.exists()
 
 
+def test_a_wheel_brings_the_library_for_other_tools(probe, wheel, cache, tmp_path):
+    code = f"""
+    from asm_libcalls.cli import main
+    assert main(["build-library", {str(tmp_path / "a.so")!r}, "--cpu-level", "x86-64-v4"]) == 0
+    """
+    probe(cache, before=NO_PEACHPY + code, home=wheel)
+    image = wheel / "asm_libcalls/x86_64/image-files/library.x86-64-v4-erms.image"
+    assert (tmp_path / "a.so").read_bytes() == image.read_bytes()
+
+
 def test_off_means_the_images_of_a_wheel_too(probe, wheel):
     assert_assembled(probe("off", home=wheel))
 
@@ -591,7 +709,7 @@ def test_a_damaged_image_of_a_wheel_is_not_used(damage, reason, probe, installed
     # The next level's image serves, or what is assembled and kept.
     assert f"file {path}" not in result["assembler"]
     no_other = path.parent.stat().st_mode & stat.S_IWOTH or path.name.endswith("v2.image")
-    assert result["way"] == ("anonymous" if no_other else "file")
+    assert result["way"] == ("anonymous" if no_other else "library")
 
 
 def test_a_group_that_may_write_the_package_may_write_its_images(probe, installed, cache):
@@ -617,7 +735,7 @@ def test_changed_sources_of_a_wheel(probe, installed, cache):
 
 # Modules that importing the package or loading an image imports, and that say nothing of its code.
 NOT_IN_THE_CODE = {
-    "__init__.py", "binding.py", "code_names.py", "libc.py", "report.py", "unraisable.py",
+    "__init__.py", "binding.py", "libc.py", "report.py", "unraisable.py",
 }  # fmt: skip
 
 
@@ -677,12 +795,12 @@ def test_pack_and_unpack():
     )
     assert assembler == "PeachPy 0.2.0"
     assert offset % CODE_PAGE == 0
-    assert content[offset:] == SAMPLE.code
+    assert content[offset : offset + CODE_PAGE] == SAMPLE.code
 
 
 def test_every_altered_bit_is_found():
     content = image_file.pack(SAMPLE, KEY, "")
-    for position in [*range(300), *range(300, len(content), 97)]:
+    for position in [*range(800), *range(800, len(content), 97)]:
         altered = bytearray(content)
         altered[position] ^= 0x10
         with pytest.raises(image_file.DamagedImage):
@@ -691,7 +809,7 @@ def test_every_altered_bit_is_found():
 
 def test_every_truncation_is_found():
     content = image_file.pack(SAMPLE, KEY, "")
-    for length in [*range(300), *range(300, len(content), 97), len(content) - 1]:
+    for length in [*range(800), *range(800, len(content), 97), len(content) - 1]:
         with pytest.raises(image_file.DamagedImage):
             image_file.unpack(content[:length], KEY)
 

@@ -71,7 +71,7 @@ def check_map(entries, address):
     assert names["wasmtime_i64_sdiv"][0] == address
     assert names["wasmtime_i64_sdiv"][1] > 10
     assert {libcall.symbol for libcall in LIBCALLS.values() if libcall.name in NUMERIC} <= {*names}
-    assert "asm_libcalls::asm_libcalls_enter" in names
+    assert "asm_libcalls_enter" in names
     assert names["wasm::spin"][1] > 20
     assert names["mine and mine"] == (0x1000, 16)
     assert "asm_libcalls::code" not in names
@@ -169,21 +169,15 @@ def test_entries_are_checked():
         perf.write_entry(1, 1, " ")
 
 
-def test_perf_shows_the_names(tmp_path, machine_code):
+def perf_report(code, folder, **variables):
+    """Record a child and return what perf reports; skip where perf is not there, or may not."""
     perf = shutil.which("perf")
     if perf is None:
         pytest.skip("perf is not installed")
-    code = f"""
-import os
-import asm_libcalls
-from asm_libcalls import toy_jit
-from asm_libcalls.integrations import perf
-toy_jit.Instance(toy_jit.Module({SPIN!r})).exports["spin"](50_000_000)
-"""
     recorded = subprocess.run(
         [perf, "record", "-e", "cpu-clock", "-F", "499", "-o", "data", sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=environment(ASM_LIBCALLS_PERF_MAP="1"),
+        cwd=folder,
+        env=environment(**variables),
         capture_output=True,
         text=True,
         timeout=300,
@@ -193,7 +187,7 @@ toy_jit.Instance(toy_jit.Module({SPIN!r})).exports["spin"](50_000_000)
         pytest.skip(f"perf can not record here: {recorded.stderr.strip().splitlines()[-1]}")
     shown = subprocess.run(
         [perf, "report", "-i", "data", "--stdio", "--sort", "symbol,pid"],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=300,
@@ -201,5 +195,34 @@ toy_jit.Instance(toy_jit.Module({SPIN!r})).exports["spin"](50_000_000)
     )
     for pid in set(re.findall(r"^ *[\d.]+% .*?(\d+):", shown.stdout, re.M)):
         Path(f"{os.sep}tmp{os.sep}perf-{pid}.map").unlink(missing_ok=True)
-    assert "wasm::spin" in shown.stdout, shown.stdout + shown.stderr
-    assert "wasmtime_i64_sdiv" in shown.stdout, shown.stdout
+    return shown.stdout + shown.stderr
+
+
+SPIN_PROGRAM = f"""
+import time
+now = time.time
+time.time = lambda: now() + 10  # the sources may have been changed just now
+import asm_libcalls
+from asm_libcalls.x86_64 import code_cache
+from asm_libcalls import toy_jit
+toy_jit.Instance(toy_jit.Module({SPIN!r})).exports["spin"](50_000_000)
+"""
+
+
+def test_perf_shows_the_names(tmp_path, machine_code):
+    shown = perf_report(SPIN_PROGRAM, tmp_path, ASM_LIBCALLS_PERF_MAP="1")
+    assert "wasm::spin" in shown, shown
+    assert "wasmtime_i64_sdiv" in shown, shown
+
+
+def test_perf_finds_the_names_of_cached_code_in_its_file(tmp_path, machine_code):
+    """Without a map, which nobody asked for."""
+    pytest.importorskip("peachpy", reason="there is nothing to fill a cache with")
+    variables = {"ASM_LIBCALLS_CACHE": str(tmp_path / "cache"), "ASM_LIBCALLS_PERF_MAP": None}
+    fill = SPIN_PROGRAM.replace("50_000_000", "1")
+    subprocess.run(
+        [sys.executable, "-c", fill], env=environment(**variables), check=True, timeout=120
+    )
+    shown = perf_report(SPIN_PROGRAM, tmp_path, **variables)
+    assert "wasmtime_i64_sdiv" in shown, shown
+    assert "wasm::spin" not in shown, shown

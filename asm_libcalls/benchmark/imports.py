@@ -1,7 +1,8 @@
 """Suite: what importing costs: milliseconds until it is done, and memory that it leaves occupied.
 
 Each is measured in a new process of the same Python, from before the import statement to after
-it, in processor time; processes of the candidates take turns.
+it, in processor time; processes of the candidates take turns. The case ``process`` is about those
+processes as wholes, from their start to their end, beside one that imports nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = ["measure_imports"]
 
 SUITE = "imports"
 ROUNDS, QUICK_ROUNDS = 15, 3
+BARE = "Python alone"
 
 _CHILD = """
 import json, sys, time
@@ -60,18 +62,23 @@ def measure_imports(peers: Peers, quick: bool) -> list[Timed]:
 def _measure(candidates: list[_Import], rounds: int) -> list[Timed]:
     times: list[list[float]] = [[] for _ in candidates]
     memory: list[list[float]] = [[] for _ in candidates]
+    processes: list[list[float]] = [[] for _ in candidates]
     page = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
     for candidate in candidates:
         _run(candidate)  # leaves .pyc files, the code cache, and all of it in the system's cache
     for _ in range(rounds):
         for i, candidate in enumerate(candidates):
-            took, pages = _run(candidate)
+            took, pages, process = _run(candidate)
             times[i].append(took)
             memory[i].append(pages * page)
+            processes[i].append(process)
     labels = [candidate.label for candidate in candidates]
-    cases = [_case("time", labels, times, rounds)]
+    importing = len(labels) - (labels[-1] == BARE)
+    cases = [_case("time", labels[:importing], times, rounds)]
     if any(map(any, memory)):
-        cases.append(_case("memory", labels, memory, rounds))
+        cases.append(_case("memory", labels[:importing], memory, rounds))
+    if any(map(any, processes)):
+        cases.append(_case("process", labels, processes, rounds))
     return cases
 
 
@@ -88,27 +95,39 @@ def _candidates(peers: Peers, cache: str) -> list[_Import]:
     ]
     if peers.cffi is not None:
         result.append(_Import("cffi", "import cffi; cffi.FFI()", {}))
+    result.append(_Import(BARE, "pass", {}))
     return result
 
 
-def _run(candidate: _Import) -> tuple[float, float]:
+def _run(candidate: _Import) -> tuple[float, float, float]:
+    """Return processor time in ns, memory in pages, and processor time of the whole process."""
     code = f"import {candidate.before}\n{_CHILD.format(statement=candidate.statement)}"
     # The child finds this package where this process did.
     found = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([found, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, ENVIRONMENT_VARIABLE: "auto"}
     environment.update(candidate.variables)
+    before = _children_time()
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     took, pages = json.loads(done.stdout)
-    return float(took), float(pages)
+    return float(took), float(pages), _children_time() - before
+
+
+def _children_time() -> float:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (used.ru_utime + used.ru_stime) * 1e9
 
 
 def _case(name: str, labels: Sequence[str], values: list[list[float]], rounds: int) -> Timed:
     ours = values[0]
     figures = {}
-    for label, own in zip(labels, values, strict=True):
+    for label, own in zip(labels, values, strict=False):
         ratios = [a / b for a, b in zip(ours, own, strict=True) if b]
         figures[label] = Figure(spread(own), spread(ratios) if ratios else Spread(0, 0, 0))
     return Timed(SUITE, name, 0, rounds, figures)

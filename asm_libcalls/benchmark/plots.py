@@ -279,7 +279,7 @@ def _memory(results: Results, pyplot: Any) -> Any:
 
 def _imports(results: Results, pyplot: Any) -> Any:
     """Draw bars: milliseconds and megabytes."""
-    cases = {case.name: case for case in results.of("imports")}
+    cases = {case.name: case for case in results.of("imports") if case.name != "process"}
     if not cases:
         return None
     figure, all_axes = pyplot.subplots(

@@ -1,8 +1,8 @@
 """The subcommands of the command line, one file each, and how they fail.
 
-A file ``NAME.py`` has ``configure(parser)``, which declares its arguments, and
-``run(arguments) -> int``, which does the work, prints, and returns the exit code. What is slow to
-import is imported in ``run``.
+A file ``NAME.py`` (with an underscore for a hyphen) has ``configure(parser)``, which declares its
+arguments, and ``run(arguments) -> int``, which does the work, prints, and returns the exit code.
+What is slow to import is imported in ``run``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
     "find_libcall",
 ]
 
-COMMANDS = ("list", "call", "disasm", "verify", "report", "bench", "run")
+COMMANDS = ("list", "call", "disasm", "verify", "report", "bench", "run", "build-library")
 """In the order of the help; the first one is the default."""
 
 OK = 0

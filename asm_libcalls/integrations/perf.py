@@ -10,10 +10,10 @@ there is one (``PyUnstable_WritePerfMapEntry``, 3.12 and later), and is appended
 where there is none. Nobody deletes the file, which is why it is not written unless asked for.
 
 perf looks into the map for anonymous memory alone. So with that variable our code is put there,
-also what could be mapped from the code cache. What was mapped from the cache before :func:`enable`
-was called has no names in perf, and neither has code in a memfd, where the system denies anonymous
-executable memory. A line can not be taken back: where code was unmapped and other code came to lie
-there, perf may show either name.
+also what could be loaded from the code cache; without it, perf finds the names of what was loaded
+from there in the file itself. Code in a memfd, where the system denies anonymous executable memory,
+has none. A line can not be taken back: where code was unmapped and other code came to lie there,
+perf may show either name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import stat
 import sys
 
 from asm_libcalls import code_names
-from asm_libcalls.libcalls import DECLARATIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,10 +54,9 @@ def is_enabled() -> bool:
 def enable() -> str:
     """Write the names of all our machine code that is loaded, and from now on of what is loaded.
 
-    That is the libcalls by their symbols, the other routines as ``asm_libcalls::name``, and the
-    functions that toy_jit compiles as ``wasm::module::name``. A child made by ``fork`` gets a map
-    of its own. Calling it again changes nothing. What came from the code cache perf names only if
-    ``ASM_LIBCALLS_PERF_MAP=1`` was set when the package was imported.
+    That is the libcalls and other routines by their symbols, what has none as
+    ``asm_libcalls::name``, and the functions that toy_jit compiles as ``wasm::module::name``. A
+    child made by ``fork`` gets a map of its own. Calling it again changes nothing.
 
     Returns
     -------
@@ -134,14 +132,7 @@ def _check_system() -> None:
 def _write_all(source: Source) -> None:
     for address, size, name in source():
         if size and name != _UNNAMED:  # a label has no size
-            _write(address, size, _title(name))
-
-
-def _title(name: str) -> str:
-    declaration = DECLARATIONS.get(name)
-    if declaration is not None:
-        return declaration.symbol
-    return name if name.startswith("wasm::") else f"asm_libcalls::{name}"
+            _write(address, size, code_names.title(name))
 
 
 def _write_new(source: Source) -> None:

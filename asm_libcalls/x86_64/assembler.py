@@ -17,6 +17,7 @@ from peachpy.x86_64.instructions import BranchInstruction
 from peachpy.x86_64.pseudo import LABEL
 
 from asm_libcalls.signatures import Signature
+from asm_libcalls.x86_64 import unwind
 from asm_libcalls.x86_64.image import Reference, Routine
 from asm_libcalls.x86_64.instructions import _Reference
 
@@ -102,13 +103,26 @@ def function(
             distance = constants_at + relocation.symbol.offset - relocation.program_counter
             code[at : at + 4] = distance.to_bytes(4, "little", signed=True)
     references = _references(encoded._instructions)
-    return Routine(name, bytes(code), len(instructions), references, None, alignment)
+    frames = unwind.frames(encoded._instructions)
+    return Routine(name, bytes(code), len(instructions), references, None, alignment, frames)
 
 
-def sequence(name: str, body: Callable[[], object]) -> Routine:
+def sequence(
+    name: str, body: Callable[[], object], *, framed: bool = False, is_stencil: bool = False
+) -> Routine:
     """Assemble a routine from exactly the instructions of its body, physical registers only.
 
     Its labels become symbols of the image, written ``ROUTINE.LABEL``.
+
+    Parameters
+    ----------
+    name : str
+    body : callable
+        Writes the instructions.
+    framed : bool
+        It is jumped to, by code that has pushed its caller's rbp and set rbp.
+    is_stencil : bool
+        It is not run where it stands, so what its caller's frame is means nothing.
     """
     with InstructionStream() as stream:
         body()
@@ -116,7 +130,8 @@ def sequence(name: str, body: Callable[[], object]) -> Routine:
     code = b"".join(bytes(i.bytecode) for i in stream.instructions if i.bytecode)
     assert len(code) == size
     symbols = {f"{name}.{label}": at for label, at in labels.items()}
-    return Routine(name, code, size, _references(stream.instructions), symbols)
+    frames = () if is_stencil else unwind.frames(stream.instructions, framed=framed)
+    return Routine(name, code, size, _references(stream.instructions), symbols, frames=frames)
 
 
 def _lay_out(instructions: Sequence[Any]) -> tuple[dict[str, int], int]:

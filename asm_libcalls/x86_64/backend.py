@@ -9,8 +9,6 @@ from asm_libcalls.x86_64.availability import Unavailable, check_machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from asm_libcalls.x86_64.cpu import Cpu
     from asm_libcalls.x86_64.image import Routine
     from asm_libcalls.x86_64.pages import LoadedImage
@@ -64,7 +62,7 @@ def load() -> Backend:
 
 
 def _load() -> Backend:
-    from asm_libcalls.x86_64 import code_cache, cpu
+    from asm_libcalls.x86_64 import code_cache, cpu, families
 
     try:
         this_cpu = cpu.detect(code_cache.load("cpu"))
@@ -72,30 +70,21 @@ def _load() -> Backend:
     except OSError as refusal:
         raise Unavailable(f"no executable memory: {refusal.strerror or refusal}") from refusal
     reasons = {}
-    for name, family in _families().items():
-        missing = family.REQUIRES - this_cpu.features
+    for name, needed in families.REQUIRES.items():
+        missing = needed - this_cpu.features
         reasons[name] = f"the CPU lacks {', '.join(sorted(missing))}" if missing else ""
     _fill_slots(loaded)
     return Backend(loaded, this_cpu, reasons, loaded.origin)
 
 
-def _families() -> dict[str, Any]:
-    from asm_libcalls.x86_64 import integers, memories, rounding
-
-    return {"rounding": rounding, "integers": integers, "memories": memories}
-
-
 def routines(features: frozenset[str]) -> list[Routine]:
     """Assemble everything that a CPU with these features can run."""
-    from asm_libcalls.x86_64 import buffers, builtins, entry, host_calls
+    from asm_libcalls.x86_64 import buffers, builtins, entry, families, host_calls
 
     result = [
         routine for part in (entry, host_calls, builtins, buffers) for routine in part.routines()
     ]
-    for family in _families().values():
-        if features >= family.REQUIRES:
-            result += family.routines(features)
-    return result
+    return [*result, *families.routines(features)]
 
 
 def _fill_slots(loaded: LoadedImage) -> None:

@@ -22,19 +22,29 @@ import time
 from asm_libcalls.x86_64 import pages
 from asm_libcalls.x86_64.availability import check_assembler
 from asm_libcalls.x86_64.image import CODE_PAGE, link
-from asm_libcalls.x86_64.image_file import digest, pack, unpack
-from asm_libcalls.x86_64.images import IMAGES, LEVELS, MODULES, levels_of
+from asm_libcalls.x86_64.image_file import KEY_SIZE, digest, pack, unpack
+from asm_libcalls.x86_64.images import IMAGES, LEVELS, MODULES, architecture_level, levels_of
+from asm_libcalls.x86_64.trust import check_own_file, check_package_file, lasting_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from asm_libcalls.x86_64.image import Image
     from asm_libcalls.x86_64.pages import LoadedImage
 
     Check = Callable[[os.stat_result], None]
     """Raises PermissionError where somebody else may have written a file or in a folder."""
 
-__all__ = ["ENVIRONMENT_VARIABLE", "OFF", "folder", "load", "refusals", "write_package_images"]
+__all__ = [
+    "ENVIRONMENT_VARIABLE",
+    "OFF",
+    "content",
+    "folder",
+    "load",
+    "refusals",
+    "write_package_images",
+]
 
 ENVIRONMENT_VARIABLE = "ASM_LIBCALLS_CACHE"
 OFF = "off"
@@ -73,30 +83,103 @@ def load(name: str, features: frozenset[str] = frozenset()) -> LoadedImage:
     OSError
         The system refuses executable memory.
     """
-    if not IMAGES[name].for_cpu:
-        features = frozenset()
-    cache = folder()
-    key = None if os.environ.get(ENVIRONMENT_VARIABLE) == OFF else _key(name, features)
-    if key is not None:
-        loaded = _load_from_package(name, features)
-        if loaded is None and cache:
-            loaded = _load_from(cache, _cached_name(name, key), key, _is_ours)
-        if loaded is not None:
-            return loaded
+    features = _that_count(name, features)
+    found = _find(name, features)
+    if found is not None:
+        return found.load()
+    image, assembler, _ = _assemble(name, features)
+    loaded = pages.load(image)
+    loaded.origin = assembler
+    return loaded
+
+
+def content(name: str, features: frozenset[str] = frozenset()) -> tuple[Image, bytes]:
+    """Return an image, and the content of its file, which may be none yet. Nothing is loaded.
+
+    Raises
+    ------
+    Unavailable
+        There is no file with the image, and no PeachPy to assemble it.
+    """
+    features = _that_count(name, features)
+    found = _find(name, features)
+    if found is not None:
+        found.close()
+        return found.image, found.content
+    image, assembler, kept = _assemble(name, features)
+    key = _key(name, features) or bytes(KEY_SIZE)
+    return image, kept or _pack(name, image, key, assembler, features)
+
+
+def _that_count(name: str, features: frozenset[str]) -> frozenset[str]:
+    return features if IMAGES[name].for_cpu else frozenset()
+
+
+class _Found:
+    """An image in a file that can be trusted, while the file is open."""
+
+    __slots__ = ("assembler", "content", "file", "image", "offset", "path")
+
+    def __init__(self, path: str, file: int, content: bytes, key: bytes) -> None:
+        self.image, self.offset, self.assembler = unpack(content, key)
+        self.path = path
+        self.file = file
+        self.content = content
+
+    def close(self) -> None:
+        os.close(self.file)
+
+    def load(self) -> LoadedImage:
+        try:
+            loaded = pages.load(
+                self.image, self.file, self.offset, lasting_path(self.path, self.file, _PACKAGE)
+            )
+        finally:
+            self.close()
+        loaded.origin = f"image (file {self.path}, {self.assembler})"
+        return loaded
+
+
+def _find(name: str, features: frozenset[str]) -> _Found | None:
+    if os.environ.get(ENVIRONMENT_VARIABLE) == OFF:
+        return None
+    levels = levels_of(features) if IMAGES[name].for_cpu else [""]
+    for level in levels:
+        key = _key(name, LEVELS[level] if level else frozenset())
+        if key is not None:
+            package_name = _package_name(name, level)
+            found = _find_in(_PACKAGE_IMAGES, package_name, key, check_package_file)
+            if found is not None:
+                return found
+    cache, key = folder(), _key(name, features)
+    return _find_in(cache, _cached_name(name, key), key, check_own_file) if cache and key else None
+
+
+def _assemble(name: str, features: frozenset[str]) -> tuple[Image, str, bytes]:
+    """Return the image, what made it, and the content of the file that it is kept in, if it is."""
     assembler = check_assembler()
     image = link(IMAGES[name].assemble(features))
+    kept = b""
+    cache = folder()
+    key = None if os.environ.get(ENVIRONMENT_VARIABLE) == OFF else _key(name, features)
     if key is not None and cache:
         try:
             # The modules in memory may be of other sources than the key. They are imported a moment
             # before this one, and file systems tell time to two seconds.
             if _read_sources(IMAGES[name].folders, _PACKAGE)[1] > _started - 3:
                 raise OSError("nothing is kept, the package's sources have just been changed")
-            _keep(cache, _cached_name(name, key), pack(image, key, assembler))
+            packed = _pack(name, image, key, assembler, features)
+            _keep(cache, _cached_name(name, key), packed)
+            kept = packed
         except OSError as error:  # a full disk, a read-only home: the next process assembles again
             _refuse(cache, error)
-    loaded = pages.load(image)
-    loaded.origin = assembler
-    return loaded
+    return image, assembler, kept
+
+
+def _pack(name: str, image: Image, key: bytes, assembler: str, features: frozenset[str]) -> bytes:
+    kind = IMAGES[name]
+    level = architecture_level(features)
+    return pack(image, key, assembler, level=level, exports=kind.exported())
 
 
 def folder() -> str:
@@ -130,9 +213,9 @@ def write_package_images(target: str, package: str = _PACKAGE) -> list[str]:
             key = _key(name, features, package)
             if key is None:
                 raise OSError(f"the sources of image {name!r} can not be read in {package}")
-            content = pack(link(kind.assemble(features)), key, assembler)
+            packed = _pack(name, link(kind.assemble(features)), key, assembler, features)
             with open(f"{target}/{_package_name(name, level)}", "wb") as file:  # noqa: PTH123
-                file.write(content)
+                file.write(packed)
             written.append(_package_name(name, level))
     return written
 
@@ -187,20 +270,8 @@ def _read(descriptor: int) -> bytes:
     return content
 
 
-def _load_from_package(name: str, features: frozenset[str]) -> LoadedImage | None:
-    levels = levels_of(features) if IMAGES[name].for_cpu else [""]
-    for level in levels:
-        needed = LEVELS[level] if level else frozenset[str]()
-        key = _key(name, needed)
-        if key is not None:
-            loaded = _load_from(_PACKAGE_IMAGES, _package_name(name, level), key, _is_the_packages)
-            if loaded is not None:
-                return loaded
-    return None
-
-
-def _load_from(path: str, file_name: str, key: bytes, check: Check) -> LoadedImage | None:
-    """Map an image from a file, if there is one that can be trusted."""
+def _find_in(path: str, file_name: str, key: bytes, check: Check) -> _Found | None:
+    """Open a file with an image, if there is one that can be trusted."""
     try:
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -210,47 +281,27 @@ def _load_from(path: str, file_name: str, key: bytes, check: Check) -> LoadedIma
         return None
     file = -1
     try:
-        try:
-            # The descriptors are checked, not the names: what they are of can not be exchanged.
-            check(os.fstat(directory))
-            # Not to wait where somebody has put a pipe.
-            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-            file = os.open(file_name, flags, dir_fd=directory)
-            status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode):
-                raise PermissionError("it is no regular file")
-            check(status)
-            image, offset, assembler = unpack(_read(file), key)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            _refuse(f"{path}/{file_name}", error)
-            return None
-        loaded = pages.load(image, file, offset)
+        # The descriptors are checked, not the names: what they are of can not be exchanged.
+        check(os.fstat(directory))
+        # Not to wait where somebody has put a pipe.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        file = os.open(file_name, flags, dir_fd=directory)
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise PermissionError("it is no regular file")
+        check(status)
+        found = _Found(f"{path}/{file_name}", file, _read(file), key)
+        file = -1
+        return found
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        _refuse(f"{path}/{file_name}", error)
+        return None
     finally:
         if file >= 0:
             os.close(file)
         os.close(directory)
-    loaded.origin = f"image (file {path}/{file_name}, {assembler})"
-    return loaded
-
-
-def _is_ours(status: os.stat_result) -> None:
-    if status.st_uid != os.geteuid():
-        raise PermissionError(f"it belongs to user {status.st_uid}, not to {os.geteuid()}")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(f"others may write it (mode {stat.S_IMODE(status.st_mode):o})")
-
-
-def _is_the_packages(status: os.stat_result) -> None:
-    # Installers obey the umask, which lets the group write in many places: the package's own code
-    # too then, and that is being executed.
-    own = os.stat(__file__)  # noqa: PTH116
-    if status.st_uid not in (own.st_uid, os.geteuid(), 0):
-        raise PermissionError(f"it belongs to user {status.st_uid}, not to the package's")
-    allowed = own.st_mode & stat.S_IWGRP if status.st_gid == own.st_gid else 0
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) & ~allowed:
-        raise PermissionError(f"others may write it (mode {stat.S_IMODE(status.st_mode):o})")
 
 
 def _keep(path: str, file_name: str, content: bytes) -> None:
@@ -258,7 +309,7 @@ def _keep(path: str, file_name: str, content: bytes) -> None:
     directory = _make_folder(path)
     unfinished = f".{file_name}.{os.getpid()}.{os.urandom(4).hex()}{_UNFINISHED}"
     try:
-        _is_ours(os.fstat(directory))
+        check_own_file(os.fstat(directory))
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         file = os.open(unfinished, flags, 0o600, dir_fd=directory)
         try:

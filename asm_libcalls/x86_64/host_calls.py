@@ -164,7 +164,7 @@ def routines() -> Iterator[Routine]:
     """Assemble the body of the thunks."""
     from asm_libcalls.x86_64.assembler import sequence
 
-    yield sequence(CALL_PYTHON, _call_python)
+    yield sequence(CALL_PYTHON, _call_python, framed=True)
 
 
 def thunk_routines() -> list[Routine]:
@@ -182,6 +182,7 @@ def thunk_routines() -> list[Routine]:
                 for r in pattern.references
             ),
             alignment=32,
+            frames=pattern.frames,
         )
         for i in range(THUNKS_PER_IMAGE)
     ]

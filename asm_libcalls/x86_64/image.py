@@ -14,6 +14,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from asm_libcalls.x86_64.eh_frame import Frame
+
+    Frames = tuple[tuple[int, Frame], ...]
+    """The frames of a routine, each from an offset on."""
+
 __all__ = ["CODE_PAGE", "Image", "Reference", "Routine", "link"]
 
 CODE_PAGE = 4096
@@ -61,9 +66,11 @@ class Routine:
         What the linker fills in.
     labels : dict of str to int
         Further symbols inside the routine, by their offset.
+    frames : tuple of tuple
+        Where its caller is, from which offset on; () where nobody knows: a stencil is no function.
     """
 
-    __slots__ = ("alignment", "code", "labels", "name", "references", "size")
+    __slots__ = ("alignment", "code", "frames", "labels", "name", "references", "size")
 
     def __init__(
         self,
@@ -73,6 +80,7 @@ class Routine:
         references: tuple[Reference, ...] = (),
         labels: dict[str, int] | None = None,
         alignment: int = 16,
+        frames: Frames = (),
     ) -> None:
         self.name = name
         self.code = code
@@ -80,6 +88,7 @@ class Routine:
         self.references = references
         self.labels = labels or {}
         self.alignment = alignment
+        self.frames = frames
 
 
 class Image:
@@ -95,17 +104,26 @@ class Image:
         Offset of each slot from the start of `code`.
     size : int
         Bytes of code and data together.
+    frames : dict of str to tuple
+        Of the routines that have them, when they have just been linked: an image that was read
+        from a file knows none, since they stand in the file.
     """
 
-    __slots__ = ("code", "routines", "size", "slots")
+    __slots__ = ("code", "frames", "routines", "size", "slots")
 
     def __init__(
-        self, code: bytes, routines: dict[str, tuple[int, int]], slots: dict[str, int], size: int
+        self,
+        code: bytes,
+        routines: dict[str, tuple[int, int]],
+        slots: dict[str, int],
+        size: int,
+        frames: dict[str, Frames] | None = None,
     ) -> None:
         self.code = code
         self.routines = routines
         self.slots = slots
         self.size = size
+        self.frames = frames or {}
 
 
 def _aligned(offset: int, alignment: int) -> int:
@@ -149,4 +167,5 @@ def link(routines: Iterable[Routine]) -> Image:
                 )
             at = start + reference.offset
             code[at : at + 4] = _DISPLACEMENT.pack(target - (at + 4))
-    return Image(bytes(code), symbols, slots, code_size + 8 * len(slots))
+    frames = {routine.name: routine.frames for _, routine in placed if routine.frames}
+    return Image(bytes(code), symbols, slots, code_size + 8 * len(slots), frames)

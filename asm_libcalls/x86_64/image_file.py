@@ -1,30 +1,38 @@
 """An image as the content of a file, and back. No policy here: nothing is opened or trusted.
 
+The file is an ELF shared object (``elf_object.py``), for dynamic linkers, debuggers and profilers.
+What we read ourselves stands in it beside that:
+
 ==================== ==============================================================
-header               magic, digest, key, and three sizes (little-endian)
-table                UTF-8 lines: what assembled it, then every routine and slot
-padding              to the next :data:`~asm_libcalls.x86_64.image.CODE_PAGE`
-code                 whole pages, so that they can be mapped where they are
+``.identity``        digest, key, and six places and sizes (little-endian)
+``.contents``        UTF-8 lines: what assembled it, then every routine and slot
 ==================== ==============================================================
 
-The digest is BLAKE2b of all that follows it. It finds what a full disk, a crash or a bad disk left;
-it is no signature: whom the file belongs to is the reader's question.
+The digest is BLAKE2b of all but itself. It finds what a full disk, a crash or a bad disk left; it
+is no signature: whom the file belongs to is the reader's question.
 """
 
 from __future__ import annotations
 
 import struct
 
-from asm_libcalls.x86_64.image import CODE_PAGE, Image
+from asm_libcalls.x86_64.image import Image
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from asm_libcalls.x86_64.elf_object import Symbol
 
 __all__ = ["KEY_SIZE", "DamagedImage", "digest", "pack", "unpack"]
 
 KEY_SIZE = 32
 """Bytes of a digest, and of a key."""
 
-_MAGIC = b"asm_libcalls 1\r\n"  # the line end shows a transfer as text
-_HEADER = struct.Struct(f"<16s{KEY_SIZE}s{KEY_SIZE}sQQQ")
-_DIGESTED_FROM = len(_MAGIC) + KEY_SIZE
+_BEGINNING = b"\x7fELF\x02\x01\x01"
+_IDENTITY = struct.Struct(f"<{KEY_SIZE}s{KEY_SIZE}s6Q")
+_IDENTITY_AT = 512
+_DIGESTED_FROM = _IDENTITY_AT + KEY_SIZE
 
 
 class DamagedImage(ValueError):
@@ -45,17 +53,32 @@ def digest(*parts: bytes | memoryview) -> bytes:
     return hasher.digest()
 
 
-def pack(image: Image, key: bytes, assembler: str) -> bytes:
+def pack(
+    image: Image,
+    key: bytes,
+    assembler: str,
+    *,
+    level: int = 1,
+    exports: Collection[str] | None = None,
+) -> bytes:
     """Return the content of an image file.
 
     Parameters
     ----------
     image : Image
+        As it was linked.
     key : bytes
         What the image was made from, :data:`KEY_SIZE` bytes.
     assembler : str
         What made it, for people.
+    level : int
+        What the CPU must be, x86-64-v1 to v4.
+    exports : collection of str, optional
+        The routines that other libraries find by their names; by default all of them.
     """
+    from asm_libcalls.x86_64 import elf_object
+    from asm_libcalls.x86_64.shared_object import CLAIM_SIZE
+
     lines = [" ".join(assembler.split())]
     for name in (*image.routines, *image.slots):
         if not name.isprintable():
@@ -63,14 +86,40 @@ def pack(image: Image, key: bytes, assembler: str) -> bytes:
     lines += [f"{name}\t{at}\t{size}" for name, (at, size) in image.routines.items()]
     lines += [f"{name}\t{at}" for name, at in image.slots.items()]
     table = "\n".join(lines).encode()
-    code_at = -(-(_HEADER.size + len(table)) // CODE_PAGE) * CODE_PAGE
-    header = _HEADER.pack(
-        _MAGIC, bytes(KEY_SIZE), key, len(table), len(image.code), image.size - len(image.code)
+    made = elf_object.write(
+        image.code,
+        image.size - len(image.code) + CLAIM_SIZE,
+        list(_symbols(image, exports)),
+        [(*image.routines[name], frames) for name, frames in image.frames.items()],
+        identity_size=_IDENTITY.size,
+        contents=table,
+        level=level,
     )
-    content = bytearray((header + table).ljust(code_at, b"\0") + image.code)
-    hashed = digest(memoryview(content)[_DIGESTED_FROM:])
-    content[len(_MAGIC) : _DIGESTED_FROM] = hashed
+    assert made.identity_at == _IDENTITY_AT
+    content = made.content
+    _IDENTITY.pack_into(
+        content, _IDENTITY_AT, bytes(KEY_SIZE), key, len(content), made.contents_at, len(table),
+        made.code_at, len(image.code), image.size - len(image.code),
+    )  # fmt: skip
+    content[_IDENTITY_AT:_DIGESTED_FROM] = _digest_of(content)
     return bytes(content)
+
+
+def _symbols(image: Image, exports: Collection[str] | None) -> Iterator[Symbol]:
+    from asm_libcalls.code_names import title
+    from asm_libcalls.x86_64.elf_object import Symbol
+
+    for name in image.frames:  # stencils and labels are none
+        at, size = image.routines[name]
+        is_exported = exports is None or name in exports
+        yield Symbol(title(name), at, size, is_function=True, is_exported=is_exported)
+    for name, at in image.slots.items():
+        yield Symbol(f"slot.{name}", at, 8, is_function=False, is_exported=False)
+
+
+def _digest_of(content: bytes | bytearray) -> bytes:
+    view = memoryview(content)
+    return digest(view[:_IDENTITY_AT], view[_DIGESTED_FROM:])
 
 
 def unpack(content: bytes, key: bytes) -> tuple[Image, int, str]:
@@ -81,26 +130,27 @@ def unpack(content: bytes, key: bytes) -> tuple[Image, int, str]:
     DamagedImage
         It is truncated, altered, of another version or of another key.
     """
-    if len(content) < _HEADER.size:
+    if len(content) < _IDENTITY_AT + _IDENTITY.size:
         raise DamagedImage(f"it ends after {len(content)} bytes")
-    magic, expected, its_key, table_size, code_size, slots_size = _HEADER.unpack_from(content)
-    if magic != _MAGIC:
+    if not content.startswith(_BEGINNING):
         raise DamagedImage("it is no image file of this version")
+    expected, its_key, size, table_at, table_size, code_at, code_size, slots_size = (
+        _IDENTITY.unpack_from(content, _IDENTITY_AT)
+    )
     if its_key != key:
         raise DamagedImage("it was made from other sources, or for another CPU")
-    code_at = -(-(_HEADER.size + table_size) // CODE_PAGE) * CODE_PAGE
-    if len(content) != code_at + code_size:
-        raise DamagedImage(f"it has {len(content)} bytes, not {code_at + code_size}")
-    if digest(memoryview(content)[_DIGESTED_FROM:]) != expected:
+    if len(content) != size:
+        raise DamagedImage(f"it has {len(content)} bytes, not {size}")
+    if _digest_of(content) != expected:
         raise DamagedImage("its content does not have the digest that it names")
-    assembler, *lines = content[_HEADER.size : _HEADER.size + table_size].decode().split("\n")
+    assembler, *lines = content[table_at : table_at + table_size].decode().split("\n")
     routines: dict[str, tuple[int, int]] = {}
     slots: dict[str, int] = {}
     for line in lines:
-        name, at, *size = line.split("\t")
-        if size:
-            routines[name] = int(at), int(size[0])
+        name, at, *size_of = line.split("\t")
+        if size_of:
+            routines[name] = int(at), int(size_of[0])
         else:
             slots[name] = int(at)
-    image = Image(content[code_at:], routines, slots, code_size + slots_size)
-    return image, code_at, assembler
+    code = content[code_at : code_at + code_size]
+    return Image(code, routines, slots, code_size + slots_size), code_at, assembler

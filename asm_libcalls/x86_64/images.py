@@ -8,11 +8,13 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.image import Routine
 
-__all__ = ["IMAGES", "LEVELS", "MODULES", "ImageKind", "levels_of"]
+__all__ = ["IMAGES", "LEVELS", "MODULES", "ImageKind", "architecture_level", "levels_of"]
 
 
-MODULES = ("entry.py", "libcalls.py", "signatures.py", "traps.py", "vmcontext.py")
-"""Of the package's other modules those that say what the code is: layouts, signatures, codes."""
+MODULES = (
+    "code_names.py", "entry.py", "libcalls.py", "signatures.py", "traps.py", "vmcontext.py",
+)  # fmt: skip
+"""Of the package's other modules those that say what the code is: layouts, signatures, names."""
 
 
 class ImageKind:
@@ -27,9 +29,11 @@ class ImageKind:
         Whether the function takes the CPU's features; otherwise every x86-64 CPU runs the result.
     folders : tuple of str
         Of the package, whose sources it is made from, beside those of :data:`MODULES`.
+    exports : str
+        The module's function that names what other libraries may look up; "" for all routines.
     """
 
-    __slots__ = ("folders", "for_cpu", "function", "module")
+    __slots__ = ("exports", "folders", "for_cpu", "function", "module")
 
     def __init__(
         self,
@@ -38,11 +42,13 @@ class ImageKind:
         *,
         for_cpu: bool = True,
         folders: tuple[str, ...] = (),
+        exports: str = "",
     ) -> None:
         self.module = module
         self.function = function
         self.for_cpu = for_cpu
         self.folders = ("x86_64", *folders)
+        self.exports = exports
 
     def assemble(self, features: frozenset[str]) -> Iterable[Routine]:
         """Assemble its routines; needs PeachPy."""
@@ -52,10 +58,20 @@ class ImageKind:
         routines: Iterable[Routine] = make(features) if self.for_cpu else make()
         return routines
 
+    def exported(self) -> frozenset[str] | None:
+        """Return the routines that other libraries may look up; None for all of them."""
+        from importlib import import_module
+
+        if not self.exports:
+            return None
+        names: frozenset[str] = getattr(import_module(self.module), self.exports)()
+        return names
+
 
 IMAGES = {
     "cpu": ImageKind("asm_libcalls.x86_64.cpu", for_cpu=False),
     "backend": ImageKind("asm_libcalls.x86_64.backend"),
+    "library": ImageKind("asm_libcalls.x86_64.library", exports="exports"),
     "thunks": ImageKind("asm_libcalls.x86_64.host_calls", "thunk_routines", for_cpu=False),
     "ufuncs": ImageKind("asm_libcalls.x86_64.loops"),
     "native_loops": ImageKind("asm_libcalls.x86_64.native_loops", for_cpu=False),
@@ -82,6 +98,12 @@ first x86-64-v3 CPUs have no fast string instructions; every x86-64-v4 CPU has t
 
 Source: System V ABI, AMD64 supplement, "Micro-Architecture Levels"; names as in ``cpu.py``.
 """
+
+
+def architecture_level(features: frozenset[str]) -> int:
+    """Return the N of the highest x86-64-vN that these features make up."""
+    names = {"x86-64-v2": 2, "x86-64-v3": 3, "x86-64-v4-erms": 4}
+    return max([1, *(level for name, level in names.items() if LEVELS[name] <= features)])
 
 
 def levels_of(features: frozenset[str]) -> list[str]:

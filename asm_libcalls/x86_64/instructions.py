@@ -20,6 +20,7 @@ from peachpy.x86_64.registers import GeneralPurposeRegister64, rcx, rdi, rsi
 __all__ = [
     "CALL_ROUTINE",
     "CALL_SLOT",
+    "EXCHANGE_SLOT",
     "FLDCW",
     "FNSTCW",
     "JUMP_IF",
@@ -134,6 +135,16 @@ class LOAD_ADDRESS(LOAD_SLOT):
 
     opcode = 0x8D
     is_slot = False
+
+
+class EXCHANGE_SLOT(LOAD_SLOT):
+    """``xchg r64, [rip + slot]``: exchange eight bytes of the image's data, atomically."""
+
+    opcode = 0x87
+
+    def __init__(self, register: GeneralPurposeRegister64, symbol: str) -> None:
+        super().__init__(register, symbol)
+        self.in_regs = (True,)
 
 
 class CALL_SLOT(Instruction, _Reference):

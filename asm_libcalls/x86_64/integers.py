@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.image import Routine
 
-__all__ = ["GUARDS", "REQUIRES", "routines"]
-
-REQUIRES: frozenset[str] = frozenset()
-"""CPU features without which the fallback serves this family."""
+__all__ = ["GUARDS", "routines"]
 
 
 GUARDS = {

@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.image import Routine
 
-__all__ = ["LONG", "REQUIRES", "routines"]
-
-REQUIRES: frozenset[str] = frozenset()
-"""CPU features without which the fallback serves this family."""
+__all__ = ["LONG", "routines"]
 
 LONG = 1 << 20
 """Who copies or fills more bytes than these, which take some 50 microseconds, releases the GIL: a

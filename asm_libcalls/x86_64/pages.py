@@ -5,7 +5,8 @@ execute). Where the system refuses to make written memory executable (``PR_SET_M
 services), the code is written to a memfd instead, and that is mapped read and execute. Where it
 refuses that too, an OSError says so and the fallback serves.
 
-An image that is in a file already is mapped read and execute from there: its pages are shared by
+An image that is in a file already is executed from there: loaded as the shared object that it is
+(``shared_object.py``) or, where that does not go, mapped read and execute. Its pages are shared by
 all processes that do so, and were never writable in any.
 
 What is loaded stays, since a function object may call it until the process ends; unless somebody
@@ -37,7 +38,7 @@ class LoadedImage:
     address : int
         Where its code begins.
     way : str
-        How its pages were made: ``"file"``, ``"anonymous"`` or ``"memfd"``.
+        How its pages were made: ``"library"``, ``"file"``, ``"anonymous"`` or ``"memfd"``.
     origin : str
         What made the code, for people: the assembler, or the file that it was in; "" for code that
         was put together at run time.
@@ -70,7 +71,7 @@ class LoadedImage:
             ctypes.c_uint64.from_address(self.address + offset).value = value
 
 
-def load(image: Image, file: int = -1, offset: int = 0) -> LoadedImage:
+def load(image: Image, file: int = -1, offset: int = 0, path: str = "") -> LoadedImage:
     """Put an image on executable pages.
 
     Parameters
@@ -80,6 +81,8 @@ def load(image: Image, file: int = -1, offset: int = 0) -> LoadedImage:
         The descriptor of a file that has its code too, or -1.
     offset : int
         Where the code begins in the file, a multiple of the page size.
+    path : str
+        The file's path, if it is a shared object whose path nobody else can exchange; or "".
 
     Raises
     ------
@@ -91,7 +94,7 @@ def load(image: Image, file: int = -1, offset: int = 0) -> LoadedImage:
     assert len(image.code) % CODE_PAGE == 0
     if len(image.code) % libc.PAGE_SIZE:
         raise OSError(f"pages of {libc.PAGE_SIZE} bytes: images are made for {CODE_PAGE}")
-    loaded = _load(image, length, file, offset)
+    loaded = _load(image, length, file, offset, path)
     code_names.announce(loaded.address, partial(_names, loaded.address, image.routines))
     return loaded
 
@@ -100,8 +103,13 @@ def _names(address: int, routines: dict[str, tuple[int, int]]) -> list[tuple[int
     return [(address + offset, size, name) for name, (offset, size) in routines.items()]
 
 
-def _load(image: Image, length: int, file: int, offset: int) -> LoadedImage:
+def _load(image: Image, length: int, file: int, offset: int, path: str) -> LoadedImage:
     if file >= 0 and not code_names.are_asked_for():  # perf names anonymous memory alone
+        if path:
+            try:
+                return LoadedImage(image, _load_library(image, path, offset), "library")
+            except (OSError, AttributeError):  # it is loaded already; a C library without dlinfo
+                pass
         try:
             return LoadedImage(image, _load_file(image.code, length, file, offset), "file")
         except OSError:  # on a file system without execution; or the file says something else now
@@ -120,12 +128,19 @@ def _load(image: Image, length: int, file: int, offset: int) -> LoadedImage:
 
 def unload(loaded: LoadedImage) -> None:
     """Unmap an image. Nothing may call or name what is in it any more."""
+    assert loaded.way != "library"
     code_names.withdraw(loaded.address)
     libc.munmap(loaded.address, _length(loaded.image))
 
 
 def _length(image: Image) -> int:
     return -(-max(image.size, 1) // libc.PAGE_SIZE) * libc.PAGE_SIZE
+
+
+def _load_library(image: Image, path: str, offset: int) -> int:
+    from asm_libcalls.x86_64 import shared_object
+
+    return shared_object.load(path, offset, image.code, image.size)
 
 
 def _load_anonymous(code: bytes, length: int) -> int:

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.image import Routine
 
-__all__ = ["DIRECTIONS", "INEXACT_SUPPRESSED", "REQUIRES", "routines"]
-
-REQUIRES = frozenset({"sse4_1"})
-"""CPU features without which the fallback serves this family."""
+__all__ = ["DIRECTIONS", "INEXACT_SUPPRESSED", "routines"]
 
 DIRECTIONS = {"nearest": 0, "floor": 1, "ceil": 2, "trunc": 3}
 INEXACT_SUPPRESSED = 8

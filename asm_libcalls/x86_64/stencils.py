@@ -96,7 +96,7 @@ def assemble(name: str, body: Callable[[Callable[[str], int]], object]) -> Routi
     def hole(number: str) -> int:
         return placeholders.setdefault(number, _FIRST_PLACEHOLDER + len(placeholders))
 
-    routine = sequence(name, lambda: body(hole))
+    routine = sequence(name, lambda: body(hole), is_stencil=True)
     marks = [
         (_SLOT if reference.is_slot else _STENCIL, reference.symbol, reference.offset)
         for reference in routine.references

@@ -1,0 +1,174 @@
+"""Call frame information: for each instruction, where the caller's registers are, as DWARF has it.
+
+Debuggers, profilers and exceptions walk the stack by it. No policy and no PeachPy here: what the
+frames are, ``unwind.py`` finds out.
+
+Source: DWARF 5, 6.4 (call frame information); Linux Standard Base 5.0, 10.6 (exception frames);
+System V ABI for AMD64, figure 3.36 (numbers of the registers).
+"""
+
+from __future__ import annotations
+
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["ENTERED", "Frame", "encode"]
+
+_RSP, _RETURN_ADDRESS = 7, 16
+
+# DW_CFA_*
+_UNDEFINED = 0x07
+_DEF_CFA, _DEF_CFA_OFFSET = 0x0C, 0x0E
+_ADVANCE, _OFFSET, _RESTORE = 0x40, 0x80, 0xC0
+_ADVANCE_BY = ((0x100, 0x02, 1), (0x10000, 0x03, 2), (1 << 32, 0x04, 4))
+_NOP = b"\0"
+
+_RELATIVE_INT32 = 0x1B  # DW_EH_PE_pcrel | DW_EH_PE_sdata4
+_TABLE_INT32, _UINT32 = 0x3B, 0x03  # DW_EH_PE_datarel | DW_EH_PE_sdata4; DW_EH_PE_udata4
+_WORD = 8  # of the stack; offsets of saved registers are counted in it
+
+
+class Frame:
+    """A frame at one instruction. The *CFA* is what rsp will be in the caller.
+
+    Attributes
+    ----------
+    register : int or None
+        The CFA is this register (a DWARF number) plus `offset`; None: nobody knows it any more.
+    offset : int
+    saved : tuple of tuple of int
+        The caller's registers that are on the stack, and how many bytes below the CFA.
+    lost : tuple of int
+        Those that were overwritten and are nowhere.
+    """
+
+    __slots__ = ("lost", "offset", "register", "saved")
+
+    def __init__(
+        self,
+        register: int | None,
+        offset: int,
+        saved: tuple[tuple[int, int], ...] = (),
+        lost: tuple[int, ...] = (),
+    ) -> None:
+        self.register = register
+        self.offset = offset
+        self.saved = saved
+        self.lost = lost
+
+    def _key(self) -> tuple[object, ...]:
+        return self.register, self.offset, self.saved, self.lost
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frame) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        return f"Frame{self._key()}"
+
+
+ENTERED = Frame(_RSP, _WORD)
+"""At the first instruction of a function that was called."""
+
+
+def encode(
+    functions: Iterable[tuple[int, int, tuple[tuple[int, Frame], ...]]], index_at: int
+) -> tuple[bytes, bytes]:
+    """Return the content of ``.eh_frame_hdr``, and of ``.eh_frame``, which follows it.
+
+    Parameters
+    ----------
+    functions : iterable
+        The address, the size in bytes and the frames of each: the frame that begins at an offset.
+        In the order of their addresses.
+    index_at : int
+        The address of ``.eh_frame_hdr``, a multiple of 8. All addresses count from one base.
+    """
+    functions = list(functions)
+    index_size = -(-(12 + 8 * len(functions)) // _WORD) * _WORD
+    at = index_at + index_size
+    content = bytearray(_common())
+    index = struct.pack(
+        "<4BiI", 1, _RELATIVE_INT32, _UINT32, _TABLE_INT32, at - (index_at + 4), len(functions)
+    )
+    for address, size, frames in functions:
+        start = len(content)
+        index += struct.pack("<ii", address - index_at, at + start - index_at)
+        # The distances to the common part and to the function count from where they stand.
+        head = struct.pack("<IiI", start + 4, address - (at + start + 8), size)
+        content += _record(head + b"\0" + _instructions(frames))
+    content += bytes(4)  # the end
+    return index.ljust(index_size, b"\0"), bytes(content)
+
+
+def _record(body: bytes) -> bytes:
+    size = -(-(4 + len(body)) // _WORD) * _WORD - 4
+    return struct.pack("<I", size) + body.ljust(size, _NOP)
+
+
+def _common() -> bytes:
+    return _record(
+        struct.pack("<IB", 0, 1)
+        + b"zR\0"
+        + bytes([1, -_WORD & 0x7F, _RETURN_ADDRESS, 1, _RELATIVE_INT32])
+        + bytes([_DEF_CFA, _RSP, _WORD, _OFFSET | _RETURN_ADDRESS, 1])
+    )
+
+
+def _instructions(frames: tuple[tuple[int, Frame], ...]) -> bytes:
+    result = bytearray()
+    at, current = 0, ENTERED
+    for offset, frame in frames:
+        change = _change(current, frame)
+        if change:
+            result += _advance(offset - at) + change
+            at, current = offset, frame
+    return bytes(result)
+
+
+def _advance(distance: int) -> bytes:
+    if distance < _ADVANCE:
+        return bytes([_ADVANCE | distance] if distance else [])
+    for limit, code, size in _ADVANCE_BY:
+        if distance < limit:
+            return bytes([code]) + distance.to_bytes(size, "little")
+    raise ValueError(f"a function of {distance} bytes")
+
+
+def _change(old: Frame, new: Frame) -> bytes:
+    result = bytearray()
+    if new.register is None:
+        if old.register is not None:
+            result += bytes([_UNDEFINED, _RETURN_ADDRESS])
+    else:
+        if old.register is None:
+            result += bytes([_OFFSET | _RETURN_ADDRESS, 1])
+        if old.register != new.register:
+            result += bytes([_DEF_CFA, new.register]) + _uleb128(new.offset)
+        elif old.offset != new.offset:
+            result += bytes([_DEF_CFA_OFFSET]) + _uleb128(new.offset)
+    before, after = dict(old.saved), dict(new.saved)
+    for register in sorted({*before, *after, *old.lost, *new.lost}):
+        if register in after:
+            if before.get(register) != after[register]:
+                result += bytes([_OFFSET | register]) + _uleb128(after[register] // _WORD)
+        elif register in new.lost:
+            if register not in old.lost:
+                result += bytes([_UNDEFINED, register])
+        else:
+            result += bytes([_RESTORE | register])
+    return bytes(result)
+
+
+def _uleb128(number: int) -> bytes:
+    result = bytearray()
+    while number > 0x7F:
+        result.append(number & 0x7F | 0x80)
+        number >>= 7
+    result.append(number)
+    return bytes(result)

@@ -1,0 +1,76 @@
+"""The libcalls as a library for other tools: machine code alone, no Python behind it.
+
+Those on numbers, and those on memories that need no Python. A trap ends in
+``asm_libcalls_raise_trap`` as everywhere, but here it is another one: it knows no activation, and
+calls the *handler* that the program has set, with the trap's code. A handler leaves the libcall by
+``longjmp`` or an exception. Where there is none, or it returns, an illegal instruction ends the
+process.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asm_libcalls.x86_64.image import Routine
+
+__all__ = ["SET_TRAP_HANDLER", "exports", "routines"]
+
+SET_TRAP_HANDLER = "asm_libcalls_set_trap_handler"
+"""``void (*asm_libcalls_set_trap_handler(void (*handler)(uint32_t code)))(uint32_t code)``: set the
+handler of all threads and return the one before. A function, since a program that refers to another
+library's variable may get a copy of it.
+"""
+
+_HANDLER = "trap_handler"
+
+
+def routines(features: frozenset[str]) -> Iterator[Routine]:
+    """Assemble the library for a CPU with these features."""
+    from asm_libcalls.x86_64 import families
+    from asm_libcalls.x86_64.assembler import sequence
+    from asm_libcalls.x86_64.entry import RELEASE_GIL
+
+    yield sequence("asm_libcalls_raise_trap", _raise_trap)
+    yield sequence(RELEASE_GIL, _return)  # there is none
+    yield sequence(SET_TRAP_HANDLER, _set_trap_handler)
+    yield from families.routines(features)
+
+
+def exports() -> frozenset[str]:
+    """Return the names of what the library offers."""
+    from asm_libcalls.libcalls import DECLARATIONS
+
+    return frozenset({*DECLARATIONS, SET_TRAP_HANDLER})
+
+
+def _raise_trap() -> None:
+    from peachpy.x86_64 import CALL, JZ, LABEL, PUSH, TEST, UD2, Label, rax, rdi
+
+    from asm_libcalls.x86_64.instructions import LOAD_SLOT
+
+    nobody = Label("nobody")
+    PUSH(rdi)  # the code, for whoever reads the core; and libcalls are leaves: it aligns the stack
+    LOAD_SLOT(rax, _HANDLER)
+    TEST(rax, rax)
+    JZ(nobody)
+    CALL(rax)
+    LABEL(nobody)
+    UD2()
+
+
+def _set_trap_handler() -> None:
+    from peachpy.x86_64 import MOV, RET, rax, rdi
+
+    from asm_libcalls.x86_64.instructions import EXCHANGE_SLOT
+
+    MOV(rax, rdi)
+    EXCHANGE_SLOT(rax, _HANDLER)
+    RET()
+
+
+def _return() -> None:
+    from peachpy.x86_64 import RET
+
+    RET()

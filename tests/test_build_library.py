@@ -1,0 +1,393 @@
+"""``build-library``: a shared object that other tools load by name, without Python behind it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import stat
+import struct
+import subprocess
+import sys
+
+import pytest
+from child_process import environment
+from command_line import run
+from elf_files import ElfFile
+
+from asm_libcalls import TrapCode
+from asm_libcalls.cli import main
+from asm_libcalls.integrations.numeric import NUMERIC
+from asm_libcalls.libcalls import DECLARATIONS
+
+ON_MEMORIES = {
+    "memory_copy", "memory_fill", "imported_memory_fill", "memory_init", "data_drop",
+    "memory32_size", "imported_memory32_size",
+}  # fmt: skip
+SYMBOLS = {DECLARATIONS[name].symbol for name in {*NUMERIC, *ON_MEMORIES}}
+LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4", "native")
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory, machine_code):
+    """A library for each level, and the header."""
+    pytest.importorskip("peachpy", reason="there is nothing to assemble a library with")
+    folder = tmp_path_factory.mktemp("libraries")
+    for level in LEVELS:
+        words = ["build-library", str(folder / f"{level}.so"), "--cpu-level", level]
+        assert main([*words, "--header", str(folder / "libcalls.h")]) == 0
+    return folder
+
+
+@pytest.fixture(params=["x86-64-v2", "native"])
+def library(request, libraries):
+    """A library that this CPU runs."""
+    return libraries / f"{request.param}.so"
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_is_in_it(level, libraries):
+    path = libraries / f"{level}.so"
+    elf = ElfFile(path.read_bytes())
+    exported = {symbol.name for symbol in elf.symbols(".dynsym")}
+    assert exported == {*SYMBOLS, "asm_libcalls_set_trap_handler"}
+    header = (libraries / "libcalls.h").read_text()
+    assert all(f" {symbol}(" in header for symbol in exported)
+    if level != "native":
+        *_, bits, _ = struct.unpack("<8I", elf.data(".note.gnu.property"))
+        assert bits == (1 << int(level[-1])) - 1
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+NUMBERS = """
+import ctypes, os, struct, sys
+from edge_tables import all_rows
+
+library = ctypes.CDLL(PATH)
+NAMES = {"f32": ctypes.c_float, "f64": ctypes.c_double, "i64": ctypes.c_uint64}
+FORMATS = {"f32": ("<I", "<f"), "f64": ("<Q", "<d"), "i64": ("<Q", "<Q")}
+
+def function(name):
+    found = library["wasmtime_" + name]
+    kind = name[:3]
+    found.restype = NAMES[kind]
+    found.argtypes = [NAMES[kind]] * (2 if kind == "i64" else 1)
+    return found
+
+def call(row):
+    bits, value = FORMATS[row.libcall[:3]]
+    operands = [struct.unpack(value, struct.pack(bits, o))[0] for o in row.operands]
+    result = function(row.libcall)(*operands)
+    return struct.unpack(bits, struct.pack(value, result))[0]
+"""
+
+
+def test_every_row_of_the_edge_tables(library, child):
+    done = child(
+        f"PATH = {str(library)!r}\n"
+        + NUMBERS
+        + """
+called = set()
+for row in all_rows():
+    if isinstance(row.expected, int):
+        got = call(row)
+        assert got == row.expected, (row, hex(got))
+        called.add(row.libcall)
+assert "asm_libcalls" not in sys.modules
+print(*sorted(called))
+"""
+    )
+    assert set(done.stdout.split()) == set(NUMERIC)
+
+
+def test_every_trap_of_the_edge_tables(library, child):
+    """With a handler, which gets the code; without one, and where it returns, SIGILL."""
+    done = child(
+        f"PATH = {str(library)!r}\n"
+        + NUMBERS
+        + """
+import faulthandler, signal
+faulthandler.disable()
+HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_uint32)
+leave = HANDLER(lambda code: os._exit(100 + code))
+come_back = HANDLER(lambda code: None)
+set_handler = library.asm_libcalls_set_trap_handler
+set_handler.restype, set_handler.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+
+def status_of(row, handler):
+    pid = os.fork()
+    if not pid:
+        set_handler(handler)
+        call(row)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1]
+
+address = ctypes.cast(leave, ctypes.c_void_p).value
+assert set_handler(address) is None
+assert set_handler(None) == address
+for row in all_rows():
+    if isinstance(row.expected, str):
+        status = status_of(row, address)
+        assert os.WIFEXITED(status), (row, status)
+        print(row.libcall, row.expected, os.WEXITSTATUS(status) - 100)
+        last = row
+for handler in (None, ctypes.cast(come_back, ctypes.c_void_p).value):
+    status = status_of(last, handler)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGILL, status
+"""
+    )
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert {name for name, _, _ in lines} == {"i64_sdiv", "i64_srem", "i64_udiv", "i64_urem"}
+    assert {code for _, code, _ in lines} == {"INTEGER_DIVISION_BY_ZERO", "INTEGER_OVERFLOW"}
+    assert all(int(number) == TrapCode[code] for _, code, number in lines)
+
+
+def test_memories_on_a_vmctx_made_by_hand(library, child):
+    """While the package itself is the fallback: none of its machine code is loaded."""
+    code = f"""
+    import ctypes, os
+    import memory_cases
+    from asm_libcalls.binding import default_binding
+    from raw_vmcontext import GuardedPages, RawVMContext
+
+    assert default_binding().x86_64 is None
+    library = ctypes.CDLL({str(library)!r})
+
+    class Loaded:
+        def routine(self, name):
+            return ctypes.cast(library["wasmtime_" + name], ctypes.c_void_p).value
+
+    loaded = Loaded()
+    sizes = (0, 1, 7, 16, 31, 64, 129, 1000, 5000)
+    print(memory_cases.check_copies(loaded, sizes, (0, 3), (0, 1, 17, 64)))
+    print(memory_cases.check_fills(loaded, sizes, (0, 5)))
+
+    pages, segment = GuardedPages(1 << 17), ctypes.create_string_buffer(b"0123456789", 10)
+    memory = (pages.address, 1 << 17)
+    context = RawVMContext([memory, memory], 1, [(ctypes.addressof(segment), 10)])
+    functions = {{
+        name: memory_cases.function(loaded, name)
+        for name in ("memory_init", "data_drop", "memory32_size", "imported_memory32_size",
+                     "imported_memory_fill")
+    }}
+    assert functions["memory32_size"](context.vmctx, 0) == 2
+    assert functions["imported_memory32_size"](context.vmctx, 0) == 2
+    functions["imported_memory_fill"](context.vmctx, 0, 5, 0x161, 3)
+    assert pages.read(4, 5) == b"\\0aaa\\0"
+    functions["memory_init"](context.vmctx, 0, 0, 100, 2, 5)
+    assert pages.read(99, 7) == b"\\00023456\\0"[:7], pages.read(99, 7)
+    functions["data_drop"](context.vmctx, 0)
+    assert context.segments[0].length == 0
+
+    long = GuardedPages(3 << 20)  # so long that elsewhere the GIL is released
+    context = RawVMContext([(long.address, 3 << 20)])
+    memory_cases.function(loaded, "memory_fill")(context.vmctx, 0, 1, 7, (3 << 20) - 2)
+    assert long.read() == bytes([0, *[7] * ((3 << 20) - 2), 0])
+    memory_cases.function(loaded, "memory_copy")(context.vmctx, 0, 0, 0, 1 << 20, 2 << 20)
+    assert long.read(0, 2) == bytes([7, 7]) and long.read((2 << 20) - 2, 2) == bytes([7, 0])
+
+    context = RawVMContext([memory, memory], 1, [(ctypes.addressof(segment), 0)])
+    leave = ctypes.CFUNCTYPE(None, ctypes.c_uint32)(lambda code: os._exit(40 + code))
+    library.asm_libcalls_set_trap_handler(leave)
+    functions["memory_init"](context.vmctx, 0, 0, 100, 2, 5)  # dropped: out of bounds
+    """
+    status = 40 + TrapCode.HEAP_OUT_OF_BOUNDS
+    done = child(code, variables={"ASM_LIBCALLS_BACKEND": "fallback"}, exit_status=status)
+    assert all(int(line) > 30 for line in done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("cpu", "level", "loads"),
+    [
+        ("Nehalem", "x86-64-v2", True),
+        ("Nehalem", "x86-64-v3", False),
+        ("Haswell", "x86-64-v3", True),
+        ("Haswell", "x86-64-v4", False),
+    ],
+)
+def test_a_cpu_that_can_not_run_it_does_not_load_it(cpu, level, loads, libraries, child):
+    """So says glibc, from 2.33 on, instead of an illegal instruction somewhere."""
+    qemu = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
+    if qemu is None:
+        pytest.skip("no qemu-x86_64-static: install Debian's package qemu-user-static")
+    name, version = platform.libc_ver()
+    if name != "glibc" or tuple(map(int, version.split("."))) < (2, 33):
+        pytest.skip(f"{name} {version} does not look")
+    done = child(
+        f"""
+        import ctypes
+        try:
+            ceil = ctypes.CDLL({str(libraries / f"{level}.so")!r}).wasmtime_f64_ceil
+        except OSError as error:
+            print(error)
+        else:
+            ceil.restype = ctypes.c_double
+            print(ceil(ctypes.c_double(1.5)))
+        """,
+        command=[qemu, "-cpu", cpu, sys.executable],
+        timeout=300,
+    )
+    assert done.stdout.endswith("2.0\n" if loads else "CPU ISA level is lower than required\n")
+
+
+C_PROGRAM = """
+#include "libcalls.h"
+#include <setjmp.h>
+#include <stdio.h>
+
+static jmp_buf landing;
+static void handler(uint32_t code) { longjmp(landing, (int)code); }
+
+int main(void) {
+    int code;
+    asm_libcalls_set_trap_handler(handler);
+    printf("%g %lld\\n", wasmtime_f64_nearest(2.5), (long long)wasmtime_i64_sdiv(-7, 2));
+    code = setjmp(landing);
+    if (code == 0) {
+        wasmtime_i64_sdiv(1, 0);
+        return 1;
+    }
+    return code == ASM_LIBCALLS_TRAP_INTEGER_DIVISION_BY_ZERO ? 0 : 2;
+}
+"""
+
+CPP_PROGRAM = """
+#include "libcalls.h"
+#include <cstdio>
+
+struct Trap { uint32_t code; };
+
+static void handler(uint32_t code) { throw Trap{code}; }
+
+int main() {
+    asm_libcalls_set_trap_handler(handler);
+    std::printf("%g %lld\\n", wasmtime_f64_nearest(2.5), (long long)wasmtime_i64_sdiv(-7, 2));
+    try {
+        wasmtime_i64_sdiv(INT64_MIN, -1);
+    } catch (const Trap &trap) {
+        return trap.code == ASM_LIBCALLS_TRAP_INTEGER_OVERFLOW ? 0 : 2;
+    }
+    return 1;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("compiler", "name", "program"),
+    [("gcc", "program.c", C_PROGRAM), ("g++", "program.cc", CPP_PROGRAM)],
+    ids=["C", "C++"],
+)
+def test_linked_into_a_program(compiler, name, program, library, tmp_path):
+    """The handler leaves by longjmp; by an exception, which unwinds our frames."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler}")
+    (tmp_path / name).write_text(program)
+    options = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", f"-I{library.parent}"]
+    subprocess.run(
+        [compiler, *options, name, str(library), "-o", "program"],
+        cwd=tmp_path, check=True, timeout=120,
+    )  # fmt: skip
+    done = subprocess.run(
+        [tmp_path / "program"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "2 -3\n")
+
+
+def test_cffi_loads_it(library):
+    cffi = pytest.importorskip("cffi")
+    ffi = cffi.FFI()
+    ffi.cdef("double wasmtime_f64_nearest(double); int64_t wasmtime_i64_srem(int64_t, int64_t);")
+    loaded = ffi.dlopen(str(library))
+    assert loaded.wasmtime_f64_nearest(2.5) == 2.0
+    assert loaded.wasmtime_i64_srem(-(2**63), -1) == 0
+
+
+def test_llvmlite_loads_it(library, child):
+    pytest.importorskip("llvmlite")
+    child(
+        f"""
+        import ctypes
+        import llvmlite.binding as llvm
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        llvm.load_library_permanently({str(library)!r})
+        module = llvm.parse_assembly('''
+            declare double @wasmtime_f64_nearest(double)
+            define double @twice(double %x) {{
+                %y = call double @wasmtime_f64_nearest(double %x)
+                %z = fadd double %y, %y
+                ret double %z
+            }}
+        ''')
+        machine = llvm.Target.from_default_triple().create_target_machine()
+        engine = llvm.create_mcjit_compiler(module, machine)
+        engine.finalize_object()
+        twice = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)(
+            engine.get_function_address("twice")
+        )
+        assert twice(2.5) == 4.0
+        """
+    )
+
+
+def test_a_file_that_is_in_use_is_replaced_and_not_changed(libraries, child, tmp_path):
+    path = tmp_path / "libcalls.so"
+    shutil.copy(libraries / "x86-64-v2.so", path)
+    child(
+        f"""
+        import ctypes
+        from asm_libcalls.cli import main
+        library = ctypes.CDLL({str(path)!r})
+        library.wasmtime_f64_ceil.restype = ctypes.c_double
+        library.wasmtime_f64_ceil.argtypes = [ctypes.c_double]
+        assert main(["build-library", {str(path)!r}]) == 0
+        assert library.wasmtime_f64_ceil(1.5) == 2.0
+        """
+    )
+    assert [each.name for each in tmp_path.iterdir()] == ["libcalls.so"]
+
+
+def test_it_is_the_same_each_time(libraries, tmp_path, capsys):
+    path = tmp_path / "again.so"
+    assert main(["build-library", str(path), "--cpu-level", "x86-64-v3"]) == 0
+    content = path.read_bytes()
+    assert content == (libraries / "x86-64-v3.so").read_bytes()
+    variables = environment(ASM_LIBCALLS_CACHE=str(tmp_path / "cache"))
+    for _ in range(2):  # kept, and from the cache
+        words = ["build-library", str(path), "--cpu-level", "x86-64-v3"]
+        subprocess.run(
+            [sys.executable, "-m", "asm_libcalls", *words], env=variables, check=True, timeout=60
+        )
+        assert path.read_bytes() == content
+    out = capsys.readouterr().out
+    assert out == f"{path}: 22 libcalls for x86-64-v3, {len(content)} bytes\n"
+
+
+def test_where_nothing_can_be_written(libraries, tmp_path, capsys):
+    assert main(["build-library", str(tmp_path / "nowhere" / "a.so")]) == 2
+    assert "can not be written: No such file or directory" in capsys.readouterr().err
+    (tmp_path / "folder.so").mkdir()
+    assert main(["build-library", str(tmp_path / "folder.so")]) == 2
+    assert "can not be written: Is a directory" in capsys.readouterr().err
+    assert [each.name for each in tmp_path.iterdir()] == ["folder.so"]
+
+
+def test_without_an_assembler(tmp_path):
+    done = run("build-library", str(tmp_path / "a.so"), without=("peachpy",))
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "no library can be made: PeachPy is not installed" in done.stderr
+    done = run("build-library", str(tmp_path / "a.so"), "--cpu-level", "native",
+               without=("peachpy",))  # fmt: skip
+    assert done.returncode == 4
+    assert "name a level with --cpu-level" in done.stderr
+    assert not (tmp_path / "a.so").exists()
+
+
+def test_the_fallback_can_write_it_too(libraries, tmp_path):
+    """The levels are about the CPU that runs it, not about this process."""
+    path = tmp_path / "a.so"
+    words = [sys.executable, "-m", "asm_libcalls", "build-library", str(path)]
+    subprocess.run(words, env=environment(ASM_LIBCALLS_BACKEND="fallback"), check=True, timeout=60)
+    assert path.read_bytes() == (libraries / "x86-64-v2.so").read_bytes()

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 INDEPENDENT = {
     "test_benchmark.py": "the benchmark",
+    "test_build_library.py": "what machine code computes, and its file",
     "test_cli.py": "starts dozens of processes; test_cli_run.py goes through the same door",
     "test_code_cache.py": "files of images",
     "test_cpu_matrix.py": "machine code on other CPUs",
@@ -27,6 +28,7 @@ INDEPENDENT = {
     "test_disassembly.py": "the bytes of machine code",
     "test_division_tuning.py": "the choice of machine code",
     "test_docs.py": "pages; some need what the whole suite installs",
+    "test_elf_object.py": "files of images",
     "test_exhaustive.py": "what machine code computes",
     "test_fuzz.py": "what compiled WebAssembly computes",
     "test_integers.py": "what machine code computes",
@@ -35,6 +37,7 @@ INDEPENDENT = {
     "test_loop_encodings.py": "the bytes of machine code",
     "test_memory_protection.py": "what the system lets us do",
     "test_memory_routines.py": "what machine code computes, on other CPUs too",
+    "test_mutation_tool.py": "a tool",
     "test_native_loop.py": "the benchmark",
     "test_other_cpus.py": "brings Pythons of its own",
     "test_pipeline.py": "continuous integration",
@@ -48,6 +51,7 @@ INDEPENDENT = {
     "test_stubs.py": "the sources",
     "test_toy_jit_decoder.py": "the WebAssembly format",
     "test_toy_jit_validation.py": "the WebAssembly format",
+    "test_unwind.py": "the bytes of machine code",
     "test_ufunc_properties.py": "what machine code computes",
 }
 """The test files that are left out, with what they are about instead of Python."""

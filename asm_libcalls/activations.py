@@ -186,6 +186,13 @@ def stack_frames(innermost: bool = False) -> Iterator[tuple[int, int]] | None:
     return iter(frames)
 
 
+def _innermost_activation() -> int:
+    from asm_libcalls.binding import default_binding
+
+    entry = default_binding().entry
+    return entry.innermost() if entry else 0
+
+
 class _Header(ctypes.Structure):
     """The part that compiled code knows; see ``VMOffsets.vm_extern_ref_activation_table_next``."""
 
@@ -201,6 +208,9 @@ class VMExternRefActivationsTable(NotCopied):
         What the VMContext points to: ``next*`` and ``end*`` of the bump chunk. Compiled code may
         insert by itself: while next is not end, store a pointer whose count it has incremented at
         next, and add 8 to next.
+    transfers : frozenset of int
+        The activations during which references are on their way between Python and native code,
+        while they are the innermost; 0 for none.
     """
 
     def __init__(self) -> None:
@@ -209,6 +219,7 @@ class VMExternRefActivationsTable(NotCopied):
         self._header = _Header(start, start + ctypes.sizeof(self._chunk))
         self._over_approximated: set[int] = set()
         self._collecting = False
+        self.transfers: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         """Return how many entries there are, repetitions in the chunk included."""
@@ -232,7 +243,11 @@ class VMExternRefActivationsTable(NotCopied):
         return True
 
     def insert_with_gc(self, address: int, registry: StackMapRegistry) -> None:
-        """Insert a pointer with the count that the caller owns; GC first if the chunk is full."""
+        """Insert a pointer with the count that the caller owns; GC first if the chunk is full.
+
+        It is native code that calls for it, so what was on its way there has arrived.
+        """
+        self.end_transfer()
         if not self.insert(address):
             # In the set while we GC: a destructor may raise, and the entry must not be lost.
             self._keep(address)
@@ -241,12 +256,13 @@ class VMExternRefActivationsTable(NotCopied):
     def insert_all(self, addresses: Iterable[int], registry: StackMapRegistry) -> None:
         """Insert live pointers, counting an owner of each; GC first if the chunk lacks the room.
 
-        None of them is collected before all are in, as it might be by an insertion of the next:
-        for values that are on their way into a frame together.
+        None of them is collected before all are in, as it might be by an insertion of the next,
+        nor before the transfer ends that begins here: they are on their way into a frame.
         """
         addresses = list(addresses)
         if self._filled() + len(addresses) > CHUNK_SIZE:
             self.gc(registry)
+        self.begin_transfer()
         for address in addresses:
             externref.retain(address)
             if not self.insert(address):
@@ -266,7 +282,8 @@ class VMExternRefActivationsTable(NotCopied):
             return
         self._collecting = True
         try:
-            roots = self._precise_roots(registry)
+            in_transfer = bool(self.transfers) and _innermost_activation() in self.transfers
+            roots = None if in_transfer else self._precise_roots(registry)
             if roots is None:
                 self._empty_chunk()
                 return
@@ -275,6 +292,19 @@ class VMExternRefActivationsTable(NotCopied):
             self._sweep(roots)
         finally:
             self._collecting = False
+
+    def begin_transfer(self) -> None:
+        """Collect nothing while this thread's innermost activation is the one that it is now.
+
+        For references between Python and native code, which no frame holds: a signal's handler may
+        collect at any moment. As soon as native code is entered another activation is innermost.
+        """
+        self.transfers |= {_innermost_activation()}
+
+    def end_transfer(self) -> None:
+        """Know that the references have arrived: native code has run since."""
+        if self.transfers:
+            self.transfers -= {_innermost_activation()}
 
     def clear(self) -> None:
         """Drop every entry: for an instance that has no frames any more."""

@@ -234,11 +234,15 @@ class MachineEntry:
         record = ThreadRecord.from_address(address)
         return tuple(record.trace[: record.trace_count])
 
+    def innermost(self) -> int:
+        """Return the address of this thread's innermost activation, or 0."""
+        record = self._record(self._key)
+        return ThreadRecord.from_address(record).innermost if record else 0
+
     def activations(self) -> list[Activation] | None:
         """Return this thread's activations, innermost first."""
         found = []
-        record = self._record(self._key)
-        address = ThreadRecord.from_address(record).innermost if record else 0
+        address = self.innermost()
         while address:
             activation = Activation.from_address(address)
             found.append(activation)
@@ -282,6 +286,10 @@ class PythonEntry:
         if raised:
             _raise_first(raised)
         return 0 if result is None else pattern_of(value)
+
+    def innermost(self) -> int:
+        """Return 0: it has no activations in memory."""
+        return 0
 
     def activations(self) -> list[Activation] | None:
         """Return None while native code runs on this thread: its frames are not known."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -58,6 +59,55 @@ def frames(body, results="externref", locals_="", **parts):
     given = {"make": make, "collect": collect, "pass": lambda value: value}
     instance = instantiate(functions, imports, given, **parts)
     return instance, make, noted
+
+
+def test_collecting_at_any_moment_loses_nothing():
+    """A signal's handler may collect between any two instructions of Python's."""
+    functions = {
+        "through": Function("externref externref -> externref", "local.get 00 drop local.get 01"),
+        "swap": Function("externref externref -> externref externref", "local.get 01 local.get 00"),
+        "host": Function("externref -> externref", "local.get 00 call 00"),
+        "hosts": Function("externref -> externref externref", "local.get 00 call 01"),
+        "made": Function("-> externref externref", "call 02 call 02"),
+    }
+    imports = {
+        "one": "externref -> externref",
+        "two": "externref -> externref externref",
+        "make": "-> externref",
+    }
+    markers = Markers()
+    given = {"one": lambda value: value, "two": lambda value: (value, markers()), "make": markers}
+    instance = instantiate(functions, imports, given)
+    exports = instance.exports
+    collections = 0
+
+    def trace(frame, event, argument):
+        nonlocal collections
+        frame.f_trace_opcodes = True
+        collections += 1
+        instance.gc()
+        return trace
+
+    def run():
+        first, second = Marker(), Marker()
+        assert exports["through"](first, second) is second
+        assert exports["swap"](first, second) == (second, first)
+        assert exports["swap"].call_bits(first, None) == (None, first)
+        assert exports["host"](first) is first
+        assert exports["hosts"](first)[0] is first
+        assert len({*exports["made"]()}) == 2
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        run()
+    finally:
+        sys.settrace(before)
+    assert collections > 1000
+    instance.gc()
+    assert not any(markers.alive())
+    assert len(instance.runtime.activations_table) == 0
+    assert not instance.runtime.activations_table.transfers
 
 
 @pytest.mark.parametrize(

@@ -99,16 +99,25 @@ class Func(FuncRef):
         count = max(len(params), len(results))
         slots = (ctypes.c_uint64 * (count + 2))()
         where = f"{self.name}(): argument"
-        for i, pattern in enumerate(to_patterns(params, arguments, self.instance, where, bits)):
-            slots[i] = pattern
         entry = default_binding().entry
         assert entry is not None
         anyfunc = self._anyfunc
-        patterns = [anyfunc.vmctx, anyfunc.func_ptr, ctypes.addressof(slots), count]
-        entry.call(ENTER, _ENTER_SIGNATURE, patterns)
-        if len(results) == 1:
-            slots[0] = slots[count + (results[0] in _FLOATS)]
-        return tuple(from_pattern(t, slots[i], bits) for i, t in enumerate(results))
+        activations_table = self.instance.activations_table
+        transfers = activations_table.transfers
+        try:
+            # Kept: compiled code may not have them in its frame when somebody collects.
+            patterns, _kept = to_patterns(params, arguments, self.instance, where, bits)
+            for i, pattern in enumerate(patterns):
+                slots[i] = pattern
+            if any(map(is_reference, results)):
+                activations_table.begin_transfer()
+            at = ctypes.addressof(slots)
+            entry.call(ENTER, _ENTER_SIGNATURE, [anyfunc.vmctx, anyfunc.func_ptr, at, count])
+            if len(results) == 1:
+                slots[0] = slots[count + (results[0] in _FLOATS)]
+            return tuple(from_pattern(t, slots[i], bits) for i, t in enumerate(results))
+        finally:
+            activations_table.transfers = transfers
 
 
 def _builtin(func: Func) -> Callable[..., Any] | None:
@@ -200,6 +209,9 @@ class _HostCall:
     def __call__(self, *patterns: int) -> int | None:
         *arguments, slots = patterns
         params, results = self.functype.params, self.functype.results
+        instance = self.instance()
+        assert instance is not None  # who called us imports it
+        instance.activations_table.end_transfer()
         try:
             returned = self.function(*map(from_pattern, params, arguments))
         except Trap as trap:
@@ -207,10 +219,8 @@ class _HostCall:
             raise
         if not results:
             return None
-        instance = self.instance()
-        assert instance is not None  # who called us imports it
         if len(results) == 1:
-            return to_patterns(results, (returned,), instance, self.where)[0]
+            return to_patterns(results, (returned,), instance, self.where)[0][0]
         try:
             values = tuple(returned)
         except TypeError:
@@ -221,6 +231,7 @@ class _HostCall:
                 f"got {len(values)}"
             )
         target = (ctypes.c_uint64 * len(results)).from_address(slots)
-        for i, pattern in enumerate(to_patterns(results, values, instance, f"{self.where}: value")):
+        given, _ = to_patterns(results, values, instance, f"{self.where}: value")
+        for i, pattern in enumerate(given):
             target[i] = pattern
         return 0

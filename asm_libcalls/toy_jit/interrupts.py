@@ -52,6 +52,7 @@ def interrupted(vmctx: int) -> None:
     instance = stoppable.get(vmctx)
     if instance is None:
         raise ValueError("the Instance is closed")
+    instance.activations_table.end_transfer()
     # Before the question, so that who asks from now on is heard at the next check.
     instance.interrupts.stack_limit = instance.interrupts.native_stack_limit
     if instance.asked_to_trap:

@@ -34,8 +34,11 @@ def is_reference(valtype: int) -> bool:
 
 def to_patterns(
     types: bytes, values: Sequence[Any], instance: Any, where: str, bits: bool = False
-) -> list[int]:
-    """Return the 64 bits of each Python value that goes into compiled code.
+) -> tuple[list[int], list[VMExternRef]]:
+    """Return the 64 bits of each Python value that goes into compiled code, and the externrefs.
+
+    The externrefs are to be kept until compiled code has run: a signal's handler that collects
+    while its frame has no arguments yet takes them out of the activations table.
 
     Parameters
     ----------
@@ -73,7 +76,7 @@ def to_patterns(
         instance.activations_table.insert_all(
             [box.as_raw() for box in boxes], instance.stack_map_registry
         )
-    return patterns
+    return patterns, boxes
 
 
 def from_pattern(valtype: int, pattern: int, bits: bool = False) -> Any:

@@ -30,6 +30,7 @@ INDEPENDENT = {
     "test_docs.py": "pages; some need what the whole suite installs",
     "test_elf_object.py": "files of images",
     "test_exhaustive.py": "what machine code computes",
+    "test_faults.py": "what the system refuses",
     "test_fuzz.py": "what compiled WebAssembly computes",
     "test_integers.py": "what machine code computes",
     "test_integrations.py": "other packages, which the whole suite installs",

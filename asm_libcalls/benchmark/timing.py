@@ -2,7 +2,7 @@
 
 One *sample* runs a candidate often enough to fill some time and gives nanoseconds for each
 operation: of this thread's processor time, so that what other programs take is not counted. A
-*round* takes one sample of each candidate, in an order that turns. What is reported of a candidate
+*round* takes one sample of each candidate, in an order of its own. What is reported of a candidate
 is the median of its samples; of two candidates, the median of the ratios of their samples *of one
 round*, which a slow moment of the machine touches together.
 """
@@ -10,6 +10,7 @@ round*, which a slow moment of the machine touches together.
 from __future__ import annotations
 
 import gc
+import random
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -168,12 +169,13 @@ def measure(case: Case, effort: Effort) -> Timed:
     rounds = max(effort.fewest_rounds, min(effort.rounds, int(effort.case / max(one_round, 1e-9))))
     rounds |= 1  # odd, so that a median is a sample
     samples: list[list[float]] = [[] for _ in labels]
+    chance = random.Random(case.name)
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for i in range(rounds):
-            for j in range(len(labels)):
-                k = (i + j) % len(labels)
+        for _ in range(rounds):
+            # By chance, not by turns: what one leaves in the caches would be the same one's gain.
+            for k in chance.sample(range(len(labels)), len(labels)):
                 samples[k].append(_sample(case.candidates[k], times[k]))
     finally:
         if collecting:

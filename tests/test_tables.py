@@ -10,7 +10,7 @@ import weakref
 
 import pytest
 
-from asm_libcalls import Instance, Table, TableOutOfBounds, VMExternRef
+from asm_libcalls import Instance, Table, TableOutOfBounds, VMExternRef, externref
 from asm_libcalls.externref import strong_count
 from asm_libcalls.table import MAXIMUM_ELEMENTS
 
@@ -168,6 +168,36 @@ class TestInPython:
         ):
             with pytest.raises(ValueError, match="the Table is closed"):
                 use()
+
+    def test_repr(self):
+        assert repr(Table("funcref", 3, 9)) == "<Table of 3 funcref, maximum 9>"
+
+    def test_functions_keep_their_instance(self):
+        table = Table("funcref", 1)
+        instance = Instance(functions=[(1, 2)])
+        table[0] = instance.functions[0]
+        alive = weakref.ref(instance)
+        del instance
+        gc.collect()
+        assert alive() is not None
+        table.close()
+        gc.collect()
+        assert alive() is None
+
+    def test_raw_pointers_past_the_end(self):
+        table = Table("externref", 2)
+        value = VMExternRef(Thing())
+        table[1] = value
+        assert table.raw(0, 2) == [0, value.as_raw()]
+        for start, count in ((0, 3), (2, 1), (3, 0)):
+            with pytest.raises(TableOutOfBounds):
+                table.raw(start, count)
+        # What is not stored is given up all the same.
+        counted = [externref.retain(value.as_raw()) for _ in range(2)]
+        with pytest.raises(TableOutOfBounds):
+            table.store(1, counted)
+        assert value.strong_count() == 2
+        assert table[0] is None
 
     def test_a_dead_table_drops_its_elements(self):
         value = VMExternRef(Thing())
@@ -368,6 +398,7 @@ class TestGrow:
         assert table.grow(MAXIMUM_ELEMENTS) == 0
         assert table.grow(1) == -1
         assert len(table) == MAXIMUM_ELEMENTS
+        assert len(Table("funcref", MAXIMUM_ELEMENTS)) == MAXIMUM_ELEMENTS
 
     def test_old_elements_stay(self, run):
         (table,), instance = rooms(50)

@@ -10,7 +10,7 @@ import weakref
 
 import pytest
 
-from asm_libcalls import Instance, Table, TableOutOfBounds, VMExternRef, externref
+from asm_libcalls import Instance, Table, TableOutOfBounds, VMExternRef, externref, table_copy
 from asm_libcalls.externref import strong_count
 from asm_libcalls.table import MAXIMUM_ELEMENTS
 
@@ -172,10 +172,20 @@ class TestInPython:
     def test_repr(self):
         assert repr(Table("funcref", 3, 9)) == "<Table of 3 funcref, maximum 9>"
 
-    def test_functions_keep_their_instance(self):
+    @pytest.mark.parametrize("way", ["store", "grow", "copy"])
+    def test_functions_keep_their_instance(self, way):
         table = Table("funcref", 1)
         instance = Instance(functions=[(1, 2)])
-        table[0] = instance.functions[0]
+        if way == "store":
+            table[0] = instance.functions[0]
+        elif way == "grow":
+            table.grow(1, instance.functions[0])
+        else:
+            source = Table("funcref", 1)
+            source[0] = instance.functions[0]
+            both = Instance(tables=[source, table])
+            table_copy(both, 1, 0, 0, 0, 1)
+            del source, both
         alive = weakref.ref(instance)
         del instance
         gc.collect()

@@ -49,7 +49,7 @@ MODULES = {
     "asm_libcalls/growable.py": "test_memory.py test_tables.py test_misuse.py",
     "asm_libcalls/memory.py": "test_memory.py test_misuse.py",
     "asm_libcalls/table.py": "test_tables.py test_selfcheck.py test_misuse.py",
-    "asm_libcalls/arguments.py": "test_arguments.py test_misuse.py",
+    "asm_libcalls/arguments.py": "test_arguments.py test_misuse.py test_memory_functions.py",
     "asm_libcalls/x86_64/memories.py": "test_memory_routines.py -k 'sse2 and not (erms "
     "or copies or fills or keeps or outside or 4_gib)'",
 }

@@ -22,7 +22,7 @@ LIBCALLS: dict[str, Libcall] = _binding.libcalls
 
 
 _LAZY = {
-    "ElementSegment": "instance",
+    "ElementSegment": "element_segment",
     "FuncRef": "funcref",
     "Global": "global_",
     "HostFunction": "host_function",

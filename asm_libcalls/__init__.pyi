@@ -7,11 +7,11 @@ from asm_libcalls.activations import StackMapRegistry as StackMapRegistry
 from asm_libcalls.binding import BackendUnavailable as BackendUnavailable
 from asm_libcalls.binding import Libcall as Libcall
 from asm_libcalls.code_memory import load_code as load_code
+from asm_libcalls.element_segment import ElementSegment as ElementSegment
 from asm_libcalls.externref import VMExternRef as VMExternRef
 from asm_libcalls.funcref import FuncRef as FuncRef
 from asm_libcalls.global_ import Global as Global
 from asm_libcalls.host_function import HostFunction as HostFunction
-from asm_libcalls.instance import ElementSegment as ElementSegment
 from asm_libcalls.instance import Instance as Instance
 from asm_libcalls.instance import gc as gc
 from asm_libcalls.memory import Memory as Memory

@@ -10,15 +10,13 @@ from __future__ import annotations
 import ctypes
 import weakref
 
-from asm_libcalls import externref
+from asm_libcalls import instance_parts
 from asm_libcalls.activations import StackMapRegistry, VMExternRefActivationsTable
-from asm_libcalls.externref import VMExternRef
 from asm_libcalls.funcref import FuncRef
 from asm_libcalls.global_ import Global
 from asm_libcalls.libcalls import BUILTIN_ARRAY
 from asm_libcalls.memory import Memory
 from asm_libcalls.not_copied import NotCopied
-from asm_libcalls.reference import check_reference_type, owned_raw
 from asm_libcalls.signatures import VALUE_TYPES
 from asm_libcalls.table import Table
 from asm_libcalls.vmcontext import (
@@ -36,90 +34,17 @@ from asm_libcalls.vmcontext import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from asm_libcalls.binding import Binding
 
-__all__ = ["DEFAULT_STACK_MAP_REGISTRY", "ElementSegment", "Instance", "gc", "instance_of"]
+__all__ = ["DEFAULT_STACK_MAP_REGISTRY", "Instance", "gc", "instance_of"]
 
 DEFAULT_STACK_MAP_REGISTRY = StackMapRegistry()
 """The registry of instances that are given none: code addresses are the process's, so is this."""
 
-_IMPORT_KINDS = ("functions", "tables", "memories", "globals")
-
 _live: weakref.WeakValueDictionary[int, Instance] = weakref.WeakValueDictionary()
-
-
-class ElementSegment(NotCopied):
-    """A passive element segment: references that ``table.init`` copies.
-
-    Parameters
-    ----------
-    element_type : {"funcref", "externref"}
-    items : iterable
-        For externref any Python objects (None is null); for funcref function indices of the
-        instance, FuncRefs, or None.
-    """
-
-    def __init__(self, element_type: str, items: Iterable[Any]) -> None:
-        self.element_type = check_reference_type(element_type, "ElementSegment(): element_type")
-        self.items = list(items)
-        self._raw: list[int] = []
-        self._resolved = False
-        self.keepers: set[Any] = set()
-
-    def __len__(self) -> int:
-        return len(self._raw)
-
-    def check(self, function_count: int, what: str) -> None:
-        """Raise TypeError or ValueError unless an instance of so many functions can have it."""
-        if self._resolved:
-            raise ValueError(f"{what} belongs to another instance already")
-        for i, item in enumerate(self.items):
-            if self.element_type == "externref":
-                if isinstance(item, VMExternRef):
-                    item.as_raw()  # raises if it was dropped
-            elif isinstance(item, int):
-                if not 0 <= item < function_count:
-                    there = f"0 .. {function_count - 1}" if function_count else "there are none"
-                    raise ValueError(
-                        f"{what}[{i}]: function index {item} is not in the instance ({there})"
-                    )
-            elif item is not None and not isinstance(item, FuncRef):
-                raise TypeError(
-                    f"{what}[{i}] must be a function index, a FuncRef or None (funcref), "
-                    f"got {type(item).__name__}"
-                )
-
-    def resolve(self, functions: Sequence[FuncRef]) -> None:
-        """Turn the items into pointers, with a count owned for each externref."""
-        self._resolved = True
-        for item in self.items:
-            value = item
-            if self.element_type == "funcref" and isinstance(item, int):
-                value = functions[item]
-            raw, keeper = owned_raw(self.element_type, value, "element segment item")
-            self._raw.append(raw)
-            if keeper is not None:
-                self.keepers.add(keeper)
-        self.items = []
-
-    def raw(self, start: int, count: int) -> list[int]:
-        """Return pointers, without owning them; the caller has checked the range."""
-        return self._raw[start : start + count]
-
-    def drop(self) -> None:
-        """Make the segment empty."""
-        dropped, self._raw = self._raw, []
-        self.keepers = set()
-        if self.element_type == "externref":
-            externref.release_all(dropped)
-
-    def __del__(self) -> None:
-        # At interpreter exit what modules name may be gone already.
-        if getattr(self, "_raw", None) and getattr(externref, "release_all", None):
-            self.drop()
 
 
 class Instance(NotCopied):
@@ -193,11 +118,11 @@ class Instance(NotCopied):
         self._vmctx = 0
         self._function_class = function_class
         # Everything is checked before anything is changed: what was given can be used again.
-        imported = _check_imports(imports)
-        defined_memories = _defined(memories, Memory, "memories")
-        defined_tables = _defined(tables, Table, "tables")
-        defined_globals = _defined(globals, Global, "globals")
-        defined_functions = [_function(f, i) for i, f in enumerate(functions)]
+        imported = instance_parts.imported_parts(imports)
+        defined_memories = instance_parts.defined_parts(memories, Memory, "memories")
+        defined_tables = instance_parts.defined_parts(tables, Table, "tables")
+        defined_globals = instance_parts.defined_parts(globals, Global, "globals")
+        defined_functions = [instance_parts.function(f, i) for i, f in enumerate(functions)]
         signature_ids = [
             VALUE_TYPES["u32"].check_pattern(number, f"Instance(): signature_ids[{i}]")
             for i, number in enumerate(signature_ids)
@@ -226,10 +151,8 @@ class Instance(NotCopied):
         self.activations_table = VMExternRefActivationsTable()
         self.stack_map_registry = stack_map_registry
         self.interrupts = VMInterrupts(0)
-        self.data = [_data(segment, i) for i, segment in enumerate(data)]
-        self.elements = [
-            e if isinstance(e, ElementSegment) else ElementSegment(*_pair(e)) for e in elements
-        ]
+        self.data = [instance_parts.data_segment(segment, i) for i, segment in enumerate(data)]
+        self.elements = [instance_parts.element_segment(segment) for segment in elements]
         function_count = len(imported["functions"]) + len(defined_functions)
         for i, segment in enumerate(self.elements):
             if segment in self.elements[:i]:
@@ -454,88 +377,3 @@ def _header(vmctx: int) -> InstanceHeader:
 
 def _write(address: int, value: Any) -> None:
     ctypes.memmove(address, ctypes.addressof(value), ctypes.sizeof(value))
-
-
-def _checked(parts: Sequence[Any], kind: type[Any], what: str) -> list[Any]:
-    for i, part in enumerate(parts):
-        if not isinstance(part, kind):
-            raise TypeError(
-                f"Instance(): {what}[{i}] must be a {kind.__name__}, got {type(part).__name__}"
-            )
-        if part.closed:
-            raise ValueError(f"Instance(): {what}[{i}] is closed")
-    return list(parts)
-
-
-def _defined(parts: Sequence[Any], kind: type[Any], what: str) -> list[Any]:
-    checked = _checked(parts, kind, what)
-    for i, part in enumerate(checked):
-        part.check_adoptable()
-        if any(part is other for other in checked[:i]):
-            raise ValueError(f"Instance(): {what}[{i}] is given twice")
-    return checked
-
-
-def _check_imports(imports: Mapping[str, Sequence[Any]] | None) -> dict[str, list[Any]]:
-    imports = {} if imports is None else imports
-    if not hasattr(imports, "keys"):
-        raise TypeError(
-            f"Instance(): imports must be a mapping of {', '.join(_IMPORT_KINDS)}, "
-            f"got {type(imports).__name__}"
-        )
-    unknown = set(imports) - set(_IMPORT_KINDS)
-    if unknown:
-        raise ValueError(
-            f"Instance(): imports has {', '.join(sorted(map(repr, unknown)))}, "
-            f"expected {', '.join(_IMPORT_KINDS)}"
-        )
-    kinds = {"tables": Table, "memories": Memory, "globals": Global}
-    checked = {
-        kind: _checked(imports.get(kind, ()), cls, f"imports[{kind!r}]")
-        for kind, cls in kinds.items()
-    }
-    functions = list(imports.get("functions", ()))
-    for i, function in enumerate(functions):
-        if not isinstance(function, FuncRef):
-            raise TypeError(
-                f"Instance(): imports['functions'][{i}] must be a FuncRef, "
-                f"got {type(function).__name__}"
-            )
-        if function.instance.closed:
-            raise ValueError(f"Instance(): imports['functions'][{i}] is of a closed Instance")
-    return {**checked, "functions": functions}
-
-
-def _data(segment: Any, index: int) -> bytes:
-    try:
-        return bytes(memoryview(segment).cast("B"))
-    except TypeError:
-        raise TypeError(
-            f"Instance(): data[{index}] must be a contiguous bytes-like object, "
-            f"got {type(segment).__name__}"
-        ) from None
-
-
-def _function(function: Any, index: int) -> tuple[int, int]:
-    try:
-        address, type_index = function
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"Instance(): functions[{index}] must be (address, type index), got {function!r}"
-        ) from None
-    what = f"Instance(): functions[{index}]"
-    return (
-        VALUE_TYPES["pointer"].check_pattern(address, f"{what}: the address"),
-        VALUE_TYPES["u32"].check_pattern(type_index, f"{what}: the type index"),
-    )
-
-
-def _pair(segment: Any) -> tuple[str, Iterable[Any]]:
-    try:
-        element_type, items = segment
-    except (TypeError, ValueError):
-        raise TypeError(
-            "Instance(): an element segment must be an ElementSegment or (type, items), "
-            f"got {segment!r}"
-        ) from None
-    return element_type, items

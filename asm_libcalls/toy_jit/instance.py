@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+from asm_libcalls.element_segment import ElementSegment
 from asm_libcalls.fallback import memories as memory_libcalls
 from asm_libcalls.fallback import tables as table_libcalls
 from asm_libcalls.funcref import FuncRef
 from asm_libcalls.global_ import Global
-from asm_libcalls.instance import ElementSegment, gc
+from asm_libcalls.instance import gc
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.memory import Memory
 from asm_libcalls.table import Table

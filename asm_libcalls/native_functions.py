@@ -211,7 +211,8 @@ def native_functions(
     if isinstance(maker, str):
         return [_python_function(s, _slow(s, binding)) for s in specifications]
     from asm_libcalls.x86_64.entry import ENTER_HOLDING_GIL, ENTER_RELEASING_LATE
-    from asm_libcalls.x86_64.function_objects import Shape, Unsupported, fits_registers
+    from asm_libcalls.x86_64.function_objects import Unsupported
+    from asm_libcalls.x86_64.function_shapes import Shape, fits_registers
 
     shapes = []
     for s in specifications:

@@ -477,7 +477,7 @@ def test_what_a_composition_lacks_is_an_error(machine_code):
 
 
 def test_every_stencil_is_used_by_some_shape(machine_code):
-    from asm_libcalls.x86_64 import builtins, function_objects, stencils
+    from asm_libcalls.x86_64 import builtins, function_shapes, stencils
 
     pieces = stencils.read(machine_code.loaded, builtins.STENCIL_PREFIX)
     used = set()
@@ -492,17 +492,17 @@ def test_every_stencil_is_used_by_some_shape(machine_code):
     for result in ("", "-> i32", "-> u32", "-> i64", "-> u64", "-> f32", "-> f64"):
         for parameters in ("", "i32", "f32", wide, narrow):
             for enter in ("", "asm_libcalls_enter"):
-                shape = function_objects.Shape(Signature(f"({parameters}){result}"), enter)
-                function_objects._parts(Recorder(pieces), shape)
+                shape = function_shapes.Shape(Signature(f"({parameters}){result}"), enter)
+                function_shapes.parts_of(Recorder(pieces), shape)
     for guard in ("divisor_not_zero", "quotient_fits"):
-        function_objects._parts(
-            Recorder(pieces), function_objects.Shape(Signature("(i64, i64)"), "", guard)
+        function_shapes.parts_of(
+            Recorder(pieces), function_shapes.Shape(Signature("(i64, i64)"), "", guard)
         )
     for name in (n for n in LIBCALLS if n in pieces):
-        shape = function_objects.Shape(
+        shape = function_shapes.Shape(
             LIBCALLS[name].signature, inline=name, vmctx_of=(Instance, "_vmctx")
         )
-        function_objects._parts(Recorder(pieces), shape, vmctx=(id(Instance), 16))
+        function_shapes.parts_of(Recorder(pieces), shape, vmctx=(id(Instance), 16))
     other = {"box_none_counted", "box_none_immortal"} - used
     assert len(other) == 1  # of another version of CPython
     assert used | other == set(pieces)

@@ -25,6 +25,7 @@ from __future__ import annotations
 import bisect
 import ctypes
 import operator
+import weakref
 
 from asm_libcalls import externref
 from asm_libcalls.entry import UNKNOWN_FRAMES, runs_native_code
@@ -61,6 +62,7 @@ class StackMapRegistry(NotCopied):
         # (start, end, maps by return address), sorted. Replaced as a whole, so that a thread which
         # looks up never sees the change of another one half done.
         self._ranges: tuple[tuple[int, int, dict[int, tuple[int, ...]]], ...] = ()
+        _registries.add(self)
 
     def __repr__(self) -> str:
         return f"<StackMapRegistry of {len(self._ranges)} code ranges>"
@@ -138,6 +140,21 @@ class StackMapRegistry(NotCopied):
             return None
         _, end, maps = ranges[at - 1]
         return maps.get(return_address) if return_address <= end else None
+
+
+_registries: weakref.WeakSet[StackMapRegistry] = weakref.WeakSet()
+
+
+def _stack_map(return_address: int, registry: StackMapRegistry) -> tuple[int, ...]:
+    """Return the stack map of a call site, by whichever registry knows it.
+
+    Instances that call each other may have a registry each.
+    """
+    found = registry.lookup(return_address)
+    if found is None:
+        maps = (other.lookup(return_address) for other in tuple(_registries))
+        found = next((each for each in maps if each is not None), ())
+    return found
 
 
 def _word(address: int) -> int:
@@ -316,7 +333,7 @@ class VMExternRefActivationsTable(NotCopied):
             return None
         roots = set()
         for return_address, frame_pointer in frames:
-            for offset in registry.lookup(return_address) or ():
+            for offset in _stack_map(return_address, registry):
                 address = _word(frame_pointer + offset)
                 if address and not externref.is_live(address):
                     raise ValueError(

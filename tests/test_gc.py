@@ -261,6 +261,22 @@ class TestNesting:
             ("outer", True, False),
         ]
 
+    def test_frames_of_code_that_another_registry_knows(self, instance, host, hold):
+        """Instances that call each other may have a registry each."""
+        other = Instance(stack_map_registry=StackMapRegistry())
+        pointer, ref = borrowed(other, Thing())
+        alive = []
+
+        def collect():
+            gc(other)
+            alive.append(ref() is not None)
+
+        host.do = collect
+        catch_traps(hold["hold"], HOLD)(instance.vmctx, pointer, 0)
+        assert set(alive) == {True}
+        gc(other)
+        assert ref() is None
+
     def test_a_hundred_deep(self, instance, host, hold):
         function = catch_traps(hold["hold"], HOLD)
         refs = []

@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 INDEPENDENT = {
+    "test_assembler.py": "the bytes of machine code",
     "test_benchmark.py": "the benchmark",
     "test_build_library.py": "what machine code computes, and its file",
     "test_cli.py": "starts dozens of processes; test_cli_run.py goes through the same door",

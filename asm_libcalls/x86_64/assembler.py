@@ -137,6 +137,7 @@ def sequence(
 def _lay_out(instructions: Sequence[Any]) -> tuple[dict[str, int], int]:
     # A branch starts short and becomes long where its label is too far; that can only push other
     # labels further away, so the passes end.
+    _check_labels(instructions)
     labels: dict[Any, int] = {}
     long_branches: set[int] = set()
     while True:
@@ -159,7 +160,25 @@ def _lay_out(instructions: Sequence[Any]) -> tuple[dict[str, int], int]:
                 instruction.bytecode = instruction.encode()
             address += len(instruction.bytecode or b"")
         if settled:
-            return {".".join(map(str, label)): at for label, at in labels.items()}, address
+            return {_text(label): at for label, at in labels.items()}, address
+
+
+def _check_labels(instructions: Sequence[Any]) -> None:
+    # By identity: two labels of one name are two labels.
+    defined: set[Any] = set()
+    for instruction in instructions:
+        if isinstance(instruction, LABEL):
+            if instruction.identifier in defined:
+                raise ValueError(f"the label {_text(instruction.identifier)} is defined twice")
+            defined.add(instruction.identifier)
+    for instruction in instructions:
+        wanted = isinstance(instruction, BranchInstruction) and instruction.label_name
+        if wanted and wanted not in defined:
+            raise ValueError(f"the label {_text(wanted)} is not defined")
+
+
+def _text(label: tuple[Any, ...]) -> str:
+    return ".".join(map(str, label))
 
 
 def _references(instructions: Sequence[Any]) -> tuple[Reference, ...]:

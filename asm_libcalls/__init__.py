@@ -83,10 +83,15 @@ def backend_report() -> BackendReport:
     return make_report(_binding, __version__)
 
 
-if _binding.x86_64 is not None and _code_names.are_asked_for():
-    from asm_libcalls.integrations import perf as _perf
+if _binding.x86_64 is not None:
+    if _code_names.are_asked_for(_code_names.PERF_VARIABLE):
+        from asm_libcalls.integrations import perf as _perf
 
-    _perf.enable_or_warn()
+        _perf.enable_or_warn()
+    if _code_names.are_asked_for(_code_names.GDB_VARIABLE):
+        from asm_libcalls.integrations import gdb as _gdb
+
+        _gdb.enable_or_warn()
 
 __all__ = [
     "LIBCALLS",

@@ -354,7 +354,9 @@ class Binding:
         """Return the thunks by which machine code calls Python."""
         if self._thunks is None:
             from asm_libcalls.host_function import ThunkPool
+            from asm_libcalls.x86_64 import unwinder
 
+            unwinder.start()
             assert self.x86_64 is not None
             self._thunks = ThunkPool(self.x86_64.loaded.routine("asm_libcalls_call_python"))
         return self._thunks

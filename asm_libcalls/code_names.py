@@ -1,7 +1,7 @@
 """Which function lies where in the code that was loaded: for profilers, who know only addresses.
 
 Whoever loads code announces a *source*, which lists its functions when asked: as long as nobody
-profiles, that costs one dict entry for each load.
+profiles, debugs or walks the stack, that costs one dict entry for each load.
 """
 
 from __future__ import annotations
@@ -13,39 +13,65 @@ from asm_libcalls.libcalls import DECLARATIONS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Protocol
 
-    Source = Callable[[], Iterable[tuple[int, int, str]]]
-    """Lists functions: the address, the size in bytes, the name."""
+    Function = tuple[int, int, str, bytes | None]
+    """The address, the size in bytes, the name, and the call frame instructions (``eh_frame.py``),
+    if they are known and not in a file that the dynamic linker has loaded."""
 
-__all__ = ["announce", "are_asked_for", "observe", "sources", "title", "withdraw"]
+    Source = Callable[[], Iterable[Function]]
+    """Lists functions."""
 
-ENVIRONMENT_VARIABLE = "ASM_LIBCALLS_PERF_MAP"
+    class Observer(Protocol):
+        """Is told what code there is."""
+
+        def loaded(self, address: int, source: Source) -> None:
+            """Be told of code that was loaded at an address."""
+
+        def unloaded(self, address: int) -> None:
+            """Be told that the code at an address is about to go."""
+
+
+__all__ = [
+    "GDB_VARIABLE",
+    "PERF_VARIABLE",
+    "announce",
+    "are_asked_for",
+    "observe",
+    "sources",
+    "title",
+    "withdraw",
+]
+
+PERF_VARIABLE, GDB_VARIABLE = "ASM_LIBCALLS_PERF_MAP", "ASM_LIBCALLS_GDB"
 
 sources: dict[int, Source] = {}
 """What was announced and not withdrawn, by the address of its code."""
 
-_observers: list[Callable[[Source], None]] = []
+_observers: list[Observer] = []
 
 
-def are_asked_for() -> bool:
-    """Return whether the environment asks for a perf map, from the start of the program."""
-    return os.environ.get(ENVIRONMENT_VARIABLE, "0") not in ("", "0")
+def are_asked_for(variable: str) -> bool:
+    """Return whether the environment asks for names, from the start of the program."""
+    return os.environ.get(variable, "0") not in ("", "0")
 
 
 def announce(address: int, source: Source) -> None:
     """Tell all observers of the code that was loaded at an address."""
     sources[address] = source
     for observer in _observers:
-        observer(source)
+        observer.loaded(address, source)
 
 
 def withdraw(address: int) -> None:
-    """Take back what was announced: the code at this address is gone."""
-    sources.pop(address, None)
+    """Take back what was announced: the code at this address is about to go."""
+    if sources.pop(address, None) is not None:
+        for observer in _observers:
+            observer.unloaded(address)
 
 
-def observe(observer: Callable[[Source], None]) -> None:
-    """Call `observer` with every source that is announced from now on."""
+def observe(observer: Observer) -> None:
+    """Tell `observer` of the code that is loaded from now on."""
     _observers.append(observer)
 
 

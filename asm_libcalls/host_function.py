@@ -127,9 +127,9 @@ class ThunkPool:
 
         loaded = code_cache.load("thunks")
         loaded.set_slot(host_calls.CALL_PYTHON, self._call_python)
-        for i in range(host_calls.THUNKS_PER_IMAGE):
-            loaded.set_slot(str(i), ctypes.addressof(self._closed[0]))
-            self._free.append((loaded, str(i)))
+        for name in host_calls.THUNKS:
+            loaded.set_slot(name, ctypes.addressof(self._closed[0]))
+            self._free.append((loaded, name))
 
     def _record(
         self, function: Callable[..., Any], signature: Signature, bits: bool = False

@@ -23,7 +23,9 @@ __all__ = [
     "PROT_NONE",
     "PROT_READ",
     "PROT_WRITE",
+    "free",
     "function_address",
+    "malloc",
     "mmap",
     "mprotect",
     "munmap",
@@ -57,7 +59,8 @@ _mmap = prototype(
 )
 _mprotect = prototype("mprotect", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _munmap = prototype("munmap", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
-
+_malloc = prototype("malloc", ctypes.c_void_p, ctypes.c_size_t)
+_free = prototype("free", None, ctypes.c_void_p)
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
@@ -87,6 +90,20 @@ def mprotect(address: int, length: int, protection: int) -> None:
     """Change the protection of whole pages; raise OSError where the system refuses."""
     if _mprotect(address, length, protection):
         raise _error(f"mprotect of {length} bytes to protection {protection}")
+
+
+def malloc(content: bytes) -> int:
+    """Copy bytes to memory that stays until it is freed, also when Python has gone."""
+    address: int = _malloc(len(content)) or 0
+    if not address:
+        raise MemoryError(f"malloc of {len(content)} bytes")
+    ctypes.memmove(address, content, len(content))
+    return address
+
+
+def free(address: int) -> None:
+    """Free what :func:`malloc` returned."""
+    _free(address)
 
 
 def munmap(address: int, length: int) -> None:

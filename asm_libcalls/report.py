@@ -19,8 +19,9 @@ class BackendReport(dict[str, "Any"]):
     Keys: ``asm_libcalls`` (version), ``python``, ``machine``, ``requested`` (of
     ``ASM_LIBCALLS_BACKEND``), ``x86_64`` (``"loaded"`` or the reason why not), ``functions``
     (``"builtins"``, or why the libcalls and native functions are Python functions), ``assembler``,
-    ``pages``, ``code_cache`` (its folder, and what was not used), ``cpu``, ``cpu_features`` and
-    ``libcalls``: for each name ``backend`` and ``reason``.
+    ``pages``, ``unwinder`` (what the C library's unwinder knows of our frames), ``code_cache`` (its
+    folder, and what was not used), ``cpu``, ``cpu_features`` and ``libcalls``: for each name
+    ``backend`` and ``reason``.
     """
 
     def __str__(self) -> str:
@@ -48,7 +49,7 @@ def make_report(binding: Binding, version: str) -> BackendReport:
     )
     backend = binding.x86_64
     if backend is not None:
-        from asm_libcalls.x86_64 import code_cache
+        from asm_libcalls.x86_64 import code_cache, unwinder
 
         cpu = backend.cpu
         report["assembler"] = backend.assembler
@@ -56,6 +57,7 @@ def make_report(binding: Binding, version: str) -> BackendReport:
             f"{len(backend.loaded.image.code)} bytes at {backend.loaded.address:#x} "
             f"({backend.loaded.way})"
         )
+        report["unwinder"] = unwinder.state()
         report["code_cache"] = "; ".join([code_cache.folder() or "none", *code_cache.refusals])
         report["cpu"] = f"{cpu.brand or '?'} ({cpu.vendor}, family {cpu.family}, model {cpu.model})"
         report["cpu_features"] = " ".join(sorted(cpu.features))

@@ -99,3 +99,55 @@ def test_serves_beside_the_fallback(child):
         variables={"ASM_LIBCALLS_BACKEND": "fallback"},
     )
     assert done.stdout == "42\n"
+
+
+FRAMED = bytes.fromhex("55 4889e5 8d0437 5d c3")  # push rbp; mov rbp, rsp; lea; pop rbp; ret
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (FRAMED, "41 0e108602 43 0c0610 0703070c070d070e070f"),
+        (b"\xf3\x0f\x1e\xfa" + FRAMED, "45 0e108602 43 0c0610 0703070c070d070e070f"),
+        (FRAMED.replace(b"\x89\xe5", b"\x8b\xec"), "41 0e108602 43 0c0610 0703070c070d070e070f"),
+        (ADD, None),
+    ],
+)
+def test_functions_are_named(code, expected):
+    """With a frame pointer, where the caller is at each instruction is known too."""
+    from asm_libcalls import code_names
+
+    names = {"first": (0, len(code)), "a\nb": (16 + len(code), len(code))}
+    address = asm_libcalls.load_code(code + bytes(16) + code, names)
+    assert run(address, 40, 2) == run(address + 16 + len(code), 40, 2) == 42
+    frames = None if expected is None else bytes.fromhex(expected)
+    assert list(code_names.sources[address]()) == [
+        (address, len(code), "first", frames),
+        (address + 16 + len(code), len(code), "a b", frames),
+    ]
+
+
+@pytest.mark.parametrize("functions", [None, {}])
+def test_without_names_nothing_is_announced(functions):
+    from asm_libcalls import code_names
+
+    assert asm_libcalls.load_code(ADD, functions) not in code_names.sources
+
+
+@pytest.mark.parametrize(
+    ("functions", "error", "message"),
+    [
+        ([("f", (0, 4))], TypeError, "must be a mapping of names to .offset, size., got list"),
+        ({1: (0, 4)}, TypeError, "name must be a str that is not empty: 1"),
+        ({" ": (0, 4)}, TypeError, "name must be a str"),
+        ({"f": 3}, TypeError, "'f' must be at .offset, size., got 3"),
+        ({"f": (0, "4")}, TypeError, "'f' must be at .offset, size., got .0, '4'."),
+        ({"f": (0, 5)}, ValueError, "within the code of 4 bytes, got offset 0 and size 5"),
+        ({"f": (0, 0)}, ValueError, "got offset 0 and size 0"),
+        ({"f": (-1, 2)}, ValueError, "got offset -1 and size 2"),
+        ({"f": (0.0, 4)}, ValueError, "got offset 0.0 and size 4"),
+    ],
+)
+def test_what_is_said_of_functions_is_checked(functions, error, message):
+    with pytest.raises(error, match=r"load_code\(\): .*" + message):
+        asm_libcalls.load_code(ADD, functions)

@@ -416,7 +416,7 @@ DIFFERENT = {
     ),
     "no pages": (
         "import asm_libcalls.x86_64.pages as p, asm_libcalls\n"
-        "def load(image): raise OSError('the system refuses')\n"
+        "def load(image, **options): raise OSError('the system refuses')\n"
         "p.load = load",
         "the system refuses",
     ),
@@ -440,7 +440,7 @@ def test_without_new_pages_a_new_shape_is_a_python_function(monkeypatch):
 
     known = native_function(LDEXP, "(f64, i32) -> f64")
 
-    def refuse(image):
+    def refuse(image, **options):
         raise PermissionError("mprotect")
 
     monkeypatch.setattr(pages, "load", refuse)

@@ -1,14 +1,8 @@
-"""Frames of our routines: derived from their code, and walked through by gdb and the C library."""
+"""Frames of our routines: derived from their code, linked, encoded, read."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-import textwrap
-
 import pytest
-from child_process import environment
 
 from asm_libcalls.x86_64.eh_frame import ENTERED, Frame
 
@@ -35,7 +29,7 @@ def test_a_leaf(frames):
         RET()
 
     assert frames(body) == [(0, ENTERED)]
-    assert frames(body, is_stencil=True) == []
+    assert frames(body, stencil=[]) == []
 
 
 def test_pushes_and_a_frame_pointer(frames):
@@ -158,151 +152,73 @@ def test_what_is_lost_is_not_made_up(frames):
 def test_no_routine_that_runs_loses_its_caller():
     """But for the raise, which gives frames up."""
     pytest.importorskip("peachpy", reason="there is nothing to assemble an image with")
+    from asm_libcalls.x86_64.images import IMAGES, LEVELS
+
+    for image, kind in IMAGES.items():
+        for routine in kind.assemble(LEVELS["x86-64-v4-erms"]):
+            found = routine.frames
+            lost = [offset for offset, frame in found if frame.register is None or frame.lost]
+            assert not lost or routine.name == "asm_libcalls_raise_status", (image, found)
+
+
+def test_compiled_functions(machine_code):
+    """What is put together for each function is what following its stencils says."""
+    from jit_modules import Function, build
+
+    from asm_libcalls import toy_jit
+    from asm_libcalls.toy_jit import frames as compiled
+    from asm_libcalls.toy_jit.templates import STENCILS
+    from asm_libcalls.x86_64.eh_frame import instructions
+    from asm_libcalls.x86_64.stencil_frames import frames
+    from asm_libcalls.x86_64.stencils import Part, Stencil
+
+    early = "local.get 00 if 40 i32.const 01 return end local.get 00 if 40 i32.const 02 return end"
+    module = toy_jit.Module(
+        build(
+            {
+                "one": Function("-> i32", "i32.const 01"),
+                "never": Function("-> i32", "unreachable"),
+                "three": Function("i32 -> i32", f"{early} i32.const 03"),
+            }
+        )
+    )
+    layout, decoded = module.code.layout, module.decoded
+    listed = list(compiled.functions(decoded, layout, 0))
+    assert [name for _, _, name, _ in listed[:3]] == ["wasm::one", "wasm::never", "wasm::three"]
+    assert [(at, at + size) for at, size, _, _ in listed[:3]] == layout.functions
+    counts = []
+    for (start, end), (_, _, _, found) in zip(layout.functions, listed, strict=False):
+        code = bytes(layout.code[start:end])
+        prologue, epilogue = STENCILS["prologue"], STENCILS["epilogue"]
+        written = ",".join(f"write,{r},0,0" for r in (3, 12, 13, 14, 15))
+        parts = [Part(prologue, {"frame": 0})]
+        *bodies, last = code[len(prologue.code) :].split(epilogue.code)
+        for body in bodies:
+            effects = f"0,0,-,target,{written}"
+            parts += [Part(Stencil(body, (), (), effects)), Part(epilogue)]
+            parts[-2].role = f"part{len(parts)}"
+        parts.append(Part(Stencil(last, (), (), f"0,0,-,target,{written}"), role="target"))
+        # Each body but the first is jumped to from the one before.
+        for i, part in enumerate(parts[1:-1:2]):
+            part.stencil.effects += f" 0,0,-,{parts[2 * i + 3].role},{written}"
+        assert found == instructions(frames(parts))
+        counts.append(len(bodies))
+    assert counts == [1, 0, 3]
+    assert [frames for *_, frames in listed[3:]] == [b""] * len(layout.stubs)
+
+
+def test_frames_of_an_image_are_read_from_its_file():
+    pytest.importorskip("peachpy", reason="there is nothing to assemble an image with")
+    from asm_libcalls.x86_64 import image_file
     from asm_libcalls.x86_64.image import link
     from asm_libcalls.x86_64.images import IMAGES, LEVELS
 
-    for name, kind in IMAGES.items():
-        image = link(kind.assemble(LEVELS["x86-64-v4-erms"]))
-        for routine, found in image.frames.items():
-            lost = [offset for offset, frame in found if frame.register is None or frame.lost]
-            assert not lost or routine == "asm_libcalls_raise_status", (name, routine, found)
-
-
-@pytest.fixture
-def cache(tmp_path):
-    """A cache folder with the images that a program uses."""
-    pytest.importorskip("peachpy", reason="there is nothing to fill a cache with")
-    return tmp_path / "cache"
-
-
-PROGRAM = """
-import ctypes, os, sys, time
-now = time.time
-time.time = lambda: now() + 10  # the sources may have been changed just now
-import asm_libcalls
-from asm_libcalls.x86_64 import code_cache
-from asm_libcalls.x86_64 import native_loops
-
-def main(what):
-    backend = asm_libcalls._binding.x86_64
-    if backend.loaded.way != "library":
-        print("not loaded from a file:", backend.loaded.way, code_cache.refusals)
-        return
-    host = asm_libcalls.HostFunction(lambda n: what() or n + 1, "(i64) -> i64")
-    print(asm_libcalls.catch_traps(host.address, "(i64) -> i64")(41))
-    print(asm_libcalls.native_function(host.address, "(i64) -> i64")(41))
-    enter = asm_libcalls.catch_traps(asm_libcalls.LIBCALLS["i64_sdiv"].address, "(i64, i64) -> i64")
-    print(enter(-7, 2))
-    try:
-        enter(1, 0)
-    except asm_libcalls.IntegerDivisionByZero:
-        print("trapped")
-"""
-
-BACKTRACE = """
-libc = ctypes.CDLL(None)
-
-def backtrace():
-    addresses = (ctypes.c_void_p * 200)()
-    count = libc.backtrace(addresses, 200)
-    sys.stdout.flush()
-    libc.backtrace_symbols_fd(addresses, count, 1)
-
-main(backtrace)
-"""
-
-
-def test_backtrace_of_the_c_library(child, cache, machine_code):
-    variables = {"ASM_LIBCALLS_CACHE": str(cache)}
-    child(PROGRAM + "main(int)", variables=variables)
-    done = child(PROGRAM + BACKTRACE, variables=variables)
-    if "backtrace" in done.stderr:
-        pytest.skip("the C library has no backtrace")
-    first, _, _ = done.stdout.partition("42\n")
-    names = [line.partition("(")[2].partition("+")[0] for line in first.splitlines()]
-    at = names.index("asm_libcalls_call_python")
-    assert names[at + 1] == "asm_libcalls_enter", first
-    assert len(names) > at + 6, first  # and on, through ctypes and CPython
-    assert ".image(asm_libcalls_enter+" in first
-    assert str(cache) in first
-
-
-SIGNALLED = """
-import signal
-os.kill(os.getpid(), signal.SIGUSR1)
-for _ in range(100):
-    main(int)
-"""
-
-GDB = """
-import gdb
-
-gdb.execute("set pagination off")
-gdb.execute("set confirm off")
-gdb.execute("handle SIGUSR1 stop nopass", to_string=True)
-gdb.execute("run", to_string=True)  # to the signal: the images are loaded
-
-def name_of(pc):
-    found = gdb.execute(f"info symbol {pc:#x}", to_string=True)
-    return found.split(" ")[0].split(" + ")[0]
-
-def caller():
-    frame = gdb.newest_frame().older()
-    return frame.pc(), int(frame.read_register("rsp")), int(frame.read_register("rbp")), [
-        int(frame.read_register(name)) for name in ("rbx", "r12", "r13", "r14", "r15")
-    ]
-
-for function in FUNCTIONS:
-    gdb.execute(f"break *{function}", to_string=True)
-    gdb.execute("continue", to_string=True)
-    pc = int(gdb.newest_frame().pc())
-    assert name_of(pc) == function, (name_of(pc), function)
-    known = caller()
-    gdb.execute("delete")
-    steps = 0
-    while name_of(pc) == function:
-        assert caller() == known, (function, hex(pc), steps, caller(), known)
-        gdb.execute("nexti", to_string=True)
-        pc = int(gdb.newest_frame().pc())
-        steps += 1
-    print("walked", function, steps)
-gdb.execute("kill")
-"""
-
-
-def test_gdb_finds_the_caller_at_every_instruction(cache, machine_code, tmp_path):
-    """Stepping through each routine, with its caller's registers known from the first one on."""
-    if shutil.which("gdb") is None:
-        pytest.skip("no gdb")
-    program, script = tmp_path / "program.py", tmp_path / "script.py"
-    program.write_text(PROGRAM + SIGNALLED)
-    functions = [
-        "asm_libcalls_enter", "asm_libcalls_call_python", "asm_libcalls_enter_holding_gil",
-        "wasmtime_i64_sdiv",
-    ]  # fmt: skip
-    script.write_text(f"FUNCTIONS = {functions}\n" + textwrap.dedent(GDB))
-    variables = environment(ASM_LIBCALLS_CACHE=str(cache), LC_ALL="C.UTF-8")
-    subprocess.run(
-        [sys.executable, "-c", PROGRAM + "main(int)"],
-        env=variables,
-        check=True,
-        timeout=120,
-        capture_output=True,
-    )
-    done = subprocess.run(
-        ["gdb", "-nx", "-batch", "-x", script, "--args", sys.executable, program],
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    if "ptrace: Operation not permitted" in done.stderr:
-        pytest.skip("this system lets nobody trace")
-    walked = dict(
-        line.split()[1:] for line in done.stdout.splitlines() if line.startswith("walked")
-    )
-    assert list(walked) == functions, done.stdout + done.stderr
-    assert int(walked["asm_libcalls_enter"]) > 50
-    assert int(walked["asm_libcalls_call_python"]) > 60
+    for name in ("backend", "thunks"):
+        image = link(IMAGES[name].assemble(LEVELS["x86-64-v3"]))
+        key = bytes(image_file.KEY_SIZE)
+        read, _, _ = image_file.unpack(image_file.pack(image, key, "tests"), key)
+        padded = {
+            name: found.ljust(len(read.frames[name]), b"\0") for name, found in image.frames.items()
+        }
+        assert read.frames == padded
+        assert len(padded) > 30

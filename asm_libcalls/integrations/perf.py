@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["enable", "enable_or_warn", "is_enabled", "map_file", "write_entry"]
 
 _FOLDER = "/tmp"  # where perf looks, whatever TMPDIR says
-_UNNAMED = "code"  # the one routine of an image whose maker names the parts of it
 _FLAGS = ("O_WRONLY", "O_CREAT", "O_APPEND", "O_NOFOLLOW", "O_CLOEXEC")  # as CPython's
 
 _enabled_in: list[int] = []  # the process that asked for it, if one did
@@ -75,7 +74,7 @@ def enable() -> str:
             _write_all(source)
         # All could be written, so what comes is worth watching.
         _enabled_in.append(os.getpid())
-        code_names.observe(_write_new)
+        code_names.observe(_Observer())
         os.register_at_fork(after_in_child=_after_fork)
         for source in list(code_names.sources.values()):
             if source not in written:  # another thread was loading meanwhile
@@ -130,9 +129,16 @@ def _check_system() -> None:
 
 
 def _write_all(source: Source) -> None:
-    for address, size, name in source():
-        if size and name != _UNNAMED:  # a label has no size
-            _write(address, size, code_names.title(name))
+    for address, size, name, _ in source():
+        _write(address, size, name)
+
+
+class _Observer:
+    def loaded(self, address: int, source: Source) -> None:
+        _write_new(source)
+
+    def unloaded(self, address: int) -> None:
+        pass  # a line can not be taken back
 
 
 def _write_new(source: Source) -> None:

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from functools import partial
 
+from asm_libcalls import code_names
 from asm_libcalls.resources import Resource
 from asm_libcalls.toy_jit.module import F32, F64, I32
 from asm_libcalls.toy_jit.runtime import fill_slots
 from asm_libcalls.toy_jit.stencils.entry import CODE_SLOT, VMCTX_SLOT
 from asm_libcalls.toy_jit.templates import STENCILS
 from asm_libcalls.x86_64 import pages
+from asm_libcalls.x86_64.eh_frame import instructions
 from asm_libcalls.x86_64.image import Reference, Routine, link
+from asm_libcalls.x86_64.stencil_frames import frames
 from asm_libcalls.x86_64.stencils import Part, compose
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from asm_libcalls.code_names import Function
     from asm_libcalls.x86_64.pages import LoadedImage
 
 __all__ = ["MAXIMUM_FLOATS", "MAXIMUM_INTEGERS", "Adapter"]
@@ -69,8 +73,11 @@ def _take(kinds: bytes) -> tuple[LoadedImage, str]:
         try:
             return free.pop()  # one operation: threads never get the same one
         except IndexError:
-            pattern = compose("adapter", _parts(kinds))
-            loaded = pages.load(link([_numbered(pattern, str(i)) for i in range(_PER_IMAGE)]))
+            parts = _parts(kinds)
+            pattern = compose("adapter", parts)
+            image = link([_numbered(pattern, str(i)) for i in range(_PER_IMAGE)])
+            loaded = pages.load(image, announced=False)
+            code_names.announce(loaded.address, partial(_functions, loaded, kinds, parts))
             fill_slots(loaded)
             free.extend((loaded, str(i)) for i in range(_PER_IMAGE))
 
@@ -88,6 +95,15 @@ def _parts(kinds: bytes) -> list[Part]:
         parts.append(Part(STENCILS[name], {"offset": 8 * i}))
     parts.append(Part(STENCILS["adapter.end"]))
     return parts
+
+
+def _functions(loaded: LoadedImage, kinds: bytes, parts: list[Part]) -> list[Function]:
+    types = ", ".join({I32: "i32", F64: "f64"}.get(kind, "i64") for kind in kinds)
+    call_frames = instructions(frames(parts))
+    return [
+        (loaded.address + at, size, f"asm_libcalls::adapter ({types})", call_frames)
+        for at, size in loaded.image.routines.values()
+    ]
 
 
 def _numbered(pattern: Routine, name: str) -> Routine:

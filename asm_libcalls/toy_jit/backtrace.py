@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import bisect
 
-from asm_libcalls import code_names
 from asm_libcalls.activations import stack_frames
 from asm_libcalls.entry import MAXIMUM_TRACE, trap_observers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from asm_libcalls.toy_jit.layout import CodeLayout
@@ -54,7 +53,6 @@ class _Code:
         self.module = module
         self.address = address
         self.starts = [start for start, _ in layout.functions]
-        self.end = layout.functions[-1][1] if layout.functions else 0
         self.returns = [at for at, _ in layout.sites]
         self.offsets = [offset for _, offset in layout.sites]
 
@@ -67,15 +65,6 @@ class _Code:
         index = self.module.imported_functions + defined_index
         return WasmFrame(index, self.module.function_name(index), self.offsets[i])
 
-    def functions(self) -> Iterator[tuple[int, int, str]]:
-        """Yield the address, size and name of each function, for profilers."""
-        prefix = f"wasm::{self.module.name}::" if self.module.name else "wasm::"
-        ends = [*self.starts[1:], self.end]
-        for i, (start, end) in enumerate(zip(self.starts, ends, strict=True)):
-            index = self.module.imported_functions + i
-            name = self.module.function_name(index) or f"function {index}"
-            yield self.address + start, end - start, prefix + name
-
 
 _TITLE = "WebAssembly backtrace:"
 
@@ -85,9 +74,8 @@ _codes: dict[int, _Code] = {}
 
 def register(module: Module, layout: CodeLayout, address: int) -> None:
     """Make the addresses of a module's code known."""
-    code = _codes[address] = _Code(module, layout, address)
+    _codes[address] = _Code(module, layout, address)
     bisect.insort(_starts, address)
-    code_names.announce(address, code.functions)
 
 
 def forget(address: int) -> None:

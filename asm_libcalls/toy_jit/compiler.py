@@ -237,6 +237,7 @@ class FunctionCompiler(Places):
             self.flush(base)
             for i in range(len(results)):
                 self.move(("slot", 16 + 8 * i), self.slots[base + i])
+        self.layout.epilogues.append(len(self.code))
         self.emit("epilogue")
 
     def jump_to(self, name: str, frame: Frame) -> None:

@@ -61,6 +61,10 @@ class CodeLayout:
     marks : list or None
         Where the code of each instruction begins, if that is noted: see
         :mod:`asm_libcalls.toy_jit.listing`.
+    epilogues : list of int
+        Where the ways out of the functions begin.
+    stubs : list of int
+        Where what calls go to behind the functions begins.
     ends : list of int
         Where the instructions of each function end, and what is out of line begins.
     counters : ctypes array or None
@@ -81,6 +85,8 @@ class CodeLayout:
         self.marks: Marks | None = [] if options.listing else None
         counters = ctypes.c_uint64 * len(DECLARATIONS)
         self.counters = counters() if options.count_libcalls else None
+        self.epilogues: list[int] = []
+        self.stubs: list[int] = []
         self.ends: list[int] = []
         self.addresses = runtime_addresses()
         sizes = {"num_signature_ids": len(module.types)}

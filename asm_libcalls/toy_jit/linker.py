@@ -9,10 +9,11 @@ from __future__ import annotations
 import ctypes
 from functools import partial
 
+from asm_libcalls import code_names
 from asm_libcalls.binding import default_binding
 from asm_libcalls.instance import DEFAULT_STACK_MAP_REGISTRY
 from asm_libcalls.resources import Resource
-from asm_libcalls.toy_jit import backtrace
+from asm_libcalls.toy_jit import backtrace, frames
 from asm_libcalls.toy_jit.compiler import FunctionCompiler
 from asm_libcalls.toy_jit.layout import CodeLayout
 from asm_libcalls.toy_jit.places import halves
@@ -46,10 +47,12 @@ class CompiledCode:
     def __init__(self, module: Module, layout: CodeLayout) -> None:
         self.layout = layout
         self.size = len(layout.code)
-        loaded = pages.load(link([Routine("code", bytes(layout.code), self.size)]))
+        image = link([Routine("code", bytes(layout.code), self.size)])
+        loaded = pages.load(image, announced=False)
         self.address = loaded.routine("code")
         DEFAULT_STACK_MAP_REGISTRY.register(self.address, self.size, layout.stack_maps)
         backtrace.register(module, layout, self.address)
+        code_names.announce(self.address, partial(frames.functions, module, layout, self.address))
         self.pages = Resource(partial(_unload, loaded, layout.counters))
 
     def function_address(self, defined_index: int) -> int:
@@ -98,6 +101,7 @@ def _link(compiler: FunctionCompiler) -> None:
         compiler.emit("stub.trap", int(trap), *halves(raise_trap))
     targets["interrupt"] = len(code)
     compiler.emit("stub.interrupt", *halves(CHECK))
+    layout.stubs = list(targets.values())
     for at, role in (*layout.calls, *((at, role) for at, role, _ in compiler.traps)):
         kind, _, index = role.partition(".")
         if kind == "function":

@@ -213,8 +213,11 @@ class Module:
         self.references: set[int] = set()
         self.name: str | None = None
         self.function_names: dict[int, str] = {}
+        self._exported_names: dict[int, str] | None = None
 
     def function_name(self, index: int) -> str | None:
         """Return what a function is called: in the name section, or in an export."""
-        exported = (e.name for e in self.exports if e.kind == "func" and e.index == index)
-        return self.function_names.get(index) or next(exported, None)
+        if self._exported_names is None:  # the first one of a function counts
+            exported = [(e.index, e.name) for e in self.exports if e.kind == "func"]
+            self._exported_names = dict(reversed(exported))
+        return self.function_names.get(index) or self._exported_names.get(index)

@@ -108,7 +108,11 @@ def function(
 
 
 def sequence(
-    name: str, body: Callable[[], object], *, framed: bool = False, is_stencil: bool = False
+    name: str,
+    body: Callable[[], object],
+    *,
+    framed: bool = False,
+    stencil: list[Any] | None = None,
 ) -> Routine:
     """Assemble a routine from exactly the instructions of its body, physical registers only.
 
@@ -121,8 +125,9 @@ def sequence(
         Writes the instructions.
     framed : bool
         It is jumped to, by code that has pushed its caller's rbp and set rbp.
-    is_stencil : bool
-        It is not run where it stands, so what its caller's frame is means nothing.
+    stencil : list, optional
+        It is not run where it stands, so what its caller's frame is means nothing. The encoded
+        instructions are added to the list.
     """
     with InstructionStream() as stream:
         body()
@@ -130,7 +135,11 @@ def sequence(
     code = b"".join(bytes(i.bytecode) for i in stream.instructions if i.bytecode)
     assert len(code) == size
     symbols = {f"{name}.{label}": at for label, at in labels.items()}
-    frames = () if is_stencil else unwind.frames(stream.instructions, framed=framed)
+    if stencil is None:
+        frames = unwind.frames(stream.instructions, framed=framed)
+    else:
+        frames = ()
+        stencil += stream.instructions
     return Routine(name, code, size, _references(stream.instructions), symbols, frames=frames)
 
 

@@ -81,12 +81,12 @@ def routines() -> Iterator[Routine]:
 
     yield from python_objects.routines()
     for name, stencil in _STENCILS.items():
-        yield assemble(STENCIL_PREFIX + name, stencil)
+        yield assemble(STENCIL_PREFIX + name, stencil, has_effects=True)
     for i, register in enumerate((rdi, rsi, rdx, rcx, r8, r9)):
-        yield assemble(f"{STENCIL_PREFIX}integer_{i}", _integer(register))
+        yield assemble(f"{STENCIL_PREFIX}integer_{i}", _integer(register), has_effects=True)
     for i, xmm in enumerate((xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7)):
-        yield assemble(f"{STENCIL_PREFIX}float64_{i}", _float64(xmm))
-        yield assemble(f"{STENCIL_PREFIX}float32_{i}", _float32(xmm))
+        yield assemble(f"{STENCIL_PREFIX}float64_{i}", _float64(xmm), has_effects=True)
+        yield assemble(f"{STENCIL_PREFIX}float32_{i}", _float32(xmm), has_effects=True)
 
 
 # --- stencils: arguments --------------------------------------------------------------------------

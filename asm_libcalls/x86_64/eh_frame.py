@@ -13,9 +13,18 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["ENTERED", "Frame", "encode"]
+__all__ = [
+    "ENTERED",
+    "Frame",
+    "advance",
+    "change",
+    "encode",
+    "encode_anywhere",
+    "instructions",
+    "read",
+]
 
 _RSP, _RETURN_ADDRESS = 7, 16
 
@@ -76,34 +85,66 @@ ENTERED = Frame(_RSP, _WORD)
 """At the first instruction of a function that was called."""
 
 
-def encode(
-    functions: Iterable[tuple[int, int, tuple[tuple[int, Frame], ...]]], index_at: int
-) -> tuple[bytes, bytes]:
+def encode(functions: Iterable[tuple[int, int, bytes]], index_at: int) -> tuple[bytes, bytes]:
     """Return the content of ``.eh_frame_hdr``, and of ``.eh_frame``, which follows it.
 
     Parameters
     ----------
     functions : iterable
-        The address, the size in bytes and the frames of each: the frame that begins at an offset.
-        In the order of their addresses.
+        The address, the size in bytes and the :func:`instructions` of each, in the order of their
+        addresses.
     index_at : int
         The address of ``.eh_frame_hdr``, a multiple of 8. All addresses count from one base.
     """
     functions = list(functions)
     index_size = -(-(12 + 8 * len(functions)) // _WORD) * _WORD
     at = index_at + index_size
-    content = bytearray(_common())
+    content = bytearray(_common(b"zR", bytes([1, _RELATIVE_INT32])))
     index = struct.pack(
         "<4BiI", 1, _RELATIVE_INT32, _UINT32, _TABLE_INT32, at - (index_at + 4), len(functions)
     )
-    for address, size, frames in functions:
+    for address, size, changes in functions:
         start = len(content)
         index += struct.pack("<ii", address - index_at, at + start - index_at)
         # The distances to the common part and to the function count from where they stand.
         head = struct.pack("<IiI", start + 4, address - (at + start + 8), size)
-        content += _record(head + b"\0" + _instructions(frames))
+        content += _record(head + b"\0" + changes)
     content += bytes(4)  # the end
     return index.ljust(index_size, b"\0"), bytes(content)
+
+
+def encode_anywhere(functions: Iterable[tuple[int, int, bytes]]) -> bytes:
+    """Return the content of an ``.eh_frame`` that holds addresses, so it may lie anywhere itself.
+
+    Parameters
+    ----------
+    functions : iterable
+        The address, the size in bytes and the :func:`instructions` of each.
+    """
+    content = bytearray(_common(b"", b""))
+    for address, size, changes in functions:
+        content += _record(struct.pack("<IQQ", len(content) + 4, address, size) + changes)
+    content += bytes(4)
+    return bytes(content)
+
+
+def read(content: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the address, size and instructions of each function in what :func:`encode` made.
+
+    Parameters
+    ----------
+    content : bytes
+        Of the ``.eh_frame``.
+    at : int
+        Its address.
+    """
+    head = struct.Struct("<IIiIB")
+    start = 4 + struct.unpack_from("<I", content)[0]  # behind the common part
+    while len(content) - start > head.size:
+        size, _, distance, function_size, _ = head.unpack_from(content, start)
+        end = start + 4 + size
+        yield at + start + 8 + distance, function_size, content[start + head.size : end]
+        start = end
 
 
 def _record(body: bytes) -> bytes:
@@ -111,27 +152,30 @@ def _record(body: bytes) -> bytes:
     return struct.pack("<I", size) + body.ljust(size, _NOP)
 
 
-def _common() -> bytes:
+def _common(augmentation: bytes, its_data: bytes) -> bytes:
     return _record(
         struct.pack("<IB", 0, 1)
-        + b"zR\0"
-        + bytes([1, -_WORD & 0x7F, _RETURN_ADDRESS, 1, _RELATIVE_INT32])
+        + augmentation
+        + bytes([0, 1, -_WORD & 0x7F, _RETURN_ADDRESS])
+        + its_data
         + bytes([_DEF_CFA, _RSP, _WORD, _OFFSET | _RETURN_ADDRESS, 1])
     )
 
 
-def _instructions(frames: tuple[tuple[int, Frame], ...]) -> bytes:
+def instructions(frames: Iterable[tuple[int, Frame]]) -> bytes:
+    """Return what changes from frame to frame, each of which begins at an offset."""
     result = bytearray()
     at, current = 0, ENTERED
     for offset, frame in frames:
-        change = _change(current, frame)
-        if change:
-            result += _advance(offset - at) + change
+        changes = change(current, frame)
+        if changes:
+            result += advance(offset - at) + changes
             at, current = offset, frame
     return bytes(result)
 
 
-def _advance(distance: int) -> bytes:
+def advance(distance: int) -> bytes:
+    """Return the instruction that the next changes hold so many bytes further on."""
     if distance < _ADVANCE:
         return bytes([_ADVANCE | distance] if distance else [])
     for limit, code, size in _ADVANCE_BY:
@@ -140,7 +184,8 @@ def _advance(distance: int) -> bytes:
     raise ValueError(f"a function of {distance} bytes")
 
 
-def _change(old: Frame, new: Frame) -> bytes:
+def change(old: Frame, new: Frame) -> bytes:
+    """Return the instructions that make one frame of another."""
     result = bytearray()
     if new.register is None:
         if old.register is not None:

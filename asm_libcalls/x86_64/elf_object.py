@@ -7,7 +7,7 @@ no relocations and runs nothing when it is loaded::
     read         headers, .identity, .note.gnu.property, .hash, .dynsym, .dynstr, .eh_frame_hdr,
                  .eh_frame
     read, run    .text         from the next page on
-    read, write  .data, of zeros, from the page behind the code on; .dynamic
+    read, write  .data, from the page behind the code on; .dynamic
     not mapped   .contents, .symtab, .strtab, .shstrtab, section headers
 
 Every address is the offset in the file.
@@ -24,14 +24,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from asm_libcalls.x86_64.eh_frame import Frame
-
-__all__ = ["PAGE", "Object", "Symbol", "write"]
+__all__ = ["PAGE", "Object", "Symbol", "write", "write_symbols"]
 
 PAGE = 4096
 
 _IDENT = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")  # 64 bits, little-endian, version 1, System V
-_ET_DYN, _EM_X86_64 = 3, 62
+_ET_EXEC, _ET_DYN, _EM_X86_64 = 2, 3, 62
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -44,7 +42,7 @@ _SEGMENTS = 8
 _RUN, _WRITE, _READ = 1, 2, 4
 
 _SHT_PROGBITS, _SHT_SYMTAB, _SHT_STRTAB, _SHT_HASH, _SHT_DYNAMIC, _SHT_NOTE = 1, 2, 3, 5, 6, 7
-_SHT_DYNSYM, _SHT_X86_64_UNWIND = 11, 0x70000001
+_SHT_NOBITS, _SHT_DYNSYM, _SHT_X86_64_UNWIND = 8, 11, 0x70000001
 _WRITABLE, _ALLOC, _EXECUTE = 1, 2, 4  # SHF_*
 
 _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_SYMENT = 4, 5, 6, 10, 11
@@ -55,6 +53,7 @@ _SECTIONS = (
     "", ".identity", ".note.gnu.property", ".hash", ".dynsym", ".dynstr", ".eh_frame_hdr",
     ".eh_frame", ".text", ".data", ".dynamic", ".contents", ".symtab", ".strtab", ".shstrtab",
 )  # fmt: skip
+_SYMBOL_SECTIONS = ("", ".text", ".eh_frame", ".symtab", ".strtab", ".shstrtab")
 
 # Which CPUs can run it, for the C library to refuse the others: GNU_PROPERTY_X86_ISA_1_NEEDED.
 _GNU_PROPERTY_TYPE_0, _ISA_1_NEEDED = 5, 0xC0008002
@@ -99,24 +98,25 @@ class Object:
         Where the code begins.
     contents_at : int
         Where ``.contents`` begins.
+    frames : tuple of int
+        Where ``.eh_frame`` begins, and its size.
     """
 
-    __slots__ = ("code_at", "content", "contents_at", "identity_at")
+    __slots__ = ("code_at", "content", "contents_at", "frames", "identity_at")
 
-    def __init__(
-        self, content: bytearray, identity_at: int, code_at: int, contents_at: int
-    ) -> None:
+    def __init__(self, content: bytearray, places: dict[str, tuple[int, int]]) -> None:
         self.content = content
-        self.identity_at = identity_at
-        self.code_at = code_at
-        self.contents_at = contents_at
+        self.identity_at = places[".identity"][0]
+        self.code_at = places[".text"][0]
+        self.contents_at = places[".contents"][0]
+        self.frames = places[".eh_frame"]
 
 
 def write(
     code: bytes,
-    data_size: int,
+    data: bytes,
     symbols: Sequence[Symbol],
-    functions: Sequence[tuple[int, int, tuple[tuple[int, Frame], ...]]],
+    functions: Sequence[tuple[int, int, bytes]],
     *,
     identity_size: int,
     contents: bytes,
@@ -128,11 +128,12 @@ def write(
     ----------
     code : bytes
         Whole pages; it reaches the data, which is right behind it, relative to rip.
-    data_size : int
-        Bytes of zeros, for each process its own.
+    data : bytes
+        What each process has of its own begins like this.
     symbols : sequence of Symbol
     functions : sequence of tuple
-        What frames can be walked through: distance from the beginning of the code, size, frames.
+        What frames can be walked through: distance from the beginning of the code, size, and call
+        frame instructions.
     identity_size : int
         Bytes that the maker fills in.
     contents : bytes
@@ -145,7 +146,7 @@ def write(
     ordered = sorted(symbols, key=lambda symbol: symbol.is_exported)  # local ones come first
 
     def lay_out(code_at: int) -> _File:
-        file = _File(code_at)
+        file = _File(_SECTIONS, code_at, _SEGMENTS)
         file.add(".identity", _SHT_PROGBITS, _ALLOC, bytes(identity_size))
         file.add(".note.gnu.property", _SHT_NOTE, _ALLOC, _isa(level))
         exported = [symbol for symbol in ordered if symbol.is_exported]
@@ -153,7 +154,7 @@ def write(
         file.add_symbols(".dynsym", ".dynstr", _SHT_DYNSYM, _ALLOC, exported)
         file.add_frames(functions)
         file.add(".text", _SHT_PROGBITS, _ALLOC | _EXECUTE, code, alignment=PAGE)
-        file.add(".data", _SHT_PROGBITS, _ALLOC | _WRITABLE, bytes(data_size))
+        file.add(".data", _SHT_PROGBITS, _ALLOC | _WRITABLE, data)
         dynamic = _dynamic(file.places)
         file.add(
             ".dynamic", _SHT_DYNAMIC, _ALLOC | _WRITABLE, dynamic, link=".dynstr", entry=_ENTRY.size
@@ -165,18 +166,43 @@ def write(
     # Symbols and frames hold addresses, so all is written once to learn where the code will be.
     code_at, _ = lay_out(0).places[".text"]
     file = lay_out(code_at)
-    return Object(file.finish(), file.places[".identity"][0], code_at, file.places[".contents"][0])
+    return Object(file.finish(_ET_DYN, list(_segments(file.places))), file.places)
+
+
+def write_symbols(functions: Sequence[tuple[int, int, str, bytes]]) -> bytes:
+    """Write what a debugger needs to know of code that is in memory, and in no file.
+
+    Parameters
+    ----------
+    functions : sequence of tuple
+        The address, the size in bytes, the name and the call frame instructions of each.
+    """
+    from asm_libcalls.x86_64 import eh_frame
+
+    start = min(at for at, *_ in functions)
+    size = max(at + size for at, size, *_ in functions) - start
+    file = _File(_SYMBOL_SECTIONS, start, 0)
+    file.add(".text", _SHT_NOBITS, _ALLOC | _EXECUTE, b"", alignment=1, memory=(start, size))
+    frames = eh_frame.encode_anywhere((at, size, changes) for at, size, _, changes in functions)
+    file.add(".eh_frame", _SHT_PROGBITS, _ALLOC, frames)
+    symbols = [
+        Symbol(name, at - start, size, is_function=True, is_exported=False)
+        for at, size, name, _ in functions
+    ]
+    file.add_symbols(".symtab", ".strtab", _SHT_SYMTAB, 0, symbols)
+    return bytes(file.finish(_ET_EXEC, []))
 
 
 class _File:
     """The file so far: its content, and its section headers."""
 
-    def __init__(self, code_at: int) -> None:
+    def __init__(self, sections: tuple[str, ...], code_at: int, segments: int) -> None:
+        self.sections = sections
         self.code_at = code_at
-        self.content = bytearray(_HEADER.size + _SEGMENTS * _SEGMENT.size)
+        self.content = bytearray(_HEADER.size + segments * _SEGMENT.size)
         self.headers = [bytes(_SECTION.size)]
         self.places: dict[str, tuple[int, int]] = {}
-        self._names, self._name_at = _strings(_SECTIONS)
+        self._names, self._name_at = _strings(sections)
 
     def add(
         self,
@@ -189,15 +215,16 @@ class _File:
         link: str = "",
         info: int = 0,
         entry: int = 0,
+        memory: tuple[int, int] | None = None,
     ) -> None:
-        """Append a section."""
-        assert _SECTIONS[len(self.headers)] == name
+        """Append a section; `memory` is where it is, and its size, if it is not in the file."""
+        assert self.sections[len(self.headers)] == name
         at = self.align(alignment)
         self.content += content
         self.places[name] = at, len(content)
-        address = at if flags & _ALLOC else 0
-        linked = _SECTIONS.index(link)
-        fields = (kind, flags, address, at, len(content), linked, info, alignment, entry)
+        address, size = memory or (at if flags & _ALLOC else 0, len(content))
+        linked = self.sections.index(link)
+        fields = (kind, flags, address, at, size, linked, info, alignment, entry)
         self.headers.append(_SECTION.pack(self._name_at[name], *fields))
 
     def align(self, alignment: int) -> int:
@@ -216,7 +243,7 @@ class _File:
                 (_GLOBAL if symbol.is_exported else _LOCAL) << 4
                 | (_FUNCTION if symbol.is_function else _OBJECT),
                 0,
-                _SECTIONS.index(".text" if symbol.is_function else ".data"),
+                self.sections.index(".text" if symbol.is_function else ".data"),
                 self.code_at + symbol.at,
                 symbol.size,
             )
@@ -224,48 +251,48 @@ class _File:
         self.add(name, kind, flags, content, link=strings, info=first_global, entry=_SYMBOL.size)
         self.add(strings, _SHT_STRTAB, flags, names, alignment=1)
 
-    def add_frames(
-        self, functions: Sequence[tuple[int, int, tuple[tuple[int, Frame], ...]]]
-    ) -> None:
+    def add_frames(self, functions: Sequence[tuple[int, int, bytes]]) -> None:
         from asm_libcalls.x86_64 import eh_frame
 
         index, frames = eh_frame.encode(
-            [(self.code_at + at, size, known) for at, size, known in functions], self.align(8)
+            [(self.code_at + at, size, changes) for at, size, changes in functions], self.align(8)
         )
         self.add(".eh_frame_hdr", _SHT_PROGBITS, _ALLOC, index)
         self.add(".eh_frame", _SHT_X86_64_UNWIND, _ALLOC, frames)
 
-    def finish(self) -> bytearray:
+    def finish(self, kind: int, segments: Sequence[bytes]) -> bytearray:
         """Append the section headers, fill in what stands at the beginning, return the content."""
         self.add(".shstrtab", _SHT_STRTAB, 0, self._names, alignment=1)
         sections_at = self.align(8)
         content = self.content + b"".join(self.headers)
-        segments = b"".join(self._segments())
         header = _HEADER.pack(
-            _IDENT, _ET_DYN, _EM_X86_64, 1, 0, _HEADER.size, sections_at, 0, _HEADER.size,
-            _SEGMENT.size, _SEGMENTS, _SECTION.size, len(self.headers), len(self.headers) - 1,
+            _IDENT, kind, _EM_X86_64, 1, 0, _HEADER.size if segments else 0, sections_at, 0,
+            _HEADER.size, _SEGMENT.size, len(segments), _SECTION.size, len(self.headers),
+            len(self.headers) - 1,
         )  # fmt: skip
-        content[: len(header + segments)] = header + segments
+        beginning = header + b"".join(segments)
+        content[: len(beginning)] = beginning
         return content
 
-    def _segments(self) -> Iterator[bytes]:
-        def segment(kind: int, flags: int, start: int, end: int, alignment: int = 8) -> bytes:
-            size = end - start
-            return _SEGMENT.pack(kind, flags, start, start, start, size, size, alignment)
 
-        def of(kind: int, flags: int, name: str, alignment: int = 8) -> bytes:
-            at, size = self.places[name]
-            return segment(kind, flags, at, at + size, alignment)
+def _segments(places: dict[str, tuple[int, int]]) -> Iterator[bytes]:
+    def segment(kind: int, flags: int, start: int, end: int, alignment: int = 8) -> bytes:
+        size = end - start
+        return _SEGMENT.pack(kind, flags, start, start, start, size, size, alignment)
 
-        yield segment(_PT_LOAD, _READ, 0, sum(self.places[".eh_frame"]), PAGE)
-        yield of(_PT_LOAD, _READ | _RUN, ".text", PAGE)
-        end = sum(self.places[".dynamic"])
-        yield segment(_PT_LOAD, _READ | _WRITE, self.places[".data"][0], end, PAGE)
-        yield of(_PT_DYNAMIC, _READ | _WRITE, ".dynamic")
-        yield of(_PT_NOTE, _READ, ".note.gnu.property")
-        yield of(_PT_GNU_PROPERTY, _READ, ".note.gnu.property")
-        yield of(_PT_GNU_EH_FRAME, _READ, ".eh_frame_hdr")
-        yield segment(_PT_GNU_STACK, _READ | _WRITE, 0, 0, 16)
+    def of(kind: int, flags: int, name: str, alignment: int = 8) -> bytes:
+        at, size = places[name]
+        return segment(kind, flags, at, at + size, alignment)
+
+    yield segment(_PT_LOAD, _READ, 0, sum(places[".eh_frame"]), PAGE)
+    yield of(_PT_LOAD, _READ | _RUN, ".text", PAGE)
+    end = sum(places[".dynamic"])
+    yield segment(_PT_LOAD, _READ | _WRITE, places[".data"][0], end, PAGE)
+    yield of(_PT_DYNAMIC, _READ | _WRITE, ".dynamic")
+    yield of(_PT_NOTE, _READ, ".note.gnu.property")
+    yield of(_PT_GNU_PROPERTY, _READ, ".note.gnu.property")
+    yield of(_PT_GNU_EH_FRAME, _READ, ".eh_frame_hdr")
+    yield segment(_PT_GNU_STACK, _READ | _WRITE, 0, 0, 16)
 
 
 def _strings(texts: Iterable[str]) -> tuple[bytes, dict[str, int]]:

@@ -14,9 +14,10 @@ from __future__ import annotations
 import ctypes
 import struct
 import sys
+from functools import partial
 from types import ModuleType
 
-from asm_libcalls import entry, libc
+from asm_libcalls import code_names, entry, libc
 from asm_libcalls.signatures import Signature
 from asm_libcalls.x86_64 import builtins, pages, python_objects, stencils
 from asm_libcalls.x86_64.function_shapes import CLASS, Shape, parts_of
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from asm_libcalls.x86_64.image import Routine
+    from asm_libcalls.code_names import Function
     from asm_libcalls.x86_64.pages import LoadedImage
+    from asm_libcalls.x86_64.stencils import Part
 
 __all__ = ["FunctionMaker", "Unsupported"]
 
@@ -119,11 +121,13 @@ class FunctionMaker:
         new = [shape for shape in dict.fromkeys(shapes) if shape not in self._code]
         if not new:
             return
-        composed = {str(i): shape for i, shape in enumerate(new)}
-        loaded = pages.load(link(self._compose(name, s) for name, s in composed.items()))
+        parts = {str(i): self._parts(shape) for i, shape in enumerate(new)}
+        image = link(stencils.compose(*named) for named in parts.items())
+        loaded = pages.load(image, announced=False)
+        code_names.announce(loaded.address, partial(_functions, loaded, new, parts))
         for slot in loaded.image.slots:
             loaded.set_slot(slot, self._slot(slot))
-        for name, shape in composed.items():
+        for name, shape in zip(parts, new, strict=True):
             self._code[shape] = loaded.routine(name)
 
     def make(
@@ -183,7 +187,7 @@ class FunctionMaker:
                 return self._loaded.routine(routine)
         return libc.function_address(name)
 
-    def _compose(self, name: str, shape: Shape) -> Routine:
+    def _parts(self, shape: Shape) -> list[Part]:
         inline, vmctx_of = shape[4:]
         body = None
         if inline and inline not in self._stencils:
@@ -193,7 +197,7 @@ class FunctionMaker:
         vmctx = None
         if isinstance(vmctx_of, tuple):
             vmctx = (id(vmctx_of[0]), self.member_offset(*vmctx_of))
-        return stencils.compose(name, parts_of(self._stencils, shape, body, vmctx))
+        return parts_of(self._stencils, shape, body, vmctx)
 
     def member_offset(self, cls: type, member: str) -> int:
         """Return where objects of exactly this class have a member of its ``__slots__``.
@@ -260,6 +264,23 @@ _PROBES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "f64": ((0.5, -1.25e300), (1, True, "1")),
     "f32": ((0.5, -1.25), (1,)),
 }
+
+
+def _functions(
+    loaded: LoadedImage, shapes: list[Shape], parts: dict[str, list[Part]]
+) -> list[Function]:
+    from asm_libcalls.x86_64.eh_frame import instructions
+    from asm_libcalls.x86_64.stencil_frames import frames
+
+    return [
+        (
+            loaded.routine(routine),
+            loaded.image.routines[routine][1],
+            code_names.title(shape.title()),
+            instructions(frames(its_parts)),
+        )
+        for shape, (routine, its_parts) in zip(shapes, parts.items(), strict=True)
+    ]
 
 
 def _raise_collected(*arguments: object) -> object:

@@ -68,6 +68,13 @@ class Shape(tuple[object, ...]):
         read = "none" if result is None else "u64" if result.kind == "pointer" else result.name
         return super().__new__(cls, (parameters, read, enter, guard, inline, vmctx_of))
 
+    def title(self) -> str:
+        """Return what debuggers and profilers call the code."""
+        parameters, result, _, _, inline, _ = self
+        assert isinstance(parameters, tuple)
+        signature = f"({', '.join(parameters)}) -> {result}"
+        return f"builtin {inline or signature}"
+
 
 def fits_registers(parameters: Sequence[ValueType]) -> bool:
     """Return whether all arguments go in registers: System V ABI, 3.2.3."""

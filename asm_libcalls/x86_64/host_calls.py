@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALL_PYTHON",
-    "THUNKS_PER_IMAGE",
+    "THUNKS",
     "HostCallRecord",
     "make_record",
     "make_slot_record",
@@ -52,7 +52,8 @@ __all__ = [
 ]
 
 CALL_PYTHON = "asm_libcalls_call_python"
-THUNKS_PER_IMAGE = 128  # of 32 bytes: one page
+THUNKS = tuple(f"thunk {i}" for i in range(128))
+"""The routines of an image of thunks: of 32 bytes each, so one page."""
 
 # What a parameter is made of, and what a result is made into.
 _U64, _I64, _U32, _I32, _F64, _F32, _ADDRESS = range(7)
@@ -168,23 +169,23 @@ def routines() -> Iterator[Routine]:
 
 
 def thunk_routines() -> list[Routine]:
-    """Assemble one image's worth of thunks, named ``"0"`` and so on, each with a slot ``"0"``."""
+    """Assemble one image's worth of thunks, each with a slot of its name."""
     from asm_libcalls.x86_64.assembler import sequence
 
     pattern = sequence("thunk", _thunk)
     return [
         Routine(
-            str(i),
+            name,
             pattern.code,
             pattern.size,
             tuple(
-                Reference(r.offset, str(i) if r.symbol == "record" else r.symbol, r.is_slot)
+                Reference(r.offset, name if r.symbol == "record" else r.symbol, r.is_slot)
                 for r in pattern.references
             ),
             alignment=32,
             frames=pattern.frames,
         )
-        for i in range(THUNKS_PER_IMAGE)
+        for name in THUNKS
     ]
 
 

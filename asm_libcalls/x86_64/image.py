@@ -12,7 +12,7 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from asm_libcalls.x86_64.eh_frame import Frame
 
@@ -104,12 +104,9 @@ class Image:
         Offset of each slot from the start of `code`.
     size : int
         Bytes of code and data together.
-    frames : dict of str to tuple
-        Of the routines that have them, when they have just been linked: an image that was read
-        from a file knows none, since they stand in the file.
     """
 
-    __slots__ = ("code", "frames", "routines", "size", "slots")
+    __slots__ = ("_frames", "code", "routines", "size", "slots")
 
     def __init__(
         self,
@@ -117,13 +114,21 @@ class Image:
         routines: dict[str, tuple[int, int]],
         slots: dict[str, int],
         size: int,
-        frames: dict[str, Frames] | None = None,
+        frames: Callable[[], dict[str, bytes]] = dict,
     ) -> None:
         self.code = code
         self.routines = routines
         self.slots = slots
         self.size = size
-        self.frames = frames or {}
+        self._frames = frames  # few ask, so they are not read before
+
+    @property
+    def frames(self) -> dict[str, bytes]:
+        """Of the routines whose callers can be found: call frame instructions (``eh_frame.py``).
+
+        Put together whenever it is read.
+        """
+        return self._frames()
 
 
 def _aligned(offset: int, alignment: int) -> int:
@@ -167,5 +172,13 @@ def link(routines: Iterable[Routine]) -> Image:
                 )
             at = start + reference.offset
             code[at : at + 4] = _DISPLACEMENT.pack(target - (at + 4))
-    frames = {routine.name: routine.frames for _, routine in placed if routine.frames}
-    return Image(bytes(code), symbols, slots, code_size + 8 * len(slots), frames)
+    framed = [routine for _, routine in placed if routine.frames]
+    return Image(
+        bytes(code), symbols, slots, code_size + 8 * len(slots), lambda: _call_frames(framed)
+    )
+
+
+def _call_frames(routines: Iterable[Routine]) -> dict[str, bytes]:
+    from asm_libcalls.x86_64.eh_frame import instructions
+
+    return {routine.name: instructions(routine.frames) for routine in routines}

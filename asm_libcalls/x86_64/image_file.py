@@ -4,7 +4,7 @@ The file is an ELF shared object (``elf_object.py``), for dynamic linkers, debug
 What we read ourselves stands in it beside that:
 
 ==================== ==============================================================
-``.identity``        digest, key, and six places and sizes (little-endian)
+``.identity``        digest, key, and eight places and sizes (little-endian)
 ``.contents``        UTF-8 lines: what assembled it, then every routine and slot
 ==================== ==============================================================
 
@@ -15,6 +15,7 @@ is no signature: whom the file belongs to is the reader's question.
 from __future__ import annotations
 
 import struct
+from functools import partial
 
 from asm_libcalls.x86_64.image import Image
 
@@ -30,7 +31,7 @@ KEY_SIZE = 32
 """Bytes of a digest, and of a key."""
 
 _BEGINNING = b"\x7fELF\x02\x01\x01"
-_IDENTITY = struct.Struct(f"<{KEY_SIZE}s{KEY_SIZE}s6Q")
+_IDENTITY = struct.Struct(f"<{KEY_SIZE}s{KEY_SIZE}s8Q")
 _IDENTITY_AT = 512
 _DIGESTED_FROM = _IDENTITY_AT + KEY_SIZE
 
@@ -88,7 +89,7 @@ def pack(
     table = "\n".join(lines).encode()
     made = elf_object.write(
         image.code,
-        image.size - len(image.code) + CLAIM_SIZE,
+        bytes(image.size - len(image.code) + CLAIM_SIZE),
         list(_symbols(image, exports)),
         [(*image.routines[name], frames) for name, frames in image.frames.items()],
         identity_size=_IDENTITY.size,
@@ -99,7 +100,7 @@ def pack(
     content = made.content
     _IDENTITY.pack_into(
         content, _IDENTITY_AT, bytes(KEY_SIZE), key, len(content), made.contents_at, len(table),
-        made.code_at, len(image.code), image.size - len(image.code),
+        made.code_at, len(image.code), image.size - len(image.code), *made.frames,
     )  # fmt: skip
     content[_IDENTITY_AT:_DIGESTED_FROM] = _digest_of(content)
     return bytes(content)
@@ -134,9 +135,8 @@ def unpack(content: bytes, key: bytes) -> tuple[Image, int, str]:
         raise DamagedImage(f"it ends after {len(content)} bytes")
     if not content.startswith(_BEGINNING):
         raise DamagedImage("it is no image file of this version")
-    expected, its_key, size, table_at, table_size, code_at, code_size, slots_size = (
-        _IDENTITY.unpack_from(content, _IDENTITY_AT)
-    )
+    expected, its_key, size, *places = _IDENTITY.unpack_from(content, _IDENTITY_AT)
+    table_at, table_size, code_at, code_size, slots_size, frames_at, frames_size = places
     if its_key != key:
         raise DamagedImage("it was made from other sources, or for another CPU")
     if len(content) != size:
@@ -153,4 +153,14 @@ def unpack(content: bytes, key: bytes) -> tuple[Image, int, str]:
         else:
             slots[name] = int(at)
     code = content[code_at : code_at + code_size]
-    return Image(code, routines, slots, code_size + slots_size), code_at, assembler
+    frames = partial(
+        _read_frames, content[frames_at : frames_at + frames_size], frames_at - code_at, routines
+    )
+    return Image(code, routines, slots, code_size + slots_size, frames), code_at, assembler
+
+
+def _read_frames(content: bytes, at: int, routines: dict[str, tuple[int, int]]) -> dict[str, bytes]:
+    from asm_libcalls.x86_64 import eh_frame
+
+    found = {(start, size): changes for start, size, changes in eh_frame.read(content, at)}
+    return {name: found[place] for name, place in routines.items() if place in found}

@@ -68,7 +68,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
         bodies[f"{prefix}memory32_size"] = partial(_size, array, count)
     for name, body in bodies.items():
         yield sequence(name, partial(_emit, body, _Libcall))
-        yield assemble(STENCIL_PREFIX + name, partial(_emit, body, _Builtin))
+        yield assemble(STENCIL_PREFIX + name, partial(_emit, body, _Builtin), has_effects=True)
 
 
 def _emit(body: Callable[[_Setting], None], setting: type[_Setting], *_: object) -> None:

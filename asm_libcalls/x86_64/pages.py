@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-from functools import partial
 
 from asm_libcalls import code_names, libc
 from asm_libcalls.x86_64.image import CODE_PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from asm_libcalls.code_names import Function
     from asm_libcalls.x86_64.image import Image
 
 __all__ = ["LoadedImage", "load", "unload"]
@@ -60,6 +60,16 @@ class LoadedImage:
         """Return the bytes of a routine as they are in memory."""
         return ctypes.string_at(self.routine(name), self.image.routines[name][1])
 
+    def functions(self) -> list[Function]:
+        """List the routines, for ``code_names``; labels and stencils are none."""
+        is_known = self.way == "library"  # to all who look for frames there
+        frames = {} if is_known else self.image.frames
+        return [
+            (self.address + offset, size, code_names.title(name), frames.get(name))
+            for name, (offset, size) in self.image.routines.items()
+            if size
+        ]
+
     def slot(self, name: str) -> int:
         """Read a slot."""
         return int(ctypes.c_uint64.from_address(self.address + self.image.slots[name]).value)
@@ -71,7 +81,9 @@ class LoadedImage:
             ctypes.c_uint64.from_address(self.address + offset).value = value
 
 
-def load(image: Image, file: int = -1, offset: int = 0, path: str = "") -> LoadedImage:
+def load(
+    image: Image, file: int = -1, offset: int = 0, path: str = "", *, announced: bool = True
+) -> LoadedImage:
     """Put an image on executable pages.
 
     Parameters
@@ -83,6 +95,9 @@ def load(image: Image, file: int = -1, offset: int = 0, path: str = "") -> Loade
         Where the code begins in the file, a multiple of the page size.
     path : str
         The file's path, if it is a shared object whose path nobody else can exchange; or "".
+    announced : bool
+        Whether ``code_names`` is told of the routines. If not, the caller knows better what is in
+        the image.
 
     Raises
     ------
@@ -95,16 +110,14 @@ def load(image: Image, file: int = -1, offset: int = 0, path: str = "") -> Loade
     if len(image.code) % libc.PAGE_SIZE:
         raise OSError(f"pages of {libc.PAGE_SIZE} bytes: images are made for {CODE_PAGE}")
     loaded = _load(image, length, file, offset, path)
-    code_names.announce(loaded.address, partial(_names, loaded.address, image.routines))
+    if announced:
+        code_names.announce(loaded.address, loaded.functions)
     return loaded
 
 
-def _names(address: int, routines: dict[str, tuple[int, int]]) -> list[tuple[int, int, str]]:
-    return [(address + offset, size, name) for name, (offset, size) in routines.items()]
-
-
 def _load(image: Image, length: int, file: int, offset: int, path: str) -> LoadedImage:
-    if file >= 0 and not code_names.are_asked_for():  # perf names anonymous memory alone
+    # perf names anonymous memory alone
+    if file >= 0 and not code_names.are_asked_for(code_names.PERF_VARIABLE):
         if path:
             try:
                 return LoadedImage(image, _load_library(image, path, offset), "library")

@@ -17,6 +17,7 @@ from asm_libcalls.x86_64.image import Reference, Routine
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
 
     from asm_libcalls.x86_64.pages import LoadedImage
 
@@ -24,7 +25,7 @@ __all__ = ["Part", "Stencil", "assemble", "compose", "read"]
 
 _HOLE = struct.Struct("<i")
 _FIRST_PLACEHOLDER = 0x5EA1_0000  # no instruction of a stencil has these bytes by itself
-_NUMBER, _SLOT, _STENCIL = "number", "slot", "stencil"
+_NUMBER, _SLOT, _STENCIL, _EFFECTS = "number", "slot", "stencil", "effects"
 
 
 class Stencil:
@@ -37,16 +38,23 @@ class Stencil:
         Offset and name of each number to fill in.
     references : tuple of Reference
         The distances to fill in: to slots, and to other stencils by their role.
+    effects : str
+        What it does to the stack, for ``stencil_frames.py``; "" too where nobody asked for it.
     """
 
-    __slots__ = ("code", "holes", "references")
+    __slots__ = ("code", "effects", "holes", "references")
 
     def __init__(
-        self, code: bytes, holes: tuple[tuple[int, str], ...], references: tuple[Reference, ...]
+        self,
+        code: bytes,
+        holes: tuple[tuple[int, str], ...],
+        references: tuple[Reference, ...],
+        effects: str = "",
     ) -> None:
         self.code = code
         self.holes = holes
         self.references = references
+        self.effects = effects
 
 
 class Part:
@@ -78,7 +86,9 @@ class Part:
         self.role = role
 
 
-def assemble(name: str, body: Callable[[Callable[[str], int]], object]) -> Routine:
+def assemble(
+    name: str, body: Callable[[Callable[[str], int]], object], *, has_effects: bool = False
+) -> Routine:
     """Assemble a stencil into a routine of the image; needs PeachPy.
 
     Parameters
@@ -88,6 +98,8 @@ def assemble(name: str, body: Callable[[Callable[[str], int]], object]) -> Routi
     body : callable
         Writes the instructions. It is given a function that makes a hole: ``hole("offset")``
         stands for a 32-bit displacement or immediate.
+    has_effects : bool
+        Note what it does to the stack, so that the frames of compositions are known.
     """
     from asm_libcalls.x86_64.assembler import sequence
 
@@ -96,7 +108,8 @@ def assemble(name: str, body: Callable[[Callable[[str], int]], object]) -> Routi
     def hole(number: str) -> int:
         return placeholders.setdefault(number, _FIRST_PLACEHOLDER + len(placeholders))
 
-    routine = sequence(name, lambda: body(hole), is_stencil=True)
+    instructions: list[Any] = []
+    routine = sequence(name, lambda: body(hole), stencil=instructions)
     marks = [
         (_SLOT if reference.is_slot else _STENCIL, reference.symbol, reference.offset)
         for reference in routine.references
@@ -108,6 +121,11 @@ def assemble(name: str, body: Callable[[Callable[[str], int]], object]) -> Routi
         while at >= 0:
             marks.append((_NUMBER, number, at))
             at = routine.code.find(pattern, at + len(pattern))
+    if has_effects:
+        from asm_libcalls.x86_64.stencil_frames import describe
+
+        names = {value: number for number, value in placeholders.items()}
+        marks.append((_EFFECTS, describe(instructions, names), 0))
     labels = {f"{name}|{kind}|{symbol}|{at}": at for kind, symbol, at in marks}
     return Routine(name, routine.code, routine.size, (), labels)
 
@@ -116,6 +134,7 @@ def read(loaded: LoadedImage, prefix: str) -> dict[str, Stencil]:
     """Return the stencils of an image whose names begin with `prefix`, by the rest of the name."""
     holes: dict[str, list[tuple[int, str]]] = {}
     references: dict[str, list[Reference]] = {}
+    effects: dict[str, str] = {}
     for symbol in loaded.image.routines:
         if not symbol.startswith(prefix):
             continue
@@ -126,10 +145,14 @@ def read(loaded: LoadedImage, prefix: str) -> dict[str, Stencil]:
             kind, target, at = mark
             if kind == _NUMBER:
                 holes[name].append((int(at), target))
+            elif kind == _EFFECTS:
+                effects[name] = target
             else:
                 references[name].append(Reference(int(at), target, kind == _SLOT))
     return {
-        name[len(prefix) :]: Stencil(loaded.code(name), tuple(holes[name]), tuple(references[name]))
+        name[len(prefix) :]: Stencil(
+            loaded.code(name), tuple(holes[name]), tuple(references[name]), effects.get(name, "")
+        )
         for name in holes
     }
 

@@ -4,7 +4,8 @@ The instructions are followed along every path, and what is known of rsp, of cop
 the caller's registers is kept for each; where paths meet, what they agree on. So whoever writes a
 routine declares nothing, and can forget nothing.
 
-Works on PeachPy's instruction objects, and imports none of PeachPy.
+Works on PeachPy's instruction objects, and imports none of PeachPy. What matters of them are their
+*effects*: code that is put together at run time, of stencils, is followed by those alone.
 """
 
 from __future__ import annotations
@@ -16,11 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["frames"]
+    Frames = tuple[tuple[int, Frame], ...]
+    """Each from an offset on."""
+
+    Effect = tuple[str, int, int, int]
+    """``("push", R, 0, 0)``, ``("pop", R, 0, 0)``, ``("set", R, BASE, DISPLACEMENT)`` for
+    R = BASE + DISPLACEMENT, or ``("write", R, 0, 0)`` for R = anything."""
+
+__all__ = ["CALLEE_SAVED", "RBP", "Node", "effects_of", "follow", "frames", "leaves"]
 
 # Registers by their numbers in instructions, and how DWARF numbers them.
-_RBX, _RSP, _RBP = 3, 4, 5
-_CALLEE_SAVED = frozenset({_RBX, _RBP, 12, 13, 14, 15})
+_RBX, _RSP, RBP = 3, 4, 5
+CALLEE_SAVED = frozenset({_RBX, RBP, 12, 13, 14, 15})
 _DWARF = (0, 2, 1, 3, 7, 6, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15)
 _GENERAL_PURPOSE = 0xF  # PeachPy's mask of them
 _WORD = 8
@@ -69,8 +77,8 @@ class _State:
         return before != (self.depth, len(self.copies), len(self.saved), len(self.written))
 
     def frame(self) -> Frame:
-        base = min(self.copies, key=lambda r: (r != _RBP, r), default=None)
-        if base is not None and (base == _RBP or self.depth is None):
+        base = min(self.copies, key=lambda r: (r != RBP, r), default=None)
+        if base is not None and (base == RBP or self.depth is None):
             register, offset = _DWARF[base], self.copies[base]
         elif self.depth is not None:
             register, offset = _DWARF[_RSP], self.depth
@@ -89,7 +97,7 @@ class _State:
         """Note that a register is overwritten, with an address in the frame or anything."""
         if register == _RSP:
             self.put_stack_pointer(distance)
-        elif register in _CALLEE_SAVED:
+        elif register in CALLEE_SAVED:
             self.written.add(register)
             self.copies.pop(register, None)
             if distance is not None:
@@ -99,7 +107,36 @@ class _State:
         return self.depth if register == _RSP else self.copies.get(register)
 
 
-def frames(instructions: Sequence[Any], *, framed: bool = False) -> tuple[tuple[int, Frame], ...]:
+class Node:
+    """A place in code that is followed: what the instruction there does to the stack.
+
+    Attributes
+    ----------
+    offset : int
+        Of its first byte.
+    effects : sequence of Effect
+    target : int or None
+        The number of the node that it may jump to.
+    leaves : bool
+        Whether nothing goes on behind it.
+    """
+
+    __slots__ = ("effects", "leaves", "offset", "target")
+
+    def __init__(
+        self,
+        offset: int,
+        effects: Sequence[Effect] = (),
+        target: int | None = None,
+        leaves: bool = False,
+    ) -> None:
+        self.offset = offset
+        self.effects = effects
+        self.target = target
+        self.leaves = leaves
+
+
+def frames(instructions: Sequence[Any], *, framed: bool = False) -> Frames:
     """Return the frames of a routine: each with the offset of the instruction that it begins at.
 
     Parameters
@@ -109,46 +146,101 @@ def frames(instructions: Sequence[Any], *, framed: bool = False) -> tuple[tuple[
     framed : bool
         The routine is not called but jumped to, with its caller's rbp pushed and rbp set.
     """
+    labels = {i.identifier: at for at, i in enumerate(instructions) if i.name == "LABEL"}
+    nodes = []
+    offset = 0
+    for instruction in instructions:
+        target = getattr(instruction, "label_name", None)
+        nodes.append(
+            Node(
+                offset,
+                effects_of(instruction),
+                None if target is None else labels[target],
+                leaves(instruction),
+            )
+        )
+        offset += len(instruction.bytecode or b"")
+    return follow(nodes, framed=framed)
+
+
+def follow(nodes: Sequence[Node], *, framed: bool = False) -> Frames:
+    """Return the frames of code, from where it is entered: at the first node."""
     if framed:
-        entered = _State(2 * _WORD, {_RBP: 2 * _WORD}, {_RBP: 2 * _WORD}, {_RBP})
-    elif any(map(_moves_the_stack, instructions)):
+        entered = _State(2 * _WORD, {RBP: 2 * _WORD}, {RBP: 2 * _WORD}, {RBP})
+    elif any(node.effects for node in nodes):
         entered = _State(_WORD, {}, {}, set())
     else:
         return ((0, ENTERED),)
-    labels = {i.identifier: at for at, i in enumerate(instructions) if i.name == "LABEL"}
     known: dict[int, _State] = {}
     open_paths = [(0, entered)]
     while open_paths:
         at, state = open_paths.pop()
-        while at < len(instructions):
+        while at < len(nodes):
             if at not in known:
                 known[at] = state.copy()
             elif not known[at].meet(state):
                 break
             state = known[at].copy()
-            instruction = instructions[at]
-            _step(instruction, state)
-            target = getattr(instruction, "label_name", None)
-            if target is not None:
-                open_paths.append((labels[target], state.copy()))
-            if instruction.name in _LEAVE:
+            node = nodes[at]
+            for effect in node.effects:
+                _apply(effect, state)
+            if node.target is not None:
+                open_paths.append((node.target, state.copy()))
+            if node.leaves:
                 break
             at += 1
     result = [(0, known[0].frame())]
-    offset = 0
-    for at, instruction in enumerate(instructions):
+    for at, node in enumerate(nodes):
         if at in known:  # else it is never reached
             frame = known[at].frame()
             if frame != result[-1][1]:
-                result.append((offset, frame))
-        offset += len(instruction.bytecode or b"")
+                result.append((node.offset, frame))
     return tuple(result)
 
 
-def _moves_the_stack(instruction: Any) -> bool:
-    return instruction.name in ("PUSH", "POP") or any(
-        register == _RSP or register in _CALLEE_SAVED for register in _written_by(instruction)
-    )
+def leaves(instruction: Any) -> bool:
+    """Return whether nothing goes on behind an instruction of PeachPy."""
+    return instruction.name in _LEAVE
+
+
+def effects_of(instruction: Any) -> list[Effect]:
+    """Return what an instruction of PeachPy does to the stack and to callee-saved registers."""
+    name, operands = instruction.name, instruction.operands
+    if name in ("PUSH", "POP"):
+        return [(name.lower(), operands[0].physical_id, 0, 0)]
+    if name in ("ADD", "SUB", "MOV", "LEA") and _is_general_purpose(operands[0]):
+        target = operands[0].physical_id
+        if not _is_kept(target):
+            return []
+        base, displacement = _address(name, operands)
+        return [("write", target, 0, 0) if base is None else ("set", target, base, displacement)]
+    return [("write", r, 0, 0) for r in sorted(_written_by(instruction)) if _is_kept(r)]
+
+
+def _apply(effect: Effect, state: _State) -> None:
+    operation, register, base, displacement = effect
+    if operation == "push":
+        if state.depth is not None:
+            state.depth += _WORD
+            if register in CALLEE_SAVED - state.written - state.saved.keys():
+                state.saved[register] = state.depth
+    elif operation == "pop":
+        slot = state.depth
+        restored = slot is not None and state.saved.get(register) == slot
+        state.write(register)
+        if slot is not None:
+            state.put_stack_pointer(slot - _WORD)
+        if restored:
+            state.written.discard(register)
+    elif operation == "set":
+        distance = state.distance(base)
+        state.write(register, None if distance is None else distance - displacement)
+    else:
+        state.write(register)
+
+
+def _is_kept(register: int) -> bool:
+    return register == _RSP or register in CALLEE_SAVED
 
 
 def _written_by(instruction: Any) -> set[int]:
@@ -168,41 +260,18 @@ def _is_general_purpose(operand: Any) -> bool:
     return isinstance(mask, int) and mask & _GENERAL_PURPOSE != 0
 
 
-def _step(instruction: Any, state: _State) -> None:
-    name, operands = instruction.name, instruction.operands
-    if name == "PUSH":
-        if state.depth is not None:
-            state.depth += _WORD
-            register = operands[0].physical_id
-            if register in _CALLEE_SAVED - state.written - state.saved.keys():
-                state.saved[register] = state.depth
-    elif name == "POP":
-        register, slot = operands[0].physical_id, state.depth
-        restored = slot is not None and state.saved.get(register) == slot
-        state.write(register)
-        if slot is not None:
-            state.put_stack_pointer(slot - _WORD)
-        if restored:
-            state.written.discard(register)
-    elif name in ("ADD", "SUB", "MOV", "LEA") and _is_general_purpose(operands[0]):
-        state.write(operands[0].physical_id, _address(name, operands, state))
-    else:
-        for register in _written_by(instruction):
-            state.write(register)
-
-
-def _address(name: str, operands: Sequence[Any], state: _State) -> int | None:
-    """Return what the destination is afterwards: bytes below the CFA, or None for anything."""
+def _address(name: str, operands: Sequence[Any]) -> tuple[int | None, int]:
+    """Return the register that the destination is at a known distance from; None for anything."""
     target, source = operands
     if name == "LEA":
         address = source.address
-        base = None if address.base is None else state.distance(address.base.physical_id)
-        return None if base is None or address.index is not None else base - address.displacement
+        if address.base is None or address.index is not None:
+            return None, 0
+        return address.base.physical_id, address.displacement
     if name == "MOV":
         if not _is_general_purpose(source) or source.mask != _GENERAL_PURPOSE:
-            return None
-        return state.distance(source.physical_id)
-    distance = state.distance(target.physical_id)
-    if distance is None or not isinstance(source, int):
-        return None
-    return distance - source if name == "ADD" else distance + source
+            return None, 0
+        return source.physical_id, 0
+    if not isinstance(source, int):
+        return None, 0
+    return target.physical_id, source if name == "ADD" else -source

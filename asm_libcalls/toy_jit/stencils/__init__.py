@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["CHECK", "ENTER", "PREFIX", "STACK_LIMIT_SLOT", "routines"]
 
 PREFIX = "toy_jit."
-ENTER = "toy_jit.enter"
-CHECK = "toy_jit.check_interrupts"
+ENTER = "asm_libcalls_toy_jit_enter"
+CHECK = "asm_libcalls_toy_jit_check"
 """The two routines here that are no stencils."""
 
 
@@ -48,7 +48,9 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     yield sequence(ENTER, entry.enter)
     yield sequence(CHECK, entry.check)
     for name, body in entry.adapters():
-        yield stencils.assemble(PREFIX + name, body)
+        yield stencils.assemble(PREFIX + name, body, has_effects=True)
     texts = moves.moves() | numbers.numbers(features) | memory.memory() | control.control()
     for name, text in texts.items():
-        yield stencils.assemble(PREFIX + name, assembly.body(text))
+        yield stencils.assemble(
+            PREFIX + name, assembly.body(text), has_effects=name in ("prologue", "epilogue")
+        )

@@ -1,0 +1,454 @@
+"""The C library and gdb walk through the frames of all our code, whatever made it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from child_process import environment
+
+pytestmark = pytest.mark.usefixtures("machine_code")
+
+PROGRAM = """
+import ctypes, os, signal, sys, time
+now = time.time
+time.time = lambda: now() + 10  # the sources may have been changed just now: the cache takes images
+import asm_libcalls
+from asm_libcalls import code_names, toy_jit
+from jit_modules import Function, instantiate
+
+libc = ctypes.CDLL(None)
+
+def backtrace(*_):
+    addresses = (ctypes.c_void_p * 200)()
+    return addresses[: libc.backtrace(addresses, 200)]
+
+seen = []
+
+def host(n):
+    seen.append(backtrace())
+    return n + 1
+
+instance = instantiate(
+    {
+        "ask": Function("i64 -> i64", "local.get 00 call 00 i64.const 01 i64.add"),
+        "fib": Function("i32 -> i32", "local.get 00 i32.const 02 i32.lt_s if 7f local.get 00 else "
+            "local.get 00 i32.const 01 i32.sub call 02 local.get 00 i32.const 02 i32.sub call 02 "
+            "i32.add end"),
+        "half": Function("i64 i64 -> i64", "local.get 00 local.get 01 i64.div_s"),
+        "pair": Function("i64 -> i64 i64", "local.get 00 local.get 00 call 00"),
+    },
+    {"host": "i64 -> i64"},
+    {"host": host},
+)
+host_function = asm_libcalls.HostFunction(host, "(i64) -> i64")
+call = asm_libcalls.native_function(host_function.address, "(i64) -> i64")
+caught = asm_libcalls.catch_traps(host_function.address, "(i64) -> i64")
+
+def run_all():
+    for _ in range(3):  # an export is an adapter from its second call on
+        assert instance.exports["ask"](40) == 42
+        assert instance.exports["fib"](5) == 5
+        assert instance.exports["half"](9, 2) == 4
+        assert instance.exports["pair"](3) == (3, 4)
+    assert call(41) == 42
+    assert call(True) == 2
+    assert caught(41) == 42
+    assert asm_libcalls.i64_sdiv(-7, 2) == -3
+    assert asm_libcalls.f64_ceil(0.5) == 1.0
+    assert asm_libcalls.f64_ceil(1) == 1.0
+    with asm_libcalls.Instance(memories=[asm_libcalls.Memory(1)]) as memory:
+        asm_libcalls.memory_fill(memory, 0, 0, 1, 9)
+        memory.vmctx
+    try:
+        instance.exports["half"](1, 0)
+    except asm_libcalls.IntegerDivisionByZero:
+        pass
+
+run_all()
+"""
+
+WALKED = """
+def functions():
+    return [function for source in list(code_names.sources.values()) for function in source()]
+
+def name_of(address):
+    for at, size, name, _ in functions():
+        if at < address <= at + size:
+            return name
+    return ""
+
+bottom = backtrace()[-3:]  # main and what calls it
+assert len(bottom) == 3
+names = []
+for walked in seen:
+    assert walked[-3:] == bottom, list(map(name_of, walked))
+    names.append([name for name in map(name_of, walked) if name])
+assert [len(walked) > 12 for walked in seen] == [True] * len(seen)
+sys.stdout.flush()
+libc.backtrace_symbols_fd((ctypes.c_void_p * len(seen[0]))(*seen[0]), len(seen[0]), 1)
+print("names:")
+print(*sorted({name.split(" ")[0] for each in names for name in each}), sep="\\n")
+print(asm_libcalls.backend_report()["unwinder"])
+"""
+
+
+def has_backtrace():
+    import ctypes
+
+    return hasattr(ctypes.CDLL(None), "backtrace")
+
+
+@pytest.mark.parametrize("cache", ["off", "filled", "perf"])
+def test_the_c_library_walks_from_a_callback_to_main(child, tmp_path, cache):
+    if not has_backtrace():
+        pytest.skip("the C library has no backtrace")
+    variables = {"ASM_LIBCALLS_CACHE": "off" if cache == "off" else str(tmp_path / "cache")}
+    if cache != "off":
+        pytest.importorskip("peachpy", reason="there is nothing to fill a cache with")
+        child(PROGRAM, variables=variables)
+    if cache == "perf":  # the same images, in anonymous memory
+        variables["ASM_LIBCALLS_PERF_MAP"] = "1"
+    program = PROGRAM + WALKED
+    if cache == "perf":
+        program += "\nfrom asm_libcalls.integrations import perf\nos.unlink(perf.map_file())"
+    done = child(program, variables=variables)
+    shown, _, rest = done.stdout.partition("names:\n")
+    if cache == "filled":  # the C library itself has the names
+        assert f"{variables['ASM_LIBCALLS_CACHE']}/backend-" in shown
+        assert ".image(asm_libcalls_call_python+" in shown
+    *names, state = rest.splitlines()
+    assert state == "told of code made at run time"
+    assert set(names) >= {
+        "asm_libcalls::adapter", "asm_libcalls::builtin", "asm_libcalls_call_python", "wasm::ask",
+        "wasm::pair", "asm_libcalls_toy_jit_enter",
+    }  # fmt: skip
+
+
+def test_code_that_is_gone_is_taken_back(child):
+    """From the C library and from gdb; also when the garbage collector finds it."""
+    child("""
+        import ctypes, gc
+        from asm_libcalls.integrations import gdb
+        from asm_libcalls.x86_64 import unwinder
+        from jit_modules import Function, instantiate
+
+        def symbol_files():
+            found, at = [], debugger._descriptor.first
+            previous = 0
+            while at:
+                entry = gdb._Entry.from_address(at)
+                assert entry.previous == previous
+                found.append(ctypes.string_at(entry.symbols, entry.size))
+                previous, at = at, entry.next
+            return found
+
+        def make(name):
+            return instantiate({name: Function("-> i32", "i32.const 01")})
+
+        keep = make("keep")
+        assert keep.exports["keep"]() == 1
+        gdb.enable()
+        gdb.enable()
+        assert gdb.is_enabled()
+        (debugger,), (known,) = gdb._enabled, unwinder._started
+        count, files = len(known._registered), len(symbol_files())
+        others = [make(f"other{i}") for i in range(5)]
+        assert len(known._registered) == count + 5
+        assert len(symbol_files()) == files + 5
+        assert symbol_files()[0].count(b"wasm::other4") == 1
+        del others[2]
+        gc.collect()
+        assert len(symbol_files()) == files + 4
+        assert not any(b"other2" in each for each in symbol_files())
+        others[0].cycle = others  # for the collector
+        del others
+        gc.collect()
+        assert len(known._registered) == count
+        assert len(symbol_files()) == files
+        assert any(b"wasm::keep" in each for each in symbol_files())
+    """)
+
+
+def test_code_that_goes_while_other_code_is_registered(child):
+    """The collector may run anywhere, in any thread."""
+    child("""
+        import gc, threading
+        from asm_libcalls.integrations import gdb
+        from asm_libcalls.x86_64 import unwinder
+        from jit_modules import Function, build
+        from asm_libcalls import toy_jit
+
+        wasm = build({f"f{i}": Function("-> i32", "i32.const 01") for i in range(5)})
+        toy_jit.Module(wasm)
+        gdb.enable()
+        (known,) = unwinder._started
+        before = len(known._registered)
+        gc.set_threshold(20)
+
+        def work():
+            for _ in range(150):
+                module = toy_jit.Module(wasm)
+                module.cycle = [module] if hasattr(module, "__dict__") else None
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        gc.set_threshold(700)
+        gc.collect()
+        assert len(known._registered) == before, (len(known._registered), before)
+        assert len(gdb._enabled[0]._registered) == len(known._registered)
+    """)
+
+
+def test_symbol_files(tmp_path):
+    """What gdb is given, read by elfutils."""
+    from elf_files import ElfFile
+
+    from asm_libcalls.x86_64 import elf_object
+
+    functions = [(0x1000, 40, "wasm::one two", b"\x44\x0e\x10"), (0x1040, 8, "two", b"")]
+    content = elf_object.write_symbols(functions)
+    elf = ElfFile(content)
+    text = elf.section(".text")
+    assert (elf.type, text.address, text.size) == (2, 0x1000, 0x48)
+    symbols = [(s.name, s.address, s.size, s.kind) for s in elf.symbols(".symtab")]
+    assert symbols == [("wasm::one two", 0x1000, 40, 2), ("two", 0x1040, 8, 2)]
+    if shutil.which("eu-readelf") is None:
+        pytest.skip("no eu-readelf")
+    file = tmp_path / "symbols"
+    file.write_bytes(content)
+    shown = subprocess.run(
+        ["eu-readelf", "--debug-dump=frames", file], check=True, capture_output=True, text=True
+    ).stdout
+    for line in ("initial_location:         0x0000000000001000", "def_cfa_offset 16"):
+        assert line in shown, shown
+    assert shown.count("FDE") == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("del os.memfd_create", "no memfd_create"),
+        (
+            "from asm_libcalls.x86_64 import backend\n"
+            "def check(): raise backend.Unavailable('this is a toaster')\n"
+            "backend.check_machine = check",
+            "gdb: this is a toaster",
+        ),
+        ("os.write = refuse", "disk full"),
+    ],
+)
+def test_what_gdb_needs_is_refused(child, change, message):
+    child(
+        f"""
+        import os, pytest
+        from asm_libcalls.integrations import gdb
+        def refuse(*_): raise OSError("disk full")
+        files = len(os.listdir("/proc/self/fd"))
+        exec({change!r})
+        with pytest.raises(OSError, match={message!r}):
+            gdb.enable()
+        assert not gdb.is_enabled()
+        with pytest.warns(RuntimeWarning, match={"no names for gdb: .*" + message!r}):
+            gdb.enable_or_warn()
+        assert len(os.listdir("/proc/self/fd")) == files
+        """
+    )
+
+
+@pytest.mark.parametrize(("value", "enabled"), [("1", True), ("0", False), ("", False)])
+def test_gdb_is_asked_for_by_the_environment(child, value, enabled):
+    child(
+        f"""
+        import sys
+        import asm_libcalls
+        module = sys.modules.get("asm_libcalls.integrations.gdb")
+        assert (module is not None and module.is_enabled()) is {enabled}
+        """,
+        variables={"ASM_LIBCALLS_GDB": value},
+    )
+
+
+def test_without_libgcc_nothing_is_registered(child):
+    done = child("""
+        import ctypes
+        load = ctypes.CDLL
+        class Refusing(load):
+            def __init__(self, name, *arguments, **options):
+                if name == "libgcc_s.so.1":
+                    raise OSError("libgcc_s.so.1: no such file")
+                super().__init__(name, *arguments, **options)
+        ctypes.CDLL = Refusing
+        import asm_libcalls
+        host = asm_libcalls.HostFunction(lambda n: n + 1, "(i64) -> i64")
+        assert asm_libcalls.native_function(host.address, "(i64) -> i64")(41) == 42
+        print(asm_libcalls.backend_report()["unwinder"])
+    """)
+    assert "no such file" in done.stdout
+
+
+SIGNALLED = """
+import json
+from asm_libcalls.integrations import gdb
+gdb.enable()
+with open(FILE, "w") as file:
+    json.dump([(at, size, name) for source in list(code_names.sources.values())
+               for at, size, name, _ in source() if size], file)
+os.kill(os.getpid(), signal.SIGUSR1)
+for _ in range(30):
+    run_all()
+"""
+
+GDB = """
+import json, re
+import gdb
+
+gdb.execute("set pagination off")
+gdb.execute("set confirm off")
+gdb.execute("set breakpoint pending off")
+gdb.execute("handle SIGUSR1 stop nopass", to_string=True)
+gdb.execute("run", to_string=True)  # to the signal: the code is there
+
+def name_of(pc):
+    found = gdb.execute(f"info symbol {pc:#x}", to_string=True)
+    return re.split(r" \\+ | in section ", found)[0].strip()
+
+def frames():
+    found, frame = [], gdb.newest_frame()
+    while frame is not None and len(found) < 300:
+        found.append(frame.name())
+        frame = frame.older()
+    return found
+
+def caller():
+    frame = gdb.newest_frame().older()
+    return [frame.pc()] + [int(frame.read_register(name)) for name in ("rsp", "rbp")]
+
+def kept():
+    frame = gdb.newest_frame().older()
+    return [int(frame.read_register(name)) for name in ("rbx", "r12", "r13", "r14", "r15")]
+
+with open(FILE) as file:
+    functions = json.load(file)
+waiting = {}
+for at, size, name in functions:
+    if name.startswith(PREFIXES):
+        waiting[at] = size, name, gdb.Breakpoint(f"*{at:#x}")
+while True:
+    gdb.execute("continue", to_string=True)
+    try:
+        at = pc = int(gdb.newest_frame().pc())
+    except gdb.error:
+        break  # it ended
+    size, name, breakpoint = waiting.pop(at)
+    breakpoint.delete()
+    top = int(gdb.newest_frame().read_register("rsp"))
+    assert name_of(at) == name, (name_of(at), name)
+    assert frames()[-1] == "_start", (name, frames())
+    known, steps = caller(), 0
+    keeps = not name.startswith("wasm::")
+    registers = kept() if keeps else None
+    # Up to the return, or the jump to where it goes on.
+    while at <= pc < at + size and int(gdb.newest_frame().read_register("rsp")) <= top:
+        assert caller() == known, (name, hex(pc - at), caller(), known)
+        assert not keeps or kept() == registers, (name, hex(pc - at))
+        gdb.execute("nexti", to_string=True)
+        pc = int(gdb.newest_frame().pc())
+        steps += 1
+    print("walked", steps, name)
+"""
+
+PREFIXES = (
+    "asm_libcalls::adapter", "asm_libcalls::builtin ", "asm_libcalls_call_python",
+    "asm_libcalls_enter", "asm_libcalls_toy_jit_enter", "wasm::", "wasmtime_i64_sdiv",
+)  # fmt: skip
+
+
+SPINNING = """
+from asm_libcalls.integrations import gdb
+address = asm_libcalls.load_code(bytes.fromhex("55 4889e5 ebfe"), {"my_jit::spin": (0, 6)})
+gdb.enable()
+print(address + 4, flush=True)  # the jump to itself
+asm_libcalls.catch_traps(address, "()")()
+"""
+
+
+def run_gdb(tmp_path, program, script, **variables):
+    if shutil.which("gdb") is None:
+        pytest.skip("no gdb")
+    file = tmp_path / "functions.json"
+    names = f"FILE = {str(file)!r}\n"
+    (tmp_path / "program.py").write_text(names + program)
+    (tmp_path / "script.py").write_text(names + script)
+    done = subprocess.run(
+        ["gdb", "-nx", "-batch", "-x", tmp_path / "script.py", "--args", sys.executable,
+         tmp_path / "program.py"],
+        env=environment(LC_ALL="C.UTF-8", **variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )  # fmt: skip
+    if "ptrace: Operation not permitted" in done.stderr:
+        pytest.skip("this system lets nobody trace")
+    return done
+
+
+@pytest.mark.parametrize("cache", ["off", "filled"])
+def test_gdb_walks_through_all_code(child, tmp_path, cache):
+    """At every instruction of it: the caller is what it was at the first one."""
+    folder = "off"
+    if cache == "filled":
+        pytest.importorskip("peachpy", reason="there is nothing to fill a cache with")
+        folder = str(tmp_path / "cache")
+        child(PROGRAM, variables={"ASM_LIBCALLS_CACHE": folder})
+    script = f"PREFIXES = {PREFIXES}\n" + GDB
+    done = run_gdb(tmp_path, PROGRAM + SIGNALLED, script, ASM_LIBCALLS_CACHE=folder)
+    walked = [line.split(" ", 2)[1:] for line in done.stdout.splitlines() if line[:6] == "walked"]
+    steps = {}
+    for count, name in walked:
+        steps[name] = steps.get(name, 0) + int(count)
+    assert steps.keys() >= {
+        "wasm::ask", "wasm::fib", "wasm::half", "wasm::pair", "wasm::trap",
+        "asm_libcalls::adapter (i64)", "asm_libcalls::adapter (i64, i64)",
+        "asm_libcalls::builtin (i64) -> i64", "asm_libcalls::builtin (i64, i64) -> i64",
+        "asm_libcalls::builtin f64_ceil", "asm_libcalls::builtin memory_fill",
+        "asm_libcalls_call_python", "asm_libcalls_enter", "asm_libcalls_enter_holding_gil",
+        "asm_libcalls_enter_releasing_late", "asm_libcalls_toy_jit_enter", "wasmtime_i64_sdiv",
+    }, done.stdout + done.stderr  # fmt: skip
+    assert steps["asm_libcalls_enter"] > 50, steps
+    assert steps["asm_libcalls_call_python"] > 60, steps
+    assert sum(steps.values()) > 500
+
+
+def test_gdb_is_attached_later():
+    """And finds a JIT's own function, which has a frame pointer and a name."""
+    if shutil.which("gdb") is None:
+        pytest.skip("no gdb")
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM + SPINNING], env=environment(), stdout=subprocess.PIPE
+    ) as process:
+        try:
+            address = int(process.stdout.readline())
+            commands = ("set pagination off", f"tbreak *{address}", "continue", "backtrace")
+            options = [word for command in commands for word in ("-ex", command)]
+            done = subprocess.run(
+                ["gdb", "-nx", "-batch", "-p", str(process.pid), *options],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+        finally:
+            process.kill()
+    if "ptrace: Operation not permitted" in done.stderr:
+        pytest.skip("this system lets nobody trace")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("#")]
+    assert " my_jit::spin ()" in lines[0], done.stdout + done.stderr
+    assert any(" asm_libcalls_enter ()" in line for line in lines)
+    assert " _start ()" in lines[-1]

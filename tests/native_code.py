@@ -16,17 +16,22 @@ pytest.importorskip("peachpy", reason="no assembler for native frames")
 from peachpy.x86_64 import (
     ADD,
     CALL,
+    CMP,
     DEC,
     INC,
+    JE,
     JNZ,
     LABEL,
     LEA,
     MOV,
+    OR,
     POP,
     PUSH,
     RET,
     SUB,
+    XOR,
     Label,
+    ecx,
     qword,
     r12,
     r13,
@@ -59,10 +64,13 @@ __all__ = [
     "LEA",
     "LOAD_SLOT",
     "MOV",
+    "SAVED",
     "Label",
     "NativeCode",
     "call",
+    "compare_saved",
     "frame",
+    "mark_saved",
     "qword",
     "r12",
     "r13",
@@ -102,6 +110,44 @@ def frame(slots: int) -> Iterator[None]:
         POP(register)
     POP(rbp)
     RET()
+
+
+SAVED = (rbx, rbp, r12, r13, r14, r15)
+"""Callee-saved: System V ABI for AMD64, 3.2.1."""
+
+_PATTERN = 0x0101010101010101
+
+
+def mark_saved() -> None:
+    """Put a value of its own into each of :data:`SAVED`; rbp gets the stack pointer."""
+    for i, register in enumerate(SAVED):
+        if register is not rbp:
+            MOV(register, _PATTERN * (i + 1))
+    MOV(rbp, rsp)
+
+
+def compare_saved(compare_mxcsr: Callable[[], object]) -> None:
+    """Make ecx a mask: bit i for SAVED[i], if it is not what :func:`mark_saved` put there.
+
+    The next bit is for MXCSR, which `compare_mxcsr` compares. Clobbers rax.
+    """
+
+    def note(bit: int) -> None:
+        same = Label(f"same_{bit}")
+        JE(same)
+        OR(ecx, 1 << bit)
+        LABEL(same)
+
+    XOR(ecx, ecx)
+    for i, register in enumerate(SAVED):
+        if register is rbp:
+            CMP(rbp, rsp)
+        else:
+            MOV(rax, _PATTERN * (i + 1))
+            CMP(register, rax)
+        note(i)
+    compare_mxcsr()
+    note(len(SAVED))
 
 
 def slot_at(index: int) -> int:

@@ -57,50 +57,38 @@ class Record(ctypes.Structure):
 
 def canary() -> None:
     """Write (Record *): no arguments of PeachPy's, since every register has its part."""
+    from native_code import SAVED, compare_saved, mark_saved
     from peachpy.x86_64 import (
         ADD,
         AND,
         CALL,
         CMP,
-        JE,
-        LABEL,
         LDMXCSR,
         MOV,
         MOVQ,
-        OR,
         POP,
         PUSH,
         RET,
         STMXCSR,
         SUB,
-        XOR,
-        Label,
         dword,
         eax,
-        ecx,
         r8,
         r9,
         r10,
-        r12,
-        r13,
-        r14,
-        r15,
         rax,
-        rbx,
         rcx,
         rdi,
         rdx,
         rsi,
         xmm0,
     )  # fmt: skip
-    from peachpy.x86_64.registers import rbp, rsp
+    from peachpy.x86_64.registers import rsp
 
     def at(field: str) -> int:
         return int(getattr(Record, field).offset)
 
-    saved = (rbx, rbp, r12, r13, r14, r15)
-    pattern = 0x0101010101010101
-    for register in saved:
+    for register in SAVED:
         PUSH(register)
     SUB(rsp, 24)
     MOV([rsp], rdi)
@@ -113,31 +101,18 @@ def canary() -> None:
         MOV(register, [rax + 8 * i])
     MOVQ(xmm0, [rax + at("float")])
     MOV(rax, [rax + at("target")])
-    for i, register in enumerate(saved):
-        MOV(register, pattern * (i + 1))
-    MOV(rbp, rsp)
+    mark_saved()
     CALL(rax)
     MOV(r10, [rsp])
     MOV([r10 + at("result")], rax)
-    XOR(ecx, ecx)
-    for i, register in enumerate(saved):
-        same = Label(f"same_{i}")
-        if register is rbp:
-            CMP(rbp, rsp)
-        else:
-            MOV(rax, pattern * (i + 1))
-            CMP(register, rax)
-        JE(same)
-        OR(ecx, 1 << i)
-        LABEL(same)
-    same = Label("same_mxcsr")
-    STMXCSR([rsp + 12])
-    MOV(eax, [rsp + 12])
-    AND(eax, 0xFFC0)  # the rest are flags, which a callee may raise
-    CMP(eax, dword[r10 + at("mxcsr")])
-    JE(same)
-    OR(ecx, 1 << len(saved))
-    LABEL(same)
+
+    def compare_mxcsr() -> None:
+        STMXCSR([rsp + 12])
+        MOV(eax, [rsp + 12])
+        AND(eax, 0xFFC0)  # the rest are flags, which a callee may raise
+        CMP(eax, dword[r10 + at("mxcsr")])
+
+    compare_saved(compare_mxcsr)
     MOV([r10 + at("changed")], rcx)
     LDMXCSR([rsp + 8])
     MOV(rdi, r10)
@@ -146,7 +121,7 @@ def canary() -> None:
     MOV(r10, [rsp])
     MOV(rax, [r10 + at("result")])
     ADD(rsp, 24)
-    for register in reversed(saved):
+    for register in reversed(SAVED):
         POP(register)
     RET()
 

@@ -368,74 +368,49 @@ def test_data_segments(call):
 
 def test_what_the_abi_keeps(loaded, load_routines, features):
     """Callee-saved registers, the stack pointer, DF and MXCSR, on every path through the movers."""
+    from native_code import SAVED, compare_saved, mark_saved
     from peachpy.x86_64 import (
         ADD,
         CALL,
         CMP,
-        JE,
-        LABEL,
         LDMXCSR,
         MOV,
-        OR,
         POP,
         PUSH,
         RET,
         STMXCSR,
         SUB,
-        XOR,
-        Label,
         dword,
         eax,
         ecx,
-        r12,
-        r13,
-        r14,
-        r15,
         rax,
-        rbx,
     )  # fmt: skip
-    from peachpy.x86_64.registers import rbp, rsp
+    from peachpy.x86_64.registers import rsp
 
     from asm_libcalls.x86_64.assembler import sequence
 
-    saved = (rbx, rbp, r12, r13, r14, r15)
-    pattern = 0x0101010101010101
     mxcsr = 0x5F80  # every exception masked, round up
 
     def probe():  # (six arguments, address) -> mask of what the callee changed
-        for register in saved:
+        for register in SAVED:
             PUSH(register)
-        MOV(rax, [rsp + 8 * (len(saved) + 1)])
+        MOV(rax, [rsp + 8 * (len(SAVED) + 1)])
         SUB(rsp, 24)
         STMXCSR([rsp + 4])
         MOV(dword[rsp], mxcsr)
         LDMXCSR([rsp])
-        for i, register in enumerate(saved):
-            if register is not rbp:
-                MOV(register, pattern * (i + 1))
-        MOV(rbp, rsp)  # in place of a pattern: the stack pointer
+        mark_saved()
         CALL(rax)
-        XOR(ecx, ecx)
-        for i, register in enumerate(saved):
-            same = Label(f"same_{i}")
-            if register is rbp:
-                CMP(rbp, rsp)
-            else:
-                MOV(rax, pattern * (i + 1))
-                CMP(register, rax)
-            JE(same)
-            OR(ecx, 1 << i)
-            LABEL(same)
-        same = Label("same_mxcsr")
-        STMXCSR([rsp])
-        CMP(dword[rsp], mxcsr)
-        JE(same)
-        OR(ecx, 1 << len(saved))
-        LABEL(same)
+
+        def compare_mxcsr():
+            STMXCSR([rsp])
+            CMP(dword[rsp], mxcsr)
+
+        compare_saved(compare_mxcsr)
         LDMXCSR([rsp + 4])
         MOV(eax, ecx)
         ADD(rsp, 24)
-        for register in reversed(saved):
+        for register in reversed(SAVED):
             POP(register)
         RET()
 

@@ -209,7 +209,18 @@ def test_in_place_and_overlapping(name, count, served):
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ROUNDING])
-@pytest.mark.parametrize("count", [1, 2, 9, 100])
+def test_small_operands(name, served):
+    """Many quotients are exact, with every pair of signs."""
+    low = -20 if name in (*SIGNED, "ishl") else 0
+    dtype = np.int64 if low else np.uint64
+    first, second = np.meshgrid(np.arange(low, 21), [n for n in range(low, 21) if n])
+    arrays = first.astype(dtype), second.astype(dtype)
+    with np.errstate(all="raise"):
+        same(served[name](*arrays), one_by_one(name, *arrays))
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ROUNDING])
+@pytest.mark.parametrize("count", [1, 2, 3, 9, 100])
 def test_reductions(name, count, served):
     ufunc = served[name]
     values = operands(name, 3 * count)[1].reshape(count, 3)
@@ -330,6 +341,31 @@ def test_zero_divisor(name, count, served):
         served[name](dividends, divisors)
 
 
+def test_traps_within_reductions(served):
+    """There every result is the next operand, and flags are raised as elsewhere."""
+    for name in DIVISIONS:
+        values = np.array([100, 7, 0, 3]).astype("u8" if name in UNSIGNED else "i8")
+        with np.errstate(all="raise", divide="ignore"):
+            assert served[name].accumulate(values)[2:].tolist() == [0, 0]
+            assert served[name].reduce(values) == 0
+        for call in (served[name].accumulate, served[name].reduce):
+            with (
+                np.errstate(divide="raise"),
+                pytest.raises(FloatingPointError, match="divide by zero encountered"),
+            ):
+                call(values)
+    values = np.array([MIN, 1, -1, 2])
+    with np.errstate(all="raise", over="ignore"):
+        assert served["sdiv"].accumulate(values).tolist() == [MIN, MIN, MIN, MIN // 2]
+    with (
+        np.errstate(over="raise"),
+        pytest.raises(FloatingPointError, match="overflow encountered"),
+    ):
+        served["sdiv"].accumulate(values)
+    with np.errstate(all="raise"):
+        assert served["srem"].accumulate(np.array([MIN, MAX, -1])).tolist() == [MIN, -1, 0]
+
+
 @pytest.mark.parametrize("count", [1, 5, 8, 100])
 def test_minimum_by_minus_one(count, served):
     """As NumPy's floor division: MIN and an overflow; the remainder is 0 and nothing happens."""
@@ -381,11 +417,20 @@ def test_fallback_borrows_what_numpy_has_and_calls_back_for_the_rest():
     assert fallback_loops.borrowed_loop("i64_udiv", ["u8", "u8", "f8"]) is None
 
 
-def test_fallback_looks_before_it_borrows(monkeypatch):
+@pytest.mark.parametrize("swapped", [(), ("ntypes", "reserved1"), ("nargs", "identity")])
+def test_fallback_looks_before_it_borrows(monkeypatch, swapped):
     """Where NumPy's objects are not laid out as its header says, nothing is read past the check."""
+    fields = fallback_loops._UFuncObject._fields_
+    if swapped:
+        names = [name for name, _ in fields]
+        i, j = map(names.index, swapped)
+        names[i], names[j] = names[j], names[i]
+        fields = [(name, type_) for name, (_, type_) in zip(names, fields, strict=True)]
+    else:
+        fields = [("moved", ctypes.c_int), *fields]
 
     class Elsewhere(ctypes.Structure):
-        _fields_ = [("moved", ctypes.c_int), *fallback_loops._UFuncObject._fields_]
+        _fields_ = fields
 
     monkeypatch.setattr(fallback_loops, "_UFuncObject", Elsewhere)
     assert fallback_loops.borrowed_loop("f64_ceil", ["f8", "f8"]) is None
@@ -416,6 +461,7 @@ def test_failure_to_make_loops_leaves_the_fallback(monkeypatch):
 
     from asm_libcalls.x86_64 import loops
 
+    monkeypatch.setenv("ASM_LIBCALLS_CACHE", "off")
     monkeypatch.setattr(loops, "routines", refuse)
     monkeypatch.setattr(ufuncs, "BACKENDS", {})
     image, why_not = ufuncs._machine_loops()

@@ -45,7 +45,8 @@ MODULES = {
     "test_misuse.py",
     "asm_libcalls/fallback/externrefs.py": "test_selfcheck.py test_externref.py test_global.py "
     "test_gc.py",
-    "asm_libcalls/fallback/callbacks.py": "test_host_function.py test_traps.py test_entry.py",
+    "asm_libcalls/fallback/callbacks.py": "test_callbacks.py",
+    "asm_libcalls/fallback/loops.py": "test_ufuncs.py -k 'fallback or callback'",
     "asm_libcalls/growable.py": "test_memory.py test_tables.py test_misuse.py",
     "asm_libcalls/memory.py": "test_memory.py test_misuse.py",
     "asm_libcalls/table.py": "test_tables.py test_selfcheck.py test_misuse.py",

@@ -41,16 +41,16 @@ CHECK = "asm_libcalls_toy_jit_check"
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble all stencils for a CPU with these features."""
-    from asm_libcalls.toy_jit.stencils import assembly, control, entry, memory, moves, numbers
-    from asm_libcalls.x86_64 import stencils
+    from asm_libcalls.toy_jit.stencils import control, entry, memory, moves, numbers
+    from asm_libcalls.x86_64 import assembly, stencils
     from asm_libcalls.x86_64.assembler import sequence
 
     yield sequence(ENTER, entry.enter)
     yield sequence(CHECK, entry.check)
-    for name, body in entry.adapters():
-        yield stencils.assemble(PREFIX + name, body, has_effects=True)
-    texts = moves.moves() | numbers.numbers(features) | memory.memory() | control.control()
+    adapters = entry.adapters()
+    texts = adapters | moves.moves() | numbers.numbers(features) | memory.memory()
+    texts |= control.control()
+    followed = {*adapters, "prologue", "epilogue"}
     for name, text in texts.items():
-        yield stencils.assemble(
-            PREFIX + name, assembly.body(text), has_effects=name in ("prologue", "epilogue")
-        )
+        body = assembly.body(text, entry.PIECES)
+        yield stencils.assemble(PREFIX + name, body, has_effects=name in followed)

@@ -8,20 +8,13 @@ set it back.
 from __future__ import annotations
 
 from asm_libcalls.entry import RELEASES_LATE, Activation, ThreadRecord
-from asm_libcalls.toy_jit.stencils.bodies import store
 from asm_libcalls.vmcontext import InstanceHeader, VMInterrupts, VMMemoryDefinition
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
-
-    from asm_libcalls.toy_jit.stencils.bodies import Body, Hole
 
 __all__ = [
     "CODE_SLOT",
     "INTERRUPTED_SLOT",
     "LONG_CALLS",
+    "PIECES",
     "SHORT",
     "STACK_LIMIT_SLOT",
     "VMCTX_SLOT",
@@ -254,50 +247,36 @@ def enter() -> None:
     x.RET()
 
 
-def _adapt_i32(half: Any, register: Any) -> Body:
-    def body(hole: Hole) -> None:
-        import peachpy.x86_64 as x
-        from peachpy.x86_64.registers import rsp
+PIECES = {
+    "change_instance": change_instance,
+    "load_memory": load_memory,
+    "load_stack_limit": load_stack_limit,
+}
+"""What stencils in assembler's language take from here, as an instruction."""
 
-        x.MOV(half, half)  # the upper half of an argument of 32 bits is anything
-        x.MOV([rsp + hole("offset")], register)
-
-    return body
+_SAVED = ("rbx", "r12", "r13", "r14", "r15")
 
 
-def adapters() -> Iterator[tuple[str, Body]]:
-    """Take the arguments of one signature from System V registers to slots, and call."""
-    import peachpy.x86_64 as x
-    from peachpy.x86_64.registers import rbp, rsp
-
-    from asm_libcalls.x86_64.instructions import CALL_SLOT, LOAD_SLOT
-
-    registers = ((x.rdi, x.edi), (x.rsi, x.esi), (x.rdx, x.edx), (x.rcx, x.ecx), (x.r8, x.r8d),
-                 (x.r9, x.r9d))  # fmt: skip
-
-    def adapter_begin(hole: Hole) -> None:
-        x.PUSH(rbp)
-        x.MOV(rbp, rsp)
-        for register in (x.rbx, x.r12, x.r13, x.r14, x.r15):
-            x.PUSH(register)
-        x.SUB(rsp, hole("frame"))
-
-    def adapter_end(hole: Hole) -> None:
-        LOAD_SLOT(x.r15, VMCTX_SLOT)
-        load_stack_limit()
-        load_memory()
-        CALL_SLOT(CODE_SLOT)
-        x.LEA(rsp, [rbp - 40])
-        for register in (x.r15, x.r14, x.r13, x.r12, x.rbx):
-            x.POP(register)
-        x.POP(rbp)
-        x.RET()
-
-    yield "adapter.begin", adapter_begin
-    yield "adapter.end", adapter_end
-    for i, (register, half) in enumerate(registers):
-        yield f"adapter.i64.{i}", store(x.MOV, register, rsp, "offset")
-        yield f"adapter.i32.{i}", _adapt_i32(half, register)
-    floats = (x.xmm0, x.xmm1, x.xmm2, x.xmm3, x.xmm4, x.xmm5, x.xmm6, x.xmm7)
-    for i, xmm in enumerate(floats):
-        yield f"adapter.float.{i}", store(x.MOVSD, xmm, rsp, "offset")
+def adapters() -> dict[str, str]:
+    """Return the stencils that take arguments from System V registers to slots, and call."""
+    push = "; ".join(f"push {register}" for register in _SAVED)
+    pop = "; ".join(f"pop {register}" for register in reversed(_SAVED))
+    found = {
+        "adapter.begin": f"push rbp; mov rbp, rsp; {push}; sub rsp, frame",
+        "adapter.end": f"""
+            mov r15, ${VMCTX_SLOT}
+            load_stack_limit
+            load_memory
+            call ${CODE_SLOT}
+            lea rsp, [rbp - {8 * len(_SAVED)}]; {pop}; pop rbp; ret
+        """,
+    }
+    for i, register in enumerate(("rdi", "rsi", "rdx", "rcx", "r8", "r9")):
+        half = {"r8": "r8d", "r9": "r9d"}.get(register, f"e{register[1:]}")
+        store = f"mov [rsp + offset], {register}"
+        found[f"adapter.i64.{i}"] = store
+        # The upper half of an argument of 32 bits is anything.
+        found[f"adapter.i32.{i}"] = f"mov {half}, {half}; {store}"
+    for i in range(8):
+        found[f"adapter.float.{i}"] = f"movsd [rsp + offset], xmm{i}"
+    return found

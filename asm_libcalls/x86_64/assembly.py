@@ -1,14 +1,14 @@
-"""Assembler's text to PeachPy: the language that the stencils of this package are written in.
+"""Assembler's text to PeachPy: the language that stencils are written in.
 
 As in Intel's manuals, with a ``;`` or a line's end behind each instruction, and these words:
 
 =============== ===================================================================================
-``slot``        any other word is a hole: a 32-bit number, to be filled in
+``source``      any other word is a hole: a 32-bit number, to be filled in
 ``wide``        the two holes of a 64-bit number: ``source`` and ``source_high``
 ``.done``       a label of the stencil; ``.done:`` says where it is
 ``>target``     a place outside the stencil: behind ``call``, ``jmp``, ``lea`` and ``jCONDITION``
-``load_memory`` in place of an instruction: PeachPy of :mod:`asm_libcalls.toy_jit.stencils.entry`,
-                as ``change_instance``
+``$name``       a slot of the image: behind ``call``, ``jmp`` and ``mov REGISTER``
+``load_memory`` in place of an instruction: a piece that whoever calls has in PeachPy
 =============== ===================================================================================
 """
 
@@ -21,24 +21,35 @@ from operator import add
 import peachpy.x86_64 as x
 from peachpy.x86_64 import registers
 
-from asm_libcalls.toy_jit.stencils import entry
-from asm_libcalls.x86_64.instructions import CALL_ROUTINE, JUMP_IF, LOAD_ADDRESS, TAIL_JUMP
+from asm_libcalls.x86_64.instructions import (
+    CALL_ROUTINE,
+    CALL_SLOT,
+    JUMP_IF,
+    LOAD_ADDRESS,
+    LOAD_SLOT,
+    TAIL_JUMP,
+    TAIL_JUMP_SLOT,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from typing import Any
 
-    from asm_libcalls.toy_jit.stencils.bodies import Body, Hole
+    Hole = Callable[[str], int]
 
 __all__ = ["body"]
 
-_PIECES = {"load_memory": entry.load_memory, "change_instance": entry.change_instance}
 _OUTSIDE = {"call": CALL_ROUTINE, "jmp": TAIL_JUMP, "lea": LOAD_ADDRESS}
+_SLOTS = {"call": CALL_SLOT, "jmp": TAIL_JUMP_SLOT, "mov": LOAD_SLOT}
 _NUMBER = re.compile(r"-?\d+$")
 
 
-def body(text: str) -> Body:
-    """Return what emits the instructions of a stencil."""
+def body(
+    text: str, pieces: Mapping[str, Callable[[], object]] | None = None
+) -> Callable[[Hole], object]:
+    """Return what emits the instructions of a stencil, for ``stencils.assemble``."""
+    its_pieces = pieces or {}
 
     def emit(hole: Hole) -> None:
         labels: dict[str, Any] = {}
@@ -47,8 +58,10 @@ def body(text: str) -> Body:
             operands = [_operand(word.strip(), hole, labels) for word in rest.split(",") if rest]
             if mnemonic.endswith(":"):
                 x.LABEL(_label(mnemonic[:-1], labels))
-            elif mnemonic in _PIECES:
-                _PIECES[mnemonic]()
+            elif mnemonic in its_pieces:
+                its_pieces[mnemonic]()
+            elif "$" in rest:
+                _SLOTS[mnemonic](*operands)
             elif ">" in rest and mnemonic in _OUTSIDE:
                 _OUTSIDE[mnemonic](*operands)
             elif ">" in rest:
@@ -64,7 +77,7 @@ def _label(name: str, labels: dict[str, Any]) -> Any:
 
 
 def _operand(word: str, hole: Hole, labels: dict[str, Any]) -> Any:
-    if word.startswith(">"):
+    if word.startswith((">", "$")):
         return word[1:]
     if word.startswith("."):
         return _label(word, labels)

@@ -134,10 +134,10 @@ class ThunkPool:
     def _record(
         self, function: Callable[..., Any], signature: Signature, bits: bool = False
     ) -> tuple[Any, ...]:
-        from asm_libcalls.x86_64 import host_calls
+        from asm_libcalls.x86_64 import host_call_records
 
         convert = result_converter(function, signature, bits)
-        return host_calls.make_record(function, convert, signature, bits), function, convert
+        return host_call_records.make_record(function, convert, signature, bits), function, convert
 
 
 def result_converter(

@@ -22,7 +22,7 @@ from asm_libcalls.toy_jit.module import F32, F64, VALUE_TYPE_NAMES, type_names
 from asm_libcalls.toy_jit.templates import ENTER
 from asm_libcalls.toy_jit.values import from_pattern, is_reference, to_patterns
 from asm_libcalls.traps import Trap
-from asm_libcalls.x86_64.host_calls import make_slot_record
+from asm_libcalls.x86_64.host_call_records import make_slot_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Native code calls Python: the thunks behind a :class:`~asm_libcalls.host_function.HostFunction`.
 
 A *thunk* is a C address that stands for one Python callable. Its code is the same for all, but for
-the slot that it loads: the address of a :class:`HostCallRecord`, which says what to call and how
+the slot that it loads: the address of a ``HostCallRecord``, which says what to call and how
 to convert. So thunks are made in whole pages, and a new host function writes data only.
 
 ``asm_libcalls_call_python``, the body of every thunk, makes the arguments Python objects, calls,
@@ -14,17 +14,6 @@ Native code that was not entered through us (a plain ctypes call), on a thread w
 or above one that has left for Python, can not be unwound, and its frames are not known. The body
 then pushes an activation that says so, and what is raised ends the process.
 
-The frame, by rbp::
-
-    +16  the caller's arguments on the stack
-     +8  return address               into the caller's code: what its stack map is looked up by
-      0  the caller's rbp
-         rbx, r12 to r15              callee-saved registers of the caller
-         integers, floats             spilled argument registers (a record holds their offsets)
-         result, GIL state
-         Activation                   where nobody entered native code through us
-         Python arguments             <- rsp
-
 Source: System V ABI for AMD64, 3.2.3; CPython C API (stable ABI, and PyObject_VectorcallDict).
 """
 
@@ -33,132 +22,35 @@ from __future__ import annotations
 import ctypes
 
 from asm_libcalls.entry import UNKNOWN_FRAMES, Activation, ThreadRecord
+from asm_libcalls.x86_64.host_call_records import (
+    ADDRESS,
+    F32,
+    F64,
+    FLOATS,
+    FRAME,
+    GIL_STATE,
+    I32,
+    I64,
+    INTEGERS,
+    NOTHING,
+    RESULT,
+    SAVED,
+    U32,
+    U64,
+    HostCallRecord,
+    Parameter,
+)
 from asm_libcalls.x86_64.image import Reference, Routine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asm_libcalls.signatures import Signature
-
-__all__ = [
-    "CALL_PYTHON",
-    "THUNKS",
-    "HostCallRecord",
-    "make_record",
-    "make_slot_record",
-    "routines",
-    "thunk_routines",
-]
+__all__ = ["CALL_PYTHON", "THUNKS", "routines", "thunk_routines"]
 
 CALL_PYTHON = "asm_libcalls_call_python"
 THUNKS = tuple(f"thunk {i}" for i in range(128))
 """The routines of an image of thunks: of 32 bytes each, so one page."""
-
-# What a parameter is made of, and what a result is made into.
-_U64, _I64, _U32, _I32, _F64, _F32, _ADDRESS = range(7)
-_NOTHING = 7
-
-# Offsets from rbp of the body's frame.
-_SAVED = 5 * 8
-_INTEGERS = -_SAVED - 6 * 8
-_FLOATS = _INTEGERS - 8 * 8
-_RESULT = _FLOATS - 8
-_GIL_STATE = _RESULT - 8
-_FRAME = -(-(ctypes.sizeof(Activation) - _GIL_STATE) // 16) * 16  # a call finds rsp aligned
-_STACK_ARGUMENTS = 16
-
-
-class _Parameter(ctypes.Structure):
-    """Where a parameter is, in bytes from rbp, and its conversion."""
-
-    _fields_ = [("offset", ctypes.c_int32), ("conversion", ctypes.c_uint32)]
-
-
-class HostCallRecord(ctypes.Structure):
-    """What a thunk calls: a borrowed ``PyObject*``, and the conversions.
-
-    ``convert`` is one too: it makes the bit pattern of a result that does not fit, or raises.
-    ``count`` entries of :class:`_Parameter` follow the structure.
-    """
-
-    _fields_ = [
-        ("callable", ctypes.c_uint64),
-        ("convert", ctypes.c_uint64),
-        ("count", ctypes.c_uint32),
-        ("result", ctypes.c_uint32),
-    ]
-
-
-def _conversion(kind: str, bits: int, signed: bool, as_bits: bool) -> int:
-    if kind == "float" and not as_bits:
-        return _F64 if bits == 64 else _F32
-    if signed and not as_bits:
-        return _I64 if bits == 64 else _I32
-    return _U64 if bits == 64 else _U32
-
-
-def make_slot_record(
-    function: object, convert: object, count: int, has_result: bool
-) -> ctypes.Array[ctypes.c_char]:
-    """Make the record of a host function that is called with all arguments in slots.
-
-    The slots are where arguments on the stack are, 8 bytes each, from the first one on. The
-    callable gets the 64 bits of each, and then the address of the first slot, where it may leave
-    further results; it returns 64 bits, which are given back in rax and xmm0.
-
-    Parameters
-    ----------
-    function, convert : callable
-    count : int
-        The number of arguments.
-    has_result : bool
-    """
-    parameters = [_Parameter(_STACK_ARGUMENTS + 8 * i, _U64) for i in range(count)]
-    parameters.append(_Parameter(_STACK_ARGUMENTS, _ADDRESS))
-    kind = _U64 if has_result else _NOTHING
-    record = HostCallRecord(id(function), id(convert), count + 1, kind)
-    content = bytes(record) + b"".join(map(bytes, parameters))
-    return ctypes.create_string_buffer(content, len(content))
-
-
-def make_record(
-    function: object, convert: object, signature: Signature, as_bits: bool
-) -> ctypes.Array[ctypes.c_char]:
-    """Make the record of a host function; the caller keeps it and both callables alive.
-
-    Parameters
-    ----------
-    function, convert : callable
-    signature : Signature
-    as_bits : bool
-        Whether the callable takes and returns unsigned bit patterns, floats included.
-    """
-    parameters = []
-    integers = floats = stack = 0
-    for value_type in signature.parameters:
-        if value_type.kind == "float" and floats < 8:
-            offset = _FLOATS + 8 * floats
-            floats += 1
-        elif value_type.kind != "float" and integers < 6:
-            offset = _INTEGERS + 8 * integers
-            integers += 1
-        else:
-            offset = _STACK_ARGUMENTS + 8 * stack
-            stack += 1
-        conversion = _conversion(value_type.kind, value_type.bits, value_type.signed, as_bits)
-        parameters.append(_Parameter(offset, conversion))
-    result = signature.result
-    record = HostCallRecord(
-        id(function),
-        id(convert),
-        len(parameters),
-        _NOTHING
-        if result is None
-        else _conversion(result.kind, result.bits, result.signed, as_bits),
-    )
-    content = bytes(record) + b"".join(map(bytes, parameters))
-    return ctypes.create_string_buffer(content, len(content))
 
 
 def routines() -> Iterator[Routine]:
@@ -220,12 +112,12 @@ def _call_python() -> None:
 
     for register in callee_saved:
         PUSH(register)
-    SUB(rsp, _FRAME - _SAVED)
+    SUB(rsp, FRAME - SAVED)
     MOV(rbx, rax)  # the record
     for i, register in enumerate(integers):
-        MOV([rbp + _INTEGERS + 8 * i], register)
+        MOV([rbp + INTEGERS + 8 * i], register)
     for i, register in enumerate(floats):
-        MOVSD([rbp + _FLOATS + 8 * i], register)
+        MOVSD([rbp + FLOATS + 8 * i], register)
 
     # r15: this thread's activation. A stack walk begins at this frame.
     strangers, entered, abort = Label("strangers"), Label("entered"), Label("abort")
@@ -241,7 +133,7 @@ def _call_python() -> None:
     release_late(r15)
     LABEL(entered)
     CALL_SLOT("PyGILState_Ensure")
-    MOV([rbp + _GIL_STATE], eax)
+    MOV([rbp + GIL_STATE], eax)
 
     # r12: the number of parameters; r13: how many are Python objects at [rsp] by now.
     MOV(r12d, [rbx + record.count.offset])
@@ -253,15 +145,15 @@ def _call_python() -> None:
     LABEL(next_argument)
     CMP(r13, r12)
     JE(call)
-    MOVSXD(rax, dword[rbx + r13 * 8 + ctypes.sizeof(record) + _Parameter.offset.offset])
-    MOV(ecx, [rbx + r13 * 8 + ctypes.sizeof(record) + _Parameter.conversion.offset])
+    MOVSXD(rax, dword[rbx + r13 * 8 + ctypes.sizeof(record) + Parameter.offset.offset])
+    MOV(ecx, [rbx + r13 * 8 + ctypes.sizeof(record) + Parameter.conversion.offset])
     ADD(rax, rbp)
     as_i64, as_u32, as_i32 = Label("as_i64"), Label("as_u32"), Label("as_i32")
     as_f64, as_f32, as_address = Label("as_f64"), Label("as_f32"), Label("as_address")
     from_unsigned, from_signed = Label("from_unsigned"), Label("from_signed")
     from_double = Label("from_double")
-    for conversion, label in ((_I64, as_i64), (_U32, as_u32), (_I32, as_i32), (_F64, as_f64),
-                              (_F32, as_f32), (_ADDRESS, as_address)):  # fmt: skip
+    for conversion, label in ((I64, as_i64), (U32, as_u32), (I32, as_i32), (F64, as_f64),
+                              (F32, as_f32), (ADDRESS, as_address)):  # fmt: skip
         CMP(ecx, conversion)
         JE(label)
     MOV(rdi, [rax])
@@ -324,21 +216,21 @@ def _call_python() -> None:
     TEST(r14, r14)
     JZ(failed)
     MOV(eax, [rbx + record.result.offset])
-    CMP(eax, _NOTHING)
+    CMP(eax, NOTHING)
     JE(release_result)
     MOV(rdi, r14)
-    CMP(eax, _F64)
+    CMP(eax, F64)
     JE(to_float)
-    CMP(eax, _F32)
+    CMP(eax, F32)
     JE(to_float)
-    LEA(rsi, [rbp + _RESULT])
+    LEA(rsi, [rbp + RESULT])
     CALL_SLOT("PyLong_AsLongLongAndOverflow")
-    MOV(ecx, [rbp + _RESULT])
-    MOV([rbp + _RESULT], rax)
+    MOV(ecx, [rbp + RESULT])
+    MOV([rbp + RESULT], rax)
     TEST(ecx, ecx)
     JNZ(misfit)
     MOV(ecx, [rbx + record.result.offset])
-    for conversion, label in ((_U64, as_u64), (_U32, as_u32_result), (_I32, as_i32_result)):
+    for conversion, label in ((U64, as_u64), (U32, as_u32_result), (I32, as_i32_result)):
         CMP(ecx, conversion)
         JE(label)
     JMP(check)
@@ -358,11 +250,11 @@ def _call_python() -> None:
     JMP(misfit)
     LABEL(to_float)
     CALL_SLOT("PyFloat_AsDouble")
-    MOVSD([rbp + _RESULT], xmm0)
-    CMP(dword[rbx + record.result.offset], _F64)
+    MOVSD([rbp + RESULT], xmm0)
+    CMP(dword[rbx + record.result.offset], F64)
     JE(keep_f64)
     CVTSD2SS(xmm0, xmm0)
-    MOVSS([rbp + _RESULT], xmm0)
+    MOVSS([rbp + RESULT], xmm0)
     LABEL(keep_f64)
     LABEL(check)
     CALL_SLOT("PyErr_Occurred")
@@ -371,16 +263,16 @@ def _call_python() -> None:
     LABEL(release_result)
     MOV(rdi, r14)
     CALL_SLOT("Py_DecRef")
-    MOV(edi, [rbp + _GIL_STATE])
+    MOV(edi, [rbp + GIL_STATE])
     CALL_SLOT("PyGILState_Release")
     leave, strangers_leave = Label("leave"), Label("strangers_leave")
     CMP([r15 + Activation.exit_frame_pointer.offset], rbp)
     JNE(strangers_leave)
     MOV(qword[r15 + Activation.exit_frame_pointer.offset], 0)
     LABEL(leave)
-    MOV(rax, [rbp + _RESULT])
-    MOVSD(xmm0, [rbp + _RESULT])
-    LEA(rsp, [rbp - _SAVED])
+    MOV(rax, [rbp + RESULT])
+    MOVSD(xmm0, [rbp + RESULT])
+    LEA(rsp, [rbp - SAVED])
     for register in reversed(callee_saved):
         POP(register)
     POP(rbp)
@@ -401,9 +293,9 @@ def _call_python() -> None:
     JZ(release_failed)
     CALL_SLOT("PyErr_Clear")
     LABEL(convert)
-    MOV([rbp + _RESULT], r14)
+    MOV([rbp + RESULT], r14)
     MOV(rdi, [rbx + record.convert.offset])
-    LEA(rsi, [rbp + _RESULT])
+    LEA(rsi, [rbp + RESULT])
     MOV(edx, 1)
     XOR(ecx, ecx)
     CALL_SLOT("PyObject_VectorcallDict")
@@ -415,7 +307,7 @@ def _call_python() -> None:
     JZ(failed)
     MOV(rdi, r14)
     CALL_SLOT("PyLong_AsUnsignedLongLongMask")
-    MOV([rbp + _RESULT], rax)
+    MOV([rbp + RESULT], rax)
     JMP(release_result)
     LABEL(release_failed)
     MOV(rdi, r14)
@@ -426,7 +318,7 @@ def _call_python() -> None:
     CMP([r15 + Activation.exit_frame_pointer.offset], rbp)
     JNE(nobody)
     MOV(qword[r15 + Activation.exit_frame_pointer.offset], 0)
-    MOV(edi, [rbp + _GIL_STATE])
+    MOV(edi, [rbp + GIL_STATE])
     CALL_SLOT("PyGILState_Release")
     TAIL_JUMP("asm_libcalls_raise_exception")
 

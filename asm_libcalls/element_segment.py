@@ -83,8 +83,3 @@ class ElementSegment(NotCopied):
         self.keepers = set()
         if self.element_type == "externref":
             externref.release_all(dropped)
-
-    def __del__(self) -> None:
-        # At interpreter exit what modules name may be gone already.
-        if getattr(self, "_raw", None) and getattr(externref, "release_all", None):
-            self.drop()

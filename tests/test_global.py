@@ -271,3 +271,26 @@ def test_at_their_addresses_the_libcalls_know_the_type_too(name):
     reference.close()
     with pytest.raises(ValueError, match="global 1 is closed"):
         call(instance.vmctx, 1, *arguments)
+
+
+def test_of_bits_or_a_reference():
+    """A float's NaN keeps its bits; everything else is its Python value."""
+    for value_type, pattern in (("f32", 0x7FA00001), ("f64", 0xFFF4000000000001)):
+        made = Global.from_bits_or_reference(value_type, pattern, True)
+        assert (made.value_type, made.mutable, made.bits) == (value_type, True, pattern)
+    made = Global.from_bits_or_reference("i32", -1, False)
+    assert (made.value_type, made.mutable, made.value) == ("i32", False, -1)
+    thing = Thing()
+    assert Global.from_bits_or_reference("externref", thing, False).value is thing
+
+
+def test_a_closed_global_takes_nothing():
+    global_ = Global("i64", 5, mutable=True)
+    global_.close()
+    for change in (
+        lambda: setattr(global_, "bits", 6),
+        lambda: setattr(global_, "value", 6),
+        lambda: global_.swap_raw(0),
+    ):
+        with pytest.raises(ValueError, match="closed"):
+            change()

@@ -189,6 +189,22 @@ def test_refuses_the_same_part_twice(kind):
         Instance(**{kind: [part]})
 
 
+def test_what_it_refuses_leaves_the_other_parts_free():
+    taken, dropped = Memory(1), VMExternRef("x")
+    owner = Instance([taken])
+    segment = ElementSegment("externref", [dropped])
+    dropped.drop()
+    for memories, elements, message in (
+        ([taken], [], "another instance"),
+        ([], [segment], "dropped"),
+    ):
+        memory, table = Memory(1), Table("funcref", 1)
+        with pytest.raises(ValueError, match=message):
+            Instance([memory, *memories], [table], elements=elements)
+        Instance([memory], [table]).close()
+    owner.close()
+
+
 @pytest.mark.parametrize("kind", ["memories", "tables", "globals"])
 def test_refuses_a_closed_part(kind):
     part = {"memories": Memory, "tables": lambda n: Table("funcref", n),

@@ -1,6 +1,6 @@
 """Change one thing at a time in the code, and see whether the tests notice.
 
-    python tools/mutation_test.py                          every module of MODULES, some 20 minutes
+    python tools/mutation_test.py                          every module of MODULES, some 40 minutes
     python tools/mutation_test.py asm_libcalls/memory.py   one of them
     python tools/mutation_test.py asm_libcalls/memory.py --only 17,18    some mutants again
 
@@ -50,6 +50,11 @@ MODULES = {
     "asm_libcalls/growable.py": "test_memory.py test_tables.py test_misuse.py",
     "asm_libcalls/memory.py": "test_memory.py test_misuse.py",
     "asm_libcalls/table.py": "test_tables.py test_selfcheck.py test_misuse.py",
+    "asm_libcalls/instance.py": "test_instance.py test_vmcontext.py test_misuse.py test_gc.py "
+    "test_memory_functions.py",
+    "asm_libcalls/instance_parts.py": "test_instance.py test_misuse.py",
+    "asm_libcalls/element_segment.py": "test_instance.py test_tables.py test_misuse.py",
+    "asm_libcalls/global_.py": "test_global.py test_misuse.py",
     "asm_libcalls/arguments.py": "test_arguments.py test_misuse.py test_memory_functions.py",
     "asm_libcalls/x86_64/memories.py": "test_memory_routines.py -k 'sse2 and not (erms "
     "or copies or fills or keeps or outside or 4_gib)'",

@@ -13,6 +13,7 @@ import gc as python_gc
 import json
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -21,6 +22,9 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+# Where modules of tests import from, if this is not run by pytest.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
 
 from jit_modules import Function, build
 from process_maps import mappings

@@ -41,6 +41,13 @@ def narrow_results() -> list[str]:
     check("fmaf(2, 3, 0.5)", fused(2, 3, 0.5), 6.5)
     scale = asm_libcalls.catch_traps(address(c_math, "ldexp"), "(f64, i32) -> f64")
     check("ldexp(1.5, -1)", scale(1.5, -1), 0.75)
+    for bits in (0x7FA00001, 0xFF800001, 0x7FC00000, 0xFFFFFFFF, 0x7F800000, 0x3FC00000, 0, 1):
+        host = asm_libcalls.HostFunction(lambda pattern: pattern, "(f32) -> f32", bits=True)
+        same = asm_libcalls.catch_traps(host.address, "(f32) -> f32")
+        check("an f32 through a host function", hex(same.call_bits(bits)), hex(bits))
+        host.close()
+    half = asm_libcalls.HostFunction(lambda x: x / 2, "(f32) -> f32")
+    check("5 / 2", asm_libcalls.catch_traps(half.address, "(f32) -> f32")(5), 2.5)
     return found
 
 

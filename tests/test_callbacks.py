@@ -138,3 +138,20 @@ def test_a_callback_is_never_freed(monkeypatch):
     there = [thing for thing in gc.get_objects() if isinstance(thing, callbacks._Callback)]
     assert address in [callback.address for callback in there]
     assert C_INT32(address)() == 7
+
+
+def test_results_of_32_bits_keep_signalling_nans(make):
+    for pattern in (0x7FA00001, 0xFF800001, 0x7FFFFFFF, 0x80000000, 0x3FC00000, 1):
+        address = make(lambda pattern=pattern: pattern, Signature("() -> f32"), bits=True)
+        assert PythonEntry().call(address, Signature("() -> f32"), []) == pattern
+    address = make(lambda x: x / 2, Signature("(f32) -> f32"))
+    assert ctypes.CFUNCTYPE(ctypes.c_float, ctypes.c_float)(address)(5) == 2.5
+
+
+def test_results_of_32_bits_elsewhere(make, monkeypatch):
+    """Where registers are not known, by ctypes' own conversion."""
+    monkeypatch.setattr(callbacks, "_has_halves", lambda: False)
+    monkeypatch.setattr(callbacks, "_free", {})
+    for pattern in (0x7FC00001, 0x3FC00000):
+        address = make(lambda pattern=pattern: pattern, Signature("() -> f32"), bits=True)
+        assert PythonEntry().call(address, Signature("() -> f32"), []) == pattern

@@ -32,11 +32,15 @@ class _Callback:
         self.signature = signature
         self.bits = bits
         prototype = signature.ctypes_prototype()
-        if bits:
-            # ctypes would make numbers of the arguments. (For a result it has no other way: a
-            # signalling NaN that an f32 callback returns becomes quiet.)
-            arguments = (entry.exact_type(t.ctypes_name) for t in signature.parameters)
-            prototype = ctypes.CFUNCTYPE(prototype._restype_, *arguments)
+        result = signature.result
+        self._widens = result is not None and result.name == "f32" and _has_halves()
+        if bits or self._widens:
+            arguments: Any = prototype._argtypes_
+            if bits:  # ctypes would make numbers of the arguments
+                arguments = [entry.exact_type(t.ctypes_name) for t in signature.parameters]
+            # A signalling NaN of 32 bits would become quiet on the way into a Python float.
+            of_result = ctypes.c_double if self._widens else prototype._restype_
+            prototype = ctypes.CFUNCTYPE(of_result, *arguments)
         try:
             self._native = prototype(self._call)
         except MemoryError as refusal:
@@ -64,7 +68,29 @@ class _Callback:
             pattern = 0
         finally:
             entry.thread_state.callbacks -= 1
-        return None if result is None else result.from_bits(pattern or 0)
+        if result is None:
+            return None
+        return _widened(pattern or 0) if self._widens else result.from_bits(pattern or 0)
+
+
+def _has_halves() -> bool:
+    """Return whether who expects a float of a function that returns a double gets a half of it.
+
+    It is the half that comes first in memory: of xmm0 (System V ABI for AMD64, 3.2.3), of v0
+    (Procedure Call Standard for Arm 64, 6.1.2), of f0 (ELF ABI s390x Supplement, "Registers").
+    """
+    import os
+    import sys
+
+    return sys.maxsize > 2**32 and os.uname().machine in ("x86_64", "aarch64", "s390x")
+
+
+def _widened(pattern: int) -> float:
+    """Return a double whose half is the float with a bit pattern."""
+    import struct
+
+    wide: float = struct.unpack("=d", struct.pack("=II", pattern, 0))[0]
+    return wide
 
 
 entry.callback_functions.add(_Callback._call)

@@ -141,7 +141,7 @@ def test_a_callback_is_never_freed(monkeypatch):
 
 
 def test_results_of_32_bits_keep_signalling_nans(make):
-    for pattern in (0x7FA00001, 0xFF800001, 0x7FFFFFFF, 0x80000000, 0x3FC00000, 1):
+    for pattern in (0x7FA00001, 0xFF800001, 0x7FFFFFFF, 0x80000000, 0x3FC00000, 1, 0):
         address = make(lambda pattern=pattern: pattern, Signature("() -> f32"), bits=True)
         assert PythonEntry().call(address, Signature("() -> f32"), []) == pattern
     address = make(lambda x: x / 2, Signature("(f32) -> f32"))

@@ -16,12 +16,12 @@ __all__ = ["BackendReport", "make_report"]
 class BackendReport(dict[str, "Any"]):
     """A dict of plain values (it goes through :mod:`json`), whose text is for people.
 
-    Keys: ``asm_libcalls`` (version), ``python``, ``machine``, ``requested`` (of
-    ``ASM_LIBCALLS_BACKEND``), ``x86_64`` (``"loaded"`` or the reason why not), ``functions``
-    (``"builtins"``, or why the libcalls and native functions are Python functions), ``assembler``,
-    ``pages``, ``unwinder`` (what the C library's unwinder knows of our frames), ``code_cache`` (its
-    folder, and what was not used), ``cpu``, ``cpu_features`` and ``libcalls``: for each name
-    ``backend`` and ``reason``.
+    Keys: ``asm_libcalls`` (version), ``python``, ``machine``, ``system`` (kernel and C library),
+    ``numpy`` (version), ``requested`` (of ``ASM_LIBCALLS_BACKEND``), ``x86_64`` (``"loaded"`` or
+    the reason why not), ``functions`` (``"builtins"``, or why the libcalls and native functions are
+    Python functions), ``assembler``, ``pages``, ``unwinder`` (what the C library's knows of our
+    frames), ``code_cache`` (its folder, and what was not used), ``cpu``, ``cpu_features`` and
+    ``libcalls``: for each name ``backend`` and ``reason``.
     """
 
     def __str__(self) -> str:
@@ -35,14 +35,21 @@ class BackendReport(dict[str, "Any"]):
 def make_report(binding: Binding, version: str) -> BackendReport:
     """Report on a binding."""
     import platform
+    from importlib import metadata
 
     from asm_libcalls.native_functions import why_not_builtin
 
     why_not = why_not_builtin(binding)
+    try:
+        numpy = metadata.version("numpy")  # which is not imported for that
+    except metadata.PackageNotFoundError:
+        numpy = "not installed"
     report = BackendReport(
         asm_libcalls=version,
         python=f"{platform.python_implementation()} {sys.version.split()[0]}",
         machine=f"{platform.machine()}, {sys.platform}, {sys.byteorder}-endian",
+        system=" ".join([platform.system(), platform.release(), *platform.libc_ver()]).strip(),
+        numpy=numpy,
         requested=binding.requested,
         x86_64=binding.x86_64_reason or "loaded",
         functions=f"Python functions: {why_not}" if why_not else "builtins",

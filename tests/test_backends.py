@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from importlib import metadata
 
 import pytest
 from child_process import PACKAGE_HOME
@@ -164,6 +165,22 @@ def test_asking_for_the_fallback_touches_no_assembler(child):
     spoil = finder("peachpy", "raise SystemExit('peachpy was imported')")
     done = child(spoil + CHECK_FALLBACK, variables={"ASM_LIBCALLS_BACKEND": "fallback"})
     assert done.stdout == "the fallback was asked for\n"
+
+
+def test_the_report_says_what_it_runs_on(child):
+    """Without importing NumPy."""
+    done = child("""
+        import sys
+        import asm_libcalls
+        report = asm_libcalls.backend_report()
+        assert "numpy" not in sys.modules
+        print(report["system"], report["numpy"], report["python"], sep="\\n")
+    """)
+    assert done.stdout.splitlines() == [
+        " ".join([platform.system(), platform.release(), *platform.libc_ver()]).strip(),
+        metadata.version("numpy"),
+        f"CPython {platform.python_version()}",
+    ]
 
 
 @pytest.mark.parametrize("value", [None, "", "auto"])

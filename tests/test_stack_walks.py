@@ -275,13 +275,13 @@ def test_gdb_is_asked_for_by_the_environment(child, value, enabled):
 def test_without_libgcc_nothing_is_registered(child):
     done = child("""
         import ctypes
-        load = ctypes.CDLL
+        load = ctypes.PyDLL
         class Refusing(load):
             def __init__(self, name, *arguments, **options):
                 if name == "libgcc_s.so.1":
                     raise OSError("libgcc_s.so.1: no such file")
                 super().__init__(name, *arguments, **options)
-        ctypes.CDLL = Refusing
+        ctypes.PyDLL = Refusing
         import asm_libcalls
         host = asm_libcalls.HostFunction(lambda n: n + 1, "(i64) -> i64")
         assert asm_libcalls.native_function(host.address, "(i64) -> i64")(41) == 42

@@ -23,7 +23,8 @@ __all__ = ["start", "state"]
 class _Unwinder(Registry):
     def __init__(self) -> None:
         super().__init__()
-        library = ctypes.CDLL("libgcc_s.so.1")
+        # With the GIL: libgcc has a lock, which a fork in another thread must not find taken.
+        library = ctypes.PyDLL("libgcc_s.so.1")
         self._add = library["__register_frame"]
         self._remove = library["__deregister_frame"]
         for function in (self._add, self._remove):

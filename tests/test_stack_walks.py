@@ -39,6 +39,7 @@ instance = instantiate(
             "i32.add end"),
         "half": Function("i64 i64 -> i64", "local.get 00 local.get 01 i64.div_s"),
         "pair": Function("i64 -> i64 i64", "local.get 00 local.get 00 call 00"),
+        "never": Function("->", "unreachable"),
     },
     {"host": "i64 -> i64"},
     {"host": host},
@@ -62,10 +63,11 @@ def run_all():
     with asm_libcalls.Instance(memories=[asm_libcalls.Memory(1)]) as memory:
         asm_libcalls.memory_fill(memory, 0, 0, 1, 9)
         memory.vmctx
-    try:
-        instance.exports["half"](1, 0)
-    except asm_libcalls.IntegerDivisionByZero:
-        pass
+    for name, arguments in (("half", (1, 0)), ("never", ())):
+        try:
+            instance.exports[name](*arguments)
+        except asm_libcalls.Trap:
+            pass
 
 run_all()
 """
@@ -413,7 +415,8 @@ def test_gdb_walks_through_all_code(child, tmp_path, cache):
     for count, name in walked:
         steps[name] = steps.get(name, 0) + int(count)
     assert steps.keys() >= {
-        "wasm::ask", "wasm::fib", "wasm::half", "wasm::pair", "wasm::trap",
+        "wasm::ask", "wasm::fib", "wasm::half", "wasm::pair", "wasm::interrupt",
+        "wasm::trap UNREACHABLE_CODE_REACHED",
         "asm_libcalls::adapter (i64)", "asm_libcalls::adapter (i64, i64)",
         "asm_libcalls::builtin (i64) -> i64", "asm_libcalls::builtin (i64, i64) -> i64",
         "asm_libcalls::builtin f64_ceil", "asm_libcalls::builtin memory_fill",

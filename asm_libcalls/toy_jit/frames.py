@@ -61,9 +61,10 @@ def functions(module: Module, layout: CodeLayout, address: int) -> Iterator[Func
             its_own.append(epilogue - start)
             epilogue = next(epilogues)
         yield address + start, end - start, prefix + name, _call_frames(its_own)
-    for start, end in zip(layout.stubs, [*layout.stubs[1:], size], strict=True):
+    ends = [*list(layout.stubs.values())[1:], size]
+    for (role, start), end in zip(layout.stubs.items(), ends, strict=True):
         # They are called, and leave by a jump.
-        yield address + start, end - start, f"{prefix}trap", b""
+        yield address + start, end - start, prefix + role.replace(".", " "), b""
 
 
 def _call_frames(epilogues: Iterable[int]) -> bytes:

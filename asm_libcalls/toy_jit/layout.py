@@ -63,8 +63,8 @@ class CodeLayout:
         :mod:`asm_libcalls.toy_jit.listing`.
     epilogues : list of int
         Where the ways out of the functions begin.
-    stubs : list of int
-        Where what calls go to behind the functions begins.
+    stubs : dict of str to int
+        Where what calls go to behind the functions begins, by role.
     ends : list of int
         Where the instructions of each function end, and what is out of line begins.
     counters : ctypes array or None
@@ -86,7 +86,7 @@ class CodeLayout:
         counters = ctypes.c_uint64 * len(DECLARATIONS)
         self.counters = counters() if options.count_libcalls else None
         self.epilogues: list[int] = []
-        self.stubs: list[int] = []
+        self.stubs: dict[str, int] = {}
         self.ends: list[int] = []
         self.addresses = runtime_addresses()
         sizes = {"num_signature_ids": len(module.types)}

@@ -101,7 +101,7 @@ def _link(compiler: FunctionCompiler) -> None:
         compiler.emit("stub.trap", int(trap), *halves(raise_trap))
     targets["interrupt"] = len(code)
     compiler.emit("stub.interrupt", *halves(CHECK))
-    layout.stubs = list(targets.values())
+    layout.stubs = targets
     for at, role in (*layout.calls, *((at, role) for at, role, _ in compiler.traps)):
         kind, _, index = role.partition(".")
         if kind == "function":

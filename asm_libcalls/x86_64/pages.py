@@ -63,12 +63,12 @@ class LoadedImage:
     def functions(self) -> list[Function]:
         """List the routines, for ``code_names``; labels and stencils are none."""
         is_known = self.way == "library"  # to all who look for frames there
-        frames = {} if is_known else self.image.frames
-        return [
-            (self.address + offset, size, code_names.title(name), frames.get(name))
-            for name, (offset, size) in self.image.routines.items()
-            if size
-        ]
+        found = []
+        for name, frames in self.image.frames.items():
+            size = self.image.routines[name][1]
+            known = None if is_known else frames
+            found.append((self.routine(name), size, code_names.title(name), known))
+        return found
 
     def slot(self, name: str) -> int:
         """Read a slot."""

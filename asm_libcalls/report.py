@@ -35,21 +35,16 @@ class BackendReport(dict[str, "Any"]):
 def make_report(binding: Binding, version: str) -> BackendReport:
     """Report on a binding."""
     import platform
-    from importlib import metadata
 
     from asm_libcalls.native_functions import why_not_builtin
 
     why_not = why_not_builtin(binding)
-    try:
-        numpy = metadata.version("numpy")  # which is not imported for that
-    except metadata.PackageNotFoundError:
-        numpy = "not installed"
     report = BackendReport(
         asm_libcalls=version,
         python=f"{platform.python_implementation()} {sys.version.split()[0]}",
         machine=f"{platform.machine()}, {sys.platform}, {sys.byteorder}-endian",
         system=" ".join([platform.system(), platform.release(), *platform.libc_ver()]).strip(),
-        numpy=numpy,
+        numpy=_numpy_version(),
         requested=binding.requested,
         x86_64=binding.x86_64_reason or "loaded",
         functions=f"Python functions: {why_not}" if why_not else "builtins",
@@ -73,3 +68,14 @@ def make_report(binding: Binding, version: str) -> BackendReport:
         for name, libcall in binding.libcalls.items()
     }
     return report
+
+
+def _numpy_version() -> str:
+    # Without importing NumPy. What is imported in its place has an extension module, which a system
+    # that denies executable memory does not load.
+    try:
+        from importlib import metadata
+
+        return metadata.version("numpy")
+    except ImportError as error:
+        return f"not found: {error}"

@@ -135,7 +135,7 @@ def test_a_callback_is_never_freed(monkeypatch):
     monkeypatch.setattr(callbacks, "_free", {})
     address = callbacks.make_callback(lambda: 7, INT32, False)[0]
     gc.collect()
-    there = [thing for thing in gc.get_objects() if isinstance(thing, callbacks._Callback)]
+    there = [thing for thing in gc.get_objects() if type(thing) is callbacks._Callback]
     assert address in [callback.address for callback in there]
     assert C_INT32(address)() == 7
 

@@ -6,11 +6,12 @@ the documentation.
 
 from __future__ import annotations
 
+from asm_libcalls import code_names
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
-
 
 __all__ = ["load_code"]
 
@@ -64,7 +65,6 @@ def load_code(code: Any, functions: Mapping[str, tuple[int, int]] | None = None)
     if not content:
         raise ValueError("load_code(): code must not be empty")
     parts = [_check(name, place, len(content)) for name, place in _items(functions)]
-    from asm_libcalls import code_names
     from asm_libcalls.x86_64 import backend, pages
     from asm_libcalls.x86_64.image import Routine, link
 
@@ -110,7 +110,7 @@ def _check(name: Any, place: Any, length: int) -> tuple[str, int, int]:
             f"load_code(): function {name!r} must be within the code of {length} bytes, "
             f"got offset {at!r} and size {size!r}"
         )
-    return "".join(c if c.isprintable() else " " for c in name), at, size
+    return code_names.printable(name), at, size
 
 
 def _call_frames(code: bytes) -> bytes | None:
@@ -121,10 +121,14 @@ def _call_frames(code: bytes) -> bytes | None:
     at = len(_LANDING) if code.startswith(_LANDING) else 0
     if not code.startswith(_PUSH, at) or not code.startswith(_SET, at + 1):
         return None
-    from asm_libcalls.x86_64.eh_frame import ENTERED, Frame, instructions
+    from asm_libcalls.x86_64.eh_frame import instructions
+    from asm_libcalls.x86_64.unwind import CALLEE_SAVED, RBP, RSP, Node, follow
 
-    rsp, rbp, others, word = 7, 6, (3, 12, 13, 14, 15), 8  # as DWARF numbers registers
-    saved = ((rbp, 2 * word),)
-    pushed = Frame(rsp, 2 * word, saved)
-    is_set = Frame(rbp, 2 * word, saved, others)
-    return instructions([(0, ENTERED), (at + 1, pushed), (at + 4, is_set)])
+    lost = [("write", register, 0, 0) for register in sorted(CALLEE_SAVED - {RBP})]
+    body_at = at + len(_PUSH) + len(_SET[0])
+    prologue = [
+        Node(at, [("push", RBP, 0, 0)]),
+        Node(at + len(_PUSH), [("set", RBP, RSP, 0), *lost]),
+        Node(body_at),
+    ]
+    return instructions(follow(prologue))

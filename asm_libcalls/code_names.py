@@ -1,4 +1,4 @@
-"""Which function lies where in the code that was loaded: for profilers, who know only addresses.
+"""Which function lies where in loaded code: for profilers and debuggers, who know only addresses.
 
 Whoever loads code announces a *source*, which lists its functions when asked: as long as nobody
 profiles, debugs or walks the stack, that costs one dict entry for each load.
@@ -37,7 +37,9 @@ __all__ = [
     "PERF_VARIABLE",
     "announce",
     "are_asked_for",
+    "enable_or_warn",
     "observe",
+    "printable",
     "sources",
     "title",
     "withdraw",
@@ -54,6 +56,21 @@ _observers: list[Observer] = []
 def are_asked_for(variable: str) -> bool:
     """Return whether the environment asks for names, from the start of the program."""
     return os.environ.get(variable, "0") not in ("", "0")
+
+
+def enable_or_warn(enable: Callable[[], object], otherwise: str) -> None:
+    """Call a function for a program that did not ask: what goes wrong is a RuntimeWarning."""
+    try:
+        enable()
+    except OSError as error:
+        import warnings
+
+        warnings.warn(f"{otherwise}: {error}", RuntimeWarning, stacklevel=4)
+
+
+def printable(name: str) -> str:
+    """Return a name without what would end a line, or can not be encoded: spaces stand there."""
+    return "".join(c if c.isprintable() else " " for c in name)
 
 
 def announce(address: int, source: Source) -> None:

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 
-from asm_libcalls import libc
+from asm_libcalls import code_names, libc
 from asm_libcalls.code_registry import Registry
 
 __all__ = ["enable", "enable_or_warn", "is_enabled"]
@@ -88,7 +87,6 @@ class _Debugger(Registry):
 
 
 _enabled: list[_Debugger] = []
-_files: list[int] = []  # gdb reads the library from it
 
 
 def is_enabled() -> bool:
@@ -114,25 +112,18 @@ def enable() -> None:
 
 def enable_or_warn() -> None:
     """Call :func:`enable` for a program that did not ask: what goes wrong is a RuntimeWarning."""
-    try:
-        enable()
-    except OSError as error:
-        import warnings
-
-        warnings.warn(f"no names for gdb: {error}", RuntimeWarning, stacklevel=3)
+    code_names.enable_or_warn(enable, "no names for gdb")
 
 
 def _load_library() -> ctypes.CDLL:
     """Load a shared object with the two symbols; no other library is sure to have them."""
-    from asm_libcalls.x86_64 import backend, elf_object
+    from asm_libcalls.x86_64 import backend, elf_object, pages
     from asm_libcalls.x86_64.elf_object import PAGE, Symbol
 
     try:
         backend.check_machine()
     except backend.Unavailable as reason:
         raise OSError(f"gdb: {reason}") from None
-    if not hasattr(os, "memfd_create"):
-        raise OSError(f"gdb: no memfd_create on this system ({sys.platform})")
     code, data = b"\xc3", bytes(_Descriptor(_VERSION, 0, 0, 0))  # ret
     symbols = [
         Symbol(_HOOK, 0, len(code), is_function=True, is_exported=True),
@@ -142,13 +133,11 @@ def _load_library() -> ctypes.CDLL:
         code.ljust(PAGE, b"\xcc"), data, symbols, [(0, len(code), b"")],
         identity_size=0, contents=b"", level=1,
     )  # fmt: skip
-    file = os.memfd_create("asm_libcalls-gdb")
+    file = pages.memfd(written.content)
     try:
-        os.write(file, written.content)
-        # By the process's number: gdb opens the library by the name that it was loaded by.
-        library = ctypes.CDLL(f"/proc/{os.getpid()}/fd/{file}")
+        # By the process's number: gdb opens the library by the name that it was loaded by. So the
+        # file stays open.
+        return ctypes.CDLL(f"/proc/{os.getpid()}/fd/{file}")
     except OSError:
         os.close(file)
         raise
-    _files.append(file)
-    return library

@@ -84,12 +84,7 @@ def enable() -> str:
 
 def enable_or_warn() -> None:
     """Call :func:`enable` for a program that did not ask: what goes wrong is a RuntimeWarning."""
-    try:
-        enable()
-    except OSError as error:
-        import warnings
-
-        warnings.warn(f"no perf map: {error}", RuntimeWarning, stacklevel=3)
+    code_names.enable_or_warn(enable, "no perf map")
 
 
 def write_entry(address: int, size: int, name: str) -> None:
@@ -148,7 +143,7 @@ def _write_new(source: Source) -> None:
 
 
 def _write(address: int, size: int, name: str) -> None:
-    line = "".join(c if c.isprintable() else " " for c in name).encode("utf-8", "replace")
+    line = code_names.printable(name).encode("utf-8", "replace")
     if _native_write is None:
         _append(b"%x %x %s\n" % (address, size, line))
     else:

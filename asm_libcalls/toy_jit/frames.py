@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from asm_libcalls.toy_jit.templates import STENCILS
 from asm_libcalls.x86_64 import stencil_frames
-from asm_libcalls.x86_64.eh_frame import advance, change, instructions
+from asm_libcalls.x86_64.eh_frame import advance, instructions
 from asm_libcalls.x86_64.stencils import Part, Stencil
 from asm_libcalls.x86_64.unwind import CALLEE_SAVED, RBP
 
@@ -35,12 +35,9 @@ def _changes() -> tuple[tuple[bytes, int], tuple[int, bytes, int]]:
     rows = stencil_frames.frames(parts)
     begin = [(at, frame) for at, frame in rows if at < epilogue_at]
     end = [(at - epilogue_at, frame) for at, frame in rows if at > epilogue_at]
-    first, current = end[0][0], begin[-1][1]
-    changes, at = b"", first
-    for offset, frame in end:
-        changes += advance(offset - at) + change(current, frame)
-        at, current = offset, frame
-    return (instructions(begin), begin[-1][0]), (first, changes, at)
+    first = end[0][0]
+    changes = instructions(end, begin[-1][1], first)
+    return (instructions(begin), begin[-1][0]), (first, changes, end[-1][0])
 
 
 _BEGIN, _END = _changes()

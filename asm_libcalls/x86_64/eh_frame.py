@@ -19,7 +19,6 @@ __all__ = [
     "ENTERED",
     "Frame",
     "advance",
-    "change",
     "encode",
     "encode_anywhere",
     "instructions",
@@ -162,12 +161,16 @@ def _common(augmentation: bytes, its_data: bytes) -> bytes:
     )
 
 
-def instructions(frames: Iterable[tuple[int, Frame]]) -> bytes:
-    """Return what changes from frame to frame, each of which begins at an offset."""
+def instructions(
+    frames: Iterable[tuple[int, Frame]], current: Frame = ENTERED, at: int = 0
+) -> bytes:
+    """Return what changes from frame to frame, each of which begins at an offset.
+
+    Before them it is `current`, and what is known reaches as far as `at`.
+    """
     result = bytearray()
-    at, current = 0, ENTERED
     for offset, frame in frames:
-        changes = change(current, frame)
+        changes = _change(current, frame)
         if changes:
             result += advance(offset - at) + changes
             at, current = offset, frame
@@ -184,8 +187,7 @@ def advance(distance: int) -> bytes:
     raise ValueError(f"a function of {distance} bytes")
 
 
-def change(old: Frame, new: Frame) -> bytes:
-    """Return the instructions that make one frame of another."""
+def _change(old: Frame, new: Frame) -> bytes:
     result = bytearray()
     if new.register is None:
         if old.register is not None:

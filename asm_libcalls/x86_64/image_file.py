@@ -87,11 +87,12 @@ def pack(
     lines += [f"{name}\t{at}\t{size}" for name, (at, size) in image.routines.items()]
     lines += [f"{name}\t{at}" for name, at in image.slots.items()]
     table = "\n".join(lines).encode()
+    frames = image.frames
     made = elf_object.write(
         image.code,
         bytes(image.size - len(image.code) + CLAIM_SIZE),
-        list(_symbols(image, exports)),
-        [(*image.routines[name], frames) for name, frames in image.frames.items()],
+        list(_symbols(image, frames, exports)),
+        [(*image.routines[name], changes) for name, changes in frames.items()],
         identity_size=_IDENTITY.size,
         contents=table,
         level=level,
@@ -106,11 +107,13 @@ def pack(
     return bytes(content)
 
 
-def _symbols(image: Image, exports: Collection[str] | None) -> Iterator[Symbol]:
+def _symbols(
+    image: Image, frames: Collection[str], exports: Collection[str] | None
+) -> Iterator[Symbol]:
     from asm_libcalls.code_names import title
     from asm_libcalls.x86_64.elf_object import Symbol
 
-    for name in image.frames:  # stencils and labels are none
+    for name in frames:  # stencils and labels are none
         at, size = image.routines[name]
         is_exported = exports is None or name in exports
         yield Symbol(title(name), at, size, is_function=True, is_exported=is_exported)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from asm_libcalls.code_names import Function
     from asm_libcalls.x86_64.image import Image
 
-__all__ = ["LoadedImage", "load", "unload"]
+__all__ = ["LoadedImage", "load", "memfd", "unload"]
 
 
 class LoadedImage:
@@ -167,14 +167,24 @@ def _load_anonymous(code: bytes, length: int) -> int:
     return address
 
 
-def _load_memfd(code: bytes, length: int) -> int:
+def memfd(content: bytes | bytearray) -> int:
+    """Return the descriptor of a file in memory; raise OSError where the system has none."""
     if not hasattr(os, "memfd_create"):
         raise OSError("no memfd_create on this system")
     file = os.memfd_create("asm_libcalls")
     try:
         written = 0
-        while written < len(code):
-            written += os.write(file, code[written:])
+        while written < len(content):
+            written += os.write(file, content[written:])
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+def _load_memfd(code: bytes, length: int) -> int:
+    file = memfd(code)
+    try:
         return _load_file(code, length, file, 0)
     finally:
         os.close(file)

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     """``("push", R, 0, 0)``, ``("pop", R, 0, 0)``, ``("set", R, BASE, DISPLACEMENT)`` for
     R = BASE + DISPLACEMENT, or ``("write", R, 0, 0)`` for R = anything."""
 
-__all__ = ["CALLEE_SAVED", "RBP", "Node", "effects_of", "follow", "frames", "leaves"]
+__all__ = ["CALLEE_SAVED", "RBP", "RSP", "Node", "effects_of", "follow", "frames", "leaves"]
 
 # Registers by their numbers in instructions, and how DWARF numbers them.
-_RBX, _RSP, RBP = 3, 4, 5
+_RBX, RSP, RBP = 3, 4, 5
 CALLEE_SAVED = frozenset({_RBX, RBP, 12, 13, 14, 15})
 _DWARF = (0, 2, 1, 3, 7, 6, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15)
 _GENERAL_PURPOSE = 0xF  # PeachPy's mask of them
@@ -81,7 +81,7 @@ class _State:
         if base is not None and (base == RBP or self.depth is None):
             register, offset = _DWARF[base], self.copies[base]
         elif self.depth is not None:
-            register, offset = _DWARF[_RSP], self.depth
+            register, offset = _DWARF[RSP], self.depth
         else:
             return Frame(None, 0)
         saved = sorted((_DWARF[r], at) for r, at in self.saved.items())
@@ -95,7 +95,7 @@ class _State:
 
     def write(self, register: int, distance: int | None = None) -> None:
         """Note that a register is overwritten, with an address in the frame or anything."""
-        if register == _RSP:
+        if register == RSP:
             self.put_stack_pointer(distance)
         elif register in CALLEE_SAVED:
             self.written.add(register)
@@ -104,7 +104,7 @@ class _State:
                 self.copies[register] = distance
 
     def distance(self, register: int) -> int | None:
-        return self.depth if register == _RSP else self.copies.get(register)
+        return self.depth if register == RSP else self.copies.get(register)
 
 
 class Node:
@@ -240,7 +240,7 @@ def _apply(effect: Effect, state: _State) -> None:
 
 
 def _is_kept(register: int) -> bool:
-    return register == _RSP or register in CALLEE_SAVED
+    return register == RSP or register in CALLEE_SAVED
 
 
 def _written_by(instruction: Any) -> set[int]:

@@ -45,24 +45,25 @@ class _Unwinder(Registry):
         libc.free(token)
 
 
-_started: list[_Unwinder | None] = []
-_refusal: list[str] = []
+_started: list[_Unwinder | str] = []  # one, or why there is none
 
 
 def start() -> None:
     """Register all code, and from now on what is loaded; without libgcc there is nothing to do."""
     if not _started:
         try:
-            _started.append(_Unwinder())
+            unwinder = _Unwinder()
         except (OSError, AttributeError) as error:
-            _started.append(None)
-            _refusal.append(str(error))
-        if _started[0] is not None:
-            _started[0].observe()
+            _started.append(str(error))
+        else:
+            _started.append(unwinder)
+            unwinder.observe()
 
 
 def state() -> str:
     """Return whether it was started, and why it could not be, for the backend report."""
-    if _refusal:
-        return f"not told of code made at run time: {_refusal[0]}"
-    return "told of code made at run time" if _started else "told when there is a callback"
+    if not _started:
+        return "told when there is a callback"
+    refusal = _started[0] if isinstance(_started[0], str) else ""
+    told = "told of code made at run time"
+    return f"not {told}: {refusal}" if refusal else told

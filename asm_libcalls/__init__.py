@@ -6,9 +6,9 @@ JIT; ``LIBCALLS[name]`` has everything about one, the pure-Python ``fallback`` i
 
 from __future__ import annotations
 
-from asm_libcalls import code_names as _code_names
 from asm_libcalls import traps as _traps
 from asm_libcalls.binding import BackendUnavailable, Libcall, default_binding
+from asm_libcalls.emitter import code_names as _code_names
 from asm_libcalls.report import BackendReport
 from asm_libcalls.signatures import Signature
 from asm_libcalls.traps import *  # noqa: F403 (its __all__ is the list of trap classes)
@@ -22,19 +22,19 @@ LIBCALLS: dict[str, Libcall] = _binding.libcalls
 
 
 _LAZY = {
-    "ElementSegment": "element_segment",
-    "FuncRef": "funcref",
-    "Global": "global_",
-    "HostFunction": "host_function",
-    "Instance": "instance",
-    "Memory": "memory",
-    "StackMapRegistry": "activations",
-    "Table": "table",
-    "VMExternRef": "externref",
+    "ElementSegment": "runtime.element_segment",
+    "FuncRef": "runtime.funcref",
+    "Global": "runtime.global_",
+    "HostFunction": "native.host_function",
+    "Instance": "runtime.instance",
+    "Memory": "runtime.memory",
+    "StackMapRegistry": "runtime.activations",
+    "Table": "runtime.table",
+    "VMExternRef": "runtime.externref",
     "VMOffsets": "vmcontext",
-    "gc": "instance",
-    "load_code": "code_memory",
-    "native_function": "native_functions",
+    "gc": "runtime.instance",
+    "load_code": "emitter.load_code",
+    "native_function": "native.native_function",
 }
 # Names of the runtime by the module that has them, imported when first used: who calls only
 # numeric libcalls does not wait for them. The libcalls' functions too are made when first used.

@@ -3,22 +3,22 @@
 # The parameters' names, the sentences and the order are the table's.
 # ruff: noqa: A002, D401, RUF022
 
-from asm_libcalls.activations import StackMapRegistry as StackMapRegistry
 from asm_libcalls.binding import BackendUnavailable as BackendUnavailable
 from asm_libcalls.binding import Libcall as Libcall
-from asm_libcalls.code_memory import load_code as load_code
-from asm_libcalls.element_segment import ElementSegment as ElementSegment
-from asm_libcalls.externref import VMExternRef as VMExternRef
-from asm_libcalls.funcref import FuncRef as FuncRef
-from asm_libcalls.global_ import Global as Global
-from asm_libcalls.host_function import HostFunction as HostFunction
-from asm_libcalls.instance import Instance as Instance
-from asm_libcalls.instance import gc as gc
-from asm_libcalls.memory import Memory as Memory
-from asm_libcalls.native_functions import native_function as native_function
+from asm_libcalls.emitter.load_code import load_code as load_code
+from asm_libcalls.native.host_function import HostFunction as HostFunction
+from asm_libcalls.native.native_function import native_function as native_function
 from asm_libcalls.report import BackendReport as BackendReport
+from asm_libcalls.runtime.activations import StackMapRegistry as StackMapRegistry
+from asm_libcalls.runtime.element_segment import ElementSegment as ElementSegment
+from asm_libcalls.runtime.externref import VMExternRef as VMExternRef
+from asm_libcalls.runtime.funcref import FuncRef as FuncRef
+from asm_libcalls.runtime.global_ import Global as Global
+from asm_libcalls.runtime.instance import Instance as Instance
+from asm_libcalls.runtime.instance import gc as gc
+from asm_libcalls.runtime.memory import Memory as Memory
+from asm_libcalls.runtime.table import Table as Table
 from asm_libcalls.signatures import Signature as Signature
-from asm_libcalls.table import Table as Table
 from asm_libcalls.traps import BadConversionToInteger as BadConversionToInteger
 from asm_libcalls.traps import BadSignature as BadSignature
 from asm_libcalls.traps import HeapOutOfBounds as HeapOutOfBounds

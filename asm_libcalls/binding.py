@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from asm_libcalls.entry import MachineEntry, PythonEntry
-    from asm_libcalls.host_function import ThunkPool
     from asm_libcalls.libcalls import Declaration
+    from asm_libcalls.native.entry import MachineEntry, PythonEntry
+    from asm_libcalls.native.host_function import ThunkPool
     from asm_libcalls.signatures import Signature
     from asm_libcalls.x86_64.backend import Backend
 
@@ -167,7 +167,7 @@ class Libcall:
     def _patterns(self, arguments: tuple[Any, ...]) -> tuple[list[int], list[object]]:
         self._check_count(len(arguments))
         if self.takes_instance:
-            from asm_libcalls.arguments import to_patterns
+            from asm_libcalls.runtime.arguments import to_patterns
 
             return to_patterns(self.declaration, arguments)
         return [
@@ -290,7 +290,7 @@ class Binding:
 
     def _entry(self) -> MachineEntry | PythonEntry | None:
         try:
-            from asm_libcalls import entry
+            from asm_libcalls.native import entry
         except ImportError:
             return None
         if self.x86_64 is not None:
@@ -345,7 +345,7 @@ class Binding:
         if self.entry is None:
             raise RuntimeError("no C address for a Python function: ctypes can not be imported")
         if self.x86_64 is None:
-            from asm_libcalls.fallback.callbacks import make_callback
+            from asm_libcalls.native.ctypes_callbacks import make_callback
 
             return make_callback(function, signature, bits)
         return self.thunks().address_of(function, signature, bits)
@@ -353,10 +353,10 @@ class Binding:
     def thunks(self) -> ThunkPool:
         """Return the thunks by which machine code calls Python."""
         if self._thunks is None:
-            from asm_libcalls.host_function import ThunkPool
-            from asm_libcalls.x86_64 import unwinder
+            from asm_libcalls.emitter import register_frames
+            from asm_libcalls.native.host_function import ThunkPool
 
-            unwinder.start()
+            register_frames.start()
             assert self.x86_64 is not None
             self._thunks = ThunkPool(self.x86_64.loaded.routine("asm_libcalls_call_python"))
         return self._thunks
@@ -379,8 +379,8 @@ def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
         try:
             return function(*patterns)
         except Trap as trap:
-            from asm_libcalls.activations import stack_frames
-            from asm_libcalls.entry import MAXIMUM_TRACE, tell_observers
+            from asm_libcalls.native.entry import MAXIMUM_TRACE, tell_observers
+            from asm_libcalls.runtime.activations import stack_frames
 
             frames = stack_frames(innermost=True) or ()
             trace = tuple(return_address for return_address, _ in frames)[:MAXIMUM_TRACE]

@@ -8,7 +8,7 @@ trusts it.
 
 from __future__ import annotations
 
-from asm_libcalls.native_functions import Specification, native_functions
+from asm_libcalls.native.native_function import Specification, native_functions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _specify(libcall: Libcall) -> Specification:
     address, guard, inline, vmctx_of = 0, "everything", "", None
     if libcall.backend == "x86_64":
         if libcall.takes_instance:
-            from asm_libcalls.instance import Instance
+            from asm_libcalls.runtime.instance import Instance
 
             guard, inline, vmctx_of = "", libcall.name, (Instance, "_vmctx")
         else:

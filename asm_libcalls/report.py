@@ -36,7 +36,7 @@ def make_report(binding: Binding, version: str) -> BackendReport:
     """Report on a binding."""
     import platform
 
-    from asm_libcalls.native_functions import why_not_builtin
+    from asm_libcalls.native.native_function import why_not_builtin
 
     why_not = why_not_builtin(binding)
     report = BackendReport(
@@ -51,7 +51,8 @@ def make_report(binding: Binding, version: str) -> BackendReport:
     )
     backend = binding.x86_64
     if backend is not None:
-        from asm_libcalls.x86_64 import code_cache, unwinder
+        from asm_libcalls.emitter import register_frames
+        from asm_libcalls.x86_64 import code_cache
 
         cpu = backend.cpu
         report["assembler"] = backend.assembler
@@ -59,7 +60,7 @@ def make_report(binding: Binding, version: str) -> BackendReport:
             f"{len(backend.loaded.image.code)} bytes at {backend.loaded.address:#x} "
             f"({backend.loaded.way})"
         )
-        report["unwinder"] = unwinder.state()
+        report["unwinder"] = register_frames.state()
         report["code_cache"] = "; ".join([code_cache.folder() or "none", *code_cache.refusals])
         report["cpu"] = f"{cpu.brand or '?'} ({cpu.vendor}, family {cpu.family}, model {cpu.model})"
         report["cpu_features"] = " ".join(sorted(cpu.features))

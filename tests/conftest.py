@@ -20,10 +20,10 @@ import pytest
 from child_process import run_child
 
 from asm_libcalls.binding import Binding, default_binding
-from asm_libcalls.entry import MachineEntry
+from asm_libcalls.emitter.image import Routine
+from asm_libcalls.emitter.pages import LoadedImage
+from asm_libcalls.native.entry import MachineEntry
 from asm_libcalls.x86_64.backend import Backend
-from asm_libcalls.x86_64.image import Routine
-from asm_libcalls.x86_64.pages import LoadedImage
 
 # In continuous integration every run tries the same cases; elsewhere new ones, and a failure prints
 # how to try them again.
@@ -125,14 +125,16 @@ def machine_entry(accelerated: Binding, machine_code: Backend) -> MachineEntry:
 def load_routines(machine_code: Backend) -> Callable[..., LoadedImage]:
     """Put routines of a test on executable pages, with a raise that the entry understands."""
     pytest.importorskip("peachpy", reason="routines of tests are assembled by PeachPy")
-    from asm_libcalls.x86_64 import backend, entry, pages
-    from asm_libcalls.x86_64.image import link
+    from asm_libcalls.emitter import pages
+    from asm_libcalls.emitter.image import link
+    from asm_libcalls.x86_64 import backend
+    from asm_libcalls.x86_64.trampolines import enter
 
     ours = machine_code.loaded
     key = ctypes.c_uint64.from_address(ours.address + ours.image.slots["activations_key"]).value
 
     def load(*routines: Routine) -> LoadedImage:
-        loaded = pages.load(link([*entry.routines(), *routines]))
+        loaded = pages.load(link([*enter.routines(), *routines]))
         backend._fill_slots(loaded)
         loaded.set_slot("activations_key", key)
         return loaded

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from asm_libcalls.binding import default_binding
+from asm_libcalls.emitter import pages
+from asm_libcalls.emitter.image import link
+from asm_libcalls.emitter.pages import LoadedImage
 from asm_libcalls.fallback import integers, rounding
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow
-from asm_libcalls.x86_64 import loops, pages
-from asm_libcalls.x86_64.image import link
-from asm_libcalls.x86_64.pages import LoadedImage
+from asm_libcalls.x86_64 import ufunc_loops
 
 LEVELS = {
     "baseline": frozenset[str](),
@@ -52,7 +53,7 @@ def runs_here(level: str) -> bool:
 @functools.cache
 def image(level: str) -> LoadedImage:
     """Return a level's loops, loaded."""
-    return pages.load(link(loops.routines(LEVELS[level])))
+    return pages.load(link(ufunc_loops.routines(LEVELS[level])))
 
 
 def has_loop(level: str, name: str) -> bool:

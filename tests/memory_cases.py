@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 from raw_vmcontext import GuardedPages, RawVMContext
 
+from asm_libcalls.emitter.pages import LoadedImage
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.vmcontext import VMDataSegment
-from asm_libcalls.x86_64.pages import LoadedImage
 
 PAGE = 4096
 DISTANCES = (
@@ -131,11 +131,13 @@ def check_beside_guards(loaded: LoadedImage, sizes: Iterable[int]) -> int:
 
 def main() -> None:
     """Run the short version with what this CPU gets."""
-    from asm_libcalls.x86_64 import cpu, entry, memories, pages
-    from asm_libcalls.x86_64.image import link
+    from asm_libcalls.emitter import pages
+    from asm_libcalls.emitter.image import link
+    from asm_libcalls.x86_64 import cpu, memories
+    from asm_libcalls.x86_64.trampolines import enter
 
     this_cpu = cpu.detect(pages.load(link(cpu.routines())))
-    loaded = pages.load(link([*entry.routines(), *memories.routines(this_cpu.features)]))
+    loaded = pages.load(link([*enter.routines(), *memories.routines(this_cpu.features)]))
     sizes = (*range(70), 100, 128, 129, 200, 256, 257, 300, 600, 2100, 4096, 5000)
     cases = check_copies(loaded, sizes, (0, 17), (1, 8, 31, 33, 500))
     cases += check_fills(loaded, sizes, (0, 17))

@@ -46,12 +46,12 @@ from peachpy.x86_64 import (
 )
 from peachpy.x86_64.registers import rbp, rsp
 
-from asm_libcalls.activations import StackMapRegistry
-from asm_libcalls.x86_64 import pages
+from asm_libcalls.emitter import pages
+from asm_libcalls.emitter.image import link
+from asm_libcalls.emitter.pages import LoadedImage
+from asm_libcalls.runtime.activations import StackMapRegistry
 from asm_libcalls.x86_64.assembler import sequence
-from asm_libcalls.x86_64.image import link
-from asm_libcalls.x86_64.instructions import CALL_SLOT, LOAD_SLOT
-from asm_libcalls.x86_64.pages import LoadedImage
+from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT
 
 __all__ = [
     "ADD",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Sequence
 
-from asm_libcalls import libc
+from asm_libcalls.emitter import libc
 from asm_libcalls.vmcontext import InstanceHeader, VMDataSegment, VMMemoryDefinition
 
 POINTER = ctypes.sizeof(ctypes.c_size_t)

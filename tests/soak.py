@@ -53,8 +53,8 @@ from asm_libcalls import (
     Table,
     VMExternRef,
     catch_traps,
-    externref,
 )
+from asm_libcalls.runtime import externref
 
 INTEGERS = (rdi, rsi, rdx, rcx, r8, r9)
 HELD = slot_at(0)

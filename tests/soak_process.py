@@ -31,7 +31,8 @@ from process_maps import mappings
 from soak import Soak, Thing, resident_kilobytes
 
 import asm_libcalls
-from asm_libcalls import Global, Instance, Memory, Table, Trap, externref, toy_jit
+from asm_libcalls import Global, Instance, Memory, Table, Trap, toy_jit
+from asm_libcalls.runtime import externref
 
 THREADS = 2
 ROUNDS = 16  # each ending of a Soak twice

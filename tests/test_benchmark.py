@@ -185,7 +185,7 @@ def test_callers_call_as_often_as_they_say():
 def test_native_candidates_compute(peers):
     if default_binding().x86_64 is None:
         pytest.skip("no machine code runs on this machine")
-    from asm_libcalls.x86_64.native_loops import NativeLoops
+    from asm_libcalls.x86_64.call_loops import NativeLoops
 
     (operands,) = (o for _, o in native._operands(np, "f64_floor"))
     out = np.zeros_like(operands[0])

@@ -8,9 +8,8 @@ import sys
 
 import pytest
 
-from asm_libcalls import entry
-from asm_libcalls.entry import PythonEntry
-from asm_libcalls.fallback import callbacks
+from asm_libcalls.native import ctypes_callbacks, entry
+from asm_libcalls.native.entry import PythonEntry
 from asm_libcalls.signatures import Signature
 
 INT32 = Signature("() -> i32")
@@ -27,7 +26,7 @@ def make():
     releases = []
 
     def make(function, signature=INT32, bits=False):
-        address, release = callbacks.make_callback(function, signature, bits)
+        address, release = ctypes_callbacks.make_callback(function, signature, bits)
         releases.append(release)
         return address
 
@@ -75,7 +74,7 @@ def test_what_is_raised_before_the_first_line_is_raised_later(make):
     address = make(lambda: 1)
 
     def trace(frame, event, argument):
-        if frame.f_code is callbacks._Callback._call.__code__:
+        if frame.f_code is ctypes_callbacks._Callback._call.__code__:
             sys.settrace(None)
             raise Odd
 
@@ -99,22 +98,22 @@ def test_where_ctypes_gets_no_memory(monkeypatch):
         return prototype
 
     monkeypatch.setattr(Signature, "ctypes_prototype", refuse)
-    monkeypatch.setattr(callbacks, "_free", {})
+    monkeypatch.setattr(ctypes_callbacks, "_free", {})
     with pytest.raises(MemoryError, match="the system refuses ctypes executable memory"):
-        callbacks.make_callback(lambda: 1, INT32, False)
+        ctypes_callbacks.make_callback(lambda: 1, INT32, False)
 
 
 def test_an_address_that_was_given_back_serves_again(monkeypatch):
-    monkeypatch.setattr(callbacks, "_free", {})
+    monkeypatch.setattr(ctypes_callbacks, "_free", {})
     monkeypatch.setattr(sys, "unraisablehook", lambda it: closed.append(it.exc_type))
     closed = []
-    address, release = callbacks.make_callback(lambda: 1, INT32, False)
+    address, release = ctypes_callbacks.make_callback(lambda: 1, INT32, False)
     assert C_INT32(address)() == 1
     release()
     assert C_INT32(address)() == 0
     assert closed == [RuntimeError]
-    again, release = callbacks.make_callback(lambda: 2, INT32, False)
-    other, release_other = callbacks.make_callback(lambda: 3, INT32, False)
+    again, release = ctypes_callbacks.make_callback(lambda: 2, INT32, False)
+    other, release_other = ctypes_callbacks.make_callback(lambda: 3, INT32, False)
     assert (again == address, other == address) == (True, False)
     assert (C_INT32(again)(), C_INT32(other)()) == (2, 3)
     release()
@@ -132,10 +131,10 @@ def test_bit_patterns_keep_signalling_nans(make):
 
 def test_a_callback_is_never_freed(monkeypatch):
     """Native code may have its address."""
-    monkeypatch.setattr(callbacks, "_free", {})
-    address = callbacks.make_callback(lambda: 7, INT32, False)[0]
+    monkeypatch.setattr(ctypes_callbacks, "_free", {})
+    address = ctypes_callbacks.make_callback(lambda: 7, INT32, False)[0]
     gc.collect()
-    there = [thing for thing in gc.get_objects() if type(thing) is callbacks._Callback]
+    there = [thing for thing in gc.get_objects() if type(thing) is ctypes_callbacks._Callback]
     assert address in [callback.address for callback in there]
     assert C_INT32(address)() == 7
 
@@ -150,8 +149,8 @@ def test_results_of_32_bits_keep_signalling_nans(make):
 
 def test_results_of_32_bits_elsewhere(make, monkeypatch):
     """Where registers are not known, by ctypes' own conversion."""
-    monkeypatch.setattr(callbacks, "_has_halves", lambda: False)
-    monkeypatch.setattr(callbacks, "_free", {})
+    monkeypatch.setattr(ctypes_callbacks, "_has_halves", lambda: False)
+    monkeypatch.setattr(ctypes_callbacks, "_free", {})
     for pattern in (0x7FC00001, 0x3FC00000):
         address = make(lambda pattern=pattern: pattern, Signature("() -> f32"), bits=True)
         assert PythonEntry().call(address, Signature("() -> f32"), []) == pattern

@@ -10,7 +10,7 @@ import ctypes
 import pytest
 
 import asm_libcalls
-from asm_libcalls.entry import NativeCall
+from asm_libcalls.native.entry import NativeCall
 from asm_libcalls.signatures import Signature
 
 MINUS_ONE = (1 << 64) - 1
@@ -18,7 +18,7 @@ MINUS_ONE = (1 << 64) - 1
 
 def trapping(name: str, code: bytes):
     """Make a routine of raw bytes that then raises INTEGER_OVERFLOW."""
-    from asm_libcalls.x86_64.image import Reference, Routine
+    from asm_libcalls.emitter.image import Reference, Routine
 
     # mov edi, 6; jmp asm_libcalls_raise_trap
     code += b"\xbf\x06\0\0\0" + b"\xe9\0\0\0\0"
@@ -27,7 +27,7 @@ def trapping(name: str, code: bytes):
 
 
 def plain(name: str, code: bytes):
-    from asm_libcalls.x86_64.image import Routine
+    from asm_libcalls.emitter.image import Routine
 
     return Routine(name, code, len(code))
 
@@ -62,7 +62,7 @@ def test_callee_saved_registers_survive_a_trap(load_routines, machine_code, mach
     from peachpy.x86_64.registers import rbp, rsp
 
     from asm_libcalls.x86_64.assembler import sequence
-    from asm_libcalls.x86_64.instructions import TAIL_JUMP
+    from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
 
     registers = (rbx, rbp, r12, r13, r14, r15)
 

@@ -17,8 +17,8 @@ import pytest
 
 import asm_libcalls
 from asm_libcalls import LIBCALLS
+from asm_libcalls.checks.engine import checker_of
 from asm_libcalls.libcalls import DECLARATIONS
-from asm_libcalls.selfcheck import checker_of
 from asm_libcalls.signatures import Signature
 
 CASES = 150
@@ -128,8 +128,8 @@ def canary() -> None:
 
 @pytest.fixture(scope="module")
 def loaded(load_routines):
+    from asm_libcalls.emitter.image import Routine
     from asm_libcalls.x86_64.assembler import sequence
-    from asm_libcalls.x86_64.image import Routine
 
     def displacement(field: str) -> bytes:
         return int(getattr(Record, field).offset).to_bytes(4, "little")

@@ -17,7 +17,7 @@ import asm_libcalls
 from asm_libcalls import LIBCALLS
 from asm_libcalls.binding import default_binding
 from asm_libcalls.cli import main
-from asm_libcalls.commands import COMMANDS
+from asm_libcalls.cli.subcommands import COMMANDS
 from asm_libcalls.fallback import rounding
 
 needs_machine_code = pytest.mark.skipif(

@@ -10,7 +10,7 @@ import pytest
 from process_maps import mapping_of
 
 import asm_libcalls
-from asm_libcalls import libc
+from asm_libcalls.emitter import libc
 from asm_libcalls.x86_64 import backend
 
 ADD = bytes.fromhex("8d0437 c3")  # lea eax, [rdi + rsi]; ret
@@ -115,7 +115,7 @@ FRAMED = bytes.fromhex("55 4889e5 8d0437 5d c3")  # push rbp; mov rbp, rsp; lea;
 )
 def test_functions_are_named(code, expected):
     """With a frame pointer, where the caller is at each instruction is known too."""
-    from asm_libcalls import code_names
+    from asm_libcalls.emitter import code_names
 
     names = {"first": (0, len(code)), "a\nb": (16 + len(code), len(code))}
     address = asm_libcalls.load_code(code + bytes(16) + code, names)
@@ -129,7 +129,7 @@ def test_functions_are_named(code, expected):
 
 @pytest.mark.parametrize("functions", [None, {}])
 def test_without_names_nothing_is_announced(functions):
-    from asm_libcalls import code_names
+    from asm_libcalls.emitter import code_names
 
     assert asm_libcalls.load_code(ADD, functions) not in code_names.sources
 

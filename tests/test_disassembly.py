@@ -10,10 +10,10 @@ from itertools import pairwise
 import pytest
 
 from asm_libcalls import LIBCALLS
-from asm_libcalls.disassembly import Instruction, disassemble
+from asm_libcalls.cli.disassembly import Instruction, disassemble
+from asm_libcalls.emitter.image import CODE_PAGE, Image, Reference, Routine, link
+from asm_libcalls.emitter.pages import LoadedImage
 from asm_libcalls.x86_64.backend import Backend
-from asm_libcalls.x86_64.image import CODE_PAGE, Image, Reference, Routine, link
-from asm_libcalls.x86_64.pages import LoadedImage
 
 pytest.importorskip("capstone", reason="the disassembler, of the extra cli")
 

@@ -9,9 +9,9 @@ import subprocess
 import pytest
 from elf_files import ElfFile
 
-from asm_libcalls.x86_64 import image_file
-from asm_libcalls.x86_64.image import Image, link
-from asm_libcalls.x86_64.images import IMAGES, LEVELS, architecture_level
+from asm_libcalls.emitter import image_file
+from asm_libcalls.emitter.image import Image, link
+from asm_libcalls.x86_64.image_kinds import IMAGES, LEVELS, architecture_level
 
 KEY = bytes(range(image_file.KEY_SIZE))
 LOAD, DYNAMIC, EH_FRAME, STACK = 1, 2, 0x6474E550, 0x6474E551

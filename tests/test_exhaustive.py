@@ -10,8 +10,9 @@ import inner_loops
 import numpy as np
 import pytest
 
-from asm_libcalls import exhaustive, ufuncs
+from asm_libcalls import ufuncs
 from asm_libcalls.binding import default_binding
+from asm_libcalls.checks import exhaustive
 from asm_libcalls.fallback import rounding
 
 SOME_TOPS = [0, 1, 125, 126, 127, 128, 149, 150, 151, 254, 255]
@@ -144,7 +145,7 @@ def test_native_loops():
     """They call as often as they are told, with each element, and keep the ABI."""
     import ctypes
 
-    from asm_libcalls.x86_64.native_loops import NativeLoops
+    from asm_libcalls.x86_64.call_loops import NativeLoops
 
     loops = NativeLoops()
     seen = []

@@ -16,7 +16,8 @@ import pytest
 from in_threads import in_threads
 
 import asm_libcalls
-from asm_libcalls import Global, Instance, Table, VMExternRef, externref
+from asm_libcalls import Global, Instance, Table, VMExternRef
+from asm_libcalls.runtime import externref
 
 
 class Thing:

@@ -15,7 +15,7 @@ import asm_libcalls
 from asm_libcalls import LIBCALLS
 from asm_libcalls.binding import default_binding
 from asm_libcalls.functions import make_functions
-from asm_libcalls.native_functions import Specification, native_functions, why_not_builtin
+from asm_libcalls.native.native_function import Specification, native_functions, why_not_builtin
 
 BUILTIN = type(len)
 NUMERIC = [name for name, c in LIBCALLS.items() if c.declaration.family in ("rounding", "integers")]
@@ -141,17 +141,17 @@ def test_they_are_made_when_first_used(child):
         """
         import sys
         import asm_libcalls
-        assert "asm_libcalls.native_functions" not in sys.modules
+        assert "asm_libcalls.native.native_function" not in sys.modules
         assert "f64_ceil" in dir(asm_libcalls) and "f64_ceil" not in vars(asm_libcalls)
         from asm_libcalls import f64_ceil, native_function
         assert asm_libcalls.f64_ceil is f64_ceil and f64_ceil(0.5) == 1.0
         assert vars(asm_libcalls)["i64_udiv"] is asm_libcalls.i64_udiv
         # Those that take an instance come by themselves, with what there is of instances.
         assert "memory_fill" not in vars(asm_libcalls)
-        assert "asm_libcalls.instance" not in sys.modules
+        assert "asm_libcalls.runtime.instance" not in sys.modules
         assert asm_libcalls.memory_fill is vars(asm_libcalls)["memory_fill"]
         assert vars(asm_libcalls)["table_grow"] is asm_libcalls.table_grow
-        import asm_libcalls.native_functions
+        import asm_libcalls.native.native_function
         assert asm_libcalls.native_function is native_function
         try:
             asm_libcalls.f64_cell

@@ -55,8 +55,8 @@ from asm_libcalls import (
     catch_traps,
     gc,
 )
-from asm_libcalls.activations import CHUNK_SIZE, stack_frames
 from asm_libcalls.binding import default_binding
+from asm_libcalls.runtime.activations import CHUNK_SIZE, stack_frames
 
 
 class Thing:
@@ -771,7 +771,7 @@ class TestDestructors:
         raising = borrowed_last.clone()
         externref_address, chunk[0] = chunk[0], raising.as_raw()
         raising._address = 0  # its count went into the chunk
-        asm_libcalls.externref.release(externref_address)
+        asm_libcalls.runtime.externref.release(externref_address)
         borrowed_last.drop()
         with pytest.raises(KeyboardInterrupt) as caught:
             catch_traps(code["body"], "(vmctx, pointer, pointer)")(

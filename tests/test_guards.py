@@ -36,7 +36,7 @@ def test_before_a_memory_every_access_faults(access, child):
 
 GUARDED = """
     # Whatever is mapped anew has a page on either side that faults.
-    from asm_libcalls import libc
+    from asm_libcalls.emitter import libc
 
     mmap, guarded = libc.mmap, []
 
@@ -65,7 +65,7 @@ def test_no_routine_leaves_its_image(child):
     sys.path.append(TOOLS)
     import asm_libcalls, fuzz_coverage
     from asm_libcalls import ufuncs
-    from asm_libcalls.selfcheck import self_check
+    from asm_libcalls.checks.engine import self_check
 
     for libcall in asm_libcalls.LIBCALLS.values():
         assert self_check(libcall).passed, libcall

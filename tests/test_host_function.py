@@ -18,7 +18,7 @@ from in_threads import in_threads
 
 import asm_libcalls
 from asm_libcalls import HostFunction, Signature, Trap, TrapCode, catch_traps
-from asm_libcalls.libc import function_address, prototype
+from asm_libcalls.emitter.libc import function_address, prototype
 from asm_libcalls.signatures import VALUE_TYPES
 
 

@@ -19,7 +19,7 @@ from asm_libcalls import (
     Table,
     VMExternRef,
 )
-from asm_libcalls.instance import instance_of
+from asm_libcalls.runtime.instance import instance_of
 
 
 class Thing:

@@ -12,7 +12,8 @@ PRELUDE = """
     import asm_libcalls
     from asm_libcalls import *
     from asm_libcalls import (Global, HostFunction, Instance, Memory, StackMapRegistry, Table,
-                              VMExternRef, externref, gc)
+                              VMExternRef, gc)
+    from asm_libcalls.runtime import externref
 
     def interrupted(function):
         # Run it, and want a KeyboardInterrupt, long before what sleeps in it is done.
@@ -267,15 +268,11 @@ class TestCtrlC:
             PRELUDE
             + """
     import ctypes
+    from asm_libcalls.emitter import libc
     def compare(a, b):
         return 0
     host = HostFunction(compare, "(pointer, pointer) -> i32")
-    sort = catch_traps(asm_libcalls_address("qsort"), "(pointer, u64, u64, pointer)")
-    """.replace(
-                'asm_libcalls_address("qsort")',
-                '__import__("asm_libcalls.libc").libc.function_address("qsort")',
-            )
-            + """
+    sort = catch_traps(libc.function_address("qsort"), "(pointer, u64, u64, pointer)")
     numbers = (ctypes.c_int32 * 60000)()
     def long():
         while True:

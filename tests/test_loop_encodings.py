@@ -17,7 +17,7 @@ from peachpy.x86_64.instructions import BranchInstruction
 from peachpy.x86_64.registers import GeneralPurposeRegister64 as Register64
 from peachpy.x86_64.registers import MaskedRegister, Register
 
-from asm_libcalls.x86_64 import assembler, loops
+from asm_libcalls.x86_64 import assembler, ufunc_loops
 
 DECODER = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
 
@@ -77,7 +77,7 @@ def assembled(monkeypatch):
             return lay_out(instructions)
 
         monkeypatch.setattr(assembler, "_lay_out", keep)
-        routines = list(loops.routines(LEVELS[level]))
+        routines = list(ufunc_loops.routines(LEVELS[level]))
         return list(zip(routines, kept, strict=True))
 
     return assemble
@@ -130,7 +130,7 @@ def test_levels_differ():
     for level in LEVELS:
         names = {
             register
-            for routine in loops.routines(LEVELS[level])
+            for routine in ufunc_loops.routines(LEVELS[level])
             for instruction in DECODER.disasm(routine.code, 0)
             for register in re.findall(r"[xyz]mm", instruction.op_str)
         }
@@ -170,7 +170,7 @@ def test_nothing_newer_than_the_level_is_used(level):
     }
     decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     decoder.detail = True
-    for routine in loops.routines(LEVELS[level]):
+    for routine in ufunc_loops.routines(LEVELS[level]):
         for instruction in decoder.disasm(routine.code, 0):
             groups = {instruction.group_name(group) for group in instruction.groups}
             assert groups <= allowed, f"{routine.name}: {instruction.mnemonic}: {groups - allowed}"

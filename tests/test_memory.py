@@ -17,9 +17,10 @@ import process_maps
 import pytest
 
 import asm_libcalls
-from asm_libcalls import Instance, Memory, libc
-from asm_libcalls.libc import PAGE_SIZE
-from asm_libcalls.memory import MAXIMUM_PAGES, WASM_PAGE_SIZE
+from asm_libcalls import Instance, Memory
+from asm_libcalls.emitter import libc
+from asm_libcalls.emitter.libc import PAGE_SIZE
+from asm_libcalls.runtime.memory import MAXIMUM_PAGES, WASM_PAGE_SIZE
 
 REFUSED = 0xFFFFFFFF
 
@@ -152,7 +153,7 @@ class TestLimits:
             from asm_libcalls import Instance, Memory, memory32_grow
             memory = Memory(1, 1000)
             instance = Instance([memory])
-            from asm_libcalls import libc
+            from asm_libcalls.emitter import libc
             mprotect = libc.mprotect
             def refuse(address, length, protection):
                 raise OSError(12, "Cannot allocate memory")

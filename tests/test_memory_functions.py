@@ -13,8 +13,8 @@ import pytest
 
 import asm_libcalls
 from asm_libcalls import LIBCALLS, Instance, Memory
-from asm_libcalls.memory import WASM_PAGE_SIZE
-from asm_libcalls.native_functions import Specification, native_functions
+from asm_libcalls.native.native_function import Specification, native_functions
+from asm_libcalls.runtime.memory import WASM_PAGE_SIZE
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 

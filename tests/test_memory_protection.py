@@ -206,7 +206,7 @@ REFUSE = """
     os.environ["ASM_LIBCALLS_BACKEND"] = "fallback"
     import errno, sys
     import asm_libcalls
-    from asm_libcalls import libc
+    from asm_libcalls.emitter import libc
     from asm_libcalls.binding import Binding
 
     mmap, mprotect = libc.mmap, libc.mprotect

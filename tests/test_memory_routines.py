@@ -30,11 +30,13 @@ from memory_cases import (
 )
 from raw_vmcontext import GuardedPages, RawVMContext
 
-from asm_libcalls import HeapOutOfBounds, libc
+from asm_libcalls import HeapOutOfBounds
+from asm_libcalls.emitter import libc
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.vmcontext import InstanceHeader, VMDataSegment, VMMemoryDefinition
-from asm_libcalls.x86_64 import fills, memories, moves, vectors
-from asm_libcalls.x86_64.builtins import STENCIL_PREFIX
+from asm_libcalls.x86_64 import memories
+from asm_libcalls.x86_64.bytes import copying, filling, vectors
+from asm_libcalls.x86_64.python_functions.function_stencils import STENCIL_PREFIX
 
 VARIANTS = {
     "sse2": frozenset(),
@@ -77,7 +79,7 @@ def test_every_variant_assembles(features):
     served = {name for name, row in DECLARATIONS.items() if row.family == "memories"}
     served -= {"memory32_grow", "imported_memory32_grow"}
     stencils = {STENCIL_PREFIX + name for name in served}
-    assert names == {moves.MOVE_BYTES, fills.FILL_BYTES} | served | stencils
+    assert names == {copying.MOVE_BYTES, filling.FILL_BYTES} | served | stencils
 
 
 def test_every_variant_uses_what_its_cpu_has(features):
@@ -102,10 +104,10 @@ def test_every_variant_uses_what_its_cpu_has(features):
     strings = {name: [x for x in code if x.startswith("rep ")] for name, code in lines.items()}
     with_movsb = "erms" in features and "avx2" not in features
     assert (
-        strings.pop(moves.MOVE_BYTES) == ["rep movsb byte ptr [rdi], byte ptr [rsi]"] * with_movsb
+        strings.pop(copying.MOVE_BYTES) == ["rep movsb byte ptr [rdi], byte ptr [rsi]"] * with_movsb
     )
     with_stosb = "erms" in features
-    assert strings.pop(fills.FILL_BYTES) == ["rep stosb byte ptr [rdi], al"] * with_stosb
+    assert strings.pop(filling.FILL_BYTES) == ["rep stosb byte ptr [rdi], al"] * with_stosb
     assert not any(strings.values())
 
 
@@ -185,11 +187,13 @@ def test_no_byte_outside_is_even_read(child, features, machine_code):
         pytest.skip(f"the CPU lacks {', '.join(sorted(missing))}")
     done = child(
         f"""
-        from asm_libcalls.x86_64 import entry, memories, pages
-        from asm_libcalls.x86_64.image import link
+        from asm_libcalls.emitter import pages
+        from asm_libcalls.emitter.image import link
+        from asm_libcalls.x86_64 import memories
+        from asm_libcalls.x86_64.trampolines import enter
         from memory_cases import check_beside_guards
 
-        routines = [*entry.routines(), *memories.routines(frozenset({sorted(features)}))]
+        routines = [*enter.routines(), *memories.routines(frozenset({sorted(features)}))]
         sizes = [*range(301), *{LONG}, 70000]
         print(check_beside_guards(pages.load(link(routines)), sizes) > 1000)
         """
@@ -415,7 +419,7 @@ def test_what_the_abi_keeps(loaded, load_routines, features):
         RET()
 
     def flags():  # -> the flags register
-        from asm_libcalls.x86_64.image import Routine
+        from asm_libcalls.emitter.image import Routine
 
         return Routine("flags", b"\x9c\x58\xc3", 3)  # pushfq; pop rax; ret
 

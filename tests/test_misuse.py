@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from asm_libcalls import Global, Instance, Memory, Table, VMExternRef, externref
+from asm_libcalls import Global, Instance, Memory, Table, VMExternRef
 from asm_libcalls.functions import make_functions
 from asm_libcalls.libcalls import DECLARATIONS
+from asm_libcalls.runtime import externref
 
 STATEFUL = [
     name for name, row in DECLARATIONS.items() if row.signature.parameters[0].name == "vmctx"

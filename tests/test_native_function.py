@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asm_libcalls
-from asm_libcalls.native_functions import (
+from asm_libcalls.native.native_function import (
     Specification,
     native_function,
     native_functions,
@@ -235,7 +235,7 @@ def register_dump(load_routines):
     )  # fmt: skip
 
     from asm_libcalls.x86_64.assembler import sequence
-    from asm_libcalls.x86_64.instructions import LOAD_SLOT
+    from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT
 
     buffer = (ctypes.c_uint64 * 14)()
 

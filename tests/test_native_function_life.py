@@ -14,9 +14,9 @@ from in_threads import in_threads
 
 import asm_libcalls
 from asm_libcalls import LIBCALLS, Instance
-from asm_libcalls import native_functions as module
 from asm_libcalls.binding import default_binding
-from asm_libcalls.native_functions import native_function, why_not_builtin
+from asm_libcalls.native import native_function as module
+from asm_libcalls.native.native_function import native_function, why_not_builtin
 from asm_libcalls.signatures import Signature
 
 LIBM, LIBC = ctypes.CDLL("libm.so.6"), ctypes.CDLL(None)
@@ -224,7 +224,7 @@ def test_a_function_can_be_called_while_its_cycle_is_collected(child):
     child(
         """
         import ctypes, gc
-        from asm_libcalls.native_functions import native_function
+        from asm_libcalls.native.native_function import native_function
         labs = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
         got = []
         class Slow:
@@ -269,7 +269,7 @@ def test_functions_work_until_the_very_end(child):
     done = child(
         """
         import atexit, ctypes, sys
-        from asm_libcalls.native_functions import native_function
+        from asm_libcalls.native.native_function import native_function
         labs = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
         function = native_function(labs, "(i64) -> i64")
         sys.keep = native_function(labs, "(i64) -> i64", slow=print)
@@ -315,7 +315,7 @@ def test_a_forked_child(child):
     child(
         """
         import ctypes, os
-        from asm_libcalls.native_functions import native_function
+        from asm_libcalls.native.native_function import native_function
         import asm_libcalls
         labs = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
         sdiv = asm_libcalls.LIBCALLS["i64_sdiv"]
@@ -339,7 +339,7 @@ def test_a_forked_child(child):
 BEHAVES = """
 import ctypes, inspect, pickle, sys
 import asm_libcalls
-from asm_libcalls.native_functions import native_function, why_not_builtin
+from asm_libcalls.native.native_function import native_function, why_not_builtin
 libm, libc = ctypes.CDLL("libm.so.6"), ctypes.CDLL(None)
 address_of = lambda f: ctypes.cast(f, ctypes.c_void_p).value
 ldexp = native_function(
@@ -389,7 +389,7 @@ DIFFERENT = {
     ),
     "no GIL": ("sys.abiflags = 't'", "this CPython has no GIL"),
     "other objects": (
-        "import asm_libcalls.x86_64.python_objects as b; b.FLOAT_VALUE = 24",
+        "import asm_libcalls.x86_64.python_functions.object_layouts as b; b.FLOAT_VALUE = 24",
         "objects of this CPython have sizes",
     ),
     "other integers": (
@@ -398,16 +398,17 @@ DIFFERENT = {
         "integers of this CPython do not have digits of 30 bits",
     ),
     "the other layout of integers": (
-        "import asm_libcalls.x86_64.function_objects as f; check = f._check_python\n"
+        "from asm_libcalls.x86_64.python_functions import function_objects as f\n"
+        "check = f._check_python\n"
         "f._check_python = lambda: {'sized': 'tagged', 'tagged': 'sized'}[check()]",
         "is read as",
     ),
     "modules with their state elsewhere": (
-        "import asm_libcalls.x86_64.python_objects as b; b.MODULE_STATE = 24",
+        "import asm_libcalls.x86_64.python_functions.object_layouts as b; b.MODULE_STATE = 24",
         "the state of a module object is elsewhere",
     ),
     "no API function": (
-        "import asm_libcalls.libc as c; real = c.function_address\n"
+        "import asm_libcalls.emitter.libc as c; real = c.function_address\n"
         "def missing(name):\n"
         "    if name == 'PyFloat_FromDouble': raise AttributeError('no PyFloat_FromDouble')\n"
         "    return real(name)\n"
@@ -415,7 +416,7 @@ DIFFERENT = {
         "no PyFloat_FromDouble",
     ),
     "no pages": (
-        "import asm_libcalls.x86_64.pages as p, asm_libcalls\n"
+        "import asm_libcalls.emitter.pages as p, asm_libcalls\n"
         "def load(image, **options): raise OSError('the system refuses')\n"
         "p.load = load",
         "the system refuses",
@@ -436,7 +437,7 @@ def test_without_machine_code_python_functions_serve(child):
 
 
 def test_without_new_pages_a_new_shape_is_a_python_function(monkeypatch):
-    from asm_libcalls.x86_64 import pages
+    from asm_libcalls.emitter import pages
 
     known = native_function(LDEXP, "(f64, i32) -> f64")
 
@@ -455,7 +456,7 @@ def test_without_new_pages_a_new_shape_is_a_python_function(monkeypatch):
 
 
 def test_a_value_that_is_read_wrongly_is_noticed(machine_code, monkeypatch):
-    from asm_libcalls.x86_64 import function_objects
+    from asm_libcalls.x86_64.python_functions import function_objects
 
     for probes in ({"i64": ((1.5,), ())}, {"f64": ((), (0.5,))}):
         monkeypatch.setattr(function_objects, "_PROBES", probes)
@@ -467,9 +468,10 @@ def test_a_value_that_is_read_wrongly_is_noticed(machine_code, monkeypatch):
 
 
 def test_what_a_composition_lacks_is_an_error(machine_code):
-    from asm_libcalls.x86_64 import builtins, stencils
+    from asm_libcalls.x86_64 import stencils
+    from asm_libcalls.x86_64.python_functions import function_stencils
 
-    pieces = stencils.read(machine_code.loaded, builtins.STENCIL_PREFIX)
+    pieces = stencils.read(machine_code.loaded, function_stencils.STENCIL_PREFIX)
     with pytest.raises(KeyError, match="argument"):
         stencils.compose("x", [stencils.Part(pieces["object_vector"])])
     with pytest.raises(KeyError, match="slow"):
@@ -477,9 +479,10 @@ def test_what_a_composition_lacks_is_an_error(machine_code):
 
 
 def test_every_stencil_is_used_by_some_shape(machine_code):
-    from asm_libcalls.x86_64 import builtins, function_shapes, stencils
+    from asm_libcalls.x86_64 import stencils
+    from asm_libcalls.x86_64.python_functions import function_shapes, function_stencils
 
-    pieces = stencils.read(machine_code.loaded, builtins.STENCIL_PREFIX)
+    pieces = stencils.read(machine_code.loaded, function_stencils.STENCIL_PREFIX)
     used = set()
 
     class Recorder(dict):

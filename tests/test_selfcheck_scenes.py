@@ -10,10 +10,11 @@ from types import ModuleType
 
 import pytest
 
-from asm_libcalls import LIBCALLS, externref
+from asm_libcalls import LIBCALLS
+from asm_libcalls.checks.engine import Verdict, checker_of, observe, self_check, verify
 from asm_libcalls.fallback import externrefs, memories, tables
-from asm_libcalls.instance import instance_of
-from asm_libcalls.selfcheck import Verdict, checker_of, observe, self_check, verify
+from asm_libcalls.runtime import externref
+from asm_libcalls.runtime.instance import instance_of
 from asm_libcalls.traps import HeapOutOfBounds, IntegerOverflow, TableOutOfBounds
 
 STATEFUL = [

@@ -16,7 +16,7 @@ import ctypes, os, signal, sys, time
 now = time.time
 time.time = lambda: now() + 10  # the sources may have been changed just now: the cache takes images
 import asm_libcalls
-from asm_libcalls import code_names, toy_jit
+from asm_libcalls.emitter import code_names; from asm_libcalls import toy_jit
 from jit_modules import Function, instantiate
 
 libc = ctypes.CDLL(None)
@@ -134,7 +134,7 @@ def test_code_that_is_gone_is_taken_back(child):
     child("""
         import ctypes, gc
         from asm_libcalls.integrations import gdb
-        from asm_libcalls.x86_64 import unwinder
+        from asm_libcalls.emitter import register_frames as unwinder
         from jit_modules import Function, instantiate
 
         def symbol_files():
@@ -179,7 +179,7 @@ def test_code_that_goes_while_other_code_is_registered(child):
     child("""
         import gc, threading
         from asm_libcalls.integrations import gdb
-        from asm_libcalls.x86_64 import unwinder
+        from asm_libcalls.emitter import register_frames as unwinder
         from jit_modules import Function, build
         from asm_libcalls import toy_jit
 
@@ -209,7 +209,7 @@ def test_symbol_files(tmp_path):
     """What gdb is given, read by elfutils."""
     from elf_files import ElfFile
 
-    from asm_libcalls.x86_64 import elf_object
+    from asm_libcalls.emitter import elf_object
 
     functions = [(0x1000, 40, "wasm::one two", b"\x44\x0e\x10"), (0x1040, 8, "two", b"")]
     content = elf_object.write_symbols(functions)

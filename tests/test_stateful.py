@@ -19,19 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import asm_libcalls
-from asm_libcalls import (
-    LIBCALLS,
-    Global,
-    Instance,
-    Memory,
-    Table,
-    Trap,
-    VMExternRef,
-    catch_traps,
-    externref,
-)
+from asm_libcalls import LIBCALLS, Global, Instance, Memory, Table, Trap, VMExternRef, catch_traps
 from asm_libcalls.binding import default_binding
 from asm_libcalls.libcalls import DECLARATIONS
+from asm_libcalls.runtime import externref
 
 PAGE = 65536
 

@@ -10,9 +10,10 @@ import weakref
 
 import pytest
 
-from asm_libcalls import Instance, Table, TableOutOfBounds, VMExternRef, externref, table_copy
-from asm_libcalls.externref import strong_count
-from asm_libcalls.table import MAXIMUM_ELEMENTS
+from asm_libcalls import Instance, Table, TableOutOfBounds, VMExternRef, table_copy
+from asm_libcalls.runtime import externref
+from asm_libcalls.runtime.externref import strong_count
+from asm_libcalls.runtime.table import MAXIMUM_ELEMENTS
 
 REFUSED = 0xFFFFFFFF
 

@@ -11,7 +11,8 @@ PRELUDE = """
     warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads, from 3.12 on
     import asm_libcalls, soak
     from asm_libcalls import *
-    from asm_libcalls import HostFunction, Instance, Table, VMExternRef, catch_traps, externref
+    from asm_libcalls import HostFunction, Instance, Table, VMExternRef, catch_traps
+    from asm_libcalls.runtime import externref
     from in_threads import in_threads
     from soak import Soak, Thing
 
@@ -237,7 +238,8 @@ def test_threads_through_the_python_api(child, backend):
         import asm_libcalls
         from in_threads import in_threads
         from asm_libcalls import *
-        from asm_libcalls import Global, Instance, Memory, Table, VMExternRef, externref, gc
+        from asm_libcalls import Global, Instance, Memory, Table, VMExternRef, gc
+        from asm_libcalls.runtime import externref
         sys.setswitchinterval(1e-5)
 
         class Thing: pass

@@ -11,7 +11,7 @@ from jit_modules import MEMORY, Function, build, instantiate
 
 import asm_libcalls
 from asm_libcalls import toy_jit
-from asm_libcalls.native_functions import why_not_builtin
+from asm_libcalls.native.native_function import why_not_builtin
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 

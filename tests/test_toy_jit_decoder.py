@@ -9,11 +9,11 @@ import pytest
 import wasm_builder as wasm
 from wasm_builder import END, EXTERNREF, F32, F64, FUNCREF, I32, I64, i32, module, u
 
-from asm_libcalls.toy_jit import opcodes as op
-from asm_libcalls.toy_jit import reader as leb128
-from asm_libcalls.toy_jit.decoder import decode_module
 from asm_libcalls.toy_jit.errors import InvalidModule, LimitExceeded, MalformedModule
-from asm_libcalls.toy_jit.module import (
+from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend import reader as leb128
+from asm_libcalls.toy_jit.frontend.decoder import decode_module
+from asm_libcalls.toy_jit.frontend.module import (
     Export,
     FuncType,
     GlobalType,
@@ -22,7 +22,7 @@ from asm_libcalls.toy_jit.module import (
     TableType,
     type_names,
 )
-from asm_libcalls.toy_jit.validator import validate_module
+from asm_libcalls.toy_jit.frontend.validator import validate_module
 
 EMPTY = wasm.functype()
 

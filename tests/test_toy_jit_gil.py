@@ -17,7 +17,7 @@ from jit_modules import Function, instantiate
 
 import asm_libcalls
 from asm_libcalls import toy_jit
-from asm_libcalls.toy_jit.stencils.entry import LONG_CALLS, SHORT
+from asm_libcalls.toy_jit.codegen.stencils.entry import LONG_CALLS, SHORT
 from asm_libcalls.vmcontext import VMInterrupts
 
 pytestmark = pytest.mark.usefixtures("machine_code")

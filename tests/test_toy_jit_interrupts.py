@@ -19,7 +19,7 @@ from jit_modules import EXTERNREFS, MEMORY, Function, instantiate
 
 import asm_libcalls
 from asm_libcalls import toy_jit
-from asm_libcalls.toy_jit.interrupts import watcher
+from asm_libcalls.toy_jit.runtime.interrupts import watcher
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 

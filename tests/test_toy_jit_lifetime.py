@@ -16,8 +16,9 @@ from jit_modules import EXTERNREFS, FUNCREFS, MEMORY, Function, build, instantia
 from process_maps import mappings
 
 import asm_libcalls
-from asm_libcalls import externref, toy_jit
-from asm_libcalls.instance import DEFAULT_STACK_MAP_REGISTRY
+from asm_libcalls import toy_jit
+from asm_libcalls.runtime import externref
+from asm_libcalls.runtime.instance import DEFAULT_STACK_MAP_REGISTRY
 from asm_libcalls.toy_jit import backtrace
 
 pytestmark = pytest.mark.usefixtures("machine_code")

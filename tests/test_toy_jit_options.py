@@ -9,7 +9,7 @@ from jit_modules import MEMORY, Function, build, instantiate
 
 from asm_libcalls import toy_jit
 from asm_libcalls.libcalls import DECLARATIONS
-from asm_libcalls.toy_jit.listing import listing
+from asm_libcalls.toy_jit.link.listing import listing
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 

@@ -14,8 +14,8 @@ from wasm_functions import (
     stream,
 )
 
-from asm_libcalls.toy_jit import opcodes as op
-from asm_libcalls.toy_jit.operands import FUNCTION
+from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend.operands import FUNCTION
 
 
 def test_immediates_heights_and_offsets():

@@ -18,10 +18,10 @@ from wasm_functions import (
     with_context,
 )
 
-from asm_libcalls.toy_jit import opcodes as op
-from asm_libcalls.toy_jit.decoder import decode_module
 from asm_libcalls.toy_jit.errors import InvalidModule, LimitExceeded, MalformedModule
-from asm_libcalls.toy_jit.validator import validate_function, validate_module
+from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend.decoder import decode_module
+from asm_libcalls.toy_jit.frontend.validator import validate_function, validate_module
 
 # -- the official test suite
 

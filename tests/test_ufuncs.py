@@ -14,9 +14,9 @@ from floating_point_flags import FE_DIVBYZERO, FE_OVERFLOW, raised_by
 from inner_loops import LEVELS, SIZES
 
 from asm_libcalls import ufuncs
-from asm_libcalls.fallback import loops as fallback_loops
-from asm_libcalls.ufunc_objects import Loop, make_ufunc
-from asm_libcalls.x86_64 import caches
+from asm_libcalls.ufuncs import fallback_loops
+from asm_libcalls.ufuncs.objects import Loop, make_ufunc
+from asm_libcalls.x86_64 import cpu_caches
 
 MIN, MAX = -(2**63), 2**63 - 1
 NAMES = [name for name in ufuncs.__all__ if name != "BACKENDS"]
@@ -459,10 +459,10 @@ def test_failure_to_make_loops_leaves_the_fallback(monkeypatch):
     def refuse(features):
         raise OSError(13, "no pages today")
 
-    from asm_libcalls.x86_64 import loops
-
     monkeypatch.setenv("ASM_LIBCALLS_CACHE", "off")
-    monkeypatch.setattr(loops, "routines", refuse)
+    from asm_libcalls.x86_64 import ufunc_loops
+
+    monkeypatch.setattr(ufunc_loops, "routines", refuse)
     monkeypatch.setattr(ufuncs, "BACKENDS", {})
     image, why_not = ufuncs._machine_loops()
     assert image is None
@@ -473,8 +473,8 @@ def test_failure_to_make_loops_leaves_the_fallback(monkeypatch):
 
 
 def test_size_of_the_last_level_cache(tmp_path):
-    assert caches.last_level_cache() > 0
-    assert caches.last_level_cache(tmp_path / "missing") == 32 << 20
+    assert cpu_caches.last_level_cache() > 0
+    assert cpu_caches.last_level_cache(tmp_path / "missing") == 32 << 20
     for i, (level, type_, size) in enumerate(
         [(1, "Data", "32K"), (1, "Instruction", "64M"), (2, "Unified", "2M"), (3, "Unified", "?")]
     ):
@@ -482,7 +482,7 @@ def test_size_of_the_last_level_cache(tmp_path):
         folder.mkdir()
         for name, text in (("level", str(level)), ("type", type_), ("size", size)):
             (folder / name).write_text(f"{text}\n")
-    assert caches.last_level_cache(tmp_path) == 2 << 20
+    assert cpu_caches.last_level_cache(tmp_path) == 2 << 20
 
 
 @pytest.mark.parametrize("level", [level for level in LEVELS if level != "baseline"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asm_libcalls.x86_64.eh_frame import ENTERED, Frame
+from asm_libcalls.emitter.eh_frame import ENTERED, Frame
 
 # DWARF's numbers.
 RBX, RBP, RSP, R12 = 3, 6, 7, 12
@@ -152,7 +152,7 @@ def test_what_is_lost_is_not_made_up(frames):
 def test_no_routine_that_runs_loses_its_caller():
     """But for the raise, which gives frames up."""
     pytest.importorskip("peachpy", reason="there is nothing to assemble an image with")
-    from asm_libcalls.x86_64.images import IMAGES, LEVELS
+    from asm_libcalls.x86_64.image_kinds import IMAGES, LEVELS
 
     for image, kind in IMAGES.items():
         for routine in kind.assemble(LEVELS["x86-64-v4-erms"]):
@@ -166,11 +166,11 @@ def test_compiled_functions(machine_code):
     from jit_modules import Function, build
 
     from asm_libcalls import toy_jit
-    from asm_libcalls.toy_jit import frames as compiled
-    from asm_libcalls.toy_jit.templates import STENCILS
-    from asm_libcalls.x86_64.eh_frame import instructions
-    from asm_libcalls.x86_64.stencil_frames import frames
+    from asm_libcalls.emitter.eh_frame import instructions
+    from asm_libcalls.toy_jit.codegen.templates import STENCILS
+    from asm_libcalls.toy_jit.link import frames as compiled
     from asm_libcalls.x86_64.stencils import Part, Stencil
+    from asm_libcalls.x86_64.stencils.stack_effects import frames
 
     early = "local.get 00 if 40 i32.const 01 return end local.get 00 if 40 i32.const 02 return end"
     module = toy_jit.Module(
@@ -209,9 +209,9 @@ def test_compiled_functions(machine_code):
 
 def test_frames_of_an_image_are_read_from_its_file():
     pytest.importorskip("peachpy", reason="there is nothing to assemble an image with")
-    from asm_libcalls.x86_64 import image_file
-    from asm_libcalls.x86_64.image import link
-    from asm_libcalls.x86_64.images import IMAGES, LEVELS
+    from asm_libcalls.emitter import image_file
+    from asm_libcalls.emitter.image import link
+    from asm_libcalls.x86_64.image_kinds import IMAGES, LEVELS
 
     for name in ("backend", "thunks"):
         image = link(IMAGES[name].assemble(LEVELS["x86-64-v3"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from asm_libcalls.toy_jit.module import EXTERNREF, F32, F64, FUNCREF, I32, I64
+from asm_libcalls.toy_jit.frontend.module import EXTERNREF, F32, F64, FUNCREF, I32, I64
 from wasm_encoding import END, s, sized, u, vector
 
 __all__ = [

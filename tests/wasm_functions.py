@@ -9,11 +9,11 @@ from pathlib import Path
 import wasm_builder as wasm
 from wasm_builder import END, EXTERNREF, F32, F64, FUNCREF, I32, I64, i32, module, u
 
-from asm_libcalls.toy_jit import opcodes as op
-from asm_libcalls.toy_jit.decoder import decode_module
-from asm_libcalls.toy_jit.module import Module
-from asm_libcalls.toy_jit.operands import FUNCTION
-from asm_libcalls.toy_jit.validator import validate_function
+from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend.decoder import decode_module
+from asm_libcalls.toy_jit.frontend.module import Module
+from asm_libcalls.toy_jit.frontend.operands import FUNCTION
+from asm_libcalls.toy_jit.frontend.validator import validate_function
 
 SPEC_TESTS = os.environ.get("WASM_SPEC_TESTS")
 NO_SPEC_TESTS = (

@@ -66,8 +66,8 @@ def main() -> None:
 
     asm_libcalls.symbols()
     with atheris.instrument_imports(include=["asm_libcalls.toy_jit"], enable_loader_override=False):
+        import asm_libcalls.toy_jit.frontend.validator
         import asm_libcalls.toy_jit.instance
-        import asm_libcalls.toy_jit.validator
         import mutated_modules
         import toy_jit_run
 

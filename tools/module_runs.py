@@ -12,14 +12,14 @@ import contextlib
 import random
 import struct
 
-from asm_libcalls.toy_jit.module import EXTERNREF, F32, F64, FUNCREF, I32, I64
+from asm_libcalls.toy_jit.frontend.module import EXTERNREF, F32, F64, FUNCREF, I32, I64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
-    from asm_libcalls.toy_jit import module as decoded_module
+    from asm_libcalls.toy_jit.frontend import module as decoded_module
 
 __all__ = ["FORMATS", "Run", "Thing", "first_difference", "note", "to_number", "to_pattern"]
 

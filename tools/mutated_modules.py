@@ -11,10 +11,10 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 
-from asm_libcalls.toy_jit import opcodes as op
-from asm_libcalls.toy_jit.decoder import decode_module
 from asm_libcalls.toy_jit.errors import InvalidModule
-from asm_libcalls.toy_jit.validator import validate_function
+from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend.decoder import decode_module
+from asm_libcalls.toy_jit.frontend.validator import validate_function
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

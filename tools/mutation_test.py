@@ -1,8 +1,8 @@
 """Change one thing at a time in the code, and see whether the tests notice.
 
     python tools/mutation_test.py                          every module of MODULES, some 40 minutes
-    python tools/mutation_test.py asm_libcalls/memory.py   one of them
-    python tools/mutation_test.py asm_libcalls/memory.py --only 17,18    some mutants again
+    python tools/mutation_test.py asm_libcalls/runtime/memory.py   one of them
+    python tools/mutation_test.py asm_libcalls/runtime/memory.py --only 17,18    some mutants again
 
 A *mutant* is a module with one change: a comparison, an operator, a condition or a number is
 another one, or a statement is gone. An instruction of PeachPy is a statement too, and a
@@ -45,17 +45,18 @@ MODULES = {
     "test_misuse.py",
     "asm_libcalls/fallback/externrefs.py": "test_selfcheck.py test_externref.py test_global.py "
     "test_gc.py",
-    "asm_libcalls/fallback/callbacks.py": "test_callbacks.py",
-    "asm_libcalls/fallback/loops.py": "test_ufuncs.py -k 'fallback or callback'",
-    "asm_libcalls/growable.py": "test_memory.py test_tables.py test_misuse.py",
-    "asm_libcalls/memory.py": "test_memory.py test_misuse.py",
-    "asm_libcalls/table.py": "test_tables.py test_selfcheck.py test_misuse.py",
-    "asm_libcalls/instance.py": "test_instance.py test_vmcontext.py test_misuse.py test_gc.py "
+    "asm_libcalls/native/ctypes_callbacks.py": "test_callbacks.py",
+    "asm_libcalls/ufuncs/fallback_loops.py": "test_ufuncs.py -k 'fallback or callback'",
+    "asm_libcalls/runtime/growable.py": "test_memory.py test_tables.py test_misuse.py",
+    "asm_libcalls/runtime/memory.py": "test_memory.py test_misuse.py",
+    "asm_libcalls/runtime/table.py": "test_tables.py test_selfcheck.py test_misuse.py",
+    "asm_libcalls/runtime/instance.py": "test_instance.py test_vmcontext.py test_misuse.py "
+    "test_gc.py test_memory_functions.py",
+    "asm_libcalls/runtime/instance_arguments.py": "test_instance.py test_misuse.py",
+    "asm_libcalls/runtime/element_segment.py": "test_instance.py test_tables.py test_misuse.py",
+    "asm_libcalls/runtime/global_.py": "test_global.py test_misuse.py",
+    "asm_libcalls/runtime/arguments.py": "test_arguments.py test_misuse.py "
     "test_memory_functions.py",
-    "asm_libcalls/instance_parts.py": "test_instance.py test_misuse.py",
-    "asm_libcalls/element_segment.py": "test_instance.py test_tables.py test_misuse.py",
-    "asm_libcalls/global_.py": "test_global.py test_misuse.py",
-    "asm_libcalls/arguments.py": "test_arguments.py test_misuse.py test_memory_functions.py",
     "asm_libcalls/x86_64/memories.py": "test_memory_routines.py -k 'sse2 and not (erms "
     "or copies or fills or keeps or outside or 4_gib)'",
 }

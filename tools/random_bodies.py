@@ -6,8 +6,8 @@ stay on the stack across statements and blocks, as no compiler would leave them.
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit import opcodes as op
-from asm_libcalls.toy_jit.module import F32, F64, FUNCREF, I32
+from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend.module import F32, F64, FUNCREF, I32
 from wasm_encoding import CONST, END, NUMBERS, REFERENCES, encoded, s, sized, u, vector
 
 TYPE_CHECKING = False

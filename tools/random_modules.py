@@ -10,7 +10,7 @@ decide anything: before a store, a reinterpretation or a copysign it becomes the
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit.module import F32, F64, FUNCREF, I32
+from asm_libcalls.toy_jit.frontend.module import F32, F64, FUNCREF, I32
 from random_bodies import CANONICAL, PAGE, BodyMaker
 from wasm_encoding import CONST, END, NUMBERS, REFERENCES, s, sized, u, vector
 

@@ -10,8 +10,8 @@ import weakref
 
 import asm_libcalls
 from asm_libcalls import Trap, TrapCode
+from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
 from asm_libcalls.toy_jit.instance import Instance, Module
-from asm_libcalls.toy_jit.module import VALUE_TYPE_NAMES
 from module_runs import FORMATS, Run, Thing, note, to_number, to_pattern
 
 TYPE_CHECKING = False
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
-    from asm_libcalls.toy_jit import module as decoded_module
+    from asm_libcalls.toy_jit.frontend import module as decoded_module
 
 __all__ = ["LIMIT", "ToyJitRun", "things_alive"]
 

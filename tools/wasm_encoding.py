@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit.module import EXTERNREF, F32, F64, FUNCREF, I32, I64
+from asm_libcalls.toy_jit.frontend.module import EXTERNREF, F32, F64, FUNCREF, I32, I64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

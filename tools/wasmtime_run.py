@@ -6,8 +6,8 @@ import importlib
 import threading
 import time
 
-from asm_libcalls.table import MAXIMUM_ELEMENTS
-from asm_libcalls.toy_jit.module import EXTERNREF, FUNCREF, VALUE_TYPE_NAMES
+from asm_libcalls.runtime.table import MAXIMUM_ELEMENTS
+from asm_libcalls.toy_jit.frontend.module import EXTERNREF, FUNCREF, VALUE_TYPE_NAMES
 from module_runs import FORMATS, Run, note, to_number, to_pattern
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from asm_libcalls.toy_jit import module as decoded_module
+    from asm_libcalls.toy_jit.frontend import module as decoded_module
 
 __all__ = ["WasmtimeRun", "wasmtime_package"]
 

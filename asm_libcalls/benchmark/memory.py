@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.benchmark.peers import Peers
-    from asm_libcalls.entry import NativeCall
+    from asm_libcalls.native.entry import NativeCall
 
     Loop = Callable[[NativeCall, int], float]
 
@@ -42,8 +42,8 @@ def cases(peers: Peers, quick: bool) -> Iterator[Case]:
     if peers.optional("peachpy") is None:
         peers.note(f"suite {SUITE} is left out: the loop that calls is assembled by PeachPy")
         return
-    from asm_libcalls.x86_64 import pages
-    from asm_libcalls.x86_64.image import link
+    from asm_libcalls.emitter import pages
+    from asm_libcalls.emitter.image import link
 
     loop = native_loop.repeater(pages.load(link([native_loop.routine()])))
     yield from _copies(peers, loop, QUICK_SIZES if quick else SIZES)

@@ -38,7 +38,7 @@ def cases(peers: Peers, quick: bool) -> Iterator[Case]:
     if default_binding().x86_64 is None:
         peers.note(f"suite {SUITE} is left out: {default_binding().x86_64_reason}")
         return
-    from asm_libcalls.x86_64.native_loops import SIGNATURES, NativeLoops
+    from asm_libcalls.x86_64.call_loops import SIGNATURES, NativeLoops
 
     loops = NativeLoops()
     for name, libcall in LIBCALLS.items():

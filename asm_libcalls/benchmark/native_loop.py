@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.entry import NativeCall
+from asm_libcalls.native.entry import NativeCall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asm_libcalls.x86_64.image import Routine
-    from asm_libcalls.x86_64.pages import LoadedImage
+    from asm_libcalls.emitter.image import Routine
+    from asm_libcalls.emitter.pages import LoadedImage
 
 __all__ = ["NAME", "call_of", "repeater", "routine"]
 

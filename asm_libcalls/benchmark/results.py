@@ -10,9 +10,9 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import asm_libcalls
+from asm_libcalls import output
 from asm_libcalls.benchmark.timing import OURS, Figure, Spread, Timed
-from asm_libcalls.commands import output
-from asm_libcalls.commands.output import Cell
+from asm_libcalls.output import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

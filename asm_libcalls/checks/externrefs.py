@@ -11,13 +11,13 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from asm_libcalls import externref
-from asm_libcalls.activations import CHUNK_SIZE
 from asm_libcalls.binding import Libcall
 from asm_libcalls.checks.scenes import Model, Scene, SceneChecker, State
-from asm_libcalls.externref import VMExternRef
-from asm_libcalls.global_ import Global
-from asm_libcalls.instance import Instance
+from asm_libcalls.runtime import externref
+from asm_libcalls.runtime.activations import CHUNK_SIZE
+from asm_libcalls.runtime.externref import VMExternRef
+from asm_libcalls.runtime.global_ import Global
+from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.vmcontext import VMExternData
 
 __all__ = ["CHECKER"]

@@ -12,8 +12,8 @@ from typing import ClassVar
 
 from asm_libcalls.binding import Libcall
 from asm_libcalls.checks.scenes import U32_MAXIMUM, Model, Scene, SceneChecker, State
-from asm_libcalls.instance import Instance
-from asm_libcalls.memory import WASM_PAGE_SIZE, Memory
+from asm_libcalls.runtime.instance import Instance
+from asm_libcalls.runtime.memory import WASM_PAGE_SIZE, Memory
 from asm_libcalls.traps import HeapOutOfBounds
 
 __all__ = ["CHECKER"]

@@ -16,13 +16,7 @@ from random import Random
 from typing import Any, ClassVar
 
 from asm_libcalls.binding import Libcall
-from asm_libcalls.selfcheck import (
-    Checker,
-    Implementation,
-    Outcome,
-    observe,
-    served_functions,
-)
+from asm_libcalls.checks.engine import Checker, Implementation, Outcome, observe, served_functions
 
 __all__ = ["U32_MAXIMUM", "Model", "Scene", "SceneChecker", "State"]
 

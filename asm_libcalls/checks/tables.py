@@ -11,10 +11,10 @@ from typing import ClassVar
 
 from asm_libcalls.binding import Libcall
 from asm_libcalls.checks.scenes import U32_MAXIMUM, Model, Scene, SceneChecker, State
-from asm_libcalls.externref import VMExternRef
-from asm_libcalls.funcref import FuncRef
-from asm_libcalls.instance import Instance
-from asm_libcalls.table import MAXIMUM_ELEMENTS, Table
+from asm_libcalls.runtime.externref import VMExternRef
+from asm_libcalls.runtime.funcref import FuncRef
+from asm_libcalls.runtime.instance import Instance
+from asm_libcalls.runtime.table import MAXIMUM_ELEMENTS, Table
 from asm_libcalls.traps import TableOutOfBounds
 
 __all__ = ["CHECKER"]

@@ -8,12 +8,12 @@ Source: ``wasmtime_runtime::libcalls`` 0.22.
 
 from __future__ import annotations
 
-from asm_libcalls import externref
-from asm_libcalls.instance import instance_of
+from asm_libcalls.runtime import externref
+from asm_libcalls.runtime.instance import instance_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asm_libcalls.global_ import Global
+    from asm_libcalls.runtime.global_ import Global
 
 __all__ = [
     "activations_table_insert_with_gc",

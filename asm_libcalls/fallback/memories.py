@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.instance import instance_of
+from asm_libcalls.runtime.instance import instance_of
 from asm_libcalls.traps import HeapOutOfBounds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asm_libcalls.memory import Memory
+    from asm_libcalls.runtime.memory import Memory
 
 __all__ = [
     "data_drop",

@@ -9,14 +9,14 @@ Source: WebAssembly 2.0, 4.4.6 (table instructions); ``wasmtime_runtime::libcall
 
 from __future__ import annotations
 
-from asm_libcalls import externref
-from asm_libcalls.instance import instance_of
-from asm_libcalls.reference import check_raw
+from asm_libcalls.runtime import externref
+from asm_libcalls.runtime.instance import instance_of
+from asm_libcalls.runtime.reference import check_raw
 from asm_libcalls.traps import TableOutOfBounds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asm_libcalls.table import Table
+    from asm_libcalls.runtime.table import Table
 
 __all__ = ["elem_drop", "table_copy", "table_fill", "table_grow", "table_init"]
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 import ctypes
 import os
 
-from asm_libcalls import code_names, libc
-from asm_libcalls.code_registry import Registry
+from asm_libcalls.emitter import code_names, libc
+from asm_libcalls.emitter.code_registration import Registry
 
 __all__ = ["enable", "enable_or_warn", "is_enabled"]
 
@@ -55,7 +55,7 @@ class _Debugger(Registry):
         self._hook.restype, self._hook.argtypes = None, []
 
     def register(self, functions: list[tuple[int, int, str, bytes]]) -> int:
-        from asm_libcalls.x86_64.elf_object import write_symbols
+        from asm_libcalls.emitter.elf_object import write_symbols
 
         # Of the C library's memory: gdb may look at any time, also when Python has gone.
         content = write_symbols(functions)
@@ -117,8 +117,9 @@ def enable_or_warn() -> None:
 
 def _load_library() -> ctypes.CDLL:
     """Load a shared object with the two symbols; no other library is sure to have them."""
-    from asm_libcalls.x86_64 import backend, elf_object, pages
-    from asm_libcalls.x86_64.elf_object import PAGE, Symbol
+    from asm_libcalls.emitter import elf_object, pages
+    from asm_libcalls.emitter.elf_object import PAGE, Symbol
+    from asm_libcalls.x86_64 import backend
 
     try:
         backend.check_machine()

@@ -24,13 +24,13 @@ import os
 import stat
 import sys
 
-from asm_libcalls import code_names
+from asm_libcalls.emitter import code_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from asm_libcalls.code_names import Source
+    from asm_libcalls.emitter.code_names import Source
 
 __all__ = ["enable", "enable_or_warn", "is_enabled", "map_file", "write_entry"]
 

@@ -19,14 +19,14 @@ from asm_libcalls.toy_jit.errors import InvalidModule
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asm_libcalls.toy_jit.functions import Func
     from asm_libcalls.toy_jit.instance import Instance, LinkError, Module
     from asm_libcalls.toy_jit.options import compile_options
+    from asm_libcalls.toy_jit.runtime.functions import Func
 
 __all__ = ["Func", "Instance", "InvalidModule", "LinkError", "Module", "compile_options"]
 
 _LAZY = {
-    "Func": "functions",
+    "Func": "runtime.functions",
     "Instance": "instance",
     "LinkError": "instance",
     "Module": "instance",

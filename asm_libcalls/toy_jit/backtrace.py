@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import bisect
 
-from asm_libcalls.activations import stack_frames
-from asm_libcalls.entry import MAXIMUM_TRACE, trap_observers
+from asm_libcalls.native.entry import MAXIMUM_TRACE, trap_observers
+from asm_libcalls.runtime.activations import stack_frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-    from asm_libcalls.toy_jit.layout import CodeLayout
-    from asm_libcalls.toy_jit.module import Module
+    from asm_libcalls.toy_jit.codegen.layout import CodeLayout
+    from asm_libcalls.toy_jit.frontend.module import Module
     from asm_libcalls.traps import Trap
 
 __all__ = ["WasmFrame", "describe", "extend", "find", "forget", "register"]

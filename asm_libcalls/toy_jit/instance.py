@@ -9,32 +9,32 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from asm_libcalls.element_segment import ElementSegment
 from asm_libcalls.fallback import memories as memory_libcalls
 from asm_libcalls.fallback import tables as table_libcalls
-from asm_libcalls.funcref import FuncRef
-from asm_libcalls.global_ import Global
-from asm_libcalls.instance import gc
 from asm_libcalls.libcalls import DECLARATIONS
-from asm_libcalls.memory import Memory
-from asm_libcalls.table import Table
-from asm_libcalls.toy_jit import interrupts
-from asm_libcalls.toy_jit import opcodes as op
-from asm_libcalls.toy_jit.decoder import decode_module
-from asm_libcalls.toy_jit.functions import Func, host_instance
-from asm_libcalls.toy_jit.layout import type_id
-from asm_libcalls.toy_jit.linker import compile_module
-from asm_libcalls.toy_jit.module import VALUE_TYPE_NAMES
+from asm_libcalls.runtime.element_segment import ElementSegment
+from asm_libcalls.runtime.funcref import FuncRef
+from asm_libcalls.runtime.global_ import Global
+from asm_libcalls.runtime.instance import gc
+from asm_libcalls.runtime.memory import Memory
+from asm_libcalls.runtime.table import Table
+from asm_libcalls.toy_jit.codegen.layout import type_id
+from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend.decoder import decode_module
+from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
+from asm_libcalls.toy_jit.link.linker import compile_module
 from asm_libcalls.toy_jit.options import CompileOptions
-from asm_libcalls.toy_jit.runtime import CompiledInstance
+from asm_libcalls.toy_jit.runtime import interrupts
+from asm_libcalls.toy_jit.runtime.compiled_instance import CompiledInstance
+from asm_libcalls.toy_jit.runtime.functions import Func, host_instance
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from asm_libcalls.toy_jit import module as decoded_module
-    from asm_libcalls.toy_jit.functions import HostInstance
+    from asm_libcalls.toy_jit.frontend import module as decoded_module
+    from asm_libcalls.toy_jit.runtime.functions import HostInstance
 
 __all__ = ["Instance", "LinkError", "Module"]
 
@@ -55,7 +55,7 @@ class Module:
 
     Attributes
     ----------
-    decoded : asm_libcalls.toy_jit.module.Module
+    decoded : asm_libcalls.toy_jit.frontend.module.Module
         Its parts.
     code : CompiledCode
         Its machine code, which all its instances share.

@@ -38,6 +38,6 @@ def compile_options(
         of a module share the counters, which are exact where one thread runs them.
     listing : bool
         Note where the code of each instruction begins, for
-        :func:`asm_libcalls.toy_jit.listing.listing`.
+        :func:`asm_libcalls.toy_jit.link.listing.listing`.
     """
     return CompileOptions(bool(inline), bool(count_libcalls), bool(listing))

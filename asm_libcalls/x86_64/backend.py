@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 
-from asm_libcalls.x86_64.availability import Unavailable, check_machine
+from asm_libcalls.emitter.availability import Unavailable, check_machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.x86_64.cpu import Cpu
-    from asm_libcalls.x86_64.image import Routine
-    from asm_libcalls.x86_64.pages import LoadedImage
+    from asm_libcalls.emitter.image import Routine
+    from asm_libcalls.emitter.pages import LoadedImage
 
 __all__ = ["Backend", "Unavailable", "check_machine", "load", "routines"]
 
@@ -79,16 +79,20 @@ def _load() -> Backend:
 
 def routines(features: frozenset[str]) -> list[Routine]:
     """Assemble everything that a CPU with these features can run."""
-    from asm_libcalls.x86_64 import buffers, builtins, entry, families, host_calls
+    from asm_libcalls.x86_64 import families
+    from asm_libcalls.x86_64.python_functions import function_stencils, get_buffer
+    from asm_libcalls.x86_64.trampolines import call_python, enter
 
     result = [
-        routine for part in (entry, host_calls, builtins, buffers) for routine in part.routines()
+        routine
+        for part in (enter, call_python, function_stencils, get_buffer)
+        for routine in part.routines()
     ]
     return [*result, *families.routines(features)]
 
 
 def _fill_slots(loaded: LoadedImage) -> None:
-    from asm_libcalls import libc
+    from asm_libcalls.emitter import libc
 
     # A slot bears the name of the C function (of libc or CPython) whose address it holds.
     for name in loaded.image.slots:

@@ -19,19 +19,19 @@ import os
 import stat
 import time
 
-from asm_libcalls.x86_64 import pages
-from asm_libcalls.x86_64.availability import check_assembler
-from asm_libcalls.x86_64.image import CODE_PAGE, link
-from asm_libcalls.x86_64.image_file import KEY_SIZE, digest, pack, unpack
-from asm_libcalls.x86_64.images import IMAGES, LEVELS, MODULES, architecture_level, levels_of
-from asm_libcalls.x86_64.trust import check_own_file, check_package_file, lasting_path
+from asm_libcalls.emitter import pages
+from asm_libcalls.emitter.availability import check_assembler
+from asm_libcalls.emitter.image import CODE_PAGE, link
+from asm_libcalls.emitter.image_file import KEY_SIZE, digest, pack, unpack
+from asm_libcalls.x86_64.image_kinds import IMAGES, LEVELS, MODULES, architecture_level, levels_of
+from asm_libcalls.x86_64.file_trust import check_own_file, check_package_file, lasting_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from asm_libcalls.x86_64.image import Image
-    from asm_libcalls.x86_64.pages import LoadedImage
+    from asm_libcalls.emitter.image import Image
+    from asm_libcalls.emitter.pages import LoadedImage
 
     Check = Callable[[os.stat_result], None]
     """Raises PermissionError where somebody else may have written a file or in a folder."""
@@ -68,7 +68,7 @@ _started = time.time()
 
 
 def load(name: str, features: frozenset[str] = frozenset()) -> LoadedImage:
-    """Put one of :data:`~asm_libcalls.x86_64.images.IMAGES` on executable pages.
+    """Put one of :data:`~asm_libcalls.x86_64.image_kinds.IMAGES` on executable pages.
 
     Parameters
     ----------
@@ -243,11 +243,7 @@ def _read_sources(folders: tuple[str, ...], package: str) -> tuple[bytes, float]
     if found is None:
         parts: list[bytes] = []
         newest = 0.0
-        names = list(MODULES)
-        for inner in folders:
-            inside = sorted(os.listdir(f"{package}/{inner}"))  # noqa: PTH208
-            names += [f"{inner}/{name}" for name in inside if name.endswith(".py")]
-        for name in names:
+        for name in (*MODULES, *(name for inner in folders for name in _inside(package, inner))):
             descriptor = os.open(f"{package}/{name}", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 newest = max(newest, os.fstat(descriptor).st_mtime)
@@ -256,6 +252,18 @@ def _read_sources(folders: tuple[str, ...], package: str) -> tuple[bytes, float]
                 os.close(descriptor)
         found = _sources[(package, *folders)] = digest(*parts), newest
     return found
+
+
+def _inside(package: str, folder: str) -> Iterator[str]:
+    """Yield the sources in a folder of the package and in the folders in it, in one order."""
+    with os.scandir(f"{package}/{folder}") as entries:
+        inside = sorted((entry.name, entry.is_dir()) for entry in entries)
+    for name, is_folder in inside:
+        path = f"{folder}/{name}"
+        if is_folder and name.isidentifier() and name != "__pycache__":
+            yield from _inside(package, path)
+        elif name.endswith(".py"):
+            yield path
 
 
 def _read(descriptor: int) -> bytes:

@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asm_libcalls.x86_64.image import Routine
-    from asm_libcalls.x86_64.pages import LoadedImage
+    from asm_libcalls.emitter.image import Routine
+    from asm_libcalls.emitter.pages import LoadedImage
 
 __all__ = ["FEATURES", "SLOW_DIVIDE_64", "Cpu", "detect", "routines"]
 

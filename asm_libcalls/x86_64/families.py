@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asm_libcalls.x86_64.image import Routine
+    from asm_libcalls.emitter.image import Routine
 
 __all__ = ["REQUIRES", "routines"]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from asm_libcalls.x86_64.image import Routine
+    from asm_libcalls.emitter.image import Routine
 
 __all__ = ["GUARDS", "routines"]
 
@@ -96,7 +96,7 @@ def _shift_bmi2(instruction: Any) -> Callable[[Any, Any], None]:
 def _trap(code: TrapCode) -> None:
     from peachpy.x86_64 import MOV, edi
 
-    from asm_libcalls.x86_64.instructions import TAIL_JUMP
+    from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
 
     MOV(edi, int(code))
     TAIL_JUMP("asm_libcalls_raise_trap")

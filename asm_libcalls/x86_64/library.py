@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asm_libcalls.x86_64.image import Routine
+    from asm_libcalls.emitter.image import Routine
 
 __all__ = ["SET_TRAP_HANDLER", "exports", "routines"]
 
@@ -30,7 +30,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the library for a CPU with these features."""
     from asm_libcalls.x86_64 import families
     from asm_libcalls.x86_64.assembler import sequence
-    from asm_libcalls.x86_64.entry import RELEASE_GIL
+    from asm_libcalls.x86_64.trampolines.enter import RELEASE_GIL
 
     yield sequence("asm_libcalls_raise_trap", _raise_trap)
     yield sequence(RELEASE_GIL, _return)  # there is none
@@ -48,7 +48,7 @@ def exports() -> frozenset[str]:
 def _raise_trap() -> None:
     from peachpy.x86_64 import CALL, JZ, LABEL, PUSH, TEST, UD2, Label, rax, rdi
 
-    from asm_libcalls.x86_64.instructions import LOAD_SLOT
+    from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT
 
     nobody = Label("nobody")
     PUSH(rdi)  # the code, for whoever reads the core; and libcalls are leaves: it aligns the stack
@@ -63,7 +63,7 @@ def _raise_trap() -> None:
 def _set_trap_handler() -> None:
     from peachpy.x86_64 import MOV, RET, rax, rdi
 
-    from asm_libcalls.x86_64.instructions import EXCHANGE_SLOT
+    from asm_libcalls.x86_64.assembler.instructions import EXCHANGE_SLOT
 
     MOV(rax, rdi)
     EXCHANGE_SLOT(rax, _HANDLER)

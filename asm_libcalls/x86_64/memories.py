@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from asm_libcalls.x86_64.image import Routine
+    from asm_libcalls.emitter.image import Routine
 
 __all__ = ["LONG", "routines"]
 
@@ -45,15 +45,15 @@ _POINTER = ctypes.sizeof(ctypes.c_void_p)
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the family for a CPU with these features."""
-    from asm_libcalls.x86_64 import fills, moves
+    from asm_libcalls.x86_64.bytes import filling, copying
     from asm_libcalls.x86_64.assembler import sequence
-    from asm_libcalls.x86_64.builtins import STENCIL_PREFIX
+    from asm_libcalls.x86_64.python_functions.function_stencils import STENCIL_PREFIX
     from asm_libcalls.x86_64.stencils import assemble
-    from asm_libcalls.x86_64.vectors import Vectors
+    from asm_libcalls.x86_64.bytes.vectors import Vectors
 
     vectors = Vectors(features)
-    yield moves.routine(vectors)
-    yield fills.routine(vectors)
+    yield copying.routine(vectors)
+    yield filling.routine(vectors)
     bodies: dict[str, Callable[[_Setting], None]] = {
         "memory_copy": _copy,
         "memory_init": _init,
@@ -135,8 +135,8 @@ class _Libcall(_Setting):
             JMP, LABEL, MOV, POP, PUSH, edi, r8, r9, rax, rcx, rdi, rdx, rsi,
         )  # fmt: skip
 
-        from asm_libcalls.x86_64.entry import RELEASE_GIL
-        from asm_libcalls.x86_64.instructions import CALL_ROUTINE, TAIL_JUMP
+        from asm_libcalls.x86_64.trampolines.enter import RELEASE_GIL
+        from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, TAIL_JUMP
 
         TAIL_JUMP(routine)
         LABEL(self._long)
@@ -158,7 +158,7 @@ class _Builtin(_Setting):
     def check_index(self, register: Any, count: str) -> None:
         from peachpy.x86_64 import CMP, rdi
 
-        from asm_libcalls.x86_64.instructions import JUMP_IF
+        from asm_libcalls.x86_64.assembler.instructions import JUMP_IF
 
         CMP(register, [rdi + _header(count)])
         JUMP_IF("nc", "slow")
@@ -166,7 +166,7 @@ class _Builtin(_Setting):
     def check_open(self, definition: Any) -> None:
         from peachpy.x86_64 import CMP, qword
 
-        from asm_libcalls.x86_64.instructions import JUMP_IF
+        from asm_libcalls.x86_64.assembler.instructions import JUMP_IF
 
         CMP(qword[definition + VMMemoryDefinition.base.offset], 0)
         JUMP_IF("z", "slow")
@@ -178,7 +178,7 @@ class _Builtin(_Setting):
         self.check_not_above()
 
     def check_not_above(self) -> None:
-        from asm_libcalls.x86_64.instructions import JUMP_IF
+        from asm_libcalls.x86_64.assembler.instructions import JUMP_IF
 
         JUMP_IF("a", "slow")
 
@@ -186,7 +186,7 @@ class _Builtin(_Setting):
         pass
 
     def end_with(self, routine: str) -> None:
-        from asm_libcalls.x86_64.instructions import CALL_SLOT
+        from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
 
         CALL_SLOT(routine)
 
@@ -224,7 +224,7 @@ def _copy(setting: _Setting) -> None:
         ADD, CMP, LEA, MOV, eax, ecx, edx, esi, r8, r8d, r9, r9d, r10, rax, rcx, rdi, rdx, rsi,
     )  # fmt: skip
 
-    from asm_libcalls.x86_64.moves import MOVE_BYTES
+    from asm_libcalls.x86_64.bytes.copying import MOVE_BYTES
 
     setting.check_length(r9d)
     MOV(eax, esi)
@@ -259,7 +259,7 @@ def _init(setting: _Setting) -> None:
         ADD, CMP, LEA, MOV, ecx, edx, esi, r8, r8d, r9d, r10, rax, rcx, rdi, rdx, rsi,
     )  # fmt: skip
 
-    from asm_libcalls.x86_64.moves import MOVE_BYTES
+    from asm_libcalls.x86_64.bytes.copying import MOVE_BYTES
 
     setting.check_length(r9d)
     MOV(esi, esi)
@@ -293,7 +293,7 @@ def _fill(array: str, count: str, setting: _Setting) -> None:
         ADD, CMP, LEA, MOV, ecx, edi, edx, esi, r8d, r9, r10, rax, rdi, rdx, rsi,
     )  # fmt: skip
 
-    from asm_libcalls.x86_64.fills import FILL_BYTES
+    from asm_libcalls.x86_64.bytes.filling import FILL_BYTES
 
     setting.check_length(r8d)
     MOV(esi, esi)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from asm_libcalls.x86_64.image import Routine
+    from asm_libcalls.emitter.image import Routine
 
 __all__ = ["DIRECTIONS", "INEXACT_SUPPRESSED", "routines"]
 

@@ -1,0 +1,230 @@
+"""f32 rounding over all 2^32 patterns: the machine code against an oracle that is neither backend.
+
+The oracle is exact arithmetic on the bits, in NumPy's integer operations on a block of patterns
+that share sign and exponent. It is itself held against the fallback on patterns of every block.
+Compared with it are the libcall, called at its C address for each pattern, and the ufunc's loop in
+each of its ways: contiguous, packing strided elements, and one element at a time.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+__all__ = ["FUNCTIONS", "PATTERNS", "Exhaustive", "PatternDifference", "verify_exhaustively"]
+
+FUNCTIONS = ("f32_ceil", "f32_floor", "f32_trunc", "f32_nearest")
+PATTERNS = 1 << 32
+
+_FRACTION_BITS = 23
+_BIAS = 127
+_SIGN = 1 << 31
+_ONE = _BIAS << _FRACTION_BITS
+_HALF = (_BIAS - 1) << _FRACTION_BITS
+_QUIET = 1 << 22
+_BLOCK = 1 << 15
+"""Patterns of a block: its arrays fit the second-level cache."""
+
+_SAMPLES = 16
+"""Patterns of each sign and exponent on which the oracle is held against the fallback."""
+
+
+class PatternDifference(NamedTuple):
+    """Where an implementation differs from the oracle.
+
+    Attributes
+    ----------
+    way : str
+        Which implementation.
+    pattern, got, wanted : int
+    """
+
+    way: str
+    pattern: int
+    got: int
+    wanted: int
+
+    def __str__(self) -> str:
+        return f"{self.way}: {self.pattern:#010x} gave {self.got:#010x}, not {self.wanted:#010x}"
+
+
+class Exhaustive(NamedTuple):
+    """What came of one function.
+
+    Attributes
+    ----------
+    name : str
+    ways : tuple of str
+        The implementations that were compared with the oracle.
+    patterns : int
+        How many patterns each of them rounded.
+    seconds : float
+    difference : PatternDifference or None
+        The first one.
+    """
+
+    name: str
+    ways: tuple[str, ...]
+    patterns: int
+    seconds: float
+    difference: PatternDifference | None
+
+
+def verify_exhaustively(
+    names: Sequence[str] = FUNCTIONS,
+    tell: Callable[[str, int], None] = lambda name, done: None,
+    blocks: Sequence[int] | None = None,
+) -> list[Exhaustive]:
+    """Round every f32 with each function in each way and compare.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Out of :data:`FUNCTIONS`.
+    tell : callable
+        Called with a name and the number of patterns done, now and then.
+    blocks : sequence of int, optional
+        Which of the 512 values of sign and exponent; all of them by default.
+
+    Returns
+    -------
+    list of Exhaustive
+        One for each name; a function's check ends at its first difference.
+    """
+    unknown = sorted(set(names) - set(FUNCTIONS))
+    if unknown:
+        raise ValueError(f"exhaustive: {', '.join(unknown)} not among {', '.join(FUNCTIONS)}")
+    return [_verify(name, tell, range(512) if blocks is None else blocks) for name in names]
+
+
+def _verify(name: str, tell: Callable[[str, int], None], tops: Sequence[int]) -> Exhaustive:
+    started = time.monotonic()
+    ways = _ways(name)
+    done = 0
+    difference = None
+    for top in tops:
+        difference = _check_oracle(name, top)
+        if difference is not None:
+            break
+        for patterns in _blocks(top):
+            wanted = _oracle(name, top, patterns)
+            difference = _first_difference(ways, patterns, wanted)
+            if difference is not None:
+                break
+            done += patterns.size
+        if difference is not None:
+            break
+        tell(name, done)
+    return Exhaustive(name, tuple(ways), done, time.monotonic() - started, difference)
+
+
+def _blocks(top: int) -> Iterator[Any]:
+    first = np.arange(_BLOCK, dtype=np.uint32)
+    patterns = np.empty_like(first)
+    for i in range((1 << _FRACTION_BITS) // _BLOCK):
+        yield np.add(first, np.uint32(top << _FRACTION_BITS | i * _BLOCK), out=patterns)
+
+
+def _first_difference(
+    ways: dict[str, Callable[[Any], Any]], patterns: Any, wanted: Any
+) -> PatternDifference | None:
+    for way, function in ways.items():
+        got = function(patterns)
+        if not np.array_equal(got, wanted):
+            i = int(np.flatnonzero(got != wanted)[0])
+            return PatternDifference(way, int(patterns[i]), int(got[i]), int(wanted[i]))
+    return None
+
+
+def _oracle(name: str, top: int, patterns: Any) -> Any:
+    """Round patterns that share the sign and exponent `top`."""
+    negative, exponent = top >> 8, top & 0xFF
+    if exponent == 0xFF:  # infinity, where the fraction is 0, and the NaNs, which become quiet
+        is_nan = (patterns & np.uint32(_QUIET * 2 - 1)) != 0
+        return patterns | is_nan.astype(np.uint32) * np.uint32(_QUIET)
+    if exponent >= _BIAS + _FRACTION_BITS:  # no digits behind the point
+        return patterns
+    away = {"f32_ceil": not negative, "f32_floor": negative, "f32_trunc": False}.get(name)
+    if exponent < _BIAS:
+        sign = np.uint32(negative * _SIGN)
+        magnitude = patterns & np.uint32(_SIGN - 1)
+        if away is None:  # nearest: one half is as near to the even number 0
+            up = magnitude > np.uint32(_HALF)
+        else:
+            up = magnitude != 0 if away else magnitude < 0
+        return up.astype(np.uint32) * np.uint32(_ONE) + sign
+    # The digits behind the point are the pattern's low bits. One more before it is `unit`, and a
+    # carry out of the fraction is the next exponent's first pattern, as it should be.
+    unit = 1 << (_BIAS + _FRACTION_BITS - exponent)
+    if away is None:
+        # Ties go to even: half a unit is added, or just less where the digit before the point is
+        # even. That digit is the bit `unit`, but for 1.x, where it is implicit and is 1, as the
+        # lowest bit of the exponent's pattern is.
+        odd = (patterns >> np.uint32(unit.bit_length() - 1)) & np.uint32(1)
+        return (patterns + (np.uint32(unit // 2 - 1) + odd)) & np.uint32(2**32 - unit)
+    if away:
+        return (patterns + np.uint32(unit - 1)) & np.uint32(2**32 - unit)
+    return patterns & np.uint32(2**32 - unit)
+
+
+def _check_oracle(name: str, top: int) -> PatternDifference | None:
+    fallback = getattr(importlib.import_module("asm_libcalls.fallback.rounding"), name)
+    lowest = top << _FRACTION_BITS
+    fractions = {0, 1, _QUIET - 1, _QUIET, _QUIET + 1, 2 * _QUIET - 1}
+    chosen = random.Random(top)
+    fractions.update(chosen.getrandbits(_FRACTION_BITS) for _ in range(_SAMPLES))
+    fractions.update(1 << bit for bit in range(_FRACTION_BITS))
+    patterns = np.array(sorted(lowest + fraction for fraction in fractions), dtype=np.uint32)
+    for pattern, got in zip(patterns.tolist(), _oracle(name, top, patterns).tolist(), strict=True):
+        wanted = fallback(pattern)
+        if got != wanted:
+            return PatternDifference("the oracle, against the fallback", pattern, got, wanted)
+    return None
+
+
+def _ways(name: str) -> dict[str, Callable[[Any], Any]]:
+    from asm_libcalls import LIBCALLS, ufuncs
+
+    ufunc = getattr(ufuncs, name.partition("_")[2])
+    spread = np.zeros(2 * _BLOCK, dtype=np.uint32)[::2]
+    spread_out = np.zeros(2 * _BLOCK, dtype=np.uint32)[::2]
+    out = np.zeros(_BLOCK, dtype=np.uint32)
+
+    def run(source: Any, target: Any) -> Any:
+        with np.errstate(invalid="ignore"):  # signalling NaNs
+            ufunc(source.view(np.float32), out=target.view(np.float32))
+        return target
+
+    def contiguous(patterns: Any) -> Any:
+        return run(patterns, out)
+
+    def packed(patterns: Any) -> Any:
+        spread[:] = patterns
+        return run(spread, out)
+
+    def strided(patterns: Any) -> Any:
+        spread[:] = patterns
+        return run(spread, spread_out)
+
+    ways: dict[str, Callable[[Any], Any]]
+    ways = {"ufunc contiguous": contiguous, "ufunc strided input": packed, "ufunc strided": strided}
+    libcall = LIBCALLS[name]
+    if libcall.backend == "x86_64":
+        from asm_libcalls.x86_64.call_loops import NativeLoops
+
+        call_each = NativeLoops().function("(f32) -> f32")
+
+        def called(patterns: Any) -> Any:
+            call_each(libcall.address, patterns.ctypes.data, out.ctypes.data, patterns.size)
+            return out
+
+        ways = {"libcall": called, **ways}
+    return ways

@@ -1,0 +1,5 @@
+"""The command line: ``python -m asm_libcalls``. A subcommand is a file of its name."""
+
+from asm_libcalls.cli.program import main
+
+__all__ = ["main"]

@@ -1,0 +1,34 @@
+"""``bench``: what the machine code costs, side by side with what else there is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asm_libcalls.cli.subcommands import NOT_HERE, USAGE, CommandError
+
+if TYPE_CHECKING:
+    import argparse
+
+HELP = "measure calls, loops and arrays against Python, NumPy, C, cffi and numba"
+DESCRIPTION = """Measure against what else there is, interleaved in one run: calls from Python and
+at the C address, memory, arrays, and importing. Every figure is a median of many rounds; a ratio
+below 1 means that ours is faster. It takes some minutes; --quick takes seconds."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    from asm_libcalls.benchmark import run as benchmark
+
+    benchmark.configure(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure or compare, print, and return the exit code."""
+    from asm_libcalls.benchmark import run as benchmark
+
+    try:
+        return benchmark.main(arguments)
+    except ImportError as error:
+        raise CommandError(f"{error}; the extra `bench` has it", NOT_HERE) from None
+    except (ValueError, OSError) as error:
+        raise CommandError(str(error), USAGE) from None

@@ -1,0 +1,126 @@
+"""``build-library FILE.so``: the libcalls as a shared object, for other tools to load by name."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asm_libcalls.cli.subcommands import NOT_HERE, OK, USAGE, CommandError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from asm_libcalls.libcalls import Declaration
+
+HELP = "write the libcalls as a shared object that other tools load by name"
+DESCRIPTION = """Write an ELF shared object with the libcalls that are pure machine code: rounding,
+the 64-bit integers, and those on memories except growing. Other tools load it by name
+(ctypes.CDLL, cffi's dlopen, llvmlite's load_library_permanently, a linker) and find
+wasmtime_f64_nearest and its relatives in it; no Python has to run. A trap calls the function that
+was given to asm_libcalls_set_trap_handler; where there is none, it ends the process by SIGILL."""
+
+_LEVELS = {
+    "x86-64-v2": "x86-64-v2",
+    "x86-64-v3": "x86-64-v3",
+    "x86-64-v4": "x86-64-v4-erms",  # every such CPU has fast string instructions
+}
+_NATIVE = "native"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("file", metavar="FILE.so", help="what to write; replaced if it is there")
+    parser.add_argument(
+        "--cpu-level",
+        choices=[*_LEVELS, _NATIVE],
+        default="x86-64-v2",
+        help="the oldest CPUs that are to run it, or this one (default: %(default)s); the dynamic "
+        "linker refuses to load it on older ones",
+    )
+    parser.add_argument("--header", metavar="FILE.h", help="write the C declarations too")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write, tell what was written, and return the exit code."""
+    from asm_libcalls.emitter.availability import Unavailable
+    from asm_libcalls.libcalls import DECLARATIONS
+    from asm_libcalls.x86_64 import code_cache
+
+    try:
+        image, content = code_cache.content("library", _features(arguments.cpu_level))
+    except Unavailable as reason:
+        raise CommandError(f"no library can be made: {reason}", NOT_HERE) from None
+    declarations = [row for name, row in DECLARATIONS.items() if name in image.routines]
+    _write(Path(arguments.file), content)
+    if arguments.header:
+        _write(Path(arguments.header), _header(declarations).encode())
+    count, level = len(declarations), arguments.cpu_level
+    print(f"{arguments.file}: {count} libcalls for {level}, {len(content)} bytes")
+    return OK
+
+
+def _features(level: str) -> frozenset[str]:
+    from asm_libcalls.x86_64.image_kinds import LEVELS
+
+    if level != _NATIVE:
+        return LEVELS[_LEVELS[level]]
+    from asm_libcalls.binding import default_binding
+
+    backend = default_binding().x86_64
+    if backend is None:
+        raise CommandError(
+            f"what this CPU can run is not known: {default_binding().x86_64_reason}; "
+            "name a level with --cpu-level",
+            NOT_HERE,
+        )
+    return backend.cpu.features
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write all of a file or nothing; who has the old one loaded keeps that."""
+    try:
+        descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            mask = os.umask(0)
+            os.umask(mask)
+            Path(unfinished).chmod(0o666 & ~mask)
+            Path(unfinished).replace(path)
+        except BaseException:
+            Path(unfinished).unlink()
+            raise
+    except OSError as error:
+        raise CommandError(f"{path} can not be written: {error.strerror or error}", USAGE) from None
+
+
+def _header(declarations: Sequence[Declaration]) -> str:
+    from asm_libcalls import __version__
+    from asm_libcalls.traps import TrapCode
+    from asm_libcalls.x86_64.library import SET_TRAP_HANDLER
+
+    lines = [
+        f"/* The library that asm_libcalls {__version__} writes: WebAssembly runtime libcalls. */",
+        "#ifndef ASM_LIBCALLS_H",
+        "#define ASM_LIBCALLS_H",
+        "#include <stdint.h>",
+        "#ifdef __cplusplus",
+        'extern "C" {',
+        "#endif",
+        "",
+        "typedef struct VMContext VMContext;",
+        "",
+        "/* Set what is called when a libcall traps, and return what was called before. It must",
+        "   not return; without it the process ends. */",
+        "typedef void (*asm_libcalls_trap_handler)(uint32_t code);",
+        f"asm_libcalls_trap_handler {SET_TRAP_HANDLER}(asm_libcalls_trap_handler handler);",
+        *(f"#define ASM_LIBCALLS_TRAP_{code.name} {int(code)}" for code in TrapCode),
+        "",
+    ]
+    for declaration in declarations:
+        lines += [f"/* {declaration.doc} */", declaration.c_declaration]
+    lines += ["", "#ifdef __cplusplus", "}", "#endif", "#endif", ""]
+    return "\n".join(lines)

@@ -1,0 +1,88 @@
+"""``disasm NAME``: the machine code that stands in memory, instruction by instruction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asm_libcalls import output
+from asm_libcalls.cli.subcommands import NOT_HERE, OK, CommandError, add_json, find_libcall
+
+if TYPE_CHECKING:
+    import argparse
+
+    from asm_libcalls.cli.disassembly import Instruction
+    from asm_libcalls.emitter.pages import LoadedImage
+
+HELP = "disassemble a libcall's bytes in memory"
+DESCRIPTION = """Disassemble the bytes that serve a libcall, as they stand in memory, with the other
+routines and the slots of the image by name. Takes the names of the runtime's own routines too,
+for example asm_libcalls_raise_trap."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("name", metavar="NAME", help="a libcall, its C symbol, or a routine")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Disassemble, print, and return the exit code."""
+    from asm_libcalls.cli.disassembly import disassemble
+
+    name, loaded = _routine(arguments.name)
+    try:
+        instructions = disassemble(loaded, name)
+    except ImportError as error:
+        raise CommandError(
+            f"disasm needs the disassembler capstone, which can not be imported here ({error}): "
+            'install it with pip install "capstone>=5", or with the extra "cli" of this package',
+            NOT_HERE,
+        ) from None
+    if arguments.json:
+        output.print_json(
+            {
+                "name": name,
+                "address": f"{loaded.routine(name):#x}",
+                "instructions": [
+                    {
+                        **instruction._asdict(),
+                        "address": f"{instruction.address:#x}",
+                        "code": instruction.code.hex(),
+                    }
+                    for instruction in instructions
+                ],
+            }
+        )
+        return OK
+    _print(name, instructions)
+    return OK
+
+
+def _routine(name: str) -> tuple[str, LoadedImage]:
+    """Return the routine behind a name, and the image that it is in."""
+    from asm_libcalls.binding import default_binding
+
+    backend = default_binding().x86_64
+    if backend is not None and backend.loaded.image.routines.get(name, (0, 0))[1]:
+        return name, backend.loaded
+    libcall = find_libcall(name)
+    if libcall.backend != "x86_64" or backend is None:
+        raise CommandError(
+            f"{libcall.name} is served by the {libcall.backend}, there is no machine code to "
+            f"show: {libcall.reason}",
+            NOT_HERE,
+        )
+    return libcall.name, backend.loaded
+
+
+def _print(name: str, instructions: list[Instruction]) -> None:
+    size = sum(len(instruction.code) for instruction in instructions)
+    print(f"{name}, {size} bytes at {instructions[0].address:#x}:")
+    code_width = max(len(instruction.code.hex(" ")) for instruction in instructions)
+    text_width = max((len(i.text) for i in instructions if i.comment), default=0)
+    for i in instructions:
+        if i.label:
+            print(f"{i.label}:")
+        comment = f"  ; {i.comment}" if i.comment else ""
+        text = i.text.ljust(text_width) if comment else i.text
+        print(f"  +{i.offset:<4x} {i.address:x}  {i.code.hex(' '):<{code_width}}  {text}{comment}")

@@ -1,0 +1,109 @@
+"""What stands in memory behind a name: the bytes of a routine, disassembled by capstone.
+
+Read from the executable pages, not from what the assembler gave: this is what runs. Branches,
+calls and slots are named by the image's own symbols.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from asm_libcalls.emitter.pages import LoadedImage
+
+__all__ = ["Instruction", "disassemble"]
+
+
+class Instruction(NamedTuple):
+    """One instruction in memory.
+
+    Attributes
+    ----------
+    address : int
+    offset : int
+        Bytes from the start of the routine.
+    label : str
+        The image's symbol at this place, if the routine has one here.
+    code : bytes
+    text : str
+        Mnemonic and operands, in Intel's syntax; the target of a branch by its name.
+    comment : str
+        What an operand in memory is, by name.
+    """
+
+    address: int
+    offset: int
+    label: str
+    code: bytes
+    text: str
+    comment: str
+
+
+def disassemble(loaded: LoadedImage, name: str) -> list[Instruction]:
+    """Disassemble one routine of a loaded image.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        capstone is not installed.
+    KeyError
+        The image has no such routine.
+    """
+    start = loaded.routine(name)
+    return list(_instructions(importlib.import_module("capstone"), loaded, name, start))
+
+
+def _instructions(
+    capstone: Any, loaded: LoadedImage, name: str, start: int
+) -> Iterator[Instruction]:
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    decoder.detail = True
+    code = loaded.code(name)
+    image = loaded.image
+    labels = {offset: symbol for symbol, (offset, size) in image.routines.items() if not size}
+    done = 0
+    for found in decoder.disasm(code, start):
+        done = found.address + found.size - start
+        text, comment = _text(capstone, loaded, found)
+        yield Instruction(
+            found.address,
+            found.address - start,
+            labels.get(found.address - loaded.address, ""),
+            bytes(found.bytes),
+            text,
+            comment,
+        )
+    if done < len(code):  # not to be hidden: bytes that capstone does not know
+        yield Instruction(start + done, done, "", code[done:], "(unknown)", "")
+
+
+def _text(capstone: Any, loaded: LoadedImage, found: Any) -> tuple[str, str]:
+    x86 = capstone.x86
+    text, comment = f"{found.mnemonic} {found.op_str}".strip(), ""
+    branches = found.group(capstone.CS_GRP_JUMP) or found.group(capstone.CS_GRP_CALL)
+    for operand in found.operands:
+        if operand.type == x86.X86_OP_IMM and branches:
+            text = f"{found.mnemonic} {_name_of(loaded, operand.imm)}"
+        elif operand.type == x86.X86_OP_MEM and operand.mem.base == x86.X86_REG_RIP:
+            comment = _name_of(loaded, found.address + found.size + operand.mem.disp)
+    return text, comment
+
+
+def _name_of(loaded: LoadedImage, target: int) -> str:
+    """Name an address by the image's symbols: a slot with its value, or a place in a routine."""
+    offset = target - loaded.address
+    image = loaded.image
+    for name, at in image.slots.items():
+        if at == offset:
+            return f"slot {name} = {ctypes.c_uint64.from_address(target).value:#x}"
+    before = [(at, bool(size), name) for name, (at, size) in image.routines.items() if at <= offset]
+    if not before or offset >= len(image.code):
+        return f"{target:#x}"  # outside of the image
+    exact = [name for at, _, name in before if at == offset]
+    if exact:
+        return exact[0]
+    at, _, name = max(place for place in before if place[1])
+    return f"{name}+{offset - at:#x}"

@@ -1,0 +1,106 @@
+"""The command line, ``asm-libcalls`` and ``python -m asm_libcalls``: arguments in, exit code out.
+
+Each subcommand is a file of ``commands``; here they are put together, and what goes wrong becomes
+one line and an exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from asm_libcalls import __version__
+from asm_libcalls.cli import call
+from asm_libcalls.cli.subcommands import COMMANDS, CommandError
+
+__all__ = ["main"]
+
+PROGRAM = "asm-libcalls"
+
+EPILOG = """\
+exit codes:
+  0    done
+  1    a self-check failed, or verify found a difference; a module is not valid
+  2    wrong usage: an unknown name, a number that is none
+  3    the libcall trapped, or the module
+  4    not possible here: there is no machine code to show or to write, a package
+       is missing, the libcall needs an instance, the module imports something
+  130  interrupted
+
+environment:
+  ASM_LIBCALLS_BACKEND  auto (the default), x86_64 or fallback
+"""
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+"""What a shell reports of a program that SIGPIPE ended."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The words after the program's name; those of this process by default.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            return _run(words)
+        except CommandError as error:
+            print(f"{PROGRAM}: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt as interrupt:
+            print(f"{PROGRAM}: interrupted {interrupt}".rstrip(), file=sys.stderr)
+            return INTERRUPTED
+        finally:
+            sys.stdout.flush()  # a broken pipe is noticed here, not at the interpreter's exit
+    except BrokenPipeError:
+        # Whoever read has left. What is still in the buffers goes nowhere, without a complaint.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return BROKEN_PIPE
+
+
+def _run(words: list[str]) -> int:
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
+        words.insert(0, COMMANDS[0])
+    parser, subparsers = _parsers()
+    if words[0] not in subparsers:
+        parser.parse_args(words)  # help, version, or an error: it does not return
+    name, *words = words
+    if name in ("call", "run"):
+        words = call.protect_negative_numbers(words)
+    # Intermixed, so that an option may stand between a name and the numbers after it.
+    parsed = subparsers[name].parse_intermixed_args(words)
+    status: int = _command(name).run(parsed)
+    return status
+
+
+def _command(name: str) -> Any:
+    return importlib.import_module(f"asm_libcalls.cli.{name.replace('-', '_')}")
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="The 33 libcalls of a WebAssembly compiler, as machine code and as Python.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"asm_libcalls {__version__}")
+    adder = parser.add_subparsers(metavar="COMMAND", required=True)
+    subparsers = {}
+    for name in COMMANDS:
+        command = _command(name)
+        subparsers[name] = adder.add_parser(
+            name, help=command.HELP, description=command.DESCRIPTION
+        )
+        command.configure(subparsers[name])
+    return parser, subparsers

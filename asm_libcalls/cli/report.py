@@ -1,0 +1,31 @@
+"""``report``: which backend serves each libcall and why, to paste into a bug report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asm_libcalls import output
+from asm_libcalls.cli.subcommands import OK, add_json
+
+if TYPE_CHECKING:
+    import argparse
+
+HELP = "print the backend report, for a bug report"
+DESCRIPTION = "Print which backend serves each libcall and why, with what was found of the machine."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print, and return the exit code."""
+    from asm_libcalls import backend_report
+
+    report = backend_report()
+    if arguments.json:
+        output.print_json(report)
+    else:
+        print(report)
+    return OK

@@ -1,0 +1,300 @@
+"""``run FILE``: compile a WebAssembly module with toy_jit and call one of its functions."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asm_libcalls import output
+from asm_libcalls.cli.call import restore_negative_numbers
+from asm_libcalls.cli.subcommands import CHECK_FAILED, NOT_HERE, OK, TRAPPED, USAGE, CommandError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from asm_libcalls.toy_jit import Func, Instance, Module
+    from asm_libcalls.traps import Trap
+
+HELP = "compile a WebAssembly module and call a function of it"
+DESCRIPTION = """Compile a WebAssembly module with toy_jit, whose instructions call the libcalls,
+and call an exported function: _start, if no other is named. A file that ends in .wat is converted
+first, by wabt's wat2wasm or the Python package wasmtime. Numbers are written as for "call", a
+reference as null; each result is a line. A module that imports anything can not be run here:
+there is no WASI, and nothing else to offer it."""
+
+START = "_start"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("file", metavar="FILE", help="a module: .wasm, or .wat")
+    parser.add_argument(
+        "arguments", metavar="ARG", nargs="*", help="a value for each parameter, in order"
+    )
+    parser.add_argument("--invoke", metavar="NAME", help="the export to call, instead of _start")
+    parser.add_argument(
+        "--stats",
+        action="store_true",
+        help="tell compile time, code size, and how often each libcall was called",
+    )
+    parser.add_argument(
+        "--disasm",
+        metavar="FUNC",
+        help="show the code of a function, by name or index; without --invoke nothing is run",
+    )
+    parser.add_argument(
+        "--inline",
+        action="store_true",
+        help="let the CPU's instructions stand in for libcalls where one does",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=float,
+        help="trap when it has computed that long",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compile, call, print, and return the exit code."""
+    from asm_libcalls import toy_jit
+    from asm_libcalls.traps import Trap
+
+    binary = _read(Path(arguments.file))
+    options = {
+        "inline": arguments.inline,
+        "count_libcalls": arguments.stats,
+        "listing": arguments.disasm is not None,
+    }
+    try:
+        module_class = toy_jit.Module  # importing it makes the stencils, which is not compiling
+        start = time.perf_counter()
+        module = module_class(binary, toy_jit.compile_options(**options))
+        seconds = time.perf_counter() - start
+    except toy_jit.InvalidModule as error:
+        raise CommandError(f"{arguments.file} is not valid: {error}", CHECK_FAILED) from None
+    except (RuntimeError, OSError) as error:
+        raise CommandError(str(error), NOT_HERE) from None
+    status = OK
+    try:
+        if arguments.disasm is not None:
+            _print_listing(module, arguments.disasm)
+        if arguments.invoke is not None or arguments.disasm is None:
+            status = _run(module, arguments)
+    except Trap as trap:
+        _print_trap(arguments.file, trap)
+        status = TRAPPED
+    finally:
+        if arguments.stats:
+            _print_stats(module, len(binary), seconds)
+    return status
+
+
+def _read(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CommandError(f"{path} can not be read: {error.strerror}", USAGE) from None
+    return _converted(path, content) if path.suffix == ".wat" else content
+
+
+def _converted(path: Path, text: bytes) -> bytes:
+    """Return the binary of a module in the text format."""
+    converter = shutil.which("wat2wasm")
+    if converter is not None:
+        done = subprocess.run(
+            [converter, str(path), "--output=-"], capture_output=True, check=False
+        )
+        if done.returncode:
+            message = done.stderr.decode(errors="replace").strip()
+            raise CommandError(f"wat2wasm refuses {path}:\n{message}", CHECK_FAILED)
+        return done.stdout
+    try:
+        import wasmtime  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        raise CommandError(
+            f"{path} needs a converter of the text format, and there is none here: install wabt "
+            '(its "wat2wasm"), or the Python package with pip install wasmtime',
+            NOT_HERE,
+        ) from None
+    try:
+        return bytes(wasmtime.wat2wasm(text))
+    except wasmtime.WasmtimeError as error:
+        raise CommandError(f"wasmtime refuses {path}:\n{error}", CHECK_FAILED) from None
+
+
+def _run(module: Module, arguments: argparse.Namespace) -> int:
+    from contextlib import nullcontext
+
+    from asm_libcalls import toy_jit
+
+    imports = [f"  {i.kind} {i.module}.{i.name}" for i in module.decoded.imports]
+    if imports:
+        raise CommandError(
+            f"{arguments.file} imports what the command line does not have; in Python "
+            "asm_libcalls.toy_jit.Instance takes it:\n" + "\n".join(imports),
+            NOT_HERE,
+        )
+    function = _function(module, arguments)
+    patterns = [] if function is None else _patterns(function, arguments.arguments)
+    instance = toy_jit.Instance(module)
+    if function is None:
+        _print_exports(instance)
+        return OK
+    func = instance.exports[function[0]]
+    limit = nullcontext() if arguments.timeout is None else instance.time_limit(arguments.timeout)
+    with limit:
+        results = func.call_bits(*patterns)
+    _print_results(func, results)
+    return OK
+
+
+def _function(module: Module, arguments: argparse.Namespace) -> tuple[str, Any] | None:
+    """Return the name and the type of the export to call, None where nothing is to be called."""
+    decoded = module.decoded
+    exported = {
+        e.name: decoded.functions[e.index].type for e in decoded.exports if e.kind == "func"
+    }
+    name = arguments.invoke
+    if name is None:
+        if START not in exported:
+            if arguments.arguments:
+                raise CommandError(
+                    f"{arguments.file} exports no {START}: name the function with --invoke", USAGE
+                )
+            return None
+        name = START
+    if name not in exported:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, exported, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {_list(exported)}"
+        raise CommandError(f"{arguments.file} exports no function {name!r}; {hint}", USAGE)
+    return name, exported[name]
+
+
+def _list(names: Any) -> str:
+    return ", ".join(names) or "none"
+
+
+def _patterns(function: tuple[str, Any], texts: list[str]) -> list[Any]:
+    from asm_libcalls.literals import parse
+    from asm_libcalls.signatures import VALUE_TYPES
+    from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
+    from asm_libcalls.toy_jit.runtime.values import is_reference
+
+    name, functype = function
+    types = [VALUE_TYPE_NAMES[t] for t in functype.params]
+    if len(texts) != len(types):
+        raise CommandError(
+            f"{name} takes {len(types)} value{'s' if len(types) != 1 else ''} "
+            f"[{' '.join(types)}], got {len(texts)}",
+            USAGE,
+        )
+    patterns: list[Any] = []
+    for i, (type_name, text) in enumerate(zip(types, restore_negative_numbers(texts), strict=True)):
+        where = f"{name}: argument {i + 1}"
+        if not is_reference(functype.params[i]):
+            try:
+                patterns.append(parse(VALUE_TYPES[type_name], text, where))
+            except (ValueError, OverflowError) as error:
+                raise CommandError(str(error), USAGE) from None
+        elif text == "null":
+            patterns.append(None)
+        else:
+            raise CommandError(f"{where} must be null ({type_name}), got {text!r}", USAGE)
+    return patterns
+
+
+def _print_results(func: Func, results: tuple[Any, ...]) -> None:
+    from asm_libcalls.literals import describe
+    from asm_libcalls.signatures import VALUE_TYPES
+    from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
+    from asm_libcalls.toy_jit.runtime.values import is_reference
+
+    for valtype, result in zip(func.type.results, results, strict=True):
+        name = VALUE_TYPE_NAMES[valtype]
+        if not is_reference(valtype):
+            described = describe(VALUE_TYPES[name], result)
+            print(f"{described['text']}  {described['type']} {described['bits']}")
+        else:
+            print(f"{'null' if result is None else repr(result)}  {name}")
+
+
+def _print_exports(instance: Instance) -> None:
+    if not instance.exports:
+        print("The module exports nothing.")
+        return
+    rows = [
+        [output.Cell(name), output.Cell(repr(value))] for name, value in instance.exports.items()
+    ]
+    output.print_table(("export", "what it is"), rows)
+
+
+def _print_trap(file: str, trap: Trap) -> None:
+    from asm_libcalls.checks.engine import trap_name
+    from asm_libcalls.toy_jit.backtrace import describe
+
+    print(f"asm-libcalls: {file} trapped: {trap} ({trap_name(trap.code)})", file=sys.stderr)
+    for line in describe(trap.wasm_backtrace):
+        print(line, file=sys.stderr)
+
+
+def _print_stats(module: Module, size: int, seconds: float) -> None:
+    functions = len(module.decoded.functions) - module.decoded.imported_functions
+    lines = [
+        f"{size} bytes of WebAssembly, {functions} function{'s' if functions != 1 else ''}",
+        f"compiled in {seconds * 1000:.3f} ms ({size / seconds / 1000:.0f} KB a second)",
+        f"{module.code.size} bytes of machine code",
+    ]
+    counts = {name: count for name, count in module.libcall_counts().items() if count}
+    width = max(map(len, counts), default=0)
+    lines.append("libcalls called:" if counts else "no libcall was called")
+    lines += [f"  {name:{width}}  {count}" for name, count in counts.items()]
+    print("\n".join(lines), file=sys.stderr)
+
+
+def _print_listing(module: Module, name: str) -> None:
+    from asm_libcalls.toy_jit.link.listing import listing
+
+    index = _index(module, name)
+    decoded = module.decoded
+    if index < decoded.imported_functions:
+        raise CommandError(f"function {index} is imported: it has no code here", USAGE)
+    start, end = module.code.layout.functions[index - decoded.imported_functions]
+    try:
+        lines = list(listing(module, index))
+    except ImportError as error:
+        raise CommandError(
+            f"--disasm needs the disassembler capstone, which can not be imported here ({error}): "
+            'install it with pip install "capstone>=5", or with the extra "cli" of this package',
+            NOT_HERE,
+        ) from None
+    print(f"function {index}, {end - start} bytes at {module.code.address + start:#x}:")
+    width = max(len(line.code.hex(" ")) for line in lines)
+    for line in lines:
+        comment = f"  ; {line.comment}" if line.comment else ""
+        if line.code:
+            print(f"  +{line.offset:<4x} {line.code.hex(' '):<{width}}  {line.text}{comment}")
+        else:
+            print(f"{line.offset:#x}: {line.text}" if line.offset >= 0 else f"{line.text}:")
+
+
+def _index(module: Module, name: str) -> int:
+    """Return the index of a function, by its name of either kind or as a number."""
+    decoded = module.decoded
+    names = {name: index for index, name in decoded.function_names.items()}
+    names.update((e.name, e.index) for e in decoded.exports if e.kind == "func")
+    if name in names:
+        return names[name]
+    if name.isdecimal() and int(name) < len(decoded.functions):
+        return int(name)
+    raise CommandError(
+        f"the module has no function {name!r}: there are 0 .. {len(decoded.functions) - 1}, "
+        f"and by name: {_list(names)}",
+        USAGE,
+    )

@@ -1,0 +1,195 @@
+"""``verify``: what serves against the other implementations, over edge cases and random ones."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asm_libcalls import output
+from asm_libcalls.cli import verify_exhaustive
+from asm_libcalls.cli.subcommands import (
+    CHECK_FAILED,
+    NOT_HERE,
+    OK,
+    CommandError,
+    add_json,
+    find_libcall,
+)
+from asm_libcalls.output import Cell
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+    from asm_libcalls.binding import Libcall
+    from asm_libcalls.checks.engine import Verdict
+
+HELP = "compare a libcall's implementations over edge cases and random ones"
+DESCRIPTION = """Compare what serves each libcall (all of them, or those named) with the fallback
+and with an oracle that is neither, over edge cases and random ones. The first difference of each
+libcall is shown in bits. A run is repeated with its seed, which it prints."""
+
+DEFAULT_COUNT = 5_000
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("names", metavar="NAME", nargs="*", help="a libcall; all if none is named")
+    parser.add_argument(
+        "--count",
+        metavar="N",
+        type=_whole_number,
+        default=DEFAULT_COUNT,
+        help=f"random cases for each libcall, beside the edge cases (default {DEFAULT_COUNT})",
+    )
+    parser.add_argument(
+        "--seed", metavar="S", type=_whole_number, help="repeat the run that printed this seed"
+    )
+    parser.add_argument(
+        "--exhaustive",
+        action="store_true",
+        help="round all 2^32 patterns of f32 instead, some minutes",
+    )
+    add_json(parser)
+
+
+def _whole_number(text: str) -> int:
+    number = int(text, 0)
+    if number < 0:
+        raise ValueError(f"{number} is negative")
+    return number
+
+
+_whole_number.__name__ = "whole number"  # argparse puts it into its message
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Verify, print, and return the exit code."""
+    if arguments.exhaustive:
+        return verify_exhaustive.run(arguments, _progress_bar)
+    from asm_libcalls import LIBCALLS
+    from asm_libcalls.checks.engine import verify
+
+    if arguments.names:
+        libcalls = list(dict.fromkeys(find_libcall(name) for name in arguments.names))
+    else:
+        libcalls = list(LIBCALLS.values())
+    seed = arguments.seed
+    if seed is None:
+        seed = int.from_bytes(os.urandom(4), "little")
+    verdicts: dict[str, Verdict] = {}
+    try:
+        if not arguments.json:
+            # First, and not in a buffer: a crash of the machine code must not take it along.
+            print(f"{_plural(len(libcalls), 'libcall')}, seed {seed}\n", flush=True)
+        with _progress_bar(libcalls, arguments.count) as tell:
+            for libcall in libcalls:
+                verdicts[libcall.name] = verify(
+                    libcall, arguments.count, seed, partial(tell, libcall.name)
+                )
+    except LookupError as error:
+        raise CommandError(str(error), NOT_HERE) from None
+    except KeyboardInterrupt:
+        wrong = [name for name, verdict in verdicts.items() if not verdict.passed]
+        raise KeyboardInterrupt(
+            f"after {len(verdicts)} of {len(libcalls)} libcalls, "
+            f"{'wrong: ' + ', '.join(wrong) if wrong else 'no difference so far'} (seed {seed})"
+        ) from None
+    if arguments.json:
+        _print_json(libcalls, verdicts, seed, arguments.count)
+    else:
+        _print(libcalls, verdicts, seed, arguments.count)
+    return OK if all(verdict.passed for verdict in verdicts.values()) else CHECK_FAILED
+
+
+def _print(libcalls: list[Libcall], verdicts: dict[str, Verdict], seed: int, count: int) -> None:
+    rows = []
+    for libcall in libcalls:
+        verdict = verdicts[libcall.name]
+        serving, *others = verdict.compared
+        agrees = Cell("agrees", "green") if verdict.passed else Cell("DIFFERS", "bold red")
+        rows.append(
+            [
+                Cell(libcall.name, "bold"),
+                Cell(serving, "cyan"),
+                Cell(", ".join(others)),
+                Cell(str(verdict.cases)),
+                agrees,
+            ]
+        )
+    output.print_table(["libcall", "served by", "compared with", "cases", "result"], rows)
+    for libcall in libcalls:
+        difference = verdicts[libcall.name].difference
+        if difference is not None:
+            print(f"\n{libcall.name} differs first in case {difference.case_number}:")
+            for line in difference.lines():
+                print(f"  {line}")
+            print(f"  again with: verify {libcall.name} --count {count} --seed {seed}")
+    cases = sum(verdict.cases for verdict in verdicts.values())
+    wrong = sum(not verdict.passed for verdict in verdicts.values())
+    print(f"\n{_plural(cases, 'case')}, {_plural(wrong, 'libcall')} with a difference")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _print_json(
+    libcalls: list[Libcall], verdicts: dict[str, Verdict], seed: int, count: int
+) -> None:
+    def row(libcall: Libcall, verdict: Verdict) -> dict[str, Any]:
+        difference = verdict.difference
+        return {
+            "name": libcall.name,
+            "compared": list(verdict.compared),
+            "cases": verdict.cases,
+            "result": "agrees" if verdict.passed else "differs",
+            "difference": None if difference is None else difference._asdict(),
+        }
+
+    output.print_json(
+        {
+            "seed": seed,
+            "count": count,
+            "libcalls": [row(libcall, verdicts[libcall.name]) for libcall in libcalls],
+        }
+    )
+
+
+@contextmanager
+def _progress_bar(libcalls: list[Libcall], count: int) -> Iterator[Callable[[str, int], None]]:
+    """Show on the standard error how far the run is, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda name, done: None
+        return
+    place = {libcall.name: i for i, libcall in enumerate(libcalls)}
+    try:
+        from rich.console import Console
+        from rich.progress import Progress
+    except ImportError:
+
+        def write(name: str, done: int) -> None:
+            text = f"{name} ({place[name] + 1} of {len(libcalls)}), case {done}"
+            print(f"\r{text:<60}", end="", file=sys.stderr, flush=True)
+
+        try:
+            yield write
+        finally:
+            print(f"\r{'':<60}\r", end="", file=sys.stderr, flush=True)
+        return
+
+    # The standard output is not rich's to redirect: it may be a pipe.
+    with Progress(
+        console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as progress:
+        # The edge cases come on top of the count; the bar then waits at the libcall's end.
+        task = progress.add_task("", total=max(count, 1) * len(libcalls))
+
+        def update(name: str, done: int) -> None:
+            at = place[name] * count + min(done, count)
+            progress.update(task, completed=at, description=name)
+
+        yield update

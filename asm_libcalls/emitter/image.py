@@ -1,0 +1,184 @@
+"""Routines linked into one position-independent image. Pure data: PeachPy is not needed here.
+
+An image is code, then (from the next page on) data: a table of eight-byte *slots* that hold what
+is known only at run time, the addresses of C functions and callbacks. Code refers to both relative
+to the instruction pointer, so an image holds no address: it can be kept in a file and mapped
+anywhere, and its code pages need never be written after they are made.
+"""
+
+from __future__ import annotations
+
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from asm_libcalls.emitter.eh_frame import Frame
+
+    Frames = tuple[tuple[int, Frame], ...]
+    """The frames of a routine, each from an offset on."""
+
+__all__ = ["CODE_PAGE", "Image", "Reference", "Routine", "link"]
+
+CODE_PAGE = 4096
+"""Slots begin at a multiple of this many bytes; every x86-64 page is a multiple of it."""
+
+_PADDING = b"\xcc"  # int3: nothing falls through from one routine into the next
+_DISPLACEMENT = struct.Struct("<i")
+
+
+class Reference:
+    """Four bytes of a routine that hold the distance to a symbol.
+
+    Attributes
+    ----------
+    offset : int
+        Where the four bytes are in the routine; the distance counts from their end.
+    symbol : str
+        A routine of the image, or a slot.
+    is_slot : bool
+        Which of the two.
+    """
+
+    __slots__ = ("is_slot", "offset", "symbol")
+
+    def __init__(self, offset: int, symbol: str, is_slot: bool) -> None:
+        self.offset = offset
+        self.symbol = symbol
+        self.is_slot = is_slot
+
+
+class Routine:
+    """The code of one routine, with the constants that it loads behind it.
+
+    Attributes
+    ----------
+    name : str
+        Its symbol.
+    code : bytes
+        Instructions, then constants.
+    size : int
+        How many bytes of `code` are instructions.
+    alignment : int
+        The alignment that `code` needs, at least 16.
+    references : tuple of Reference
+        What the linker fills in.
+    labels : dict of str to int
+        Further symbols inside the routine, by their offset.
+    frames : tuple of tuple
+        Where its caller is, from which offset on; () where nobody knows: a stencil is no function.
+    """
+
+    __slots__ = ("alignment", "code", "frames", "labels", "name", "references", "size")
+
+    def __init__(
+        self,
+        name: str,
+        code: bytes,
+        size: int,
+        references: tuple[Reference, ...] = (),
+        labels: dict[str, int] | None = None,
+        alignment: int = 16,
+        frames: Frames = (),
+    ) -> None:
+        self.name = name
+        self.code = code
+        self.size = size
+        self.references = references
+        self.labels = labels or {}
+        self.alignment = alignment
+        self.frames = frames
+
+
+class Image:
+    """Linked routines.
+
+    Attributes
+    ----------
+    code : bytes
+        What goes on executable pages, a whole number of :data:`CODE_PAGE`.
+    routines : dict of str to tuple of int
+        Offset and size of each routine and label in `code` (a label's size is 0).
+    slots : dict of str to int
+        Offset of each slot from the start of `code`.
+    size : int
+        Bytes of code and data together.
+    """
+
+    __slots__ = ("_frames", "code", "routines", "size", "slots")
+
+    def __init__(
+        self,
+        code: bytes,
+        routines: dict[str, tuple[int, int]],
+        slots: dict[str, int],
+        size: int,
+        frames: Callable[[], dict[str, bytes]] = dict,
+    ) -> None:
+        self.code = code
+        self.routines = routines
+        self.slots = slots
+        self.size = size
+        self._frames = frames  # few ask, so they are not read before
+
+    @property
+    def frames(self) -> dict[str, bytes]:
+        """Of the routines whose callers can be found: call frame instructions (``eh_frame.py``).
+
+        Put together whenever it is read.
+        """
+        return self._frames()
+
+
+def _aligned(offset: int, alignment: int) -> int:
+    return -(-offset // alignment) * alignment
+
+
+def link(routines: Iterable[Routine]) -> Image:
+    """Lay the routines out one after the other and fill in their references.
+
+    Raises
+    ------
+    ValueError
+        Two routines have one name, or a routine refers to one that is not there.
+    """
+    placed: list[tuple[int, Routine]] = []
+    symbols: dict[str, tuple[int, int]] = {}
+    offset = 0
+    for routine in routines:
+        offset = _aligned(offset, routine.alignment)
+        labels = ((name, (offset + at, 0)) for name, at in routine.labels.items())
+        for name, place in ((routine.name, (offset, routine.size)), *labels):
+            if name in symbols:
+                raise ValueError(f"two routines of an image are named {name!r}")
+            symbols[name] = place
+        placed.append((offset, routine))
+        offset += len(routine.code)
+    code_size = _aligned(max(offset, 1), CODE_PAGE)
+
+    code = bytearray(_PADDING * code_size)
+    slots: dict[str, int] = {}
+    for start, routine in placed:
+        code[start : start + len(routine.code)] = routine.code
+        for reference in routine.references:
+            if reference.is_slot:
+                target = slots.setdefault(reference.symbol, code_size + 8 * len(slots))
+            elif reference.symbol in symbols:
+                target = symbols[reference.symbol][0]
+            else:
+                raise ValueError(
+                    f"routine {routine.name!r} refers to {reference.symbol!r}: unknown"
+                )
+            at = start + reference.offset
+            code[at : at + 4] = _DISPLACEMENT.pack(target - (at + 4))
+    framed = [routine for _, routine in placed if routine.frames]
+    return Image(
+        bytes(code), symbols, slots, code_size + 8 * len(slots), lambda: _call_frames(framed)
+    )
+
+
+def _call_frames(routines: Iterable[Routine]) -> dict[str, bytes]:
+    from asm_libcalls.emitter.eh_frame import instructions
+
+    return {routine.name: instructions(routine.frames) for routine in routines}

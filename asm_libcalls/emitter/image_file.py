@@ -1,0 +1,169 @@
+"""An image as the content of a file, and back. No policy here: nothing is opened or trusted.
+
+The file is an ELF shared object (``elf_object.py``), for dynamic linkers, debuggers and profilers.
+What we read ourselves stands in it beside that:
+
+==================== ==============================================================
+``.identity``        digest, key, and eight places and sizes (little-endian)
+``.contents``        UTF-8 lines: what assembled it, then every routine and slot
+==================== ==============================================================
+
+The digest is BLAKE2b of all but itself. It finds what a full disk, a crash or a bad disk left; it
+is no signature: whom the file belongs to is the reader's question.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import partial
+
+from asm_libcalls.emitter.image import Image
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from asm_libcalls.emitter.elf_object import Symbol
+
+__all__ = ["KEY_SIZE", "DamagedImage", "digest", "pack", "unpack"]
+
+KEY_SIZE = 32
+"""Bytes of a digest, and of a key."""
+
+_BEGINNING = b"\x7fELF\x02\x01\x01"
+_IDENTITY = struct.Struct(f"<{KEY_SIZE}s{KEY_SIZE}s8Q")
+_IDENTITY_AT = 512
+_DIGESTED_FROM = _IDENTITY_AT + KEY_SIZE
+
+
+class DamagedImage(ValueError):
+    """The content is not that of an image file with the expected key; the message says why."""
+
+
+def digest(*parts: bytes | memoryview) -> bytes:
+    """Return a strong hash of some bytes; their lengths count, so no two divisions are alike."""
+    try:
+        # What hashlib wraps, without the OpenSSL that importing hashlib loads (2 ms and more).
+        from _blake2 import blake2b
+    except ImportError:
+        from hashlib import blake2b
+    hasher = blake2b(digest_size=KEY_SIZE)
+    for part in parts:
+        hasher.update(len(part).to_bytes(8, "little"))
+        hasher.update(part)
+    return hasher.digest()
+
+
+def pack(
+    image: Image,
+    key: bytes,
+    assembler: str,
+    *,
+    level: int = 1,
+    exports: Collection[str] | None = None,
+) -> bytes:
+    """Return the content of an image file.
+
+    Parameters
+    ----------
+    image : Image
+        As it was linked.
+    key : bytes
+        What the image was made from, :data:`KEY_SIZE` bytes.
+    assembler : str
+        What made it, for people.
+    level : int
+        What the CPU must be, x86-64-v1 to v4.
+    exports : collection of str, optional
+        The routines that other libraries find by their names; by default all of them.
+    """
+    from asm_libcalls.emitter import elf_object
+    from asm_libcalls.emitter.shared_object import CLAIM_SIZE
+
+    lines = [" ".join(assembler.split())]
+    for name in (*image.routines, *image.slots):
+        if not name.isprintable():
+            raise ValueError(f"the name {name!r} can not be written to an image file")
+    lines += [f"{name}\t{at}\t{size}" for name, (at, size) in image.routines.items()]
+    lines += [f"{name}\t{at}" for name, at in image.slots.items()]
+    table = "\n".join(lines).encode()
+    frames = image.frames
+    made = elf_object.write(
+        image.code,
+        bytes(image.size - len(image.code) + CLAIM_SIZE),
+        list(_symbols(image, frames, exports)),
+        [(*image.routines[name], changes) for name, changes in frames.items()],
+        identity_size=_IDENTITY.size,
+        contents=table,
+        level=level,
+    )
+    assert made.identity_at == _IDENTITY_AT
+    content = made.content
+    _IDENTITY.pack_into(
+        content, _IDENTITY_AT, bytes(KEY_SIZE), key, len(content), made.contents_at, len(table),
+        made.code_at, len(image.code), image.size - len(image.code), *made.frames,
+    )  # fmt: skip
+    content[_IDENTITY_AT:_DIGESTED_FROM] = _digest_of(content)
+    return bytes(content)
+
+
+def _symbols(
+    image: Image, frames: Collection[str], exports: Collection[str] | None
+) -> Iterator[Symbol]:
+    from asm_libcalls.emitter.code_names import title
+    from asm_libcalls.emitter.elf_object import Symbol
+
+    for name in frames:  # stencils and labels are none
+        at, size = image.routines[name]
+        is_exported = exports is None or name in exports
+        yield Symbol(title(name), at, size, is_function=True, is_exported=is_exported)
+    for name, at in image.slots.items():
+        yield Symbol(f"slot.{name}", at, 8, is_function=False, is_exported=False)
+
+
+def _digest_of(content: bytes | bytearray) -> bytes:
+    view = memoryview(content)
+    return digest(view[:_IDENTITY_AT], view[_DIGESTED_FROM:])
+
+
+def unpack(content: bytes, key: bytes) -> tuple[Image, int, str]:
+    """Return the image in the content of a file, where its code begins there, and what made it.
+
+    Raises
+    ------
+    DamagedImage
+        It is truncated, altered, of another version or of another key.
+    """
+    if len(content) < _IDENTITY_AT + _IDENTITY.size:
+        raise DamagedImage(f"it ends after {len(content)} bytes")
+    if not content.startswith(_BEGINNING):
+        raise DamagedImage("it is no image file of this version")
+    expected, its_key, size, *places = _IDENTITY.unpack_from(content, _IDENTITY_AT)
+    table_at, table_size, code_at, code_size, slots_size, frames_at, frames_size = places
+    if its_key != key:
+        raise DamagedImage("it was made from other sources, or for another CPU")
+    if len(content) != size:
+        raise DamagedImage(f"it has {len(content)} bytes, not {size}")
+    if _digest_of(content) != expected:
+        raise DamagedImage("its content does not have the digest that it names")
+    assembler, *lines = content[table_at : table_at + table_size].decode().split("\n")
+    routines: dict[str, tuple[int, int]] = {}
+    slots: dict[str, int] = {}
+    for line in lines:
+        name, at, *size_of = line.split("\t")
+        if size_of:
+            routines[name] = int(at), int(size_of[0])
+        else:
+            slots[name] = int(at)
+    code = content[code_at : code_at + code_size]
+    frames = partial(
+        _read_frames, content[frames_at : frames_at + frames_size], frames_at - code_at, routines
+    )
+    return Image(code, routines, slots, code_size + slots_size, frames), code_at, assembler
+
+
+def _read_frames(content: bytes, at: int, routines: dict[str, tuple[int, int]]) -> dict[str, bytes]:
+    from asm_libcalls.emitter import eh_frame
+
+    found = {(start, size): changes for start, size, changes in eh_frame.read(content, at)}
+    return {name: found[place] for name, place in routines.items() if place in found}

@@ -1,0 +1,210 @@
+"""An image on executable pages that are never writable at the same time.
+
+Three named steps, as in CPython's ``jit.c``: *allocate* (read and write), *copy*, *seal* (read and
+execute). Where the system refuses to make written memory executable (``PR_SET_MDWE``, hardened
+services), the code is written to a memfd instead, and that is mapped read and execute. Where it
+refuses that too, an OSError says so and the fallback serves.
+
+An image that is in a file already is executed from there: loaded as the shared object that it is
+(``shared_object.py``) or, where that does not go, mapped read and execute. Its pages are shared by
+all processes that do so, and were never writable in any.
+
+What is loaded stays, since a function object may call it until the process ends; unless somebody
+who knows of every reference to it says that there is none (:func:`unload`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from asm_libcalls.emitter import code_names, libc
+from asm_libcalls.emitter.image import CODE_PAGE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.emitter.code_names import Function
+    from asm_libcalls.emitter.image import Image
+
+__all__ = ["LoadedImage", "load", "memfd", "unload"]
+
+
+class LoadedImage:
+    """An image in memory.
+
+    Attributes
+    ----------
+    image : Image
+    address : int
+        Where its code begins.
+    way : str
+        How its pages were made: ``"library"``, ``"file"``, ``"anonymous"`` or ``"memfd"``.
+    origin : str
+        What made the code, for people: the assembler, or the file that it was in; "" for code that
+        was put together at run time.
+    """
+
+    __slots__ = ("address", "image", "origin", "way")
+
+    def __init__(self, image: Image, address: int, way: str) -> None:
+        self.image = image
+        self.address = address
+        self.way = way
+        self.origin = ""
+
+    def routine(self, name: str) -> int:
+        """Return the address of a routine."""
+        return self.address + self.image.routines[name][0]
+
+    def code(self, name: str) -> bytes:
+        """Return the bytes of a routine as they are in memory."""
+        return ctypes.string_at(self.routine(name), self.image.routines[name][1])
+
+    def functions(self) -> list[Function]:
+        """List the routines, for ``code_names``; labels and stencils are none."""
+        is_known = self.way == "library"  # to all who look for frames there
+        found = []
+        for name, frames in self.image.frames.items():
+            size = self.image.routines[name][1]
+            known = None if is_known else frames
+            found.append((self.routine(name), size, code_names.title(name), known))
+        return found
+
+    def slot(self, name: str) -> int:
+        """Read a slot."""
+        return int(ctypes.c_uint64.from_address(self.address + self.image.slots[name]).value)
+
+    def set_slot(self, name: str, value: int) -> None:
+        """Write a slot; a name that the image does not use is ignored."""
+        offset = self.image.slots.get(name)
+        if offset is not None:
+            ctypes.c_uint64.from_address(self.address + offset).value = value
+
+
+def load(
+    image: Image, file: int = -1, offset: int = 0, path: str = "", *, announced: bool = True
+) -> LoadedImage:
+    """Put an image on executable pages.
+
+    Parameters
+    ----------
+    image : Image
+    file : int
+        The descriptor of a file that has its code too, or -1.
+    offset : int
+        Where the code begins in the file, a multiple of the page size.
+    path : str
+        The file's path, if it is a shared object whose path nobody else can exchange; or "".
+    announced : bool
+        Whether ``code_names`` is told of the routines. If not, the caller knows better what is in
+        the image.
+
+    Raises
+    ------
+    OSError
+        The system refuses executable memory, in every way that we know.
+    """
+    # Code and data in one reservation, so that the distance between them is the image's.
+    length = _length(image)
+    assert len(image.code) % CODE_PAGE == 0
+    if len(image.code) % libc.PAGE_SIZE:
+        raise OSError(f"pages of {libc.PAGE_SIZE} bytes: images are made for {CODE_PAGE}")
+    loaded = _load(image, length, file, offset, path)
+    if announced:
+        code_names.announce(loaded.address, loaded.functions)
+    return loaded
+
+
+def _load(image: Image, length: int, file: int, offset: int, path: str) -> LoadedImage:
+    # perf names anonymous memory alone
+    if file >= 0 and not code_names.are_asked_for(code_names.PERF_VARIABLE):
+        if path:
+            try:
+                return LoadedImage(image, _load_library(image, path, offset), "library")
+            except (OSError, AttributeError):  # it is loaded already; a C library without dlinfo
+                pass
+        try:
+            return LoadedImage(image, _load_file(image.code, length, file, offset), "file")
+        except OSError:  # on a file system without execution; or the file says something else now
+            pass
+    try:
+        return LoadedImage(image, _load_anonymous(image.code, length), "anonymous")
+    except OSError as refusal:
+        try:
+            return LoadedImage(image, _load_memfd(image.code, length), "memfd")
+        except OSError as second_refusal:
+            raise OSError(
+                second_refusal.errno,
+                f"the system refuses executable memory ({refusal}; {second_refusal})",
+            ) from refusal
+
+
+def unload(loaded: LoadedImage) -> None:
+    """Unmap an image. Nothing may call or name what is in it any more."""
+    assert loaded.way != "library"
+    code_names.withdraw(loaded.address)
+    libc.munmap(loaded.address, _length(loaded.image))
+
+
+def _length(image: Image) -> int:
+    return -(-max(image.size, 1) // libc.PAGE_SIZE) * libc.PAGE_SIZE
+
+
+def _load_library(image: Image, path: str, offset: int) -> int:
+    from asm_libcalls.emitter import shared_object
+
+    return shared_object.load(path, offset, image.code, image.size)
+
+
+def _load_anonymous(code: bytes, length: int) -> int:
+    address = libc.mmap(length, libc.PROT_READ | libc.PROT_WRITE)
+    try:
+        ctypes.memmove(address, code, len(code))
+        libc.mprotect(address, len(code), libc.PROT_READ | libc.PROT_EXEC)
+    except OSError:
+        libc.munmap(address, length)
+        raise
+    return address
+
+
+def memfd(content: bytes | bytearray) -> int:
+    """Return the descriptor of a file in memory; raise OSError where the system has none."""
+    if not hasattr(os, "memfd_create"):
+        raise OSError("no memfd_create on this system")
+    file = os.memfd_create("asm_libcalls")
+    try:
+        written = 0
+        while written < len(content):
+            written += os.write(file, content[written:])
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+def _load_memfd(code: bytes, length: int) -> int:
+    file = memfd(code)
+    try:
+        return _load_file(code, length, file, 0)
+    finally:
+        os.close(file)
+
+
+def _load_file(code: bytes, length: int, file: int, offset: int) -> int:
+    address = libc.mmap(length, libc.PROT_READ | libc.PROT_WRITE)
+    try:
+        libc.mmap(
+            len(code),
+            libc.PROT_READ | libc.PROT_EXEC,
+            address=address,
+            flags=libc.MAP_PRIVATE | libc.MAP_FIXED,
+            file=file,
+            offset=offset,
+        )
+        # What will be executed, not what was read before.
+        if ctypes.string_at(address, len(code)) != code:
+            raise OSError("the file changed between reading and mapping it")
+    except OSError:
+        libc.munmap(address, length)
+        raise
+    return address

@@ -1,0 +1,122 @@
+"""C addresses for Python functions where there is no machine code: ctypes callbacks.
+
+A callback is called by native code that may outlive every Python reference to it, so it is never
+freed; one that is given back waits for the next function of its signature. What it raises goes to
+:func:`asm_libcalls.native.entry.report`, since ctypes would swallow it.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.native import entry
+from asm_libcalls.native.host_function import call_closed, result_converter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from asm_libcalls.signatures import Signature
+
+__all__ = ["make_callback"]
+
+_all: list[_Callback] = []
+_free: dict[tuple[str, bool], list[_Callback]] = {}
+
+
+class _Callback:
+    """A C address of one signature, and the function that it stands for just now."""
+
+    def __init__(self, signature: Signature, bits: bool) -> None:
+        import ctypes
+
+        self.signature = signature
+        self.bits = bits
+        prototype = signature.ctypes_prototype()
+        result = signature.result
+        self._widens = result is not None and result.name == "f32" and _has_halves()
+        if bits or self._widens:
+            arguments: Any = prototype._argtypes_
+            if bits:  # ctypes would make numbers of the arguments
+                arguments = [entry.exact_type(t.ctypes_name) for t in signature.parameters]
+            # A signalling NaN of 32 bits would become quiet on the way into a Python float.
+            of_result = ctypes.c_double if self._widens else prototype._restype_
+            prototype = ctypes.CFUNCTYPE(of_result, *arguments)
+        try:
+            self._native = prototype(self._call)
+        except MemoryError as refusal:
+            raise MemoryError(
+                "no C address for a Python function: "
+                "the system refuses ctypes executable memory for its callbacks"
+            ) from refusal
+        self.address = ctypes.cast(self._native, ctypes.c_void_p).value or 0
+        _all.append(self)
+
+    def stand_for(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._convert = result_converter(function, self.signature, self.bits)
+
+    def _call(self, *values: Any) -> Any:
+        result = self.signature.result
+        # No context manager: a signal handler may raise wherever Python code is called.
+        entry.thread_state.callbacks += 1
+        try:
+            if self.bits:
+                values = tuple(map(entry.pattern_of, values))
+            pattern = self._convert(self._function(*values))
+        except BaseException as exception:
+            entry.report(exception)
+            pattern = 0
+        finally:
+            entry.thread_state.callbacks -= 1
+        if result is None:
+            return None
+        return _widened(pattern or 0) if self._widens else result.from_bits(pattern or 0)
+
+
+def _has_halves() -> bool:
+    """Return whether who expects a float of a function that returns a double gets a half of it.
+
+    It is the half that comes first in memory: of xmm0 (System V ABI for AMD64, 3.2.3), of v0
+    (Procedure Call Standard for Arm 64, 6.1.2), of f0 (ELF ABI s390x Supplement, "Registers").
+    """
+    import os
+    import sys
+
+    return sys.maxsize > 2**32 and os.uname().machine in ("x86_64", "aarch64", "s390x")
+
+
+def _widened(pattern: int) -> float:
+    """Return a double whose half is the float with a bit pattern."""
+    import struct
+
+    wide: float = struct.unpack("=d", struct.pack("=II", pattern, 0))[0]
+    return wide
+
+
+entry.callback_functions.add(_Callback._call)
+
+
+def make_callback(
+    function: Callable[..., Any], signature: Signature, bits: bool
+) -> tuple[int, Callable[[], None]]:
+    """Return the C address of a Python function, and what gives it back.
+
+    Parameters
+    ----------
+    function : callable
+    signature : Signature
+    bits : bool
+        Whether the function takes and returns bit patterns instead of numbers.
+    """
+    free = _free.setdefault((str(signature), bits), [])
+    try:
+        callback = free.pop()  # one operation: threads never get the same one
+    except IndexError:
+        callback = _Callback(signature, bits)
+    callback.stand_for(function)
+
+    def release() -> None:
+        callback.stand_for(call_closed)
+        free.append(callback)
+
+    return callback.address, release

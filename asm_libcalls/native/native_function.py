@@ -1,0 +1,365 @@
+"""C functions as Python builtins, at a builtin's price.
+
+:func:`native_function` makes, of any C address and its signature, a function object of CPython's
+own builtin type whose code is machine code: it checks and unboxes exact ints and floats, calls
+the address and boxes the result. Whatever is uncommon (a subclass, a NumPy scalar, an integer out
+of range, the wrong count) goes to a Python function that converts it or raises.
+
+Where machine code can not do that (another CPU, PyPy, a CPython without a GIL), the same call
+makes a Python function of the same name, signature and behaviour, which is only slower.
+:func:`why_not_builtin` says which it is, and why.
+"""
+
+from __future__ import annotations
+
+import sys
+from keyword import iskeyword
+
+from asm_libcalls.signatures import VALUE_TYPES, Signature
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    from asm_libcalls.binding import Binding
+    from asm_libcalls.native.entry import MachineEntry, PythonEntry
+    from asm_libcalls.x86_64.python_functions.function_objects import FunctionMaker
+
+__all__ = ["Specification", "native_function", "native_functions", "why_not_builtin"]
+
+MAXIMUM_PARAMETERS = 255
+"""A C function of more is a mistake; each costs code and stack."""
+
+
+class Specification:
+    """What :func:`native_function` is given, checked; :func:`native_functions` makes many.
+
+    Parameters
+    ----------
+    address, signature, name, doc, module, parameters, slow, catch, release_gil
+        As in :func:`native_function`, but that `module` is None where no module is given.
+    releases_late : bool
+        Whether the callee itself releases the GIL if it takes long, by the routine for that.
+    guard : str
+        What sends arguments of which a leaf routine would trap to the slow path, so that `catch`
+        can be False: ``"divisor_not_zero"`` or ``"quotient_fits"``, of the second of two integers.
+        ``"everything"`` leaves each call to `slow`; the address is not used then.
+    inline : str
+        The name of a straight-line routine of ours, to be copied in place of a call of it, or of
+        a stencil that does its work.
+    vmctx_of : (class, str), optional
+        The class whose objects are taken for the vmctx, which is the first parameter, and the
+        member that holds it. An address, or an object of a subclass, goes to the slow path.
+    """
+
+    __slots__ = (
+        "address",
+        "catch",
+        "doc",
+        "guard",
+        "inline",
+        "module",
+        "name",
+        "parameters",
+        "release_gil",
+        "releases_late",
+        "signature",
+        "slow",
+        "vmctx_of",
+    )
+
+    def __init__(
+        self,
+        address: int,
+        signature: str,
+        *,
+        name: str | None = None,
+        doc: str | None = None,
+        module: str | None = None,
+        parameters: Sequence[str] | None = None,
+        slow: Callable[..., Any] | None = None,
+        catch: bool = True,
+        release_gil: bool = False,
+        releases_late: bool = False,
+        guard: str = "",
+        inline: str = "",
+        vmctx_of: tuple[type, str] | None = None,
+    ) -> None:
+        where = "native_function(): "
+        self.address = VALUE_TYPES["pointer"].to_bits(address, f"{where}address")
+        if not self.address and guard != "everything" and not inline:
+            raise ValueError(f"{where}address must not be null")
+        self.signature = Signature(signature)
+        if name is None:
+            name = f"function_at_{self.address:#x}"
+        if doc is None:
+            doc = f"Call the C function {self.signature} at {self.address:#x}."
+        self.name = _text(name, f"{where}name")
+        self.doc = _text(doc, f"{where}doc")
+        self.module = None if module is None else _text(module, f"{where}module")
+        self.parameters = _parameter_names(parameters, self.signature, f"{where}parameters")
+        if slow is not None and not callable(slow):
+            raise TypeError(f"{where}slow must be callable, got {type(slow).__name__}")
+        self.slow = slow
+        self.catch = bool(catch)
+        self.release_gil = bool(release_gil)
+        self.releases_late = releases_late
+        self.guard = guard
+        self.inline = inline
+        self.vmctx_of = vmctx_of
+
+
+def native_function(
+    address: int,
+    signature: str,
+    *,
+    name: str | None = None,
+    doc: str | None = None,
+    module: str | None = None,
+    parameters: Sequence[str] | None = None,
+    slow: Callable[..., Any] | None = None,
+    catch: bool = True,
+    release_gil: bool = False,
+) -> Any:
+    """Make a Python function of a C function.
+
+    Parameters
+    ----------
+    address : int
+        A C function that follows the platform's ABI; it must stay callable as long as the result
+        is (a callable that keeps its code alive can be given as `slow`). What is not such a
+        function is not checked: calling it is as undefined as in C.
+    signature : str
+        Its signature, for example ``"(f64, i32) -> f64"``.
+    name : str, optional
+        The function's name.
+    doc : str, optional
+        Its docstring.
+    module : str, optional
+        The name of the module where it will be found, which is what pickling goes by. By default
+        the module of the caller.
+    parameters : sequence of str, optional
+        The parameters' names, for errors and for :func:`inspect.signature`; by default ``a``,
+        ``b``, ``c``, ...
+    slow : callable, optional
+        Called with the arguments as they came when one of them is not an exact int that fits, or
+        not an exact float, or their count is wrong. By default what converts as the libcalls do,
+        or raises TypeError or OverflowError with the names of function and argument.
+    catch : bool, optional
+        Whether the callee may trap, or call back into Python. A trap arrives as :class:`Trap`, an
+        exception of a callback as itself. False saves some 20 ns, and is for routines that do
+        neither: a trap would have nowhere to go.
+    release_gil : bool, optional
+        Whether other Python threads run meanwhile: for callees that take long or wait. A callee
+        that is part of CPython's API needs the GIL.
+
+    Returns
+    -------
+    builtin_function_or_method
+        Takes positional arguments only. Integers may be given in the signed or the unsigned
+        reading of their type; ``u32`` and ``u64`` results are read as unsigned. A pointer is an
+        address or None.
+
+    Raises
+    ------
+    TypeError, ValueError, OverflowError
+        An argument is not as described.
+    RuntimeError
+        Native code can not be called at all: ctypes can not be imported here.
+
+    Notes
+    -----
+    A function that is dropped is freed, also as part of a reference cycle. Its machine code,
+    some 200 bytes for each different list of types, is shared and stays.
+
+    Examples
+    --------
+    >>> import ctypes
+    >>> libm = ctypes.CDLL("libm.so.6")
+    >>> address = ctypes.cast(libm.ldexp, ctypes.c_void_p).value
+    >>> ldexp = native_function(address, "(f64, i32) -> f64", name="ldexp", parameters=("x", "i"))
+    >>> ldexp(0.75, 4)
+    12.0
+    """
+    if module is None:
+        module = sys._getframe(1).f_globals.get("__name__")
+    specification = Specification(
+        address,
+        signature,
+        name=name,
+        doc=doc,
+        module=module,
+        parameters=parameters,
+        slow=slow,
+        catch=catch,
+        release_gil=release_gil,
+    )
+    return native_functions([specification])[0]
+
+
+def native_functions(
+    specifications: Iterable[Specification], binding: Binding | None = None
+) -> list[Any]:
+    """Make many functions at once: their code shares pages."""
+    if binding is None:
+        from asm_libcalls.binding import default_binding
+
+        binding = default_binding()
+    specifications = list(specifications)
+    maker = _maker(binding)
+    if isinstance(maker, str):
+        return [_python_function(s, _slow(s, binding)) for s in specifications]
+    from asm_libcalls.x86_64.python_functions.function_objects import Unsupported
+    from asm_libcalls.x86_64.python_functions.function_shapes import Shape, fits_registers
+    from asm_libcalls.x86_64.trampolines.enter import ENTER_HOLDING_GIL, ENTER_RELEASING_LATE
+
+    shapes = []
+    for s in specifications:
+        enter = ""
+        if s.guard or s.inline:
+            enter = ""
+        elif s.releases_late:
+            enter = ENTER_RELEASING_LATE
+        elif s.release_gil:
+            enter = "asm_libcalls_enter"
+        elif s.catch or not fits_registers(s.signature.parameters):
+            enter = ENTER_HOLDING_GIL
+        shapes.append(Shape(s.signature, enter, s.guard, s.inline, s.vmctx_of))
+    try:
+        maker.prepare(shapes)
+    except (OSError, Unsupported):  # a process may be denied new executable pages at any time
+        return [_python_function(s, _slow(s, binding)) for s in specifications]
+    return [
+        maker.make(s.address, shape, _slow(s, binding), s.name, _full_text(s), s.module)
+        for s, shape in zip(specifications, shapes, strict=True)
+    ]
+
+
+def why_not_builtin(binding: Binding | None = None) -> str:
+    """Return why :func:`native_function` makes no builtins here; "" where it does."""
+    if binding is None:
+        from asm_libcalls.binding import default_binding
+
+        binding = default_binding()
+    maker = _maker(binding)
+    return maker if isinstance(maker, str) else ""
+
+
+_makers: dict[int, FunctionMaker | str] = {}
+
+
+def _maker(binding: Binding) -> FunctionMaker | str:
+    """Return what makes builtins for a binding, or why nothing does."""
+    backend = binding.x86_64
+    if backend is None:
+        return binding.x86_64_reason
+    key = backend.loaded.address
+    if key not in _makers:
+        from asm_libcalls.x86_64.python_functions.function_objects import (
+            FunctionMaker,
+            Unsupported,
+        )
+
+        try:
+            _makers[key] = FunctionMaker(backend.loaded)
+        except (Unsupported, OSError, AttributeError) as reason:  # no such function in this Python
+            _makers[key] = str(reason)
+    return _makers[key]
+
+
+def _slow(specification: Specification, binding: Binding) -> Callable[..., Any]:
+    if specification.slow is not None:
+        return specification.slow
+    if binding.entry is None:
+        raise RuntimeError("native code can not be called: ctypes can not be imported here")
+    # Nothing here refers to the function object: it is freed when its last user drops it.
+    name, address, signature = specification.name, specification.address, specification.signature
+    names = specification.parameters
+    entry = binding.entry if specification.release_gil else _entry_holding_gil(binding)
+    takes = f"{len(names)} argument" if len(names) == 1 else f"{len(names)} arguments"
+    if names:
+        takes += f" ({', '.join(names)})"
+
+    def slow(*arguments: Any) -> Any:
+        if len(arguments) != len(names):
+            raise TypeError(f"{name}() takes {takes}, got {len(arguments)}")
+        patterns = [
+            value_type.to_bits(argument, f"{name}(): argument {parameter!r}")
+            for value_type, parameter, argument in zip(
+                signature.parameters, names, arguments, strict=True
+            )
+        ]
+        pattern = entry.call(address, signature, patterns)
+        return None if signature.result is None else signature.result.from_bits(pattern)
+
+    slow.__name__ = slow.__qualname__ = name
+    return slow
+
+
+def _entry_holding_gil(binding: Binding) -> MachineEntry | PythonEntry:
+    from asm_libcalls.native.entry import MachineEntry, PythonEntry
+
+    if not isinstance(binding.entry, MachineEntry):
+        return PythonEntry(release_gil=False)
+    from asm_libcalls.x86_64.trampolines.enter import ENTER_HOLDING_GIL
+
+    assert binding.x86_64 is not None
+    return binding.entry.holding_gil(binding.x86_64.loaded.routine(ENTER_HOLDING_GIL))
+
+
+def _python_function(specification: Specification, slow: Callable[..., Any]) -> Any:
+    """Make a Python function that looks as the builtin would."""
+    # Compiled, as namedtuple does it, so that it has the signature and refuses keywords itself.
+    parameters = ", ".join(specification.parameters)
+    source = f"lambda {parameters}{', /' if parameters else ''}: __slow__({parameters})"
+    function = eval(source, {"__slow__": slow, "__builtins__": {}})
+    function.__name__ = function.__qualname__ = specification.name
+    function.__module__ = specification.module
+    function.__doc__ = specification.doc
+    return function
+
+
+def _full_text(specification: Specification) -> str:
+    # CPython takes the part up to "--" for the text signature, if it begins with the name.
+    parameters = ", ".join(("$module", *specification.parameters, "/"))
+    return f"{specification.name.rpartition('.')[2]}({parameters})\n--\n\n{specification.doc}"
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{where} must be a str, got {type(value).__name__}")
+    if "\0" in value:
+        raise ValueError(f"{where} must not contain a null character, got {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{where} must be encodable as UTF-8, got {value!r}") from None
+    return value if type(value) is str else str.__str__(value)
+
+
+def _parameter_names(
+    given: Sequence[str] | None, signature: Signature, where: str
+) -> tuple[str, ...]:
+    count = len(signature.parameters)
+    if count > MAXIMUM_PARAMETERS:
+        raise ValueError(
+            f"native_function(): signature has {count} parameters, "
+            f"at most {MAXIMUM_PARAMETERS} are supported"
+        )
+    if given is None:
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        return (
+            tuple(letters[:count])
+            if count <= len(letters)
+            else tuple(f"argument_{i + 1}" for i in range(count))
+        )
+    names = tuple(given)
+    if len(names) != count:
+        raise ValueError(f"{where} must be {count} names for {signature}, got {len(names)}")
+    for i, name in enumerate(names):
+        if not isinstance(name, str):
+            raise TypeError(f"{where} must be str, got {type(name).__name__}")
+        if not name.isidentifier() or iskeyword(name) or name in names[:i]:
+            raise ValueError(f"{where} must be different identifiers, got {name!r}")
+    return names

@@ -1,0 +1,368 @@
+"""The externrefs that native frames hold: activations table, stack maps, and the GC between them.
+
+Compiled code does not count references. What it gets from a table, a global or the host it
+*borrows* from an activations table, which owns one count for each entry and over-approximates what
+the frames hold::
+
+    VMExternRefActivationsTable { next*, end* }     compiled code inserts here, while next < end
+              |                    |
+              v                    v
+    chunk    [ a, b, c, ........... ]               512 slots
+    set      { d, e, f }                            what survived, without a limit
+
+When the chunk is full, :meth:`VMExternRefActivationsTable.gc` walks the native frames of this
+thread, asks a :class:`StackMapRegistry` which slots of each frame hold references, makes those
+*precise roots* the new table, and drops the rest. It must reach the entry of every activation (the
+canary), or it collects nothing. A frame of another thread is not seen: as a Wasmtime ``Store``, an
+instance, with all that it is linked to, is used by one thread at a time.
+
+Source: ``wasmtime_runtime::externref`` of Wasmtime 0.22; DeTreville, "Experience with concurrent
+garbage collectors for Modula-2+" (deferred reference counting).
+"""
+
+from __future__ import annotations
+
+import bisect
+import ctypes
+import operator
+import weakref
+
+from asm_libcalls.native.entry import UNKNOWN_FRAMES, runs_native_code
+from asm_libcalls.owned import NotCopied
+from asm_libcalls.runtime import externref
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
+
+__all__ = ["CHUNK_SIZE", "StackMapRegistry", "VMExternRefActivationsTable", "stack_frames"]
+
+CHUNK_SIZE = 512
+"""Slots of the bump chunk: one page of pointers, as in Wasmtime."""
+
+_SLOT = ctypes.sizeof(ctypes.c_size_t)
+
+
+class StackMapRegistry(NotCopied):
+    """Which slots of a frame hold externrefs, by the return address in the code it is running.
+
+    A *stack map* belongs to one call site. It lists the offsets, in bytes from the frame pointer
+    (rbp) of the calling frame, of the 8-byte slots that hold an externref or null while the call
+    runs.
+
+    Attributes
+    ----------
+    address : int
+        What a VMContext points to; compiled code only passes it on.
+    """
+
+    def __init__(self) -> None:
+        self._cell = ctypes.c_size_t(id(self))
+        # (start, end, maps by return address), sorted. Replaced as a whole, so that a thread which
+        # looks up never sees the change of another one half done.
+        self._ranges: tuple[tuple[int, int, dict[int, tuple[int, ...]]], ...] = ()
+        _registries.add(self)
+
+    def __repr__(self) -> str:
+        return f"<StackMapRegistry of {len(self._ranges)} code ranges>"
+
+    @property
+    def address(self) -> int:
+        """The address that stands for it in a VMContext."""
+        return ctypes.addressof(self._cell)
+
+    def register(self, start: int, size: int, maps: Mapping[int, Iterable[int]]) -> None:
+        """Register the stack maps of a range of code.
+
+        Parameters
+        ----------
+        start : int
+            The address of its first byte.
+        size : int
+            Its length in bytes.
+        maps : mapping of int to iterable of int
+            For each call site that may GC, the offset of its *return address* from `start`, and
+            the frame-pointer offsets of its live slots. A call site that is not listed holds
+            nothing.
+
+        Raises
+        ------
+        ValueError
+            The range is empty or overlaps another one, or an offset is outside of it.
+        """
+        start, size = operator.index(start), operator.index(size)
+        if start <= 0 or size <= 0:
+            raise ValueError(f"register(): an empty range of code: {start:#x}, {size} bytes")
+        by_address = {}
+        for offset, slots in maps.items():
+            if not 0 < offset <= size:
+                raise ValueError(
+                    f"register(): return address at {offset} is outside the {size} bytes of code"
+                )
+            by_address[start + offset] = tuple(operator.index(slot) for slot in slots)
+        end = start + size
+        while True:
+            ranges = self._ranges
+            at = bisect.bisect_left(ranges, (start,))
+            if at and ranges[at - 1][1] > start:
+                raise ValueError(
+                    f"register(): {start:#x} is inside the range at {ranges[at - 1][0]:#x}"
+                )
+            if at < len(ranges) and ranges[at][0] < end:
+                raise ValueError(f"register(): the range overlaps the one at {ranges[at][0]:#x}")
+            if self._replace(ranges, (*ranges[:at], (start, end, by_address), *ranges[at:])):
+                return
+
+    def unregister(self, start: int) -> None:
+        """Forget the range that begins at `start`; ValueError if there is none."""
+        while True:
+            ranges = self._ranges
+            kept = tuple(each for each in ranges if each[0] != start)
+            if len(kept) == len(ranges):
+                raise ValueError(f"unregister(): no range of code begins at {start:#x}")
+            if self._replace(ranges, kept):
+                return
+
+    def _replace(self, old: object, new: Any) -> bool:
+        # It makes no call, so no other thread runs between the question and the answer.
+        if self._ranges is old:
+            self._ranges = new
+            return True
+        return False
+
+    def lookup(self, return_address: int) -> tuple[int, ...] | None:
+        """Return the stack map of a call site, or None if there is no map for it."""
+        ranges = self._ranges
+        # A call may be the last instruction of its range: the range includes its end here.
+        at = bisect.bisect_left(ranges, (return_address,))
+        if at == 0:
+            return None
+        _, end, maps = ranges[at - 1]
+        return maps.get(return_address) if return_address <= end else None
+
+
+_registries: weakref.WeakSet[StackMapRegistry] = weakref.WeakSet()
+
+
+def _stack_map(return_address: int, registry: StackMapRegistry) -> tuple[int, ...]:
+    """Return the stack map of a call site, by whichever registry knows it.
+
+    Instances that call each other may have a registry each.
+    """
+    found = registry.lookup(return_address)
+    if found is None:
+        maps = (other.lookup(return_address) for other in tuple(_registries))
+        found = next((each for each in maps if each is not None), ())
+    return found
+
+
+def _word(address: int) -> int:
+    return int(ctypes.c_size_t.from_address(address).value)
+
+
+def stack_frames(innermost: bool = False) -> Iterator[tuple[int, int]] | None:
+    """Walk this thread's native frames, innermost first, over all activations.
+
+    Parameters
+    ----------
+    innermost : bool, optional
+        Walk the innermost activation alone.
+
+    Returns
+    -------
+    iterator of (return address, frame pointer), or None
+        For each native frame the address in its code where it goes on, and its rbp. None where
+        the walk can not be made: native code that is not left through one of our thunks, frames
+        without frame pointers, or no machine code to know of them.
+    """
+    from asm_libcalls.binding import default_binding
+
+    if runs_native_code():
+        return None
+    entry = default_binding().entry
+    if entry is None:
+        return iter(())
+    activations = entry.activations()
+    if activations is None:
+        return None
+    frames: list[tuple[int, int]] = []
+    for activation in activations[:1] if innermost else activations:
+        frame_pointer, canary = activation.exit_frame_pointer, activation.frame_pointer
+        if frame_pointer in (0, UNKNOWN_FRAMES):
+            return None
+        while True:
+            # All between the exit and the entry is this thread's live stack: safe to read.
+            caller = _word(frame_pointer)
+            if caller == canary:
+                break
+            if not frame_pointer < caller < canary or caller % _SLOT:
+                return None
+            frames.append((_word(frame_pointer + _SLOT), caller))
+            frame_pointer = caller
+    return iter(frames)
+
+
+def _innermost_activation() -> int:
+    from asm_libcalls.binding import default_binding
+
+    entry = default_binding().entry
+    return entry.innermost() if entry else 0
+
+
+class _Header(ctypes.Structure):
+    """The part that compiled code knows; see ``VMOffsets.vm_extern_ref_activation_table_next``."""
+
+    _fields_ = [("next", ctypes.c_size_t), ("end", ctypes.c_size_t)]
+
+
+class VMExternRefActivationsTable(NotCopied):
+    """What keeps the externrefs of native frames alive; one for each instance.
+
+    Attributes
+    ----------
+    address : int
+        What the VMContext points to: ``next*`` and ``end*`` of the bump chunk. Compiled code may
+        insert by itself: while next is not end, store a pointer whose count it has incremented at
+        next, and add 8 to next.
+    transfers : frozenset of int
+        The activations during which references are on their way between Python and native code,
+        while they are the innermost; 0 for none.
+    """
+
+    def __init__(self) -> None:
+        self._chunk = (ctypes.c_size_t * CHUNK_SIZE)()
+        start = ctypes.addressof(self._chunk)
+        self._header = _Header(start, start + ctypes.sizeof(self._chunk))
+        self._over_approximated: set[int] = set()
+        self._collecting = False
+        self.transfers: frozenset[int] = frozenset()
+
+    def __len__(self) -> int:
+        """Return how many entries there are, repetitions in the chunk included."""
+        return self._filled() + len(self._over_approximated)
+
+    @property
+    def address(self) -> int:
+        """The address of the header that compiled code knows."""
+        return ctypes.addressof(self._header)
+
+    def _filled(self) -> int:
+        return int(self._header.next - ctypes.addressof(self._chunk)) // _SLOT
+
+    def insert(self, address: int) -> bool:
+        """Insert a pointer with the count that the caller owns; False if the chunk is full."""
+        header = self._header
+        if header.next == header.end:
+            return False
+        ctypes.c_size_t.from_address(header.next).value = address
+        header.next += _SLOT
+        return True
+
+    def insert_with_gc(self, address: int, registry: StackMapRegistry) -> None:
+        """Insert a pointer with the count that the caller owns; GC first if the chunk is full.
+
+        It is native code that calls for it, so what was on its way there has arrived.
+        """
+        self.end_transfer()
+        if not self.insert(address):
+            # In the set while we GC: a destructor may raise, and the entry must not be lost.
+            self._keep(address)
+            self.gc(registry, keep=address)
+
+    def insert_all(self, addresses: Iterable[int], registry: StackMapRegistry) -> None:
+        """Insert live pointers, counting an owner of each; GC first if the chunk lacks the room.
+
+        None of them is collected before all are in, as it might be by an insertion of the next,
+        nor before the transfer ends that begins here: they are on their way into a frame.
+        """
+        addresses = list(addresses)
+        if self._filled() + len(addresses) > CHUNK_SIZE:
+            self.gc(registry)
+        self.begin_transfer()
+        for address in addresses:
+            externref.retain(address)
+            if not self.insert(address):
+                self._keep(address)
+
+    def gc(self, registry: StackMapRegistry, keep: int = 0) -> None:
+        """Drop every entry that no native frame of this thread holds, except `keep`.
+
+        While it runs, destructors may come back here: the inner one does nothing.
+
+        Raises
+        ------
+        BaseException
+            The first exception of a destructor; the others are collected all the same.
+        """
+        if self._collecting:
+            return
+        self._collecting = True
+        try:
+            in_transfer = bool(self.transfers) and _innermost_activation() in self.transfers
+            roots = None if in_transfer else self._precise_roots(registry)
+            if roots is None:
+                self._empty_chunk()
+                return
+            if keep:
+                roots.add(keep)
+            self._sweep(roots)
+        finally:
+            self._collecting = False
+
+    def begin_transfer(self) -> None:
+        """Collect nothing while this thread's innermost activation is the one that it is now.
+
+        For references between Python and native code, which no frame holds: a signal's handler may
+        collect at any moment. As soon as native code is entered another activation is innermost.
+        """
+        self.transfers |= {_innermost_activation()}
+
+    def end_transfer(self) -> None:
+        """Know that the references have arrived: native code has run since."""
+        if self.transfers:
+            self.transfers -= {_innermost_activation()}
+
+    def clear(self) -> None:
+        """Drop every entry: for an instance that has no frames any more."""
+        self._sweep(set())
+
+    def _precise_roots(self, registry: StackMapRegistry) -> set[int] | None:
+        frames = stack_frames()
+        if frames is None:
+            return None
+        roots = set()
+        for return_address, frame_pointer in frames:
+            for offset in _stack_map(return_address, registry):
+                address = _word(frame_pointer + offset)
+                if address and not externref.is_live(address):
+                    raise ValueError(
+                        f"the stack map at return address {return_address:#x} names the slot at "
+                        f"{offset}, which holds {address:#x}: no live externref"
+                    )
+                if address:
+                    roots.add(address)
+        return roots
+
+    def _keep(self, address: int) -> None:
+        if address in self._over_approximated:
+            externref.release(address)  # the set has its count
+        else:
+            self._over_approximated.add(address)
+
+    def _empty_chunk(self) -> None:
+        for address in self._take_chunk():
+            self._keep(address)
+
+    def _take_chunk(self) -> list[int]:
+        taken = self._chunk[: self._filled()]
+        self._header.next = ctypes.addressof(self._chunk)
+        return taken
+
+    def _sweep(self, roots: set[int]) -> None:
+        for address in roots:
+            externref.retain(address)
+        old = [*self._take_chunk(), *self._over_approximated]
+        self._over_approximated = roots
+        # From here on destructors run, and may insert into the new table.
+        externref.release_all(old)

@@ -1,0 +1,196 @@
+"""Python arguments of the libcalls that work on an instance: checked, and made bit patterns.
+
+Native code is trusted with its vmctx and indices, as in C. Python is not: everything is checked
+here, before any implementation sees it, so that no mistake is more than an exception. What a
+parameter means follows from its name in THE TABLE.
+"""
+
+from __future__ import annotations
+
+import operator
+
+from asm_libcalls.runtime import externref
+from asm_libcalls.runtime.definition import Defined
+from asm_libcalls.runtime.externref import VMExternRef
+from asm_libcalls.runtime.funcref import FuncRef
+from asm_libcalls.runtime.global_ import Global
+from asm_libcalls.runtime.instance import Instance, instance_of
+from asm_libcalls.runtime.memory import Memory
+from asm_libcalls.runtime.reference import check_raw
+from asm_libcalls.runtime.table import Table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from asm_libcalls.libcalls import Declaration
+    from asm_libcalls.signatures import ValueType
+
+__all__ = ["to_patterns"]
+
+
+def to_patterns(
+    declaration: Declaration, arguments: Sequence[Any]
+) -> tuple[list[int], list[object]]:
+    """Check the arguments of a libcall and return their bit patterns.
+
+    The count of the arguments has been checked. A vmctx is an Instance, or the address of a live
+    one; a reference is None, a VMExternRef or FuncRef, or a raw pointer to a live one.
+
+    Returns
+    -------
+    list of int
+        The bit patterns.
+    list of object
+        What must live as long as they are used: other threads may drop or close the instance or
+        its memories while native code runs without the GIL.
+
+    Raises
+    ------
+    TypeError
+        A wrong type, or a reference of another kind than the table's or global's.
+    ValueError
+        A closed instance, a dead pointer, or an index outside the instance's index space.
+    OverflowError
+        An integer that 32 bits can not hold.
+    """
+    patterns: list[int] = []
+    kept: list[object] = []
+    parts: list[tuple[str, int, Any]] = []
+    instance: Instance | None = None
+    reference_type = ""
+    for (kind, value_type, where, space), argument in zip(
+        _plan(declaration), arguments, strict=True
+    ):
+        if kind == "number":
+            if type(argument) is int and 0 <= argument <= value_type.mask:
+                pattern = argument
+            else:
+                pattern = value_type.to_bits(argument, where)
+            patterns.append(pattern)
+            if space is not None:
+                assert instance is not None
+                part = _part(instance, space, pattern, where)
+                parts.append((where, pattern, part))
+                if isinstance(part, Table):
+                    reference_type = part.element_type
+        elif kind == "vmctx":
+            instance = _instance(argument, where)
+            kept.append(instance)
+            patterns.append(instance.vmctx)
+        elif kind == "reference":
+            patterns.append(_reference(reference_type, argument, where))
+        else:
+            patterns.append(_externref(declaration.name, argument, where))
+    if instance is not None:
+        if instance.closed:  # by the __index__ of an argument
+            raise ValueError(f"{declaration.name}(): argument 'vmctx': the Instance is closed")
+        for where, index, part in parts:
+            if isinstance(part, Defined):
+                if part.closed:
+                    raise ValueError(f"{where}: {type(part).__name__} {index} is closed")
+                if isinstance(part, Memory):
+                    kept.append(part.reservation)
+    return patterns, kept
+
+
+def _part(instance: Instance, space: _Space, index: int, where: str) -> Any:
+    what, those_of = space
+    there_are = those_of(instance)
+    if index >= len(there_are):
+        there = f"0 .. {len(there_are) - 1}" if there_are else "there are none"
+        raise ValueError(f"{where}: {what} {index} is not in the instance ({there})")
+    part = there_are[index]
+    if isinstance(part, Global) and part.value_type != "externref":
+        raise TypeError(f"{where}: global {index} is a {part.value_type}, not an externref")
+    return part
+
+
+def _instance(argument: Any, where: str) -> Instance:
+    if isinstance(argument, Instance):
+        if argument.closed:
+            raise ValueError(f"{where}: the Instance is closed")
+        return argument
+    try:
+        address = operator.index(argument)
+    except TypeError:
+        raise TypeError(
+            f"{where} must be an Instance or a vmctx address, got {type(argument).__name__}"
+        ) from None
+    try:
+        return instance_of(address)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _defined_memories(instance: Instance) -> Sequence[Any]:
+    return instance.memories[instance.offsets.num_imported_memories :]
+
+
+def _imported_memories(instance: Instance) -> Sequence[Any]:
+    return instance.memories[: instance.offsets.num_imported_memories]
+
+
+if TYPE_CHECKING:
+    _Space = tuple[str, Callable[[Instance], Sequence[Any]]]
+
+# By the parameter's name: what an index counts, and the things that it chooses from.
+_SPACES: dict[str, _Space] = {
+    "defined_memory_index": ("defined memory", _defined_memories),
+    "memory_index": ("memory", lambda instance: instance.memories),
+    "table_index": ("table", lambda instance: instance.tables),
+    "global_index": ("global", lambda instance: instance.globals),
+    "data_index": ("data segment", lambda instance: instance.data),
+    "elem_index": ("element segment", lambda instance: instance.elements),
+}
+_IMPORTED_MEMORY = ("imported memory", _imported_memories)
+
+_Step = tuple[str, "ValueType", str, "_Space | None"]
+_plans: dict[str, list[_Step]] = {}
+
+
+def _plan(declaration: Declaration) -> list[_Step]:
+    """Return each parameter's kind, type, name in errors and index space; found out once."""
+    plan = _plans.get(declaration.name)
+    if plan is None:
+        plan = []
+        for value_type, parameter in zip(
+            declaration.signature.parameters, declaration.parameters, strict=True
+        ):
+            space = _SPACES.get(parameter.removeprefix("dst_").removeprefix("src_"))
+            if parameter == "memory_index" and declaration.name.startswith("imported_"):
+                space = _IMPORTED_MEMORY
+            where = f"{declaration.name}(): argument {parameter!r}"
+            objects = value_type.name in ("vmctx", "reference", "externref")
+            plan.append((value_type.name if objects else "number", value_type, where, space))
+        _plans[declaration.name] = plan  # when it is whole: other threads read it
+    return plan
+
+
+def _reference(reference_type: str, argument: Any, where: str) -> int:
+    if argument is None:
+        return 0
+    wanted: type[VMExternRef | FuncRef] = VMExternRef if reference_type == "externref" else FuncRef
+    if isinstance(argument, wanted):
+        return argument.as_raw()
+    try:
+        address = operator.index(argument)
+    except TypeError:
+        raise TypeError(
+            f"{where} must be a {wanted.__name__}, a raw pointer or None (the table holds "
+            f"{reference_type}), got {type(argument).__name__}"
+        ) from None
+    check_raw(reference_type, address, where)
+    return address
+
+
+def _externref(name: str, argument: Any, where: str) -> int:
+    address = _reference("externref", argument, where)
+    if address == 0 and name != "externref_global_set":
+        raise ValueError(f"{where} must not be null")
+    if name == "drop_externref":
+        owners = externref.strong_count(address)
+        if owners:
+            raise ValueError(f"{where}: the externref at {address:#x} still has {owners} owners")
+    return address

@@ -1,0 +1,65 @@
+"""``__buffer__`` for CPython before 3.12, where a class written in Python can not be a buffer.
+
+3.12 calls a class's ``__buffer__`` from the type's buffer slot (PEP 688). Here the same slot is
+filled for one class: the view that ``__buffer__`` returns exports the buffer in its stead, and is
+what the new view keeps alive. The layout of ``PyTypeObject`` up to that slot has been the same
+since Python 3.0 and is checked before it is written.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["install"]
+
+_POINTER = ctypes.sizeof(ctypes.c_void_p)
+_NAME_SLOT = 3  # in pointers: after ob_refcnt, ob_type and ob_size
+_AS_BUFFER_SLOT = 20
+
+_GET_BUFFER = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p, ctypes.c_int)
+
+_immortal: list[Any] = []
+
+
+def install(cls: type) -> None:
+    """Make instances of `cls` buffers, by their ``__buffer__``."""
+    address = id(cls)
+    name = ctypes.c_char_p.from_address(address + _NAME_SLOT * _POINTER).value
+    as_buffer = ctypes.c_size_t.from_address(address + _AS_BUFFER_SLOT * _POINTER).value
+    # A class has its PyBufferProcs inside its own object.
+    if name != cls.__name__.encode() or not address < as_buffer < address + sys.getsizeof(cls):
+        return
+    slot = ctypes.c_size_t.from_address(as_buffer)  # bf_getbuffer; bf_releasebuffer stays NULL
+    slot.value = _get_buffer_address()
+
+
+def _get_buffer_address() -> int:
+    from asm_libcalls.binding import default_binding
+
+    backend = default_binding().x86_64
+    if backend is not None:
+        from asm_libcalls.x86_64.python_functions.get_buffer import GET_BUFFER
+
+        return backend.loaded.routine(GET_BUFFER)
+
+    get_buffer = ctypes.pythonapi["PyObject_GetBuffer"]
+    get_buffer.argtypes = [ctypes.py_object, ctypes.c_void_p, ctypes.c_int]
+    get_buffer.restype = ctypes.c_int
+
+    def export(exporting: Any, view: int, flags: int) -> int:
+        try:
+            exporter = exporting.__buffer__(flags)
+        except ValueError:
+            # A ctypes callback can not raise. A closed one is empty, and may be written as such.
+            exporter = bytearray()
+        result: int = get_buffer(exporter, view, flags)
+        return result
+
+    callback = _GET_BUFFER(export)
+    _immortal.append(callback)
+    return ctypes.cast(callback, ctypes.c_void_p).value or 0

@@ -1,0 +1,78 @@
+"""What memories, tables and globals share: a C definition that can live in a VMContext, and close.
+
+A definition begins in the object's own memory. The instance that defines the object moves it into
+its VMContext; an importing instance points to it where it is, after which it can not move.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from asm_libcalls.owned import NotCopied
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from typing_extensions import Self
+
+__all__ = ["Defined"]
+
+
+class Defined(NotCopied):
+    """Something with a C definition; the base class of Memory, Table and Global."""
+
+    _definition: Any
+    _owner: Any = None  # what keeps the definition alive, once it can not move
+    owner_vmctx = 0
+    """The vmctx of the instance that defines it, or 0 while none does."""
+
+    @property
+    def definition_address(self) -> int:
+        """The address of its definition in C, as compiled code uses it."""
+        self._check_open()
+        return ctypes.addressof(self._definition)
+
+    def adopt_definition(self, address: int, vmctx: int, owner: Any) -> None:
+        """Move the definition into the VMContext at `vmctx`, which `owner` keeps alive."""
+        self.check_adoptable()
+        definition = type(self._definition).from_address(address)
+        ctypes.memmove(address, ctypes.addressof(self._definition), ctypes.sizeof(definition))
+        self._definition = definition
+        self._owner = owner
+        self.owner_vmctx = vmctx
+
+    def check_adoptable(self) -> None:
+        """Raise ValueError if no instance can define it any more."""
+        self._check_open()
+        if self._owner is not None:
+            raise ValueError(
+                f"{self!r} is defined by, or imported into, another instance already: "
+                "it can be defined once, so import it"
+            )
+
+    def share_definition(self) -> int:
+        """Return the definition's address for an import; it can not move from now on."""
+        address = self.definition_address
+        if self._owner is None:
+            self._owner = self._definition
+        return address
+
+    def close(self) -> None:
+        """Give up what it owns; generated code must not use it any more. Twice is a no-op."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        raise NotImplementedError
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError(f"the {type(self).__name__} is closed")

@@ -1,0 +1,85 @@
+"""A passive element segment: references that wait to be copied into a table.
+
+Source: WebAssembly 2.0, 4.2.10 (element instances).
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.owned import NotCopied
+from asm_libcalls.runtime import externref
+from asm_libcalls.runtime.externref import VMExternRef
+from asm_libcalls.runtime.funcref import FuncRef
+from asm_libcalls.runtime.reference import check_reference_type, owned_raw
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+__all__ = ["ElementSegment"]
+
+
+class ElementSegment(NotCopied):
+    """A passive element segment: references that ``table.init`` copies.
+
+    Parameters
+    ----------
+    element_type : {"funcref", "externref"}
+    items : iterable
+        For externref any Python objects (None is null); for funcref function indices of the
+        instance, FuncRefs, or None.
+    """
+
+    def __init__(self, element_type: str, items: Iterable[Any]) -> None:
+        self.element_type = check_reference_type(element_type, "ElementSegment(): element_type")
+        self.items = list(items)
+        self._raw: list[int] = []
+        self._resolved = False
+        self.keepers: set[Any] = set()
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def check(self, function_count: int, what: str) -> None:
+        """Raise TypeError or ValueError unless an instance of so many functions can have it."""
+        if self._resolved:
+            raise ValueError(f"{what} belongs to another instance already")
+        for i, item in enumerate(self.items):
+            if self.element_type == "externref":
+                if isinstance(item, VMExternRef):
+                    item.as_raw()  # raises if it was dropped
+            elif isinstance(item, int):
+                if not 0 <= item < function_count:
+                    there = f"0 .. {function_count - 1}" if function_count else "there are none"
+                    raise ValueError(
+                        f"{what}[{i}]: function index {item} is not in the instance ({there})"
+                    )
+            elif item is not None and not isinstance(item, FuncRef):
+                raise TypeError(
+                    f"{what}[{i}] must be a function index, a FuncRef or None (funcref), "
+                    f"got {type(item).__name__}"
+                )
+
+    def resolve(self, functions: Sequence[FuncRef]) -> None:
+        """Turn the items into pointers, with a count owned for each externref."""
+        self._resolved = True
+        for item in self.items:
+            value = item
+            if self.element_type == "funcref" and isinstance(item, int):
+                value = functions[item]
+            raw, keeper = owned_raw(self.element_type, value, "element segment item")
+            self._raw.append(raw)
+            if keeper is not None:
+                self.keepers.add(keeper)
+        self.items = []
+
+    def raw(self, start: int, count: int) -> list[int]:
+        """Return pointers, without owning them; the caller has checked the range."""
+        return self._raw[start : start + count]
+
+    def drop(self) -> None:
+        """Make the segment empty."""
+        dropped, self._raw = self._raw, []
+        self.keepers = set()
+        if self.element_type == "externref":
+            externref.release_all(dropped)

@@ -1,0 +1,248 @@
+r"""``VMExternRef``: a counted reference to a Python object, as native code holds it.
+
+The object is in a box at a stable address, the ``VMExternData``::
+
+    VMExternRef (Python) ----\
+    table, global, segment ---+-->  VMExternData  { ref_count, value } --> any Python object
+    activations table --------/
+
+Host code counts: whoever keeps the address owns one count. Compiled code does not; what it holds
+in its frames is kept alive by the activations table (:mod:`asm_libcalls.runtime.activations`).
+When the count reaches 0, :func:`drop_and_dealloc` gives the Python object up and frees the box.
+
+References are equal when they point to the same box, whatever the values say. A dropped one points
+to none, and equals itself alone.
+
+Source: ``wasmtime_runtime::externref`` of Wasmtime 0.22.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+
+from asm_libcalls.owned import NotCopied
+from asm_libcalls.unraisable import hear
+from asm_libcalls.vmcontext import VMExternData
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+__all__ = ["VMExternRef"]
+
+_BOXES_PER_BLOCK = 256
+
+_blocks: list[Any] = []  # never freed: native code may hold a dangling address, and read it
+_free: list[int] = []
+_boxes: dict[int, tuple[Any, Any]] = {}  # address -> the count as a ctypes integer, the value
+
+
+def _new_box(value: object) -> int:
+    while True:
+        try:
+            address = _free.pop()  # one operation: threads never get the same box
+            break
+        except IndexError:
+            block = (VMExternData * _BOXES_PER_BLOCK)()
+            _blocks.append(block)
+            start = ctypes.addressof(block)
+            size = ctypes.sizeof(VMExternData)
+            _free.extend(range(start, start + size * _BOXES_PER_BLOCK, size))
+    VMExternData.from_address(address).value = id(value)
+    count = ctypes.c_size_t.from_address(address)
+    count.value = 1
+    _boxes[address] = (count, value)
+    return address
+
+
+def is_live(address: int) -> bool:
+    """Return whether an address is that of a live box."""
+    return address in _boxes
+
+
+def value_of(address: int) -> Any:
+    """Return the Python object in a live box."""
+    return _boxes[address][1]
+
+
+def strong_count(address: int) -> int:
+    """Return how many owners a live box has."""
+    return int(_boxes[address][0].value)
+
+
+def retain(address: int) -> int:
+    """Count one more owner of a live box, and return its address; 0, the null, is let through."""
+    if address:
+        try:
+            _boxes[address][0].value += 1
+        except KeyError:
+            raise ValueError(f"no live externref at address {address:#x}") from None
+    return address
+
+
+def retain_many(address: int, count: int) -> None:
+    """Count `count` more owners of a live box."""
+    _boxes[address][0].value += count
+
+
+def release(address: int) -> None:
+    """Count one owner less; the last one drops the value. 0, the null, is let through."""
+    if address and _boxes is not None:  # at interpreter exit it dies with what it holds
+        try:
+            count = _boxes[address][0]
+        except KeyError:
+            raise ValueError(f"no live externref at address {address:#x}") from None
+        count.value -= 1
+        if count.value == 0:
+            drop_and_dealloc(address)
+
+
+def release_all(addresses: Iterable[int]) -> None:
+    """Release every one of `addresses`, then raise the first exception of a destructor, if any."""
+    errors: list[BaseException] = []
+    for address in addresses:
+        try:
+            release(address)
+        except BaseException as error:
+            errors.append(error)
+    _raise_first(errors)
+
+
+def _raise_first(errors: list[BaseException]) -> None:
+    if errors:
+        try:
+            raise errors[0]
+        finally:
+            errors.clear()  # this frame is in the traceback: no cycle
+
+
+def drop_and_dealloc(address: int) -> None:
+    """Drop the value of a box whose count has reached 0, and free the box.
+
+    Raises
+    ------
+    BaseException
+        What the value's destructor raised (``__del__``, a weakref callback). Python itself would
+        only print it; here the drop is a libcall, and its caller is to hear of it.
+    """
+    try:
+        holder = [_boxes.pop(address)[1]]
+    except KeyError:
+        raise ValueError(f"no live externref at address {address:#x}") from None
+    box = VMExternData.from_address(address)
+    box.value = 0
+    box.ref_count = 0
+    errors: list[BaseException] = []
+    try:
+        hear(holder.clear, errors)  # here the value's last reference may go
+    finally:
+        _free.append(address)
+    _raise_first(errors)
+
+
+class VMExternRef(NotCopied):
+    """A reference to a Python object that native code can hold.
+
+    Each ``VMExternRef`` owns one count of its box, until :meth:`drop`.
+
+    Parameters
+    ----------
+    value : object
+        Any Python object, None included (the null reference is no ``VMExternRef`` at all).
+
+    Examples
+    --------
+    >>> a = VMExternRef("hello")
+    >>> b = VMExternRef.clone_from_raw(a.as_raw())
+    >>> b.value, a == b, a.strong_count()
+    ('hello', True, 2)
+    """
+
+    __slots__ = ("__weakref__", "_address", "_hash")
+
+    def __init__(self, value: object) -> None:
+        self._address = _new_box(value)
+        self._hash = hash(self._address)  # the same for ever, dropped or not
+
+    @classmethod
+    def clone_from_raw(cls, address: int) -> VMExternRef:
+        """Make a reference of a raw pointer, counting one more owner.
+
+        Do it before anything that might GC (the third rule of a libcall): the pointer alone keeps
+        nothing alive.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `address` is not that of a live ``VMExternData``.
+        """
+        try:
+            address = operator.index(address)
+        except TypeError:
+            raise TypeError(
+                f"clone_from_raw(): address must be an int, got {type(address).__name__}"
+            ) from None
+        if not is_live(address):
+            raise ValueError(f"clone_from_raw(): no live externref at address {address:#x}")
+        self = cls.__new__(cls)
+        self._address = retain(address)
+        self._hash = hash(address)
+        return self
+
+    @property
+    def value(self) -> Any:
+        """The Python object."""
+        return value_of(self.as_raw())
+
+    def clone(self) -> VMExternRef:
+        """Return another reference to the same box."""
+        return self.clone_from_raw(self.as_raw())
+
+    def as_raw(self) -> int:
+        """Return the address of the ``VMExternData``; it counts no owner."""
+        if not self._address:
+            raise ValueError("the VMExternRef was dropped")
+        return self._address
+
+    def strong_count(self) -> int:
+        """Return how many owners the box has."""
+        return strong_count(self.as_raw())
+
+    def drop(self) -> None:
+        """Give this reference up; the last one of a box drops the value. Twice is a no-op.
+
+        Raises
+        ------
+        BaseException
+            What the value's destructor raised.
+        """
+        address, self._address = self._address, 0
+        release(address)
+
+    close = drop
+
+    def __enter__(self) -> VMExternRef:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.drop()
+
+    def __del__(self) -> None:
+        # At interpreter exit the module may be gone already, and the process's memory with it.
+        if getattr(self, "_address", 0) and release is not None:
+            self.drop()
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, VMExternRef):
+            return self is other or 0 != self._address == other._address
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        if not self._address:
+            return "<VMExternRef dropped>"
+        return f"<VMExternRef to {self.value!r}, {self.strong_count()} owners>"

@@ -1,0 +1,137 @@
+"""A global: 16 bytes that native code reads and writes.
+
+Source: WebAssembly 2.0, 4.2.9 (global instances); ``VMGlobalDefinition`` of Wasmtime 0.22.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.runtime import externref
+from asm_libcalls.runtime.definition import Defined
+from asm_libcalls.runtime.reference import REFERENCE_TYPES, from_raw, owned_raw
+from asm_libcalls.signatures import VALUE_TYPES
+from asm_libcalls.vmcontext import VMGlobalDefinition
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Global"]
+
+_NUMBER_TYPES = ("i32", "i64", "f32", "f64")
+
+
+class Global(Defined):
+    """A WebAssembly global.
+
+    Parameters
+    ----------
+    value_type : {"i32", "i64", "f32", "f64", "funcref", "externref"}
+    value : int, float or object
+        The first value: a number, or for a reference type what ``table[i]`` takes.
+    mutable : bool
+        Whether ``global.set`` may change it. Python may not change an immutable one either.
+    """
+
+    def __init__(self, value_type: str, value: Any = 0, mutable: bool = False) -> None:
+        self._open = False
+        if value_type not in (*_NUMBER_TYPES, *REFERENCE_TYPES):
+            raise ValueError(
+                "Global(): value_type must be one of "
+                f"{', '.join((*_NUMBER_TYPES, *REFERENCE_TYPES))}, got {value_type!r}"
+            )
+        self.value_type = value_type
+        self.mutable = bool(mutable)
+        self._definition = VMGlobalDefinition()
+        self._keeper: Any = None
+        if value_type in REFERENCE_TYPES and value is not None and type(value) is int:
+            # The default of a number is 0; for a reference, null. An int that is meant as the
+            # value of an externref can be given in a VMExternRef.
+            value = None if value == 0 else value
+        self._open = True
+        self._write(value)
+
+    def __repr__(self) -> str:
+        if not self._open:
+            return "<Global closed>"
+        mutable = "mutable " if self.mutable else ""
+        return f"<Global {mutable}{self.value_type} {self.value!r}>"
+
+    @classmethod
+    def from_bits_or_reference(cls, value_type: str, value: Any, mutable: bool) -> Global:
+        """Make a Global of a float's bit pattern, or of any other type's Python value."""
+        if value_type not in ("f32", "f64"):
+            return cls(value_type, value, mutable)
+        self = cls(value_type, 0, mutable)
+        self._definition.storage[0] = VALUE_TYPES[value_type].check_pattern(value, "Global value")
+        return self
+
+    @property
+    def value(self) -> Any:
+        """The value: an int (signed), a float, or what ``table[i]`` gives for a reference."""
+        pattern = self.bits
+        if self.value_type in REFERENCE_TYPES:
+            return from_raw(self.value_type, pattern)
+        return VALUE_TYPES[self.value_type].from_bits(pattern)
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._check_open()
+        if not self.mutable:
+            raise AttributeError(f"the Global is immutable: {self!r}")
+        self._write(value)
+
+    @property
+    def bits(self) -> int:
+        """The raw bit pattern, unsigned; a pointer for a reference."""
+        self._check_open()
+        pattern = int(self._definition.storage[0])
+        if self.value_type in REFERENCE_TYPES:
+            return pattern
+        return pattern & VALUE_TYPES[self.value_type].mask
+
+    @bits.setter
+    def bits(self, pattern: int) -> None:
+        self._check_open()
+        if not self.mutable:
+            raise AttributeError(f"the Global is immutable: {self!r}")
+        if self.value_type in REFERENCE_TYPES:
+            raise TypeError(f"the bits of a reference can not be set: {self!r}")
+        number = VALUE_TYPES[self.value_type]
+        self._definition.storage[0] = number.check_pattern(pattern, "Global.bits")
+
+    def swap_raw(self, owned: int, keeper: Any = None) -> int:
+        """Put a pointer in whose count the caller owned; return the old one, now the caller's."""
+        self._check_open()
+        old = int(self._definition.storage[0])
+        self._definition.storage[0] = owned
+        self._keeper = keeper
+        return old
+
+    def close(self) -> None:
+        """Drop the value; generated code must not use the global any more."""
+        if self._open:
+            dropped = self._definition.storage[0] if self.value_type == "externref" else 0
+            self._definition.storage[0] = 0
+            self._keeper = None
+            self._open = False
+            externref.release(dropped)
+
+    def __del__(self) -> None:
+        # At interpreter exit what modules name may be gone already.
+        if getattr(self, "_open", False) and getattr(externref, "release", None):
+            self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return not self._open
+
+    def _write(self, value: Any) -> None:
+        if self.value_type in REFERENCE_TYPES:
+            old = self.swap_raw(*owned_raw(self.value_type, value, "Global value"))
+            if self.value_type == "externref":
+                externref.release(old)
+        else:
+            self._definition.storage[0] = VALUE_TYPES[self.value_type].to_bits(
+                value, "Global value"
+            )

@@ -1,0 +1,379 @@
+"""An Instance: one VMContext, with all that native code can reach from it, kept alive.
+
+It is built from parts, without a Wasm module: for JIT authors, whose module decides the parts, and
+for tests. Index spaces put imports first, as WebAssembly does; what an import stands for stays
+with the instance that defined it, and this one points there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+
+from asm_libcalls.libcalls import BUILTIN_ARRAY
+from asm_libcalls.owned import NotCopied
+from asm_libcalls.runtime import instance_arguments
+from asm_libcalls.runtime.activations import StackMapRegistry, VMExternRefActivationsTable
+from asm_libcalls.runtime.funcref import FuncRef
+from asm_libcalls.runtime.global_ import Global
+from asm_libcalls.runtime.memory import Memory
+from asm_libcalls.runtime.table import Table
+from asm_libcalls.signatures import VALUE_TYPES
+from asm_libcalls.vmcontext import (
+    InstanceHeader,
+    VMCallerCheckedAnyfunc,
+    VMDataSegment,
+    VMFunctionImport,
+    VMGlobalImport,
+    VMInterrupts,
+    VMMemoryDefinition,
+    VMMemoryImport,
+    VMOffsets,
+    VMTableImport,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from asm_libcalls.binding import Binding
+
+__all__ = ["DEFAULT_STACK_MAP_REGISTRY", "Instance", "gc", "instance_of"]
+
+DEFAULT_STACK_MAP_REGISTRY = StackMapRegistry()
+"""The registry of instances that are given none: code addresses are the process's, so is this."""
+
+_live: weakref.WeakValueDictionary[int, Instance] = weakref.WeakValueDictionary()
+
+
+class Instance(NotCopied):
+    """An instance of a WebAssembly module, for native code to run in.
+
+    Parameters
+    ----------
+    memories, tables, globals : sequence of Memory, Table, Global
+        What this instance defines. Each can be defined by one instance only.
+    functions : sequence of (int, int)
+        The functions that it defines: the C address of the code, and the type index that
+        ``call_indirect`` compares.
+    data : sequence of bytes-like
+        Its passive data segments.
+    elements : sequence of ElementSegment or (str, iterable)
+        Its passive element segments.
+    imports : mapping of str to sequence, optional
+        What it imports, by ``"functions"`` (FuncRef), ``"tables"``, ``"memories"`` and
+        ``"globals"``, each in index order.
+    signature_ids : sequence of int
+        The type index behind each of the module's types.
+    stack_map_registry : StackMapRegistry, optional
+        Where the GC finds stack maps; by default one that the whole process shares.
+    function_class : type
+        The class of `functions`: a FuncRef that a JIT knows more of.
+
+    Attributes
+    ----------
+    vmctx : int
+        The address of the VMContext: what every function of the instance takes first.
+    offsets : VMOffsets
+        Where everything is in it.
+    memories, tables, globals : list
+        In index order, imports first.
+    functions : list of FuncRef
+        In index order, imports first.
+    data : list of bytes
+        The passive data segments as they were given.
+    elements : list of ElementSegment
+        The passive element segments; a dropped one is empty.
+    activations_table : VMExternRefActivationsTable
+    stack_map_registry : StackMapRegistry
+    interrupts : VMInterrupts
+        Its ``stack_limit`` is 0 at first, so that no stack is too deep: code that checks its
+        stack pointer against it must set it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A part of the wrong kind, or one that can not be used so; the message says which.
+    """
+
+    # A member of its own, so that machine code finds it in the object.
+    __slots__ = ("__dict__", "__weakref__", "_vmctx")
+
+    def __init__(
+        self,
+        memories: Sequence[Memory] = (),
+        tables: Sequence[Table] = (),
+        globals: Sequence[Global] = (),  # noqa: A002 (WebAssembly's name)
+        functions: Sequence[tuple[int, int]] = (),
+        data: Sequence[Any] = (),
+        elements: Sequence[Any] = (),
+        imports: Mapping[str, Sequence[Any]] | None = None,
+        *,
+        signature_ids: Sequence[int] = (),
+        stack_map_registry: StackMapRegistry | None = None,
+        function_class: type[FuncRef] = FuncRef,
+        binding: Binding | None = None,
+    ) -> None:
+        self._vmctx = 0
+        self._function_class = function_class
+        # Everything is checked before anything is changed: what was given can be used again.
+        imported = instance_arguments.imported_parts(imports)
+        defined_memories = instance_arguments.defined_parts(memories, Memory, "memories")
+        defined_tables = instance_arguments.defined_parts(tables, Table, "tables")
+        defined_globals = instance_arguments.defined_parts(globals, Global, "globals")
+        defined_functions = [instance_arguments.function(f, i) for i, f in enumerate(functions)]
+        signature_ids = [
+            VALUE_TYPES["u32"].check_pattern(number, f"Instance(): signature_ids[{i}]")
+            for i, number in enumerate(signature_ids)
+        ]
+        if stack_map_registry is None:
+            stack_map_registry = DEFAULT_STACK_MAP_REGISTRY
+        elif not isinstance(stack_map_registry, StackMapRegistry):
+            raise TypeError(
+                "Instance(): stack_map_registry must be a StackMapRegistry, "
+                f"got {type(stack_map_registry).__name__}"
+            )
+        self.memories: list[Memory] = [*imported["memories"], *defined_memories]
+        self.tables: list[Table] = [*imported["tables"], *defined_tables]
+        self.globals: list[Global] = [*imported["globals"], *defined_globals]
+        self.offsets = VMOffsets(
+            num_signature_ids=len(signature_ids),
+            num_imported_functions=len(imported["functions"]),
+            num_imported_tables=len(imported["tables"]),
+            num_imported_memories=len(imported["memories"]),
+            num_imported_globals=len(imported["globals"]),
+            num_defined_functions=len(defined_functions),
+            num_defined_tables=len(defined_tables),
+            num_defined_memories=len(defined_memories),
+            num_defined_globals=len(defined_globals),
+        )
+        self.activations_table = VMExternRefActivationsTable()
+        self.stack_map_registry = stack_map_registry
+        self.interrupts = VMInterrupts(0)
+        self.data = [instance_arguments.data_segment(segment, i) for i, segment in enumerate(data)]
+        self.elements = [instance_arguments.element_segment(segment) for segment in elements]
+        function_count = len(imported["functions"]) + len(defined_functions)
+        for i, segment in enumerate(self.elements):
+            if segment in self.elements[:i]:
+                raise ValueError(f"Instance(): elements[{i}] is given twice")
+            segment.check(function_count, f"Instance(): elements[{i}]")
+
+        offsets = self.offsets
+        header_size = -InstanceHeader.memory_base_offset(len(self.memories) - 1)
+        # The globals in it are 16-aligned by their offsets, so the vmctx must be.
+        self._block = (ctypes.c_uint8 * (header_size + offsets.size_of_vmctx() + 15))()
+        vmctx = -(-(ctypes.addressof(self._block) + header_size) // 16) * 16
+        self._adopt_definitions(vmctx, defined_memories, defined_tables, defined_globals)
+        self._write_imports(vmctx, imported)
+        self._write_fixed(vmctx, signature_ids)
+        self._write_header(vmctx)
+        self._vmctx = vmctx
+        _live[vmctx] = self
+        self.functions = self._write_functions(vmctx, imported["functions"], defined_functions)
+        for segment in self.elements:
+            segment.resolve(self.functions)
+        self._write_builtins(vmctx, binding)
+
+    def __repr__(self) -> str:
+        if not self._vmctx:
+            return "<Instance closed>"
+        return (
+            f"<Instance at {self._vmctx:#x}: {len(self.memories)} memories, "
+            f"{len(self.tables)} tables, {len(self.globals)} globals, "
+            f"{len(self.functions)} functions>"
+        )
+
+    @property
+    def vmctx(self) -> int:
+        """The address of the VMContext."""
+        if not self._vmctx:
+            raise ValueError("the Instance is closed")
+        return self._vmctx
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return not self._vmctx
+
+    def data_segment(self, index: int) -> tuple[int, int]:
+        """Return the address and length of a data segment as native code sees it."""
+        segment = self._data_segments[index]
+        return segment.base, segment.length
+
+    def drop_data(self, index: int) -> None:
+        """Make a data segment empty, as ``data.drop`` does."""
+        self._data_segments[index].length = 0
+
+    def close(self) -> None:
+        """Release what the instance holds. No code of it may run any more; twice is a no-op.
+
+        What it defined lives on where others imported it.
+        """
+        vmctx, self._vmctx = self._vmctx, 0
+        if not vmctx:
+            return
+        _live.pop(vmctx, None)
+        _header(vmctx).magic = 0
+        segments, self.elements = self.elements, []
+        self.memories, self.tables, self.globals, self.functions = [], [], [], []
+        self._memory_keepers: list[Memory] = []
+        errors: list[BaseException] = []
+        for clear in (self.activations_table.clear, *(segment.drop for segment in segments)):
+            try:
+                clear()
+            except BaseException as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def __enter__(self) -> Instance:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_vmctx", 0) and _header is not None:
+            self.close()
+
+    # The VMContext, part by part.
+
+    def _adopt_definitions(
+        self,
+        vmctx: int,
+        memories: Sequence[Memory],
+        tables: Sequence[Table],
+        globals_: Sequence[Global],
+    ) -> None:
+        offsets = self.offsets
+        for i, memory in enumerate(memories):
+            at = vmctx + offsets.vmctx_vmmemory_definition(i)
+            memory.adopt_definition(at, vmctx, self._block)
+        for i, table in enumerate(tables):
+            at = vmctx + offsets.vmctx_vmtable_definition(i)
+            table.adopt_definition(at, vmctx, self._block)
+        for i, global_ in enumerate(globals_):
+            at = vmctx + offsets.vmctx_vmglobal_definition(i)
+            global_.adopt_definition(at, vmctx, self._block)
+
+    def _write_imports(self, vmctx: int, imported: Mapping[str, Sequence[Any]]) -> None:
+        offsets = self.offsets
+        for i, function in enumerate(imported["functions"]):
+            at = vmctx + offsets.vmctx_vmfunction_import(i)
+            _write(at, VMFunctionImport(function.func_ptr, function.vmctx))
+        for i, table in enumerate(imported["tables"]):
+            at = vmctx + offsets.vmctx_vmtable_import(i)
+            _write(at, VMTableImport(table.share_definition(), table.owner_vmctx))
+        for i, memory in enumerate(imported["memories"]):
+            at = vmctx + offsets.vmctx_vmmemory_import(i)
+            _write(at, VMMemoryImport(memory.share_definition(), memory.owner_vmctx))
+        for i, global_ in enumerate(imported["globals"]):
+            at = vmctx + offsets.vmctx_vmglobal_import(i)
+            _write(at, VMGlobalImport(global_.share_definition()))
+
+    def _write_fixed(self, vmctx: int, signature_ids: Sequence[int]) -> None:
+        offsets = self.offsets
+        for at, address in (
+            (offsets.vmctx_interrupts(), ctypes.addressof(self.interrupts)),
+            (offsets.vmctx_externref_activations_table(), self.activations_table.address),
+            (offsets.vmctx_stack_map_registry(), self.stack_map_registry.address),
+        ):
+            _write(vmctx + at, ctypes.c_size_t(address))
+        for i, signature_id in enumerate(signature_ids):
+            _write(vmctx + offsets.vmctx_vmshared_signature_id(i), ctypes.c_uint32(signature_id))
+
+    def _write_header(self, vmctx: int) -> None:
+        # Code that loads memory 0 without asking whether there is one finds an empty one.
+        self._no_memory = VMMemoryDefinition()
+        # Whatever anybody does to the public list, what the definitions describe must be there.
+        self._memory_keepers = list(self.memories)
+        self._memory_definitions = (ctypes.c_size_t * (len(self.memories) + 1))(
+            *(memory.definition_address for memory in self.memories),
+            ctypes.addressof(self._no_memory),
+        )
+        # c_char_p would end at the first zero byte; the bytes objects themselves do not move.
+        self._data_buffers = [
+            (ctypes.c_uint8 * len(segment)).from_buffer_copy(segment) for segment in self.data
+        ]
+        self._data_segments = (VMDataSegment * len(self.data))(
+            *(VMDataSegment(ctypes.addressof(b), len(b)) for b in self._data_buffers)
+        )
+        for i, memory in enumerate(self.memories):
+            _write(vmctx + InstanceHeader.memory_base_offset(i), ctypes.c_size_t(memory.base))
+        memories = ctypes.addressof(self._memory_definitions)
+        imported = self.offsets.num_imported_memories * ctypes.sizeof(ctypes.c_size_t)
+        header = _header(vmctx)
+        header.memories = memories
+        header.defined_memories = memories + imported
+        header.data_segments = ctypes.addressof(self._data_segments)
+        header.memory_count = len(self.memories)
+        header.imported_memory_count = self.offsets.num_imported_memories
+        header.defined_memory_count = self.offsets.num_defined_memories
+        header.data_count = len(self.data)
+        header.magic = InstanceHeader.MAGIC
+
+    def _write_functions(
+        self, vmctx: int, imported: Sequence[FuncRef], defined: Sequence[tuple[int, int]]
+    ) -> list[FuncRef]:
+        offsets = self.offsets
+        self._imported_functions = list(imported)  # they keep their instances alive
+        rows = [(f.func_ptr, f.type_index, f.vmctx) for f in imported]
+        rows += [(func_ptr, type_index, vmctx) for func_ptr, type_index in defined]
+        references = []
+        for i, (func_ptr, type_index, own_vmctx) in enumerate(rows):
+            at = vmctx + offsets.vmctx_anyfunc(i)
+            _write(
+                at,
+                VMCallerCheckedAnyfunc(func_ptr=func_ptr, type_index=type_index, vmctx=own_vmctx),
+            )
+            references.append(self._function_class(self, i, at))
+        return references
+
+    def _write_builtins(self, vmctx: int, binding: Binding | None) -> None:
+        if binding is None:
+            from asm_libcalls.binding import default_binding
+
+            binding = default_binding()
+        if binding.entry is None:
+            return  # no ctypes callbacks, so no addresses
+        addresses = [binding.libcalls[name].address for name in BUILTIN_ARRAY]
+        array = (ctypes.c_size_t * len(addresses))(*addresses)
+        _write(vmctx + self.offsets.vmctx_builtin_function(0), array)
+
+
+def instance_of(vmctx: int) -> Instance:
+    """Return the live instance of a vmctx; ValueError if there is none at that address."""
+    instance = _live.get(vmctx)
+    if instance is None:
+        raise ValueError(f"no live instance at vmctx {vmctx:#x}")
+    return instance
+
+
+def gc(instance: Instance) -> None:
+    """Collect: drop the externrefs that no native frame of this thread holds any more.
+
+    Parameters
+    ----------
+    instance : Instance
+        Whose activations table is swept. Where the native frames can not be walked (see
+        :func:`asm_libcalls.runtime.activations.stack_frames`), nothing is dropped.
+
+    Raises
+    ------
+    BaseException
+        The first exception that a destructor raised.
+    """
+    if not isinstance(instance, Instance):
+        raise TypeError(f"gc(): instance must be an Instance, got {type(instance).__name__}")
+    if instance.closed:
+        raise ValueError("gc(): the Instance is closed")
+    instance.activations_table.gc(instance.stack_map_registry)
+
+
+def _header(vmctx: int) -> InstanceHeader:
+    return InstanceHeader.from_address(vmctx - ctypes.sizeof(InstanceHeader))
+
+
+def _write(address: int, value: Any) -> None:
+    ctypes.memmove(address, ctypes.addressof(value), ctypes.sizeof(value))

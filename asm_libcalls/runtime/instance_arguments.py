@@ -1,0 +1,114 @@
+"""What an Instance is given: each kind of part, checked before anything is made of it.
+
+Each function raises TypeError or ValueError, which says which argument it was.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.runtime.element_segment import ElementSegment
+from asm_libcalls.runtime.funcref import FuncRef
+from asm_libcalls.runtime.global_ import Global
+from asm_libcalls.runtime.memory import Memory
+from asm_libcalls.runtime.table import Table
+from asm_libcalls.signatures import VALUE_TYPES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+__all__ = ["data_segment", "defined_parts", "element_segment", "function", "imported_parts"]
+
+_IMPORT_KINDS = ("functions", "tables", "memories", "globals")
+
+
+def _checked(parts: Sequence[Any], kind: type[Any], what: str) -> list[Any]:
+    for i, part in enumerate(parts):
+        if not isinstance(part, kind):
+            raise TypeError(
+                f"Instance(): {what}[{i}] must be a {kind.__name__}, got {type(part).__name__}"
+            )
+        if part.closed:
+            raise ValueError(f"Instance(): {what}[{i}] is closed")
+    return list(parts)
+
+
+def defined_parts(parts: Sequence[Any], kind: type[Any], what: str) -> list[Any]:
+    """Return the memories, tables or globals that an instance is to define."""
+    checked = _checked(parts, kind, what)
+    for i, part in enumerate(checked):
+        part.check_adoptable()
+        if any(part is other for other in checked[:i]):
+            raise ValueError(f"Instance(): {what}[{i}] is given twice")
+    return checked
+
+
+def imported_parts(imports: Mapping[str, Sequence[Any]] | None) -> dict[str, list[Any]]:
+    """Return what an instance is to import, by kind."""
+    imports = {} if imports is None else imports
+    if not hasattr(imports, "keys"):
+        raise TypeError(
+            f"Instance(): imports must be a mapping of {', '.join(_IMPORT_KINDS)}, "
+            f"got {type(imports).__name__}"
+        )
+    unknown = set(imports) - set(_IMPORT_KINDS)
+    if unknown:
+        raise ValueError(
+            f"Instance(): imports has {', '.join(sorted(map(repr, unknown)))}, "
+            f"expected {', '.join(_IMPORT_KINDS)}"
+        )
+    kinds = {"tables": Table, "memories": Memory, "globals": Global}
+    checked = {
+        kind: _checked(imports.get(kind, ()), cls, f"imports[{kind!r}]")
+        for kind, cls in kinds.items()
+    }
+    functions = list(imports.get("functions", ()))
+    for i, function in enumerate(functions):
+        if not isinstance(function, FuncRef):
+            raise TypeError(
+                f"Instance(): imports['functions'][{i}] must be a FuncRef, "
+                f"got {type(function).__name__}"
+            )
+        if function.instance.closed:
+            raise ValueError(f"Instance(): imports['functions'][{i}] is of a closed Instance")
+    return {**checked, "functions": functions}
+
+
+def data_segment(segment: Any, index: int) -> bytes:
+    """Return the bytes of a data segment."""
+    try:
+        return bytes(memoryview(segment).cast("B"))
+    except TypeError:
+        raise TypeError(
+            f"Instance(): data[{index}] must be a contiguous bytes-like object, "
+            f"got {type(segment).__name__}"
+        ) from None
+
+
+def function(function: Any, index: int) -> tuple[int, int]:
+    """Return the address and the type index of a function."""
+    try:
+        address, type_index = function
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"Instance(): functions[{index}] must be (address, type index), got {function!r}"
+        ) from None
+    what = f"Instance(): functions[{index}]"
+    return (
+        VALUE_TYPES["pointer"].check_pattern(address, f"{what}: the address"),
+        VALUE_TYPES["u32"].check_pattern(type_index, f"{what}: the type index"),
+    )
+
+
+def element_segment(segment: Any) -> ElementSegment:
+    """Return an element segment; from a pair of its type and its items, if that was given."""
+    if isinstance(segment, ElementSegment):
+        return segment
+    try:
+        element_type, items = segment
+    except (TypeError, ValueError):
+        raise TypeError(
+            "Instance(): an element segment must be an ElementSegment or (type, items), "
+            f"got {segment!r}"
+        ) from None
+    return ElementSegment(element_type, items)

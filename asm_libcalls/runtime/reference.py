@@ -1,0 +1,78 @@
+"""References as tables, globals and segments hold them: a pointer by its reference type.
+
+``funcref`` is a ``VMCallerCheckedAnyfunc*`` and is not counted; ``externref`` is a
+``VMExternData*`` whose holder owns one count. Null is 0, and None in Python.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.runtime import externref
+from asm_libcalls.runtime.externref import VMExternRef
+from asm_libcalls.runtime.funcref import FuncRef
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["REFERENCE_TYPES", "check_raw", "check_reference_type", "from_raw", "owned_raw"]
+
+REFERENCE_TYPES = ("funcref", "externref")
+
+
+def check_reference_type(reference_type: object, what: str) -> str:
+    """Return a reference type, or raise ValueError."""
+    if reference_type not in REFERENCE_TYPES:
+        raise ValueError(f"{what} must be 'funcref' or 'externref', got {reference_type!r}")
+    return str(reference_type)
+
+
+def owned_raw(reference_type: str, value: Any, what: str) -> tuple[int, Any]:
+    """Return the pointer of a Python value, with one count owned, and what must be kept alive.
+
+    For externref a value is any Python object, or a VMExternRef, which stands for its own box; for
+    funcref it is a FuncRef. None is null.
+
+    Raises
+    ------
+    TypeError
+        A reference of the wrong kind; `what` names the argument.
+    """
+    if value is None:
+        return 0, None
+    if reference_type == "externref":
+        if isinstance(value, VMExternRef):
+            return externref.retain(value.as_raw()), None
+        box = VMExternRef(value)
+        return externref.retain(box.as_raw()), None
+    if isinstance(value, FuncRef):
+        return value.as_raw(), value.instance
+    raise TypeError(f"{what} must be a FuncRef or None (funcref), got {type(value).__name__}")
+
+
+def check_raw(reference_type: str, address: int, what: str) -> Any:
+    """Check that a raw pointer is a live reference of its type; return what it keeps alive.
+
+    Raises
+    ------
+    ValueError
+        It is not; `what` names the argument.
+    """
+    if address == 0:
+        return None
+    if reference_type == "externref":
+        if not externref.is_live(address):
+            raise ValueError(f"{what}: no live externref at address {address:#x}")
+        return None
+    try:
+        return FuncRef.from_raw(address).instance
+    except ValueError:
+        raise ValueError(f"{what}: no live function reference at address {address:#x}") from None
+
+
+def from_raw(reference_type: str, address: int) -> Any:
+    """Return the Python value of a pointer: the object in an externref's box, or a FuncRef."""
+    if address == 0:
+        return None
+    if reference_type == "externref":
+        return externref.value_of(address)
+    return FuncRef.from_raw(address)

@@ -1,0 +1,1 @@
+"""From validated instructions to machine code, by copy and patch."""

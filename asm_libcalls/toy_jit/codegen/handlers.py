@@ -1,0 +1,404 @@
+"""What the compiler emits for each instruction: one small function for each kind of them.
+
+``make_handlers(inline)[opcode](compiler, immediate)``; the immediates are those of
+:mod:`asm_libcalls.toy_jit.frontend.validator`. An instruction that has a stencil of its name needs
+no more than its operands in the stencil's registers; what is here else is what is special.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from asm_libcalls.toy_jit.codegen.places import NEGATED, constant, halves
+from asm_libcalls.toy_jit.codegen.registers import ACCUMULATORS, operand_registers
+from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
+from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend.module import EXTERNREF
+from asm_libcalls.toy_jit.frontend.operands import FUNCTION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Handler = Callable[["FunctionCompiler", Any], None]
+
+    from asm_libcalls.toy_jit.codegen.compiler import FunctionCompiler
+    from asm_libcalls.toy_jit.frontend.operands import Frame
+
+__all__ = ["make_handlers"]
+
+# -- numbers
+
+_CONDITIONS = {
+    "eq": "z", "ne": "nz", "lt_s": "l", "lt_u": "c", "gt_s": "g", "gt_u": "a", "le_s": "le",
+    "le_u": "be", "ge_s": "ge", "ge_u": "nc",
+    # a < b is b > a: "above" is false where one of them is a NaN.
+    "gt": "a", "ge": "nc", "lt": "a", "le": "nc",
+}  # fmt: skip
+_COMMUTATIVE = ("add", "mul", "and", "or", "xor")
+
+
+def _simple(name: str, opcode: int) -> Handler:
+    """Make the emitter of an instruction that is a stencil: operands, and nothing else."""
+    params, _, results = op.SIGNATURES[opcode] or (b"", 0, b"")
+    registers = operand_registers(params)
+    digits = "".join(filter(str.isdigit, name.partition(".")[2])) or name[1:3]
+    size = int(digits) // 8 if opcode in op.ALIGNMENTS else 0
+
+    def emit(c: FunctionCompiler, immediate: Any) -> None:
+        c.take(registers)
+        if size:  # a load or store
+            offset = immediate
+            if offset + size > 0x7FFFFFFF:
+                c.emit("memory.far", *halves(offset))
+                offset = 0
+            c.emit(name, offset + size, offset)
+        else:
+            c.emit(name)
+        for valtype in results:
+            c.push_result(valtype)
+
+    return emit
+
+
+def _operate(c: FunctionCompiler, name: str, verb: str) -> str:
+    """Emit an instruction that takes its right operand where it is; return the accumulator."""
+    accumulator, second = ACCUMULATORS[name[0]]
+    c.make_room(2)
+    right, left = c.pop(), c.pop()
+    if verb in ("lt", "le") or (right == (accumulator,) and verb in _COMMUTATIVE):
+        left, right = right, left
+    if f"{name}.{right[0]}" not in TEMPLATES:  # in the accumulator, or a constant
+        c.move((second,), right)
+        right = (second,)
+    c.move((accumulator,), left)
+    c.emit(f"{name}.{right[0]}", *right[1:])
+    return accumulator
+
+
+def _binary(name: str) -> Handler:
+    verb = name[4:]
+
+    def emit(c: FunctionCompiler, immediate: Any) -> None:
+        c.push_register(_operate(c, name, verb))
+
+    return emit
+
+
+def _comparison(name: str) -> Handler:
+    compare, verb = name[:4] + "cmp", name[4:]
+
+    def emit(c: FunctionCompiler, immediate: Any) -> None:
+        _operate(c, compare, verb)
+        if name in TEMPLATES:  # of floats, eq and ne take two flags
+            c.emit(name)
+            c.push_register("rax")
+        else:
+            c.push_condition(_CONDITIONS[verb])
+
+    return emit
+
+
+def _is_zero(name: str) -> Handler:
+    def emit(c: FunctionCompiler, immediate: Any) -> None:
+        if c.condition:
+            c.push_condition(NEGATED[c.pop_condition()])
+        else:
+            c.take(("rax",))
+            c.emit(name)
+            c.push_condition("z")
+
+    return emit
+
+
+def _constant(c: FunctionCompiler, immediate: Any) -> None:
+    # An i32 in a slot or a register is zero-extended.
+    c.stack.append(constant(immediate & 0xFFFFFFFF if c.opcode == op.I32_CONST else immediate))
+
+
+# -- libcalls
+
+# The instruction, the libcall, its arguments ("v" is the vmctx, a digit itself, "i" and "j" the
+# indices in the instruction, and "a", "b", "c" its operands), and the type of its result.
+_LIBCALLS = """
+    i64.div_s    i64_sdiv              ab      I
+    i64.div_u    i64_udiv              ab      I
+    i64.rem_s    i64_srem              ab      I
+    i64.rem_u    i64_urem              ab      I
+    i64.shl      i64_ishl              ab      I
+    i64.shr_s    i64_sshr              ab      I
+    i64.shr_u    i64_ushr              ab      I
+    f32.ceil     f32_ceil              a       f
+    f32.floor    f32_floor             a       f
+    f32.trunc    f32_trunc             a       f
+    f32.nearest  f32_nearest           a       f
+    f64.ceil     f64_ceil              a       F
+    f64.floor    f64_floor             a       F
+    f64.trunc    f64_trunc             a       F
+    f64.nearest  f64_nearest           a       F
+    memory.size  memory32_size         v0      i
+    memory.grow  memory32_grow         va0     i
+    memory.fill  memory_fill           v0abc   -
+    memory.copy  memory_copy           v0a0bc  -
+    memory.init  memory_init           v0iabc  -
+    data.drop    data_drop             vi      -
+    table.get    toy_jit_table_get     via     x
+    table.set    table_fill            viab1   -
+    table.grow   table_grow            viba    i
+    table.fill   table_fill            viabc   -
+    table.copy   table_copy            vijabc  -
+    table.init   table_init            vjiabc  -
+    elem.drop    elem_drop             vi      -
+    global.get   externref_global_get  vi      x
+    global.set   externref_global_set  via     -
+"""
+_IMPORTED = ("memory32_size", "memory32_grow", "memory_fill")  # have a twin for imported memories
+
+
+def _libcall(libcall: str, letters: str, results: bytes) -> Handler:
+    count = sum(letter in "abc" for letter in letters)
+
+    def emit(c: FunctionCompiler, immediate: Any) -> None:
+        *indices, references = immediate or ((),)
+        values = {"v": "vmctx", **dict(zip("ij", indices, strict=False))}
+        arguments = [int(a) if a.isdigit() else values.get(a, a) for a in letters]
+        name = libcall
+        if name in _IMPORTED and c.layout.offsets.num_imported_memories:
+            name = "imported_" + name
+        by_type = libcall in ("table_grow", "table_fill")
+        externref = by_type and c.layout.table_types[indices[0]] == EXTERNREF
+        c.libcall(name, arguments, count, references, results, externref)
+
+    return emit
+
+
+_CALLED = {
+    op.OPCODES[name]: _libcall(libcall, letters, op.value_types(result.strip("-")))
+    for name, libcall, letters, result in map(str.split, _LIBCALLS.strip().splitlines())
+}
+
+
+# -- variables, references and tables
+
+
+def _local_get(c: FunctionCompiler, immediate: Any) -> None:
+    c.stack.append(c.locals[immediate])
+
+
+def _local_set(c: FunctionCompiler, immediate: Any) -> None:
+    local, value = c.locals[immediate], c.pop()
+    if value != local and local in c.stack:  # operands that were to be read from it later
+        for i, place in enumerate(c.stack):
+            if place == local:
+                c.spill(i)
+    c.move(local, value)
+    if c.opcode == op.LOCAL_TEE:
+        c.stack.append(value if value[0] in ("const", "wide") else local)
+
+
+def _unless_externref(types: str, handler: Handler) -> Handler:
+    """Make the emitter of an instruction that is a libcall if it moves an externref."""
+
+    def emit(c: FunctionCompiler, immediate: Any) -> None:
+        is_externref = getattr(c.layout, types)[immediate[0]] == EXTERNREF
+        (_CALLED[c.opcode] if is_externref else handler)(c, immediate)
+
+    return emit
+
+
+def _global_get(c: FunctionCompiler, immediate: Any) -> None:
+    valtype = c.layout.global_types[immediate[0]]
+    c.make_room(0)
+    c.emit(*c.layout.address_of("global", immediate[0]))
+    c.emit("global.get." + operand_registers(bytes([valtype]))[0])
+    c.push_result(valtype)
+
+
+def _global_set(c: FunctionCompiler, immediate: Any) -> None:
+    registers = operand_registers(bytes([c.layout.global_types[immediate[0]]]))
+    c.take(registers)
+    c.emit(*c.layout.address_of("global", immediate[0]))
+    c.emit("global.set." + registers[0])
+
+
+def _drop(c: FunctionCompiler, immediate: Any) -> None:
+    c.pop()
+
+
+def _select(c: FunctionCompiler, immediate: Any) -> None:
+    condition = c.pop_condition()
+    registers = operand_registers(bytes([immediate, immediate]))
+    c.take(registers)
+    c.emit(f"select.{registers[0]}.{NEGATED[condition]}")
+    c.push_register(registers[0])
+
+
+def _ref_null(c: FunctionCompiler, immediate: Any) -> None:
+    c.stack.append(constant(0))
+
+
+def _ref_func(c: FunctionCompiler, immediate: Any) -> None:
+    c.make_room(0)
+    c.emit("ref.func", c.layout.offsets.vmctx_anyfunc(immediate))
+    c.push_register("rax")
+
+
+def _table_get(c: FunctionCompiler, immediate: Any) -> None:
+    c.take(("rax",))
+    c.emit(*c.layout.address_of("table", immediate[0]))
+    c.emit("table.get")
+    c.push_register("rax")
+
+
+def _table_size(c: FunctionCompiler, immediate: Any) -> None:
+    c.make_room(0)
+    c.emit(*c.layout.address_of("table", immediate[0]))
+    c.emit("table.size")
+    c.push_register("rax")
+
+
+# -- blocks, branches and calls
+
+
+def _unreachable(c: FunctionCompiler, immediate: Any) -> None:
+    c.emit("unreachable")
+
+
+def _block(c: FunctionCompiler, frame: Frame) -> None:
+    frame.target = []
+    c.flush()
+
+
+def _loop(c: FunctionCompiler, frame: Frame) -> None:
+    c.flush()
+    frame.target = len(c.code)
+    c.check(frame.references)
+
+
+def _if(c: FunctionCompiler, frame: Frame) -> None:
+    condition = c.pop_condition()
+    c.flush()
+    frame.target, frame.otherwise = [], []
+    c.jump("jump." + NEGATED[condition], frame.otherwise)
+
+
+def _else(c: FunctionCompiler, frame: Frame) -> None:
+    if c.height >= 0:
+        c.flush()
+        c.jump("jump", frame.target)
+    c.land(frame.otherwise)
+    frame.otherwise = []
+    c.clear(frame.height + len(frame.params))
+
+
+def _end(c: FunctionCompiler, frame: Frame) -> None:
+    falls_through = c.height >= 0
+    if frame.opcode == FUNCTION and falls_through:
+        c.return_()
+    elif frame.opcode in (op.BLOCK, op.IF):
+        if falls_through:
+            c.flush()
+        c.land(frame.target + (frame.otherwise or []))
+    if frame.opcode != op.LOOP or not falls_through:
+        c.clear(frame.height + len(frame.results))
+
+
+def _br(c: FunctionCompiler, frame: Frame) -> None:
+    c.branch(frame)
+
+
+def _br_if(c: FunctionCompiler, frame: Frame) -> None:
+    c.branch_if(c.pop_condition(), frame)
+
+
+def _br_table(c: FunctionCompiler, frames: tuple[Frame, ...]) -> None:
+    c.take(("rax",))
+    c.flush()
+    bytes_, holes, jumps = TEMPLATES["branch_table"]
+    start = len(c.code)
+    c.code += bytes_
+    c.patch(start + holes[0][0], len(frames) - 1)
+    table = len(c.code)
+    c.patch_jump(start + jumps[0][0], table)
+    c.code += bytes(4 * len(frames))
+    height = len(c.stack)
+    branches: dict[Frame, int] = {}
+    for i, frame in enumerate(frames):
+        if frame not in branches:
+            branches[frame] = len(c.code)
+            c.branch(frame)
+            c.clear(height)
+        c.patch(table + 4 * i, branches[frame] - table)
+
+
+def _return(c: FunctionCompiler, immediate: Any) -> None:
+    c.return_()
+
+
+def _call(c: FunctionCompiler, immediate: Any) -> None:
+    index, functype, references = immediate
+    offsets = c.layout.offsets
+    c.arguments(functype)
+    if index < offsets.num_imported_functions:
+        body = offsets.vmctx_vmfunction_import_body(index)
+        c.emit("call.import", body, offsets.vmctx_vmfunction_import_vmctx(index))
+        c.call_other(references)
+    else:
+        c.call(f"function.{index}")
+        c.site(references)
+    c.results(functype)
+
+
+def _call_indirect(c: FunctionCompiler, immediate: Any) -> None:
+    type_index, table_index, functype, references = immediate
+    # The index stays where it is while the arguments below it are moved.
+    c.flush_registers(len(c.stack))
+    index = c.pop()
+    c.arguments(functype)
+    c.move(("rax",), index)
+    c.emit(*c.layout.address_of("table", table_index))
+    c.emit("call.indirect", c.layout.type_ids[type_index])
+    c.call_other(references)
+    c.results(functype)
+
+
+# -- the emitters by opcode
+
+_HANDLERS: dict[str, Handler] = {
+    "i32.eqz": _is_zero("i32.test"), "i64.eqz": _is_zero("i64.test"),
+    "ref.is_null": _is_zero("i64.test"),
+    "i32.const": _constant, "i64.const": _constant, "f32.const": _constant, "f64.const": _constant,
+    "local.get": _local_get, "local.set": _local_set, "local.tee": _local_set,
+    "global.get": _unless_externref("global_types", _global_get),
+    "global.set": _unless_externref("global_types", _global_set),
+    "table.get": _unless_externref("table_types", _table_get), "table.size": _table_size,
+    "ref.null": _ref_null, "ref.func": _ref_func, "drop": _drop, "select": _select,
+    "unreachable": _unreachable, "block": _block, "loop": _loop, "if": _if, "else": _else,
+    "end": _end, "br": _br, "br_if": _br_if, "br_table": _br_table, "return": _return,
+    "call": _call, "call_indirect": _call_indirect,
+}  # fmt: skip
+
+
+@cache  # 0.4 ms
+def make_handlers(inline: bool) -> list[Handler]:
+    """Return the emitters by opcode.
+
+    Parameters
+    ----------
+    inline : bool
+        Whether 64-bit shifts are emitted as the CPU's own instruction instead of a libcall.
+    """
+    return [_handler(name or "", opcode, inline) for opcode, name in enumerate(op.NAMES)]
+
+
+def _handler(name: str, opcode: int, inline: bool) -> Handler:
+    if name in _HANDLERS:
+        return _HANDLERS[name]
+    if opcode in _CALLED and not (inline and name.startswith("i64.sh")):
+        return _CALLED[opcode]
+    if name[4:] in _CONDITIONS:
+        return _comparison(name)
+    if f"{name}.slot" in TEMPLATES:
+        return _binary(name)
+    return _simple(name, opcode)

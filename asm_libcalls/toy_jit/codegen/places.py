@@ -1,0 +1,252 @@
+"""Where the values of a function are, while one pass goes over its instructions.
+
+A *place* is a tuple: what stencils call it, and the numbers that their holes for it take.
+
+===================== ==========================================================================
+``("slot", -24)``     in the frame, at ``[rbp - 24]``
+``("const", 7)``      known, and 32 bits with their sign are enough
+``("wide", 7, 1)``    known: the lower and the upper half
+``("rax",)``          in a register: an accumulator (rax or xmm0), or one that had room
+``("argument", 8)``   among the outgoing arguments, at ``[rsp + 8]``
+===================== ==========================================================================
+
+Every operand has a slot in the frame, by its height on the operand stack, but it is not put there
+at once: ``local.get`` and ``i32.const`` emit nothing, and results stay in registers while there are
+any. A local is in its slot or, if loops use it much, in a register for the whole function.
+
+Where control comes together (the beginning of a loop, the end of a block that is branched to) all
+operands are in their slots. At a call, all that the frame keeps are: so the stack map of the call
+is exact. A frame, by rbp::
+
+    +16 + 8*i   parameter i, in the caller's outgoing arguments; several results go there too
+     +8         return address
+      0         the caller's rbp
+     -8         vmctx
+    -16 - 8*j   the other locals, then the operand slots
+                outgoing arguments        <- rsp
+"""
+
+from __future__ import annotations
+
+import struct
+
+from asm_libcalls.toy_jit.codegen.registers import (
+    FLOATS,
+    INTEGERS,
+    choose_registers,
+    operand_registers,
+)
+from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
+from asm_libcalls.toy_jit.frontend import opcodes as op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from asm_libcalls.toy_jit.codegen.layout import CodeLayout
+    from asm_libcalls.toy_jit.frontend.validator import Body
+
+    Place = tuple[Any, ...]
+
+__all__ = ["NEGATED", "Places", "constant", "halves"]
+
+_DISPLACEMENT = struct.Struct("<i")  # what a hole takes, and a distance
+
+_FLAG_USERS = frozenset((op.BR_IF, op.IF, op.OPCODES["i32.eqz"], op.SELECT))
+
+# Intel's condition codes, and their opposites.
+NEGATED = {"z": "nz", "c": "nc", "be": "a", "l": "ge", "le": "g"}
+NEGATED |= {b: a for a, b in NEGATED.items()}
+
+
+def constant(value: int) -> Place:
+    """Return the place of a known value of up to 64 bits."""
+    if -0x80000000 <= value <= 0x7FFFFFFF:
+        return ("const", value)
+    return ("wide", *halves(value))
+
+
+def halves(value: int) -> tuple[int, int]:
+    """Return what the two holes of a 64-bit number take."""
+    low, high = value & 0xFFFFFFFF, value >> 32 & 0xFFFFFFFF
+    return low - (low >> 31 << 32), high - (high >> 31 << 32)
+
+
+class Places:
+    """The code that grows, and where the operands and locals are at its end.
+
+    Attributes
+    ----------
+    stack : list of Place
+        Of the operands, by height.
+    held : dict of str to int
+        The registers that operands are in (those of locals apart), and the operands' heights.
+    opcode, height, offset, next_opcode : int
+        The instruction, as :mod:`~asm_libcalls.toy_jit.frontend.validator` says, and the next one.
+    condition : str
+        The condition of a comparison that the next instruction uses from the CPU's flags. It is
+        an operand that is not on the stack.
+    slots : list of Place
+        The slots of operands, by height.
+    locals, homes : list of Place
+        Where each local is, and its slot.
+    saved : dict of Place to Place
+        The slots that locals with a register have while a call runs.
+    """
+
+    def __init__(self, layout: CodeLayout) -> None:
+        self.layout = layout
+        self.code = layout.code
+        self.opcode = self.next_opcode = op.END
+        self.height = self.offset = 0
+        self.traps: list[tuple[int, str, int]] = []  # the jumps to them
+
+    def begin(self, body: Body, parameters: int) -> None:
+        """Begin a function."""
+        others = len(body.local_types) - parameters
+        self.homes: list[Place] = [("slot", 16 + 8 * i) for i in range(parameters)]
+        self.homes += [("slot", -16 - 8 * i) for i in range(others)]
+        self.slots = [("slot", -16 - 8 * i) for i in range(others, others + body.max_height + 1)]
+        chosen = choose_registers(body, self.layout.inline)
+        self.locals: list[Place] = list(self.homes)
+        for i, register in chosen.items():
+            self.locals[i] = (register,)
+        self.saved = {self.locals[i]: self.homes[i] for i in sorted(chosen)}
+        taken = set(chosen.values())
+        self._free = {
+            "rax": [(r,) for r in INTEGERS if r not in taken],
+            "xmm0": [(r,) for r in FLOATS if r not in taken],
+        }
+        self.offset = body.instructions[0][3]
+        self.traps = []
+        self.clear(0)
+
+    # -- emitting
+
+    def emit(self, name: str, *values: int) -> None:
+        """Copy a stencil, and fill in its holes in the order of their names."""
+        bytes_, holes, jumps = TEMPLATES[name]
+        code = self.code
+        start = len(code)
+        code += bytes_
+        for at, which in holes:
+            _DISPLACEMENT.pack_into(code, start + at, values[which])
+        for at, role in jumps:
+            self.traps.append((start + at, role, self.offset))
+
+    def move(self, target: Place, source: Place) -> None:
+        """Copy a value. Changes no flags, and rdx at most beside the target."""
+        if target != source:
+            self.emit(f"move.{target[0]}.{source[0]}", *source[1:], *target[1:])
+
+    def jump(self, name: str, patches: list[int]) -> None:
+        """Copy a jump whose distance is not known yet."""
+        self.code += TEMPLATES[name][0]
+        patches.append(len(self.code) - 4)
+
+    def land(self, patches: list[int]) -> None:
+        """Let these jumps come here."""
+        for at in patches:
+            self.patch_jump(at, len(self.code))
+
+    def patch_jump(self, at: int, target: int) -> None:
+        """Fill in the distance of a jump, which is the last of it."""
+        self.patch(at, target - (at + 4))
+
+    def patch(self, at: int, value: int) -> None:
+        """Fill in four bytes of code."""
+        _DISPLACEMENT.pack_into(self.code, at, value)
+
+    # -- operands
+
+    def push_register(self, register: str) -> None:
+        """Put an operand on the stack that is in a register of no local."""
+        self.held[register] = len(self.stack)
+        self.stack.append((register,))
+
+    def push_result(self, valtype: int) -> None:
+        """Put what an instruction left in the accumulator of a type on the stack."""
+        self.push_register(operand_registers(bytes([valtype]))[0])
+
+    def pop(self) -> Place:
+        """Take the top operand from the stack, and return where it is."""
+        place = self.stack.pop()
+        self.held.pop(place[0], None)
+        return place
+
+    def take(self, registers: tuple[str, ...]) -> None:
+        """Take operands from the stack to their registers, of which the accumulators come first."""
+        self.make_room(len(registers))
+        for register in reversed(registers):
+            self.move((register,), self.pop())
+
+    def make_room(self, count: int) -> None:
+        """Make the accumulators free, for an instruction that takes so many operands."""
+        for accumulator, others in self._free.items():
+            height = self.held.get(accumulator)
+            if height is None or height >= len(self.stack) - count:
+                continue
+            place = next((place for place in others if place[0] not in self.held), None)
+            if place is None:
+                self.spill(height)
+            else:
+                self.move(place, (accumulator,))
+                self.stack[height] = place
+                self.held[place[0]] = height
+                del self.held[accumulator]
+
+    def spill(self, height: int) -> None:
+        """Put an operand into its slot. Changes no flags."""
+        place, slot = self.stack[height], self.slots[height]
+        self.move(slot, place)
+        self.held.pop(place[0], None)
+        self.stack[height] = slot
+
+    def flush(self, start: int = 0) -> None:
+        """Put all operands from a height on into their slots. Changes no flags."""
+        stack = self.stack
+        if stack[start:] != self.slots[start : len(stack)]:
+            for height in range(start, len(stack)):
+                self.spill(height)
+
+    def flush_registers(self, end: int) -> None:
+        """Put the operands below a height that are in registers into their slots."""
+        for height in [*self.held.values()]:
+            if height < end:
+                self.spill(height)
+
+    def clear(self, height: int) -> None:
+        """Begin where control comes together: `height` operands, all in their slots."""
+        self.stack: list[Place] = self.slots[:height]
+        self.held: dict[str, int] = {}
+        self.condition = ""
+
+    # -- conditions
+
+    def push_condition(self, condition: str) -> None:
+        """Put the outcome of a comparison on the stack: as flags, if they are used next."""
+        if self.next_opcode in _FLAG_USERS:
+            self.condition = condition
+        else:
+            self.emit("flag." + condition)
+            self.push_register("rax")
+
+    def pop_condition(self) -> str:
+        """Take the top operand as a condition: the one that says that it is not 0."""
+        condition, self.condition = self.condition, ""
+        if not condition:
+            self.take(("rax",))
+            self.emit("i32.test")
+        return condition or "nz"
+
+    # -- locals that have registers
+
+    def save_locals(self) -> None:
+        """Put the locals that have registers into their slots: before a call."""
+        for local, home in self.saved.items():
+            self.move(home, local)
+
+    def restore_locals(self) -> None:
+        """Take the locals that have registers out of their slots: after a call."""
+        for local, home in self.saved.items():
+            self.move(local, home)

@@ -1,0 +1,101 @@
+"""Registers: what each is for, and which locals live in one.
+
+A local that is chosen has its register in the whole function. Its slot is used only while a call
+runs, since all these registers are the callee's to change.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend.module import F32, F64, I32, I64
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.toy_jit.frontend.validator import Body
+
+__all__ = [
+    "ACCUMULATORS", "FLOATS", "INTEGERS", "choose_registers", "is_brief", "operand_registers",
+]  # fmt: skip
+
+INTEGERS = ("rsi", "rdi", "r8", "r9", "r10", "r11", "rbx", "r12")
+FLOATS = tuple(f"xmm{i}" for i in range(2, 14))
+"""The registers of locals, and of operands that an accumulator has no room for."""
+
+ACCUMULATORS = {"i": ("rax", "rcx"), "f": ("xmm0", "xmm1")}
+"""Where stencils have the first and the second operand of a kind: integers, and floats."""
+
+_FOR_OPERANDS = 2  # registers of each kind that no local gets
+_LOOP_WEIGHT = 8  # how often a loop is guessed to run
+_SAVE_AND_RESTORE = 2  # what a call costs a local, in uses of it
+
+_LOCALS = (op.LOCAL_GET, op.LOCAL_SET, op.LOCAL_TEE)
+_SHIFTS = frozenset(op.OPCODES[f"i64.{verb}"] for verb in ("shl", "shr_s", "shr_u"))
+_LONG_CALLS = frozenset((
+    op.CALL, op.CALL_INDIRECT, op.TABLE_GET, op.TABLE_SET, op.MEMORY_SIZE, op.MEMORY_GROW,
+    *range(op.MEMORY_INIT, op.TABLE_FILL + 1),
+))  # fmt: skip
+_CALLS = _LONG_CALLS.union(
+    *((op.OPCODES[f"i64.{verb}_s"], op.OPCODES[f"i64.{verb}_u"]) for verb in ("div", "rem")),
+    *(range(op.OPCODES[f"{valtype}.ceil"], op.OPCODES[f"{valtype}.sqrt"])
+      for valtype in ("f32", "f64")),
+)  # fmt: skip
+
+
+def operand_registers(types: bytes) -> tuple[str, ...]:
+    """Return where a stencil has its operands: the first of a kind in the accumulator."""
+    seen = {"i": 0, "f": 0}
+    registers = []
+    for valtype in types:
+        kind = "f" if valtype in (F32, F64) else "i"
+        registers.append(ACCUMULATORS[kind][seen[kind]])
+        seen[kind] += 1
+    return tuple(registers)
+
+
+def is_brief(body: Body) -> bool:
+    """Return whether a function soon ends, whatever it is given: no loop, and no call but numbers.
+
+    For a call of it the GIL need not be released.
+    """
+    return not any(
+        opcode in _LONG_CALLS or (opcode == op.LOOP and immediate.targeted)
+        for opcode, immediate, _, _ in body.instructions
+    )
+
+
+def choose_registers(body: Body, inline: bool) -> dict[int, str]:
+    """Return the registers of locals, by their indices: those that loops use most.
+
+    Parameters
+    ----------
+    body : Body
+        The function.
+    inline : bool
+        Whether 64-bit shifts are no calls.
+    """
+    types = body.local_types
+    uses = [0] * len(types)
+    calls_of = _CALLS if inline else _CALLS | _SHIFTS
+    weight, calls = 1, 0
+    weights = []
+    for opcode, immediate, _, _ in body.instructions:
+        if opcode in _LOCALS:
+            uses[immediate] += weight
+        elif opcode in calls_of:
+            calls += weight
+        elif opcode in (op.BLOCK, op.LOOP, op.IF):
+            weights.append(weight)
+            if opcode == op.LOOP and immediate.targeted and weight < _LOOP_WEIGHT**6:
+                weight *= _LOOP_WEIGHT
+        elif opcode == op.END and weights:
+            weight = weights.pop()
+    threshold = 2 + _SAVE_AND_RESTORE * calls
+    free = {I32: list(INTEGERS[:-_FOR_OPERANDS]), F32: list(FLOATS[:-_FOR_OPERANDS])}
+    free[I64], free[F64] = free[I32], free[F32]
+    chosen = {}
+    for i in sorted(range(len(types)), key=lambda i: -uses[i]):
+        if uses[i] <= threshold:
+            break
+        if free.get(types[i]):
+            chosen[i] = free[types[i]].pop(0)
+    return chosen

@@ -1,0 +1,96 @@
+"""Frames, branches, calls of functions and libcalls, tables, and what is behind the functions."""
+
+from __future__ import annotations
+
+from asm_libcalls.vmcontext import VMCallerCheckedAnyfunc, VMInterrupts, VMTableDefinition
+from asm_libcalls.x86_64.assembler.instructions import JUMP_IF
+
+__all__ = ["control"]
+
+_LIMIT = VMInterrupts.native_stack_limit.offset
+_CODE = VMCallerCheckedAnyfunc.func_ptr.offset
+_TYPE = VMCallerCheckedAnyfunc.type_index.offset
+_VMCTX = VMCallerCheckedAnyfunc.vmctx.offset
+_BASE = VMTableDefinition.base.offset
+_LENGTH = VMTableDefinition.current_elements.offset
+
+_CHECK = "mov rdx, [r15]; cmp rsp, [rdx]; jc >target"  # VMInterrupts, a VMContext's first field
+
+_STENCILS = {
+    "prologue": "push rbp; mov rbp, rsp; sub rsp, frame; mov [rbp - 8], r15; " + _CHECK,
+    "check": _CHECK,
+    "epilogue": "mov rsp, rbp; pop rbp; ret",
+    "clear": """
+        xor edx, edx; mov ecx, count
+        .again:; mov [rbp + rcx * 8 + offset], rdx; dec rcx; jnz .again
+    """,
+    "jump": "jmp >target",
+    "unreachable": "jmp >trap.UNREACHABLE_CODE_REACHED",
+    # Jump by a table of distances that follows; rax is the index, the last is the default.
+    "branch_table": """
+        mov ecx, last; cmp eax, ecx; cmova eax, ecx
+        lea rcx, >target; movsxd rax, dword[rcx + rax * 4]; add rax, rcx; jmp rax
+    """,
+
+    "call": "call >target",
+    "call.import": "mov rax, [r15 + body]; mov rcx, [r15 + vmctx]",
+    # The element rax of the table at rcx.
+    "call.indirect": f"""
+        cmp eax, [rcx + {_LENGTH}]; jnc >trap.UNDEFINED_ELEMENT
+        mov rcx, [rcx + {_BASE}]; mov rcx, [rcx + rax * 8]
+        test rcx, rcx; jz >trap.INDIRECT_CALL_TO_NULL
+        cmp dword[rcx + {_TYPE}], type; jnz >trap.BAD_SIGNATURE
+        mov rax, [rcx + {_CODE}]; mov rcx, [rcx + {_VMCTX}]
+    """,
+    # Call the code at rax with the vmctx in rcx, and come back to this one's.
+    "call.other": """
+        cmp rcx, r15; je .same
+        change_instance
+        load_memory
+        .same:; call rax
+    """,
+    "call.back": """
+        cmp r15, [rbp - 8]; je .back
+        mov r15, [rbp - 8]
+        load_memory
+        .back:
+    """,
+    "call.count": "mov rax, wide; inc qword[rax]",
+    "call.builtin": "call [r15 + offset]",
+    "call.address": "mov rax, wide; call rax",
+
+    # Tables and globals: rcx = the address of the definition, which the importing one points to.
+    "address.defined": "lea rcx, [r15 + offset]",
+    "address.imported": "mov rcx, [r15 + offset]",
+    "table.size": f"mov eax, [rcx + {_LENGTH}]",
+    "table.get": f"""
+        cmp eax, [rcx + {_LENGTH}]; jnc >trap.TABLE_OUT_OF_BOUNDS
+        mov rcx, [rcx + {_BASE}]; mov rax, [rcx + rax * 8]
+    """,
+    "global.get.rax": "mov rax, [rcx]",
+    "global.get.xmm0": "movsd xmm0, [rcx]",
+    "global.set.rax": "mov [rcx], rax",
+    "global.set.xmm0": "movsd [rcx], xmm0",
+    "ref.func": "lea rax, [r15 + offset]",
+
+    # Called from the site, so that the return address on the stack says which it was.
+    "stub.trap": "mov edi, code; mov rax, wide; jmp rax",
+    # Find out why rcx, the stack pointer, is below the limit: too deep, or asked to stop. Called
+    # from the site too, and left by a jump: the return address that a walk of the stack finds is
+    # the site's, which has a stack map.
+    "stub.interrupt": f"""
+        mov rdx, [r15]; cmp rcx, [rdx + {_LIMIT}]; jb .overflow
+        mov rdi, r15; mov rax, wide; jmp rax
+        .overflow:; jmp >trap.STACK_OVERFLOW
+    """,
+    # Before the call of that stub. A new frame may reach below the end of the stack, so nothing is
+    # written at its end before it is known to be there.
+    "interrupt.enter": "mov rcx, rsp; lea rsp, [rbp - 16]",
+    "interrupt.entered": "lea rsp, [rbp + frame]",
+    "interrupt.loop": "mov rcx, rsp",
+}  # fmt: skip
+
+
+def control() -> dict[str, str]:
+    """Return the stencils."""
+    return _STENCILS | {f"jump.{c}": f"j{c} >target" for c in JUMP_IF.conditions}

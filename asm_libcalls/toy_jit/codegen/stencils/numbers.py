@@ -1,0 +1,192 @@
+"""Arithmetic, comparisons and conversions, by the names of the instructions.
+
+Operands are in rax and rcx, or xmm0 and xmm1; a name with a place behind it takes the right operand
+from there. Results are in rax or xmm0, of comparisons in the flags. rcx and rdx may change.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from asm_libcalls.toy_jit.codegen.registers import FLOATS, INTEGERS
+
+__all__ = ["numbers"]
+
+_CHECK = "test ecx, ecx; jz >trap.INTEGER_DIVISION_BY_ZERO; "
+# idiv faults on the quotient 2**31, even where only the remainder is asked for.
+_CHECK_SIGNED = _CHECK + "cmp ecx, -1; jne .divide; "
+_SIGNED = "; jmp .done; .divide:; cdq; idiv ecx; .done:"
+
+_OTHERS = {
+    "i32.div_s": _CHECK_SIGNED + "neg eax; jo >trap.INTEGER_OVERFLOW" + _SIGNED,
+    "i32.div_u": _CHECK + "xor edx, edx; div ecx",
+    "i32.rem_s": _CHECK_SIGNED + "xor edx, edx" + _SIGNED + "; mov eax, edx",
+    "i32.rem_u": _CHECK + "xor edx, edx; div ecx; mov eax, edx",
+    "i32.wrap_i64": "mov eax, eax",
+    "i64.extend_i32_s": "movsxd rax, eax",
+    "i64.extend_i32_u": "",  # an i32 in a register is zero-extended
+    "i64.extend32_s": "movsxd rax, eax",
+    "i32.reinterpret_f32": "movd eax, xmm0",
+    "i64.reinterpret_f64": "movq rax, xmm0",
+    "f32.reinterpret_i32": "movq xmm0, rax",
+    "f64.reinterpret_i64": "movq xmm0, rax",
+    "f32.demote_f64": "cvtsd2ss xmm0, xmm0",
+    "f64.promote_f32": "cvtss2sd xmm0, xmm0",
+}
+
+
+def numbers(features: frozenset[str]) -> dict[str, str]:
+    """Return the stencils for a CPU with these features."""
+    found = dict(_OTHERS)
+    for name, bits, a, c, d in (("i32", 32, "eax", "ecx", "edx"), ("i64", 64, "rax", "rcx", "rdx")):
+        found |= _integers(name, a, c) | _bits(name, bits, a, c, d, features)
+    for name, bits, suffix in (("f32", 32, "ss"), ("f64", 64, "sd")):
+        found |= _floats(name, bits, suffix) | _to_float(name, suffix) | _to_integer(name, suffix)
+    for condition in ("z", "nz", "c", "nc", "be", "a", "l", "ge", "le", "g"):
+        found[f"flag.{condition}"] = f"set{condition} al; movzx eax, al"
+        move = f"cmov{condition} rax, rcx"  # the right operand if the condition holds
+        found[f"select.rax.{condition}"] = move
+        found[f"select.xmm0.{condition}"] = (
+            f"movq rax, xmm0; movq rcx, xmm1; {move}; movq xmm0, rax"
+        )
+    return found
+
+
+# -- integers
+
+
+def _integers(name: str, a: str, c: str) -> dict[str, str]:
+    half = name == "i32"
+    sources = {"slot": f"{'dword' if half else 'qword'}[rbp + source]", "const": "source"}
+    for register in ("rcx", *INTEGERS):
+        low = register + "d" if register[1].isdigit() else "e" + register[1:]
+        sources[register] = low if half else register
+    if half:
+        sources["wide"] = "source"  # the lower half is all of it
+    found = {f"{name}.test": f"test {a}, {a}"}
+    for place, source in sources.items():
+        for verb in ("add", "sub", "and", "or", "xor", "cmp"):
+            found[f"{name}.{verb}.{place}"] = f"{verb} {a}, {source}"
+        operands = f"{a}, {source}" if source == "source" else source
+        found[f"{name}.mul.{place}"] = f"imul {a}, {operands}"
+    shifts = {"shl": "shl", "shr_s": "sar", "shr_u": "shr", "rotl": "rol", "rotr": "ror"}
+    return found | {f"{name}.{verb}": f"{shift} {a}, cl" for verb, shift in shifts.items()}
+
+
+def _bits(name: str, bits: int, a: str, c: str, d: str, features: frozenset[str]) -> dict[str, str]:
+    thirds, fifths, by_17, by_255 = (((1 << bits) - 1) // n for n in (3, 5, 17, 255))
+    # bsr gives the index of the highest bit, and nothing for 0.
+    clz = (
+        f"bsr {c}, {a}; mov {d}, {2 * bits - 1}; cmovz {c}, {d}; xor {c}, {bits - 1}; mov {a}, {c}"
+    )
+    ctz = f"bsf {c}, {a}; mov {d}, {bits}; cmovz {c}, {d}; mov {a}, {c}"
+    # Sums of neighbouring bits, pairs and nibbles, side by side (Hacker's Delight, 5-1).
+    popcnt = f"""
+        mov {c}, {a}; shr {c}, 1; mov {d}, {thirds}; and {c}, {d}; sub {a}, {c}
+        mov {d}, {fifths}; mov {c}, {a}; and {c}, {d}; shr {a}, 2; and {a}, {d}; add {a}, {c}
+        mov {c}, {a}; shr {c}, 4; add {a}, {c}; mov {d}, {by_17}; and {a}, {d}
+        mov {d}, {by_255}; imul {a}, {d}; shr {a}, {bits - 8}
+    """
+    return {
+        f"{name}.clz": f"lzcnt {a}, {a}" if "lzcnt" in features else clz,
+        f"{name}.ctz": f"tzcnt {a}, {a}" if "bmi" in features else ctz,
+        f"{name}.popcnt": f"popcnt {a}, {a}" if "popcnt" in features else popcnt,
+        f"{name}.extend8_s": f"movsx {a}, al",
+        f"{name}.extend16_s": f"movsx {a}, ax",
+    }
+
+
+# -- floats
+
+
+def _floats(name: str, bits: int, s: str) -> dict[str, str]:
+    sources = {"slot": f"{'dword' if s == 'ss' else 'qword'}[rbp + source]"}
+    sources |= {register: register for register in ("xmm1", *FLOATS)}
+    found = {}
+    for place, source in sources.items():
+        found[f"{name}.cmp.{place}"] = f"ucomi{s} xmm0, {source}"
+        for verb in ("add", "sub", "mul", "div"):
+            found[f"{name}.{verb}.{place}"] = f"{verb}{s} xmm0, {source}"
+    c, d = ("ecx", "edx") if s == "ss" else ("rcx", "rdx")
+    sign = bits - 1
+    # Equal: only zeros of different sign matter. A NaN: the sum with it is a quiet one.
+    extremum = f"""
+        ucomi{s} xmm0, xmm1; jne .differ; jp .nan
+        {{zeros}} xmm0, xmm1; jmp .done
+        .nan:; add{s} xmm0, xmm1; jmp .done
+        .differ:; {{verb}}{s} xmm0, xmm1; .done:
+    """
+    return found | {
+        f"{name}.sqrt": f"sqrt{s} xmm0, xmm0",
+        f"{name}.abs": f"movq rdx, xmm0; btr {d}, {sign}; movq xmm0, rdx",
+        f"{name}.neg": f"movq rdx, xmm0; btc {d}, {sign}; movq xmm0, rdx",
+        f"{name}.copysign": f"movq rdx, xmm0; movq rcx, xmm1; btr {d}, {sign}; "
+        f"shr {c}, {sign}; shl {c}, {sign}; or {d}, {c}; movq xmm0, rdx",
+        f"{name}.min": extremum.format(zeros="orps", verb="min"),  # -0 has the sign bit
+        f"{name}.max": extremum.format(zeros="andps", verb="max"),
+        # After a comparison: ZF is set for equal and for unordered, PF for unordered.
+        f"{name}.eq": "setnp al; setz cl; and al, cl; movzx eax, al",
+        f"{name}.ne": "setp al; setnz cl; or al, cl; movzx eax, al",
+    }
+
+
+# -- conversions
+
+
+def _to_float(name: str, s: str) -> dict[str, str]:
+    # The conversion keeps the rest of xmm0: clear it, or wait for whatever was there.
+    clear = "xorps xmm0, xmm0; "
+    return {
+        f"{name}.convert_i32_s": clear + f"cvtsi2{s} xmm0, eax",
+        f"{name}.convert_i32_u": clear + f"cvtsi2{s} xmm0, rax",
+        f"{name}.convert_i64_s": clear + f"cvtsi2{s} xmm0, rax",
+        # Half of a large one, with the lost bit ored into the lowest, rounds as the whole does.
+        f"{name}.convert_i64_u": clear + f"""
+            test rax, rax; js .large; cvtsi2{s} xmm0, rax; jmp .done
+            .large:; mov rcx, rax; shr rcx, 1; and eax, 1; or rcx, rax
+            cvtsi2{s} xmm0, rcx; add{s} xmm0, xmm0; .done:
+        """,
+    }  # fmt: skip
+
+
+def _to_integer(source: str, s: str) -> dict[str, str]:
+    found = {}
+    for bits, sign in ((32, "s"), (32, "u"), (64, "s"), (64, "u")):
+        least, end = (0, 1 << bits) if sign == "u" else (-1 << (bits - 1), 1 << (bits - 1))
+        # What is cut off may reach below the least one, if the floats are so dense there.
+        between = sign == "u" or (bits, source) == (32, "f64")
+        low, too_low = (least - 1, "be") if between else (least, "c")
+        check = (
+            f"mov rdx, {_pattern(source, low)}; movq xmm1, rdx; ucomi{s} xmm0, xmm1; "
+            f"j{too_low} {{low}}; "
+            f"mov rdx, {_pattern(source, end)}; movq xmm1, rdx; ucomi{s} xmm0, xmm1; "
+            "jnc {high}; "
+        )
+        convert = f"cvtt{s}2si rax, xmm0"
+        if (bits, sign) == (64, "u"):
+            convert = f"""
+                mov rdx, {_pattern(source, 1 << 63)}; movq xmm1, rdx; ucomi{s} xmm0, xmm1
+                jc .small; sub{s} xmm0, xmm1; {convert}; btc rax, 63; jmp .converted
+                .small:; {convert}; .converted:
+            """
+        overflow = ">trap.INTEGER_OVERFLOW"
+        a = "eax" if bits == 32 else "rax"
+        found[f"i{bits}.trunc_{source}_{sign}"] = (
+            f"ucomi{s} xmm0, xmm0; jp >trap.BAD_CONVERSION_TO_INTEGER; "
+            + check.format(low=overflow, high=overflow) + convert
+            + ("; mov eax, eax" if bits == 32 else "")
+        )  # fmt: skip
+        found[f"i{bits}.trunc_sat_{source}_{sign}"] = f"""
+            xor eax, eax; ucomi{s} xmm0, xmm0; jp .done
+            {check.format(low=".low", high=".high")}
+            {convert}; jmp .done
+            .low:; mov {a}, {least}; jmp .done
+            .high:; mov {a}, {end - 1}
+            .done:; {"mov eax, eax" if bits == 32 else ""}
+        """
+    return found
+
+
+def _pattern(name: str, value: int) -> int:
+    code = "<f" if name == "f32" else "<d"
+    return int.from_bytes(struct.pack(code, value), "little")

@@ -1,0 +1,46 @@
+"""The stencils as the compiler copies them: bytes, holes by position, jumps by role.
+
+Importing this module loads them, or assembles them where no image has them (or fails, where no
+machine code serves).
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.binding import default_binding
+from asm_libcalls.toy_jit.codegen.stencils import CHECK as _CHECK
+from asm_libcalls.toy_jit.codegen.stencils import ENTER as _ENTER
+from asm_libcalls.toy_jit.codegen.stencils import PREFIX
+from asm_libcalls.toy_jit.runtime.compiled_instance import fill_slots
+from asm_libcalls.x86_64 import code_cache
+from asm_libcalls.x86_64.stencils import Stencil, read
+
+__all__ = ["CHECK", "ENTER", "STENCILS", "TEMPLATES"]
+
+Template = tuple[bytes, tuple[tuple[int, int], ...], tuple[tuple[int, str], ...]]
+
+
+def _template(stencil: Stencil) -> Template:
+    names = sorted({name for _, name in stencil.holes})
+    holes = tuple((at, names.index(name)) for at, name in stencil.holes)
+    jumps = tuple((reference.offset, reference.symbol) for reference in stencil.references)
+    return (stencil.code, holes, jumps)
+
+
+_backend = default_binding().x86_64
+if _backend is None:
+    raise RuntimeError(f"toy_jit needs machine code: {default_binding().x86_64_reason}")
+_loaded = code_cache.load("toy_jit", _backend.cpu.features)
+fill_slots(_loaded)
+
+STENCILS = read(_loaded, PREFIX)
+"""By name, as :func:`asm_libcalls.x86_64.stencils.compose` takes them."""
+
+TEMPLATES: dict[str, Template] = {name: _template(s) for name, s in STENCILS.items()}
+"""By name: the bytes; where which value goes, in the order of the holes' names (sorted); and where
+a distance goes, with its role."""
+
+ENTER = _loaded.routine(_ENTER)
+"""The C address of ``enter(vmctx, code, slots, count)``, which is no template but run there."""
+
+CHECK = _loaded.routine(_CHECK)
+"""The C address of ``check(vmctx)``, for code that is stopped at a check."""

@@ -1,0 +1,223 @@
+"""What a module is, decoded: types, index spaces, segments (spec 2.0, sections 2.3 and 2.5).
+
+Value types are the bytes that stand for them in the binary format, and sequences of them (the
+parameters of a function, its locals, the operand stack of the validator) are ``bytes``. So a
+sequence is a slice of the module, and comparing two is one machine loop.
+
+Instructions with a constant value, which initialise globals and segments, are pairs
+``(opcode, immediate)``: one of ``(I32_CONST, int)``, ``(I64_CONST, int)``, ``(F32_CONST, bits)``,
+``(F64_CONST, bits)``, ``(GLOBAL_GET, global index)``, ``(REF_FUNC, function index)`` and
+``(REF_NULL, reference type)``, with the opcodes of :mod:`~asm_libcalls.toy_jit.frontend.opcodes`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "EXTERNREF", "F32", "F64", "FUNCREF", "I32", "I64", "REFERENCE_TYPES", "V128", "VALUE_TYPES",
+    "VALUE_TYPE_NAMES", "Data", "Element", "Export", "FuncType", "Function", "Global",
+    "GlobalType", "Import", "Limits", "Module", "TableType", "type_names",
+]  # fmt: skip
+
+I32, I64, F32, F64 = 0x7F, 0x7E, 0x7D, 0x7C
+V128 = 0x7B
+FUNCREF, EXTERNREF = 0x70, 0x6F
+
+VALUE_TYPES = bytes((I32, I64, F32, F64, FUNCREF, EXTERNREF))
+REFERENCE_TYPES = bytes((FUNCREF, EXTERNREF))
+VALUE_TYPE_NAMES = {
+    I32: "i32", I64: "i64", F32: "f32", F64: "f64", FUNCREF: "funcref", EXTERNREF: "externref",
+    0: "_",  # the unknown type of the validator, in code that cannot be reached
+}  # fmt: skip
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    ConstExpr = tuple[int, int]
+
+
+def type_names(types: bytes) -> str:
+    """Spell a sequence of value types: ``[i32 i64]``."""
+    return f"[{' '.join(VALUE_TYPE_NAMES[valtype] for valtype in types)}]"
+
+
+class _Record:
+    """Has the fields that its class declares, and compares and prints by them.
+
+    (The `dataclasses` module is slow to import.)
+    """
+
+    def __init__(self, *values: Any) -> None:
+        vars(self).update(zip(type(self).__annotations__, values, strict=False))
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        fields = (f"{name}={value!r}" for name, value in sorted(vars(self).items()))
+        return f"{type(self).__name__}({', '.join(fields)})"
+
+
+class FuncType(_Record):
+    """The type of a function: `params` and `results`, as value types in ``bytes``."""
+
+    params: bytes
+    results: bytes
+
+    def __repr__(self) -> str:
+        return f"<FuncType {type_names(self.params)} -> {type_names(self.results)}>"
+
+
+class Limits(_Record):
+    """The size of a memory (in pages) or table (in elements): `minimum`, `maximum` or None."""
+
+    minimum: int
+    maximum: int | None
+
+
+class TableType(_Record):
+    """The type of a table: the `element` type, and its `limits`."""
+
+    element: int
+    limits: Limits
+
+
+class GlobalType(_Record):
+    """The type of a global: its `value` type, and whether it is `mutable`."""
+
+    value: int
+    mutable: bool
+
+
+class Import(_Record):
+    """One import: `module` and `name`, its `kind` and its `type`.
+
+    The type is that of the kind: ``"func"`` a :class:`FuncType`, ``"table"`` a :class:`TableType`,
+    ``"memory"`` :class:`Limits`, ``"global"`` a :class:`GlobalType`.
+    """
+
+    module: str
+    name: str
+    kind: str
+    type: FuncType | TableType | Limits | GlobalType
+
+
+class Export(_Record):
+    """One export: its `name`, the `kind` (as in :class:`Import`) and the `index` in that space."""
+
+    name: str
+    kind: str
+    index: int
+
+
+class Function(_Record):
+    """A function of the index space.
+
+    Its `type_index` is the place of its `type` in `Module.types`. From `start` to `end` its locals
+    and instructions lie in the module; both are 0 for an import.
+    """
+
+    type_index: int
+    type: FuncType
+    start: int = 0
+    end: int = 0
+
+
+class Global(_Record):
+    """A global of the index space: its `type`, and its `init` expression (None for an import)."""
+
+    type: GlobalType
+    init: Any
+
+
+class Element(_Record):
+    """An element segment.
+
+    Attributes
+    ----------
+    type : int
+        The reference type of its elements.
+    init : list of tuple
+        Its elements, as constant expressions.
+    mode : {"passive", "active", "declarative"}
+        Who copies it: `table.init`, instantiation, or nobody.
+    table : int
+        For an active one, the table.
+    offset : tuple or None
+        For an active one, the place in the table.
+    """
+
+    type: int
+    init: list[ConstExpr]
+    mode: str
+    table: int
+    offset: ConstExpr | None
+
+
+class Data(_Record):
+    """A data segment: the bytes `init`; `mode`, `memory` and `offset` as in :class:`Element`."""
+
+    init: bytes
+    mode: str
+    memory: int
+    offset: ConstExpr | None
+
+
+class Module:
+    """A decoded module: what the decoder finds in `binary`.
+
+    Attributes
+    ----------
+    types : list of FuncType
+    imports : list of Import
+    functions : list of Function
+        The index space, imports first, as are the next three.
+    tables : list of TableType
+    memories : list of Limits
+    globals : list of Global
+    imported_functions, imported_tables, imported_memories, imported_globals : int
+        How many of each index space are imports.
+    exports : list of Export
+        In the order of the module.
+    start : int or None
+        The function that instantiation calls.
+    elements : list of Element
+    data : list of Data
+    data_count : int or None
+        What the data count section says, if there is one.
+    references : set of int
+        The functions that `ref.func` may name (C.refs of the spec).
+    name : str or None
+        The module's name in its name section.
+    function_names : dict of int to str
+        The functions' names in its name section.
+    """
+
+    def __init__(self, binary: bytes) -> None:
+        self.binary = binary
+        self.types: list[FuncType] = []
+        self.imports: list[Import] = []
+        self.functions: list[Function] = []
+        self.tables: list[TableType] = []
+        self.memories: list[Limits] = []
+        self.globals: list[Global] = []
+        self.imported_functions = self.imported_tables = 0
+        self.imported_memories = self.imported_globals = 0
+        self.exports: list[Export] = []
+        self.start: int | None = None
+        self.elements: list[Element] = []
+        self.data: list[Data] = []
+        self.data_count: int | None = None
+        self.references: set[int] = set()
+        self.name: str | None = None
+        self.function_names: dict[int, str] = {}
+        self._exported_names: dict[int, str] | None = None
+
+    def function_name(self, index: int) -> str | None:
+        """Return what a function is called: in the name section, or in an export."""
+        if self._exported_names is None:  # the first one of a function counts
+            exported = [(e.index, e.name) for e in self.exports if e.kind == "func"]
+            self._exported_names = dict(reversed(exported))
+        return self.function_names.get(index) or self._exported_names.get(index)

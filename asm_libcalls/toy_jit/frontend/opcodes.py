@@ -1,0 +1,184 @@
+"""The instructions: opcodes, immediates, types and names (spec 2.0, index of instructions).
+
+An opcode here is the byte that an instruction begins with; those behind the prefix 0xFC are
+``0x100 +`` the number that follows it. So one flat list serves all of them.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.toy_jit.errors import MalformedModule
+from asm_libcalls.toy_jit.frontend.module import EXTERNREF, F32, F64, FUNCREF, I32, I64
+
+__all__ = [
+    "ALIGNMENTS",
+    "IMMEDIATES",
+    "NAMES",
+    "OPCODES",
+    "SIGNATURES",
+    "TYPES",
+    "illegal",
+    "value_types",
+]
+
+# The opcodes that code has to name: structured control, and instructions with immediates.
+UNREACHABLE, NOP, BLOCK, LOOP, IF, ELSE = range(0x06)
+END, BR, BR_IF, BR_TABLE, RETURN, CALL, CALL_INDIRECT = range(0x0B, 0x12)
+DROP, SELECT, SELECT_T = range(0x1A, 0x1D)
+LOCAL_GET, LOCAL_SET, LOCAL_TEE, GLOBAL_GET, GLOBAL_SET, TABLE_GET, TABLE_SET = range(0x20, 0x27)
+MEMORY_SIZE, MEMORY_GROW, I32_CONST, I64_CONST, F32_CONST, F64_CONST = range(0x3F, 0x45)
+REF_NULL, REF_IS_NULL, REF_FUNC = range(0xD0, 0xD3)
+PREFIX = 0xFC
+MEMORY_INIT, DATA_DROP, MEMORY_COPY, MEMORY_FILL, TABLE_INIT = range(0x108, 0x10D)
+ELEM_DROP, TABLE_COPY, TABLE_GROW, TABLE_SIZE, TABLE_FILL = range(0x10D, 0x112)
+COUNT = TABLE_FILL + 1
+
+# The first opcode, the immediates, the type, and the names of consecutive opcodes.
+#
+# Immediates: "b" block type, "l" label, "L" labels and the default, "f" function, "y" type,
+# "x" local, "g" global, "t" table, "e" element segment, "m" the memory, "d" data segment,
+# "i" "I" "s" "S" a constant, "r" reference type, "v" value types; digits are the largest alignments
+# of loads or stores, as powers of two; "-" none.
+#
+# Types: "iI>f" is [i32 i64] -> [f32]; "x" is an externref, "p" a funcref, "t" the type of the
+# table's (or segment's) elements. "*" has a rule of its own.
+_TABLE = """
+0x00  -   *      unreachable
+0x01  -   >      nop
+0x02  b   *      block loop if
+0x05  -   *      else
+0x0B  -   *      end
+0x0C  l   *      br br_if
+0x0E  L   *      br_table
+0x0F  -   *      return
+0x10  f   *      call
+0x11  yt  *      call_indirect
+0x1A  -   *      drop select
+0x1C  v   *      select_t
+0x20  x   *      local.get local.set local.tee
+0x23  g   *      global.get global.set
+0x25  t   i>t    table.get
+0x26  t   it>    table.set
+0x28  2   i>i    i32.load
+0x29  3   i>I    i64.load
+0x2A  2   i>f    f32.load
+0x2B  3   i>F    f64.load
+0x2C  0011 i>i   i32.load8_s i32.load8_u i32.load16_s i32.load16_u
+0x30  0011 i>I   i64.load8_s i64.load8_u i64.load16_s i64.load16_u
+0x34  22  i>I    i64.load32_s i64.load32_u
+0x36  2   ii>    i32.store
+0x37  3   iI>    i64.store
+0x38  2   if>    f32.store
+0x39  3   iF>    f64.store
+0x3A  01  ii>    i32.store8 i32.store16
+0x3C  012 iI>    i64.store8 i64.store16 i64.store32
+0x3F  m   >i     memory.size
+0x40  m   i>i    memory.grow
+0x41  i   >i     i32.const
+0x42  I   >I     i64.const
+0x43  s   >f     f32.const
+0x44  S   >F     f64.const
+0x45  -   i>i    i32.eqz
+0x46  -   ii>i   i32.eq i32.ne i32.lt_s i32.lt_u i32.gt_s i32.gt_u i32.le_s i32.le_u
+0x4E  -   ii>i   i32.ge_s i32.ge_u
+0x50  -   I>i    i64.eqz
+0x51  -   II>i   i64.eq i64.ne i64.lt_s i64.lt_u i64.gt_s i64.gt_u i64.le_s i64.le_u
+0x59  -   II>i   i64.ge_s i64.ge_u
+0x5B  -   ff>i   f32.eq f32.ne f32.lt f32.gt f32.le f32.ge
+0x61  -   FF>i   f64.eq f64.ne f64.lt f64.gt f64.le f64.ge
+0x67  -   i>i    i32.clz i32.ctz i32.popcnt
+0x6A  -   ii>i   i32.add i32.sub i32.mul i32.div_s i32.div_u i32.rem_s i32.rem_u
+0x71  -   ii>i   i32.and i32.or i32.xor i32.shl i32.shr_s i32.shr_u i32.rotl i32.rotr
+0x79  -   I>I    i64.clz i64.ctz i64.popcnt
+0x7C  -   II>I   i64.add i64.sub i64.mul i64.div_s i64.div_u i64.rem_s i64.rem_u
+0x83  -   II>I   i64.and i64.or i64.xor i64.shl i64.shr_s i64.shr_u i64.rotl i64.rotr
+0x8B  -   f>f    f32.abs f32.neg f32.ceil f32.floor f32.trunc f32.nearest f32.sqrt
+0x92  -   ff>f   f32.add f32.sub f32.mul f32.div f32.min f32.max f32.copysign
+0x99  -   F>F    f64.abs f64.neg f64.ceil f64.floor f64.trunc f64.nearest f64.sqrt
+0xA0  -   FF>F   f64.add f64.sub f64.mul f64.div f64.min f64.max f64.copysign
+0xA7  -   I>i    i32.wrap_i64
+0xA8  -   f>i    i32.trunc_f32_s i32.trunc_f32_u
+0xAA  -   F>i    i32.trunc_f64_s i32.trunc_f64_u
+0xAC  -   i>I    i64.extend_i32_s i64.extend_i32_u
+0xAE  -   f>I    i64.trunc_f32_s i64.trunc_f32_u
+0xB0  -   F>I    i64.trunc_f64_s i64.trunc_f64_u
+0xB2  -   i>f    f32.convert_i32_s f32.convert_i32_u
+0xB4  -   I>f    f32.convert_i64_s f32.convert_i64_u
+0xB6  -   F>f    f32.demote_f64
+0xB7  -   i>F    f64.convert_i32_s f64.convert_i32_u
+0xB9  -   I>F    f64.convert_i64_s f64.convert_i64_u
+0xBB  -   f>F    f64.promote_f32
+0xBC  -   f>i    i32.reinterpret_f32
+0xBD  -   F>I    i64.reinterpret_f64
+0xBE  -   i>f    f32.reinterpret_i32
+0xBF  -   I>F    f64.reinterpret_i64
+0xC0  -   i>i    i32.extend8_s i32.extend16_s
+0xC2  -   I>I    i64.extend8_s i64.extend16_s i64.extend32_s
+0xD0  r   *      ref.null
+0xD1  -   *      ref.is_null
+0xD2  f   *      ref.func
+0x100 -   f>i    i32.trunc_sat_f32_s i32.trunc_sat_f32_u
+0x102 -   F>i    i32.trunc_sat_f64_s i32.trunc_sat_f64_u
+0x104 -   f>I    i64.trunc_sat_f32_s i64.trunc_sat_f32_u
+0x106 -   F>I    i64.trunc_sat_f64_s i64.trunc_sat_f64_u
+0x108 dm  iii>   memory.init
+0x109 d   >      data.drop
+0x10A mm  iii>   memory.copy
+0x10B m   iii>   memory.fill
+0x10C et  iii>   table.init
+0x10D e   >      elem.drop
+0x10E tt  iii>   table.copy
+0x10F t   ti>i   table.grow
+0x110 t   >i     table.size
+0x111 t   iti>   table.fill
+"""
+
+ELEMENT = 0
+"""In TYPES, what stands for the type of a table's elements."""
+
+_LETTERS = {"i": I32, "I": I64, "f": F32, "F": F64, "p": FUNCREF, "x": EXTERNREF, "t": ELEMENT}
+
+NAMES: list[str | None] = [None] * COUNT
+"""By opcode: its name, or None where there is no instruction."""
+
+IMMEDIATES = [""] * COUNT
+"""By opcode: what follows it, in the letters of the table."""
+
+TYPES: list[tuple[bytes, bytes]] = [(b"", b"")] * COUNT
+"""By opcode: parameters and results, where they are always the same but for ELEMENT."""
+
+SIGNATURES: list[tuple[bytes, int, bytes] | None] = [None] * COUNT
+"""By opcode: (parameters, how many, results) where these and the opcode are all there is to it, but
+for the alignment and offset of loads and stores."""
+
+ALIGNMENTS: dict[int, int] = {}
+"""By opcode: the largest allowed alignment of a load or store, as a power of two."""
+
+
+def illegal(opcode: int, offset: int) -> MalformedModule:
+    """Make the error for an opcode that stands for no instruction."""
+    why = " (SIMD is not supported)" if opcode == 0xFD else ""
+    number = f"{opcode:02x}" if opcode < 0x100 else f"fc {opcode - 0x100:02x}"
+    return MalformedModule(f"illegal opcode {number}{why}", offset)
+
+
+def value_types(letters: str) -> bytes:
+    """Return the value types of letters of the table."""
+    return bytes(_LETTERS[letter] for letter in letters)
+
+
+for _first, _immediates, _type, *_names in map(str.split, _TABLE.strip().splitlines()):
+    for _i, _name in enumerate(_names):
+        _opcode = int(_first, 16) + _i
+        NAMES[_opcode] = _name
+        IMMEDIATES[_opcode] = _immediates.strip("-")
+        if _immediates.isdigit():
+            IMMEDIATES[_opcode] = _immediates[_i]
+            ALIGNMENTS[_opcode] = int(_immediates[_i])
+        if _type != "*":
+            _params, _results = map(value_types, _type.split(">"))
+            TYPES[_opcode] = _params, _results
+            if _opcode != NOP and (_immediates == "-" or _immediates.isdigit()):
+                SIGNATURES[_opcode] = _params, len(_params), _results
+
+OPCODES = {name: opcode for opcode, name in enumerate(NAMES) if name is not None}
+"""By name: its opcode."""

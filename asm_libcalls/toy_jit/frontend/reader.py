@@ -1,0 +1,151 @@
+"""A cursor over the bytes of one section, that never reads past its end (spec 2.0, section 5.1)."""
+
+from __future__ import annotations
+
+from asm_libcalls.toy_jit.errors import InvalidModule, MalformedModule
+from asm_libcalls.toy_jit.frontend.module import REFERENCE_TYPES, V128, VALUE_TYPES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Reader", "signed", "unsigned"]
+
+
+class Reader:
+    """Reads `data` from `pos` to `end`; all offsets are those in the whole module."""
+
+    __slots__ = ("data", "end", "pos")
+
+    def __init__(self, data: bytes, pos: int, end: int) -> None:
+        self.data = data
+        self.pos = pos
+        self.end = end
+
+    def byte(self) -> int:
+        """Read one byte."""
+        pos = self.pos
+        if pos >= self.end:
+            raise MalformedModule("unexpected end of section or function", self.end)
+        self.pos = pos + 1
+        return self.data[pos]
+
+    def take(self, count: int) -> bytes:
+        """Read `count` bytes."""
+        pos = self.pos
+        if count > self.end - pos:
+            raise MalformedModule("unexpected end of section or function", self.end)
+        self.pos = pos + count
+        return self.data[pos : self.pos]
+
+    def u32(self) -> int:
+        """Read an unsigned integer."""
+        value, self.pos = unsigned(self.data, self.pos, self.end)
+        return value
+
+    def signed(self, bits: int) -> int:
+        """Read a signed integer."""
+        value, self.pos = signed(self.data, self.pos, self.end, bits)
+        return value
+
+    def length(self) -> int:
+        """Read how many bytes or elements follow.
+
+        An element takes at least one byte, so a length above the number of bytes that are left is
+        refused here, before anybody loops or allocates for it.
+        """
+        start = self.pos
+        count = self.u32()
+        if count > self.end - self.pos:
+            raise MalformedModule("length out of bounds", start)
+        return count
+
+    def index(self, space: Sequence[object], noun: str) -> int:
+        """Read an index into `space`."""
+        start = self.pos
+        index = self.u32()
+        if index >= len(space):
+            raise InvalidModule(f"unknown {noun} {index}", start)
+        return index
+
+    def sized(self) -> Reader:
+        """Read a size, and step over that many bytes: a reader of them."""
+        size = self.length()
+        start = self.pos
+        self.pos = start + size
+        return Reader(self.data, start, self.pos)
+
+    def name(self) -> str:
+        """Read a name (spec 2.0, section 5.2.4)."""
+        start = self.pos
+        data = self.take(self.length())
+        try:
+            # Refuses what the spec refuses: overlong forms, surrogates, anything above 0x10FFFF.
+            return data.decode()
+        except UnicodeDecodeError:
+            raise MalformedModule("malformed UTF-8 encoding", start) from None
+
+    def value_type(self) -> int:
+        """Read a number or reference type."""
+        valtype = self.byte()
+        if valtype not in VALUE_TYPES:
+            what = "the vector type v128 (SIMD) is not supported" if valtype == V128 else ""
+            raise MalformedModule(what or "malformed value type", self.pos - 1)
+        return valtype
+
+    def reference_type(self) -> int:
+        """Read a reference type."""
+        valtype = self.byte()
+        if valtype not in REFERENCE_TYPES:
+            raise MalformedModule("malformed reference type", self.pos - 1)
+        return valtype
+
+    def value_types(self) -> bytes:
+        """Read a vector of value types."""
+        return bytes([self.value_type() for _ in range(self.length())])
+
+
+# -- LEB128 integers (spec 2.0, section 5.2.2)
+#
+# What the spec refuses is refused: more bytes than the width needs, and unused bits in the last
+# byte that are not zero (unsigned) or copies of the sign (signed).
+
+
+def unsigned(code: bytes, pos: int, end: int, bits: int = 32) -> tuple[int, int]:
+    """Read an unsigned integer of at most `bits` bits at `pos`.
+
+    Returns
+    -------
+    tuple of int
+        The value, and the position behind it.
+
+    Raises
+    ------
+    MalformedModule
+        If it is too long or too large, or not finished before `end`.
+    """
+    return _read(code, pos, end, bits, is_signed=False)
+
+
+def signed(code: bytes, pos: int, end: int, bits: int = 32) -> tuple[int, int]:
+    """Read a two's complement integer of at most `bits` bits at `pos`; see :func:`unsigned`."""
+    return _read(code, pos, end, bits, is_signed=True)
+
+
+def _read(code: bytes, pos: int, end: int, bits: int, is_signed: bool) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if shift >= bits:
+            raise MalformedModule("integer representation too long", pos)
+        if pos >= end:
+            raise MalformedModule("unexpected end of section or function", end)
+        byte = code[pos]
+        # The bits of this byte that the width has not, and those of the sign.
+        unused = (-1 << min(7, bits - shift - is_signed)) & 0x7F
+        if byte & unused and not (is_signed and byte & unused == unused):
+            raise MalformedModule("integer too large", pos)
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        pos += 1
+        if byte < 0x80:
+            return value - (1 << shift if is_signed and byte & 0x40 else 0), pos

@@ -1,0 +1,205 @@
+"""Function bodies: decoded and validated in one pass, into a list that a compiler can eat.
+
+:func:`validate_function` is the only reader of instructions. It follows the algorithm of the spec
+(2.0, appendix A.3) and leaves a :class:`Body`, whose `instructions` is a flat list of tuples
+``(opcode, immediate, height, offset)`` in the order of the code:
+
+opcode
+    As in :mod:`.opcodes`: 0xFC 0x0A is 0x10A. `select t` comes as SELECT.
+immediate
+    See below.
+height
+    The operands on the stack before the instruction, in slots from the bottom of the function. At
+    an `else` or `end`, -1 says that the code before it does not run into it.
+offset
+    Of the opcode, in bytes from the beginning of the module.
+
+There are **no dead instructions** in the list: nothing behind an unconditional branch up to the
+`else` or `end` of a block that control can come to, and nothing behind a block that nothing leaves.
+`nop` is left out too. Every BLOCK, LOOP and IF in the list has its END; the last tuple is the END
+of the function.
+
+============================================== ====================================================
+opcode                                         immediate
+============================================== ====================================================
+those with a fixed type; UNREACHABLE           None
+loads and stores                               offset
+I32_CONST, I64_CONST                           value, signed
+F32_CONST, F64_CONST                           bit pattern
+LOCAL_GET, LOCAL_SET, LOCAL_TEE                index, into `Body.local_types`
+BLOCK, LOOP, IF, ELSE, END                     their :class:`~.operands.Frame`
+BR, BR_IF, RETURN                              their Frame; that of RETURN is the last END's too
+BR_TABLE                                       tuple of Frames, the default last
+DROP, SELECT, REF_IS_NULL, REF_NULL            type of the operand (both operands of SELECT)
+REF_FUNC                                       function index
+CALL                                           (function index, FuncType, references)
+CALL_INDIRECT                                  (type index, table index, FuncType, references)
+GLOBAL_GET, GLOBAL_SET                         (global index, references)
+TABLE_GET, TABLE_SET, TABLE_GROW               (table index, references)
+TABLE_SIZE, TABLE_FILL                         (table index, references)
+TABLE_COPY                                     (target index, source index, references)
+TABLE_INIT                                     (element segment index, table index, references)
+ELEM_DROP, DATA_DROP, MEMORY_INIT              (segment index, references)
+MEMORY_SIZE, MEMORY_GROW                       (references,)
+MEMORY_COPY, MEMORY_FILL                       (references,)
+============================================== ====================================================
+
+*references* are the slots of the operand stack, the instruction's own operands included, that hold
+an externref before the instruction: a tuple of ints, ascending. They are there at each instruction
+that may leave the compiled code for a host function or a libcall that can collect garbage; those
+of a loop, where it may be interrupted, are in its Frame. (Locals that are references are to be seen
+in `Body.local_types`. A funcref is not counted, so it is none of these.)
+
+A branch to a frame moves ``len(frame.label)`` operands from the top of the stack (below what
+`br_if` and `br_table` look at) down to `frame.height`; at an `end`, the results are already there.
+An ELSE whose height is not -1 is such a jump too, to the end. A frame's `targeted` and `has_else`
+are final when the list is read.
+
+Why a list, and not a call of the compiler for each instruction? So the compiler can look ahead,
+knows the size of its frame and which blocks are branched to before it emits the first byte, and
+never sees an instruction of a function that turns out to be invalid.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.toy_jit.errors import LimitExceeded, MalformedModule
+from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend.decoder import decode_module
+from asm_libcalls.toy_jit.frontend.instructions import READERS, RULES
+from asm_libcalls.toy_jit.frontend.module import FuncType
+from asm_libcalls.toy_jit.frontend.operands import FUNCTION, Operands
+from asm_libcalls.toy_jit.frontend.reader import Reader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from asm_libcalls.toy_jit.frontend.module import Module
+
+    # (opcode, immediate, height, offset); see the module's docstring
+    Instruction = tuple[int, Any, int, int]
+
+__all__ = ["Body", "validate_function", "validate_module"]
+
+MAX_SLOTS = 50_000  # locals (parameters included), and operands, of a function
+
+
+class Body:
+    """A validated function.
+
+    Attributes
+    ----------
+    instructions : list of tuple
+        As the module's docstring says.
+    local_types : bytes
+        The value types of the parameters and then of the other locals.
+    max_height : int
+        The largest number of operands on the stack.
+    """
+
+    __slots__ = ("instructions", "local_types", "max_height")
+
+    def __init__(
+        self, instructions: list[Instruction], local_types: bytes, max_height: int
+    ) -> None:
+        self.instructions = instructions
+        self.local_types = local_types
+        self.max_height = max_height
+
+
+def validate_module(binary: bytes | bytearray | memoryview) -> Module:
+    """Decode and validate a module, all of it.
+
+    Raises
+    ------
+    InvalidModule
+        If it is malformed, invalid, or beyond a limit.
+    """
+    module = decode_module(binary)
+    for index in range(module.imported_functions, len(module.functions)):
+        validate_function(module, index)
+    return module
+
+
+def validate_function(module: Module, index: int) -> Body:
+    """Decode and validate a function of `module`.
+
+    Parameters
+    ----------
+    module : Module
+        From :func:`~asm_libcalls.toy_jit.frontend.decoder.decode_module`.
+    index : int
+        Its index; not that of an import.
+
+    Returns
+    -------
+    Body
+
+    Raises
+    ------
+    InvalidModule
+        If it is malformed, invalid, or beyond a limit.
+    """
+    function = module.functions[index]
+    reader = Reader(module.binary, function.start, function.end)
+    local_types = function.type.params + _locals(reader, len(function.type.params))
+    stacks = Operands(module, reader, local_types)
+    stacks.enter(FUNCTION, FuncType(b"", function.type.results))
+    body = _validate(stacks)
+    if reader.pos != function.end:
+        raise MalformedModule("section size mismatch", reader.pos)
+    return body
+
+
+def _locals(reader: Reader, count: int) -> bytes:
+    """Read the declarations of locals, which stand behind `count` parameters."""
+    start = reader.pos
+    groups = [(reader.u32(), reader.value_type()) for _ in range(reader.length())]
+    declared = sum(repeat for repeat, _ in groups)
+    if declared >= 1 << 32:
+        raise MalformedModule("too many locals", start)
+    if count + declared > MAX_SLOTS:
+        raise LimitExceeded(f"more than {MAX_SLOTS} locals", start)
+    return b"".join(bytes([valtype]) * repeat for repeat, valtype in groups)
+
+
+def _validate(stacks: Operands) -> Body:
+    """Validate instructions up to the END of the function."""
+    reader, vals, ctrls = stacks.reader, stacks.vals, stacks.ctrls
+    instructions: list[Instruction] = []
+    max_height = 0
+    while ctrls:
+        stacks.offset = offset = reader.pos
+        if offset == reader.end:
+            raise MalformedModule(
+                "END opcode expected, not the unexpected end of the function", offset
+            )
+        opcode = reader.byte()
+        if opcode == op.PREFIX:
+            opcode = 0x100 + reader.u32()
+        if opcode >= op.COUNT or op.NAMES[opcode] is None:
+            raise op.illegal(opcode, offset)
+        stacks.opcode = opcode
+        live, height = stacks.live, len(vals)
+        if height > max_height:
+            max_height = height
+            if height > MAX_SLOTS:
+                raise LimitExceeded(f"more than {MAX_SLOTS} operands", offset)
+
+        immediates = [read(stacks) for read in READERS[opcode]]
+        immediate: Any = immediates[0] if immediates else None
+        rule = RULES[opcode]
+        if rule is not None:
+            immediate = rule(stacks, *immediates)
+        else:
+            params, results = op.TYPES[opcode]
+            stacks.pop(params)
+            vals += results
+
+        if opcode in (op.ELSE, op.END):  # which are there if control can come to their block
+            live, height = immediate.live, height if live else -1
+        elif opcode == op.SELECT_T:
+            opcode = op.SELECT
+        if live and opcode != op.NOP:
+            instructions.append((opcode, immediate, height, offset))
+    return Body(instructions, stacks.local_types, max_height)

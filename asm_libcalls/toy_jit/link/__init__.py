@@ -1,0 +1,1 @@
+"""From the code of functions to code that runs: links, unwind information, listings."""

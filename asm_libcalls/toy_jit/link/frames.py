@@ -1,0 +1,73 @@
+"""Names and frames of compiled functions: for profilers, debuggers and who else walks the stack.
+
+All functions begin with one stencil and end with another, any number of times; so what there is to
+say of these is worked out once. In between rbp is the frame pointer, and the other callee-saved
+registers are compiled code's own: what enters it keeps its caller's.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.emitter.call_frames import CALLEE_SAVED, RBP
+from asm_libcalls.emitter.eh_frame import advance, instructions
+from asm_libcalls.toy_jit.codegen.templates import STENCILS
+from asm_libcalls.x86_64.stencils import Part, Stencil, stack_effects
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from asm_libcalls.emitter.code_names import Function
+    from asm_libcalls.toy_jit.codegen.layout import CodeLayout
+    from asm_libcalls.toy_jit.frontend.module import Module
+
+__all__ = ["functions"]
+
+
+def _changes() -> tuple[tuple[bytes, int], tuple[int, bytes, int]]:
+    """Work out what :data:`_BEGIN` and :data:`_END` are."""
+    written = ",".join(f"write,{r},0,0" for r in sorted(CALLEE_SAVED - {RBP}))
+    body = Stencil(b"\x90", (), (), f"0,0,-,target,{written}")
+    prologue, epilogue = STENCILS["prologue"], STENCILS["epilogue"]
+    numbers = {"frame": 0}  # rsp says nothing as long as rbp does
+    parts = [Part(prologue, numbers), Part(body), Part(epilogue), Part(body, role="target")]
+    epilogue_at = len(prologue.code) + len(body.code)
+    rows = stack_effects.frames(parts)
+    begin = [(at, frame) for at, frame in rows if at < epilogue_at]
+    end = [(at - epilogue_at, frame) for at, frame in rows if at > epilogue_at]
+    first = end[0][0]
+    changes = instructions(end, begin[-1][1], first)
+    return (instructions(begin), begin[-1][0]), (first, changes, end[-1][0])
+
+
+_BEGIN, _END = _changes()
+"""The call frame instructions at a function's beginning, and how far they reach. Where they begin
+in an epilogue, what they are, and how far they reach."""
+
+
+def functions(module: Module, layout: CodeLayout, address: int) -> Iterator[Function]:
+    """List the functions of a module's code for ``code_names``, and what is behind them."""
+    prefix = f"wasm::{module.name}::" if module.name else "wasm::"
+    size = len(layout.code)
+    epilogues = iter([*layout.epilogues, size])
+    epilogue = next(epilogues)
+    for index, (start, end) in enumerate(layout.functions, module.imported_functions):
+        name = module.function_name(index) or f"function {index}"
+        its_own = []
+        while epilogue < end:
+            its_own.append(epilogue - start)
+            epilogue = next(epilogues)
+        yield address + start, end - start, prefix + name, _call_frames(its_own)
+    ends = [*list(layout.stubs.values())[1:], size]
+    for (role, start), end in zip(layout.stubs.items(), ends, strict=True):
+        # They are called, and leave by a jump.
+        yield address + start, end - start, prefix + role.replace(".", " "), b""
+
+
+def _call_frames(epilogues: Iterable[int]) -> bytes:
+    """Return the call frame instructions of a function with epilogues at these offsets."""
+    result, at = _BEGIN
+    first, changes, reached = _END
+    for epilogue in epilogues:
+        result += advance(epilogue + first - at) + changes
+        at = epilogue + reached
+    return result

@@ -1,0 +1,113 @@
+"""C functions that call compiled code: arguments from System V registers to the slots of a frame.
+
+The code of an adapter is the same for all functions with the same parameters; the vmctx and the
+address of the code that it calls are in two slots of its own. So adapters are made many at a time,
+and one whose function is gone serves another function later.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from asm_libcalls.emitter import code_names, pages
+from asm_libcalls.emitter.eh_frame import instructions
+from asm_libcalls.emitter.image import Reference, Routine, link
+from asm_libcalls.owned import Resource
+from asm_libcalls.toy_jit.codegen.stencils.entry import CODE_SLOT, VMCTX_SLOT
+from asm_libcalls.toy_jit.codegen.templates import STENCILS
+from asm_libcalls.toy_jit.frontend.module import F32, F64, I32
+from asm_libcalls.toy_jit.runtime.compiled_instance import fill_slots
+from asm_libcalls.x86_64.stencils import Part, compose
+from asm_libcalls.x86_64.stencils.stack_effects import frames
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.emitter.code_names import Function
+    from asm_libcalls.emitter.pages import LoadedImage
+
+__all__ = ["MAXIMUM_FLOATS", "MAXIMUM_INTEGERS", "Adapter"]
+
+MAXIMUM_FLOATS = 8
+MAXIMUM_INTEGERS = 6
+"""The parameters that go in registers: System V ABI, 3.2.3. An adapter takes no others."""
+
+_PER_IMAGE = 16
+_OWN_SLOTS = (VMCTX_SLOT, CODE_SLOT)
+_PUSHED = 5 * 8  # the callee-saved registers, which compiled code changes
+
+_free: dict[bytes, list[tuple[LoadedImage, str]]] = {}  # by what is passed in which registers
+
+
+class Adapter(Resource):
+    """An adapter, which is taken for one function while this object lives.
+
+    Parameters
+    ----------
+    params : bytes
+        The value types of the function's parameters, which must fit registers.
+    vmctx, code : int
+        What it runs in, and the address of its compiled code.
+
+    Attributes
+    ----------
+    address : int
+        Its C address.
+    """
+
+    __slots__ = ("address",)
+
+    def __init__(self, params: bytes, vmctx: int, code: int) -> None:
+        # Integers of 32 bits, integers of 64 bits, and floats of either width.
+        kinds = bytes({I32: I32, F32: F64, F64: F64}.get(t, 0) for t in params)
+        loaded, name = _take(kinds)
+        super().__init__(partial(_free[kinds].append, (loaded, name)))
+        self.address = loaded.routine(name)
+        loaded.set_slot(f"{VMCTX_SLOT} {name}", vmctx)
+        loaded.set_slot(f"{CODE_SLOT} {name}", code)
+
+
+def _take(kinds: bytes) -> tuple[LoadedImage, str]:
+    free = _free.setdefault(kinds, [])
+    while True:
+        try:
+            return free.pop()  # one operation: threads never get the same one
+        except IndexError:
+            parts = _parts(kinds)
+            pattern = compose("adapter", parts)
+            image = link([_numbered(pattern, str(i)) for i in range(_PER_IMAGE)])
+            loaded = pages.load(image, announced=False)
+            code_names.announce(loaded.address, partial(_functions, loaded, kinds, parts))
+            fill_slots(loaded)
+            free.extend((loaded, str(i)) for i in range(_PER_IMAGE))
+
+
+def _parts(kinds: bytes) -> list[Part]:
+    # rsp is a multiple of 16 less 8 when the registers are pushed.
+    size = -(-8 * max(1, len(kinds)) // 16) * 16 + (_PUSHED % 16)
+    parts = [Part(STENCILS["adapter.begin"], {"frame": size})]
+    integers = floats = 0
+    for i, kind in enumerate(kinds):
+        if kind == F64:
+            name, floats = f"adapter.float.{floats}", floats + 1
+        else:
+            name, integers = f"adapter.{'i32' if kind == I32 else 'i64'}.{integers}", integers + 1
+        parts.append(Part(STENCILS[name], {"offset": 8 * i}))
+    parts.append(Part(STENCILS["adapter.end"]))
+    return parts
+
+
+def _functions(loaded: LoadedImage, kinds: bytes, parts: list[Part]) -> list[Function]:
+    types = ", ".join({I32: "i32", F64: "f64"}.get(kind, "i64") for kind in kinds)
+    call_frames = instructions(frames(parts))
+    return [
+        (loaded.address + at, size, f"asm_libcalls::adapter ({types})", call_frames)
+        for at, size in loaded.image.routines.values()
+    ]
+
+
+def _numbered(pattern: Routine, name: str) -> Routine:
+    references = tuple(
+        Reference(r.offset, f"{r.symbol} {name}", True) if r.symbol in _OWN_SLOTS else r
+        for r in pattern.references
+    )
+    return Routine(name, pattern.code, pattern.size, references)

@@ -1,0 +1,233 @@
+"""Functions at the border: exports as Python callables, and Python callables as imports."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from functools import partial
+
+from asm_libcalls.binding import default_binding
+from asm_libcalls.native.native_function import Specification, native_functions
+from asm_libcalls.runtime.funcref import FuncRef
+from asm_libcalls.runtime.instance import Instance
+from asm_libcalls.signatures import Signature
+from asm_libcalls.toy_jit.backtrace import extend
+from asm_libcalls.toy_jit.codegen.layout import type_id, type_of_id
+from asm_libcalls.toy_jit.codegen.templates import ENTER
+from asm_libcalls.toy_jit.frontend.module import F32, F64, VALUE_TYPE_NAMES, type_names
+from asm_libcalls.toy_jit.runtime.adapters import MAXIMUM_FLOATS, MAXIMUM_INTEGERS, Adapter
+from asm_libcalls.toy_jit.runtime.values import from_pattern, is_reference, to_patterns
+from asm_libcalls.traps import Trap
+from asm_libcalls.x86_64.trampolines.call_records import make_slot_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from asm_libcalls.toy_jit.frontend.module import FuncType
+
+__all__ = ["Func", "host_instance"]
+
+_ENTER_SIGNATURE = Signature("(pointer, pointer, pointer, u64)")
+_FLOATS = (F32, F64)
+
+
+class Func(FuncRef):
+    """A WebAssembly function: called with Python numbers and objects.
+
+    Attributes
+    ----------
+    type : FuncType
+    name : str
+        Its export name, or ``"function N"``.
+    brief : bool
+        Whether it soon ends, whatever it is given: then a call never looks at how long it takes.
+    """
+
+    __slots__ = ("brief", "name")
+
+    def __init__(self, instance: Any, index: int, address: int) -> None:
+        super().__init__(instance, index, address)
+        self.name = f"function {index}"
+        self.brief = False
+
+    @property
+    def type(self) -> FuncType:
+        """The function's type."""
+        return type_of_id(self.type_index)
+
+    def __repr__(self) -> str:
+        t = self.type
+        return f"<Func {self.name} {type_names(t.params)} -> {type_names(t.results)}>"
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call it: numbers in, a number out; None for no result, a tuple for several.
+
+        Raises
+        ------
+        TypeError, OverflowError
+            An argument that does not fit its type, or the wrong count.
+        Trap
+            The function trapped.
+        """
+        builtin = _builtin(self)
+        if builtin is not None:
+            # From now on a call goes straight to the builtin: it is found on the class.
+            self.__class__ = type("Func", (Func,), {"__slots__": (), "__call__": builtin})
+            return builtin(*arguments)
+        results = self._call(arguments, bits=False)
+        return results[0] if len(results) == 1 else results or None
+
+    def call_bits(self, *patterns: Any) -> tuple[Any, ...]:
+        """Call it with bit patterns (unsigned), and references as objects; return a tuple."""
+        return self._call(patterns, bits=True)
+
+    def _call(self, arguments: Sequence[Any], bits: bool) -> tuple[Any, ...]:
+        functype = self.type
+        params, results = functype.params, functype.results
+        if len(arguments) != len(params):
+            plural = "argument" if len(params) == 1 else "arguments"
+            raise TypeError(
+                f"{self.name}() takes {len(params)} {plural} {type_names(params)}, "
+                f"got {len(arguments)}"
+            )
+        count = max(len(params), len(results))
+        slots = (ctypes.c_uint64 * (count + 2))()
+        where = f"{self.name}(): argument"
+        entry = default_binding().entry
+        assert entry is not None
+        anyfunc = self._anyfunc
+        activations_table = self.instance.activations_table
+        transfers = activations_table.transfers
+        try:
+            # Kept: compiled code may not have them in its frame when somebody collects.
+            patterns, _kept = to_patterns(params, arguments, self.instance, where, bits)
+            for i, pattern in enumerate(patterns):
+                slots[i] = pattern
+            if any(map(is_reference, results)):
+                activations_table.begin_transfer()
+            at = ctypes.addressof(slots)
+            entry.call(ENTER, _ENTER_SIGNATURE, [anyfunc.vmctx, anyfunc.func_ptr, at, count])
+            if len(results) == 1:
+                slots[0] = slots[count + (results[0] in _FLOATS)]
+            return tuple(from_pattern(t, slots[i], bits) for i, t in enumerate(results))
+        finally:
+            activations_table.transfers = transfers
+
+
+def _builtin(func: Func) -> Callable[..., Any] | None:
+    """Make a builtin that calls a function of numbers, or return None where it takes more."""
+    functype = func.type
+    types = (*functype.params, *functype.results)
+    floats = sum(t in _FLOATS for t in functype.params)
+    if (
+        len(functype.results) > 1
+        or any(map(is_reference, types))
+        or floats > MAXIMUM_FLOATS
+        or len(functype.params) - floats > MAXIMUM_INTEGERS
+    ):
+        return None
+    names = [VALUE_TYPE_NAMES[t] for t in functype.params]
+    signature = f"({', '.join(names)})"
+    if functype.results:
+        signature += f" -> {VALUE_TYPE_NAMES[functype.results[0]]}"
+    anyfunc = func._anyfunc
+    adapter = Adapter(functype.params, anyfunc.vmctx, anyfunc.func_ptr)
+    specification = Specification(
+        adapter.address,
+        signature,
+        name=func.name,
+        module=__name__,
+        slow=partial(_call_slowly, func, adapter),  # which the builtin keeps alive, and so these
+        releases_late=not func.brief,
+    )
+    builtin: Callable[..., Any] = native_functions([specification])[0]
+    return builtin
+
+
+def _call_slowly(func: Func, adapter: Adapter, *arguments: Any) -> Any:
+    """Call a function with arguments that its builtin leaves to Python, or refuse them."""
+    results = func._call(arguments, bits=False)
+    return results[0] if results else None
+
+
+class HostInstance(Instance):
+    """An instance of Python functions, for others to import.
+
+    It alone keeps the functions alive: what a function refers to may be what imports it, and such a
+    cycle the garbage collector can see and break.
+    """
+
+    def __init__(self, functions: Sequence[tuple[Callable[..., Any], FuncType, str]]) -> None:
+        thunks = default_binding().thunks()
+        self.function_keepers: set[Instance] = set()
+        self._calls = [_HostCall(self, *row) for row in functions]
+        rows = []
+        for call in self._calls:
+            functype = call.functype
+            record = make_slot_record(call, int, len(functype.params), bool(functype.results))
+            address, release = thunks.address_of_record(record)
+            rows.append((address, type_id(functype)))
+            weakref.finalize(self, release).atexit = False
+        super().__init__(functions=rows, function_class=Func)
+        for func, (_, _, name) in zip(self.functions, functions, strict=True):
+            func.name = name  # type: ignore[attr-defined]
+
+    def share(self, importer: Instance) -> None:
+        """Root what the functions return where the frames are that it goes to."""
+        self.activations_table = importer.activations_table
+        self.stack_map_registry = importer.stack_map_registry
+
+
+def host_instance(functions: Sequence[tuple[Callable[..., Any], FuncType, str]]) -> HostInstance:
+    """Make an instance of Python functions, as Wasmtime does, for others to import.
+
+    Parameters
+    ----------
+    functions : sequence of (callable, FuncType, str)
+        What to call, its type, and what to call it in errors.
+    """
+    return HostInstance(functions)
+
+
+class _HostCall:
+    """What the thunk of a host function calls: with the 64 bits of each argument, and the slots."""
+
+    def __init__(
+        self, instance: HostInstance, function: Callable[..., Any], functype: FuncType, name: str
+    ) -> None:
+        self.instance = weakref.ref(instance)
+        self.function = function
+        self.functype = functype
+        self.where = f"the result of the host function {name}"
+
+    def __call__(self, *patterns: int) -> int | None:
+        *arguments, slots = patterns
+        params, results = self.functype.params, self.functype.results
+        instance = self.instance()
+        assert instance is not None  # who called us imports it
+        instance.activations_table.end_transfer()
+        try:
+            returned = self.function(*map(from_pattern, params, arguments))
+        except Trap as trap:
+            extend(trap)
+            raise
+        if not results:
+            return None
+        if len(results) == 1:
+            return to_patterns(results, (returned,), instance, self.where)[0][0]
+        try:
+            values = tuple(returned)
+        except TypeError:
+            values = (returned,)
+        if len(values) != len(results):
+            raise TypeError(
+                f"{self.where} must be {len(results)} values {type_names(results)}, "
+                f"got {len(values)}"
+            )
+        target = (ctypes.c_uint64 * len(results)).from_address(slots)
+        given, _ = to_patterns(results, values, instance, f"{self.where}: value")
+        for i, pattern in enumerate(given):
+            target[i] = pattern
+        return 0

@@ -1,0 +1,217 @@
+"""NumPy inner loops without machine code of ours: NumPy's own, or made of NumPy's operations.
+
+Where one of NumPy's loops does just what a libcall does, its address is taken out of NumPy's ufunc:
+rounding, the unsigned divisions and ``fmod``. The others are ctypes callbacks, one call for each
+array, that compute with NumPy on views of the operands. A ufunc made of either is a real ufunc, as
+it is with machine code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+
+import numpy as np
+
+from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow
+from asm_libcalls.ufuncs.objects import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+__all__ = ["borrowed_loop", "callback_loop", "fallback_loop"]
+
+_immortal: list[Any] = []
+
+
+def fallback_loop(libcall: str, dtypes: Sequence[str]) -> Loop:
+    """Return the inner loop of a libcall for these types, the best one that is to be had."""
+    return borrowed_loop(libcall, dtypes) or callback_loop(libcall, dtypes)
+
+
+# NumPy's ufuncs that agree with a libcall in every element and every flag. Not among them: the
+# floor division of signed integers, which rounds down, and the shifts, which give 0 beyond 63.
+_NUMPY_UFUNCS: dict[str, np.ufunc] = {
+    **{
+        f"{value_type}_{name}": ufunc
+        for value_type in ("f32", "f64")
+        for name, ufunc in (
+            ("ceil", np.ceil),
+            ("floor", np.floor),
+            ("trunc", np.trunc),
+            ("nearest", np.rint),
+        )
+    },
+    "i64_srem": np.fmod,
+    "i64_udiv": np.floor_divide,
+    "i64_urem": np.remainder,
+}
+
+
+class _UFuncObject(ctypes.Structure):
+    """The public fields of ``PyUFuncObject``, behind the object's head.
+
+    Source: ``numpy/ufuncobject.h``.
+    """
+
+    _fields_ = [
+        ("nin", ctypes.c_int),
+        ("nout", ctypes.c_int),
+        ("nargs", ctypes.c_int),
+        ("identity", ctypes.c_int),
+        ("functions", ctypes.POINTER(ctypes.c_void_p)),
+        ("data", ctypes.POINTER(ctypes.c_void_p)),
+        ("ntypes", ctypes.c_int),
+        ("reserved1", ctypes.c_int),
+        ("name", ctypes.c_char_p),
+        ("types", ctypes.POINTER(ctypes.c_char)),
+    ]
+
+
+def borrowed_loop(libcall: str, dtypes: Sequence[str]) -> Loop | None:
+    """Return NumPy's own loop, or None where it has none or its ufuncs are laid out otherwise."""
+    ufunc = _NUMPY_UFUNCS.get(libcall)
+    if ufunc is None:
+        return None
+    fields = _UFuncObject.from_address(id(ufunc) + object.__basicsize__)
+    counts = (fields.nin, fields.nout, fields.nargs, fields.ntypes)
+    if counts != (ufunc.nin, ufunc.nout, ufunc.nargs, ufunc.ntypes):
+        return None
+    if fields.name != ufunc.__name__.encode():
+        return None
+    wanted = bytes(np.dtype(dtype).num for dtype in dtypes)
+    types = ctypes.string_at(fields.types, ufunc.nargs * ufunc.ntypes)
+    for i in range(ufunc.ntypes):
+        if types[i * ufunc.nargs : (i + 1) * ufunc.nargs] == wanted and fields.functions[i]:
+            return Loop(dtypes, fields.functions[i] or 0, fields.data[i] or 0)
+    return None
+
+
+def _sdiv(a: Any, b: Any) -> Any:
+    quotient = np.floor_divide(a, b)
+    rounded_down = (quotient * b != a) & ((a < 0) != (b < 0)) & (b != 0)
+    return quotient + rounded_down
+
+
+_KERNELS: dict[str, Callable[..., Any]] = {
+    **_NUMPY_UFUNCS,
+    "i64_sdiv": _sdiv,
+    "i64_ishl": lambda x, count: np.left_shift(x, count & x.dtype.type(63)),
+    "i64_sshr": lambda x, count: np.right_shift(x, count & x.dtype.type(63)),
+    "i64_ushr": lambda x, count: np.right_shift(x, count & x.dtype.type(63)),
+}
+
+
+def callback_loop(libcall: str, dtypes: Sequence[str]) -> Loop:
+    """Return a loop that computes a libcall with NumPy, on views of the operands."""
+    dtype = np.dtype(dtypes[0])
+    kernel = _KERNELS[libcall]
+    divides = libcall.endswith(("div", "rem"))
+    family = "rounding" if dtype.kind == "f" else "integers"
+    one = getattr(importlib.import_module(f"asm_libcalls.fallback.{family}"), libcall)
+    patterns = np.dtype(f"u{dtype.itemsize}")
+
+    def loop(arguments: Any, count: Any, steps: Any, data: Any) -> None:
+        n = count[0]
+        if n <= 0:
+            return
+        *inputs, output = (_view(arguments[i], n, steps[i], dtype) for i in range(len(dtypes)))
+        with _flags_added() as raise_flag, np.errstate(all="ignore"):
+            if any(_feeds(output, operand) for operand in inputs):
+                _one_by_one(one, [*inputs, output], patterns, raise_flag)
+                return
+            if divides:
+                a, b = inputs
+                if not b.all():
+                    raise_flag("divide")
+                if libcall == "i64_sdiv" and ((a == np.iinfo(a.dtype).min) & (b == -1)).any():
+                    raise_flag("over")
+            output[...] = kernel(*inputs)
+
+    prototype = ctypes.CFUNCTYPE(
+        None,
+        ctypes.POINTER(ctypes.c_void_p),
+        ctypes.POINTER(ctypes.c_ssize_t),
+        ctypes.POINTER(ctypes.c_ssize_t),
+        ctypes.c_void_p,
+    )
+    native = prototype(loop)
+    _immortal.append(native)
+    return Loop(dtypes, ctypes.cast(native, ctypes.c_void_p).value or 0)
+
+
+class _Operand:
+    def __init__(self, interface: dict[str, Any]) -> None:
+        self.__array_interface__ = interface
+
+
+def _view(address: int, count: int, step: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    interface = {
+        "data": (address, False),
+        "shape": (count,),
+        "strides": (step,),
+        "typestr": dtype.str,
+        "version": 3,
+    }
+    return np.asarray(_Operand(interface))
+
+
+def _feeds(output: Any, operand: Any) -> bool:
+    """Tell whether an element's result may be the operand of a later one, as in a reduction."""
+    if output.size == 1:
+        return False
+    same_place = output.ctypes.data == operand.ctypes.data and output.strides == operand.strides
+    if same_place and output.strides[0]:
+        return False
+    return bool(np.may_share_memory(output, operand))
+
+
+def _one_by_one(
+    function: Callable[..., int], operands: list[Any], patterns: Any, raise_flag: Any
+) -> None:
+    *inputs, output = (operand.view(patterns) for operand in operands)
+    for i in range(output.size):
+        arguments = [int(operand[i]) for operand in inputs]
+        try:
+            output[i] = function(*arguments)
+        except IntegerDivisionByZero:
+            raise_flag("divide")
+            output[i] = 0
+        except IntegerOverflow:
+            raise_flag("over")
+            output[i] = 1 << 63
+
+
+_libm: list[Any] = []
+
+
+@contextlib.contextmanager
+def _flags_added() -> Iterator[Callable[[str], None]]:
+    """Give a function that raises a floating-point exception flag, and keep those there were.
+
+    NumPy's operations inside clear the flags; NumPy reads them when the loop, perhaps called many
+    times, has ended. C's names for the flags have another value on each CPU, so they are raised by
+    what raises them: the pole of a logarithm, and an exponential beyond every number.
+    """
+    if not _libm:
+        process = ctypes.CDLL(None)
+        _libm.append(process if hasattr(process, "feholdexcept") else ctypes.CDLL("libm.so.6"))
+        for name in ("log", "exp"):
+            function = getattr(_libm[0], name)
+            function.argtypes, function.restype = [ctypes.c_double], ctypes.c_double
+    libm = _libm[0]
+    environment = ctypes.create_string_buffer(256)  # larger than any fenv_t
+    raised: set[str] = set()
+    libm.feholdexcept(environment)
+    try:
+        yield raised.add
+    finally:
+        libm.feholdexcept(ctypes.create_string_buffer(256))  # forget what happened inside
+        if "divide" in raised:
+            libm.log(0.0)
+        if "over" in raised:
+            libm.exp(1e9)
+        libm.feupdateenv(environment)

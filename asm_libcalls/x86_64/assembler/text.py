@@ -1,0 +1,100 @@
+"""Assembler's text to PeachPy: the language that stencils are written in.
+
+As in Intel's manuals, with a ``;`` or a line's end behind each instruction, and these words:
+
+=============== ===================================================================================
+``source``      any other word is a hole: a 32-bit number, to be filled in
+``wide``        the two holes of a 64-bit number: ``source`` and ``source_high``
+``.done``       a label of the stencil; ``.done:`` says where it is
+``>target``     a place outside the stencil: behind ``call``, ``jmp``, ``lea`` and ``jCONDITION``
+``$name``       a slot of the image: behind ``call``, ``jmp`` and ``mov REGISTER``
+``load_memory`` in place of an instruction: a piece that whoever calls has in PeachPy
+=============== ===================================================================================
+"""
+
+from __future__ import annotations
+
+import re
+from functools import reduce
+from operator import add
+
+import peachpy.x86_64 as x
+from peachpy.x86_64 import registers
+
+from asm_libcalls.x86_64.assembler.instructions import (
+    CALL_ROUTINE,
+    CALL_SLOT,
+    JUMP_IF,
+    LOAD_ADDRESS,
+    LOAD_SLOT,
+    TAIL_JUMP,
+    TAIL_JUMP_SLOT,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    Hole = Callable[[str], int]
+
+__all__ = ["body"]
+
+_OUTSIDE = {"call": CALL_ROUTINE, "jmp": TAIL_JUMP, "lea": LOAD_ADDRESS}
+_SLOTS = {"call": CALL_SLOT, "jmp": TAIL_JUMP_SLOT, "mov": LOAD_SLOT}
+_NUMBER = re.compile(r"-?\d+$")
+
+
+def body(
+    text: str, pieces: Mapping[str, Callable[[], object]] | None = None
+) -> Callable[[Hole], object]:
+    """Return what emits the instructions of a stencil, for ``stencils.assemble``."""
+    its_pieces = pieces or {}
+
+    def emit(hole: Hole) -> None:
+        labels: dict[str, Any] = {}
+        for line in re.split(r"[;\n]", text):
+            mnemonic, _, rest = line.strip().partition(" ")
+            operands = [_operand(word.strip(), hole, labels) for word in rest.split(",") if rest]
+            if mnemonic.endswith(":"):
+                x.LABEL(_label(mnemonic[:-1], labels))
+            elif mnemonic in its_pieces:
+                its_pieces[mnemonic]()
+            elif "$" in rest:
+                _SLOTS[mnemonic](*operands)
+            elif ">" in rest and mnemonic in _OUTSIDE:
+                _OUTSIDE[mnemonic](*operands)
+            elif ">" in rest:
+                JUMP_IF(mnemonic[1:], *operands)
+            elif mnemonic:
+                getattr(x, mnemonic.upper())(*operands)
+
+    return emit
+
+
+def _label(name: str, labels: dict[str, Any]) -> Any:
+    return labels.setdefault(name, x.Label(name[1:]))
+
+
+def _operand(word: str, hole: Hole, labels: dict[str, Any]) -> Any:
+    if word.startswith((">", "$")):
+        return word[1:]
+    if word.startswith("."):
+        return _label(word, labels)
+    size, bracket, address = word.rstrip("]").partition("[")
+    if not bracket:
+        return _term(word, hole)
+    terms = re.sub(r" - (\d)", r" + -\1", address).split(" + ")
+    total = reduce(add, (_term(term, hole) for term in terms))
+    return getattr(x, size)[total] if size else [total]
+
+
+def _term(word: str, hole: Hole) -> Any:
+    name, _, scale = word.partition(" * ")
+    if scale:
+        return getattr(registers, name) * int(scale)
+    if _NUMBER.match(word):
+        return int(word)
+    if word == "wide":
+        return hole("source") | hole("source_high") << 32
+    return getattr(registers, word, None) or hole(word)

@@ -1,0 +1,1 @@
+"""Copying and filling ranges of bytes: the loops behind the memory libcalls."""

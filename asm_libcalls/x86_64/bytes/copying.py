@@ -1,0 +1,322 @@
+"""Copying bytes: C's ``memmove``, in the registers of its ABI, but without a result.
+
+``asm_libcalls_move_bytes`` takes the destination in rdi, the source in rsi and the length in rdx;
+the ranges may overlap in any way. It touches no byte outside of them, changes caller-saved
+registers only and never sets DF. The memory libcalls jump to it when the bounds are checked.
+
+By length, V being the width of a vector:
+
+===================== =============================================================
+up to 8 V             no loop: two registers, or two rows of vectors, from the start and from the
+                      end, that meet or overlap in the middle; all are loaded before one is stored
+above                 one vector at the near end and four at the far end, loaded first and stored
+                      last; between them a loop of four vectors a turn, with aligned stores, that
+                      goes upwards, or downwards if the destination begins inside the source
+``LONG_FROM``         the same; but if the end is just over a page, what is in the last page is
+                      moved by itself, so that no store crosses the border
+``STREAM_FROM``       the loop with stores past the caches, if the ranges are disjoint
+===================== =============================================================
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.x86_64.bytes.vectors import (
+    CACHE_LINE,
+    LONG_FROM,
+    PAGE,
+    STREAM_FROM,
+    UNROLL,
+    Vectors,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from asm_libcalls.emitter.image import Routine
+
+__all__ = ["MOVE_BYTES", "routine"]
+
+MOVE_BYTES = "asm_libcalls_move_bytes"
+
+# Where the destination is this much further into its page than the source, or less, rep movsb
+# takes its slow path; a destination in the same place of its page is fine.
+_SLOW_REP_MOVSB = 63
+
+
+def routine(vectors: Vectors) -> Routine:
+    """Assemble ``asm_libcalls_move_bytes`` for these vectors."""
+    from asm_libcalls.x86_64.assembler import sequence
+
+    result = sequence(MOVE_BYTES, lambda: _move(vectors))
+    result.alignment = CACHE_LINE
+    return result
+
+
+def _move(vectors: Vectors) -> None:
+    from peachpy.x86_64 import (
+        CMP, JA, JAE, JB, JMP, JZ, LABEL, MOV, RET, SUB, Label, rax, rdi, rdx, rsi,
+    )  # fmt: skip
+
+    start, nothing, from_v, over_8 = map(Label, ("start", "nothing", "from_v", "over_8"))
+    forward, long, stream, string = map(Label, ("forward", "long", "stream", "string"))
+    backward, downwards = Label("backward"), Label("downwards")
+
+    LABEL(start)
+    CMP(rdx, vectors.width)
+    JAE(from_v)
+    _less_than_a_vector(vectors)
+    LABEL(from_v)
+    CMP(rdx, 8 * vectors.width)
+    JA(over_8)
+    _up_to_eight_vectors(vectors)
+
+    LABEL(over_8)
+    MOV(rax, rdi)
+    SUB(rax, rsi)  # destination - source, and on
+    JZ(nothing)
+    CMP(rax, rdx)
+    JB(backward)  # unsigned: the destination begins inside the source
+    CMP(rdx, LONG_FROM)
+    JAE(long)
+    LABEL(forward)
+    _loop_upwards(vectors, vectors.store_aligned)
+
+    LABEL(long)
+    CMP(rdx, STREAM_FROM)
+    JAE(stream)
+    if vectors.rep_movsb_from is not None:
+        CMP(rdx, vectors.rep_movsb_from)
+        JAE(string)
+    vectors.jump_unless_end_crosses_page(forward)
+    _forward_to_page()
+    JMP(start)
+
+    LABEL(stream)
+    _jump_if_source_begins_inside(forward)
+    _loop_upwards(vectors, vectors.stream)
+    if vectors.rep_movsb_from is not None:
+        LABEL(string)
+        _string(forward)
+
+    LABEL(backward)
+    CMP(rdx, LONG_FROM)
+    JB(downwards)
+    vectors.jump_unless_end_crosses_page(downwards)
+    _backward_to_page()
+    LABEL(downwards)
+    _loop_downwards(vectors)
+
+    LABEL(nothing)
+    RET()
+
+
+def _less_than_a_vector(vectors: Vectors) -> None:
+    """Emit: move less than V bytes, and return."""
+    from peachpy.x86_64 import (
+        CMP, JAE, JB, JE, LABEL, MOV, MOVZX, RET, Label, al, byte, cx, eax, ecx, edx, rax, rcx,
+        rdi, rdx, rsi, word, xmm0, xmm1,
+    )  # fmt: skip
+
+    from_16, from_8, from_4 = Label("from_16"), Label("from_8"), Label("from_4")
+    one, none = Label("one"), Label("none")
+
+    if vectors.width > 16:
+        CMP(edx, 16)
+        JAE(from_16)
+    CMP(edx, 8)
+    JAE(from_8)
+    CMP(edx, 4)
+    JAE(from_4)
+    CMP(edx, 1)
+    JB(none)
+    MOVZX(eax, byte[rsi])
+    JE(one)
+    MOVZX(ecx, word[rsi + rdx * 1 - 2])
+    MOV([rdi + rdx * 1 - 2], cx)
+    LABEL(one)
+    MOV([rdi], al)
+    LABEL(none)
+    RET()
+
+    for label, size, at_start, at_end in ((from_4, 4, eax, ecx), (from_8, 8, rax, rcx)):
+        LABEL(label)
+        MOV(at_start, [rsi])
+        MOV(at_end, [rsi + rdx * 1 - size])
+        MOV([rdi], at_start)
+        MOV([rdi + rdx * 1 - size], at_end)
+        RET()
+    if vectors.width > 16:
+        LABEL(from_16)
+        vectors.move_16(xmm0, [rsi])
+        vectors.move_16(xmm1, [rsi + rdx * 1 - 16])
+        vectors.move_16([rdi], xmm0)
+        vectors.move_16([rdi + rdx * 1 - 16], xmm1)
+        RET()
+
+
+def _up_to_eight_vectors(vectors: Vectors) -> None:
+    """Emit: move V to 8 V bytes, and return."""
+    from peachpy.x86_64 import CMP, JA, LABEL, Label, rdi, rdx, rsi
+
+    for count in (1, 2, 4):
+        longer = Label(f"over_{2 * count}_vectors")
+        if count < 4:
+            CMP(rdx, 2 * count * vectors.width)
+            JA(longer)
+        for transfer, base in ((_load_row, rsi), (_store_row, rdi)):
+            transfer(vectors, vectors.registers[:count], base)
+            transfer(vectors, vectors.registers[count : 2 * count], base + rdx * 1, -count)
+        vectors.leave()
+        if count < 4:
+            LABEL(longer)
+
+
+def _load_row(vectors: Vectors, row: tuple[Any, ...], address: Any, first: int = 0) -> None:
+    """Emit: load `row` from consecutive vectors, the first of them `first` V from `address`."""
+    for i, register in enumerate(row):
+        vectors.move(register, [address + (first + i) * vectors.width])
+
+
+def _store_row(vectors: Vectors, row: tuple[Any, ...], address: Any, first: int = 0) -> None:
+    """Emit: store `row` to consecutive vectors, the first of them `first` V from `address`."""
+    for i, register in enumerate(row):
+        vectors.move([address + (first + i) * vectors.width], register)
+
+
+# In both loops: the vectors of a turn, those of the far end, and the one of the near end.
+_TURN, _FAR, _NEAR = slice(0, UNROLL), slice(UNROLL, 2 * UNROLL), slice(2 * UNROLL, 2 * UNROLL + 1)
+
+
+def _loop_upwards(vectors: Vectors, store: Any) -> None:
+    """Emit: move more than 8 V bytes where the destination is not inside the source; return.
+
+    Preserves rdi, rdx, r10, r11 and rax.
+    """
+    from peachpy.x86_64 import (
+        ADD, AND, CMP, JB, LABEL, LEA, SFENCE, SUB, Label, r8, r9, rcx, rdi, rdx, rsi,
+    )  # fmt: skip
+
+    streaming = store is vectors.stream
+    turn = Label("stream_turn" if streaming else "turn")
+    width, row = vectors.width, UNROLL * vectors.width
+    near, far = vectors.registers[_NEAR], vectors.registers[_FAR]
+
+    LEA(rcx, [rdi + width])
+    _load_row(vectors, near, rsi)
+    AND(rcx, -width)  # destination of the turn: the first aligned place after the start
+    LEA(r8, [rdi + rdx * 1 - row])  # destination of the far end
+    SUB(rsi, rdi)  # source - destination
+    _load_row(vectors, far, r8 + rsi * 1)
+    LEA(r9, [rcx + rsi * 1])  # source of the turn
+    LABEL(turn)
+    # No store of an earlier turn reached what this one loads: the destination is behind.
+    _load_row(vectors, vectors.registers[_TURN], r9)
+    ADD(r9, row)
+    for i, register in enumerate(vectors.registers[_TURN]):
+        store([rcx + i * width], register)
+    ADD(rcx, row)
+    CMP(rcx, r8)
+    JB(turn)  # the last turn ends inside the far end
+    if streaming:
+        SFENCE()  # streaming stores are not ordered with those that follow
+    _store_row(vectors, far, r8)
+    _store_row(vectors, near, rdi)
+    vectors.leave()
+
+
+def _loop_downwards(vectors: Vectors) -> None:
+    """Emit: move more than 8 V bytes where the source is not inside the destination; return."""
+    from peachpy.x86_64 import (
+        AND, CMP, JA, LABEL, LEA, SUB, Label, r8, r9, r10, rcx, rdi, rdx, rsi,
+    )  # fmt: skip
+
+    turn = Label("turn_down")
+    width, row = vectors.width, UNROLL * vectors.width
+    near, far = vectors.registers[_NEAR], vectors.registers[_FAR]
+
+    LEA(r10, [rdi + rdx * 1 - width])  # destination of the near end
+    _load_row(vectors, near, rsi + rdx * 1, -1)
+    _load_row(vectors, far, rsi)
+    LEA(rcx, [rdi + rdx * 1 - 1])
+    AND(rcx, -width)  # end of the turn's destination: the last aligned place before the end
+    LEA(r8, [rdi + row])  # end of the far end
+    SUB(rsi, rdi)  # source - destination
+    LEA(r9, [rcx + rsi * 1])  # end of the turn's source
+    LABEL(turn)
+    # No store of an earlier turn reached what this one loads: the destination is ahead.
+    _load_row(vectors, vectors.registers[_TURN], r9, -UNROLL)
+    SUB(r9, row)
+    for i, register in reversed(list(enumerate(vectors.registers[_TURN]))):
+        vectors.store_aligned([rcx + (i - UNROLL) * width], register)
+    SUB(rcx, row)
+    CMP(rcx, r8)
+    JA(turn)  # the last turn begins inside the far end
+    _store_row(vectors, far, rdi)
+    _store_row(vectors, near, r10)
+    vectors.leave()
+
+
+def _forward_to_page() -> None:
+    """Emit: move all but the last r10 bytes upwards; leave the rest in rdi, rsi and rdx.
+
+    The source of the rest is above all that is stored here.
+    """
+    from peachpy.x86_64 import LEA, MOV, SUB, edx, r10, r10d, r11, rax, rdi, rdx, rsi
+
+    from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE
+
+    SUB(rdx, r10)
+    LEA(rax, [rdi + rdx * 1])
+    LEA(r11, [rsi + rdx * 1])
+    CALL_ROUTINE(f"{MOVE_BYTES}.forward")  # preserves rax, r10 and r11
+    MOV(rdi, rax)
+    MOV(rsi, r11)
+    MOV(edx, r10d)
+
+
+def _backward_to_page() -> None:
+    """Emit: move the last r10 bytes, less than 8 V; leave the rest in rdi, rsi and rdx.
+
+    What is stored here is above the source of the rest.
+    """
+    from peachpy.x86_64 import ADD, MOV, SUB, edx, r8, r9, r10, r10d, r11, rdi, rdx, rsi
+
+    from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE
+
+    SUB(rdx, r10)
+    MOV(r8, rdi)
+    MOV(r9, rsi)
+    MOV(r11, rdx)
+    ADD(rdi, rdx)
+    ADD(rsi, rdx)
+    MOV(edx, r10d)
+    CALL_ROUTINE(MOVE_BYTES)  # without a loop it clobbers rax, rcx and vectors only
+    MOV(rdi, r8)
+    MOV(rsi, r9)
+    MOV(rdx, r11)
+
+
+def _jump_if_source_begins_inside(target: Any) -> None:
+    """Emit: go to `target` if the source begins inside the destination. Negates rax."""
+    from peachpy.x86_64 import CMP, JB, NEG, rax, rdx
+
+    NEG(rax)  # source - destination
+    CMP(rax, rdx)
+    JB(target)
+
+
+def _string(forward: Any) -> None:
+    """Emit: ``rep movsb`` if the ranges are disjoint and not in its slow place, else `forward`."""
+    from peachpy.x86_64 import AND, CMP, JB, LEA, MOV, RET, ecx, rax, rcx, rdx
+
+    from asm_libcalls.x86_64.assembler.instructions import REP_MOVSB
+
+    LEA(ecx, [rax - 1])
+    AND(ecx, PAGE - 1)
+    CMP(ecx, _SLOW_REP_MOVSB)
+    JB(forward)
+    _jump_if_source_begins_inside(forward)
+    MOV(rcx, rdx)
+    REP_MOVSB()
+    RET()

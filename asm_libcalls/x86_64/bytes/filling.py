@@ -1,0 +1,190 @@
+"""Filling bytes: C's ``memset``, in the registers of its ABI, but without a result.
+
+``asm_libcalls_fill_bytes`` takes the destination in rdi, the value in sil (whatever stands above)
+and the length in rdx. It touches no byte outside the range, changes caller-saved registers only
+and never sets DF. The memory libcalls jump to it when the bounds are checked.
+
+The plan is that of ``moves.py``: up to eight vectors, stores from both ends that overlap in the
+middle; above, four vectors at each end and a loop of aligned stores between them, with what is in
+a last page filled by itself; where it is as fast, ``rep stosb``.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.x86_64.bytes.vectors import CACHE_LINE, LONG_FROM, UNROLL, Vectors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from asm_libcalls.emitter.image import Routine
+
+__all__ = ["FILL_BYTES", "routine"]
+
+FILL_BYTES = "asm_libcalls_fill_bytes"
+
+_EACH_BYTE = 0x0101_0101_0101_0101
+"""Times a byte: that byte eight times."""
+
+
+def routine(vectors: Vectors) -> Routine:
+    """Assemble ``asm_libcalls_fill_bytes`` for these vectors."""
+    from asm_libcalls.x86_64.assembler import sequence
+
+    result = sequence(FILL_BYTES, lambda: _fill(vectors))
+    result.alignment = CACHE_LINE
+    return result
+
+
+def _fill(vectors: Vectors) -> None:
+    from peachpy.x86_64 import (
+        CMP, JA, JAE, JMP, LABEL, MOV, MOVZX, Label, eax, rcx, rdx, sil,
+    )  # fmt: skip
+
+    from asm_libcalls.x86_64.assembler.instructions import REP_STOSB
+
+    start, from_v, loop = Label("start"), Label("from_v"), Label("loop")
+    over_8, long, string = Label("over_8"), Label("long"), Label("string")
+
+    LABEL(start)
+    MOVZX(eax, sil)
+    CMP(rdx, vectors.width)
+    JAE(from_v)
+    _less_than_a_vector(vectors)
+    LABEL(from_v)
+    vector = _broadcast(vectors)
+    CMP(rdx, 8 * vectors.width)
+    JA(over_8)
+    _up_to_eight_vectors(vectors, vector)
+
+    LABEL(over_8)
+    CMP(rdx, LONG_FROM)
+    JAE(long)
+    LABEL(loop)
+    _loop(vectors, vector)
+    LABEL(long)
+    if vectors.rep_stosb_from is not None:
+        CMP(rdx, vectors.rep_stosb_from)
+        JAE(string)
+    vectors.jump_unless_end_crosses_page(loop)
+    _fill_to_page()
+    JMP(start)
+    if vectors.rep_stosb_from is not None:
+        LABEL(string)
+        MOV(rcx, rdx)
+        REP_STOSB()
+        vectors.leave()
+
+
+def _broadcast(vectors: Vectors) -> Any:
+    """Emit: the byte in eax to all of a vector; return that. Clobbers rax and r8."""
+    from peachpy.x86_64 import (
+        IMUL, MOV, MOVQ, PUNPCKLQDQ, VMOVD, VPBROADCASTB, eax, r8, rax, xmm0,
+    )  # fmt: skip
+
+    vector = vectors.registers[0]
+    if vectors.width == 16:
+        MOV(r8, _EACH_BYTE)
+        IMUL(rax, r8)
+        MOVQ(vector, rax)
+        PUNPCKLQDQ(vector, vector)
+    elif vectors.dirty:
+        VMOVD(xmm0, eax)
+        VPBROADCASTB(vector, xmm0)
+    else:
+        VPBROADCASTB(vector, eax)  # AVX-512 takes it from a general-purpose register
+    return vector
+
+
+def _less_than_a_vector(vectors: Vectors) -> None:
+    """Emit: fill less than V bytes with the byte in eax, and return."""
+    from peachpy.x86_64 import (
+        CMP, IMUL, JAE, JB, JE, LABEL, MOV, RET, VMOVD, VPBROADCASTB, Label, al, ax, eax, edx, r8,
+        rax, rdi, rdx, xmm0,
+    )  # fmt: skip
+
+    from_16, from_8, from_4 = Label("from_16"), Label("from_8"), Label("from_4")
+    nothing = Label("nothing")
+
+    if vectors.width > 16:
+        CMP(edx, 16)
+        JAE(from_16)
+    MOV(r8, _EACH_BYTE)
+    IMUL(rax, r8)
+    CMP(edx, 8)
+    JAE(from_8)
+    CMP(edx, 4)
+    JAE(from_4)
+    CMP(edx, 1)
+    JB(nothing)
+    MOV([rdi], al)
+    JE(nothing)
+    MOV([rdi + rdx * 1 - 2], ax)
+    LABEL(nothing)
+    RET()
+    for label, size, register in ((from_4, 4, eax), (from_8, 8, rax)):
+        LABEL(label)
+        MOV([rdi], register)
+        MOV([rdi + rdx * 1 - size], register)
+        RET()
+    if vectors.width > 16:
+        LABEL(from_16)
+        VMOVD(xmm0, eax)
+        VPBROADCASTB(xmm0, xmm0)  # a VEX instruction clears the upper half
+        vectors.move_16([rdi], xmm0)
+        vectors.move_16([rdi + rdx * 1 - 16], xmm0)
+        RET()
+
+
+def _up_to_eight_vectors(vectors: Vectors, vector: Any) -> None:
+    """Emit: fill V to 8 V bytes, and return."""
+    from peachpy.x86_64 import CMP, JA, LABEL, Label, rdi, rdx
+
+    for count in (1, 2, 4):
+        longer = Label(f"over_{2 * count}_vectors")
+        if count < 4:
+            CMP(rdx, 2 * count * vectors.width)
+            JA(longer)
+        for i in range(count):
+            vectors.move([rdi + i * vectors.width], vector)
+        for i in range(count):
+            vectors.move([rdi + rdx * 1 + (i - count) * vectors.width], vector)
+        vectors.leave()
+        if count < 4:
+            LABEL(longer)
+
+
+def _loop(vectors: Vectors, vector: Any) -> None:
+    """Emit: fill more than 8 V bytes, and return. Preserves all but rcx and r8."""
+    from peachpy.x86_64 import ADD, AND, CMP, JB, LABEL, LEA, Label, r8, rcx, rdi, rdx
+
+    turn = Label("turn")
+    width, row = vectors.width, UNROLL * vectors.width
+
+    # Four vectors at each end, so that at an aligned destination nothing is stored twice.
+    for i in range(UNROLL):
+        vectors.move([rdi + i * width], vector)
+    LEA(rcx, [rdi + row])
+    AND(rcx, -width)  # the last aligned place up to there
+    LEA(r8, [rdi + rdx * 1 - row])  # the high end
+    LABEL(turn)
+    for i in range(UNROLL):
+        vectors.store_aligned([rcx + i * width], vector)
+    ADD(rcx, row)
+    CMP(rcx, r8)
+    JB(turn)  # the last turn ends inside the high end
+    for i in range(UNROLL):
+        vectors.move([r8 + i * width], vector)
+    vectors.leave()
+
+
+def _fill_to_page() -> None:
+    """Emit: fill all but the last r10 bytes; leave the rest in rdi and rdx."""
+    from peachpy.x86_64 import ADD, MOV, SUB, edx, r10, r10d, rdi, rdx
+
+    from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE
+
+    SUB(rdx, r10)
+    CALL_ROUTINE(f"{FILL_BYTES}.loop")  # preserves rdi, rsi, rdx and r10
+    ADD(rdi, rdx)
+    MOV(edx, r10d)

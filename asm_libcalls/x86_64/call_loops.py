@@ -1,0 +1,125 @@
+"""Loops in machine code that call a C function once for each element, as compiled code would.
+
+For what must be called often and not from Python: the exhaustive check calls each f32 rounding
+libcall four billion times, and the benchmark times calls at the C address. Each takes the address
+of the function, the operands' arrays, the result's array and the number of elements.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import partial
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from asm_libcalls.emitter.image import Routine
+
+__all__ = ["SIGNATURES", "NativeLoops", "routines"]
+
+SIGNATURES = {
+    "(f32) -> f32": "call_each_f32",
+    "(f64) -> f64": "call_each_f64",
+    "(i64, i64) -> i64": "call_each_i64",
+}
+"""Signatures of functions that can be called, by the routine that calls them."""
+
+
+class NativeLoops:
+    """The loops, loaded."""
+
+    def __init__(self) -> None:
+        from asm_libcalls.x86_64 import code_cache
+
+        self._image = code_cache.load("native_loops")
+
+    def function(self, signature: str) -> Any:
+        """Return the ctypes function ``(function, first, ..., result, count)`` for a signature.
+
+        All but `count` are addresses; the GIL is given up for the call.
+        """
+        operands = signature.count(",") + 1
+        prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (operands + 2), ctypes.c_size_t)
+        return prototype(self._image.routine(SIGNATURES[signature]))
+
+
+def routines() -> Iterator[Routine]:
+    """Assemble the loops."""
+    from peachpy.x86_64 import MOVSD, MOVSS
+
+    from asm_libcalls.x86_64.assembler import sequence
+
+    yield sequence("call_each_f32", partial(_call_each_float, MOVSS, 4))
+    yield sequence("call_each_f64", partial(_call_each_float, MOVSD, 8))
+    yield sequence("call_each_i64", _call_each_i64)
+
+
+def _call_each_float(move: Any, size: int) -> None:
+    from peachpy.x86_64 import (
+        ADD, CALL, JNZ, JZ, LABEL, MOV, POP, PUSH, RET, SUB, TEST, Label,
+        r12, r13, rbx, rcx, rdi, rdx, rsi, xmm0,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rbp, rsp
+
+    loop, none = Label("loop"), Label("none")
+    reg_function, reg_in, reg_out, reg_count = rbx, rbp, r12, r13
+    saved = (rbx, rbp, r12, r13)
+    for register in saved:
+        PUSH(register)
+    SUB(rsp, 8)  # a multiple of 16 at each call, as the ABI has it
+    for register, argument in zip(
+        (reg_function, reg_in, reg_out, reg_count), (rdi, rsi, rdx, rcx), strict=True
+    ):
+        MOV(register, argument)
+    TEST(reg_count, reg_count)
+    JZ(none)
+    LABEL(loop)
+    move(xmm0, [reg_in])
+    CALL(reg_function)
+    move([reg_out], xmm0)
+    ADD(reg_in, size)
+    ADD(reg_out, size)
+    SUB(reg_count, 1)
+    JNZ(loop)
+    LABEL(none)
+    ADD(rsp, 8)
+    for register in reversed(saved):
+        POP(register)
+    RET()
+
+
+def _call_each_i64() -> None:
+    from peachpy.x86_64 import (
+        ADD, CALL, JNZ, JZ, LABEL, MOV, POP, PUSH, RET, SUB, TEST, Label,
+        r8, r12, r13, r14, rax, rbx, rcx, rdi, rdx, rsi,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rbp
+
+    loop, none = Label("loop"), Label("none")
+    reg_function, reg_first, reg_second, reg_out, reg_count = rbx, rbp, r12, r13, r14
+    saved = (rbx, rbp, r12, r13, r14)  # five, which leaves rsp at a multiple of 16
+    for register in saved:
+        PUSH(register)
+    for register, argument in zip(
+        (reg_function, reg_first, reg_second, reg_out, reg_count),
+        (rdi, rsi, rdx, rcx, r8),
+        strict=True,
+    ):
+        MOV(register, argument)
+    TEST(reg_count, reg_count)
+    JZ(none)
+    LABEL(loop)
+    MOV(rdi, [reg_first])
+    MOV(rsi, [reg_second])
+    CALL(reg_function)
+    MOV([reg_out], rax)
+    for pointer in (reg_first, reg_second, reg_out):
+        ADD(pointer, 8)
+    SUB(reg_count, 1)
+    JNZ(loop)
+    LABEL(none)
+    for register in reversed(saved):
+        POP(register)
+    RET()

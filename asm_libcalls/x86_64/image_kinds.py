@@ -1,0 +1,118 @@
+"""The images there are: what each is assembled from, and the CPUs that a wheel brings them for."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asm_libcalls.emitter.image import Routine
+
+__all__ = ["FOLDERS", "IMAGES", "LEVELS", "MODULES", "ImageKind", "architecture_level", "levels_of"]
+
+
+MODULES = ("libcalls.py", "native/entry.py", "signatures.py", "traps.py", "vmcontext.py")
+"""Of the package's other modules those that say what the code is: layouts, signatures, names."""
+
+FOLDERS = ("emitter", "x86_64")
+"""The folders that every image is made from, with all folders in them."""
+
+
+class ImageKind:
+    """One of the images.
+
+    Attributes
+    ----------
+    module : str
+        Whose function ``routines`` (or `function`) assembles it.
+    function : str
+    for_cpu : bool
+        Whether the function takes the CPU's features; otherwise every x86-64 CPU runs the result.
+    folders : tuple of str
+        Of the package, with the folders in them: the sources that it is made from, beside
+        :data:`MODULES`.
+    exports : str
+        The module's function that names what other libraries may look up; "" for all routines.
+    """
+
+    __slots__ = ("exports", "folders", "for_cpu", "function", "module")
+
+    def __init__(
+        self,
+        module: str,
+        function: str = "routines",
+        *,
+        for_cpu: bool = True,
+        folders: tuple[str, ...] = (),
+        exports: str = "",
+    ) -> None:
+        self.module = module
+        self.function = function
+        self.for_cpu = for_cpu
+        self.folders = (*FOLDERS, *folders)
+        self.exports = exports
+
+    def assemble(self, features: frozenset[str]) -> Iterable[Routine]:
+        """Assemble its routines; needs PeachPy."""
+        from importlib import import_module
+
+        make = getattr(import_module(self.module), self.function)
+        routines: Iterable[Routine] = make(features) if self.for_cpu else make()
+        return routines
+
+    def exported(self) -> frozenset[str] | None:
+        """Return the routines that other libraries may look up; None for all of them."""
+        from importlib import import_module
+
+        if not self.exports:
+            return None
+        names: frozenset[str] = getattr(import_module(self.module), self.exports)()
+        return names
+
+
+IMAGES = {
+    "cpu": ImageKind("asm_libcalls.x86_64.cpu", for_cpu=False),
+    "backend": ImageKind("asm_libcalls.x86_64.backend"),
+    "library": ImageKind("asm_libcalls.x86_64.library", exports="exports"),
+    "thunks": ImageKind(
+        "asm_libcalls.x86_64.trampolines.call_python", "thunk_routines", for_cpu=False
+    ),
+    "ufuncs": ImageKind("asm_libcalls.x86_64.ufunc_loops"),
+    "native_loops": ImageKind("asm_libcalls.x86_64.call_loops", for_cpu=False),
+    "toy_jit": ImageKind(
+        "asm_libcalls.toy_jit.codegen.stencils", folders=("toy_jit/codegen", "toy_jit/frontend")
+    ),
+}
+"""By name. Modules are named, not imported: with an image, what assembles it is not needed."""
+
+_V2 = frozenset({"sse3", "ssse3", "sse4_1", "sse4_2", "popcnt"})
+_V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma3", "lzcnt"}
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_SLOW, _STRINGS = {"slow_divide_64"}, {"erms"}
+
+LEVELS: dict[str, frozenset[str]] = {
+    "x86-64-v2": _V2,
+    "x86-64-v2-slow_divide_64": _V2 | _SLOW,
+    "x86-64-v3": _V3,
+    "x86-64-v3-erms": _V3 | _STRINGS,
+    "x86-64-v3-erms-slow_divide_64": _V3 | _STRINGS | _SLOW,
+    "x86-64-v4-erms": _V4 | _STRINGS,
+    "x86-64-v4-erms-slow_divide_64": _V4 | _STRINGS | _SLOW,
+}
+"""The CPUs that a wheel has images for: a level, and what else the routines of it look at. AMD's
+first x86-64-v3 CPUs have no fast string instructions; every x86-64-v4 CPU has them.
+
+Source: System V ABI, AMD64 supplement, "Micro-Architecture Levels"; names as in ``cpu.py``.
+"""
+
+
+def architecture_level(features: frozenset[str]) -> int:
+    """Return the N of the highest x86-64-vN that these features make up."""
+    names = {"x86-64-v2": 2, "x86-64-v3": 3, "x86-64-v4-erms": 4}
+    return max([1, *(level for name, level in names.items() if LEVELS[name] <= features)])
+
+
+def levels_of(features: frozenset[str]) -> list[str]:
+    """Return the levels whose images a CPU can run, what suits it best first."""
+    fitting = [name for name, needed in LEVELS.items() if needed <= features]
+    return sorted(fitting, key=lambda name: len(LEVELS[name]), reverse=True)

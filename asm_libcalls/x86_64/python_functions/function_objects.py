@@ -1,0 +1,316 @@
+"""Function objects whose code is ours: CPython's own builtin type, made from a shape.
+
+A function object owns its module object (its ``__self__``), and that owns all the rest: the
+C address, the Python function of the slow path, the name and the doc. CPython counts and collects
+them as it does any object's parts, so a function that nobody uses any more leaves nothing behind.
+Only code stays: one routine for each shape, some 200 bytes.
+
+This reads CPython's objects in memory, so it first makes sure that they are as expected
+(:class:`Unsupported` says what is not); ``asm_libcalls.native.native_function`` then does without.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import sys
+from functools import partial
+from types import ModuleType
+
+from asm_libcalls.emitter import code_names, libc
+from asm_libcalls.native import entry
+from asm_libcalls.signatures import Signature
+from asm_libcalls.x86_64.python_functions import function_stencils, object_layouts
+from asm_libcalls.emitter import pages
+from asm_libcalls.x86_64 import stencils
+from asm_libcalls.x86_64.python_functions.function_shapes import CLASS, Shape, parts_of
+from asm_libcalls.emitter.image import link
+from asm_libcalls.x86_64.python_functions.object_layouts import FunctionState
+from asm_libcalls.x86_64.stencils import Stencil
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from asm_libcalls.emitter.code_names import Function
+    from asm_libcalls.emitter.pages import LoadedImage
+    from asm_libcalls.x86_64.stencils import Part
+
+__all__ = ["FunctionMaker", "Unsupported"]
+
+METH_NOARGS, METH_O, METH_FASTCALL = 0x04, 0x08, 0x80
+_PYTHON_API_VERSION = 1013  # of every Python 3
+_RET = 0xC3
+
+
+class Unsupported(Exception):
+    """Objects of this Python are not as our code expects them; the message says which."""
+
+
+class _ModuleDefinition(ctypes.Structure):
+    """CPython's ``PyModuleDef``."""
+
+    _fields_ = [
+        ("reference_count", ctypes.c_ssize_t),
+        ("type", ctypes.c_void_p),
+        ("init", ctypes.c_void_p),
+        ("index", ctypes.c_ssize_t),
+        ("copy", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("doc", ctypes.c_char_p),
+        ("state_size", ctypes.c_ssize_t),
+        ("methods", ctypes.c_void_p),
+        ("slots", ctypes.c_void_p),
+        ("traverse", ctypes.c_void_p),
+        ("clear", ctypes.c_void_p),
+        ("free", ctypes.c_void_p),
+    ]
+
+
+def _api(name: str, result: Any, *parameters: Any) -> Any:
+    return ctypes.PYFUNCTYPE(result, *parameters)((name, ctypes.pythonapi))
+
+
+class FunctionMaker:
+    """Makes function objects, with the routines of a loaded image.
+
+    Raises
+    ------
+    Unsupported
+        This Python is not one that we know, or not as we know it.
+    OSError
+        The system refuses executable memory.
+    """
+
+    def __init__(self, loaded: LoadedImage) -> None:
+        self._layout = _check_python()
+        self._loaded = loaded
+        self._stencils = stencils.read(loaded, function_stencils.STENCIL_PREFIX)
+        self._code: dict[Shape, int] = {}
+        self._members: dict[tuple[type, str], int] = {}
+        self._increment = _api("Py_IncRef", None, ctypes.py_object)
+        self._bytes_address = _api("PyBytes_AsString", ctypes.c_void_p, ctypes.py_object)
+        self._create_module = _api(
+            "PyModule_Create2", ctypes.py_object, ctypes.c_void_p, ctypes.c_int
+        )
+        self._module_state = _api("PyModule_GetState", ctypes.c_void_p, ctypes.py_object)
+        self._create_function = _api(
+            "PyCFunction_NewEx",
+            ctypes.py_object,
+            ctypes.c_void_p,
+            ctypes.py_object,
+            ctypes.py_object,
+        )
+        self._definition = self._define_module()
+        for immortal in (entry.raise_status, _raise_collected, self._definition):
+            # Function objects need these until the process ends, longer than this module may live.
+            self._increment(immortal)
+        self._check_objects()
+
+    def _define_module(self) -> _ModuleDefinition:
+        routine = self._loaded.routine
+        return _ModuleDefinition(
+            reference_count=1,
+            name=b"asm_libcalls.native.native_function",
+            state_size=ctypes.sizeof(FunctionState),
+            traverse=routine("function_state_traverse"),
+            clear=routine("function_state_clear"),
+            free=routine("function_state_free"),
+        )
+
+    def prepare(self, shapes: Iterable[Shape]) -> None:
+        """Make the code of several shapes at once, on pages that they share."""
+        new = [shape for shape in dict.fromkeys(shapes) if shape not in self._code]
+        if not new:
+            return
+        parts = {str(i): self._parts(shape) for i, shape in enumerate(new)}
+        image = link(stencils.compose(*named) for named in parts.items())
+        loaded = pages.load(image, announced=False)
+        code_names.announce(loaded.address, partial(_functions, loaded, new, parts))
+        for slot in loaded.image.slots:
+            loaded.set_slot(slot, self._slot(slot))
+        for name, shape in zip(parts, new, strict=True):
+            self._code[shape] = loaded.routine(name)
+
+    def make(
+        self,
+        address: int,
+        shape: Shape,
+        slow: Callable[..., Any],
+        name: str,
+        text: str,
+        module: str | None,
+    ) -> Any:
+        """Make a function object.
+
+        Parameters
+        ----------
+        address : int
+            The C function.
+        shape : Shape
+        slow : callable
+            Called with the arguments as they came, where the fast path ends.
+        name : str
+        text : str
+            The doc, with the text signature that CPython takes off it.
+        module : str or None
+            Its ``__module__``.
+        """
+        self.prepare([shape])
+        encoded = name.encode() + b"\0"
+        content = encoded + text.encode() + b"\0"
+        parameters = shape[0]
+        assert isinstance(parameters, tuple)
+        flags = {0: METH_NOARGS, 1: METH_O}.get(len(parameters), METH_FASTCALL)
+        owner = self._new_owner()
+        if module is not None:
+            owner.__name__ = module
+        state = self._module_state(owner)
+        at = self._bytes_address(content)
+        # From here on the module owns both.
+        self._increment(slow)
+        self._increment(content)
+        values = (address, id(slow), id(content), at, self._code[shape], flags, at + len(encoded))
+        ctypes.memmove(state, _STATE.pack(*values), _STATE.size)
+        return self._create_function(state + FunctionState.definition.offset, owner, module)
+
+    def _new_owner(self) -> Any:
+        return self._create_module(ctypes.addressof(self._definition), _PYTHON_API_VERSION)
+
+    def _slot(self, name: str) -> int:
+        if name == "raise_status":
+            return id(entry.raise_status)
+        if name == "raise_collected":
+            return id(_raise_collected)
+        if name.startswith(CLASS):
+            return int(name.removeprefix(CLASS))
+        for routine in (name, f"{name}_{self._layout}"):
+            if routine in self._loaded.image.routines:
+                return self._loaded.routine(routine)
+        return libc.function_address(name)
+
+    def _parts(self, shape: Shape) -> list[Part]:
+        inline, vmctx_of = shape[4:]
+        body = None
+        if inline and inline not in self._stencils:
+            code = self._loaded.code(str(inline))
+            assert code.index(_RET) == len(code) - 1, f"{inline} is not straight-line code"
+            body = Stencil(code[:-1], (), ())
+        vmctx = None
+        if isinstance(vmctx_of, tuple):
+            vmctx = (id(vmctx_of[0]), self.member_offset(*vmctx_of))
+        return parts_of(self._stencils, shape, body, vmctx)
+
+    def member_offset(self, cls: type, member: str) -> int:
+        """Return where objects of exactly this class have a member of its ``__slots__``.
+
+        Raises
+        ------
+        Unsupported
+            It is not to be found.
+        """
+        key = (cls, member)
+        if key not in self._members:
+            # By what is seen: an object of it that nobody has filled in, once with each of two
+            # integers that nothing else refers to.
+            places = []
+            for number in (2**70, 2**71):
+                value = number + len(member)
+                thing: Any = object.__new__(cls)
+                setattr(thing, member, value)
+                words = (ctypes.c_size_t * (cls.__basicsize__ // 8)).from_address(id(thing))
+                places.append([8 * i for i, word in enumerate(words) if word == id(value)])
+                setattr(thing, member, 0)
+            if len(places[0]) != 1 or places[0] != places[1]:
+                raise Unsupported(f"{cls.__name__}.{member} is not at one place: {places}")
+            self._increment(cls)  # code has its address
+            self._members[key] = places[0][0]
+        return self._members[key]
+
+    def _check_objects(self) -> None:
+        """Make functions and call them with what shows a wrong layout. This can not crash."""
+        module = self._new_owner()
+        at = ctypes.c_uint64.from_address(id(module) + object_layouts.MODULE_STATE).value
+        if type(module) is not ModuleType or at != self._module_state(module):
+            raise Unsupported("the state of a module object is elsewhere")
+        shapes = {t: Shape(Signature(f"({t}) -> {t}")) for t in _PROBES}
+        self.prepare(shapes.values())
+        address = self._loaded.routine("return_first_argument")
+        for value_type, (taken, left) in _PROBES.items():
+
+            def slow(argument: object) -> object:
+                return (argument,)
+
+            probe = self.make(address, shapes[value_type], slow, "probe", "", None)
+            for value in taken:
+                expected = 0 if value is None else value
+                if probe(value) != expected:
+                    raise Unsupported(f"the {value_type} {value!r} is read as {probe(value)!r}")
+            for value in left:
+                if probe(value) != (value,):
+                    raise Unsupported(f"{value!r} is read as a {value_type}: {probe(value)!r}")
+
+
+_STATE = struct.Struct(f"{ctypes.sizeof(FunctionState) // 8}Q")
+
+# Values that a function of (T) -> T gives back, and values that its slow path gets.
+_PROBES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
+    "i64": (
+        (0, 1, -1, 2**30 - 1, -(2**30), 2**45 + 3, -(2**59) - 7, 2**62 + 2**31 + 5, -(2**63)),
+        (-(2**63) - 1, 2**64, -(2**64), 2**90, True, 1.0, None),
+    ),
+    "u64": ((2**63, 2**64 - 1), (2**64,)),
+    "i32": ((0, 5, -5, 2**31 - 1, -(2**31)), (2**32, -(2**31) - 1, 2**64 - 1, False)),
+    "u32": ((2**31, 2**32 - 1), (2**32,)),
+    "pointer": ((None, 0, 2**64 - 1), (-1, -(2**40), 2**64)),
+    "f64": ((0.5, -1.25e300), (1, True, "1")),
+    "f32": ((0.5, -1.25), (1,)),
+}
+
+
+def _functions(
+    loaded: LoadedImage, shapes: list[Shape], parts: dict[str, list[Part]]
+) -> list[Function]:
+    from asm_libcalls.emitter.eh_frame import instructions
+    from asm_libcalls.x86_64.stencils.stack_effects import frames
+
+    return [
+        (
+            loaded.routine(routine),
+            loaded.image.routines[routine][1],
+            code_names.title(shape.title()),
+            instructions(frames(its_parts)),
+        )
+        for shape, (routine, its_parts) in zip(shapes, parts.items(), strict=True)
+    ]
+
+
+def _raise_collected(*arguments: object) -> object:
+    raise ReferenceError("the function is called while the garbage collector takes it apart")
+
+
+def _check_python() -> str:
+    """Return the name of the integer layout."""
+    name = sys.implementation.name
+    if name != "cpython":
+        raise Unsupported(f"this Python is {name}, not CPython")
+    if "t" in sys.abiflags:
+        raise Unsupported("this CPython has no GIL")
+    sizes = {"object": object.__basicsize__, "float": float.__basicsize__}
+    expected = {
+        "object": object_layouts.OBJECT_TYPE + 8,
+        "float": object_layouts.FLOAT_VALUE + 8,
+    }
+    if sizes != expected:
+        raise Unsupported(f"objects of this CPython have sizes {sizes}, not {expected}")
+    if (sys.int_info.bits_per_digit, sys.int_info.sizeof_digit, int.__itemsize__) != (30, 4, 4):
+        raise Unsupported("integers of this CPython do not have digits of 30 bits")
+    read = ctypes.c_uint64.from_address
+    for value in (float("0.5"), int("5"), None, ModuleType("module")):
+        if read(id(value) + object_layouts.OBJECT_TYPE).value != id(type(value)):
+            raise Unsupported(f"a {type(value).__name__} of this CPython has its type elsewhere")
+    number = float("1.375")
+    if ctypes.c_double.from_address(id(number) + object_layouts.FLOAT_VALUE).value != number:
+        raise Unsupported("a float of this CPython has its value elsewhere")
+    return "tagged" if sys.version_info >= (3, 12) else "sized"

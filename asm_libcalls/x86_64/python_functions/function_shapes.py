@@ -1,0 +1,186 @@
+"""Shapes of functions: what the code of a function depends on, and the stencils that make it up.
+
+No Python object is looked at here: ``function_objects.py`` makes functions of the code.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from asm_libcalls.native.entry import NativeCall
+from asm_libcalls.signatures import Signature
+from asm_libcalls.x86_64.python_functions import function_stencils
+from asm_libcalls.x86_64.stencils import Part, Stencil
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from asm_libcalls.signatures import ValueType
+
+__all__ = ["CLASS", "EVERYTHING", "Shape", "fits_registers", "parts_of"]
+
+CLASS = "class "
+"""Before the address of a class, in the name of the slot that holds it."""
+
+EVERYTHING = "everything"
+"""The guard of a function that leaves every call to its slow path."""
+
+
+class Shape(tuple[object, ...]):
+    """What the code of a function depends on; functions of one shape share it.
+
+    Parameters
+    ----------
+    signature : Signature
+    enter : str
+        The routine that makes the call (``asm_libcalls_enter`` or its twin), or "" for a bare
+        call of a leaf routine.
+    guard : str
+        A stencil of ``builtins.py`` that keeps a bare call from trapping, or "", or
+        :data:`EVERYTHING`.
+    inline : str
+        What stands in place of a bare call: a stencil, or a routine of the image to be copied,
+        which is straight-line code up to its one ``ret`` and needs no frame and no aligned stack.
+        The address is not used then.
+    vmctx_of : (class, str), optional
+        The class whose exact instances are taken for the first parameter, and the member of it
+        that holds the vmctx; everything else goes to the slow path.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        signature: Signature,
+        enter: str = "",
+        guard: str = "",
+        inline: str = "",
+        vmctx_of: tuple[type, str] | None = None,
+    ) -> Shape:
+        """Normalise: arguments are taken in either reading, and pointers are pointers."""
+        parameters = tuple(
+            "pointer" if t.kind == "pointer" else f"{t.kind[0]}{t.bits}"
+            for t in signature.parameters
+        )
+        result = signature.result
+        read = "none" if result is None else "u64" if result.kind == "pointer" else result.name
+        return super().__new__(cls, (parameters, read, enter, guard, inline, vmctx_of))
+
+    def title(self) -> str:
+        """Return what debuggers and profilers call the code."""
+        parameters, result, _, _, inline, _ = self
+        assert isinstance(parameters, tuple)
+        signature = f"({', '.join(parameters)}) -> {result}"
+        return f"builtin {inline or signature}"
+
+
+def fits_registers(parameters: Sequence[ValueType]) -> bool:
+    """Return whether all arguments go in registers: System V ABI, 3.2.3."""
+    floats = sum(t.kind == "float" for t in parameters)
+    return floats <= 8 and len(parameters) - floats <= 6
+
+
+def parts_of(
+    pieces: dict[str, Stencil],
+    shape: Shape,
+    body: Stencil | None = None,
+    vmctx: tuple[int, int] | None = None,
+) -> list[Part]:
+    """Choose the stencils of a shape, in order: see ``builtins.py`` for what they do.
+
+    `body` is the routine that stands in place of a bare call, if one does; `vmctx` is the address
+    of the class that stands for one, and the offset of its member.
+    """
+    parameters, result, enter, guard, inline, _ = shape
+    assert isinstance(parameters, tuple)
+    assert isinstance(enter, str)
+    if inline in pieces:
+        body = pieces[str(inline)]
+    count = len(parameters)
+    if guard == EVERYTHING:
+        assert count, "there is nothing to leave"
+        if count > 1:
+            return [Part(pieces["call_slow"])]
+        return [Part(pieces[name]) for name in ("take", "call_slow_one")]
+    places, stack_count = _places(parameters)
+    numbers = {
+        "count": count,
+        "frame": function_stencils.entered_frame_size(stack_count),
+        "stack_count": stack_count,
+    }
+
+    def part(stencil: str, role: str = "", /, slots: Any = None, **more: int) -> Part:
+        return Part(pieces[stencil], {**numbers, **more}, slots, role)
+
+    # Without integer arguments nothing overwrites self in rdi, and code in place calls nothing.
+    framed = body is None or any(kind[0] != "f" for kind in parameters)
+    parts = [part("check_count")] if count > 1 else []
+    if enter:
+        parts.append(part("enter_entered"))
+    elif framed:
+        parts.append(part("enter_bare"))
+    if count:
+        parts.append(part("take"))
+    for i, (kind, (register, offset)) in enumerate(zip(parameters, places, strict=True)):
+        parts.append(part("object_vector", argument=8 * i) if count > 1 else part("object_one"))
+        if i == 0 and vmctx:
+            slots = {"vmctx_class": f"{CLASS}{vmctx[0]}", "unbox": "unbox_64"}
+            parts.append(part("vmctx", slots=slots, vmctx_member=vmctx[1]))
+            continue
+        slots = {"unbox": "unbox_pointer" if kind == "pointer" else f"unbox_{kind[1:]}"}
+        stencil = f"float{kind[1:]}" if kind[0] == "f" else "integer"
+        if enter:
+            parts.append(part(f"spill_{stencil}", slots=slots, offset=offset))
+        else:
+            parts.append(part(f"{stencil}_{register}", slots=slots))
+    if guard:
+        parts.append(part(str(guard)))
+    if enter:
+        parts += [part("call_entered", slots={"enter": enter}), part("leave_entered")]
+    else:
+        parts.append(Part(body) if body else part("call_bare"))
+        if framed:
+            parts.append(part("leave_bare"))
+    if result == "none":
+        result = "none_immortal" if sys.version_info >= (3, 12) else "none_counted"
+    parts.append(part(f"box_{result}"))
+    if enter:
+        parts += [part("raise", "raise"), part("fail", "fail")]
+    if count:
+        slow = [part("slow_entered")] if enter else [part("slow_bare")] if framed else []
+        slow += (
+            [part("slow_vector"), part("call_slow", "call_slow")]
+            if count > 1
+            else [part("call_slow_one")]
+        )
+        slow[0].role = slow[0].role or "slow"
+        parts += slow
+    return parts
+
+
+def _places(parameters: tuple[str, ...]) -> tuple[list[tuple[int, int]], int]:
+    """Assign arguments to registers and stack: System V ABI, 3.2.3.
+
+    Returns
+    -------
+    list of (int, int)
+        For each its register's number in its class, and its offset in the frame of an entered
+        call.
+    int
+        How many are on the stack.
+    """
+    places = []
+    used = {"integers": 0, "floats": 0}
+    stack = 0
+    for kind in parameters:
+        bank, limit = ("floats", 8) if kind[0] == "f" else ("integers", 6)
+        number = used[bank]
+        if number < limit:
+            used[bank] += 1
+            places.append((number, getattr(NativeCall, bank).offset + 8 * number))
+        else:
+            places.append((-1, function_stencils.STACK_ARGUMENTS + 8 * stack))
+            stack += 1
+    return places, stack

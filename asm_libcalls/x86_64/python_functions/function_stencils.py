@@ -1,0 +1,187 @@
+"""The machine code of native functions: CPython builtins round any C address.
+
+A builtin is called as CPython calls any: ``(self, argument)`` with METH_O, ``(self, arguments,
+count)`` with METH_FASTCALL, ``(self, NULL)`` with METH_NOARGS. `self` is a module object of its
+own, whose C state is a :class:`FunctionState`: the C address, and the Python function that takes
+over where the fast path ends. So the code depends on nothing but the *shape* of a signature, and
+all functions of one shape share one routine, composed from the stencils below and never freed.
+
+The fast path takes exact ``float`` and ``int`` objects, and for a vmctx the Instance, by the
+member that has its address. None of them can run Python code while it is read. There are two kinds
+of it:
+
+*bare*
+    for leaf routines. On the stack: ``self``; r11: the arguments; rax: the object at hand; then
+    the C argument registers, which nothing in between clobbers. A straight-line routine of ours
+    is copied in place of the call, or a stencil stands there (``memories.py`` has some)::
+
+        enter_bare take (object_* (integer_K | float64_K | float32_K | vmctx))* [guard]
+        (call_bare | routine | stencil) leave_bare box_*
+
+*entered*
+    for callees that may trap, raise, or release the GIL: arguments go into a ``NativeCall`` on the
+    stack, and ``asm_libcalls_enter`` (or its twin that holds the GIL) makes the call. rbx:
+    ``self``, later the status::
+
+        enter_entered take (object_* spill_*)* call_entered leave_entered box_*
+
+Whatever does not fit leaves for ``PyObject_VectorcallDict(slow, arguments, count, NULL)`` with
+the arguments as they came.
+
+Source: CPython ``Include/methodobject.h``; System V ABI for AMD64, 3.2.3.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from asm_libcalls.native.entry import NativeCall
+from asm_libcalls.x86_64.python_functions.object_layouts import (
+    FLOAT_VALUE,
+    MODULE_STATE,
+    OBJECT_TYPE,
+    FunctionState,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asm_libcalls.emitter.image import Routine
+
+__all__ = [
+    "STACK_ARGUMENTS",
+    "STENCIL_PREFIX",
+    "entered_frame_size",
+    "routines",
+]
+
+STENCIL_PREFIX = "builtin."
+
+STACK_ARGUMENTS = ctypes.sizeof(NativeCall)
+"""In the frame of an entered call: where the arguments that registers can not hold begin."""
+
+
+def entered_frame_size(stack_arguments: int) -> int:
+    """Return the bytes between rsp and the saved rbx, a multiple of 16: the ABI's alignment."""
+    return -(-(STACK_ARGUMENTS + 8 * stack_arguments) // 16) * 16
+
+
+def routines() -> Iterator[Routine]:
+    """Assemble what all native functions share, and the stencils."""
+    from asm_libcalls.x86_64.python_functions import object_layouts
+    from asm_libcalls.x86_64.assembler.text import body
+    from asm_libcalls.x86_64.stencils import assemble
+
+    yield from object_layouts.routines()
+    for name, text in _STENCILS.items():
+        yield assemble(STENCIL_PREFIX + name, body(text), has_effects=True)
+
+
+_UNBOX = "call $unbox; jc >slow"
+_CHECK_FLOAT = f"mov r10, $PyFloat_Type; cmp [rax + {OBJECT_TYPE}], r10; jnz >slow"
+_DIVISOR_NOT_ZERO = "test rsi, rsi; jz >slow"
+# Into rdi: what is called, which is gone while the collector takes the function apart.
+_LOAD_SLOW = f"""
+    mov rdi, [rdi + {MODULE_STATE}]; mov rdi, [rdi + {FunctionState.slow.offset}]
+    mov rax, $raise_collected; test rdi, rdi; cmovz rdi, rax
+    xor ecx, ecx
+"""
+
+_STENCILS = {
+    "check_count": "cmp rdx, count; jnz >call_slow",
+    "enter_bare": "push rdi",  # self, and 16-byte alignment for calls
+    "enter_entered": "push rbx; sub rsp, frame; mov rbx, rdi",
+
+    # Arguments.
+    "take": "mov r11, rsi",
+    "object_one": "mov rax, r11",
+    "object_vector": "mov rax, [r11 + argument]",
+    "spill_integer": f"{_UNBOX}; mov [rsp + offset], rax",
+    "spill_float64": f"""
+        {_CHECK_FLOAT}; mov rax, [rax + {FLOAT_VALUE}]; mov [rsp + offset], rax
+    """,
+    "spill_float32": f"""
+        {_CHECK_FLOAT}; movsd xmm0, [rax + {FLOAT_VALUE}]; cvtsd2ss xmm0, xmm0
+        movsd [rsp + offset], xmm0
+    """,
+    # The address that an Instance keeps in a member: 0, or none, if it is closed.
+    "vmctx": f"""
+        mov r10, $vmctx_class; cmp [rax + {OBJECT_TYPE}], r10; jnz >slow
+        mov rax, [rax + vmctx_member]; test rax, rax; jz >slow
+        {_UNBOX}; test rax, rax; jz >slow
+        mov rdi, rax
+    """,
+
+    # Guards, which keep a bare call from trapping.
+    "divisor_not_zero": _DIVISOR_NOT_ZERO,
+    # The negation overflows for -2**63 alone.
+    "quotient_fits": f"""
+        {_DIVISOR_NOT_ZERO}
+        cmp rsi, -1; jne .fits; mov rax, rdi; neg rax; jo >slow
+        .fits:
+    """,
+
+    # The call. A variadic callee wants to know in al how many vector registers are in use.
+    "call_bare": f"""
+        mov r10, [rsp]; mov r10, [r10 + {MODULE_STATE}]; mov eax, 8
+        call [r10 + {FunctionState.address.offset}]
+    """,
+    "leave_bare": "add rsp, 8",
+    # rbx becomes the status; self is alive as long as our caller runs. The error indicator is set
+    # where a callback raised, or a C function of CPython's did.
+    "call_entered": f"""
+        mov rax, [rbx + {MODULE_STATE}]; mov rax, [rax + {FunctionState.address.offset}]
+        mov [rsp + {NativeCall.address.offset}], rax
+        lea rax, [rsp + {STACK_ARGUMENTS}]; mov [rsp + {NativeCall.stack_arguments.offset}], rax
+        mov qword[rsp + {NativeCall.stack_count.offset}], stack_count
+        mov rdi, rsp; call $enter
+        mov rbx, rax
+        call $PyErr_Occurred; test rax, rax; jnz >fail
+        test rbx, rbx; jnz >raise
+    """,
+    "leave_entered": f"""
+        mov rax, [rsp + {NativeCall.integer_result.offset}]
+        movsd xmm0, [rsp + {NativeCall.float_result.offset}]
+        add rsp, frame; pop rbx
+    """,
+    # Call raise_status(status), which returns NULL, and go on to "fail".
+    "raise": """
+        mov rdi, rbx; call $PyLong_FromUnsignedLongLong; test rax, rax; jz .no_memory
+        mov rbx, rax; mov [rsp], rax
+        mov rdi, $raise_status; mov rsi, rsp; mov edx, 1; xor ecx, ecx
+        call $PyObject_VectorcallDict
+        mov rdi, rbx; call $Py_DecRef
+        .no_memory:
+    """,
+    "fail": "xor eax, eax; add rsp, frame; pop rbx; ret",
+
+    # The result.
+    "box_none_counted": "mov rax, $_Py_NoneStruct; inc qword[rax]; ret",
+    "box_none_immortal": "mov rax, $_Py_NoneStruct; ret",
+    "box_i32": "movsxd rdi, eax; jmp $PyLong_FromLongLong",
+    "box_u32": "mov edi, eax; jmp $PyLong_FromLongLong",
+    "box_i64": "mov rdi, rax; jmp $PyLong_FromLongLong",
+    "box_u64": "mov rdi, rax; jmp $PyLong_FromUnsignedLongLong",
+    "box_f32": "cvtss2sd xmm0, xmm0; jmp $PyFloat_FromDouble",
+    "box_f64": "jmp $PyFloat_FromDouble",
+
+    # The slow path. One argument becomes an array of one, which aligns the stack too.
+    "slow_bare": "pop rdi",
+    "slow_entered": "mov rdi, rbx; add rsp, frame; pop rbx",
+    "slow_vector": "mov rsi, r11; mov edx, count",
+    "call_slow": f"{_LOAD_SLOW}; jmp $PyObject_VectorcallDict",
+    "call_slow_one": f"""
+        {_LOAD_SLOW}; push r11; mov rsi, rsp; mov edx, 1
+        call $PyObject_VectorcallDict
+        pop rdx; ret
+    """,
+}  # fmt: skip
+
+for _i, _register in enumerate(("rdi", "rsi", "rdx", "rcx", "r8", "r9")):
+    _STENCILS[f"integer_{_i}"] = f"{_UNBOX}; mov {_register}, rax"
+for _i in range(8):
+    # The whole register is loaded: no dependency on what was there.
+    _load = f"{_CHECK_FLOAT}; movsd xmm{_i}, [rax + {FLOAT_VALUE}]"
+    _STENCILS[f"float64_{_i}"] = _load
+    _STENCILS[f"float32_{_i}"] = f"{_load}; cvtsd2ss xmm{_i}, xmm{_i}"

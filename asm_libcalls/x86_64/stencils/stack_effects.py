@@ -1,0 +1,89 @@
+"""Where the callers of code are that was composed of stencils.
+
+Nobody has the instructions of a stencil at run time. So what they do to the stack is noted when it
+is assembled, as a text that is kept beside its holes; a composition is followed by those notes,
+when somebody asks for its frames.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.emitter import call_frames
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import Any
+
+    from asm_libcalls.x86_64.stencils import Part
+    from asm_libcalls.emitter.call_frames import Effect, Frames
+
+__all__ = ["describe", "frames"]
+
+_JUMPS = ("JUMP_IF", "TAIL_JUMP")  # to another stencil, by its role
+_LEAVES, _NONE = "leaves", "-"
+
+
+def describe(instructions: Sequence[Any], holes: Mapping[int, str]) -> str:
+    """Return what the instructions of a stencil do to the stack, for :func:`frames`.
+
+    A word for each instruction that does something: where it begins and ends, whether nothing goes
+    on behind it, the role that it jumps to, and the effects of ``unwind.py``. All are separated by
+    commas; a displacement is a number or the name of a hole, a ``-`` before it.
+
+    Parameters
+    ----------
+    instructions : sequence
+        Encoded instructions of PeachPy.
+    holes : dict of int to str
+        The names of the numbers that stand for holes.
+    """
+    words = []
+    start = 0
+    for instruction in instructions:
+        end = start + len(instruction.bytecode or b"")
+        # A jump to a label of its own does not leave: the stack is as deep on all its paths.
+        leaves = call_frames.leaves(instruction) and not getattr(instruction, "label_name", None)
+        jumps = instruction.name.startswith(_JUMPS) and not instruction.is_slot
+        effects = call_frames.effects_of(instruction)
+        if effects or leaves or jumps:
+            target = instruction.symbol if jumps else _NONE
+            parts = [str(start), str(end), _LEAVES if leaves else _NONE, target]
+            for operation, register, base, value in effects:
+                sign, size = "-" * (value < 0), abs(value)
+                parts += [operation, str(register), str(base), sign + holes.get(size, str(size))]
+            words.append(",".join(parts))
+        start = end
+    return " ".join(words)
+
+
+def frames(parts: Iterable[Part]) -> Frames:
+    """Return where the caller of a composition is, from which offset on: as of a routine.
+
+    Its stencils must have been assembled with their effects.
+    """
+    nodes: list[call_frames.Node] = []
+    roles: dict[str, int] = {}
+    jumps: list[tuple[call_frames.Node, str]] = []
+    start = 0
+    for part in parts:
+        if part.role:
+            roles[part.role] = len(nodes)
+        nodes.append(call_frames.Node(start))
+        for word in part.stencil.effects.split():
+            begin, end, leaves, target, *effects = word.split(",")
+            node = call_frames.Node(start + int(begin), list(_effects(effects, part.numbers)))
+            node.leaves = leaves == _LEAVES
+            if target != _NONE:
+                jumps.append((node, target))
+            nodes += [node, call_frames.Node(start + int(end))]
+        start += len(part.stencil.code)
+    for node, role in jumps:
+        node.target = roles[role]
+    return call_frames.follow(nodes)
+
+
+def _effects(words: list[str], numbers: Mapping[str, int]) -> Iterator[Effect]:
+    for operation, register, base, displacement in zip(*[iter(words)] * 4, strict=True):
+        name = displacement.lstrip("-")
+        value = int(name) if name.isdigit() else numbers[name]
+        yield operation, int(register), int(base), -value if displacement[0] == "-" else value

@@ -1,0 +1,346 @@
+"""Native code calls Python: the thunks behind a :class:`~asm_libcalls.HostFunction`.
+
+A *thunk* is a C address that stands for one Python callable. Its code is the same for all, but for
+the slot that it loads: the address of a ``HostCallRecord``, which says what to call and how
+to convert. So thunks are made in whole pages, and a new host function writes data only.
+
+``asm_libcalls_call_python``, the body of every thunk, makes the arguments Python objects, calls,
+and makes the result C. It needs no ctypes callback, which would swallow what is raised: when the
+call fails, the thread's error indicator is set, and stays so while
+``asm_libcalls_raise_exception`` unwinds the native frames of the caller. By then nothing of Python
+is on the stack above the entry.
+
+Native code that was not entered through us (a plain ctypes call), on a thread with no activation
+or above one that has left for Python, can not be unwound, and its frames are not known. The body
+then pushes an activation that says so, and what is raised ends the process.
+
+Source: System V ABI for AMD64, 3.2.3; CPython C API (stable ABI, and PyObject_VectorcallDict).
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from asm_libcalls.native.entry import UNKNOWN_FRAMES, Activation, ThreadRecord
+from asm_libcalls.x86_64.trampolines.call_records import (
+    ADDRESS,
+    F32,
+    F64,
+    FLOATS,
+    FRAME,
+    GIL_STATE,
+    I32,
+    I64,
+    INTEGERS,
+    NOTHING,
+    RESULT,
+    SAVED,
+    U32,
+    U64,
+    HostCallRecord,
+    Parameter,
+)
+from asm_libcalls.emitter.image import Reference, Routine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["CALL_PYTHON", "THUNKS", "routines", "thunk_routines"]
+
+CALL_PYTHON = "asm_libcalls_call_python"
+THUNKS = tuple(f"thunk {i}" for i in range(128))
+"""The routines of an image of thunks: of 32 bytes each, so one page."""
+
+
+def routines() -> Iterator[Routine]:
+    """Assemble the body of the thunks."""
+    from asm_libcalls.x86_64.assembler import sequence
+
+    yield sequence(CALL_PYTHON, _call_python, framed=True)
+
+
+def thunk_routines() -> list[Routine]:
+    """Assemble one image's worth of thunks, each with a slot of its name."""
+    from asm_libcalls.x86_64.assembler import sequence
+
+    pattern = sequence("thunk", _thunk)
+    return [
+        Routine(
+            name,
+            pattern.code,
+            pattern.size,
+            tuple(
+                Reference(r.offset, name if r.symbol == "record" else r.symbol, r.is_slot)
+                for r in pattern.references
+            ),
+            alignment=32,
+            frames=pattern.frames,
+        )
+        for name in THUNKS
+    ]
+
+
+def _thunk() -> None:
+    from peachpy.x86_64 import MOV, PUSH, rax
+    from peachpy.x86_64.registers import rbp, rsp
+
+    from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT, TAIL_JUMP_SLOT
+
+    PUSH(rbp)
+    MOV(rbp, rsp)
+    LOAD_SLOT(rax, "record")
+    TAIL_JUMP_SLOT(CALL_PYTHON)
+
+
+def _call_python() -> None:
+    from peachpy.x86_64 import (
+        ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JE, JMP, JNE, JNS, JNZ, JZ, LABEL, LEA, MOV,
+        MOVSD, MOVSS, MOVSXD, POP, PUSH, RET, SUB, TEST, UD2, XOR, Label, dword, eax, ecx, edi,
+        edx, qword, r8, r9, r12, r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0, xmm1,
+        xmm2, xmm3, xmm4, xmm5, xmm6, xmm7,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rbp, rsp
+
+    from asm_libcalls.x86_64.trampolines.enter import (
+        load_thread_record,
+        push_activation,
+        release_late,
+    )
+    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT, TAIL_JUMP
+
+    record = HostCallRecord
+    callee_saved = (rbx, r12, r13, r14, r15)
+    integers = (rdi, rsi, rdx, rcx, r8, r9)
+    floats = (xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7)
+
+    for register in callee_saved:
+        PUSH(register)
+    SUB(rsp, FRAME - SAVED)
+    MOV(rbx, rax)  # the record
+    for i, register in enumerate(integers):
+        MOV([rbp + INTEGERS + 8 * i], register)
+    for i, register in enumerate(floats):
+        MOVSD([rbp + FLOATS + 8 * i], register)
+
+    # r15: this thread's activation. A stack walk begins at this frame.
+    strangers, entered, abort = Label("strangers"), Label("entered"), Label("abort")
+    load_thread_record()
+    TEST(rax, rax)
+    JZ(strangers)
+    MOV(r15, [rax + ThreadRecord.innermost.offset])
+    TEST(r15, r15)
+    JZ(strangers)
+    CMP(qword[r15 + Activation.exit_frame_pointer.offset], 0)
+    JNE(strangers)
+    MOV([r15 + Activation.exit_frame_pointer.offset], rbp)
+    release_late(r15)
+    LABEL(entered)
+    CALL_SLOT("PyGILState_Ensure")
+    MOV([rbp + GIL_STATE], eax)
+
+    # r12: the number of parameters; r13: how many are Python objects at [rsp] by now.
+    MOV(r12d, [rbx + record.count.offset])
+    LEA(rax, [r12 * 8 + 15])
+    AND(rax, -16)
+    SUB(rsp, rax)
+    XOR(r13.as_dword, r13.as_dword)
+    next_argument, boxed, call = Label("next_argument"), Label("boxed"), Label("call")
+    LABEL(next_argument)
+    CMP(r13, r12)
+    JE(call)
+    MOVSXD(rax, dword[rbx + r13 * 8 + ctypes.sizeof(record) + Parameter.offset.offset])
+    MOV(ecx, [rbx + r13 * 8 + ctypes.sizeof(record) + Parameter.conversion.offset])
+    ADD(rax, rbp)
+    as_i64, as_u32, as_i32 = Label("as_i64"), Label("as_u32"), Label("as_i32")
+    as_f64, as_f32, as_address = Label("as_f64"), Label("as_f32"), Label("as_address")
+    from_unsigned, from_signed = Label("from_unsigned"), Label("from_signed")
+    from_double = Label("from_double")
+    for conversion, label in ((I64, as_i64), (U32, as_u32), (I32, as_i32), (F64, as_f64),
+                              (F32, as_f32), (ADDRESS, as_address)):  # fmt: skip
+        CMP(ecx, conversion)
+        JE(label)
+    MOV(rdi, [rax])
+    LABEL(from_unsigned)
+    CALL_SLOT("PyLong_FromUnsignedLongLong")
+    JMP(boxed)
+    LABEL(as_address)
+    MOV(rdi, rax)
+    JMP(from_unsigned)
+    LABEL(as_u32)
+    MOV(edi, [rax])  # the upper half of a 32-bit argument is anything: this clears it
+    JMP(from_unsigned)
+    LABEL(as_i64)
+    MOV(rdi, [rax])
+    LABEL(from_signed)
+    CALL_SLOT("PyLong_FromLongLong")
+    JMP(boxed)
+    LABEL(as_i32)
+    MOVSXD(rdi, dword[rax])
+    JMP(from_signed)
+    LABEL(as_f32)
+    MOVSS(xmm0, [rax])
+    CVTSS2SD(xmm0, xmm0)
+    JMP(from_double)
+    LABEL(as_f64)
+    MOVSD(xmm0, [rax])
+    LABEL(from_double)
+    CALL_SLOT("PyFloat_FromDouble")
+    LABEL(boxed)
+    # r14: the result of the call, 0 while there is none.
+    no_memory = Label("no_memory")
+    TEST(rax, rax)
+    JZ(no_memory)
+    MOV([rsp + r13 * 8], rax)
+    INC(r13)
+    JMP(next_argument)
+
+    LABEL(call)
+    MOV(rdi, [rbx + record.callable.offset])
+    MOV(rsi, rsp)
+    MOV(rdx, r12)
+    XOR(ecx, ecx)
+    CALL_SLOT("PyObject_VectorcallDict")
+    release, released = Label("release"), Label("released")
+    LABEL(no_memory)
+    MOV(r14, rax)
+    LABEL(release)
+    TEST(r13, r13)
+    JZ(released)
+    DEC(r13)
+    MOV(rdi, [rsp + r13 * 8])
+    CALL_SLOT("Py_DecRef")
+    JMP(release)
+    LABEL(released)
+
+    failed, release_result = Label("failed"), Label("release_result")
+    to_float, keep_f64, check = Label("to_float"), Label("keep_f64"), Label("check")
+    as_u64, as_u32_result, as_i32_result = Label("to_u64"), Label("to_u32"), Label("to_i32")
+    misfit, error, convert = Label("misfit"), Label("error"), Label("convert")
+    TEST(r14, r14)
+    JZ(failed)
+    MOV(eax, [rbx + record.result.offset])
+    CMP(eax, NOTHING)
+    JE(release_result)
+    MOV(rdi, r14)
+    CMP(eax, F64)
+    JE(to_float)
+    CMP(eax, F32)
+    JE(to_float)
+    LEA(rsi, [rbp + RESULT])
+    CALL_SLOT("PyLong_AsLongLongAndOverflow")
+    MOV(ecx, [rbp + RESULT])
+    MOV([rbp + RESULT], rax)
+    TEST(ecx, ecx)
+    JNZ(misfit)
+    MOV(ecx, [rbx + record.result.offset])
+    for conversion, label in ((U64, as_u64), (U32, as_u32_result), (I32, as_i32_result)):
+        CMP(ecx, conversion)
+        JE(label)
+    JMP(check)
+    LABEL(as_u64)
+    TEST(rax, rax)
+    JNS(check)
+    JMP(misfit)
+    LABEL(as_u32_result)
+    MOV(ecx, eax)
+    CMP(rcx, rax)
+    JE(check)
+    JMP(misfit)
+    LABEL(as_i32_result)
+    MOVSXD(rcx, eax)
+    CMP(rcx, rax)
+    JE(check)
+    JMP(misfit)
+    LABEL(to_float)
+    CALL_SLOT("PyFloat_AsDouble")
+    MOVSD([rbp + RESULT], xmm0)
+    CMP(dword[rbx + record.result.offset], F64)
+    JE(keep_f64)
+    CVTSD2SS(xmm0, xmm0)
+    MOVSS([rbp + RESULT], xmm0)
+    LABEL(keep_f64)
+    LABEL(check)
+    CALL_SLOT("PyErr_Occurred")
+    TEST(rax, rax)
+    JNZ(error)
+    LABEL(release_result)
+    MOV(rdi, r14)
+    CALL_SLOT("Py_DecRef")
+    MOV(edi, [rbp + GIL_STATE])
+    CALL_SLOT("PyGILState_Release")
+    leave, strangers_leave = Label("leave"), Label("strangers_leave")
+    CMP([r15 + Activation.exit_frame_pointer.offset], rbp)
+    JNE(strangers_leave)
+    MOV(qword[r15 + Activation.exit_frame_pointer.offset], 0)
+    LABEL(leave)
+    MOV(rax, [rbp + RESULT])
+    MOVSD(xmm0, [rbp + RESULT])
+    LEA(rsp, [rbp - SAVED])
+    for register in reversed(callee_saved):
+        POP(register)
+    POP(rbp)
+    RET()
+
+    # A result that does not fit, or is no number at all, is for `convert` to judge: it knows what
+    # else has a pattern (2**63 as an i64, None as a null pointer), and what to say.
+    release_failed = Label("release_failed")
+    LABEL(misfit)
+    CALL_SLOT("PyErr_Occurred")
+    TEST(rax, rax)
+    JZ(convert)
+    LABEL(error)
+    LOAD_SLOT(rdi, "PyExc_TypeError")
+    MOV(rdi, [rdi])
+    CALL_SLOT("PyErr_ExceptionMatches")
+    TEST(eax, eax)
+    JZ(release_failed)
+    CALL_SLOT("PyErr_Clear")
+    LABEL(convert)
+    MOV([rbp + RESULT], r14)
+    MOV(rdi, [rbx + record.convert.offset])
+    LEA(rsi, [rbp + RESULT])
+    MOV(edx, 1)
+    XOR(ecx, ecx)
+    CALL_SLOT("PyObject_VectorcallDict")
+    MOV(r13, rax)
+    MOV(rdi, r14)
+    CALL_SLOT("Py_DecRef")
+    MOV(r14, r13)
+    TEST(r14, r14)
+    JZ(failed)
+    MOV(rdi, r14)
+    CALL_SLOT("PyLong_AsUnsignedLongLongMask")
+    MOV([rbp + RESULT], rax)
+    JMP(release_result)
+    LABEL(release_failed)
+    MOV(rdi, r14)
+    CALL_SLOT("Py_DecRef")
+
+    nobody = Label("nobody")
+    LABEL(failed)
+    CMP([r15 + Activation.exit_frame_pointer.offset], rbp)
+    JNE(nobody)
+    MOV(qword[r15 + Activation.exit_frame_pointer.offset], 0)
+    MOV(edi, [rbp + GIL_STATE])
+    CALL_SLOT("PyGILState_Release")
+    TAIL_JUMP("asm_libcalls_raise_exception")
+
+    LABEL(strangers)
+    push_activation(CALL_PYTHON)  # at [rsp]; the landing is never used
+    JNZ(abort)
+    MOV(r15, rsp)
+    MOV(qword[r15 + Activation.exit_frame_pointer.offset], UNKNOWN_FRAMES)
+    JMP(entered)
+    LABEL(strangers_leave)
+    MOV(rax, [r15 + Activation.thread.offset])
+    MOV(rcx, [r15 + Activation.previous.offset])
+    MOV([rax + ThreadRecord.innermost.offset], rcx)
+    JMP(leave)
+
+    # There is no frame to unwind to, and no result.
+    LABEL(nobody)
+    MOV(rdi, [rbx + record.callable.offset])
+    CALL_SLOT("PyErr_WriteUnraisable")
+    LABEL(abort)
+    UD2()

@@ -1,0 +1,151 @@
+"""What a thunk calls and how it converts: records that its code reads, for a Python callable each.
+
+The frame, by rbp::
+
+    +16  the caller's arguments on the stack
+     +8  return address               into the caller's code: what its stack map is looked up by
+      0  the caller's rbp
+         rbx, r12 to r15              callee-saved registers of the caller
+         integers, floats             spilled argument registers (a record holds their offsets)
+         result, GIL state
+         Activation                   where nobody entered native code through us
+         Python arguments             <- rsp
+
+Source: System V ABI for AMD64, 3.2.3.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from asm_libcalls.native.entry import Activation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.signatures import Signature
+
+__all__ = [
+    "ADDRESS",
+    "F32",
+    "F64",
+    "FLOATS",
+    "FRAME",
+    "GIL_STATE",
+    "I32",
+    "I64",
+    "INTEGERS",
+    "NOTHING",
+    "RESULT",
+    "SAVED",
+    "U32",
+    "U64",
+    "HostCallRecord",
+    "Parameter",
+    "make_record",
+    "make_slot_record",
+]
+
+# What a parameter is made of, and what a result is made into.
+U64, I64, U32, I32, F64, F32, ADDRESS = range(7)
+NOTHING = 7
+
+# Offsets from rbp of the body's frame.
+SAVED = 5 * 8
+INTEGERS = -SAVED - 6 * 8
+FLOATS = INTEGERS - 8 * 8
+RESULT = FLOATS - 8
+GIL_STATE = RESULT - 8
+FRAME = -(-(ctypes.sizeof(Activation) - GIL_STATE) // 16) * 16  # a call finds rsp aligned
+STACK_ARGUMENTS = 16
+
+
+class Parameter(ctypes.Structure):
+    """Where a parameter is, in bytes from rbp, and its conversion."""
+
+    _fields_ = [("offset", ctypes.c_int32), ("conversion", ctypes.c_uint32)]
+
+
+class HostCallRecord(ctypes.Structure):
+    """What a thunk calls: a borrowed ``PyObject*``, and the conversions.
+
+    ``convert`` is one too: it makes the bit pattern of a result that does not fit, or raises.
+    ``count`` entries of :class:`Parameter` follow the structure.
+    """
+
+    _fields_ = [
+        ("callable", ctypes.c_uint64),
+        ("convert", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+        ("result", ctypes.c_uint32),
+    ]
+
+
+def _conversion(kind: str, bits: int, signed: bool, as_bits: bool) -> int:
+    if kind == "float" and not as_bits:
+        return F64 if bits == 64 else F32
+    if signed and not as_bits:
+        return I64 if bits == 64 else I32
+    return U64 if bits == 64 else U32
+
+
+def make_slot_record(
+    function: object, convert: object, count: int, has_result: bool
+) -> ctypes.Array[ctypes.c_char]:
+    """Make the record of a host function that is called with all arguments in slots.
+
+    The slots are where arguments on the stack are, 8 bytes each, from the first one on. The
+    callable gets the 64 bits of each, and then the address of the first slot, where it may leave
+    further results; it returns 64 bits, which are given back in rax and xmm0.
+
+    Parameters
+    ----------
+    function, convert : callable
+    count : int
+        The number of arguments.
+    has_result : bool
+    """
+    parameters = [Parameter(STACK_ARGUMENTS + 8 * i, U64) for i in range(count)]
+    parameters.append(Parameter(STACK_ARGUMENTS, ADDRESS))
+    kind = U64 if has_result else NOTHING
+    record = HostCallRecord(id(function), id(convert), count + 1, kind)
+    content = bytes(record) + b"".join(map(bytes, parameters))
+    return ctypes.create_string_buffer(content, len(content))
+
+
+def make_record(
+    function: object, convert: object, signature: Signature, as_bits: bool
+) -> ctypes.Array[ctypes.c_char]:
+    """Make the record of a host function; the caller keeps it and both callables alive.
+
+    Parameters
+    ----------
+    function, convert : callable
+    signature : Signature
+    as_bits : bool
+        Whether the callable takes and returns unsigned bit patterns, floats included.
+    """
+    parameters = []
+    integers = floats = stack = 0
+    for value_type in signature.parameters:
+        if value_type.kind == "float" and floats < 8:
+            offset = FLOATS + 8 * floats
+            floats += 1
+        elif value_type.kind != "float" and integers < 6:
+            offset = INTEGERS + 8 * integers
+            integers += 1
+        else:
+            offset = STACK_ARGUMENTS + 8 * stack
+            stack += 1
+        conversion = _conversion(value_type.kind, value_type.bits, value_type.signed, as_bits)
+        parameters.append(Parameter(offset, conversion))
+    result = signature.result
+    record = HostCallRecord(
+        id(function),
+        id(convert),
+        len(parameters),
+        NOTHING
+        if result is None
+        else _conversion(result.kind, result.bits, result.signed, as_bits),
+    )
+    content = bytes(record) + b"".join(map(bytes, parameters))
+    return ctypes.create_string_buffer(content, len(content))

@@ -1,0 +1,352 @@
+"""Entering native code, and the way out of it by a trap.
+
+``asm_libcalls_enter`` pushes an activation on this thread's list, releases the GIL, loads the
+registers of a ``NativeCall`` and calls. ``asm_libcalls_raise_trap`` looks
+up the innermost activation, notes where the trap comes from, restores the activation's stack and
+jumps to its landing pad: every native frame above it is gone, and none of them is run again. So
+whoever raises must own nothing (the second rule of a libcall). No Python or libffi frame may stand
+between the raise and the landing.
+
+Giving the GIL away and taking it back costs more than a short call does. So there are two twins of
+``asm_libcalls_enter``: one keeps the GIL, and one keeps it until ``asm_libcalls_release_gil`` is
+called, by whatever finds that this takes long. Then the other activations of the thread have
+released it: only Python code makes a new one, and who leaves for Python releases first.
+
+The stack of ``asm_libcalls_enter``, from the top (all offsets from rbp)::
+
+     +8  return address
+      0  the caller's rbp           <- rbp: the canary of a stack walk
+     -8  rbx, r12, r13, r14, r15    callee-saved registers of the caller
+         Activation                 <- r12, Activation.stack_pointer
+         arguments on the stack, a multiple of 16 bytes
+         return address of the callee
+
+Source: System V ABI for AMD64, 3.2 (calling sequence; rbx, rbp, r12 to r15, the control bits of
+MXCSR and the x87 control word belong to the caller; DF is clear at every call).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import partial
+
+from asm_libcalls.native.entry import (
+    EXCEPTION,
+    MAXIMUM_TRACE,
+    NO_MEMORY,
+    RELEASES_LATE,
+    TRAPPED,
+    Activation,
+    NativeCall,
+    ThreadRecord,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from asm_libcalls.emitter.image import Routine
+
+__all__ = [
+    "ENTER_HOLDING_GIL",
+    "ENTER_RELEASING_LATE",
+    "RELEASE_GIL",
+    "load_thread_record",
+    "pop_activation",
+    "push_activation",
+    "release_late",
+    "routines",
+]
+
+ENTER_HOLDING_GIL = "asm_libcalls_enter_holding_gil"
+"""``asm_libcalls_enter`` for short calls, and for callees that need the GIL."""
+
+ENTER_RELEASING_LATE = "asm_libcalls_enter_releasing_late"
+"""``asm_libcalls_enter`` for callees that call :data:`RELEASE_GIL` before they take long."""
+
+RELEASE_GIL = "asm_libcalls_release_gil"
+"""Releases the GIL if the innermost activation of the thread is to do so late. It takes and returns
+nothing, and is a C function."""
+
+_SAVED = 5 * 8  # rbx and r12 to r15, below rbp
+_FRAME = -(-(_SAVED + ctypes.sizeof(Activation)) // 16) * 16  # so that rsp is aligned where we call
+
+
+def routines() -> Iterator[Routine]:
+    """Assemble the entry and the raises."""
+    from asm_libcalls.x86_64.assembler import sequence
+
+    for name in ("asm_libcalls_enter", ENTER_HOLDING_GIL, ENTER_RELEASING_LATE):
+        yield sequence(name, partial(_enter, name))
+    yield sequence(RELEASE_GIL, _release_gil)
+    yield sequence("asm_libcalls_raise_trap", _raise_trap)
+    yield sequence("asm_libcalls_raise_exception", _raise_exception)
+    yield sequence("asm_libcalls_raise_status", _raise_status)
+
+
+def push_activation(landing: str) -> None:
+    """Emit: make the Activation at [rsp] this thread's innermost; ZF is clear if that failed.
+
+    `landing` is the symbol that a raise continues at. Clobbers what a C call clobbers.
+    """
+    from peachpy.x86_64 import (
+        JNZ, JZ, LABEL, MOV, OR, STMXCSR, TEST, XOR, Label, eax, edi, esi, qword, rax, rcx, rdi,
+        rsi,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rbp, rsp
+
+    from asm_libcalls.x86_64.assembler.instructions import (
+        CALL_SLOT,
+        FNSTCW,
+        LOAD_ADDRESS,
+        LOAD_SLOT,
+    )
+
+    has_record, failed, pushed = Label("has_record"), Label("no_record"), Label("pushed")
+    load_thread_record()
+    TEST(rax, rax)
+    JNZ(has_record)
+    MOV(edi, 1)
+    MOV(esi, ctypes.sizeof(ThreadRecord))
+    CALL_SLOT("calloc")  # freed by the key's destructor, when the thread ends
+    TEST(rax, rax)
+    JZ(failed)
+    MOV([rsp + Activation.thread.offset], rax)
+    LOAD_SLOT(rdi, "activations_key")
+    MOV(rsi, rax)
+    CALL_SLOT("pthread_setspecific")
+    TEST(eax, eax)
+    JNZ(pushed)
+    MOV(rax, [rsp + Activation.thread.offset])
+    LABEL(has_record)
+    MOV([rsp + Activation.thread.offset], rax)
+    MOV(rcx, [rax + ThreadRecord.innermost.offset])
+    MOV([rsp + Activation.previous.offset], rcx)
+    LOAD_ADDRESS(rcx, landing)
+    MOV([rsp + Activation.landing.offset], rcx)
+    MOV([rsp + Activation.stack_pointer.offset], rsp)
+    MOV([rsp + Activation.frame_pointer.offset], rbp)
+    MOV(qword[rsp + Activation.exit_frame_pointer.offset], 0)
+    MOV(qword[rsp + Activation.status.offset], 0)
+    MOV(qword[rsp + Activation.thread_state.offset], 0)
+    STMXCSR([rsp + Activation.mxcsr.offset])
+    FNSTCW([rsp + Activation.x87_control.offset])
+    MOV([rax + ThreadRecord.innermost.offset], rsp)
+    XOR(eax, eax)
+    JZ(pushed)
+    LABEL(failed)
+    OR(eax, 1)
+    LABEL(pushed)
+
+
+def load_thread_record() -> None:
+    """Emit: rax = this thread's ThreadRecord, or 0. Clobbers what a C call clobbers."""
+    from peachpy.x86_64 import rdi
+
+    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT
+
+    LOAD_SLOT(rdi, "activations_key")
+    CALL_SLOT("pthread_getspecific")
+
+
+def pop_activation() -> None:
+    """Emit: take the Activation at [rsp] off this thread's list. Clobbers rax and rcx."""
+    from peachpy.x86_64 import MOV, rax, rcx
+    from peachpy.x86_64.registers import rsp
+
+    MOV(rax, [rsp + Activation.thread.offset])
+    MOV(rcx, [rsp + Activation.previous.offset])
+    MOV([rax + ThreadRecord.innermost.offset], rcx)
+
+
+def release_late(activation: Any) -> None:
+    """Emit: release the GIL if an activation is to do so late. Clobbers what a C call clobbers."""
+    from peachpy.x86_64 import CMP, JNE, LABEL, MOV, Label, qword, rax
+
+    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
+
+    released = Label("released_late")
+    CMP(qword[activation + Activation.thread_state.offset], RELEASES_LATE)
+    JNE(released)
+    CALL_SLOT("PyEval_SaveThread")
+    MOV([activation + Activation.thread_state.offset], rax)
+    LABEL(released)
+
+
+def _release_gil() -> None:
+    from peachpy.x86_64 import JZ, LABEL, MOV, POP, PUSH, RET, TEST, Label, rax, rbx
+
+    nobody = Label("nobody")
+    PUSH(rbx)
+    load_thread_record()
+    TEST(rax, rax)
+    JZ(nobody)
+    MOV(rbx, [rax + ThreadRecord.innermost.offset])
+    TEST(rbx, rbx)
+    JZ(nobody)
+    release_late(rbx)
+    LABEL(nobody)
+    POP(rbx)
+    RET()
+
+
+def _enter(name: str) -> None:
+    from peachpy.x86_64 import (
+        AND, CALL, CMP, DEC, JBE, JMP, JNZ, JZ, LABEL, LEA, MOV, MOVSD, POP, PUSH, RET, SUB, TEST,
+        Label, eax, qword, r8, r9, r12, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rbp, rsp
+
+    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
+
+    stack_ready, copy, leave = Label("stack_ready"), Label("copy"), Label("leave")
+    landing, no_memory, has_gil = Label("landing"), Label("no_memory"), Label("has_gil")
+    callee_saved = (rbx, r12, r13, r14, r15)
+
+    PUSH(rbp)
+    MOV(rbp, rsp)
+    for register in callee_saved:
+        PUSH(register)
+    SUB(rsp, _FRAME - _SAVED)
+    MOV(rbx, rdi)  # the NativeCall, from here to the end
+    push_activation(f"{name}.landing")
+    JNZ(no_memory)
+    MOV(r12, rsp)
+    if name == "asm_libcalls_enter":
+        CALL_SLOT("PyEval_SaveThread")
+        MOV([rsp + Activation.thread_state.offset], rax)
+    elif name == ENTER_RELEASING_LATE:
+        MOV(qword[rsp + Activation.thread_state.offset], RELEASES_LATE)
+
+    # Arguments on the stack: the last one first, so that the first one ends at [rsp].
+    MOV(rcx, [rbx + NativeCall.stack_count.offset])
+    MOV(rsi, [rbx + NativeCall.stack_arguments.offset])
+    LEA(rax, [rcx * 8 + 15])
+    AND(rax, -16)
+    SUB(rsp, rax)
+    LABEL(copy)
+    TEST(rcx, rcx)
+    JZ(stack_ready)
+    DEC(rcx)
+    MOV(rax, [rsi + rcx * 8])
+    MOV([rsp + rcx * 8], rax)
+    JMP(copy)
+    LABEL(stack_ready)
+
+    for i, xmm in enumerate(_float_registers()):
+        MOVSD(xmm, [rbx + NativeCall.floats.offset + 8 * i])
+    for i, register in enumerate((rdi, rsi, rdx, rcx, r8, r9)):
+        MOV(register, [rbx + NativeCall.integers.offset + 8 * i])
+    MOV(eax, 8)  # a variadic callee wants to know how many vector registers are in use
+    CALL([rbx + NativeCall.address.offset])
+    MOV([rbx + NativeCall.integer_result.offset], rax)
+    MOVSD([rbx + NativeCall.float_result.offset], _float_registers()[0])
+    MOV(rsp, r12)
+
+    LABEL(landing)  # a raise continues here, with rsp at the activation and rbp at the frame
+    if name != ENTER_HOLDING_GIL:
+        MOV(rdi, [rsp + Activation.thread_state.offset])
+        CMP(rdi, RELEASES_LATE)
+        JBE(has_gil)
+        CALL_SLOT("PyEval_RestoreThread")
+        LABEL(has_gil)
+    pop_activation()
+    MOV(rax, [rsp + Activation.status.offset])
+    LABEL(leave)
+    LEA(rsp, [rbp - _SAVED])
+    for register in reversed(callee_saved):
+        POP(register)
+    POP(rbp)
+    RET()
+
+    LABEL(no_memory)
+    MOV(rax, NO_MEMORY)
+    JMP(leave)
+
+
+def _float_registers() -> tuple[Any, ...]:
+    from peachpy.x86_64 import xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7
+
+    return (xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7)
+
+
+def _raise_trap() -> None:
+    from peachpy.x86_64 import MOV, OR, edi, rax, rdi
+
+    from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
+
+    MOV(edi, edi)  # a C caller may leave anything above the 32 bits of the code
+    MOV(rax, TRAPPED)
+    OR(rdi, rax)
+    TAIL_JUMP("asm_libcalls_raise_status")
+
+
+def _raise_exception() -> None:
+    from peachpy.x86_64 import MOV, rdi
+
+    from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
+
+    MOV(rdi, EXCEPTION)
+    TAIL_JUMP("asm_libcalls_raise_status")
+
+
+def _raise_status() -> None:
+    from peachpy.x86_64 import (
+        AND, CLD, CMP, INC, JAE, JBE, JMP, JNE, JZ, LABEL, LDMXCSR, MOV, SHR, TEST, UD2, XOR, Label,
+        ecx, qword, r8, r12, r13, rax, rbx, rcx, rdi, rdx,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rbp, rsp
+
+    from asm_libcalls.x86_64.assembler.instructions import FLDCW
+
+    nobody, traced, next_frame = Label("nobody"), Label("traced"), Label("next_frame")
+    MOV(rbx, rdi)  # callee-saved registers are free: this never returns to its caller
+    MOV(r12, rsp)
+    AND(rsp, -16)  # reached by call or by jump, from frames of any alignment
+    load_thread_record()
+    TEST(rax, rax)
+    JZ(nobody)
+    MOV(r13, [rax + ThreadRecord.innermost.offset])
+    TEST(r13, r13)
+    JZ(nobody)
+    # Native code of this activation has left for Python: who raises was called from there, not by
+    # us, and the interpreter's frames in between can not be unwound.
+    CMP(qword[r13 + Activation.exit_frame_pointer.offset], 0)
+    JNE(nobody)
+    MOV([r13 + Activation.status.offset], rbx)
+
+    # Where a trap comes from: the return address on top of the stack, then the chain of frame
+    # pointers, as far as it stays between here and the entry's frame: that is live stack.
+    MOV(r8, rbx)
+    SHR(r8, 32)
+    CMP(r8, TRAPPED >> 32)
+    JNE(traced)
+    MOV(r8, [r13 + Activation.frame_pointer.offset])
+    MOV(rdx, [r12])
+    XOR(ecx, ecx)
+    LABEL(next_frame)
+    MOV([rax + rcx * 8 + ThreadRecord.trace.offset], rdx)
+    INC(rcx)
+    MOV([rax + ThreadRecord.trace_count.offset], rcx)
+    CMP(rbp, r12)
+    JBE(traced)
+    CMP(rbp, r8)
+    JAE(traced)
+    CMP(rcx, MAXIMUM_TRACE)
+    JAE(traced)
+    MOV(rdx, [rbp + 8])
+    MOV(r12, rbp)
+    MOV(rbp, [rbp])
+    JMP(next_frame)
+    LABEL(traced)
+
+    CLD()
+    LDMXCSR([r13 + Activation.mxcsr.offset])
+    FLDCW([r13 + Activation.x87_control.offset])
+    MOV(rsp, [r13 + Activation.stack_pointer.offset])
+    MOV(rbp, [r13 + Activation.frame_pointer.offset])
+    JMP([r13 + Activation.landing.offset])
+    LABEL(nobody)
+    MOV(rax, rbx)  # for whoever reads the core: the status that nobody caught
+    UD2()

@@ -1,0 +1,317 @@
+"""Truncating 64-bit division in 512-bit vectors, by doubles, exact for every operand.
+
+No x86 instruction divides vectors of integers. This divides eight unsigned elements a by b, 1 <= b,
+in the time of less than two scalar divisions. Doubles have 53 bits, so the quotient of the doubles
+is only near; but every rounding below is directed so that it is never too large, and that makes the
+rest easy. Let u = 2^-52, so that one directed rounding changes a value by less than a factor 1 - u
+or 1 + u. No value is subnormal, infinite or beyond 2^64.
+
+1. y = b rounded up, so b <= y < b(1 + u).
+2. r = 1/y rounded down, so r <= 1/b and r > (1/b) (1 - u)/(1 + u) > (1/b)(1 - 2u).
+3. x = a rounded down, so x <= a and x > a(1 - u), or both are 0.
+4. p = x*r rounded down, so p <= a/b and p >= (a/b)(1 - u)(1 - 2u)(1 - u) >= (a/b)(1 - 4u).
+5. q = p truncated. q <= a/b, so q <= floor(a/b) and the remainder a - q*b is not negative: computed
+   modulo 2^64 it is exact. q > a/b - 4u*a/b - 1, so the remainder is less than b + 4u*a < b + 2^14,
+   for a < 2^64 and 4u = 2^-50.
+6. If b >= 2^14, the remainder is less than 2b: q is floor(a/b) or one less, and comparing the
+   remainder with b tells which.
+7. If b < 2^14, steps 3 to 5 are done once more with the remainder r1 < b + 2^14 <= 2^15 in place of
+   a. Then what remains is less than b + 4u*2^15 < b + 1, hence at most b, and step 6 ends it too.
+
+Signed operands are divided by their magnitudes, which are at most 2^63 and so right as unsigned
+integers; ``MIN / -1`` gives the magnitude 2^63, whose pattern is MIN, as NumPy's wraps. A divisor 0
+passes through as anything (infinity, not a number) and is put right at the end.
+
+The rounding is in the instructions, not in MXCSR, and they suppress all exceptions: neither the
+process's rounding mode nor its exception masks matter, and no flag is raised but those we mean.
+
+Source: Intel SDM volume 2, VCVTUQQ2PD, VDIVPD, VCVTTPD2UQQ, VPMULLQ; volume 1, 15.6.4 (static
+rounding).
+"""
+
+from __future__ import annotations
+
+from peachpy.x86_64 import (
+    ADD, BZHI, CMP, JAE, JB, JE, JMP, JNZ, JZ, KANDNB, KMOVB, KORTESTB, LABEL, LEA, MOV, SUB, TEST,
+    VCVTTPD2UQQ, VCVTUQQ2PD, VDIVPD, VEXTRACTF128, VEXTRACTF64X4, VINSERTF128, VINSERTF64X4,
+    VMOVDQA64, VMOVDQU64, VMOVHPD, VMOVSD, VMULPD, VPABSQ, VPADDQ, VPBROADCASTQ, VPCMPEQQ, VPCMPUQ,
+    VPMOVQ2M, VPMULLQ, VPSUBQ, VPTERNLOGQ, VPTESTNMQ, VPXORQ, VZEROUPPER, Label, eax, ecx, k0, k1,
+    k2, k3, k4, qword, rax, rd_sae, rdx, ru_sae, sae, xmm4, xmm5, xmm6, xmm7, ymm4, ymm6, zmm0,
+    zmm1, zmm2, zmm3, zmm4, zmm8, zmm9, zmm10, zmm11, zmm16, zmm17, zmm18, zmm19, zword,
+)  # fmt: skip
+
+from asm_libcalls.x86_64.ufunc_loops.binary import (
+    DIVIDE_FLAG,
+    OVERFLOW_FLAG,
+    jump_if_overlapping,
+    jump_if_strided_overlap,
+    jump_unless_contiguous,
+    raise_flag,
+    reg_a,
+    reg_a_step,
+    reg_b,
+    reg_b_step,
+    reg_n,
+    reg_out,
+    reg_out_step,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["REQUIRES", "vector_division"]
+
+REQUIRES = frozenset({"avx512f", "avx512dq", "bmi2"})
+
+_LANES = 8
+_SMALL = 1 << 14
+"""Divisors from here on need one step; smaller ones may need the second."""
+
+_LESS, _NOT_LESS = 1, 5  # predicates of VPCMPUQ
+
+# What an iteration works with. Magnitudes are the operands themselves where they are unsigned.
+zmm_a, zmm_b, zmm_reciprocal, zmm_quotient, zmm_remainder, zmm_scratch = (
+    zmm0, zmm1, zmm2, zmm3, zmm8, zmm9,
+)  # fmt: skip
+zmm_signed_a, zmm_signed_b = zmm10, zmm11
+k_tail, k_negative, k_small, k_scratch = k1, k2, k3, k4
+# As a mask k0 means every lane. It has to be written: PeachPy 0.2 encodes a comparison into a bare
+# mask register as if it were masked by that register.
+k_all = k0
+# Constants.
+zmm_small, zmm_one, zmm_one_double, zmm_zero = zmm16, zmm17, zmm18, zmm19
+
+
+def vector_division(*, signed: bool, remainder: bool, sequential: Any, finish: Any) -> None:
+    """Write the vector ways of a division loop: by vector, by scalar, of a scalar, and strided.
+
+    Parameters
+    ----------
+    signed, remainder : bool
+        Which of the four divisions.
+    sequential : Label
+        Where to go with what these ways do not take on, and with what they leave.
+    finish : Label
+        Where to go when all is done.
+    """
+    strided = Label("strided")
+    kind = _Kind(signed, remainder)
+    ways = (
+        (_Way(kind, "by_vector"), Label("not_by_vector")),
+        (_Way(kind, "by_scalar", b_fixed=True), Label("not_by_scalar")),
+        (_Way(kind, "of_scalar", a_fixed=True), strided),
+    )
+    CMP(reg_n, _LANES)
+    JB(sequential)
+    for way, otherwise in ways:
+        a, b = not way.a_fixed, not way.b_fixed
+        jump_unless_contiguous(otherwise, a=a, b=b)
+        jump_if_overlapping(sequential, a=a, b=b)
+        way.contiguous(sequential, finish)
+        LABEL(otherwise)
+    TEST(reg_out_step, reg_out_step)
+    JZ(sequential)  # a reduction
+    jump_if_strided_overlap(sequential)
+    _Way(kind, "strided").strided(sequential, finish)
+
+
+class _Kind:
+    def __init__(self, signed: bool, remainder: bool) -> None:
+        self.signed = signed
+        self.remainder = remainder
+
+
+class _Way:
+    """One way through: which operands are fixed, and the code of it."""
+
+    def __init__(
+        self, kind: _Kind, name: str, *, a_fixed: bool = False, b_fixed: bool = False
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.a_fixed = a_fixed
+        self.b_fixed = b_fixed
+        self.loaded_a = zmm_signed_a if kind.signed else zmm_a
+        self.loaded_b = zmm_signed_b if kind.signed else zmm_b
+
+    def contiguous(self, sequential: Any, finish: Any) -> None:
+        """Write the loop over whole vectors, and once more its body for what is left, masked."""
+        loop, tail, done = (Label(f"{self.name}_{n}") for n in ("loop", "tail", "done"))
+        if self.b_fixed:
+            # Flags are not looked for below: the sequential way raises them.
+            MOV(rax, [reg_b])
+            TEST(rax, rax)
+            JZ(sequential)
+            if self.kind.signed and not self.kind.remainder:
+                CMP(rax, -1)
+                JE(sequential)
+        self._constants()
+        SUB(reg_n, _LANES)
+        LABEL(loop)
+        if not self.a_fixed:
+            VMOVDQU64(self.loaded_a, [reg_a])
+            ADD(reg_a, 64)
+        if not self.b_fixed:
+            VMOVDQU64(self.loaded_b, [reg_b])
+            ADD(reg_b, 64)
+        VMOVDQU64([reg_out], self._divide("loop"))
+        ADD(reg_out, 64)
+        SUB(reg_n, _LANES)
+        JAE(loop)
+        ADD(reg_n, _LANES)
+        JZ(done)
+        LABEL(tail)
+        MOV(eax, -1)
+        BZHI(eax, eax, ecx)
+        KMOVB(k_tail, eax)
+        if not self.a_fixed:
+            VMOVDQU64(self.loaded_a(k_tail.z), [reg_a])
+        if not self.b_fixed:
+            # The other lanes divide by what raises no flag and needs no second step.
+            VMOVDQA64(self.loaded_b, zmm_small)
+            VMOVDQU64(self.loaded_b(k_tail), [reg_b])
+        VMOVDQU64(zword[reg_out](k_tail), self._divide("tail"))
+        LABEL(done)
+        VZEROUPPER()
+        JMP(finish)
+
+    def strided(self, sequential: Any, finish: Any) -> None:
+        """Write the loop over vectors that are packed from anywhere and unpacked to anywhere."""
+        loop = Label("strided_loop")
+        self._constants()
+        SUB(reg_n, _LANES)
+        LABEL(loop)
+        _pack(self.loaded_a, reg_a, reg_a_step)
+        _pack(self.loaded_b, reg_b, reg_b_step)
+        _unpack(reg_out, reg_out_step, self._divide("strided"))
+        SUB(reg_n, _LANES)
+        JAE(loop)
+        VZEROUPPER()
+        ADD(reg_n, _LANES)
+        JNZ(sequential)
+        JMP(finish)
+
+    def _constants(self) -> None:
+        MOV(eax, 1)
+        VPBROADCASTQ(zmm_one, rax)
+        VCVTUQQ2PD(zmm_one_double, zmm_one, {rd_sae})
+        MOV(eax, _SMALL)
+        VPBROADCASTQ(zmm_small, rax)
+        VPXORQ(zmm_zero, zmm_zero, zmm_zero)
+        if self.a_fixed:
+            VPBROADCASTQ(self.loaded_a, qword[reg_a])
+            self._magnitude(zmm_a, self.loaded_a)
+        if self.b_fixed:
+            VPBROADCASTQ(self.loaded_b, qword[reg_b])
+            self._magnitude(zmm_b, self.loaded_b)
+            self._take_reciprocal()
+
+    def _magnitude(self, magnitude: Any, loaded: Any) -> None:
+        if self.kind.signed:
+            VPABSQ(magnitude, loaded)
+
+    def _take_reciprocal(self) -> None:
+        VCVTUQQ2PD(zmm_scratch, zmm_b, {ru_sae})  # step 1
+        VDIVPD(zmm_reciprocal, zmm_one_double, zmm_scratch, {rd_sae})  # step 2
+
+    def _divide(self, where: str) -> Any:
+        """Write the division of the loaded operands; return the register of the result."""
+        signed, remainder = self.kind.signed, self.kind.remainder
+        if signed and remainder:
+            VPMOVQ2M(k_negative, self.loaded_a)
+        elif signed:
+            VPXORQ(zmm_scratch, self.loaded_a, self.loaded_b)
+            VPMOVQ2M(k_negative, zmm_scratch)
+        if not self.a_fixed:
+            self._magnitude(zmm_a, self.loaded_a)
+        if not self.b_fixed:
+            self._magnitude(zmm_b, self.loaded_b)
+            VPCMPUQ(k_small(k_all), zmm_b, zmm_small, _LESS)
+            self._take_reciprocal()
+        self._step(zmm_quotient, zmm_remainder, zmm_a)
+        if self.b_fixed:
+            self._second_step()
+        else:
+            settled = Label(f"{self.name}_{where}_settled")
+            KORTESTB(k_small, k_small)
+            JZ(settled)
+            self._second_step()
+            self._look_for_flags(where, masked=where == "tail")
+            LABEL(settled)
+        VPCMPUQ(k_scratch(k_all), zmm_remainder, zmm_b, _NOT_LESS)  # step 6
+        result = zmm_remainder if remainder else zmm_quotient
+        if remainder:
+            VPSUBQ(result(k_scratch), result, zmm_b)
+        else:
+            VPADDQ(result(k_scratch), result, zmm_one)
+        if signed:
+            VPSUBQ(result(k_negative), zmm_zero, result)
+        return result
+
+    def _step(self, zmm_q: Any, zmm_rest: Any, zmm_dividend: Any) -> None:
+        VCVTUQQ2PD(zmm_scratch, zmm_dividend, {rd_sae})  # step 3
+        VMULPD(zmm_scratch, zmm_scratch, zmm_reciprocal, {rd_sae})  # step 4
+        VCVTTPD2UQQ(zmm_q, zmm_scratch, {sae})  # step 5
+        VPMULLQ(zmm_scratch, zmm_q, zmm_b)
+        VPSUBQ(zmm_rest, zmm_dividend, zmm_scratch)
+
+    def _second_step(self) -> None:
+        self._step(zmm4, zmm_remainder, zmm_remainder)  # step 7
+        if not self.kind.remainder:
+            VPADDQ(zmm_quotient, zmm_quotient, zmm4)
+
+    def _look_for_flags(self, where: str, masked: bool) -> None:
+        # Both flags come with small divisors only, so only the second step looks for them.
+        no_zero = Label(f"{self.name}_{where}_no_zero")
+        VPTESTNMQ(k_scratch(k_all), zmm_b, zmm_b)
+        KORTESTB(k_scratch, k_scratch)
+        JZ(no_zero)
+        raise_flag(DIVIDE_FLAG)
+        # Step 6 finds the remainder 0 not less than the divisor 0: it adds 1, and subtracts 0.
+        VPTERNLOGQ(zmm_quotient(k_scratch), zmm_quotient, zmm_quotient, 0xFF)  # all ones
+        VMOVDQA64(zmm_remainder(k_scratch), zmm_zero)
+        LABEL(no_zero)
+        if self.kind.signed and not self.kind.remainder:
+            no_overflow = Label(f"{self.name}_{where}_no_overflow")
+            VPMOVQ2M(k_scratch, zmm_a)  # the magnitude of MIN alone
+            VPCMPEQQ(k_scratch(k_scratch), zmm_b, zmm_one)
+            KANDNB(k_scratch, k_negative, k_scratch)
+            KORTESTB(k_scratch, k_scratch)
+            JZ(no_overflow)
+            raise_flag(OVERFLOW_FLAG)
+            LABEL(no_overflow)
+
+
+def _places(pointer: Any, step: Any) -> list[Any]:
+    # The addresses of eight elements: an address holds one register and another times 1, 2, 4 or 8.
+    LEA(rax, [pointer + step * 4])
+    LEA(rdx, [step + step * 2])
+    return [
+        place
+        for base in (pointer, rax)
+        for place in (base, base + step * 1, base + step * 2, base + rdx * 1)
+    ]
+
+
+def _pack(zmm: Any, pointer: Any, step: Any) -> None:
+    places = iter(_places(pointer, step))
+    for xmm in (xmm4, xmm5, xmm6, xmm7):
+        VMOVSD(xmm, [next(places)])
+        VMOVHPD(xmm, xmm, [next(places)])
+    VINSERTF128(ymm4, ymm4, xmm5, 1)
+    VINSERTF128(ymm6, ymm6, xmm7, 1)
+    VINSERTF64X4(zmm, zmm4, ymm6, 1)
+    LEA(pointer, [pointer + step * 8])
+
+
+def _unpack(pointer: Any, step: Any, zmm: Any) -> None:
+    places = iter(_places(pointer, step))
+    VMOVDQA64(zmm4, zmm)
+    VEXTRACTF128(xmm5, ymm4, 1)
+    VEXTRACTF64X4(ymm6, zmm4, 1)
+    VEXTRACTF128(xmm7, ymm6, 1)
+    for xmm in (xmm4, xmm5, xmm6, xmm7):
+        VMOVSD([next(places)], xmm)
+        VMOVHPD([next(places)], xmm)
+    LEA(pointer, [pointer + step * 8])

@@ -1,0 +1,189 @@
+"""NumPy inner loops for 64-bit shifts, the count modulo 64: the loops of ``integers.py``.
+
+Vectors shift each element by its own count since AVX2; all but the arithmetic shift right, which
+came with AVX-512. Before, it is made of the logical one: x >> c is ((x >>> c) ^ m) - m for the
+place m = 2^63 >>> c of the sign bit afterwards. Vector shifts give 0 for counts beyond 63, so
+counts are masked first.
+
+Source: Intel SDM volume 2, VPSLLVQ, VPSRLVQ, VPSRAVQ.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from asm_libcalls.emitter.image import Routine
+
+__all__ = ["routines"]
+
+_VECTOR_BYTES = {"avx512f": 64, "avx2": 32}
+
+
+def routines(features: frozenset[str]) -> Iterator[Routine]:
+    """Assemble the loops for a CPU with these features, named ``i64_ishl_loop`` and so on."""
+    from asm_libcalls.x86_64.assembler import sequence
+
+    extension = next((e for e in _VECTOR_BYTES if e in features), None)
+    for name in ("i64_ishl", "i64_sshr", "i64_ushr"):
+        yield sequence(f"{name}_loop", partial(_loop, name, extension))
+
+
+def _loop(name: str, extension: str | None) -> None:
+    import peachpy.x86_64 as x86
+
+    from asm_libcalls.x86_64.ufunc_loops import binary
+    from asm_libcalls.x86_64.ufunc_loops.binary import reg_n
+
+    sequential = x86.Label("sequential")
+    binary.load_arguments()
+    if extension:
+        _Vectors(name, extension).write(sequential)
+    x86.LABEL(sequential)
+    _sequential({"i64_ishl": x86.SHL, "i64_sshr": x86.SAR, "i64_ushr": x86.SHR}[name], reg_n)
+
+
+def _sequential(shift: Any, reg_n: Any) -> None:
+    from peachpy.x86_64 import JZ, JNZ, LABEL, MOV, RET, SUB, TEST, Label, cl, rax, rcx, rdx
+
+    from asm_libcalls.x86_64.ufunc_loops.binary import advance, reg_a, reg_b, reg_out
+
+    loop, none = Label("one"), Label("none")
+    reg_left = rdx  # the count of a shift is in cl
+    MOV(reg_left, reg_n)
+    TEST(reg_left, reg_left)
+    JZ(none)
+    LABEL(loop)
+    MOV(rcx, [reg_b])
+    MOV(rax, [reg_a])
+    shift(rax, cl)  # modulo 64
+    MOV([reg_out], rax)
+    advance()
+    SUB(reg_left, 1)
+    JNZ(loop)
+    LABEL(none)
+    RET()
+
+
+class _Vectors:
+    """The contiguous ways: count by count, one count for all, and one number by many counts."""
+
+    def __init__(self, name: str, extension: str) -> None:
+        import peachpy.x86_64 as x86
+
+        self.x86 = x86
+        self.name = name
+        self.avx512 = extension == "avx512f"
+        self.width = _VECTOR_BYTES[extension]
+        prefix = "zmm" if self.avx512 else "ymm"
+        self.registers = [getattr(x86, f"{prefix}{i}") for i in range(16)]
+
+    def write(self, sequential: Any) -> None:
+        """Write the ways; what they do not take on, and what they leave, goes to `sequential`."""
+        from asm_libcalls.x86_64.ufunc_loops.binary import (
+            jump_if_overlapping,
+            jump_unless_contiguous,
+            reg_n,
+        )
+
+        x86 = self.x86
+        x86.CMP(reg_n, self.width // 8)
+        x86.JB(sequential)
+        ways = (("by_vector", True, True), ("by_scalar", True, False), ("of_scalar", False, True))
+        for way, a, b in ways:
+            otherwise = x86.Label(f"not_{way}") if way != "of_scalar" else sequential
+            jump_unless_contiguous(otherwise, a=a, b=b)
+            jump_if_overlapping(sequential, a=a, b=b)
+            self._contiguous(way, a, b, sequential)
+            if otherwise is not sequential:
+                x86.LABEL(otherwise)
+
+    def _contiguous(self, way: str, a: bool, b: bool, sequential: Any) -> None:
+        from asm_libcalls.x86_64.ufunc_loops.binary import reg_a, reg_b, reg_n, reg_out
+
+        x86, lanes = self.x86, self.width // 8
+        xs, counts, signs = self.registers[0:4], self.registers[4:8], self.registers[8:12]
+        self.counts_mask, self.sign_bit = self.registers[12:14]
+        pair, single, rest = (x86.Label(f"{way}_{n}") for n in ("pair", "single", "rest"))
+        self._broadcast(self.counts_mask, 63)
+        if self.name == "i64_sshr" and not self.avx512:
+            self._broadcast(self.sign_bit, -(2**63))
+        if not a:
+            self._broadcast_from(xs[3], reg_a)
+        if not b:
+            self._broadcast_from(counts[3], reg_b)
+            self._prepare(counts[3], signs[3])
+
+        def vectors(number: int) -> None:
+            for i in range(number):
+                x, count, sign = xs[i if a else 3], counts[i if b else 3], signs[i if b else 3]
+                if a:
+                    self._load(x, reg_a + i * self.width)
+                if b:
+                    self._load(count, reg_b + i * self.width)
+                    self._prepare(count, sign)
+                self._shift(xs[i], x, count, sign)
+                self._store(reg_out + i * self.width, xs[i])
+            for pointer, moves in ((reg_a, a), (reg_b, b), (reg_out, True)):
+                if moves:
+                    x86.ADD(pointer, number * self.width)
+
+        x86.SUB(reg_n, 2 * lanes)
+        x86.JB(single)
+        x86.LABEL(pair)
+        vectors(2)
+        x86.SUB(reg_n, 2 * lanes)
+        x86.JAE(pair)
+        x86.LABEL(single)
+        x86.ADD(reg_n, lanes)
+        x86.JNC(rest)
+        vectors(1)
+        x86.SUB(reg_n, lanes)
+        x86.LABEL(rest)
+        x86.ADD(reg_n, lanes)
+        x86.VZEROUPPER()
+        x86.JMP(sequential)
+
+    def _broadcast(self, register: Any, value: int) -> None:
+        x86 = self.x86
+        x86.MOV(x86.rax, value)
+        if self.avx512:
+            x86.VPBROADCASTQ(register, x86.rax)
+        else:
+            x86.VMOVQ(register.as_xmm, x86.rax)
+            x86.VPBROADCASTQ(register, register.as_xmm)
+
+    def _broadcast_from(self, register: Any, pointer: Any) -> None:
+        self.x86.VPBROADCASTQ(register, self.x86.qword[pointer])
+
+    def _load(self, register: Any, address: Any) -> None:
+        (self.x86.VMOVDQU64 if self.avx512 else self.x86.VMOVDQU)(register, [address])
+
+    def _store(self, address: Any, register: Any) -> None:
+        (self.x86.VMOVDQU64 if self.avx512 else self.x86.VMOVDQU)([address], register)
+
+    def _prepare(self, count: Any, sign: Any) -> None:
+        """Mask counts; where the arithmetic shift has to be made, find the sign's places."""
+        if self.avx512:
+            self.x86.VPANDQ(count, count, self.counts_mask)
+            return
+        self.x86.VPAND(count, count, self.counts_mask)
+        if self.name == "i64_sshr":
+            self.x86.VPSRLVQ(sign, self.sign_bit, count)
+
+    def _shift(self, result: Any, x: Any, count: Any, sign: Any) -> None:
+        x86 = self.x86
+        if self.name == "i64_ishl":
+            x86.VPSLLVQ(result, x, count)
+        elif self.name == "i64_ushr":
+            x86.VPSRLVQ(result, x, count)
+        elif self.avx512:
+            x86.VPSRAVQ(result, x, count)
+        else:
+            x86.VPSRLVQ(result, x, count)
+            x86.VPXOR(result, result, sign)
+            x86.VPSUBQ(result, result, sign)

@@ -6,7 +6,7 @@ the system's), and the packages are unpacked, not installed. What is needed is `
 ``dpkg-deb``, the network, and to run it Debian's ``qemu-user-static``.
 
 The tests use it to run the fallback on a big-endian and on an Arm machine; see
-``tests/test_other_cpus.py``.
+``tests/x86_64/test_other_cpus.py``.
 """
 
 from __future__ import annotations

@@ -40,24 +40,31 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = {
     "asm_libcalls/fallback/integers.py": "test_integers.py -k fallback",
     "asm_libcalls/fallback/rounding.py": "test_rounding.py -k fallback",
-    "asm_libcalls/fallback/memories.py": "test_selfcheck.py test_memory.py test_instance.py",
-    "asm_libcalls/fallback/tables.py": "test_selfcheck.py test_tables.py test_instance.py "
-    "test_misuse.py",
-    "asm_libcalls/fallback/externrefs.py": "test_selfcheck.py test_externref.py test_global.py "
-    "test_gc.py",
-    "asm_libcalls/native/ctypes_callbacks.py": "test_callbacks.py",
-    "asm_libcalls/ufuncs/fallback_loops.py": "test_ufuncs.py -k 'fallback or callback'",
-    "asm_libcalls/runtime/growable.py": "test_memory.py test_tables.py test_misuse.py",
-    "asm_libcalls/runtime/memory.py": "test_memory.py test_misuse.py",
-    "asm_libcalls/runtime/table.py": "test_tables.py test_selfcheck.py test_misuse.py",
-    "asm_libcalls/runtime/instance.py": "test_instance.py test_vmcontext.py test_misuse.py "
-    "test_gc.py test_memory_functions.py",
-    "asm_libcalls/runtime/instance_arguments.py": "test_instance.py test_misuse.py",
-    "asm_libcalls/runtime/element_segment.py": "test_instance.py test_tables.py test_misuse.py",
-    "asm_libcalls/runtime/global_.py": "test_global.py test_misuse.py",
-    "asm_libcalls/runtime/arguments.py": "test_arguments.py test_misuse.py "
-    "test_memory_functions.py",
-    "asm_libcalls/x86_64/memories.py": "test_memory_routines.py -k 'sse2 and not (erms "
+    "asm_libcalls/fallback/memories.py": "checks/test_engine.py runtime/test_memory.py "
+    "runtime/test_instance.py",
+    "asm_libcalls/fallback/tables.py": "checks/test_engine.py runtime/test_tables.py "
+    "runtime/test_instance.py "
+    "runtime/test_misuse.py",
+    "asm_libcalls/fallback/externrefs.py": "checks/test_engine.py runtime/test_externref.py "
+    "runtime/test_global.py "
+    "runtime/test_gc.py",
+    "asm_libcalls/native/ctypes_callbacks.py": "native/test_ctypes_callbacks.py",
+    "asm_libcalls/ufuncs/fallback_loops.py": "ufuncs/test_ufuncs.py -k 'fallback or callback'",
+    "asm_libcalls/runtime/growable.py": "runtime/test_memory.py runtime/test_tables.py "
+    "runtime/test_misuse.py",
+    "asm_libcalls/runtime/memory.py": "runtime/test_memory.py runtime/test_misuse.py",
+    "asm_libcalls/runtime/table.py": "runtime/test_tables.py checks/test_engine.py "
+    "runtime/test_misuse.py",
+    "asm_libcalls/runtime/instance.py": "runtime/test_instance.py test_vmcontext.py "
+    "runtime/test_misuse.py "
+    "runtime/test_gc.py runtime/test_memory_functions.py",
+    "asm_libcalls/runtime/instance_arguments.py": "runtime/test_instance.py runtime/test_misuse.py",
+    "asm_libcalls/runtime/element_segment.py": "runtime/test_instance.py runtime/test_tables.py "
+    "runtime/test_misuse.py",
+    "asm_libcalls/runtime/global_.py": "runtime/test_global.py runtime/test_misuse.py",
+    "asm_libcalls/runtime/arguments.py": "runtime/test_arguments.py runtime/test_misuse.py "
+    "runtime/test_memory_functions.py",
+    "asm_libcalls/x86_64/memories.py": "x86_64/test_memory_routines.py -k 'sse2 and not (erms "
     "or copies or fills or keeps or outside or 4_gib)'",
 }
 """What is changed, and the tests that have to notice; fast ones, since each mutant runs them."""

@@ -314,7 +314,7 @@ def test_a_forked_child_is_stopped_too(child, by):
         f"""
         import os, signal, sys, threading, warnings
         warnings.simplefilter("error")
-        from test_toy_jit_interrupts import *
+        from toy_jit.test_interrupts import *
         instance = instantiate(ENDLESS)
         instance.exports["count"](-100_000_000)
 
@@ -372,7 +372,7 @@ def test_a_fork_within_a_host_function(child):
     done = child(
         """
         import os, signal
-        from test_toy_jit_interrupts import *
+        from toy_jit.test_interrupts import *
 
         def fork():
             pid = os.fork()
@@ -416,7 +416,7 @@ def test_a_fork_within_a_host_function(child):
 def test_ctrl_c_ends_a_program(tmp_path, around):
     source = f"""
         import asyncio, signal
-        from test_toy_jit_interrupts import *
+        from toy_jit.test_interrupts import *
         instance = instantiate(ENDLESS)
         try:
             print("ready", flush=True)

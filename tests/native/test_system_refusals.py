@@ -2,8 +2,8 @@
 
 What must hold: it still works, or it says why it did not (MemoryError, OSError, -1); what was there
 before is whole; no page is ever writable and executable; nothing crashes. What may fail while the
-package is *imported* is in test_memory_protection.py (pages), test_code_cache.py (files) and
-test_backends.py (PeachPy, pthreads, ctypes).
+package is *imported* is in emitter/test_memory_protection.py (pages),
+x86_64/test_code_cache.py (files) and test_binding.py (PeachPy, pthreads, ctypes).
 """
 
 from __future__ import annotations

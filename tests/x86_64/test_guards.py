@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("machine_code")
 
 @pytest.mark.parametrize("access", ["ctypes.string_at(before, 1)", "ctypes.memset(before, 0, 1)"])
 def test_before_a_memory_every_access_faults(access, child):
-    """Behind one too: that is in ``test_memory.py``."""
+    """Behind one too: that is in ``runtime/test_memory.py``."""
     child(
         f"""
         import ctypes, resource

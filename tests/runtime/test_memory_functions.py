@@ -1,6 +1,6 @@
 """The libcalls on memories as the package's functions: machine code, from an Instance to the bytes.
 
-What each refuses is in test_misuse.py, which calls the functions too.
+What each refuses is in runtime/test_misuse.py, which calls the functions too.
 """
 
 from __future__ import annotations

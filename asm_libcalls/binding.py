@@ -60,7 +60,7 @@ class Libcall:
     declaration : Declaration
         Its row of the table.
     takes_instance : bool
-        Whether it works on an instance, and not on numbers alone.
+        Whether it works on an instance or its references, and not on numbers alone.
     backend : {"x86_64", "fallback"}
         What serves it.
     reason : str
@@ -73,7 +73,7 @@ class Libcall:
         self.symbol = declaration.symbol
         self.signature = declaration.signature
         self.doc = declaration.doc
-        self.takes_instance = declaration.family not in ("rounding", "integers")
+        self.takes_instance = declaration.takes_instance
         self._binding = binding
         self._address = 0
         self._fallback: FallbackFunction | None = None
@@ -310,12 +310,13 @@ class Binding:
 
     def fallback_of(self, declaration: Declaration) -> Callable[..., int | None]:
         """Return the function on bit patterns that implements a libcall in Python."""
-        family = _fallbacks.get(declaration.family)
+        name = declaration.module("fallback")
+        family = _fallbacks.get(name)
         if family is None:
             from importlib import import_module
 
-            family = import_module(f"asm_libcalls.fallback.{declaration.family}")
-            _fallbacks[declaration.family] = family
+            family = import_module(name)
+            _fallbacks[name] = family
         function: Callable[..., int | None] = getattr(family, declaration.name)
         return function
 

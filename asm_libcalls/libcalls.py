@@ -1,9 +1,10 @@
 """THE TABLE: each of the 33 libcalls of Wasmtime 0.22 declared once. Everything else derives.
 
-A row fixes the name, the C signature, what may trap and where the address stands in the
-VMContext's builtin array. Prototypes, addresses, the command line, the type stubs, the ABI page
-of the documentation and the tests' parameters all come from here; the two implementations are
-found by the row's family and name, in ``x86_64/FAMILY.py`` and ``fallback/FAMILY.py``.
+A row fixes the name, the C signature, what each parameter means and what may trap; a second list
+fixes the slots of the VMContext's builtin array. Prototypes, addresses, checks of arguments, the
+command line, the type stubs, the ABI page of the documentation and the tests' parameters all
+come from here; the two implementations are found by the row's family and name, in
+``x86_64/FAMILY.py`` and ``fallback/FAMILY.py``.
 
 Source: ``wasmtime_runtime::libcalls`` and ``wasmtime_environ::builtin`` of Wasmtime 0.22.
 """
@@ -13,9 +14,38 @@ from __future__ import annotations
 from asm_libcalls.signatures import Signature
 from asm_libcalls.traps import TrapCode
 
-__all__ = ["BUILTIN_ARRAY", "DECLARATIONS", "SYMBOL_PREFIX", "Declaration"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
+
+__all__ = [
+    "BUILTIN_ARRAY",
+    "BUILTIN_SLOTS",
+    "DECLARATIONS",
+    "PARAMETER_KINDS",
+    "SYMBOL_PREFIX",
+    "BuiltinSlot",
+    "Declaration",
+]
 
 SYMBOL_PREFIX = "wasmtime_"
+
+PARAMETER_KINDS = {
+    "memory": "index of a memory, imports first",
+    "defined_memory": "index among the memories that are not imported",
+    "imported_memory": "index of an imported memory",
+    "table": "index of a table, imports first",
+    "externref_global": "index of a global that holds an externref, imports first",
+    "data": "index of a passive data segment",
+    "element": "index of a passive element segment",
+    "nullable": "externref that may be null",
+    "unowned": "externref whose reference count is 0",
+}
+"""What a parameter can mean beyond its C type.
+
+A parameter without a kind is a number, a vmctx, a ``reference`` of the table's element type (null
+included), or an externref that is not null.
+"""
 
 
 class Declaration:
@@ -29,6 +59,11 @@ class Declaration:
         Its C signature.
     parameters : tuple of str
         The names of the parameters, in order.
+    parameter_kinds : tuple of str
+        For each parameter its key in :data:`PARAMETER_KINDS`, or "".
+    takes_instance : bool
+        Whether it works on an instance or its references, and not on numbers alone: the signature
+        says so.
     instruction : str
         The WebAssembly instruction that is compiled to it, or what else calls it.
     doc : str
@@ -37,6 +72,12 @@ class Declaration:
         The module that implements it, in each backend.
     traps : tuple of TrapCode
         What it may trap with; empty if it never does.
+
+    Notes
+    -----
+    The constructor takes names and kinds of the parameters as one text, for example
+    ``"vmctx memory_index:memory len"``. A second table derives a class, with the prefix of its
+    symbols and the package that holds the folders of its families.
     """
 
     __slots__ = (
@@ -44,10 +85,15 @@ class Declaration:
         "family",
         "instruction",
         "name",
+        "parameter_kinds",
         "parameters",
         "signature",
+        "takes_instance",
         "traps",
     )
+
+    prefix: ClassVar[str] = SYMBOL_PREFIX
+    package: ClassVar[str] = "asm_libcalls"
 
     def __init__(
         self,
@@ -62,7 +108,17 @@ class Declaration:
         self.family = family
         self.name = name
         self.signature = Signature(signature)
-        self.parameters = tuple(parameters.split())
+        pairs = [parameter.partition(":") for parameter in parameters.split()]
+        self.parameters = tuple([pair[0] for pair in pairs])
+        self.parameter_kinds = tuple([pair[2] for pair in pairs])
+        for kind in self.parameter_kinds:
+            if kind and kind not in PARAMETER_KINDS:
+                raise ValueError(
+                    f"{name}: unknown parameter kind {kind!r}, "
+                    f"expected one of {', '.join(PARAMETER_KINDS)}"
+                )
+        types = (*self.signature.parameters, self.signature.result)
+        self.takes_instance = any(t is not None and t.is_runtime for t in types)
         self.instruction = instruction
         self.doc = doc
         self.traps = traps
@@ -73,7 +129,11 @@ class Declaration:
     @property
     def symbol(self) -> str:
         """The C symbol, for example ``wasmtime_i64_sdiv``."""
-        return SYMBOL_PREFIX + self.name
+        return self.prefix + self.name
+
+    def module(self, folder: str) -> str:
+        """Return the name of the family's module in ``x86_64``, ``fallback`` or ``checks``."""
+        return f"{self.package}.{folder}.{self.family}"
 
     @property
     def c_declaration(self) -> str:
@@ -138,74 +198,75 @@ DECLARATIONS: dict[str, Declaration] = {
         ),
         Declaration(
             "memories", "memory32_grow", "(vmctx, u32, u32) -> u32",
-            "vmctx delta defined_memory_index", "memory.grow",
+            "vmctx delta defined_memory_index:defined_memory", "memory.grow",
             "Grow a defined memory by delta pages; the previous size, or 0xFFFFFFFF.",
         ),
         Declaration(
             "memories", "imported_memory32_grow", "(vmctx, u32, u32) -> u32",
-            "vmctx delta memory_index", "memory.grow",
+            "vmctx delta memory_index:imported_memory", "memory.grow",
             "Grow an imported memory by delta pages; the previous size, or 0xFFFFFFFF.",
         ),
         Declaration(
             "memories", "memory32_size", "(vmctx, u32) -> u32",
-            "vmctx defined_memory_index", "memory.size",
+            "vmctx defined_memory_index:defined_memory", "memory.size",
             "The size of a defined memory, in pages of 64 KiB.",
         ),
         Declaration(
             "memories", "imported_memory32_size", "(vmctx, u32) -> u32",
-            "vmctx memory_index", "memory.size",
+            "vmctx memory_index:imported_memory", "memory.size",
             "The size of an imported memory, in pages of 64 KiB.",
         ),
         Declaration(
             "memories", "memory_copy", "(vmctx, u32, u32, u32, u32, u32)",
-            "vmctx dst_memory_index dst src_memory_index src len", "memory.copy",
+            "vmctx dst_memory_index:memory dst src_memory_index:memory src len", "memory.copy",
             "Copy len bytes within or between memories; the ranges may overlap.", _HEAP,
         ),
         Declaration(
             "memories", "memory_fill", "(vmctx, u32, u32, u32, u32)",
-            "vmctx defined_memory_index dst val len", "memory.fill",
+            "vmctx defined_memory_index:defined_memory dst val len", "memory.fill",
             "Set len bytes of a defined memory to the low byte of val.", _HEAP,
         ),
         Declaration(
             "memories", "imported_memory_fill", "(vmctx, u32, u32, u32, u32)",
-            "vmctx memory_index dst val len", "memory.fill",
+            "vmctx memory_index:imported_memory dst val len", "memory.fill",
             "Set len bytes of an imported memory to the low byte of val.", _HEAP,
         ),
         Declaration(
             "memories", "memory_init", "(vmctx, u32, u32, u32, u32, u32)",
-            "vmctx memory_index data_index dst src len", "memory.init",
+            "vmctx memory_index:memory data_index:data dst src len", "memory.init",
             "Copy len bytes from a passive data segment.", _HEAP,
         ),
         Declaration(
-            "memories", "data_drop", "(vmctx, u32)", "vmctx data_index", "data.drop",
+            "memories", "data_drop", "(vmctx, u32)", "vmctx data_index:data", "data.drop",
             "Drop a passive data segment: its length becomes 0.",
         ),
         Declaration(
             "tables", "table_grow", "(vmctx, u32, u32, reference) -> u32",
-            "vmctx table_index delta init_value", "table.grow",
+            "vmctx table_index:table delta init_value", "table.grow",
             "Grow a table by delta elements; the previous size, or 0xFFFFFFFF.",
         ),
         Declaration(
             "tables", "table_fill", "(vmctx, u32, u32, reference, u32)",
-            "vmctx table_index dst val len", "table.fill",
+            "vmctx table_index:table dst val len", "table.fill",
             "Set len elements of a table to one reference.", _TABLE,
         ),
         Declaration(
             "tables", "table_copy", "(vmctx, u32, u32, u32, u32, u32)",
-            "vmctx dst_table_index src_table_index dst src len", "table.copy",
+            "vmctx dst_table_index:table src_table_index:table dst src len", "table.copy",
             "Copy len elements within or between tables; the ranges may overlap.", _TABLE,
         ),
         Declaration(
             "tables", "table_init", "(vmctx, u32, u32, u32, u32, u32)",
-            "vmctx table_index elem_index dst src len", "table.init",
+            "vmctx table_index:table elem_index:element dst src len", "table.init",
             "Copy len elements from a passive element segment.", _TABLE,
         ),
         Declaration(
-            "tables", "elem_drop", "(vmctx, u32)", "vmctx elem_index", "elem.drop",
+            "tables", "elem_drop", "(vmctx, u32)", "vmctx elem_index:element", "elem.drop",
             "Drop a passive element segment: its length becomes 0.",
         ),
         Declaration(
-            "externrefs", "drop_externref", "(externref)", "externref", "(reference count at 0)",
+            "externrefs", "drop_externref", "(externref)", "externref:unowned",
+            "(reference count at 0)",
             "Drop the value of an externref whose count has reached 0, and free its box.",
         ),
         Declaration(
@@ -215,12 +276,12 @@ DECLARATIONS: dict[str, Declaration] = {
         ),
         Declaration(
             "externrefs", "externref_global_get", "(vmctx, u32) -> externref",
-            "vmctx global_index", "global.get",
+            "vmctx global_index:externref_global", "global.get",
             "The externref of a global, kept alive by the activations table.",
         ),
         Declaration(
             "externrefs", "externref_global_set", "(vmctx, u32, externref)",
-            "vmctx global_index externref", "global.set",
+            "vmctx global_index:externref_global externref:nullable", "global.set",
             "Put an externref into a global, then drop the one that was there.",
         ),
     )
@@ -228,27 +289,64 @@ DECLARATIONS: dict[str, Declaration] = {
 """The 33 rows by name, in the table's order."""
 
 
-BUILTIN_ARRAY: tuple[str, ...] = (
-    "memory32_grow",
-    "imported_memory32_grow",
-    "memory32_size",
-    "imported_memory32_size",
-    "table_copy",
-    "table_init",
-    "elem_drop",
-    "memory_copy",
-    "memory_fill",
-    "imported_memory_fill",
-    "memory_init",
-    "data_drop",
-    "table_grow",  # funcref
-    "table_grow",  # externref
-    "table_fill",  # externref
-    "table_fill",  # funcref
-    "drop_externref",
-    "activations_table_insert_with_gc",
-    "externref_global_get",
-    "externref_global_set",
+class BuiltinSlot:
+    """One slot of the VMContext's builtin array.
+
+    Attributes
+    ----------
+    index : int
+        Its place in the array.
+    name : str
+        Its name in ``wasmtime_environ::builtin`` of Wasmtime 0.22.
+    libcall : str
+        The libcall whose address it holds.
+    reference_type : {"", "funcref", "externref"}
+        The element type of the tables that it serves, where the libcall has a slot for each.
+    """
+
+    __slots__ = ("index", "libcall", "name", "reference_type")
+
+    def __init__(self, index: int, libcall: str, reference_type: str = "") -> None:
+        self.index = index
+        self.libcall = libcall
+        self.reference_type = reference_type
+        self.name = f"{libcall}_{reference_type}" if reference_type else libcall
+
+    def __repr__(self) -> str:
+        return f"<BuiltinSlot {self.index} {self.name}>"
+
+
+BUILTIN_SLOTS: tuple[BuiltinSlot, ...] = tuple(
+    BuiltinSlot(index, *name.split(":"))
+    for index, name in enumerate(
+        (
+            "memory32_grow",
+            "imported_memory32_grow",
+            "memory32_size",
+            "imported_memory32_size",
+            "table_copy",
+            "table_init",
+            "elem_drop",
+            "memory_copy",
+            "memory_fill",
+            "imported_memory_fill",
+            "memory_init",
+            "data_drop",
+            "table_grow:funcref",
+            "table_grow:externref",
+            "table_fill:externref",
+            "table_fill:funcref",
+            "drop_externref",
+            "activations_table_insert_with_gc",
+            "externref_global_get",
+            "externref_global_set",
+        )
+    )
 )
-"""The libcall in each slot of the VMContext's builtin array (growing and filling a table has one
-slot for each reference type, and one body for both)."""
+"""The slots of the VMContext's builtin array, in Wasmtime's order.
+
+Growing and filling a table has one slot for each reference type, and one body for both.
+"""
+
+BUILTIN_ARRAY: tuple[str, ...] = tuple(slot.libcall for slot in BUILTIN_SLOTS)
+"""The libcall in each slot of the builtin array."""

@@ -41,9 +41,11 @@ class ValueType:
         Its spelling in C.
     ctypes_name : str
         The name of its type in :mod:`ctypes`, for arguments and results alike.
+    is_runtime : bool
+        Whether it points to something of an instance: a vmctx or a reference.
     """
 
-    __slots__ = ("bits", "c_name", "ctypes_name", "kind", "mask", "name", "signed")
+    __slots__ = ("bits", "c_name", "ctypes_name", "is_runtime", "kind", "mask", "name", "signed")
 
     def __init__(
         self, name: str, bits: int, kind: str, signed: bool, c_name: str, ctypes_name: str
@@ -54,6 +56,7 @@ class ValueType:
         self.signed = signed
         self.c_name = c_name
         self.ctypes_name = ctypes_name
+        self.is_runtime = kind == "pointer" and name != "pointer"
         self.mask = (1 << bits) - 1
 
     def __repr__(self) -> str:

@@ -13,7 +13,14 @@ import pytest
 from process_maps import mapping_of
 
 import asm_libcalls
-from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS, SYMBOL_PREFIX
+from asm_libcalls.libcalls import (
+    BUILTIN_ARRAY,
+    BUILTIN_SLOTS,
+    DECLARATIONS,
+    PARAMETER_KINDS,
+    SYMBOL_PREFIX,
+    Declaration,
+)
 from asm_libcalls.signatures import VALUE_TYPES, Signature
 from asm_libcalls.traps import TrapCode
 
@@ -92,13 +99,63 @@ def test_c_declaration_matches_signature(row):
     ]
 
 
+# By hand from the C ABI: what the indices and references of a libcall choose from.
+KINDS = {
+    "memory32_grow": ("", "", "defined_memory"),
+    "imported_memory32_grow": ("", "", "imported_memory"),
+    "memory32_size": ("", "defined_memory"),
+    "imported_memory32_size": ("", "imported_memory"),
+    "memory_copy": ("", "memory", "", "memory", "", ""),
+    "memory_fill": ("", "defined_memory", "", "", ""),
+    "imported_memory_fill": ("", "imported_memory", "", "", ""),
+    "memory_init": ("", "memory", "data", "", "", ""),
+    "data_drop": ("", "data"),
+    "table_grow": ("", "table", "", ""),
+    "table_fill": ("", "table", "", "", ""),
+    "table_copy": ("", "table", "table", "", "", ""),
+    "table_init": ("", "table", "element", "", "", ""),
+    "elem_drop": ("", "element"),
+    "drop_externref": ("unowned",),
+    "activations_table_insert_with_gc": ("", ""),
+    "externref_global_get": ("", "externref_global"),
+    "externref_global_set": ("", "externref_global", "nullable"),
+}
+
+
+def test_what_parameters_mean(row):
+    assert row.parameter_kinds == KINDS.get(row.name, ("",) * len(row.parameters))
+    assert set(row.parameter_kinds) <= {"", *PARAMETER_KINDS}
+    assert row.takes_instance == (row.name in KINDS)
+
+
+def test_an_unknown_kind_of_parameter_is_refused():
+    with pytest.raises(ValueError, match=r"^odd: unknown parameter kind 'heap', expected one of "):
+        Declaration("memories", "odd", "(vmctx, u32)", "vmctx index:heap", "none", "Odd.")
+
+
+@pytest.mark.parametrize(
+    ("signature", "takes"),
+    [
+        ("(i64, f32) -> f64", False),
+        ("(pointer, u32)", False),
+        ("()", False),
+        ("(vmctx)", True),
+        ("(u32, reference)", True),
+        ("(anyfunc)", True),
+        ("() -> externref", True),
+    ],
+)
+def test_the_signature_says_whether_an_instance_is_taken(signature, takes):
+    assert Declaration("any", "any", signature, "", "none", "Any.").takes_instance == takes
+
+
 @pytest.mark.parametrize("prototype", PROTOTYPES)
 def test_prototype(prototype):
     assert prototype in {row.c_declaration for row in DECLARATIONS.values()}
 
 
 def test_builtin_array_holds_libcalls_with_state():
-    stateful = {n for n, row in DECLARATIONS.items() if row.family not in ("rounding", "integers")}
+    stateful = {n for n, row in DECLARATIONS.items() if row.takes_instance}
     assert {name for name in BUILTIN_ARRAY if name not in DECLARATIONS} == set()
     # Wasmtime 0.22's array has a slot for each reference type where a table grows or is filled, and
     # calls what is not in it by its symbol: an imported or a plain name, never none.
@@ -106,6 +163,21 @@ def test_builtin_array_holds_libcalls_with_state():
     assert twice == {"table_grow", "table_fill"}
     assert len(BUILTIN_ARRAY) == len(set(BUILTIN_ARRAY)) + 2 == 20
     assert set(BUILTIN_ARRAY) == stateful
+
+
+def test_builtin_slots():
+    assert [slot.index for slot in BUILTIN_SLOTS] == list(range(20))
+    assert tuple(slot.libcall for slot in BUILTIN_SLOTS) == BUILTIN_ARRAY
+    assert len({slot.name for slot in BUILTIN_SLOTS}) == 20
+    # Wasmtime 0.22's order: funcref first where a table grows, and second where it is filled.
+    typed = [(s.index, s.name, s.reference_type) for s in BUILTIN_SLOTS if s.reference_type]
+    assert typed == [
+        (12, "table_grow_funcref", "funcref"),
+        (13, "table_grow_externref", "externref"),
+        (14, "table_fill_externref", "externref"),
+        (15, "table_fill_funcref", "funcref"),
+    ]
+    assert all(slot.name == slot.libcall for slot in BUILTIN_SLOTS if not slot.reference_type)
 
 
 @pytest.mark.parametrize("name", NUMERIC)

@@ -19,7 +19,7 @@ from typing import Any
 
 from asm_libcalls import LIBCALLS, vmcontext
 from asm_libcalls.binding import default_binding
-from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS, Declaration
+from asm_libcalls.libcalls import BUILTIN_SLOTS, DECLARATIONS, Declaration
 from asm_libcalls.signatures import VALUE_TYPES, ValueType
 from asm_libcalls.traps import Trap, TrapCode
 
@@ -199,14 +199,15 @@ def builtin_section() -> Iterator[str]:
     yield "order. Slot *i* is at `vmctx + offsets.vmctx_builtin_function(i)`. The numeric libcalls"
     yield "are not in it: they are linked by symbol."
     yield ""
-    seen: dict[str, int] = {}
-    rows = []
-    for i, name in enumerate(BUILTIN_ARRAY):
-        twice = f", as in slot {seen[name]}" if name in seen else ""
-        seen.setdefault(name, i)
-        rows.append((str(i), f"`{name}`{twice}"))
+    rows = (
+        (
+            str(slot.index),
+            f"`{slot.libcall}`" + f", of `{slot.reference_type}`" * bool(slot.reference_type),
+        )
+        for slot in BUILTIN_SLOTS
+    )
     yield from table(("slot", "libcall"), rows)
-    yield "Growing and filling a table has a slot for each reference type, with one body."
+    yield "Growing and filling a table has one slot for each reference type, and one body for both."
     yield ""
 
 

@@ -237,7 +237,7 @@ def checker_of(libcall: Libcall) -> Checker:
     LookupError
         The family has none: a mistake of ours, since nothing may be served unchecked.
     """
-    module = f"asm_libcalls.checks.{libcall.declaration.family}"
+    module = libcall.declaration.module("checks")
     try:
         checker: Checker = importlib.import_module(module).CHECKER
     except ModuleNotFoundError as error:

@@ -63,12 +63,12 @@ class ExternrefScene(Scene):
             self._instance.activations_table.insert(externref.retain(self._filler.as_raw()))
         patterns = []
         rest = iter(numbers)
-        for name in libcall.declaration.parameters:
-            if name == "vmctx":
+        for value_type in libcall.signature.parameters:
+            if value_type.name == "vmctx":
                 patterns.append(self._instance.vmctx)
             else:
                 number = next(rest)
-                patterns.append(self._raw(number) if name == "externref" else number)
+                patterns.append(self._raw(number) if value_type.name == "externref" else number)
         return patterns
 
     def _raw(self, number: int) -> int:

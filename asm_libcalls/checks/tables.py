@@ -99,10 +99,9 @@ class TableScene(Scene):
 
     def patterns(self, libcall: Libcall, case: Sequence[int]) -> list[int]:
         """Put the vmctx in front, and pointers in the place of reference numbers."""
-        parameters = libcall.declaration.parameters
         patterns = [self._instance.vmctx]
-        for name, number in zip(parameters[1:], case, strict=True):
-            if name in ("val", "init_value"):
+        for value_type, number in zip(libcall.signature.parameters[1:], case, strict=True):
+            if value_type.name == "reference":
                 reference = self._reference(TYPES[case[0]], number)
                 patterns.append(0 if reference is None else reference.as_raw())
             else:

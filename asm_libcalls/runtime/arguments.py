@@ -2,7 +2,7 @@
 
 Native code is trusted with its vmctx and indices, as in C. Python is not: everything is checked
 here, before any implementation sees it, so that no mistake is more than an exception. What a
-parameter means follows from its name in THE TABLE.
+parameter means is its kind in THE TABLE.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ def to_patterns(
     parts: list[tuple[str, int, Any]] = []
     instance: Instance | None = None
     reference_type = ""
-    for (kind, value_type, where, space), argument in zip(
+    for (value_type, kind, where, space), argument in zip(
         _plan(declaration), arguments, strict=True
     ):
-        if kind == "number":
+        if not value_type.is_runtime:
             if type(argument) is int and 0 <= argument <= value_type.mask:
                 pattern = argument
             else:
@@ -75,14 +75,15 @@ def to_patterns(
                 parts.append((where, pattern, part))
                 if isinstance(part, Table):
                     reference_type = part.element_type
-        elif kind == "vmctx":
+        elif value_type.name == "vmctx":
             instance = _instance(argument, where)
             kept.append(instance)
             patterns.append(instance.vmctx)
-        elif kind == "reference":
-            patterns.append(_reference(reference_type, argument, where))
+        elif value_type.name == "externref":
+            patterns.append(_externref(kind, argument, where))
         else:
-            patterns.append(_externref(declaration.name, argument, where))
+            held = reference_type if value_type.name == "reference" else "funcref"
+            patterns.append(_reference(held, argument, where))
     if instance is not None:
         if instance.closed:  # by the __index__ of an argument
             raise ValueError(f"{declaration.name}(): argument 'vmctx': the Instance is closed")
@@ -135,36 +136,35 @@ def _imported_memories(instance: Instance) -> Sequence[Any]:
 if TYPE_CHECKING:
     _Space = tuple[str, Callable[[Instance], Sequence[Any]]]
 
-# By the parameter's name: what an index counts, and the things that it chooses from.
+# By the parameter's kind: what an index counts, and the things that it chooses from.
 _SPACES: dict[str, _Space] = {
-    "defined_memory_index": ("defined memory", _defined_memories),
-    "memory_index": ("memory", lambda instance: instance.memories),
-    "table_index": ("table", lambda instance: instance.tables),
-    "global_index": ("global", lambda instance: instance.globals),
-    "data_index": ("data segment", lambda instance: instance.data),
-    "elem_index": ("element segment", lambda instance: instance.elements),
+    "defined_memory": ("defined memory", _defined_memories),
+    "imported_memory": ("imported memory", _imported_memories),
+    "memory": ("memory", lambda instance: instance.memories),
+    "table": ("table", lambda instance: instance.tables),
+    "externref_global": ("global", lambda instance: instance.globals),
+    "data": ("data segment", lambda instance: instance.data),
+    "element": ("element segment", lambda instance: instance.elements),
 }
-_IMPORTED_MEMORY = ("imported memory", _imported_memories)
 
-_Step = tuple[str, "ValueType", str, "_Space | None"]
+_Step = tuple["ValueType", str, str, "_Space | None"]
 _plans: dict[str, list[_Step]] = {}
 
 
 def _plan(declaration: Declaration) -> list[_Step]:
-    """Return each parameter's kind, type, name in errors and index space; found out once."""
-    plan = _plans.get(declaration.name)
+    """Return each parameter's type, kind, name in errors and index space; found out once."""
+    plan = _plans.get(declaration.symbol)
     if plan is None:
-        plan = []
-        for value_type, parameter in zip(
-            declaration.signature.parameters, declaration.parameters, strict=True
-        ):
-            space = _SPACES.get(parameter.removeprefix("dst_").removeprefix("src_"))
-            if parameter == "memory_index" and declaration.name.startswith("imported_"):
-                space = _IMPORTED_MEMORY
-            where = f"{declaration.name}(): argument {parameter!r}"
-            objects = value_type.name in ("vmctx", "reference", "externref")
-            plan.append((value_type.name if objects else "number", value_type, where, space))
-        _plans[declaration.name] = plan  # when it is whole: other threads read it
+        plan = [
+            (value_type, kind, f"{declaration.name}(): argument {name!r}", _SPACES.get(kind))
+            for value_type, kind, name in zip(
+                declaration.signature.parameters,
+                declaration.parameter_kinds,
+                declaration.parameters,
+                strict=True,
+            )
+        ]
+        _plans[declaration.symbol] = plan  # when it is whole: other threads read it
     return plan
 
 
@@ -185,11 +185,11 @@ def _reference(reference_type: str, argument: Any, where: str) -> int:
     return address
 
 
-def _externref(name: str, argument: Any, where: str) -> int:
+def _externref(kind: str, argument: Any, where: str) -> int:
     address = _reference("externref", argument, where)
-    if address == 0 and name != "externref_global_set":
+    if address == 0 and kind != "nullable":
         raise ValueError(f"{where} must not be null")
-    if name == "drop_externref":
+    if kind == "unowned":
         owners = externref.strong_count(address)
         if owners:
             raise ValueError(f"{where}: the externref at {address:#x} still has {owners} owners")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from itertools import count
 
-from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS
+from asm_libcalls.libcalls import BUILTIN_SLOTS, DECLARATIONS
 from asm_libcalls.toy_jit.runtime.compiled_instance import runtime_addresses
 from asm_libcalls.vmcontext import VMOffsets
 
@@ -107,12 +107,11 @@ class CodeLayout:
 
     def builtin(self, name: str, externref: bool = False) -> int:
         """Return the displacement from vmctx of a libcall's slot in the builtin array."""
-        index = BUILTIN_ARRAY.index(name)
-        if name == "table_grow":  # its slots: funcref, externref
-            index += externref
-        elif name == "table_fill":  # externref, funcref
-            index += not externref
-        return self.offsets.vmctx_builtin_function(index)
+        served = ("", "externref" if externref else "funcref")
+        for slot in BUILTIN_SLOTS:
+            if slot.libcall == name and slot.reference_type in served:
+                return self.offsets.vmctx_builtin_function(slot.index)
+        raise LookupError(f"{name} is not in the builtin array")
 
     def address_of(self, kind: str, index: int) -> tuple[str, int]:
         """Return the stencil that loads the address of a global or table into rcx, and its hole."""

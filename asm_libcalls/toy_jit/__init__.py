@@ -15,7 +15,7 @@ so Ctrl-C ends a loop; ``instance.interrupt()`` and ``instance.time_limit(second
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit.errors import InvalidModule
+from asm_libcalls.toy_jit.errors import InvalidModule, UnsupportedFeature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.options import compile_options
     from asm_libcalls.toy_jit.runtime.functions import Func
 
-__all__ = ["Func", "Instance", "InvalidModule", "LinkError", "Module", "compile_options"]
+__all__ = [
+    "Func", "Instance", "InvalidModule", "LinkError", "Module", "UnsupportedFeature",
+    "compile_options",
+]  # fmt: skip
 
 _LAZY = {
     "Func": "runtime.functions",

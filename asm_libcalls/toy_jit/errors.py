@@ -6,7 +6,7 @@ official test suite names its expectations by those words.
 
 from __future__ import annotations
 
-__all__ = ["InvalidModule", "LimitExceeded", "MalformedModule"]
+__all__ = ["InvalidModule", "LimitExceeded", "MalformedModule", "UnsupportedFeature"]
 
 
 class InvalidModule(Exception):
@@ -37,3 +37,22 @@ class MalformedModule(InvalidModule):
 
 class LimitExceeded(InvalidModule):
     """The module is fine, but larger than this implementation takes (spec 2.0, appendix A.2)."""
+
+
+class UnsupportedFeature(InvalidModule):
+    """The module uses a proposal that is not part of WebAssembly 2.0, or not supported yet.
+
+    Parameters
+    ----------
+    what : str
+        What uses it.
+    offset : int
+        Where in the module, in bytes.
+    proposal : str
+        The proposal's name: that of its repository, such as ``"threads"`` or ``"memory64"``.
+    """
+
+    def __init__(self, what: str, offset: int, proposal: str) -> None:
+        super().__init__(what, offset)
+        self.args = (what, offset, proposal)  # so that the exception pickles
+        self.proposal = proposal

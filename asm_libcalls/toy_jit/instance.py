@@ -7,6 +7,7 @@ start function is called.
 
 from __future__ import annotations
 
+import operator
 from types import MappingProxyType
 
 from asm_libcalls.fallback import memories as memory_libcalls
@@ -30,7 +31,7 @@ from asm_libcalls.toy_jit.runtime.functions import Func, host_instance
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from asm_libcalls.toy_jit.frontend import module as decoded_module
@@ -260,11 +261,25 @@ class Instance:
     def _constant(self, expression: decoded_module.ConstExpr) -> Any:
         """Evaluate a constant expression; a function is its index."""
         opcode, immediate = expression
+        if opcode == op.BLOCK:
+            return self._extended_constant(immediate)
         if opcode == op.GLOBAL_GET:
             global_ = self._imports["global"][immediate]
             is_float = global_.value_type in ("f32", "f64")
             return global_.bits if is_float else global_.value
         return None if opcode == op.REF_NULL else immediate
+
+    def _extended_constant(self, expressions: Sequence[decoded_module.ConstExpr]) -> int:
+        stack: list[int] = []
+        for opcode, immediate in expressions:
+            if immediate is not None:
+                stack.append(self._constant((opcode, immediate)))
+                continue
+            second, first = stack.pop(), stack.pop()
+            calculate, bits = _ARITHMETIC[opcode]
+            value = calculate(first, second) & (1 << bits) - 1
+            stack.append(value - (value >> bits - 1 << bits))  # signed, as constants are
+        return stack[0]
 
     def _run_segments(self) -> None:
         vmctx = self.runtime.vmctx
@@ -288,6 +303,11 @@ class Instance:
 def _name(valtype: int) -> str:
     return VALUE_TYPE_NAMES[valtype]
 
+
+_ARITHMETIC = {
+    op.I32_ADD: (operator.add, 32), op.I32_SUB: (operator.sub, 32), op.I32_MUL: (operator.mul, 32),
+    op.I64_ADD: (operator.add, 64), op.I64_SUB: (operator.sub, 64), op.I64_MUL: (operator.mul, 64),
+}  # fmt: skip
 
 _SPACES = {"func": "functions", "table": "tables", "memory": "memories", "global": "globals"}
 _KINDS: dict[str, type[Any]] = {"func": FuncRef, "table": Table, "memory": Memory, "global": Global}

@@ -212,13 +212,12 @@ ref.null 7f drop | malformed reference type
 i32.const 00 ref.is_null drop | type mismatch
 ref.func 03 drop | unknown function 3
 ref.func 02 drop | undeclared function reference 2
-fc 12 | illegal opcode fc 12
+fc 17 | illegal opcode fc 17
 fc 808001 | illegal opcode fc 4000
 fd 00 | illegal opcode fd (SIMD is not supported)
-06 | illegal opcode 06
 27 | illegal opcode 27
 c5 | illegal opcode c5
-d3 | illegal opcode d3
+d7 | illegal opcode d7
 ff | illegal opcode ff
 end | section size mismatch
 end nop | section size mismatch

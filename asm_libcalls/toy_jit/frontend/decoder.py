@@ -14,6 +14,7 @@ from __future__ import annotations
 from asm_libcalls.toy_jit.errors import InvalidModule, LimitExceeded, MalformedModule
 from asm_libcalls.toy_jit.frontend import module as parts
 from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend import proposals
 from asm_libcalls.toy_jit.frontend.instructions import READERS
 from asm_libcalls.toy_jit.frontend.module import (
     F32,
@@ -62,6 +63,8 @@ def decode_module(binary: bytes | bytearray | memoryview) -> Module:
         If the bytes are no valid module.
     """
     binary = bytes(memoryview(binary))  # refuses an int, of which bytes() makes zeros
+    if binary[:4] == b"\0asm" and binary[6:8] == b"\1\0":  # the layer: of modules it is 0
+        raise proposals.refusal(proposals.COMPONENT, 4)
     for start, field, what in (
         (0, b"\0asm", "magic header not detected"),
         (4, b"\1\0\0\0", "unknown binary version"),
@@ -97,6 +100,7 @@ class _Decoder:
             start = reader.pos
             section_id = reader.byte()
             if section_id > len(_SECTIONS):
+                proposals.check(proposals.SECTIONS, section_id, start)
                 raise MalformedModule("malformed section id", start)
             section = reader.sized()
             if section_id == 0:
@@ -142,7 +146,9 @@ class _Decoder:
 
     def type_(self, reader: Reader) -> None:
         start = reader.pos
-        if reader.byte() != 0x60:
+        form = reader.byte()
+        if form != 0x60:
+            proposals.check(proposals.TYPE_FORMS, form, start)
             raise MalformedModule("malformed function type", start)
         params, results = reader.value_types(), reader.value_types()
         if len(params) > MAX_ARITY or len(results) > MAX_ARITY:
@@ -176,17 +182,20 @@ class _Decoder:
         return function
 
     def table(self, reader: Reader) -> parts.TableType:
+        if reader.data[reader.pos : reader.end].startswith(b"\x40\0"):
+            raise proposals.refusal(proposals.TABLE_INITIALIZER, reader.pos)
         element = reader.reference_type()
-        table = parts.TableType(element, self.limits(reader, 0xFFFF_FFFF, ""))  # as u32 allows
+        limits = self.limits(reader, 0xFFFF_FFFF, "", proposals.TABLE_FLAGS)  # as u32 allows
+        table = parts.TableType(element, limits)
         self.module.tables.append(table)
         return table
 
     def memory(self, reader: Reader) -> Limits:
         start = reader.pos
         what = f"memory size must be at most {MAX_PAGES} pages (4GiB)"
-        memory = self.limits(reader, MAX_PAGES, what)
+        memory = self.limits(reader, MAX_PAGES, what, proposals.MEMORY_FLAGS)
         if self.module.memories:
-            raise InvalidModule("multiple memories are not allowed", start)
+            raise proposals.refusal(proposals.SECOND_MEMORY, start)
         self.module.memories.append(memory)
         return memory
 
@@ -275,6 +284,7 @@ class _Decoder:
         """Read the kind of an import or export."""
         kind = reader.byte()
         if kind >= len(self.kinds):
+            proposals.check(proposals.EXTERNAL_KINDS, kind, reader.pos - 1)
             raise MalformedModule(what, reader.pos - 1)
         return kind
 
@@ -287,13 +297,12 @@ class _Decoder:
     def constant(self, reader: Reader, expected: int) -> parts.ConstExpr:
         """Read a constant expression of a value type (spec 2.0, section 3.3.10).
 
-        In Wasm 2.0 every valid one is a single instruction and `end`, since none of the
-        instructions that are allowed has an operand.
+        Extended ones, which are of WebAssembly 3.0, add, subtract and multiply integers too.
         """
         module, start = self.module, reader.pos
         exprs: list[parts.ConstExpr] = []
-        found = b""
-        while len(found) < 2:  # then it is wrong already
+        found = bytearray()
+        while True:
             at = reader.pos
             opcode = reader.byte()
             if opcode == op.END:
@@ -302,8 +311,14 @@ class _Decoder:
                 if op.NAMES[opcode] is None and opcode != op.PREFIX:
                     raise op.illegal(opcode, at)
                 raise InvalidModule("constant expression required", at)
-            immediate = READERS[opcode][0](Operands(module, reader, b""))
             valtype = _CONSTANT[opcode]
+            if opcode in _ARITHMETIC:
+                if found[-2:] != bytes([valtype, valtype]):
+                    raise _mismatch(op.NAMES[opcode], [valtype, valtype], found[-2:], at)
+                del found[-1:]
+                exprs.append((opcode, None))
+                continue
+            immediate = READERS[opcode][0](Operands(module, reader, b""))
             if opcode == op.REF_NULL:
                 valtype = immediate
             elif opcode == op.REF_FUNC:
@@ -316,16 +331,20 @@ class _Decoder:
                     raise InvalidModule("constant expression required", at)
                 valtype = module.globals[immediate].type.value
             exprs.append((opcode, immediate))
-            found += bytes([valtype])
+            found.append(valtype)
         if found != bytes([expected]):
-            need = type_names(bytes([expected]))
-            what = f"type mismatch: constant expression requires {need} but has {type_names(found)}"
-            raise InvalidModule(what, start)
-        return exprs[0]
+            raise _mismatch("constant expression", [expected], found[-10:], start)
+        return exprs[0] if len(exprs) == 1 else (op.BLOCK, tuple(exprs))
 
-    def limits(self, reader: Reader, most: int, what: str) -> Limits:
+    def limits(
+        self, reader: Reader, most: int, what: str, features: Sequence[tuple[int, tuple[str, str]]]
+    ) -> Limits:
         """Read limits within `most` (spec 2.0, sections 5.3.7 and 3.2.1)."""
         start = reader.pos
+        flags = reader.data[start] if start < reader.end else 0
+        for flag, feature in features:
+            if flags < 0x10 and flags & flag:
+                raise proposals.refusal(feature, start)
         has_maximum, reader.pos = unsigned(reader.data, start, reader.end, bits=1)
         minimum = reader.u32()
         maximum = reader.u32() if has_maximum else None
@@ -353,8 +372,17 @@ _SECTIONS = {
 _RANKS = {section_id: rank for rank, section_id in enumerate(_SECTIONS)}
 _SINGLE = (8, 12)  # have one item, and do not say how many
 
-# What a constant expression may be, and its type; that of the last two depends on the immediate.
+# What a constant expression consists of, and the type that each instruction leaves; 0 is the type
+# that the immediate says.
 _CONSTANT = {
     op.I32_CONST: I32, op.I64_CONST: I64, op.F32_CONST: F32, op.F64_CONST: F64,
     op.REF_FUNC: FUNCREF, op.REF_NULL: 0, op.GLOBAL_GET: 0,
+    op.I32_ADD: I32, op.I32_SUB: I32, op.I32_MUL: I32,
+    op.I64_ADD: I64, op.I64_SUB: I64, op.I64_MUL: I64,
 }  # fmt: skip
+_ARITHMETIC = (op.I32_ADD, op.I32_SUB, op.I32_MUL, op.I64_ADD, op.I64_SUB, op.I64_MUL)
+
+
+def _mismatch(who: str | None, need: list[int], have: bytearray, offset: int) -> InvalidModule:
+    types = f"{type_names(bytes(need))} but has {type_names(bytes(have))}"
+    return InvalidModule(f"type mismatch: {who} requires {types}", offset)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from asm_libcalls.toy_jit.errors import InvalidModule, MalformedModule
 from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend import proposals
 from asm_libcalls.toy_jit.frontend.module import (
     FUNCREF,
     I32,
@@ -43,6 +44,7 @@ def _block_type(s: Operands) -> FuncType:
         return _BLOCK_TYPES[byte]
     if byte == V128:
         raise MalformedModule("the vector type v128 (SIMD) is not supported", start)
+    proposals.check(proposals.VALUE_TYPES, byte, start)
     reader.pos = start
     index = reader.signed(33)
     if index < 0:
@@ -90,6 +92,8 @@ def _data(s: Operands) -> int:
 def _access(s: Operands) -> int:
     """Read the alignment and offset of a load or store; return the offset."""
     align = s.reader.u32()
+    if 64 <= align < 128:  # bit 6 says that a memory is named
+        raise proposals.refusal(proposals.MEMORY_OF_ACCESS, s.offset)
     if align >= 32:
         raise MalformedModule("malformed memop flags", s.offset)
     if align > op.ALIGNMENTS[s.opcode]:

@@ -8,6 +8,8 @@ Instructions with a constant value, which initialise globals and segments, are p
 ``(opcode, immediate)``: one of ``(I32_CONST, int)``, ``(I64_CONST, int)``, ``(F32_CONST, bits)``,
 ``(F64_CONST, bits)``, ``(GLOBAL_GET, global index)``, ``(REF_FUNC, function index)`` and
 ``(REF_NULL, reference type)``, with the opcodes of :mod:`~asm_libcalls.toy_jit.frontend.opcodes`.
+An extended constant expression, which adds, subtracts or multiplies, is ``(BLOCK, instructions)``:
+a tuple of such pairs and ``(I32_ADD, None)``, in the order in which a stack machine runs them.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    ConstExpr = tuple[int, int]
+    ConstExpr = tuple[int, Any]
 
 
 def type_names(types: bytes) -> str:

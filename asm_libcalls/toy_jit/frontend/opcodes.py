@@ -6,7 +6,8 @@ An opcode here is the byte that an instruction begins with; those behind the pre
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit.errors import MalformedModule
+from asm_libcalls.toy_jit.errors import InvalidModule, MalformedModule
+from asm_libcalls.toy_jit.frontend import proposals
 from asm_libcalls.toy_jit.frontend.module import EXTERNREF, F32, F64, FUNCREF, I32, I64
 
 __all__ = [
@@ -26,6 +27,8 @@ END, BR, BR_IF, BR_TABLE, RETURN, CALL, CALL_INDIRECT = range(0x0B, 0x12)
 DROP, SELECT, SELECT_T = range(0x1A, 0x1D)
 LOCAL_GET, LOCAL_SET, LOCAL_TEE, GLOBAL_GET, GLOBAL_SET, TABLE_GET, TABLE_SET = range(0x20, 0x27)
 MEMORY_SIZE, MEMORY_GROW, I32_CONST, I64_CONST, F32_CONST, F64_CONST = range(0x3F, 0x45)
+I32_ADD, I32_SUB, I32_MUL = range(0x6A, 0x6D)
+I64_ADD, I64_SUB, I64_MUL = range(0x7C, 0x7F)
 REF_NULL, REF_IS_NULL, REF_FUNC = range(0xD0, 0xD3)
 PREFIX = 0xFC
 MEMORY_INIT, DATA_DROP, MEMORY_COPY, MEMORY_FILL, TABLE_INIT = range(0x108, 0x10D)
@@ -154,8 +157,10 @@ ALIGNMENTS: dict[int, int] = {}
 """By opcode: the largest allowed alignment of a load or store, as a power of two."""
 
 
-def illegal(opcode: int, offset: int) -> MalformedModule:
-    """Make the error for an opcode that stands for no instruction."""
+def illegal(opcode: int, offset: int) -> InvalidModule:
+    """Make the error for an opcode that stands for no instruction, or one of a proposal."""
+    if opcode in proposals.OPCODES:
+        return proposals.refusal(proposals.OPCODES[opcode], offset)
     why = " (SIMD is not supported)" if opcode == 0xFD else ""
     number = f"{opcode:02x}" if opcode < 0x100 else f"fc {opcode - 0x100:02x}"
     return MalformedModule(f"illegal opcode {number}{why}", offset)

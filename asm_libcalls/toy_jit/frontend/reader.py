@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.errors import InvalidModule, MalformedModule
+from asm_libcalls.toy_jit.frontend import proposals
 from asm_libcalls.toy_jit.frontend.module import REFERENCE_TYPES, V128, VALUE_TYPES
 
 TYPE_CHECKING = False
@@ -89,6 +90,7 @@ class Reader:
         """Read a number or reference type."""
         valtype = self.byte()
         if valtype not in VALUE_TYPES:
+            proposals.check(proposals.VALUE_TYPES, valtype, self.pos - 1)
             what = "the vector type v128 (SIMD) is not supported" if valtype == V128 else ""
             raise MalformedModule(what or "malformed value type", self.pos - 1)
         return valtype
@@ -97,6 +99,7 @@ class Reader:
         """Read a reference type."""
         valtype = self.byte()
         if valtype not in REFERENCE_TYPES:
+            proposals.check(proposals.VALUE_TYPES, valtype, self.pos - 1)
             raise MalformedModule("malformed reference type", self.pos - 1)
         return valtype
 

@@ -18,10 +18,11 @@ class BackendReport(dict[str, "Any"]):
 
     Keys: ``asm_libcalls`` (version), ``python``, ``machine``, ``system`` (kernel and C library),
     ``numpy`` (version), ``requested`` (of ``ASM_LIBCALLS_BACKEND``), ``x86_64`` (``"loaded"`` or
-    the reason why not), ``functions`` (``"builtins"``, or why the libcalls and native functions are
-    Python functions), ``assembler``, ``pages``, ``unwinder`` (what the C library's knows of our
-    frames), ``code_cache`` (its folder, and what was not used), ``cpu``, ``cpu_features`` and
-    ``libcalls``: for each name ``backend`` and ``reason``.
+    the reason why not), ``functions`` (``"builtins"``, with a note where this Python is newer than
+    the newest that was tested; or why the libcalls and native functions are Python functions),
+    ``assembler``, ``pages``, ``unwinder`` (what the C library's knows of our frames),
+    ``code_cache`` (its folder, and what was not used), ``cpu``, ``cpu_features`` and ``libcalls``:
+    for each name ``backend`` and ``reason``.
     """
 
     def __str__(self) -> str:
@@ -47,7 +48,7 @@ def make_report(binding: Binding, version: str) -> BackendReport:
         numpy=_numpy_version(),
         requested=binding.requested,
         x86_64=binding.x86_64_reason or "loaded",
-        functions=f"Python functions: {why_not}" if why_not else "builtins",
+        functions=f"Python functions: {why_not}" if why_not else _builtins(),
     )
     backend = binding.x86_64
     if backend is not None:
@@ -69,6 +70,15 @@ def make_report(binding: Binding, version: str) -> BackendReport:
         for name, libcall in binding.libcalls.items()
     }
     return report
+
+
+def _builtins() -> str:
+    from asm_libcalls.x86_64.python_functions.object_layouts import NEWEST_TESTED
+
+    if sys.version_info[:2] <= NEWEST_TESTED:
+        return "builtins"
+    newest = ".".join(map(str, NEWEST_TESTED))
+    return f"builtins (this CPython is newer than {newest}, the newest tested)"
 
 
 def _numpy_version() -> str:

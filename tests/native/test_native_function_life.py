@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 import sys
 import tracemalloc
 import weakref
@@ -387,25 +388,10 @@ DIFFERENT = {
         "sys.implementation.name = 'other'",
         "this Python is other, not CPython",
     ),
-    "no GIL": ("sys.abiflags = 't'", "this CPython has no GIL"),
-    "other objects": (
-        "import asm_libcalls.x86_64.python_functions.object_layouts as b; b.FLOAT_VALUE = 24",
-        "objects of this CPython have sizes",
-    ),
     "other integers": (
         "import types; i = sys.int_info\n"
         "sys.int_info = types.SimpleNamespace(bits_per_digit=15, sizeof_digit=2)",
         "integers of this CPython do not have digits of 30 bits",
-    ),
-    "the other layout of integers": (
-        "from asm_libcalls.x86_64.python_functions import function_objects as f\n"
-        "check = f._check_python\n"
-        "f._check_python = lambda: {'sized': 'tagged', 'tagged': 'sized'}[check()]",
-        "is read as",
-    ),
-    "modules with their state elsewhere": (
-        "import asm_libcalls.x86_64.python_functions.object_layouts as b; b.MODULE_STATE = 24",
-        "the state of a module object is elsewhere",
     ),
     "no API function": (
         "import asm_libcalls.emitter.libc as c; real = c.function_address\n"
@@ -422,6 +408,98 @@ DIFFERENT = {
         "the system refuses",
     ),
 }
+
+
+# Each part of a layout, one at a time, at other places: before the object, in it, behind it.
+WRONG_OFFSETS = {
+    f"{part} at {offset}": (part, offset)
+    for part, offsets in {
+        "object_type": (-8, 0, 4, 16, 24, 1 << 20),
+        "float_value": (-16, 0, 8, 20, 32, 1 << 40),
+        "module_state": (-8, 0, 8, 16, 25, 40, 88, 96, 104, 1 << 20),
+    }.items()
+    for offset in offsets
+}
+
+WRONG = {
+    **{
+        name: f"layout.{part} = {offset} if layout.{part} != {offset} else 2"
+        for name, (part, offset) in WRONG_OFFSETS.items()
+    },
+    "each other layout of integers": "layout.integers = other",
+    "integers without their size": "row.size += 8",
+    "integers without their sign": "row.size -= 8; row.tagged = not row.tagged",
+    "integers without their digits": "row.digits += 4",
+    "integers whose digits are far away": "row.digits += 1 << 20",
+    "integers whose type is elsewhere": "row.object_type += 8",
+}
+
+SIMULATE = """
+import asm_libcalls.x86_64.python_functions.object_layouts as o
+real, rows = o.find, o.INTEGER_LAYOUTS
+def find():
+    layout = real()
+    row = rows[layout.integers]
+    other = next(name for name in rows if rows[name].tagged != row.tagged)
+    CHANGE
+    return layout
+o.find = find
+"""
+
+
+@pytest.mark.parametrize("which", WRONG)
+def test_a_wrong_layout_is_noticed_before_anything_is_read_by_it(child, which):
+    done = child(f"import sys\n{SIMULATE.replace('CHANGE', WRONG[which])}\n{BEHAVES}")
+    assert " not at byte " in done.stdout or " is not laid out as a " in done.stdout
+
+
+def test_where_parts_are_not_to_be_found_once_python_functions_serve(child):
+    find_all, find_none = "lambda offset: True", "lambda offset: False"
+    for number, what in enumerate(
+        ("the type of an object", "the value of a float", "the state of a module object")
+    ):
+        for finds, text in ((find_all, "at the bytes [0, 8"), (find_none, "nowhere to be found")):
+            done = child(
+                "import asm_libcalls.x86_64.python_functions.object_layouts as o\n"
+                "real = o._Samples.facts\n"
+                "def facts(self):\n"
+                "    result = real(self)\n"
+                f"    result[{number}] = (*result[{number}][:2], {finds})\n"
+                "    return result\n"
+                f"o._Samples.facts = facts\n{BEHAVES}"
+            )
+            assert f"{what} of this CPython is {text}" in done.stdout
+
+
+def test_integers_that_no_code_reads_are_left_to_python_functions(child):
+    done = child(
+        "import asm_libcalls.x86_64.python_functions.object_layouts as o\n"
+        f"for row in o.INTEGER_LAYOUTS.values(): row.size += 4\n{BEHAVES}"
+    )
+    assert "integers of this CPython are laid out as in no other" in done.stdout
+
+
+def test_a_module_definition_of_another_size_is_not_handed_to_python(child):
+    done = child(
+        "import ctypes, asm_libcalls.x86_64.python_functions.object_layouts as o\n"
+        "class Longer(o.ModuleDefinition): _fields_ = [('more', ctypes.c_void_p)]\n"
+        f"o.ModuleDefinition = Longer\n{BEHAVES}"
+    )
+    assert re.search(r"a \w+ of this CPython has \d+ bytes, not \d+", done.stdout)
+
+
+def test_the_report_says_that_this_python_is_newer_than_what_was_tested(child):
+    child(
+        """
+        import asm_libcalls.x86_64.python_functions.object_layouts as o
+        assert o.NEWEST_TESTED >= (3, 15)
+        o.NEWEST_TESTED = (3, 9)
+        import asm_libcalls
+        report = asm_libcalls.backend_report()["functions"]
+        assert report == "builtins (this CPython is newer than 3.9, the newest tested)", report
+        assert type(asm_libcalls.f64_ceil) is type(len) and asm_libcalls.f64_ceil(0.5) == 1.0
+        """
+    )
 
 
 @pytest.mark.parametrize("which", DIFFERENT)
@@ -469,20 +547,25 @@ def test_a_value_that_is_read_wrongly_is_noticed(machine_code, monkeypatch):
 
 def test_what_a_composition_lacks_is_an_error(machine_code):
     from asm_libcalls.x86_64 import stencils
-    from asm_libcalls.x86_64.python_functions import function_stencils
+    from asm_libcalls.x86_64.python_functions import function_stencils, object_layouts
 
     pieces = stencils.read(machine_code.loaded, function_stencils.STENCIL_PREFIX)
     with pytest.raises(KeyError, match="argument"):
         stencils.compose("x", [stencils.Part(pieces["object_vector"])])
     with pytest.raises(KeyError, match="slow"):
-        stencils.compose("x", [stencils.Part(pieces["float64_0"])])
+        stencils.compose("x", [stencils.Part(pieces["float64_0"], object_layouts.find().holes())])
 
 
 def test_every_stencil_is_used_by_some_shape(machine_code):
     from asm_libcalls.x86_64 import stencils
-    from asm_libcalls.x86_64.python_functions import function_shapes, function_stencils
+    from asm_libcalls.x86_64.python_functions import (
+        function_shapes,
+        function_stencils,
+        object_layouts,
+    )
 
     pieces = stencils.read(machine_code.loaded, function_stencils.STENCIL_PREFIX)
+    layout = object_layouts.find()
     used = set()
 
     class Recorder(dict):
@@ -496,16 +579,16 @@ def test_every_stencil_is_used_by_some_shape(machine_code):
         for parameters in ("", "i32", "f32", wide, narrow):
             for enter in ("", "asm_libcalls_enter"):
                 shape = function_shapes.Shape(Signature(f"({parameters}){result}"), enter)
-                function_shapes.parts_of(Recorder(pieces), shape)
+                function_shapes.parts_of(Recorder(pieces), shape, layout)
     for guard in ("divisor_not_zero", "quotient_fits"):
         function_shapes.parts_of(
-            Recorder(pieces), function_shapes.Shape(Signature("(i64, i64)"), "", guard)
+            Recorder(pieces), function_shapes.Shape(Signature("(i64, i64)"), "", guard), layout
         )
     for name in (n for n in LIBCALLS if n in pieces):
         shape = function_shapes.Shape(
             LIBCALLS[name].signature, inline=name, vmctx_of=(Instance, "_vmctx")
         )
-        function_shapes.parts_of(Recorder(pieces), shape, vmctx=(id(Instance), 16))
+        function_shapes.parts_of(Recorder(pieces), shape, layout, vmctx=(id(Instance), 16))
     other = {"box_none_counted", "box_none_immortal"} - used
     assert len(other) == 1  # of another version of CPython
     assert used | other == set(pieces)

@@ -5,17 +5,16 @@ C address, the Python function of the slow path, the name and the doc. CPython c
 them as it does any object's parts, so a function that nobody uses any more leaves nothing behind.
 Only code stays: one routine for each shape, some 200 bytes.
 
-This reads CPython's objects in memory, so it first makes sure that they are as expected
-(:class:`Unsupported` says what is not); ``asm_libcalls.native.native_function`` then does without.
+The code reads CPython's objects in memory, so ``object_layouts.py`` first finds out how they are
+laid out. Where that is not to be found :class:`Unsupported` says what, and
+``asm_libcalls.native.native_function`` does without.
 """
 
 from __future__ import annotations
 
 import ctypes
 import struct
-import sys
 from functools import partial
-from types import ModuleType
 
 from asm_libcalls.emitter import code_names, libc
 from asm_libcalls.native import entry
@@ -25,7 +24,12 @@ from asm_libcalls.emitter import pages
 from asm_libcalls.x86_64 import stencils
 from asm_libcalls.x86_64.python_functions.function_shapes import CLASS, Shape, parts_of
 from asm_libcalls.emitter.image import link
-from asm_libcalls.x86_64.python_functions.object_layouts import FunctionState
+from asm_libcalls.x86_64.python_functions.object_layouts import (
+    FunctionState,
+    ModuleDefinition,
+    Unsupported,
+    api,
+)
 from asm_libcalls.x86_64.stencils import Stencil
 
 TYPE_CHECKING = False
@@ -40,36 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["FunctionMaker", "Unsupported"]
 
 METH_NOARGS, METH_O, METH_FASTCALL = 0x04, 0x08, 0x80
-_PYTHON_API_VERSION = 1013  # of every Python 3
 _RET = 0xC3
-
-
-class Unsupported(Exception):
-    """Objects of this Python are not as our code expects them; the message says which."""
-
-
-class _ModuleDefinition(ctypes.Structure):
-    """CPython's ``PyModuleDef``."""
-
-    _fields_ = [
-        ("reference_count", ctypes.c_ssize_t),
-        ("type", ctypes.c_void_p),
-        ("init", ctypes.c_void_p),
-        ("index", ctypes.c_ssize_t),
-        ("copy", ctypes.c_void_p),
-        ("name", ctypes.c_char_p),
-        ("doc", ctypes.c_char_p),
-        ("state_size", ctypes.c_ssize_t),
-        ("methods", ctypes.c_void_p),
-        ("slots", ctypes.c_void_p),
-        ("traverse", ctypes.c_void_p),
-        ("clear", ctypes.c_void_p),
-        ("free", ctypes.c_void_p),
-    ]
-
-
-def _api(name: str, result: Any, *parameters: Any) -> Any:
-    return ctypes.PYFUNCTYPE(result, *parameters)((name, ctypes.pythonapi))
 
 
 class FunctionMaker:
@@ -84,18 +59,17 @@ class FunctionMaker:
     """
 
     def __init__(self, loaded: LoadedImage) -> None:
-        self._layout = _check_python()
+        self.layout = object_layouts.find()
+        # Before anything exists whose destructor is our code.
+        object_layouts.check(self.layout)
         self._loaded = loaded
         self._stencils = stencils.read(loaded, function_stencils.STENCIL_PREFIX)
         self._code: dict[Shape, int] = {}
         self._members: dict[tuple[type, str], int] = {}
-        self._increment = _api("Py_IncRef", None, ctypes.py_object)
-        self._bytes_address = _api("PyBytes_AsString", ctypes.c_void_p, ctypes.py_object)
-        self._create_module = _api(
-            "PyModule_Create2", ctypes.py_object, ctypes.c_void_p, ctypes.c_int
-        )
-        self._module_state = _api("PyModule_GetState", ctypes.c_void_p, ctypes.py_object)
-        self._create_function = _api(
+        self._increment = api("Py_IncRef", None, ctypes.py_object)
+        self._bytes_address = api("PyBytes_AsString", ctypes.c_void_p, ctypes.py_object)
+        self._module_state = api("PyModule_GetState", ctypes.c_void_p, ctypes.py_object)
+        self._create_function = api(
             "PyCFunction_NewEx",
             ctypes.py_object,
             ctypes.c_void_p,
@@ -108,10 +82,9 @@ class FunctionMaker:
             self._increment(immortal)
         self._check_objects()
 
-    def _define_module(self) -> _ModuleDefinition:
+    def _define_module(self) -> ModuleDefinition:
         routine = self._loaded.routine
-        return _ModuleDefinition(
-            reference_count=1,
+        return ModuleDefinition(
             name=b"asm_libcalls.native.native_function",
             state_size=ctypes.sizeof(FunctionState),
             traverse=routine("function_state_traverse"),
@@ -163,7 +136,7 @@ class FunctionMaker:
         parameters = shape[0]
         assert isinstance(parameters, tuple)
         flags = {0: METH_NOARGS, 1: METH_O}.get(len(parameters), METH_FASTCALL)
-        owner = self._new_owner()
+        owner = self._definition.new_module()
         if module is not None:
             owner.__name__ = module
         state = self._module_state(owner)
@@ -175,9 +148,6 @@ class FunctionMaker:
         ctypes.memmove(state, _STATE.pack(*values), _STATE.size)
         return self._create_function(state + FunctionState.definition.offset, owner, module)
 
-    def _new_owner(self) -> Any:
-        return self._create_module(ctypes.addressof(self._definition), _PYTHON_API_VERSION)
-
     def _slot(self, name: str) -> int:
         if name == "raise_status":
             return id(entry.raise_status)
@@ -185,7 +155,7 @@ class FunctionMaker:
             return id(_raise_collected)
         if name.startswith(CLASS):
             return int(name.removeprefix(CLASS))
-        for routine in (name, f"{name}_{self._layout}"):
+        for routine in (name, f"{name}_{self.layout.integers}"):
             if routine in self._loaded.image.routines:
                 return self._loaded.routine(routine)
         return libc.function_address(name)
@@ -200,7 +170,7 @@ class FunctionMaker:
         vmctx = None
         if isinstance(vmctx_of, tuple):
             vmctx = (id(vmctx_of[0]), self.member_offset(*vmctx_of))
-        return parts_of(self._stencils, shape, body, vmctx)
+        return parts_of(self._stencils, shape, self.layout, body, vmctx)
 
     def member_offset(self, cls: type, member: str) -> int:
         """Return where objects of exactly this class have a member of its ``__slots__``.
@@ -229,11 +199,7 @@ class FunctionMaker:
         return self._members[key]
 
     def _check_objects(self) -> None:
-        """Make functions and call them with what shows a wrong layout. This can not crash."""
-        module = self._new_owner()
-        at = ctypes.c_uint64.from_address(id(module) + object_layouts.MODULE_STATE).value
-        if type(module) is not ModuleType or at != self._module_state(module):
-            raise Unsupported("the state of a module object is elsewhere")
+        """Make functions and call them with what shows that objects are read wrongly."""
         shapes = {t: Shape(Signature(f"({t}) -> {t}")) for t in _PROBES}
         self.prepare(shapes.values())
         address = self._loaded.routine("return_first_argument")
@@ -288,29 +254,3 @@ def _functions(
 
 def _raise_collected(*arguments: object) -> object:
     raise ReferenceError("the function is called while the garbage collector takes it apart")
-
-
-def _check_python() -> str:
-    """Return the name of the integer layout."""
-    name = sys.implementation.name
-    if name != "cpython":
-        raise Unsupported(f"this Python is {name}, not CPython")
-    if "t" in sys.abiflags:
-        raise Unsupported("this CPython has no GIL")
-    sizes = {"object": object.__basicsize__, "float": float.__basicsize__}
-    expected = {
-        "object": object_layouts.OBJECT_TYPE + 8,
-        "float": object_layouts.FLOAT_VALUE + 8,
-    }
-    if sizes != expected:
-        raise Unsupported(f"objects of this CPython have sizes {sizes}, not {expected}")
-    if (sys.int_info.bits_per_digit, sys.int_info.sizeof_digit, int.__itemsize__) != (30, 4, 4):
-        raise Unsupported("integers of this CPython do not have digits of 30 bits")
-    read = ctypes.c_uint64.from_address
-    for value in (float("0.5"), int("5"), None, ModuleType("module")):
-        if read(id(value) + object_layouts.OBJECT_TYPE).value != id(type(value)):
-            raise Unsupported(f"a {type(value).__name__} of this CPython has its type elsewhere")
-    number = float("1.375")
-    if ctypes.c_double.from_address(id(number) + object_layouts.FLOAT_VALUE).value != number:
-        raise Unsupported("a float of this CPython has its value elsewhere")
-    return "tagged" if sys.version_info >= (3, 12) else "sized"

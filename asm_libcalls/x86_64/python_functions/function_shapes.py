@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.signatures import ValueType
+    from asm_libcalls.x86_64.python_functions.object_layouts import ObjectLayout
 
 __all__ = ["CLASS", "EVERYTHING", "Shape", "fits_registers", "parts_of"]
 
@@ -85,6 +86,7 @@ def fits_registers(parameters: Sequence[ValueType]) -> bool:
 def parts_of(
     pieces: dict[str, Stencil],
     shape: Shape,
+    layout: ObjectLayout,
     body: Stencil | None = None,
     vmctx: tuple[int, int] | None = None,
 ) -> list[Part]:
@@ -101,11 +103,11 @@ def parts_of(
     count = len(parameters)
     if guard == EVERYTHING:
         assert count, "there is nothing to leave"
-        if count > 1:
-            return [Part(pieces["call_slow"])]
-        return [Part(pieces[name]) for name in ("take", "call_slow_one")]
+        names = ("call_slow",) if count > 1 else ("take", "call_slow_one")
+        return [Part(pieces[name], layout.holes()) for name in names]
     places, stack_count = _places(parameters)
     numbers = {
+        **layout.holes(),
         "count": count,
         "frame": function_stencils.entered_frame_size(stack_count),
         "stack_count": stack_count,

@@ -36,12 +36,7 @@ from __future__ import annotations
 import ctypes
 
 from asm_libcalls.native.entry import NativeCall
-from asm_libcalls.x86_64.python_functions.object_layouts import (
-    FLOAT_VALUE,
-    MODULE_STATE,
-    OBJECT_TYPE,
-    FunctionState,
-)
+from asm_libcalls.x86_64.python_functions.object_layouts import FunctionState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,21 +64,22 @@ def entered_frame_size(stack_arguments: int) -> int:
 
 def routines() -> Iterator[Routine]:
     """Assemble what all native functions share, and the stencils."""
-    from asm_libcalls.x86_64.python_functions import object_layouts
+    from asm_libcalls.x86_64.python_functions import object_routines
     from asm_libcalls.x86_64.assembler.text import body
     from asm_libcalls.x86_64.stencils import assemble
 
-    yield from object_layouts.routines()
+    yield from object_routines.routines()
     for name, text in _STENCILS.items():
         yield assemble(STENCIL_PREFIX + name, body(text), has_effects=True)
 
 
 _UNBOX = "call $unbox; jc >slow"
-_CHECK_FLOAT = f"mov r10, $PyFloat_Type; cmp [rax + {OBJECT_TYPE}], r10; jnz >slow"
+# Where objects have their parts: holes that ``ObjectLayout.holes`` has the numbers of.
+_CHECK_FLOAT = "mov r10, $PyFloat_Type; cmp [rax + object_type], r10; jnz >slow"
 _DIVISOR_NOT_ZERO = "test rsi, rsi; jz >slow"
 # Into rdi: what is called, which is gone while the collector takes the function apart.
 _LOAD_SLOW = f"""
-    mov rdi, [rdi + {MODULE_STATE}]; mov rdi, [rdi + {FunctionState.slow.offset}]
+    mov rdi, [rdi + module_state]; mov rdi, [rdi + {FunctionState.slow.offset}]
     mov rax, $raise_collected; test rdi, rdi; cmovz rdi, rax
     xor ecx, ecx
 """
@@ -99,15 +95,15 @@ _STENCILS = {
     "object_vector": "mov rax, [r11 + argument]",
     "spill_integer": f"{_UNBOX}; mov [rsp + offset], rax",
     "spill_float64": f"""
-        {_CHECK_FLOAT}; mov rax, [rax + {FLOAT_VALUE}]; mov [rsp + offset], rax
+        {_CHECK_FLOAT}; mov rax, [rax + float_value]; mov [rsp + offset], rax
     """,
     "spill_float32": f"""
-        {_CHECK_FLOAT}; movsd xmm0, [rax + {FLOAT_VALUE}]; cvtsd2ss xmm0, xmm0
+        {_CHECK_FLOAT}; movsd xmm0, [rax + float_value]; cvtsd2ss xmm0, xmm0
         movsd [rsp + offset], xmm0
     """,
     # The address that an Instance keeps in a member: 0, or none, if it is closed.
     "vmctx": f"""
-        mov r10, $vmctx_class; cmp [rax + {OBJECT_TYPE}], r10; jnz >slow
+        mov r10, $vmctx_class; cmp [rax + object_type], r10; jnz >slow
         mov rax, [rax + vmctx_member]; test rax, rax; jz >slow
         {_UNBOX}; test rax, rax; jz >slow
         mov rdi, rax
@@ -124,14 +120,14 @@ _STENCILS = {
 
     # The call. A variadic callee wants to know in al how many vector registers are in use.
     "call_bare": f"""
-        mov r10, [rsp]; mov r10, [r10 + {MODULE_STATE}]; mov eax, 8
+        mov r10, [rsp]; mov r10, [r10 + module_state]; mov eax, 8
         call [r10 + {FunctionState.address.offset}]
     """,
     "leave_bare": "add rsp, 8",
     # rbx becomes the status; self is alive as long as our caller runs. The error indicator is set
     # where a callback raised, or a C function of CPython's did.
     "call_entered": f"""
-        mov rax, [rbx + {MODULE_STATE}]; mov rax, [rax + {FunctionState.address.offset}]
+        mov rax, [rbx + module_state]; mov rax, [rax + {FunctionState.address.offset}]
         mov [rsp + {NativeCall.address.offset}], rax
         lea rax, [rsp + {STACK_ARGUMENTS}]; mov [rsp + {NativeCall.stack_arguments.offset}], rax
         mov qword[rsp + {NativeCall.stack_count.offset}], stack_count
@@ -182,6 +178,6 @@ for _i, _register in enumerate(("rdi", "rsi", "rdx", "rcx", "r8", "r9")):
     _STENCILS[f"integer_{_i}"] = f"{_UNBOX}; mov {_register}, rax"
 for _i in range(8):
     # The whole register is loaded: no dependency on what was there.
-    _load = f"{_CHECK_FLOAT}; movsd xmm{_i}, [rax + {FLOAT_VALUE}]"
+    _load = f"{_CHECK_FLOAT}; movsd xmm{_i}, [rax + float_value]"
     _STENCILS[f"float64_{_i}"] = _load
     _STENCILS[f"float32_{_i}"] = f"{_load}; cvtsd2ss xmm{_i}, xmm{_i}"

@@ -1,69 +1,116 @@
-"""CPython's objects as machine code sees them: where their parts are, and how ints are read.
+"""Where CPython's objects have their parts, found by looking at objects. No code is made here.
 
-The offsets are those of builds with the GIL, from 3.10 on; ``function_objects.py`` checks each of
-them before anything here runs. There are two layouts of integers, and code for both.
+The offsets differ between builds and versions (a build without the GIL has longer headers, 3.15
+moved the state of modules), so none of them is taken for granted: :func:`find` looks for each in
+objects whose content is known, and :func:`check` compares what is at a layout's offsets with what
+Python's API says. Both read within the sizes that Python itself reports, so that neither can
+crash, and both run before any object exists whose destructor is our code. What reads objects
+otherwise than any Python known here raises :class:`Unsupported`.
 
-Source: CPython ``Include/methodobject.h``, ``moduleobject.h``, ``longintrepr.h`` (3.10, 3.11) and
-``cpython/longintrepr.h`` (3.12 on).
+Source: CPython ``Include/object.h``, ``floatobject.h``, ``moduleobject.h``, ``methodobject.h``,
+``longintrepr.h`` (3.10, 3.11) and ``cpython/longintrepr.h`` (3.12 on).
 """
 
 from __future__ import annotations
 
 import ctypes
-from functools import partial
+import sys
+from functools import cache
+from types import ModuleType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from typing import Any
 
-    from asm_libcalls.emitter.image import Routine
-
 __all__ = [
-    "FLOAT_VALUE",
-    "INTEGER_DIGITS",
     "INTEGER_LAYOUTS",
-    "INTEGER_SIZE",
-    "MODULE_STATE",
-    "OBJECT_TYPE",
+    "NEWEST_TESTED",
     "FunctionState",
     "IntegerLayout",
     "MethodDefinition",
-    "routines",
+    "ModuleDefinition",
+    "ObjectLayout",
+    "Unsupported",
+    "api",
+    "check",
+    "find",
 ]
 
-# In bytes.
-OBJECT_TYPE = 8
-FLOAT_VALUE = 16
-INTEGER_SIZE = 16
-INTEGER_DIGITS = 24
-MODULE_STATE = 32
+NEWEST_TESTED = (3, 15)
+"""The newest CPython that the tests ran on; newer ones are looked at in the same way."""
+
+_PYTHON_API_VERSION = 1013  # of every Python 3
+_WORD = 8
+
+
+class Unsupported(Exception):
+    """Objects of this Python are not as our code expects them; the message says which."""
 
 
 class IntegerLayout:
-    """How an ``int`` says its sign and its number of 30-bit digits.
+    """How an ``int`` says its type, its sign and its 30-bit digits; there is code for each.
 
     Attributes
     ----------
     name : str
+    object_type, size, digits : int
+        Offsets in bytes of the type, of the word with the number of digits, of the digits.
+    tagged : bool
+        Whether that word is ``lv_tag`` (from 3.12 on): digits << 3 | sign, which is 0 positive,
+        1 zero, 2 negative; 3.14 uses bit 2 too. Otherwise it is ``ob_size``: the number of digits,
+        negative for a negative integer.
     sign : tuple of int
         Offset of the byte that has the sign, and the bit that is set for a negative integer.
     """
 
-    __slots__ = ("name", "sign")
+    __slots__ = ("digits", "name", "object_type", "sign", "size", "tagged")
 
-    def __init__(self, name: str, sign: tuple[int, int]) -> None:
+    def __init__(self, name: str, object_type: int, size: int, digits: int, tagged: bool) -> None:
         self.name = name
-        self.sign = sign
+        self.object_type = object_type
+        self.size = size
+        self.digits = digits
+        self.tagged = tagged
+        self.sign = (size, 0x02) if tagged else (size + 7, 0x80)
 
 
 INTEGER_LAYOUTS = {
-    # ob_size: the number of digits, negative for a negative integer.
-    "sized": IntegerLayout("sized", (INTEGER_SIZE + 7, 0x80)),
-    # lv_tag: digits << 3 | sign, which is 0 positive, 1 zero, 2 negative (3.14 uses bit 2 too).
-    "tagged": IntegerLayout("tagged", (INTEGER_SIZE, 0x02)),
+    layout.name: layout
+    for layout in (
+        IntegerLayout("sized", 8, 16, 24, False),
+        IntegerLayout("tagged", 8, 16, 24, True),
+        IntegerLayout("tagged_without_gil", 24, 32, 40, True),
+    )
 }
-"""Of CPython up to 3.11, and from 3.12 on."""
+"""Of CPython up to 3.11, from 3.12 on, and of builds without the GIL."""
+
+
+class ObjectLayout:
+    """Where the code of builtins reads objects.
+
+    Attributes
+    ----------
+    object_type, float_value, module_state : int
+        Offsets in bytes: of any object's type, of a float's double, of a module's pointer to its
+        C state.
+    integers : str
+        The name of one of :data:`INTEGER_LAYOUTS`.
+    """
+
+    __slots__ = ("float_value", "integers", "module_state", "object_type")
+
+    def __init__(
+        self, object_type: int, float_value: int, module_state: int, integers: str
+    ) -> None:
+        self.object_type = object_type
+        self.float_value = float_value
+        self.module_state = module_state
+        self.integers = integers
+
+    def holes(self) -> dict[str, int]:
+        """Return the numbers that stencils have holes for, by the holes' names."""
+        return {name: getattr(self, name) for name in self.__slots__ if name != "integers"}
 
 
 class MethodDefinition(ctypes.Structure):
@@ -99,236 +146,163 @@ class FunctionState(ctypes.Structure):
     ]
 
 
-def routines() -> Iterator[Routine]:
-    """Assemble what reads integers, and what CPython calls to look after a function's state."""
-    from asm_libcalls.x86_64.assembler import sequence
+class ModuleDefinition(ctypes.Structure):
+    """CPython's ``PyModuleDef``, whose header CPython fills in when it first makes a module."""
 
+    _fields_ = [
+        ("header", ctypes.c_char * object.__basicsize__),
+        ("init", ctypes.c_void_p),
+        ("index", ctypes.c_ssize_t),
+        ("copy", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("doc", ctypes.c_char_p),
+        ("state_size", ctypes.c_ssize_t),
+        ("methods", ctypes.c_void_p),
+        ("slots", ctypes.c_void_p),
+        ("traverse", ctypes.c_void_p),
+        ("clear", ctypes.c_void_p),
+        ("free", ctypes.c_void_p),
+    ]
+
+    def new_module(self) -> Any:
+        """Make a module of this definition, which has to live as long as the module does."""
+        create = api("PyModule_Create2", ctypes.py_object, ctypes.c_void_p, ctypes.c_int)
+        return create(ctypes.addressof(self), _PYTHON_API_VERSION)
+
+
+@cache
+def api(name: str, result: Any, *parameters: Any) -> Any:
+    """Return a function of CPython's C API, called with the GIL held; it may raise."""
+    return ctypes.PYFUNCTYPE(result, *parameters)((name, ctypes.pythonapi))
+
+
+def find() -> ObjectLayout:
+    """Look for the layout of this Python's objects.
+
+    Raises
+    ------
+    Unsupported
+        A part is not to be found, or at several places, or integers are as no code reads them.
+    """
+    _check_python()
+    objects = _Samples()
+    places: list[int] = []
+    for what, size, is_there in objects.facts():
+        found = [offset for offset in range(0, size, _WORD) if is_there(offset)]
+        if len(found) != 1:
+            where = f"at the bytes {found}" if found else "nowhere to be found"
+            raise Unsupported(f"{what} of this CPython is {where}")
+        places += found
+    object_type, float_value, module_state = places
     for layout in INTEGER_LAYOUTS.values():
-        for unbox in (_unbox_64, _unbox_32, _unbox_pointer):
-            name = f"{unbox.__name__.lstrip('_')}_{layout.name}"
-            yield sequence(name, partial(unbox, layout))
-    for name, body in (
-        ("function_state_traverse", _traverse),
-        ("function_state_clear", _clear),
-        ("function_state_free", _free),
-        ("return_first_argument", _return_first_argument),
-    ):
-        yield sequence(name, body)
+        if layout.object_type == object_type and not objects.misread_integer(layout):
+            return ObjectLayout(object_type, float_value, module_state, layout.name)
+    raise Unsupported("integers of this CPython are laid out as in no other")
 
 
-# --- reading integers -----------------------------------------------------------------------------
-# Called with an object in rax; returns its value in rax and CF clear, or CF set where the object
-# is not an exact int that fits. Clobbers r10 and nothing else: argument registers are in use.
+def check(layout: ObjectLayout) -> None:
+    """Compare what is at the layout's offsets with what Python's API says of the objects.
+
+    Raises
+    ------
+    Unsupported
+        Something else is there, or the objects end before.
+    """
+    _check_python()
+    objects = _Samples()
+    places = (layout.object_type, layout.float_value, layout.module_state)
+    for (what, size, is_there), place in zip(objects.facts(), places, strict=True):
+        if not 0 <= place <= size - _WORD or not is_there(place):
+            raise Unsupported(f"{what} of this CPython is not at byte {place}")
+    integers = INTEGER_LAYOUTS[layout.integers]
+    if integers.object_type != layout.object_type:
+        raise Unsupported(f"the type of an int is not at byte {integers.object_type}")
+    misread = objects.misread_integer(integers)
+    if misread:
+        raise Unsupported(f"{misread} is not laid out as a {layout.integers} integer")
 
 
-def _check_int(no: Any) -> None:
-    from peachpy.x86_64 import CMP, JNE, r10, rax
+class _Samples:
+    """Objects of which the API says what must be where in them."""
 
-    from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT
+    def __init__(self) -> None:
+        self.floats = [float(text) for text in ("1.375", "-2.5e300", "3e-200")]
+        self.integers = [
+            sign * size
+            for size in (0, 5, 2**30 - 1, 2**45 + 3, 2**59 + 7, 2**62 + 2**31 + 5, 2**63, 2**90)
+            for sign in (1, -1)
+        ]
+        self.definition = ModuleDefinition(name=b"a module with a state", state_size=_WORD)
+        of_type = ctypes.c_char.in_dll(ctypes.pythonapi, "PyModuleDef_Type")
+        kind = ctypes.cast(ctypes.addressof(of_type), ctypes.py_object).value
+        if kind.__basicsize__ != ctypes.sizeof(ModuleDefinition):
+            raise Unsupported(
+                f"a {kind.__name__} of this CPython has {kind.__basicsize__} bytes, "
+                f"not {ctypes.sizeof(ModuleDefinition)}"
+            )
+        # Nothing of ours is called for them: the definition has no destructor.
+        self.modules = [self.definition.new_module() for _ in range(3)]
+        # Freed with their modules, whatever becomes of this object.
+        api("Py_IncRef", None, ctypes.py_object)(self.definition)
 
-    LOAD_SLOT(r10, "PyLong_Type")
-    CMP([rax + OBJECT_TYPE], r10)
-    JNE(no)
+    def facts(self) -> list[tuple[str, int, Callable[[int], bool]]]:
+        """Return what there is to find, in how many bytes, and what tells whether it is there."""
+        read = ctypes.c_uint64.from_address
+        read_double = ctypes.c_double.from_address
+        state_of = api("PyModule_GetState", ctypes.c_void_p, ctypes.py_object)
+        typed: list[object] = [object(), None, *self.floats, *self.integers, *self.modules]
+
+        def is_type(offset: int) -> bool:
+            return all(read(id(thing) + offset).value == id(type(thing)) for thing in typed)
+
+        def is_value(offset: int) -> bool:
+            return all(read_double(id(value) + offset).value == value for value in self.floats)
+
+        def is_state(offset: int) -> bool:
+            return all(
+                read(id(module) + offset).value == state_of(module) for module in self.modules
+            )
+
+        return [
+            ("the type of an object", object.__basicsize__, is_type),
+            ("the value of a float", float.__basicsize__, is_value),
+            ("the state of a module object", ModuleType.__basicsize__, is_state),
+        ]
+
+    def misread_integer(self, layout: IntegerLayout) -> str:
+        """Return an integer that is not laid out so; "" if all are."""
+        for value in self.integers:
+            if not _is_laid_out(value, layout):
+                return str(value)
+        return ""
 
 
-def _unbox_compact(layout: IntegerLayout, more: Any) -> None:
-    """Return an integer of at most one digit; else jump to `more` with the digit count in r10."""
-    from peachpy.x86_64 import (
-        AND, CMP, CMOVS, DEC, IMUL, INC, JA, JAE, LABEL, MOV, NEG, RET, SHR, SUB, Label, eax, r10,
-        r10d, rax,
-    )  # fmt: skip
-
-    many = Label("many")
-    MOV(r10, [rax + INTEGER_SIZE])
-    if layout.name == "tagged":
-        CMP(r10, 2 << 3)
-        JAE(many)
-        AND(r10d, 3)
-        NEG(r10)
-        INC(r10)  # the sign as a factor: 1 - (tag & 3)
+def _is_laid_out(value: int, layout: IntegerLayout) -> bool:
+    digits = []
+    rest = abs(value)
+    while rest:
+        digits.append(rest & 2**30 - 1)
+        rest >>= 30
+    size = value.__sizeof__()
+    if layout.size + _WORD > size or layout.digits + 4 * len(digits) > size:
+        return False
+    at = id(value)
+    if layout.tagged:
+        sign = 2 if value < 0 else 0 if value else 1
+        word = ctypes.c_uint64.from_address(at + layout.size).value & ~4
+        expected = len(digits) << 3 | sign
     else:
-        INC(r10)
-        CMP(r10, 2)
-        JA(many)
-        DEC(r10)  # -1, 0 or 1: the size is the sign
-    MOV(eax, [rax + INTEGER_DIGITS])  # of zero the digit is anything
-    IMUL(rax, r10)
-    RET()  # the product fits, so CF is clear
-    LABEL(many)
-    if layout.name == "tagged":
-        SHR(r10, 3)
-    else:
-        SUB(r10, 1)
-        NEG(r10)
-        CMOVS(r10, [rax + INTEGER_SIZE])
-    CMP(r10, 3)
-    JA(more)
+        word = ctypes.c_int64.from_address(at + layout.size).value
+        expected = len(digits) if value >= 0 else -len(digits)
+    read = (ctypes.c_uint32 * len(digits)).from_address(at + layout.digits)
+    return word == expected and list(read) == digits
 
 
-def _test_sign(layout: IntegerLayout) -> None:
-    """Clear ZF for a negative integer, and clear CF."""
-    from peachpy.x86_64 import TEST, byte, rax
-
-    offset, mask = layout.sign
-    TEST(byte[rax + offset], mask)
-
-
-def _unbox_two_digits(layout: IntegerLayout) -> None:
-    """Read an integer of two digits into rax; afterwards ZF is set if it has to be negated."""
-    from peachpy.x86_64 import LEA, MOV, SHL, eax, r10, r10d, rax
-
-    MOV(r10d, [rax + INTEGER_DIGITS + 4])
-    SHL(r10, 30)
-    _test_sign(layout)
-    MOV(eax, [rax + INTEGER_DIGITS])
-    LEA(rax, [rax + r10 * 1])
-
-
-def _unbox_64(layout: IntegerLayout) -> None:
-    from peachpy.x86_64 import (
-        CLC, CMP, JAE, JE, JNS, JNZ, LABEL, MOV, NEG, OR, POP, PUSH, RET, SHL, STC, Label, ecx, r10,
-        r10d, rax, rcx,
-    )  # fmt: skip
-
-    no, three = Label("no"), Label("three")
-    negative, most_negative = Label("negative"), Label("most_negative")
-    _check_int(no)
-    _unbox_compact(layout, no)
-    JE(three)
-    _unbox_two_digits(layout)
-    JNZ(negative)
-    RET()
-    LABEL(negative)
-    NEG(rax)
-    CLC()
-    RET()
-    LABEL(three)
-    MOV(r10d, [rax + INTEGER_DIGITS + 8])
-    CMP(r10d, 1 << 64 - 60)
-    JAE(no)
-    PUSH(rcx)
-    MOV(ecx, [rax + INTEGER_DIGITS + 4])
-    SHL(r10, 60)
-    SHL(rcx, 30)
-    OR(r10, rcx)
-    MOV(ecx, [rax + INTEGER_DIGITS])
-    OR(r10, rcx)
-    POP(rcx)
-    _test_sign(layout)
-    MOV(rax, r10)
-    JNZ(most_negative)
-    RET()
-    LABEL(most_negative)
-    NEG(rax)
-    JNS(no)  # below -2**63
-    CLC()
-    RET()
-    LABEL(no)
-    STC()
-    RET()
-
-
-def _unbox_32(layout: IntegerLayout) -> None:
-    from peachpy.x86_64 import (
-        CMP, JE, JNE, JZ, LABEL, MOV, MOVSXD, NEG, RET, STC, Label, eax, r10, r10d, rax,
-    )  # fmt: skip
-
-    no, fits, positive = Label("no"), Label("fits"), Label("positive")
-    _check_int(no)
-    _unbox_compact(layout, no)
-    JE(no)
-    _unbox_two_digits(layout)
-    JZ(positive)
-    NEG(rax)
-    LABEL(positive)
-    MOVSXD(r10, eax)
-    CMP(r10, rax)
-    JE(fits)
-    MOV(r10d, eax)
-    CMP(r10, rax)
-    JNE(no)
-    LABEL(fits)
-    RET()  # equal, so CF is clear
-    LABEL(no)
-    STC()
-    RET()
-
-
-def _unbox_pointer(layout: IntegerLayout) -> None:
-    from peachpy.x86_64 import CMP, JE, JNZ, LABEL, RET, STC, XOR, Label, eax, r10, rax
-
-    from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT, TAIL_JUMP
-
-    no, null = Label("no"), Label("null")
-    LOAD_SLOT(r10, "_Py_NoneStruct")
-    CMP(rax, r10)
-    JE(null)
-    _check_int(no)
-    _test_sign(layout)
-    JNZ(no)
-    TAIL_JUMP(f"unbox_64_{layout.name}")
-    LABEL(null)
-    XOR(eax, eax)
-    RET()
-    LABEL(no)
-    STC()
-    RET()
-
-
-# --- the state of a function, as CPython's garbage collector sees it ------------------------------
-
-
-def _traverse() -> None:
-    """``int traverse(PyObject *module, visitproc visit, void *argument)``."""
-    from peachpy.x86_64 import JMP, JZ, LABEL, MOV, RET, TEST, XOR, Label, eax, rax, rdi, rdx, rsi
-
-    nothing = Label("nothing")
-    MOV(rdi, [rdi + MODULE_STATE])
-    MOV(rdi, [rdi + FunctionState.slow.offset])
-    TEST(rdi, rdi)
-    JZ(nothing)
-    MOV(rax, rsi)
-    MOV(rsi, rdx)
-    JMP(rax)
-    LABEL(nothing)
-    XOR(eax, eax)
-    RET()
-
-
-def _clear() -> None:
-    """``int clear(PyObject *module)``: break cycles, but keep the definition, which lives on."""
-    from peachpy.x86_64 import MOV, POP, PUSH, RET, XOR, eax, qword, rax, rdi, rdx
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
-
-    PUSH(rax)  # aligns the stack
-    MOV(rax, [rdi + MODULE_STATE])
-    MOV(rdi, [rax + FunctionState.slow.offset])
-    MOV(qword[rax + FunctionState.slow.offset], 0)
-    CALL_SLOT("Py_DecRef")  # ignores null
-    XOR(eax, eax)
-    POP(rdx)
-    RET()
-
-
-def _free() -> None:
-    """``void free(void *module)``."""
-    from peachpy.x86_64 import MOV, POP, PUSH, rbx, rdi
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, TAIL_JUMP_SLOT
-
-    PUSH(rbx)
-    MOV(rbx, [rdi + MODULE_STATE])
-    MOV(rdi, [rbx + FunctionState.slow.offset])
-    CALL_SLOT("Py_DecRef")
-    MOV(rdi, [rbx + FunctionState.text.offset])
-    POP(rbx)
-    TAIL_JUMP_SLOT("Py_DecRef")
-
-
-def _return_first_argument() -> None:
-    """Return the first integer in rax, and the first float in xmm0: for the self-test."""
-    from peachpy.x86_64 import MOV, RET, rax, rdi
-
-    MOV(rax, rdi)
-    RET()
+def _check_python() -> None:
+    name = sys.implementation.name
+    if name != "cpython":
+        raise Unsupported(f"this Python is {name}, not CPython")
+    if (sys.int_info.bits_per_digit, sys.int_info.sizeof_digit, int.__itemsize__) != (30, 4, 4):
+        raise Unsupported("integers of this CPython do not have digits of 30 bits")
+    if sys.maxsize != 2**63 - 1:
+        raise Unsupported("this CPython's words do not have 64 bits")

@@ -1,0 +1,267 @@
+"""Routines that read CPython's objects: how ints are unboxed, and a function state's collection.
+
+There is code for each of the layouts of integers that ``object_layouts.py`` has. What CPython
+calls to look after a function's state asks the API where that state is, so it is right wherever
+modules have it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from asm_libcalls.x86_64.python_functions.object_layouts import INTEGER_LAYOUTS, FunctionState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from asm_libcalls.emitter.image import Routine
+    from asm_libcalls.x86_64.python_functions.object_layouts import IntegerLayout
+
+__all__ = ["routines"]
+
+
+def routines() -> Iterator[Routine]:
+    """Assemble what reads integers, and what CPython calls to look after a function's state."""
+    from asm_libcalls.x86_64.assembler import sequence
+
+    for layout in INTEGER_LAYOUTS.values():
+        for unbox in (_unbox_64, _unbox_32, _unbox_pointer):
+            name = f"{unbox.__name__.lstrip('_')}_{layout.name}"
+            yield sequence(name, partial(unbox, layout))
+    for name, body in (
+        ("function_state_traverse", _traverse),
+        ("function_state_clear", _clear),
+        ("function_state_free", _free),
+        ("return_first_argument", _return_first_argument),
+    ):
+        yield sequence(name, body)
+
+
+# --- reading integers -----------------------------------------------------------------------------
+# Called with an object in rax; returns its value in rax and CF clear, or CF set where the object
+# is not an exact int that fits. Clobbers r10 and nothing else: argument registers are in use.
+
+
+def _check_int(layout: IntegerLayout, no: Any) -> None:
+    from peachpy.x86_64 import CMP, JNE, r10, rax
+
+    from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT
+
+    LOAD_SLOT(r10, "PyLong_Type")
+    CMP([rax + layout.object_type], r10)
+    JNE(no)
+
+
+def _unbox_compact(layout: IntegerLayout, more: Any) -> None:
+    """Return an integer of at most one digit; else jump to `more` with the digit count in r10."""
+    from peachpy.x86_64 import (
+        AND, CMP, CMOVS, DEC, IMUL, INC, JA, JAE, LABEL, MOV, NEG, RET, SHR, SUB, Label, eax, r10,
+        r10d, rax,
+    )  # fmt: skip
+
+    many = Label("many")
+    MOV(r10, [rax + layout.size])
+    if layout.tagged:
+        CMP(r10, 2 << 3)
+        JAE(many)
+        AND(r10d, 3)
+        NEG(r10)
+        INC(r10)  # the sign as a factor: 1 - (tag & 3)
+    else:
+        INC(r10)
+        CMP(r10, 2)
+        JA(many)
+        DEC(r10)  # -1, 0 or 1: the size is the sign
+    MOV(eax, [rax + layout.digits])  # of zero the digit is anything
+    IMUL(rax, r10)
+    RET()  # the product fits, so CF is clear
+    LABEL(many)
+    if layout.tagged:
+        SHR(r10, 3)
+    else:
+        SUB(r10, 1)
+        NEG(r10)
+        CMOVS(r10, [rax + layout.size])
+    CMP(r10, 3)
+    JA(more)
+
+
+def _test_sign(layout: IntegerLayout) -> None:
+    """Clear ZF for a negative integer, and clear CF."""
+    from peachpy.x86_64 import TEST, byte, rax
+
+    offset, mask = layout.sign
+    TEST(byte[rax + offset], mask)
+
+
+def _unbox_two_digits(layout: IntegerLayout) -> None:
+    """Read an integer of two digits into rax; afterwards ZF is set if it has to be negated."""
+    from peachpy.x86_64 import LEA, MOV, SHL, eax, r10, r10d, rax
+
+    MOV(r10d, [rax + layout.digits + 4])
+    SHL(r10, 30)
+    _test_sign(layout)
+    MOV(eax, [rax + layout.digits])
+    LEA(rax, [rax + r10 * 1])
+
+
+def _unbox_64(layout: IntegerLayout) -> None:
+    from peachpy.x86_64 import (
+        CLC, CMP, JAE, JE, JNS, JNZ, LABEL, MOV, NEG, OR, POP, PUSH, RET, SHL, STC, Label, ecx, r10,
+        r10d, rax, rcx,
+    )  # fmt: skip
+
+    no, three = Label("no"), Label("three")
+    negative, most_negative = Label("negative"), Label("most_negative")
+    _check_int(layout, no)
+    _unbox_compact(layout, no)
+    JE(three)
+    _unbox_two_digits(layout)
+    JNZ(negative)
+    RET()
+    LABEL(negative)
+    NEG(rax)
+    CLC()
+    RET()
+    LABEL(three)
+    MOV(r10d, [rax + layout.digits + 8])
+    CMP(r10d, 1 << 64 - 60)
+    JAE(no)
+    PUSH(rcx)
+    MOV(ecx, [rax + layout.digits + 4])
+    SHL(r10, 60)
+    SHL(rcx, 30)
+    OR(r10, rcx)
+    MOV(ecx, [rax + layout.digits])
+    OR(r10, rcx)
+    POP(rcx)
+    _test_sign(layout)
+    MOV(rax, r10)
+    JNZ(most_negative)
+    RET()
+    LABEL(most_negative)
+    NEG(rax)
+    JNS(no)  # below -2**63
+    CLC()
+    RET()
+    LABEL(no)
+    STC()
+    RET()
+
+
+def _unbox_32(layout: IntegerLayout) -> None:
+    from peachpy.x86_64 import (
+        CMP, JE, JNE, JZ, LABEL, MOV, MOVSXD, NEG, RET, STC, Label, eax, r10, r10d, rax,
+    )  # fmt: skip
+
+    no, fits, positive = Label("no"), Label("fits"), Label("positive")
+    _check_int(layout, no)
+    _unbox_compact(layout, no)
+    JE(no)
+    _unbox_two_digits(layout)
+    JZ(positive)
+    NEG(rax)
+    LABEL(positive)
+    MOVSXD(r10, eax)
+    CMP(r10, rax)
+    JE(fits)
+    MOV(r10d, eax)
+    CMP(r10, rax)
+    JNE(no)
+    LABEL(fits)
+    RET()  # equal, so CF is clear
+    LABEL(no)
+    STC()
+    RET()
+
+
+def _unbox_pointer(layout: IntegerLayout) -> None:
+    from peachpy.x86_64 import CMP, JE, JNZ, LABEL, RET, STC, XOR, Label, eax, r10, rax
+
+    from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT, TAIL_JUMP
+
+    no, null = Label("no"), Label("null")
+    LOAD_SLOT(r10, "_Py_NoneStruct")
+    CMP(rax, r10)
+    JE(null)
+    _check_int(layout, no)
+    _test_sign(layout)
+    JNZ(no)
+    TAIL_JUMP(f"unbox_64_{layout.name}")
+    LABEL(null)
+    XOR(eax, eax)
+    RET()
+    LABEL(no)
+    STC()
+    RET()
+
+
+# --- the state of a function, as CPython's garbage collector sees it ------------------------------
+
+
+def _traverse() -> None:
+    """``int traverse(PyObject *module, visitproc visit, void *argument)``."""
+    from peachpy.x86_64 import (
+        ADD, JMP, JZ, LABEL, MOV, POP, PUSH, RET, TEST, XOR, Label, eax, rax, rdi, rdx, rsi,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rsp
+
+    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
+
+    nothing = Label("nothing")
+    PUSH(rsi)
+    PUSH(rdx)
+    PUSH(rax)  # aligns the stack
+    CALL_SLOT("PyModule_GetState")
+    ADD(rsp, 8)
+    POP(rsi)
+    POP(rdx)
+    MOV(rdi, [rax + FunctionState.slow.offset])
+    TEST(rdi, rdi)
+    JZ(nothing)
+    JMP(rdx)
+    LABEL(nothing)
+    XOR(eax, eax)
+    RET()
+
+
+def _clear() -> None:
+    """``int clear(PyObject *module)``: break cycles, but keep the definition, which lives on."""
+    from peachpy.x86_64 import MOV, POP, PUSH, RET, XOR, eax, qword, rax, rdi, rdx
+
+    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
+
+    PUSH(rax)  # aligns the stack
+    CALL_SLOT("PyModule_GetState")
+    MOV(rdi, [rax + FunctionState.slow.offset])
+    MOV(qword[rax + FunctionState.slow.offset], 0)
+    CALL_SLOT("Py_DecRef")  # ignores null
+    XOR(eax, eax)
+    POP(rdx)
+    RET()
+
+
+def _free() -> None:
+    """``void free(void *module)``."""
+    from peachpy.x86_64 import MOV, POP, PUSH, rax, rbx, rdi
+
+    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, TAIL_JUMP_SLOT
+
+    PUSH(rbx)
+    CALL_SLOT("PyModule_GetState")
+    MOV(rbx, rax)
+    MOV(rdi, [rbx + FunctionState.slow.offset])
+    CALL_SLOT("Py_DecRef")
+    MOV(rdi, [rbx + FunctionState.text.offset])
+    POP(rbx)
+    TAIL_JUMP_SLOT("Py_DecRef")
+
+
+def _return_first_argument() -> None:
+    """Return the first integer in rax, and the first float in xmm0: for the self-test."""
+    from peachpy.x86_64 import MOV, RET, rax, rdi
+
+    MOV(rax, rdi)
+    RET()

@@ -60,21 +60,14 @@ class VMInterrupts(ctypes.Structure):
         wants it to stop.
     native_stack_limit : address
         Behind what Wasmtime has: the limit that the thread's stack sets.
-    countdown : int
-        While it is :attr:`COUNTING` that stops the code: the checks until it has taken long.
-    long_calls : int
-        How many calls, from the next one on, are taken for long from their begin.
     """
 
     STOP = (1 << 64) - 1  # no stack pointer is that high
-    COUNTING = (1 << 64) - 2
-    """Stack limits that stand for a request to stop, and for code that counts its checks."""
+    """The stack limit that stands for a request to stop."""
 
     _fields_ = [
         ("stack_limit", _pointer),
         ("native_stack_limit", _pointer),
-        ("countdown", _pointer),
-        ("long_calls", _pointer),
     ]
 
 

@@ -66,7 +66,7 @@ class Activation(ctypes.Structure):
         0, or what the raise brought: see :data:`TRAPPED` and :data:`EXCEPTION`.
     thread_state : address
         The ``PyThreadState*`` of the thread while this activation has released the GIL; 0 where it
-        keeps the GIL, and :data:`RELEASES_LATE` where it does so until somebody releases it.
+        keeps the GIL.
     mxcsr, x87_control : int
         The floating-point modes of the caller, which the ABI has us give back.
     """
@@ -84,9 +84,6 @@ class Activation(ctypes.Structure):
         ("x87_control", ctypes.c_uint32),
     ]
 
-
-RELEASES_LATE = 1
-"""The thread state of an activation that has the GIL, and gives it up when it takes long."""
 
 UNKNOWN_FRAMES = 1
 """The exit frame pointer of what stands for native frames that nobody entered through us."""

@@ -39,8 +39,6 @@ class Specification:
     ----------
     address, signature, name, doc, module, parameters, slow, catch, release_gil
         As in :func:`native_function`, but that `module` is None where no module is given.
-    releases_late : bool
-        Whether the callee itself releases the GIL if it takes long, by the routine for that.
     guard : str
         What sends arguments of which a leaf routine would trap to the slow path, so that `catch`
         can be False: ``"divisor_not_zero"`` or ``"quotient_fits"``, of the second of two integers.
@@ -63,7 +61,6 @@ class Specification:
         "name",
         "parameters",
         "release_gil",
-        "releases_late",
         "signature",
         "slow",
         "vmctx_of",
@@ -81,7 +78,6 @@ class Specification:
         slow: Callable[..., Any] | None = None,
         catch: bool = True,
         release_gil: bool = False,
-        releases_late: bool = False,
         guard: str = "",
         inline: str = "",
         vmctx_of: tuple[type, str] | None = None,
@@ -104,7 +100,6 @@ class Specification:
         self.slow = slow
         self.catch = bool(catch)
         self.release_gil = bool(release_gil)
-        self.releases_late = releases_late
         self.guard = guard
         self.inline = inline
         self.vmctx_of = vmctx_of
@@ -212,15 +207,13 @@ def native_functions(
         return [_python_function(s, _slow(s, binding)) for s in specifications]
     from asm_libcalls.x86_64.python_functions.function_objects import Unsupported
     from asm_libcalls.x86_64.python_functions.function_shapes import Shape, fits_registers
-    from asm_libcalls.x86_64.trampolines.enter import ENTER_HOLDING_GIL, ENTER_RELEASING_LATE
+    from asm_libcalls.x86_64.trampolines.enter import ENTER_HOLDING_GIL
 
     shapes = []
     for s in specifications:
         enter = ""
         if s.guard or s.inline:
             enter = ""
-        elif s.releases_late:
-            enter = ENTER_RELEASING_LATE
         elif s.release_gil:
             enter = "asm_libcalls_enter"
         elif s.catch or not fits_registers(s.signature.parameters):

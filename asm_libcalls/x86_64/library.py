@@ -30,10 +30,8 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the library for a CPU with these features."""
     from asm_libcalls.x86_64 import families
     from asm_libcalls.x86_64.assembler import sequence
-    from asm_libcalls.x86_64.trampolines.enter import RELEASE_GIL
 
     yield sequence("asm_libcalls_raise_trap", _raise_trap)
-    yield sequence(RELEASE_GIL, _return)  # there is none
     yield sequence(SET_TRAP_HANDLER, _set_trap_handler)
     yield from families.routines(features)
 
@@ -67,10 +65,4 @@ def _set_trap_handler() -> None:
 
     MOV(rax, rdi)
     EXCHANGE_SLOT(rax, _HANDLER)
-    RET()
-
-
-def _return() -> None:
-    from peachpy.x86_64 import RET
-
     RET()

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["LONG", "routines"]
 
 LONG = 1 << 20
-"""Who copies or fills more bytes than these, which take some 50 microseconds, releases the GIL: a
-builtin leaves that to its slow path, and a libcall does it where the entry left it to do."""
+"""A builtin leaves copying or filling more bytes than these, which takes some 50 microseconds, to
+its slow path, which releases the GIL."""
 
 _PAGE_SHIFT = 16
 """Bytes to pages of 64 KiB."""
@@ -88,8 +88,7 @@ class _Setting:
         """Emit: the memory of a VMMemoryDefinition must not have been closed."""
 
     def check_length(self, register: Any) -> None:
-        """Emit, first of all: who works on more than :data:`LONG` bytes does so without the GIL."""
-        raise NotImplementedError
+        """Emit: at most :data:`LONG` bytes may be copied or filled here."""
 
     def check_not_above(self) -> None:
         """Emit: the comparison before must not have said "above"."""
@@ -110,15 +109,7 @@ class _Libcall(_Setting):
     def __init__(self) -> None:
         from peachpy.x86_64 import Label
 
-        self._out_of_bounds, self._long = Label("out_of_bounds"), Label("long")
-        self._begin = Label("begin")
-
-    def check_length(self, register: Any) -> None:
-        from peachpy.x86_64 import CMP, JA, LABEL
-
-        CMP(register, LONG)
-        JA(self._long)
-        LABEL(self._begin)
+        self._out_of_bounds = Label("out_of_bounds")
 
     def check_not_above(self) -> None:
         from peachpy.x86_64 import JA
@@ -131,22 +122,11 @@ class _Libcall(_Setting):
         RET()
 
     def end_with(self, routine: str) -> None:
-        from peachpy.x86_64 import (
-            JMP, LABEL, MOV, POP, PUSH, edi, r8, r9, rax, rcx, rdi, rdx, rsi,
-        )  # fmt: skip
+        from peachpy.x86_64 import LABEL, MOV, edi
 
-        from asm_libcalls.x86_64.trampolines.enter import RELEASE_GIL
-        from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, TAIL_JUMP
+        from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
 
         TAIL_JUMP(routine)
-        LABEL(self._long)
-        arguments = (rdi, rsi, rdx, rcx, r8, r9, rax)  # rax aligns the stack
-        for register in arguments:
-            PUSH(register)
-        CALL_ROUTINE(RELEASE_GIL)
-        for register in reversed(arguments):
-            POP(register)
-        JMP(self._begin)
         LABEL(self._out_of_bounds)
         MOV(edi, int(TrapCode.HEAP_OUT_OF_BOUNDS))
         TAIL_JUMP("asm_libcalls_raise_trap")

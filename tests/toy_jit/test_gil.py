@@ -1,4 +1,4 @@
-"""Exports keep the GIL while they are short, and let other threads run when they take long.
+"""Exports without loops and calls keep the GIL; the others let other threads run.
 
 Python forces no thread to hand the GIL over here, so a thread that waits for it runs exactly when
 somebody releases it.
@@ -17,8 +17,6 @@ from jit_modules import Function, instantiate
 
 import asm_libcalls
 from asm_libcalls import toy_jit
-from asm_libcalls.toy_jit.codegen.stencils.entry import LONG_CALLS, SHORT
-from asm_libcalls.vmcontext import VMInterrupts
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 
@@ -33,6 +31,8 @@ FUNCTIONS = {
         "local.get 00 if 7f local.get 00 i32.const 01 i32.sub call 03 "
         "local.get 00 i32.const 01 i32.sub call 03 i32.add else i32.const 01 end",
     ),
+    "divide": Function("i64 -> i64", "local.get 00 i64.const 03 i64.div_s"),
+    "trap at once": Function("i32 -> i32", "unreachable"),
     "for ever": Function("->", "loop 40 br 00 end"),
     "trap": Function("i32 -> i32", "loop 40 local.get 00 i32.const 01 i32.sub local.tee 00 "
                                    "br_if 00 end unreachable"),
@@ -67,14 +67,6 @@ def waiting():
     return wait
 
 
-def warm(instance):
-    """Let this thread find out its stack limit, which it does in Python."""
-    for _ in range(3):
-        for name in ("add", "count", "call"):
-            instance.exports[name](1)
-    instance.runtime.interrupts.long_calls = 0
-
-
 def keeps_gil(waiting, function, *arguments, times=50_000):
     """Return whether calls keep the GIL, but for such as come while signals are looked for."""
     for _ in range(20):
@@ -96,53 +88,33 @@ def lets_run(waiting, function, *arguments):
         return bool(ran)
 
 
-def test_short_calls_keep_it(waiting):
-    instance = instantiate(FUNCTIONS)
-    warm(instance)
-    for name, argument in (("add", 1), ("call", 1), ("count", 1), ("count", 10), ("tree", 2)):
-        assert keeps_gil(waiting, instance.exports[name], argument), name
+@pytest.mark.parametrize("name", ["add", "divide"])
+def test_what_has_no_loop_and_no_call_keeps_it(waiting, name):
+    assert keeps_gil(waiting, instantiate(FUNCTIONS).exports[name], 1)
 
 
-@pytest.mark.parametrize(("name", "argument"), [("count", 10**6), ("call", 10**6), ("tree", 16)])
-def test_long_ones_release_it(waiting, name, argument):
-    instance = instantiate(FUNCTIONS)
-    warm(instance)
-    assert lets_run(waiting, instance.exports[name], argument)
+@pytest.mark.parametrize("argument", [1, 10**6])
+@pytest.mark.parametrize("name", ["count", "call"])
+def test_others_release_it(waiting, name, argument):
+    assert lets_run(waiting, instantiate(FUNCTIONS).exports[name], argument)
 
 
-def test_what_was_long_is_taken_for_long_for_a_while():
-    instance = instantiate(FUNCTIONS)
-    warm(instance)
-    count, interrupts = instance.exports["count"], instance.runtime.interrupts
-    count(1)
-    assert (interrupts.long_calls, interrupts.countdown) == (0, SHORT - 2)  # and the function's own
-    assert interrupts.stack_limit == VMInterrupts.COUNTING
-    count(SHORT - 1)
-    assert (interrupts.long_calls, interrupts.countdown) == (0, 0)
-    count(SHORT)
-    assert interrupts.long_calls == LONG_CALLS
-    assert interrupts.stack_limit == interrupts.native_stack_limit
-    for left in reversed(range(LONG_CALLS)):
-        count(1)
-        assert interrupts.long_calls == left
-        assert interrupts.stack_limit == interrupts.native_stack_limit
-    count(1)
-    assert (interrupts.long_calls, interrupts.stack_limit) == (0, VMInterrupts.COUNTING)
+def test_functions_that_call_themselves_release_it(waiting):
+    assert lets_run(waiting, instantiate(FUNCTIONS).exports["tree"], 16)
 
 
 def test_a_trap_leaves_it_as_it_was(waiting):
     instance = instantiate(FUNCTIONS)
-    warm(instance)
-    for argument in (1, SHORT - 1, SHORT, 1000) * 20:
-        with pytest.raises(asm_libcalls.UnreachableCodeReached):
-            instance.exports["trap"](argument)
+    for argument in (1, 1000) * 20:
+        for name in ("trap", "trap at once"):
+            with pytest.raises(asm_libcalls.UnreachableCodeReached):
+                instance.exports[name](argument)
+        assert instance.exports["add"](3) == 4
         assert instance.exports["count"](3) == 0
-    instance.runtime.interrupts.long_calls = 0
-    assert keeps_gil(waiting, instance.exports["count"], 3)
+    assert keeps_gil(waiting, instance.exports["add"], 3)
 
 
 def test_an_instance_that_another_calls(waiting):
-    """It counts as its caller does, so its loop does not keep the GIL for ever."""
     called = instantiate(FUNCTIONS)
     caller = instantiate(
         {
@@ -152,17 +124,9 @@ def test_an_instance_that_another_calls(waiting):
         {"count": "i32 -> i32", "for ever": "->"},
         {name: called.exports[name] for name in ("count", "for ever")},
     )
-    called.exports["count"](10**6)  # which stops at its stack limit alone by now
-    assert called.runtime.interrupts.stack_limit < VMInterrupts.COUNTING
-    for _ in range(3):
-        caller.exports["call"](1)
-    caller.runtime.interrupts.long_calls = 0
-    assert keeps_gil(waiting, caller.exports["call"], 2)
-    caller.runtime.interrupts.long_calls = 0
     assert lets_run(waiting, caller.exports["call"], 10**6)
     timer = threading.Timer(0.05, called.interrupt)
     timer.start()
-    caller.runtime.interrupts.long_calls = 0
     with pytest.raises(asm_libcalls.Interrupt):
         caller.exports["for ever"]()
     timer.join()
@@ -193,7 +157,6 @@ def test_a_host_function_in_between(waiting):
         assert instance.exports["host then loop"](argument) == 0
         assert len(depth) == 3
     depth.clear()
-    instance.runtime.interrupts.long_calls = 0
     timer = threading.Timer(0.05, instance.interrupt)
     timer.start()
     with pytest.raises(asm_libcalls.Interrupt):
@@ -202,7 +165,7 @@ def test_a_host_function_in_between(waiting):
 
 
 @pytest.mark.parametrize("name", ["fill", "copy", "init"])
-def test_long_operations_on_memory_release_it(waiting, name):
+def test_operations_on_memory_release_it(waiting, name):
     bodies = {
         "fill": "i32.const 00 i32.const 01 local.get 00 memory.fill 00",
         "copy": "i32.const 00 i32.const 01 local.get 00 memory.copy 00 00",
@@ -214,11 +177,7 @@ def test_long_operations_on_memory_release_it(waiting, name):
         data=[b"\x01" + wasm.sized(bytes(1 << 21))],
         data_count=1,
     )
-    function = instance.exports[name]
-    function(1), function(1)
-    instance.runtime.interrupts.long_calls = 0
-    assert keeps_gil(waiting, function, 1000)
-    assert lets_run(waiting, function, (1 << 20) + 1)
+    assert lets_run(waiting, instance.exports[name], (1 << 20) + 1)
 
 
 def test_other_threads_call_at_the_same_time():

@@ -7,14 +7,13 @@ machine code serves).
 from __future__ import annotations
 
 from asm_libcalls.binding import default_binding
-from asm_libcalls.toy_jit.codegen.stencils import CHECK as _CHECK
 from asm_libcalls.toy_jit.codegen.stencils import ENTER as _ENTER
 from asm_libcalls.toy_jit.codegen.stencils import PREFIX
 from asm_libcalls.toy_jit.runtime.compiled_instance import fill_slots
 from asm_libcalls.x86_64 import code_cache
 from asm_libcalls.x86_64.stencils import Stencil, read
 
-__all__ = ["CHECK", "ENTER", "STENCILS", "TEMPLATES"]
+__all__ = ["ENTER", "STENCILS", "TEMPLATES"]
 
 Template = tuple[bytes, tuple[tuple[int, int], ...], tuple[tuple[int, str], ...]]
 
@@ -41,6 +40,3 @@ a distance goes, with its role."""
 
 ENTER = _loaded.routine(_ENTER)
 """The C address of ``enter(vmctx, code, slots, count)``, which is no template but run there."""
-
-CHECK = _loaded.routine(_CHECK)
-"""The C address of ``check(vmctx)``, for code that is stopped at a check."""

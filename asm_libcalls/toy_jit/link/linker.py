@@ -18,7 +18,6 @@ from asm_libcalls.toy_jit import backtrace
 from asm_libcalls.toy_jit.codegen.compiler import FunctionCompiler
 from asm_libcalls.toy_jit.codegen.layout import CodeLayout
 from asm_libcalls.toy_jit.codegen.places import halves
-from asm_libcalls.toy_jit.codegen.templates import CHECK
 from asm_libcalls.toy_jit.frontend.validator import validate_function
 from asm_libcalls.toy_jit.link import frames
 from asm_libcalls.traps import TrapCode
@@ -100,7 +99,7 @@ def _link(compiler: FunctionCompiler) -> None:
         targets[f"trap.{trap.name}"] = len(code)
         compiler.emit("stub.trap", int(trap), *halves(raise_trap))
     targets["interrupt"] = len(code)
-    compiler.emit("stub.interrupt", *halves(CHECK))
+    compiler.emit("stub.interrupt", *halves(layout.addresses["toy_jit_interrupted"]))
     layout.stubs = targets
     for at, role in (*layout.calls, *((at, role) for at, role, _ in compiler.traps)):
         kind, _, index = role.partition(".")

@@ -163,7 +163,7 @@ def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
 def runtime_addresses() -> dict[str, int]:
     """Return the C addresses that compiled code is linked to, by symbol."""
     binding = default_binding()
-    names = ("toy_jit_table_get",)
+    names = ("toy_jit_interrupted", "toy_jit_table_get")
     return {**binding.symbols(), **{name: _address(name) for name in names}}
 
 

@@ -42,7 +42,7 @@ class Func(FuncRef):
     name : str
         Its export name, or ``"function N"``.
     brief : bool
-        Whether it soon ends, whatever it is given: then a call never looks at how long it takes.
+        Whether it soon ends, whatever it is given: then a call keeps the GIL.
     """
 
     __slots__ = ("brief", "name")
@@ -140,7 +140,7 @@ def _builtin(func: Func) -> Callable[..., Any] | None:
         name=func.name,
         module=__name__,
         slow=partial(_call_slowly, func, adapter),  # which the builtin keeps alive, and so these
-        releases_late=not func.brief,
+        release_gil=not func.brief,
     )
     builtin: Callable[..., Any] = native_functions([specification])[0]
     return builtin

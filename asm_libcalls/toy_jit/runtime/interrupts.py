@@ -3,7 +3,6 @@
 Every function and every loop compares rsp with the stack limit of its instance. The highest limit,
 above every stack pointer, sends it to :func:`interrupted`, which is Python: there an asked-for trap
 is raised, and Python has run the handlers of pending signals (Ctrl-C is one: KeyboardInterrupt).
-(The second highest makes it count, and release the GIL in the end: ``stencils/entry.py``.)
 
 Nobody tells us of a signal: Python only notes it down, and runs the handler in its main thread,
 between two instructions of Python. So while the main thread is in native code for long, a *watcher*

@@ -102,11 +102,7 @@ def _call_python() -> None:
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
-    from asm_libcalls.x86_64.trampolines.enter import (
-        load_thread_record,
-        push_activation,
-        release_late,
-    )
+    from asm_libcalls.x86_64.trampolines.enter import load_thread_record, push_activation
     from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT, TAIL_JUMP
 
     record = HostCallRecord
@@ -134,7 +130,6 @@ def _call_python() -> None:
     CMP(qword[r15 + Activation.exit_frame_pointer.offset], 0)
     JNE(strangers)
     MOV([r15 + Activation.exit_frame_pointer.offset], rbp)
-    release_late(r15)
     LABEL(entered)
     CALL_SLOT("PyGILState_Ensure")
     MOV([rbp + GIL_STATE], eax)

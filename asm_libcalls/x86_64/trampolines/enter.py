@@ -7,10 +7,8 @@ jumps to its landing pad: every native frame above it is gone, and none of them 
 whoever raises must own nothing (the second rule of a libcall). No Python or libffi frame may stand
 between the raise and the landing.
 
-Giving the GIL away and taking it back costs more than a short call does. So there are two twins of
-``asm_libcalls_enter``: one keeps the GIL, and one keeps it until ``asm_libcalls_release_gil`` is
-called, by whatever finds that this takes long. Then the other activations of the thread have
-released it: only Python code makes a new one, and who leaves for Python releases first.
+Releasing the GIL and taking it again costs more than a short call does, so
+``asm_libcalls_enter_holding_gil`` is a twin of ``asm_libcalls_enter`` that keeps it.
 
 The stack of ``asm_libcalls_enter``, from the top (all offsets from rbp)::
 
@@ -34,7 +32,6 @@ from asm_libcalls.native.entry import (
     EXCEPTION,
     MAXIMUM_TRACE,
     NO_MEMORY,
-    RELEASES_LATE,
     TRAPPED,
     Activation,
     NativeCall,
@@ -50,24 +47,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENTER_HOLDING_GIL",
-    "ENTER_RELEASING_LATE",
-    "RELEASE_GIL",
     "load_thread_record",
     "pop_activation",
     "push_activation",
-    "release_late",
     "routines",
 ]
 
 ENTER_HOLDING_GIL = "asm_libcalls_enter_holding_gil"
 """``asm_libcalls_enter`` for short calls, and for callees that need the GIL."""
-
-ENTER_RELEASING_LATE = "asm_libcalls_enter_releasing_late"
-"""``asm_libcalls_enter`` for callees that call :data:`RELEASE_GIL` before they take long."""
-
-RELEASE_GIL = "asm_libcalls_release_gil"
-"""Releases the GIL if the innermost activation of the thread is to do so late. It takes and returns
-nothing, and is a C function."""
 
 _SAVED = 5 * 8  # rbx and r12 to r15, below rbp
 _FRAME = -(-(_SAVED + ctypes.sizeof(Activation)) // 16) * 16  # so that rsp is aligned where we call
@@ -77,9 +64,8 @@ def routines() -> Iterator[Routine]:
     """Assemble the entry and the raises."""
     from asm_libcalls.x86_64.assembler import sequence
 
-    for name in ("asm_libcalls_enter", ENTER_HOLDING_GIL, ENTER_RELEASING_LATE):
+    for name in ("asm_libcalls_enter", ENTER_HOLDING_GIL):
         yield sequence(name, partial(_enter, name))
-    yield sequence(RELEASE_GIL, _release_gil)
     yield sequence("asm_libcalls_raise_trap", _raise_trap)
     yield sequence("asm_libcalls_raise_exception", _raise_exception)
     yield sequence("asm_libcalls_raise_status", _raise_status)
@@ -160,48 +146,17 @@ def pop_activation() -> None:
     MOV([rax + ThreadRecord.innermost.offset], rcx)
 
 
-def release_late(activation: Any) -> None:
-    """Emit: release the GIL if an activation is to do so late. Clobbers what a C call clobbers."""
-    from peachpy.x86_64 import CMP, JNE, LABEL, MOV, Label, qword, rax
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
-
-    released = Label("released_late")
-    CMP(qword[activation + Activation.thread_state.offset], RELEASES_LATE)
-    JNE(released)
-    CALL_SLOT("PyEval_SaveThread")
-    MOV([activation + Activation.thread_state.offset], rax)
-    LABEL(released)
-
-
-def _release_gil() -> None:
-    from peachpy.x86_64 import JZ, LABEL, MOV, POP, PUSH, RET, TEST, Label, rax, rbx
-
-    nobody = Label("nobody")
-    PUSH(rbx)
-    load_thread_record()
-    TEST(rax, rax)
-    JZ(nobody)
-    MOV(rbx, [rax + ThreadRecord.innermost.offset])
-    TEST(rbx, rbx)
-    JZ(nobody)
-    release_late(rbx)
-    LABEL(nobody)
-    POP(rbx)
-    RET()
-
-
 def _enter(name: str) -> None:
     from peachpy.x86_64 import (
-        AND, CALL, CMP, DEC, JBE, JMP, JNZ, JZ, LABEL, LEA, MOV, MOVSD, POP, PUSH, RET, SUB, TEST,
-        Label, eax, qword, r8, r9, r12, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi,
+        AND, CALL, DEC, JMP, JNZ, JZ, LABEL, LEA, MOV, MOVSD, POP, PUSH, RET, SUB, TEST,
+        Label, eax, r8, r9, r12, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi,
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
     from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
 
     stack_ready, copy, leave = Label("stack_ready"), Label("copy"), Label("leave")
-    landing, no_memory, has_gil = Label("landing"), Label("no_memory"), Label("has_gil")
+    landing, no_memory = Label("landing"), Label("no_memory")
     callee_saved = (rbx, r12, r13, r14, r15)
 
     PUSH(rbp)
@@ -216,8 +171,6 @@ def _enter(name: str) -> None:
     if name == "asm_libcalls_enter":
         CALL_SLOT("PyEval_SaveThread")
         MOV([rsp + Activation.thread_state.offset], rax)
-    elif name == ENTER_RELEASING_LATE:
-        MOV(qword[rsp + Activation.thread_state.offset], RELEASES_LATE)
 
     # Arguments on the stack: the last one first, so that the first one ends at [rsp].
     MOV(rcx, [rbx + NativeCall.stack_count.offset])
@@ -247,10 +200,7 @@ def _enter(name: str) -> None:
     LABEL(landing)  # a raise continues here, with rsp at the activation and rbp at the frame
     if name != ENTER_HOLDING_GIL:
         MOV(rdi, [rsp + Activation.thread_state.offset])
-        CMP(rdi, RELEASES_LATE)
-        JBE(has_gil)
         CALL_SLOT("PyEval_RestoreThread")
-        LABEL(has_gil)
     pop_activation()
     MOV(rax, [rsp + Activation.status.offset])
     LABEL(leave)

@@ -31,12 +31,11 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["CHECK", "ENTER", "PREFIX", "STACK_LIMIT_SLOT", "routines"]
+__all__ = ["ENTER", "PREFIX", "STACK_LIMIT_SLOT", "routines"]
 
 PREFIX = "toy_jit."
 ENTER = "asm_libcalls_toy_jit_enter"
-CHECK = "asm_libcalls_toy_jit_check"
-"""The two routines here that are no stencils."""
+"""The one routine here that is no stencil."""
 
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
@@ -46,7 +45,6 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     from asm_libcalls.x86_64.assembler import sequence, text
 
     yield sequence(ENTER, entry.enter)
-    yield sequence(CHECK, entry.check)
     adapters = entry.adapters()
     texts = adapters | moves.moves() | numbers.numbers(features) | memory.memory()
     texts |= control.control()

@@ -1,41 +1,26 @@
-"""From Python into compiled code: the generic entry, the pieces of adapters, and checks that stop.
+"""From Python into compiled code: the generic entry, and the pieces of adapters.
 
-Whoever has the GIL and is to release it late counts its checks, or was asked to stop. For that the
-limit is set so at each entry and at each change of the instance, and only the release, and Python,
-set it back.
+Each entry, and each call into another instance, gives the instance the stack limit of the thread.
 """
 
 from __future__ import annotations
 
-from asm_libcalls.native.entry import RELEASES_LATE, Activation, ThreadRecord
+from asm_libcalls.native.entry import ThreadRecord
 from asm_libcalls.vmcontext import InstanceHeader, VMInterrupts, VMMemoryDefinition
 
 __all__ = [
     "CODE_SLOT",
-    "INTERRUPTED_SLOT",
-    "LONG_CALLS",
     "PIECES",
-    "SHORT",
     "STACK_LIMIT_SLOT",
     "VMCTX_SLOT",
     "adapters",
     "change_instance",
-    "check",
     "enter",
     "load_memory",
 ]
 
 STACK_LIMIT_SLOT = "toy_jit_stack_limit"
 """The slot of a C function that works out the stack limit of its thread."""
-
-INTERRUPTED_SLOT = "toy_jit_interrupted"
-"""The slot of the C function that code comes to which was asked to stop."""
-
-SHORT = 16
-"""The checks of a call that keeps the GIL: so many take about as long as releasing it does."""
-
-LONG_CALLS = 30
-"""After a call that was longer, so many release the GIL at once: who is long is so again."""
 
 VMCTX_SLOT, CODE_SLOT = "adapter vmctx", "adapter code"
 """The slots of an adapter: what it runs in, and what it calls."""
@@ -59,139 +44,44 @@ def set_stack_limit() -> None:
     x.CMP(x.rcx, [x.rdx + VMInterrupts.native_stack_limit.offset])
     x.JE(limit_set)
     x.MOV([x.rdx + VMInterrupts.native_stack_limit.offset], x.rcx)
-    _exchange_limit()
-    x.LABEL(limit_set)
-
-
-def _exchange_limit() -> None:
-    """Make rcx the limit in the VMInterrupts at rdx, if nobody asked to stop; clobbers rcx."""
-    import peachpy.x86_64 as x
-
-    exchanged = x.Label("exchanged")
     # Another thread may ask at any moment, so read and write are one: what it wrote before is put
     # back, and what it writes after stays.
     x.XCHG(x.rcx, [x.rdx + VMInterrupts.stack_limit.offset])
-    x.CMP(x.rcx, _signed(VMInterrupts.STOP))
-    x.JNE(exchanged)
-    x.MOV(x.qword[x.rdx + VMInterrupts.stack_limit.offset], _signed(VMInterrupts.STOP))
-    x.LABEL(exchanged)
-
-
-def _signed(limit: int) -> int:
-    return limit - (1 << 64)
+    x.CMP(x.rcx, VMInterrupts.STOP - (1 << 64))
+    x.JNE(limit_set)
+    x.MOV([x.rdx + VMInterrupts.stack_limit.offset], x.rcx)
+    x.LABEL(limit_set)
 
 
 def load_stack_limit() -> None:
-    """Let the instance at r15 stop where this thread's stack gets short, or count its checks.
+    """Let the instance at r15 stop where this thread's stack gets short.
 
-    Clobbers r13 and what a C call clobbers.
+    Clobbers what a C call clobbers.
     """
     import peachpy.x86_64 as x
 
     from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
-    from asm_libcalls.x86_64.trampolines.enter import load_thread_record, release_late
+    from asm_libcalls.x86_64.trampolines.enter import load_thread_record
 
-    known, set_limit, done = x.Label("limit_known"), x.Label("set_limit"), x.Label("limit_done")
-    count = x.Label("count")
-    interrupts = VMInterrupts
+    known = x.Label("limit_known")
     load_thread_record()
     x.MOV(x.rcx, [x.rax + ThreadRecord.stack_limit.offset])
     x.TEST(x.rcx, x.rcx)
     x.JNZ(known)
-    CALL_SLOT(STACK_LIMIT_SLOT)  # in Python: from here on the GIL is released
+    CALL_SLOT(STACK_LIMIT_SLOT)
     x.MOV(x.rcx, x.rax)
-    x.LABEL(set_limit)
-    set_stack_limit()
-    x.JMP(done)
     x.LABEL(known)
-    x.MOV(x.r13, [x.rax + ThreadRecord.innermost.offset])
-    x.CMP(x.qword[x.r13 + Activation.thread_state.offset], RELEASES_LATE)
-    x.JNE(set_limit)
-    x.MOV(x.rdx, [x.r15])
-    x.MOV([x.rdx + interrupts.native_stack_limit.offset], x.rcx)
-    x.DEC(x.qword[x.rdx + interrupts.long_calls.offset])
-    x.JS(count)
-    release_late(x.r13)
-    x.MOV(x.rdx, [x.r15])
-    x.MOV(x.rcx, [x.rdx + interrupts.native_stack_limit.offset])
-    x.CMP(x.rcx, [x.rdx + interrupts.stack_limit.offset])
-    x.JE(done)
-    _exchange_limit()
-    x.JMP(done)
-    x.LABEL(count)
-    x.MOV(x.qword[x.rdx + interrupts.long_calls.offset], 0)
-    x.MOV(x.qword[x.rdx + interrupts.countdown.offset], SHORT)
-    x.CMP(x.qword[x.rdx + interrupts.stack_limit.offset], _signed(interrupts.COUNTING))
-    x.JAE(done)  # or asked to stop, which nobody does just now: this thread has the GIL
-    x.MOV(x.qword[x.rdx + interrupts.stack_limit.offset], _signed(interrupts.COUNTING))
-    x.LABEL(done)
+    set_stack_limit()
 
 
 def change_instance() -> None:
-    """Go on in the instance at rcx, which stops where that at r15 does, or counts down from there.
-
-    Clobbers rcx, rdx and r13.
-    """
+    """Go on in the instance at rcx, which stops where that at r15 does; clobbers rcx and rdx."""
     import peachpy.x86_64 as x
 
-    plain, done = x.Label("plain"), x.Label("changed")
     x.MOV(x.rdx, [x.r15])
     x.MOV(x.r15, x.rcx)
     x.MOV(x.rcx, [x.rdx + VMInterrupts.native_stack_limit.offset])
-    x.CMP(x.qword[x.rdx + VMInterrupts.stack_limit.offset], _signed(VMInterrupts.COUNTING))
-    x.JNE(plain)
-    x.MOV(x.r13, [x.rdx + VMInterrupts.countdown.offset])
-    x.MOV(x.rdx, [x.r15])
-    x.MOV([x.rdx + VMInterrupts.native_stack_limit.offset], x.rcx)
-    x.MOV([x.rdx + VMInterrupts.countdown.offset], x.r13)
-    x.CMP(x.qword[x.rdx + VMInterrupts.stack_limit.offset], _signed(VMInterrupts.COUNTING))
-    x.JAE(done)
-    x.MOV(x.rcx, _signed(VMInterrupts.COUNTING))
-    _exchange_limit()
-    x.JMP(done)
-    x.LABEL(plain)
     set_stack_limit()
-    x.LABEL(done)
-
-
-def check() -> None:
-    """``check(vmctx)``: what code does that is stopped at a check, but for a stack overflow.
-
-    Short calls keep the GIL. The checks of a call are counted, and one that takes long releases
-    it; from then on no check comes here but for a request to stop.
-    """
-    import peachpy.x86_64 as x
-
-    from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP_SLOT
-    from asm_libcalls.x86_64.trampolines.enter import load_thread_record, release_late
-
-    asked, long, released = x.Label("asked"), x.Label("long"), x.Label("released")
-    x.MOV(x.rdx, [x.rdi])
-    x.CMP(x.qword[x.rdx + VMInterrupts.stack_limit.offset], _signed(VMInterrupts.COUNTING))
-    x.JNE(asked)
-    x.SUB(x.qword[x.rdx + VMInterrupts.countdown.offset], 1)
-    x.JS(long)
-    x.RET()
-    x.LABEL(long)
-    x.MOV(x.qword[x.rdx + VMInterrupts.long_calls.offset], LONG_CALLS)
-    x.PUSH(x.rbx)
-    x.MOV(x.rbx, x.rdx)
-    load_thread_record()
-    x.MOV(x.rdx, x.rbx)
-    x.MOV(x.rbx, [x.rax + ThreadRecord.innermost.offset])
-    x.MOV(x.rcx, [x.rdx + VMInterrupts.native_stack_limit.offset])
-    x.CMP(x.qword[x.rbx + Activation.thread_state.offset], RELEASES_LATE)
-    x.JNE(released)
-    x.MOV([x.rdx + VMInterrupts.stack_limit.offset], x.rcx)  # with the GIL: nobody asks just now
-    release_late(x.rbx)
-    x.POP(x.rbx)
-    x.RET()
-    x.LABEL(released)
-    _exchange_limit()
-    x.POP(x.rbx)
-    x.RET()
-    x.LABEL(asked)
-    TAIL_JUMP_SLOT(INTERRUPTED_SLOT)  # where it returns to is still on top of the stack
 
 
 def enter() -> None:

@@ -134,7 +134,7 @@ class Trap(Exception):
         super().__init__(_MESSAGES.get(self.code, f"trap code {number}"))  # type: ignore[call-overload]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (int(self.code),), self.__dict__)
+        return (type(self), (int(self.code),), {**self.__dict__, "args": self.args})
 
     def __init_subclass__(cls, code: TrapCode | None = None, **kwargs: Any) -> None:
         """Register the class of a code."""

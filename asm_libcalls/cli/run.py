@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -99,32 +97,16 @@ def _read(path: Path) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise CommandError(f"{path} can not be read: {error.strerror}", USAGE) from None
-    return _converted(path, content) if path.suffix == ".wat" else content
+    if path.suffix != ".wat":
+        return content
+    from asm_libcalls.toy_jit.text_format import NoConverter, TextRefused, convert
 
-
-def _converted(path: Path, text: bytes) -> bytes:
-    """Return the binary of a module in the text format."""
-    converter = shutil.which("wat2wasm")
-    if converter is not None:
-        done = subprocess.run(
-            [converter, str(path), "--output=-"], capture_output=True, check=False
-        )
-        if done.returncode:
-            message = done.stderr.decode(errors="replace").strip()
-            raise CommandError(f"wat2wasm refuses {path}:\n{message}", CHECK_FAILED)
-        return done.stdout
     try:
-        import wasmtime  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        raise CommandError(
-            f"{path} needs a converter of the text format, and there is none here: install wabt "
-            '(its "wat2wasm"), or the Python package with pip install wasmtime',
-            NOT_HERE,
-        ) from None
-    try:
-        return bytes(wasmtime.wat2wasm(text))
-    except wasmtime.WasmtimeError as error:
-        raise CommandError(f"wasmtime refuses {path}:\n{error}", CHECK_FAILED) from None
+        return convert(content, str(path))
+    except TextRefused as error:
+        raise CommandError(str(error), CHECK_FAILED) from None
+    except NoConverter as error:
+        raise CommandError(str(error), NOT_HERE) from None
 
 
 def _run(module: Module, arguments: argparse.Namespace) -> int:

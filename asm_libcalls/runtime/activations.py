@@ -27,7 +27,7 @@ import ctypes
 import operator
 import weakref
 
-from asm_libcalls.native.entry import UNKNOWN_FRAMES, runs_native_code
+from asm_libcalls.native.entry import UNKNOWN_FRAMES, Activation, runs_native_code
 from asm_libcalls.owned import NotCopied
 from asm_libcalls.runtime import externref
 
@@ -36,7 +36,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
-__all__ = ["CHUNK_SIZE", "StackMapRegistry", "VMExternRefActivationsTable", "stack_frames"]
+__all__ = [
+    "CHUNK_SIZE",
+    "StackMapRegistry",
+    "VMExternRefActivationsTable",
+    "calling_frame",
+    "stack_frames",
+]
 
 CHUNK_SIZE = 512
 """Slots of the bump chunk: one page of pointers, as in Wasmtime."""
@@ -201,6 +207,24 @@ def stack_frames(innermost: bool = False) -> Iterator[tuple[int, int]] | None:
             frames.append((_word(frame_pointer + _SLOT), caller))
             frame_pointer = caller
     return iter(frames)
+
+
+def calling_frame() -> tuple[int, int] | None:
+    """Find the native frame that called the host function which runs in this thread.
+
+    Returns
+    -------
+    (return address, frame pointer), or None
+        As of :func:`stack_frames`, its first. None where this thread's innermost activation was
+        not left through one of our thunks.
+    """
+    innermost = _innermost_activation()
+    if not innermost:
+        return None
+    exit_frame_pointer = Activation.from_address(innermost).exit_frame_pointer
+    if exit_frame_pointer in (0, UNKNOWN_FRAMES):
+        return None
+    return _word(exit_frame_pointer + _SLOT), _word(exit_frame_pointer)
 
 
 def _innermost_activation() -> int:

@@ -21,11 +21,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.toy_jit.instance import Instance, LinkError, Module
     from asm_libcalls.toy_jit.options import compile_options
+    from asm_libcalls.toy_jit.runtime.callers import access_caller
     from asm_libcalls.toy_jit.runtime.functions import Func
 
 __all__ = [
     "Func", "Instance", "InvalidModule", "LinkError", "Module", "UnsupportedFeature",
-    "compile_options",
+    "access_caller", "compile_options",
 ]  # fmt: skip
 
 _LAZY = {
@@ -33,6 +34,7 @@ _LAZY = {
     "Instance": "instance",
     "LinkError": "instance",
     "Module": "instance",
+    "access_caller": "runtime.callers",
     "compile_options": "options",
 }
 # The decoder and validator need no machine code; what follows them assembles the stencils.

@@ -22,26 +22,38 @@ from asm_libcalls.runtime.table import Table
 from asm_libcalls.toy_jit.codegen.layout import type_id
 from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend.decoder import decode_module
+from asm_libcalls.toy_jit.frontend.external_types import exports_of, import_type, imports_of
 from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
 from asm_libcalls.toy_jit.link.linker import compile_module
 from asm_libcalls.toy_jit.options import CompileOptions
 from asm_libcalls.toy_jit.runtime import interrupts
 from asm_libcalls.toy_jit.runtime.compiled_instance import CompiledInstance
 from asm_libcalls.toy_jit.runtime.functions import Func, host_instance
+from asm_libcalls.traps import Trap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping, Sequence
     from typing import Any
 
     from asm_libcalls.toy_jit.frontend import module as decoded_module
+    from asm_libcalls.toy_jit.frontend.external_types import ExportType, ImportType
     from asm_libcalls.toy_jit.runtime.functions import HostInstance
 
 __all__ = ["Instance", "LinkError", "Module"]
 
 
 class LinkError(Exception):
-    """An import is missing, or not what the module declares."""
+    """An import is missing, or not what the module declares.
+
+    Attributes
+    ----------
+    missing : tuple of ImportType
+        All imports that are not there.
+    """
+
+    missing: tuple[ImportType, ...] = ()
 
 
 class Module:
@@ -73,8 +85,11 @@ class Module:
         try:
             binary = bytes(memoryview(wasm).cast("B"))
         except TypeError:
+            hint = ""
+            if isinstance(wasm, str) or hasattr(wasm, "__fspath__"):
+                hint = f"; Module.from_file({wasm!r}) reads a file"
             raise TypeError(
-                f"Module(): wasm must be bytes-like, got {type(wasm).__name__}"
+                f"Module(): wasm must be bytes-like, got {type(wasm).__name__}{hint}"
             ) from None
         self.decoded = decode_module(binary)
         if options is not None and not isinstance(options, CompileOptions):
@@ -83,6 +98,50 @@ class Module:
                 f"got {type(options).__name__}"
             )
         self.code = compile_module(self.decoded, options or CompileOptions())
+
+    @classmethod
+    def from_file(
+        cls, path: str | os.PathLike[str], options: CompileOptions | None = None
+    ) -> Module:
+        """Compile a file.
+
+        Parameters
+        ----------
+        path : str or path-like
+            A module in the binary format; one in the text format if the name ends in ``.wat``,
+            which wabt's ``wat2wasm`` or the package wasmtime converts.
+        options : CompileOptions, optional
+
+        Raises
+        ------
+        OSError
+            The file cannot be read.
+        InvalidModule
+            As of the class.
+        ValueError
+            The text format is wrong.
+        RuntimeError
+            No converter of the text format is installed.
+        """
+        from pathlib import Path
+
+        file = Path(path)
+        content = file.read_bytes()
+        if file.suffix == ".wat":
+            from asm_libcalls.toy_jit.text_format import convert
+
+            content = convert(content, str(file))
+        return cls(content, options)
+
+    @property
+    def imports(self) -> tuple[ImportType, ...]:
+        """What it imports, in its order: `module`, `name`, `kind` and `type` of each."""
+        return imports_of(self.decoded)
+
+    @property
+    def exports(self) -> tuple[ExportType, ...]:
+        """What it exports, in its order: `name`, `kind` and `type` of each."""
+        return exports_of(self.decoded)
 
     def __repr__(self) -> str:
         name = f" {self.decoded.name}" if self.decoded.name else ""
@@ -126,7 +185,7 @@ class Instance:
     LinkError
         An import is missing or of another type.
     Trap
-        A segment does not fit, or the start function trapped.
+        A segment does not fit (the message names it), or the start function trapped.
 
     Notes
     -----
@@ -169,12 +228,28 @@ class Instance:
             if isinstance(value, Func) and value.name.startswith("function "):
                 value.name = name
         self.exports: Mapping[str, Any] = MappingProxyType(exports)
+        self.runtime.owner = self
         self._run_segments()
         if decoded.start is not None:
             self._spaces["func"][decoded.start]()
 
     def __repr__(self) -> str:
         return f"<Instance of {self.module!r}>"
+
+    @property
+    def memory(self) -> Memory:
+        """Its memory, exported or not.
+
+        Raises
+        ------
+        AttributeError
+            It has none.
+        """
+        memories = self._spaces["memory"]
+        if not memories:
+            raise AttributeError("the Instance has no memory")
+        memory: Memory = memories[0]
+        return memory
 
     def interrupt(self) -> None:
         """Stop what this instance is computing, from another thread: it traps with Interrupt.
@@ -289,15 +364,41 @@ class Instance:
                 assert element.offset is not None
                 start = self._constant(element.offset) & 0xFFFFFFFF
                 count = len(element.init)
-                table_libcalls.table_init(vmctx, element.table, i, start, 0, count)
+                with _naming(
+                    f"element segment {i}", count, start, self._spaces["table"][element.table]
+                ):
+                    table_libcalls.table_init(vmctx, element.table, i, start, 0, count)
             if element.mode != "passive":
                 table_libcalls.elem_drop(vmctx, i)
         for i, data in enumerate(decoded.data):
             if data.mode == "active":
                 assert data.offset is not None
                 start = self._constant(data.offset) & 0xFFFFFFFF
-                memory_libcalls.memory_init(vmctx, data.memory, i, start, 0, len(data.init))
+                size = len(data.init)
+                with _naming(f"data segment {i}", size, start, self._spaces["memory"][data.memory]):
+                    memory_libcalls.memory_init(vmctx, data.memory, i, start, 0, size)
                 memory_libcalls.data_drop(vmctx, i)
+
+
+class _naming:
+    """A context in which a trap says which segment did not fit."""
+
+    def __init__(self, segment: str, count: int, start: int, target: Memory | Table) -> None:
+        self.described = segment, count, start, target
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Trap):
+            segment, count, start, target = self.described
+            what, unit = (
+                ("memory", "bytes") if isinstance(target, Memory) else ("table", "elements")
+            )
+            error.args = (
+                f"{error.args[0]}: {segment} has {count} {unit} for {start:#x}, and the {what} "
+                f"{len(target)} {unit}",
+            )
 
 
 def _name(valtype: int) -> str:
@@ -308,6 +409,9 @@ _ARITHMETIC = {
     op.I32_ADD: (operator.add, 32), op.I32_SUB: (operator.sub, 32), op.I32_MUL: (operator.mul, 32),
     op.I64_ADD: (operator.add, 64), op.I64_SUB: (operator.sub, 64), op.I64_MUL: (operator.mul, 64),
 }  # fmt: skip
+
+WASI = "wasi_snapshot_preview1"
+"""The module that programs import WASI from."""
 
 _SPACES = {"func": "functions", "table": "tables", "memory": "memories", "global": "globals"}
 _KINDS: dict[str, type[Any]] = {"func": FuncRef, "table": Table, "memory": Memory, "global": Global}
@@ -325,14 +429,12 @@ def _match(
     HostInstance or None
         Of the imports that are Python callables.
     """
+    _check_missing(decoded, given)
     imports: dict[str, list[Any]] = {kind: [] for kind in _SPACES}
     host: dict[int, tuple[Any, Any, str]] = {}
     for entry in decoded.imports:
         name = f"{entry.module}.{entry.name}"
-        try:
-            value = given[entry.module][entry.name]
-        except (KeyError, TypeError):
-            raise LinkError(f"unknown import {name}") from None
+        value = given[entry.module][entry.name]
         if entry.kind == "func" and callable(value) and not isinstance(value, FuncRef):
             host[len(imports["func"])] = (value, entry.type, name)
         elif problem := _mismatch(entry, value):
@@ -344,6 +446,27 @@ def _match(
     for place, func in zip(host, instance.functions, strict=True):
         imports["func"][place] = func
     return imports, instance
+
+
+def _check_missing(decoded: decoded_module.Module, given: Mapping[str, Mapping[str, Any]]) -> None:
+    missing = []
+    for entry in decoded.imports:
+        try:
+            given[entry.module][entry.name]
+        except (KeyError, TypeError):
+            missing.append(import_type(entry))
+    if not missing:
+        return
+    lines = list(dict.fromkeys(map(str, missing)))
+    if len(lines) == 1:
+        what = f"unknown import {lines[0]}"
+    else:
+        what = "\n  ".join([f"{len(lines)} unknown imports:", *lines])
+    if any(each.module == WASI for each in missing):
+        what += f"\nasm_libcalls.toy_jit.wasi.Preview1() gives {WASI}"
+    error = LinkError(what)
+    error.missing = tuple(missing)
+    raise error
 
 
 def _mismatch(entry: decoded_module.Import, value: Any) -> str:

@@ -172,7 +172,8 @@ def test_a_trap_at_instantiation(tmp_path, run_here):
     )
     done = run_here(str(path))
     assert done.returncode == 3
-    assert "trapped: out of bounds table access (TABLE_OUT_OF_BOUNDS)\n" in done.stderr
+    assert "trapped: out of bounds table access: element segment 0 has 1 elements" in done.stderr
+    assert "(TABLE_OUT_OF_BOUNDS)\n" in done.stderr
 
 
 def test_imports_are_named(tmp_path, run_here):

@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.pages import LoadedImage
     from asm_libcalls.toy_jit.link.linker import CompiledCode
 
-__all__ = ["CompiledInstance", "fill_slots", "runtime_addresses"]
+__all__ = ["VMCTX_IN_FRAME", "CompiledInstance", "fill_slots", "runtime_addresses"]
 
 _MARGIN = 512 * 1024
 """Bytes of the native stack that compiled code leaves to the host functions that it calls."""
 
-_VMCTX_IN_FRAME = -8  # from rbp, in every frame of compiled code
+VMCTX_IN_FRAME = -8
+"""From rbp, where every frame of compiled code has its vmctx."""
 
 
 class CompiledInstance(Instance):
@@ -46,7 +47,11 @@ class CompiledInstance(Instance):
         The instances of function references that were given to it.
     asked_to_trap : bool
         Whether it is to trap at its next check.
+    owner : asm_libcalls.toy_jit.Instance
+        What users have of it; its functions keep it alive, as they do this.
     """
+
+    owner: Any
 
     def __init__(self, code: CompiledCode, **parts: Any) -> None:
         self.code = code
@@ -83,7 +88,7 @@ class CompiledInstance(Instance):
     def _is_running(self) -> bool:
         return any(
             backtrace.find(address) is not None
-            and ctypes.c_size_t.from_address(frame + _VMCTX_IN_FRAME).value == self.vmctx
+            and ctypes.c_size_t.from_address(frame + VMCTX_IN_FRAME).value == self.vmctx
             for address, frame in stack_frames() or ()
         )
 

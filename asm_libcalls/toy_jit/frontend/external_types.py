@@ -1,0 +1,218 @@
+"""What a module imports and exports, as users see it.
+
+Names are those of wasmtime-py (``params``, ``results``, ``content``, ``element``, ``limits``) and,
+for kinds, those of the JavaScript API. Value types are spelled: ``"i32"``, ``"externref"``.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.toy_jit.frontend import module as parts
+from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = [
+    "ExportType", "FuncType", "GlobalType", "ImportType", "Limits", "MemoryType", "TableType",
+    "exports_of", "import_type", "imports_of",
+]  # fmt: skip
+
+
+class _Type:
+    """Compares, hashes and prints by the values of its slots, which do not change."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __init__(self, *values: Any) -> None:
+        for name, value in zip(self.__slots__, values, strict=True):
+            object.__setattr__(self, name, value)
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} objects do not change")
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, _Type) and type(other) is type(self):
+            return self._values() == other._values()
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._values()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._values()
+
+    def __repr__(self) -> str:
+        fields = zip(self.__slots__, self._values(), strict=True)
+        return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in fields)})"
+
+
+class Limits(_Type):
+    """The size of a memory (in pages of 64 KiB) or a table (in elements).
+
+    Attributes
+    ----------
+    min : int
+    max : int or None
+    """
+
+    __slots__ = ("max", "min")
+    min: int
+    max: int | None
+
+    def __init__(self, min: int, max: int | None) -> None:  # noqa: A002 (wasmtime-py's names)
+        super().__init__(max, min)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Limits, (self.min, self.max)
+
+    def __str__(self) -> str:
+        return f"{self.min} or more" if self.max is None else f"{self.min} to {self.max}"
+
+
+class FuncType(_Type):
+    """The type of a function.
+
+    Attributes
+    ----------
+    params, results : tuple of str
+    """
+
+    __slots__ = ("params", "results")
+    params: tuple[str, ...]
+    results: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"function ({', '.join(self.params)}) -> ({', '.join(self.results)})"
+
+
+class TableType(_Type):
+    """The type of a table.
+
+    Attributes
+    ----------
+    element : str
+    limits : Limits
+    """
+
+    __slots__ = ("element", "limits")
+    element: str
+    limits: Limits
+
+    def __str__(self) -> str:
+        return f"table of {self.limits} {self.element}s"
+
+
+class MemoryType(_Type):
+    """The type of a memory.
+
+    Attributes
+    ----------
+    limits : Limits
+    """
+
+    __slots__ = ("limits",)
+    limits: Limits
+
+    def __str__(self) -> str:
+        return f"memory of {self.limits} pages"
+
+
+class GlobalType(_Type):
+    """The type of a global.
+
+    Attributes
+    ----------
+    content : str
+        Its value type.
+    mutable : bool
+    """
+
+    __slots__ = ("content", "mutable")
+    content: str
+    mutable: bool
+
+    def __str__(self) -> str:
+        return f"{'mutable ' if self.mutable else ''}global {self.content}"
+
+
+class ImportType(_Type):
+    """What a module imports.
+
+    Attributes
+    ----------
+    module, name : str
+    kind : {"function", "table", "memory", "global"}
+    type : FuncType, TableType, MemoryType or GlobalType
+    """
+
+    __slots__ = ("kind", "module", "name", "type")
+    module: str
+    name: str
+    kind: str
+    type: FuncType | TableType | MemoryType | GlobalType
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}: {self.type}"
+
+
+class ExportType(_Type):
+    """What a module exports: `name`, `kind` and `type` as in :class:`ImportType`."""
+
+    __slots__ = ("kind", "name", "type")
+    name: str
+    kind: str
+    type: FuncType | TableType | MemoryType | GlobalType
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.type}"
+
+
+_KINDS = {"func": "function", "table": "table", "memory": "memory", "global": "global"}
+
+
+def imports_of(module: parts.Module) -> tuple[ImportType, ...]:
+    """List what a decoded module imports, in its order."""
+    return tuple(map(import_type, module.imports))
+
+
+def import_type(entry: parts.Import) -> ImportType:
+    """Describe an import."""
+    return ImportType(_KINDS[entry.kind], entry.module, entry.name, _described(entry.type))
+
+
+def exports_of(module: parts.Module) -> tuple[ExportType, ...]:
+    """List what a decoded module exports, in its order."""
+    spaces: dict[str, list[Any]] = {
+        "func": [function.type for function in module.functions],
+        "table": module.tables,
+        "memory": module.memories,
+        "global": [entry.type for entry in module.globals],
+    }
+    return tuple(
+        ExportType(_KINDS[e.kind], e.name, _described(spaces[e.kind][e.index]))
+        for e in module.exports
+    )
+
+
+def _described(
+    found: parts.FuncType | parts.TableType | parts.Limits | parts.GlobalType,
+) -> FuncType | TableType | MemoryType | GlobalType:
+    if isinstance(found, parts.FuncType):
+        return FuncType(_names(found.params), _names(found.results))
+    if isinstance(found, parts.GlobalType):
+        return GlobalType(VALUE_TYPE_NAMES[found.value], found.mutable)
+    if isinstance(found, parts.TableType):
+        return TableType(VALUE_TYPE_NAMES[found.element], _limits(found.limits))
+    return MemoryType(_limits(found))
+
+
+def _names(types: bytes) -> tuple[str, ...]:
+    return tuple(VALUE_TYPE_NAMES[valtype] for valtype in types)
+
+
+def _limits(limits: parts.Limits) -> Limits:
+    return Limits(limits.minimum, limits.maximum)

@@ -1,0 +1,51 @@
+"""The text format (.wat), by whichever converter is installed: wabt's, or the package wasmtime."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+__all__ = ["NoConverter", "TextRefused", "convert"]
+
+
+class NoConverter(RuntimeError):
+    """No converter of the text format is installed."""
+
+
+class TextRefused(ValueError):
+    """The converter refuses the text; its message says where."""
+
+
+def convert(text: bytes, name: str) -> bytes:
+    """Return the binary of a module in the text format.
+
+    Parameters
+    ----------
+    text : bytes
+    name : str
+        What to call it in errors.
+
+    Raises
+    ------
+    TextRefused, NoConverter
+    """
+    converter = shutil.which("wat2wasm")
+    if converter is not None:
+        done = subprocess.run(
+            [converter, "-", "--output=-"], input=text, capture_output=True, check=False
+        )
+        if done.returncode:
+            message = done.stderr.decode(errors="replace").strip()
+            raise TextRefused(f"wat2wasm refuses {name}:\n{message}")
+        return done.stdout
+    try:
+        import wasmtime  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        raise NoConverter(
+            f"{name} needs a converter of the text format, and there is none here: install wabt "
+            '(its "wat2wasm"), or the Python package with pip install wasmtime'
+        ) from None
+    try:
+        return bytes(wasmtime.wat2wasm(text))
+    except wasmtime.WasmtimeError as error:
+        raise TextRefused(f"wasmtime refuses {name}:\n{error}") from None

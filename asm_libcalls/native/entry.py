@@ -104,16 +104,15 @@ class ThreadRecord(ctypes.Structure):
     trace : array of address
         Where the last trap came from: the return address into the code that raised it, then those
         of its callers by frame pointer, up to the entry.
-    stack_limit : address
-        For whoever compiles stack checks: the lowest stack pointer that native code may have on
-        this thread; 0 until somebody works it out.
+    interrupts : address
+        For compilers of stack checks: the VMInterrupts of this thread; 0 until they are made.
     """
 
     _fields_ = [
         ("innermost", ctypes.c_uint64),
         ("trace_count", ctypes.c_uint64),
         ("trace", ctypes.c_uint64 * MAXIMUM_TRACE),
-        ("stack_limit", ctypes.c_uint64),
+        ("interrupts", ctypes.c_uint64),
     ]
 
 

@@ -257,7 +257,7 @@ class Instance:
         Code that is not running now traps when it is called next. It notices at the next loop or
         function call.
         """
-        interrupts.ask_to_stop(self.runtime, trap=True)
+        self.runtime.ask_to_trap()
 
     def time_limit(self, seconds: float) -> interrupts.time_limit:
         """Make a context in which this instance may compute for so many seconds at most.

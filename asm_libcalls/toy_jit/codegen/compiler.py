@@ -88,7 +88,8 @@ class FunctionCompiler(Places):
 
     def _check(self, slots: list[int]) -> None:
         at = len(self.code)  # behind the check, whose jump is the last of it
-        self._checks.append((at - 4, at, self.offset, slots))
+        # What was interrupted checks again: only then is it known that the stack is deep enough.
+        self._checks.append((at - 4, at - len(TEMPLATES["check"][0]), self.offset, slots))
 
     def check(self, references: tuple[int, ...]) -> None:
         """Let a loop be stopped from outside; `references` are heights, all in their slots."""

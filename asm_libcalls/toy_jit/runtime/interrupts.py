@@ -1,183 +1,310 @@
 """Stopping compiled code from outside: a trap that another thread asks for, and Python's signals.
 
-Every function and every loop compares rsp with the stack limit of its instance. The highest limit,
-above every stack pointer, sends it to :func:`interrupted`, which is Python: there an asked-for trap
-is raised, and Python has run the handlers of pending signals (Ctrl-C is one: KeyboardInterrupt).
+Every function and every loop compares rsp with a stack limit. Each thread has its own
+``VMInterrupts``, and each instance points to those of the thread that entered it last: an entry,
+and a call from instance to instance, see to that. The highest limit, above every stack pointer,
+sends code to :func:`interrupted`, which is Python: there an asked-for trap is raised, and Python
+has run the handlers of pending signals (Ctrl-C is one: KeyboardInterrupt).
 
-Nobody tells us of a signal: Python only notes it down, and runs the handler in its main thread,
-between two instructions of Python. So while the main thread is in native code for long, a *watcher*
-thread lets its code look, some times a second. It is made by the first entry and ends when the
-main thread is out of native code; entries of which it needs to hear find no stack limit in their
-thread's record, and so come to Python. It needs no signal handler and no wake-up descriptor, which
-others (asyncio, IPython) set as they need them.
+What is asked for concerns an instance, and all that it calls: other instances, whose functions it
+imports or calls through a host function. So all threads are made to look, and each walks its stack
+for the instance. If it is not there, it looks when it is entered next: until then it points to
+:data:`_LOOK`, whose limit is the highest too. What replaces that pointer by a thread's hands the
+request on to the thread.
 """
 
 from __future__ import annotations
 
-import atexit
-import os
-import threading
-from _thread import allocate_lock, start_new_thread
+import ctypes
+import math
+from time import monotonic
 from weakref import WeakValueDictionary
 
-from asm_libcalls.native.entry import Activation, ThreadRecord
+from asm_libcalls.binding import default_binding
+from asm_libcalls.emitter import libc
+from asm_libcalls.native.entry import UNKNOWN_FRAMES, MachineEntry
+from asm_libcalls.runtime.instance import Instance
+from asm_libcalls.toy_jit.runtime.watcher import Watcher, is_main_thread
 from asm_libcalls.traps import Interrupt
 from asm_libcalls.vmcontext import VMInterrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
-    from asm_libcalls.toy_jit.runtime.compiled_instance import CompiledInstance
+    from asm_libcalls.native.entry import ThreadRecord
 
-__all__ = ["ask_to_stop", "interrupted", "stoppable", "time_limit", "watcher"]
+__all__ = [
+    "StoppableInstance", "current_record", "interrupted", "interrupts_of_thread", "limit_of_time",
+    "stoppable", "time_limit", "watcher",
+]  # fmt: skip
 
-PERIOD = 0.05
-"""Seconds between two looks of the watcher: how long a signal may wait."""
+_MARGIN = 512 * 1024
+"""Bytes of the native stack that compiled code leaves to the host functions that it calls."""
 
-stoppable: WeakValueDictionary[int, CompiledInstance] = WeakValueDictionary()
+_VMCTX_IN_FRAME = -8  # from rbp, in every frame of compiled code
+_POINTER = ctypes.sizeof(ctypes.c_size_t)
+
+
+class _Thread:
+    """What makes the code of one thread stop.
+
+    Attributes
+    ----------
+    interrupts : VMInterrupts
+        Kept for good: an instance may point to those of a thread that has ended.
+    walks : bool
+        Whether it is to look for all instances on its stack.
+    """
+
+    def __init__(self) -> None:
+        self.interrupts = VMInterrupts(VMInterrupts.STOP, 0)
+        self.walks = False
+        self.is_main = False
+
+    @property
+    def address(self) -> int:
+        return ctypes.addressof(self.interrupts)
+
+    def look(self) -> None:
+        """Have its code come to :func:`interrupted` at the next check."""
+        self.interrupts.stack_limit = VMInterrupts.STOP
+
+
+_look = VMInterrupts(VMInterrupts.STOP, 0)
+_LOOK = ctypes.addressof(_look)
+"""The VMInterrupts of instances that come to :func:`interrupted` at the next check."""
+
+_threads: dict[int, _Thread] = {}
+"""By pthread_t: what ends gives its own to a later thread with the same number."""
+
+_pthread_self = libc.prototype("pthread_self", ctypes.c_ulong)
+
+
+def _this_thread() -> _Thread:
+    return _threads.setdefault(_pthread_self(), _Thread())
+
+
+def _let_main_thread_look() -> None:
+    for thread in [*_threads.values()]:
+        if thread.is_main:
+            thread.look()
+
+
+def current_record() -> ThreadRecord | None:
+    """Return the record of this thread, if it has ever entered native code."""
+    return _entry().record()
+
+
+def _entry() -> MachineEntry:
+    entry = default_binding().entry
+    assert isinstance(entry, MachineEntry)
+    return entry
+
+
+watcher = Watcher(_let_main_thread_look, current_record)
+
+
+def interrupts_of_thread() -> int:
+    """Return the address of this thread's VMInterrupts, and note it in the thread's record.
+
+    What enters compiled code calls this where it finds none in the record.
+    """
+    record = current_record()
+    assert record is not None  # it is entering
+    thread = _this_thread()
+    is_main = is_main_thread()
+    if not (is_main and thread.is_main):  # of which everything is known
+        thread.interrupts.native_stack_limit = _stack_limit()
+        thread.is_main = is_main
+        thread.look()
+    record.interrupts = thread.address
+    if is_main:
+        watcher.entered(record)
+    return thread.address
+
+
+def _stack_limit() -> int:
+    """Return the lowest stack pointer that compiled code may have on this thread."""
+    c_int, pointer = ctypes.c_int, ctypes.c_void_p
+    attributes = (ctypes.c_uint64 * 16)()  # glibc's has 56 bytes
+    low, size = ctypes.c_size_t(), ctypes.c_size_t()
+    at = ctypes.addressof(attributes)
+    get = libc.prototype("pthread_getattr_np", c_int, ctypes.c_ulong, pointer)
+    if get(_pthread_self(), at):
+        raise MemoryError("the bounds of this thread's stack are not known")
+    libc.prototype("pthread_attr_getstack", c_int, pointer, pointer, pointer)(
+        at, ctypes.addressof(low), ctypes.addressof(size)
+    )
+    libc.prototype("pthread_attr_destroy", c_int, pointer)(at)
+    return int(low.value + min(_MARGIN, size.value // 4))
+
+
+stoppable: WeakValueDictionary[int, StoppableInstance] = WeakValueDictionary()
 """The instances with compiled code, by vmctx."""
 
 
-def ask_to_stop(instance: CompiledInstance, trap: bool) -> None:
-    """Have an instance's code come to :func:`interrupted` at its next check, and maybe trap."""
-    if trap:
-        instance.asked_to_trap = True
-    instance.interrupts.stack_limit = VMInterrupts.STOP
+class StoppableInstance(Instance):
+    """An instance whose code checks its VMInterrupts.
+
+    Attributes
+    ----------
+    asked_to_trap : bool
+        Whether it is to trap, once.
+    deadlines : list of float
+        When it is to trap, from then on: of the limits that are in force now.
+    """
+
+    def __init__(self, **parts: Any) -> None:
+        self.asked_to_trap = False
+        self.deadlines: list[float] = []
+        super().__init__(**parts)
+        stoppable[self.vmctx] = self
+        self.look_at_entry()
+
+    def look_at_entry(self) -> None:
+        """Have its code come to :func:`interrupted` at its next check on whatever thread."""
+        if not self.closed:
+            _point(self.vmctx, _LOOK)
+
+    def look(self) -> None:
+        """Have its code, and all that it calls, come to :func:`interrupted` at the next check."""
+        # In this order: a thread that enters the instance from here on looks by itself, and one
+        # that has entered it is among the threads.
+        self.look_at_entry()
+        for thread in [*_threads.values()]:
+            thread.walks = True
+            thread.look()
+
+    def ask_to_trap(self) -> None:
+        """Have what it is computing trap, or else what it computes next."""
+        self.asked_to_trap = True
+        self.look()
+
+    def has_expired(self) -> bool:
+        """Return whether a limit of its time has expired."""
+        return any(deadline <= monotonic() for deadline in [*self.deadlines])
+
+    def trap_if_asked(self) -> None:
+        """Raise Interrupt if this instance is to trap."""
+        if self.has_expired():
+            # Until the limit is called off, whoever catches this: so it looks again.
+            self.look_at_entry()
+            thread = _this_thread()
+            thread.walks = True
+            thread.look()
+            raise Interrupt
+        if self.asked_to_trap:
+            self.asked_to_trap = False
+            raise Interrupt
+
+
+def _point(vmctx: int, interrupts: int) -> None:
+    """Let an instance point to these VMInterrupts, the first field of the VMContext."""
+    ctypes.c_size_t.from_address(vmctx).value = interrupts
 
 
 def interrupted(vmctx: int) -> None:
     """Let signal handlers run, and trap if somebody asked for it; compiled code calls this."""
     instance = stoppable.get(vmctx)
     if instance is None:
+        _point(vmctx, _LOOK)  # so that each call comes here
         raise ValueError("the Instance is closed")
     instance.activations_table.end_transfer()
-    # Before the question, so that who asks from now on is heard at the next check.
-    instance.interrupts.stack_limit = instance.interrupts.native_stack_limit
-    if instance.asked_to_trap:
-        instance.asked_to_trap = False
-        raise Interrupt
+    thread = _this_thread()
+    # Before the questions, so that who asks from now on is heard at the next check.
+    walks, thread.walks = thread.walks, False
+    thread.interrupts.stack_limit = thread.interrupts.native_stack_limit
+    _point(vmctx, thread.address)
+    instance.trap_if_asked()
+    if walks:
+        for other in _instances_on_stack():
+            other.trap_if_asked()
+
+
+def _instances_on_stack() -> list[StoppableInstance]:
+    """Return the instances that are to trap, of those with frames on this thread's stack."""
+    sought = {
+        vmctx: instance
+        for vmctx, instance in stoppable.copy().items()
+        if instance.asked_to_trap or instance.has_expired()
+    }
+    found = {}
+    if sought:
+        for frame_pointer in _frames():
+            # Of other native code it is any word of its frame: what looks like a vmctx is one.
+            word = _word(frame_pointer + _VMCTX_IN_FRAME)
+            if word in sought:
+                found[word] = sought.pop(word)
+    return [*found.values()]
+
+
+def _frames() -> Iterator[int]:
+    """Yield the frame pointers of this thread's native code, as far as they can be followed."""
+    for activation in _entry().activations() or ():
+        at, canary = activation.exit_frame_pointer, activation.frame_pointer
+        if at in (0, UNKNOWN_FRAMES):
+            continue
+        while at < canary and at % _POINTER == 0:  # between them is live stack
+            yield at
+            at = _word(at)
+
+
+def _word(address: int) -> int:
+    return ctypes.c_size_t.from_address(address).value
+
+
+def limit_of_time(value: Any, where: str) -> float:
+    """Return the seconds of a time limit, infinity for none.
+
+    Raises
+    ------
+    TypeError
+        It is no number.
+    ValueError
+        It is negative, or not a number.
+    """
+    if not (hasattr(type(value), "__float__") or hasattr(type(value), "__index__")):
+        raise TypeError(f"{where} must be a number of seconds, got {type(value).__name__}")
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.copysign(math.inf, value > 0 or -1)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{where} must be a number of seconds: {error}") from None
+    if not seconds >= 0:
+        raise ValueError(f"{where} must be a number of seconds that is not negative, got {value!r}")
+    return seconds
 
 
 class time_limit:
     """A context in which an instance computes for some seconds at most.
 
-    Then what it computes traps with :class:`~asm_libcalls.traps.Interrupt`, or will do so when it
-    goes on. When the context is left, a trap that has not happened is called off.
+    Then what it computes traps with :class:`~asm_libcalls.traps.Interrupt`, and so does whatever it
+    computes from then on until the context is left. Contexts may be nested, and entered again.
     """
 
-    def __init__(self, instance: CompiledInstance, seconds: float) -> None:
+    def __init__(self, instance: StoppableInstance, seconds: Any) -> None:
         self._instance = instance
-        self._timer = threading.Timer(seconds, ask_to_stop, (instance, True))
-        self._timer.daemon = True
+        self._seconds = limit_of_time(seconds, "time_limit(): seconds")
+        self._entered: list[tuple[object, float]] = []
 
     def __enter__(self) -> None:
-        self._timer.start()
+        deadline = monotonic() + self._seconds
+        key = object()
+        self._entered.append((key, deadline))
+        self._instance.deadlines.append(deadline)
+        if self._seconds == 0:
+            self._instance.look()
+        elif deadline < math.inf:
+            try:
+                watcher.add(key, deadline, self._instance.look)
+            except BaseException:
+                self.__exit__()
+                raise
 
     def __exit__(self, *exception: object) -> None:
-        self._timer.cancel()
-        self._timer.join()
-        self._instance.asked_to_trap = False
-
-
-class _Watcher:
-    """Lets the main thread's compiled code look for signals, while there is any that runs."""
-
-    def __init__(self) -> None:
-        self._record: ThreadRecord | None = None
-        self._renew()
-        # A thread that Python finds at its end is ended by pthread_exit, for which glibc loads a
-        # library: in a sandbox that refuses that, the process aborts.
-        atexit.register(self._end)
-        if hasattr(os, "register_at_fork"):
-            # A fork finds no thread of ours, of which Python would warn.
-            os.register_at_fork(
-                before=self._pause, after_in_parent=self._resume, after_in_child=self._fork
-            )
-
-    def _renew(self) -> None:
-        self._alive = allocate_lock()  # held by the thread, as long as it is there
-        self._stop = allocate_lock()  # given back to end the thread before its time
-        self._stop.acquire()
-        self._paused = False
-
-    @property
-    def running(self) -> bool:
-        """Whether the thread is there."""
-        return self._alive.locked()
-
-    def entered(self, record: ThreadRecord) -> None:
-        """Note that this thread enters native code, and has just been given its stack limit."""
-        if threading.current_thread() is threading.main_thread():
-            self._record = record
-            self._start()
-
-    def _start(self) -> None:
-        if not self._alive.acquire(blocking=False):
-            return
-        try:
-            start_new_thread(self._watch, (self._alive, self._stop))
-        except RuntimeError:  # no more threads, or Python is shutting down: signals wait
-            self._alive.release()
-
-    def _watch(self, alive: Any, stop: Any) -> None:
-        record = self._record
-        assert record is not None
-        while True:
-            record.stack_limit = 0  # the next entry comes to `entered`
-            stopped = stop.acquire(timeout=PERIOD)
-            if not stopped and record.stack_limit:
-                continue  # something new was entered meanwhile
-            if not stopped and record.innermost:
-                if not Activation.from_address(record.innermost).exit_frame_pointer:
-                    self._let_look()
-                continue
-            alive.release()
-            # Who entered before this line has found the thread alive.
-            if stopped or not record.stack_limit or not alive.acquire(blocking=False):
-                return
-
-    def _let_look(self) -> None:
-        for reference in stoppable.valuerefs():  # a list: nothing changes it while we go on
-            instance = reference()
-            if instance is not None:
-                ask_to_stop(instance, trap=False)
-
-    def _pause(self) -> None:
-        self._paused = self.running
-        if self._paused:
-            self._stop.release()
-            self._alive.acquire(timeout=10 * PERIOD)
-
-    def _end(self) -> None:
-        self._pause()
-        if self._paused:
-            self._renew()
-
-    def _resume(self) -> None:
-        if self._paused:
-            self._renew()
-            self._start()
-
-    def _fork(self) -> None:
-        # This thread is the child's main thread, whatever it was before.
-        was_watched = self._paused
-        self._renew()
-        self._record = current_record()
-        if self._record is not None:
-            self._record.stack_limit = 0
-            if was_watched and self._record.innermost:
-                self._start()
-
-
-def current_record() -> ThreadRecord | None:
-    """Return the record of this thread, if it has ever entered native code."""
-    from asm_libcalls.binding import default_binding
-    from asm_libcalls.native.entry import MachineEntry
-
-    entry = default_binding().entry
-    assert isinstance(entry, MachineEntry)
-    return entry.record()
-
-
-watcher = _Watcher()
+        key, deadline = self._entered.pop()
+        watcher.remove(key)
+        self._instance.deadlines.remove(deadline)

@@ -23,7 +23,7 @@ a stencil names its role: ``target``, or ``trap.CODE``.
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit.codegen.stencils.entry import STACK_LIMIT_SLOT
+from asm_libcalls.toy_jit.codegen.stencils.entry import INTERRUPTS_SLOT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["ENTER", "PREFIX", "STACK_LIMIT_SLOT", "routines"]
+__all__ = ["ENTER", "INTERRUPTS_SLOT", "PREFIX", "routines"]
 
 PREFIX = "toy_jit."
 ENTER = "asm_libcalls_toy_jit_enter"

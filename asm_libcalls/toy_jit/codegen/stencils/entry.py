@@ -1,6 +1,7 @@
 """From Python into compiled code: the generic entry, and the pieces of adapters.
 
-Each entry, and each call into another instance, gives the instance the stack limit of the thread.
+Each entry, and each call into another instance, lets the instance point to the VMInterrupts of the
+thread: its stack limit is the thread's, and a request to stop the thread stops it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from asm_libcalls.vmcontext import InstanceHeader, VMInterrupts, VMMemoryDefinit
 
 __all__ = [
     "CODE_SLOT",
+    "INTERRUPTS_SLOT",
     "PIECES",
-    "STACK_LIMIT_SLOT",
     "VMCTX_SLOT",
     "adapters",
     "change_instance",
@@ -19,11 +20,14 @@ __all__ = [
     "load_memory",
 ]
 
-STACK_LIMIT_SLOT = "toy_jit_stack_limit"
-"""The slot of a C function that works out the stack limit of its thread."""
+INTERRUPTS_SLOT = "toy_jit_interrupts"
+"""The slot of a C function that returns the VMInterrupts of its thread."""
 
 VMCTX_SLOT, CODE_SLOT = "adapter vmctx", "adapter code"
 """The slots of an adapter: what it runs in, and what it calls."""
+
+
+_STOP = VMInterrupts.STOP - (1 << 64)  # as an immediate, which is signed
 
 
 def load_memory() -> None:
@@ -35,26 +39,24 @@ def load_memory() -> None:
     x.MOV(x.r14, [x.r13 + VMMemoryDefinition.base.offset])
 
 
-def set_stack_limit() -> None:
-    """Let the instance at r15 stop at the stack pointer in rcx; clobbers rcx and rdx."""
+def _adopt_interrupts() -> None:
+    """Let the instance at r15 point to the VMInterrupts at rcx; clobbers rdx."""
     import peachpy.x86_64 as x
 
-    limit_set = x.Label("limit_set")
-    x.MOV(x.rdx, [x.r15])
-    x.CMP(x.rcx, [x.rdx + VMInterrupts.native_stack_limit.offset])
-    x.JE(limit_set)
-    x.MOV([x.rdx + VMInterrupts.native_stack_limit.offset], x.rcx)
-    # Another thread may ask at any moment, so read and write are one: what it wrote before is put
-    # back, and what it writes after stays.
-    x.XCHG(x.rcx, [x.rdx + VMInterrupts.stack_limit.offset])
-    x.CMP(x.rcx, VMInterrupts.STOP - (1 << 64))
-    x.JNE(limit_set)
-    x.MOV([x.rdx + VMInterrupts.stack_limit.offset], x.rcx)
-    x.LABEL(limit_set)
+    adopted = x.Label("adopted")
+    x.CMP(x.rcx, [x.r15])
+    x.JE(adopted)
+    # Another thread may ask the instance to look at any moment, so read and write are one.
+    x.MOV(x.rdx, x.rcx)
+    x.XCHG(x.rdx, [x.r15])
+    x.CMP(x.qword[x.rdx + VMInterrupts.stack_limit.offset], _STOP)
+    x.JNE(adopted)
+    x.MOV(x.qword[x.rcx + VMInterrupts.stack_limit.offset], _STOP)
+    x.LABEL(adopted)
 
 
-def load_stack_limit() -> None:
-    """Let the instance at r15 stop where this thread's stack gets short.
+def load_interrupts() -> None:
+    """Let the instance at r15 point to this thread's VMInterrupts.
 
     Clobbers what a C call clobbers.
     """
@@ -63,25 +65,25 @@ def load_stack_limit() -> None:
     from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
     from asm_libcalls.x86_64.trampolines.enter import load_thread_record
 
-    known = x.Label("limit_known")
+    known = x.Label("interrupts_known")
     load_thread_record()
-    x.MOV(x.rcx, [x.rax + ThreadRecord.stack_limit.offset])
+    x.MOV(x.rcx, [x.rax + ThreadRecord.interrupts.offset])
     x.TEST(x.rcx, x.rcx)
     x.JNZ(known)
-    CALL_SLOT(STACK_LIMIT_SLOT)
+    CALL_SLOT(INTERRUPTS_SLOT)
     x.MOV(x.rcx, x.rax)
     x.LABEL(known)
-    set_stack_limit()
+    _adopt_interrupts()
 
 
 def change_instance() -> None:
-    """Go on in the instance at rcx, which stops where that at r15 does; clobbers rcx and rdx."""
+    """Go on in the instance at rcx, with the VMInterrupts of that at r15; clobbers rcx and rdx."""
     import peachpy.x86_64 as x
 
     x.MOV(x.rdx, [x.r15])
     x.MOV(x.r15, x.rcx)
-    x.MOV(x.rcx, [x.rdx + VMInterrupts.native_stack_limit.offset])
-    set_stack_limit()
+    x.MOV(x.rcx, x.rdx)
+    _adopt_interrupts()
 
 
 def enter() -> None:
@@ -114,7 +116,7 @@ def enter() -> None:
     x.MOV([rsp + x.rcx * 8], x.rax)
     x.JMP(copy)
     x.LABEL(copied)
-    load_stack_limit()
+    load_interrupts()
     x.MOV(x.rax, x.r14)
     load_memory()
     x.CALL(x.rax)
@@ -140,7 +142,7 @@ def enter() -> None:
 PIECES = {
     "change_instance": change_instance,
     "load_memory": load_memory,
-    "load_stack_limit": load_stack_limit,
+    "load_interrupts": load_interrupts,
 }
 """What stencils in assembler's language take from here, as an instruction."""
 
@@ -155,7 +157,7 @@ def adapters() -> dict[str, str]:
         "adapter.begin": f"push rbp; mov rbp, rsp; {push}; sub rsp, frame",
         "adapter.end": f"""
             mov r15, ${VMCTX_SLOT}
-            load_stack_limit
+            load_interrupts
             load_memory
             call ${CODE_SLOT}
             lea rsp, [rbp - {8 * len(_SAVED)}]; {pop}; pop rbp; ret

@@ -32,9 +32,14 @@ class ValueType:
     name : str
         Its spelling in a signature.
     bits : int
-        Its width: 32 or 64.
-    kind : {"integer", "float", "pointer"}
-        How it is passed: general-purpose register, XMM register, general-purpose register.
+        Its width.
+    kind : {"integer", "float", "vector", "pointer"}
+        What it is to Python.
+    classes : tuple of str
+        How it is passed, an ABI class for each eightbyte: INTEGER, or SSE (and SSEUP for the upper
+        half of a vector). What takes several registers is never split between them and the stack.
+    alignment : int
+        Its alignment on the stack, in bytes.
     signed : bool
         Whether Python reads a result of it as signed.
     c_name : str
@@ -45,7 +50,18 @@ class ValueType:
         Whether it points to something of an instance: a vmctx or a reference.
     """
 
-    __slots__ = ("bits", "c_name", "ctypes_name", "is_runtime", "kind", "mask", "name", "signed")
+    __slots__ = (
+        "alignment",
+        "bits",
+        "c_name",
+        "classes",
+        "ctypes_name",
+        "is_runtime",
+        "kind",
+        "mask",
+        "name",
+        "signed",
+    )
 
     def __init__(
         self, name: str, bits: int, kind: str, signed: bool, c_name: str, ctypes_name: str
@@ -58,6 +74,13 @@ class ValueType:
         self.ctypes_name = ctypes_name
         self.is_runtime = kind == "pointer" and name != "pointer"
         self.mask = (1 << bits) - 1
+        # System V ABI for AMD64, 3.2.3, "Classification", and 3.1.2 for the alignments.
+        eightbytes = (bits + 63) // 64
+        if kind in ("float", "vector"):
+            self.classes = ("SSE",) + ("SSEUP",) * (eightbytes - 1)
+        else:
+            self.classes = ("INTEGER",) * eightbytes
+        self.alignment = 8 * eightbytes
 
     def __repr__(self) -> str:
         return f"<ValueType {self.name}>"

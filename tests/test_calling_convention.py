@@ -10,8 +10,9 @@ import ctypes
 import pytest
 
 import asm_libcalls
+from asm_libcalls.calling_convention import FLOAT_REGISTERS, INTEGER_REGISTERS, assign
 from asm_libcalls.native.entry import NativeCall
-from asm_libcalls.signatures import Signature
+from asm_libcalls.signatures import VALUE_TYPES, Signature, ValueType
 
 MINUS_ONE = (1 << 64) - 1
 
@@ -206,3 +207,117 @@ def test_narrow_results_have_no_upper_half(binding, load_routines):
     address = loaded.routine("wide")
     assert binding.entry.call(address, Signature("(u64) -> u32"), (MINUS_ONE - 1,)) == 0xFFFFFFFE
     assert binding.entry.call(address, Signature("(u64)"), (5,)) == 0
+
+
+# Values that are wider than a register, or narrower than an f32.
+
+WIDE = {
+    name: VALUE_TYPES.get(name) or ValueType(name, bits, kind, False, name, "")
+    for name, bits, kind in (
+        ("u128", 128, "integer"),
+        ("f16", 16, "float"),
+        ("v128", 128, "vector"),
+    )
+}
+
+
+@pytest.fixture
+def wide_types(monkeypatch):
+    """Signatures know the types, whoever else does not yet."""
+    for name, value_type in WIDE.items():
+        monkeypatch.setitem(VALUE_TYPES, name, value_type)
+
+
+# Each by hand from the System V ABI, 3.2.3: what goes where ("i" rdi.., "f" xmm0.., "s" [rsp..]).
+ASSIGNMENTS = [
+    ("()", ""),
+    ("(u128)", "i0"),
+    ("(i64, u128, i64)", "i0 i1 i3"),
+    ("(u128, u128, u128)", "i0 i2 i4"),
+    ("(u128, u128, u128, i64)", "i0 i2 i4 s0"),
+    # One register is left: the i128 goes whole to the stack, and the next integer takes it.
+    ("(i64, i64, i64, i64, i64, u128, i64)", "i0 i1 i2 i3 i4 s0 i5"),
+    ("(i64, i64, i64, i64, i64, u128, i64, i64, u128)", "i0 i1 i2 i3 i4 s0 i5 s2 s4"),
+    ("(u128, u128, u128, i64, u128, i64)", "i0 i2 i4 s0 s2 s4"),
+    ("(f16, i32, v128, f64)", "f0 i0 f1 f2"),
+    ("(v128, v128, v128, v128, f64, f64, f64, f64, f16, v128, f32)",
+     "f0 f1 f2 f3 f4 f5 f6 f7 s0 s2 s4"),
+    ("(f32, pointer, vmctx, f64)", "f0 i0 i1 f1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), ASSIGNMENTS)
+def test_where_arguments_are(text, expected, wide_types):
+    signature = Signature(text)
+    assignment = assign(signature.parameters)
+    letters = {"integers": "i", "floats": "f", "stack": "s"}
+    assert [f"{letters[p.bank]}{p.number}" for p in assignment.places] == expected.split()
+    ends = [
+        p.number + len(t.classes)
+        for p, t in zip(assignment.places, signature.parameters, strict=True)
+        if p.bank == "stack"
+    ]
+    assert assignment.stack == max(ends, default=0)
+
+
+@pytest.mark.parametrize("text", [text for text, _ in ASSIGNMENTS if text != "()"])
+def test_wide_arguments_arrive_whole(text, wide_types, load_routines, machine_entry):
+    """The callee stores all argument registers, and the stack, where a test can look at them."""
+    from peachpy.x86_64 import AND, LEA, MOV, MOVUPS, RET, rax
+    from peachpy.x86_64.registers import rsp
+
+    from asm_libcalls.x86_64.assembler import registers, sequence
+    from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT
+
+    places = {"integers": 0, "floats": 6, "stack": 6 + 16}  # in words of the buffer
+
+    def spill():
+        LOAD_SLOT(rax, "buffer")
+        for i, register in enumerate(registers(INTEGER_REGISTERS)):
+            MOV([rax + 8 * i], register)
+        for i, register in enumerate(registers(FLOAT_REGISTERS)):
+            MOVUPS([rax + 8 * places["floats"] + 16 * i], register)
+        r10, r11 = registers(("r10", "r11"))
+        for i in range(6):
+            MOV(r10, [rsp + 8 + 8 * i])
+            MOV([rax + 8 * places["stack"] + 8 * i], r10)
+        LEA(r11, [rsp + 8])
+        AND(r11, 15)
+        MOV([rax + 8 * places["stack"] + 48], r11)
+        RET()
+
+    buffer = (ctypes.c_uint64 * 32)()
+    loaded = load_routines(sequence("spill", spill), slots={"buffer": ctypes.addressof(buffer)})
+    signature = Signature(text)
+    patterns = [
+        int.from_bytes(bytes(range(16 * i + 1, 16 * i + 17)), "little") & t.mask
+        for i, t in enumerate(signature.parameters)
+    ]
+    machine_entry.call(loaded.routine("spill"), signature, patterns)
+    found = []
+    for place, t in zip(assign(signature.parameters).places, signature.parameters, strict=True):
+        at = places[place.bank] + place.number * (2 if place.bank == "floats" else 1)
+        found.append((buffer[at] | buffer[at + 1] << 64) & t.mask)
+    assert found == patterns
+    assert buffer[places["stack"] + 6] == 0  # the stack was aligned
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_wide_results(name, wide_types, load_routines, machine_entry):
+    from peachpy.x86_64 import MOV, MOVUPS, RET, rax, rdx, xmm0
+
+    from asm_libcalls.x86_64.assembler import sequence
+    from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT
+
+    buffer = (ctypes.c_uint64 * 2)(0x1122334455667788, 0x99AABBCCDDEEFF00)
+
+    def results():
+        LOAD_SLOT(rdx, "buffer")
+        MOVUPS(xmm0, [rdx])
+        MOV(rax, [rdx])
+        MOV(rdx, [rdx + 8])
+        RET()
+
+    loaded = load_routines(sequence("results", results), slots={"buffer": ctypes.addressof(buffer)})
+    found = machine_entry.call(loaded.routine("results"), Signature(f"() -> {name}"), [])
+    assert found == 0x99AABBCCDDEEFF001122334455667788 & WIDE[name].mask

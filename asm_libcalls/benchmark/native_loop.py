@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 
+from asm_libcalls.calling_convention import FLOAT_REGISTERS, INTEGER_REGISTERS
 from asm_libcalls.native.entry import NativeCall
 
 TYPE_CHECKING = False
@@ -43,41 +44,14 @@ def routine(integers: int = 6, floats: int = 0, name: str = NAME) -> Routine:
 
 
 def _repeat(integers: int, floats: int) -> None:
-    from peachpy.x86_64 import (
-        CALL,
-        DEC,
-        JNZ,
-        LABEL,
-        MOV,
-        MOVSD,
-        POP,
-        PUSH,
-        RET,
-        SUB,
-        Label,
-        r8,
-        r9,
-        r12,
-        r13,
-        rax,
-        rbx,
-        rcx,
-        rdi,
-        rdx,
-        rsi,
-        xmm0,
-        xmm1,
-        xmm2,
-        xmm3,
-        xmm4,
-        xmm5,
-        xmm6,
-        xmm7,
-    )  # fmt: skip
+    from peachpy.x86_64 import CALL, DEC, JNZ, LABEL, MOV, MOVUPS, POP, PUSH, RET, SUB, Label
+    from peachpy.x86_64.registers import r12, r13, rax, rbx, rdi, rsi
+
+    from asm_libcalls.x86_64.assembler import registers
 
     again = Label("again")
-    integer_registers = (rdi, rsi, rdx, rcx, r8, r9)[:integers]
-    float_registers = (xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7)[:floats]
+    integer_registers = registers(INTEGER_REGISTERS[:integers])
+    float_registers = registers(FLOAT_REGISTERS[:floats])
 
     for register in (rbx, r12, r13):  # with these three rsp is aligned where the loop calls
         PUSH(register)
@@ -89,7 +63,7 @@ def _repeat(integers: int, floats: int) -> None:
     for i, register in enumerate(integer_registers):
         MOV(register, [rbx + NativeCall.integers.offset + 8 * i])
     for i, register in enumerate(float_registers):
-        MOVSD(register, [rbx + NativeCall.floats.offset + 8 * i])
+        MOVUPS(register, [rbx + NativeCall.floats.offset + 16 * i])
     CALL([rbx + NativeCall.address.offset])
     DEC(r12)
     JNZ(again)
@@ -117,7 +91,7 @@ def call_of(address: int, integers: Sequence[int] = (), floats: Sequence[int] = 
     for i, pattern in enumerate(integers):
         call.integers[i] = pattern
     for i, pattern in enumerate(floats):
-        call.floats[i] = pattern
+        call.floats[i][0] = pattern
     return call
 
 

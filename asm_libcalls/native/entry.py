@@ -15,6 +15,15 @@ from __future__ import annotations
 import ctypes
 from _thread import _local
 
+from asm_libcalls.calling_convention import (
+    FLOAT_REGISTERS,
+    INTEGER_REGISTERS,
+    INTEGER_RESULTS,
+    INTEGERS,
+    STACK,
+    assign,
+    bank_of,
+)
 from asm_libcalls.traps import Trap
 from asm_libcalls.unraisable import hear
 
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
+    from asm_libcalls.calling_convention import Place
     from asm_libcalls.signatures import Signature
 
 __all__ = ["Activation", "MachineEntry", "NativeCall", "PythonEntry"]
@@ -32,16 +42,31 @@ MAXIMUM_STACK_ARGUMENTS = 1000
 
 
 class NativeCall(ctypes.Structure):
-    """One call, as ``asm_libcalls_enter`` takes it: registers to load, and results."""
+    """One call, as ``asm_libcalls_enter`` takes it: registers to load, and results.
+
+    Attributes
+    ----------
+    address : address
+        What to call.
+    integers, floats : array
+        The argument registers, in the order of :mod:`asm_libcalls.calling_convention`. A float
+        register has 16 bytes, of which a float or double uses the first ones.
+    stack_arguments, stack_count : address, int
+        The eightbytes to put on the stack, and how many they are.
+    integer_results : array
+        rax and rdx after the call.
+    float_result : array
+        xmm0 after the call.
+    """
 
     _fields_ = [
         ("address", ctypes.c_uint64),
-        ("integers", ctypes.c_uint64 * 6),
-        ("floats", ctypes.c_uint64 * 8),
+        ("integers", ctypes.c_uint64 * len(INTEGER_REGISTERS)),
+        ("floats", ctypes.c_uint64 * 2 * len(FLOAT_REGISTERS)),
         ("stack_arguments", ctypes.c_uint64),
         ("stack_count", ctypes.c_uint64),
-        ("integer_result", ctypes.c_uint64),
-        ("float_result", ctypes.c_uint64),
+        ("integer_results", ctypes.c_uint64 * len(INTEGER_RESULTS)),
+        ("float_result", ctypes.c_uint64 * 2),
     ]
 
 
@@ -163,6 +188,60 @@ def raise_status(status: int) -> None:
     raise MemoryError("no memory for this thread's record of activations")
 
 
+class _Layout:
+    """Where the values of a signature are among the words of a NativeCall and its stack behind it.
+
+    Attributes
+    ----------
+    words : type
+        The array of 64-bit words.
+    places : tuple of int
+        The word of each argument.
+    wide : tuple of int
+        Of the arguments: those that have a second word behind it.
+    stack_count : int
+        How many words the stack has.
+    result : int
+        The word of the result.
+    """
+
+    __slots__ = ("places", "result", "stack_count", "wide", "words")
+
+    def __init__(self, signature: Signature) -> None:
+        assignment = assign(signature.parameters)
+        if assignment.stack > MAXIMUM_STACK_ARGUMENTS:
+            raise ValueError(f"a signature of {len(signature.parameters)} parameters: too many")
+        self.words: Any = ctypes.c_uint64 * (_CALL_WORDS + assignment.stack)
+        self.places = tuple(
+            _CALL_WORDS + place.number if place.bank == STACK else argument_offset(place) // 8
+            for place in assignment.places
+        )
+        self.wide = tuple(i for i, t in enumerate(signature.parameters) if t.bits > 64)
+        self.stack_count = assignment.stack
+        self.result = 0
+        if signature.result is not None:
+            in_integers = bank_of(signature.result) == INTEGERS
+            field = NativeCall.integer_results if in_integers else NativeCall.float_result
+            self.result = field.offset // 8
+
+
+_layouts: dict[str, _Layout] = {}
+_CALL_WORDS = ctypes.sizeof(NativeCall) // 8
+_STACK_ARGUMENTS = NativeCall.stack_arguments.offset // 8
+
+
+def _layout(signature: Signature) -> _Layout:
+    layout = _layouts[signature] = _Layout(signature)
+    return layout
+
+
+def argument_offset(place: Place) -> int:
+    """Return the offset of an argument register in a :class:`NativeCall`, in bytes."""
+    if place.bank == INTEGERS:
+        return int(NativeCall.integers.offset) + 8 * place.number
+    return int(NativeCall.floats.offset) + 16 * place.number
+
+
 class MachineEntry:
     """Calls through ``x86_64/trampolines/enter.py``; a trap unwinds native frames."""
 
@@ -185,36 +264,26 @@ class MachineEntry:
         return twin
 
     def call(self, address: int, signature: Signature, patterns: Sequence[int]) -> int:
-        """Call a C address with bit patterns; return the result's pattern or raise.
-
-        Arguments are assigned to registers by the System V ABI, 3.2.3: the first six integers and
-        pointers, the first eight floats, the rest on the stack in order.
-        """
-        call = NativeCall(address=address)
-        integers = floats = 0
-        on_stack = []
-        for value_type, pattern in zip(signature.parameters, patterns, strict=True):
-            if value_type.kind == "float" and floats < 8:
-                call.floats[floats] = pattern
-                floats += 1
-            elif value_type.kind != "float" and integers < 6:
-                call.integers[integers] = pattern
-                integers += 1
-            else:
-                on_stack.append(pattern)
-        if on_stack:
-            if len(on_stack) > MAXIMUM_STACK_ARGUMENTS:
-                raise ValueError(f"a signature of {len(patterns)} parameters: too many")
-            stack = (ctypes.c_uint64 * len(on_stack))(*on_stack)
-            call.stack_arguments = ctypes.addressof(stack)
-            call.stack_count = len(on_stack)
-        status = self._enter(ctypes.addressof(call))
+        """Call a C address with bit patterns; return the result's pattern or raise."""
+        layout = _layouts.get(signature) or _layout(signature)
+        words = layout.words(address)
+        for at, pattern in zip(layout.places, patterns, strict=True):
+            words[at] = pattern  # its low 64 bits
+        for i in layout.wide:
+            words[layout.places[i] + 1] = patterns[i] >> 64
+        where = ctypes.addressof(words)
+        if layout.stack_count:
+            words[_STACK_ARGUMENTS] = where + ctypes.sizeof(NativeCall)
+            words[_STACK_ARGUMENTS + 1] = layout.stack_count
+        status = self._enter(where)
         if status:
             raise_status(status)
         result = signature.result
         if result is None:
             return 0
-        pattern = call.float_result if result.kind == "float" else call.integer_result
+        pattern = words[layout.result]
+        if result.bits > 64:
+            pattern |= words[layout.result + 1] << 64
         return int(pattern) & result.mask
 
     def record(self) -> ThreadRecord | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from keyword import iskeyword
 
+from asm_libcalls.calling_convention import assign
 from asm_libcalls.signatures import VALUE_TYPES, Signature
 
 TYPE_CHECKING = False
@@ -206,7 +207,7 @@ def native_functions(
     if isinstance(maker, str):
         return [_python_function(s, _slow(s, binding)) for s in specifications]
     from asm_libcalls.x86_64.python_functions.function_objects import Unsupported
-    from asm_libcalls.x86_64.python_functions.function_shapes import Shape, fits_registers
+    from asm_libcalls.x86_64.python_functions.function_shapes import Shape
     from asm_libcalls.x86_64.trampolines.enter import ENTER_HOLDING_GIL
 
     shapes = []
@@ -216,7 +217,7 @@ def native_functions(
             enter = ""
         elif s.release_gil:
             enter = "asm_libcalls_enter"
-        elif s.catch or not fits_registers(s.signature.parameters):
+        elif s.catch or assign(s.signature.parameters).stack:
             enter = ENTER_HOLDING_GIL
         shapes.append(Shape(s.signature, enter, s.guard, s.inline, s.vmctx_of))
     try:

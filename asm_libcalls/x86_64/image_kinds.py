@@ -11,7 +11,14 @@ if TYPE_CHECKING:
 __all__ = ["FOLDERS", "IMAGES", "LEVELS", "MODULES", "ImageKind", "architecture_level", "levels_of"]
 
 
-MODULES = ("libcalls.py", "native/entry.py", "signatures.py", "traps.py", "vmcontext.py")
+MODULES = (
+    "calling_convention.py",
+    "libcalls.py",
+    "native/entry.py",
+    "signatures.py",
+    "traps.py",
+    "vmcontext.py",
+)
 """Of the package's other modules those that say what the code is: layouts, signatures, names."""
 
 FOLDERS = ("emitter", "x86_64")

@@ -6,6 +6,7 @@ here for calls and branches, and ``Places`` for where things are.
 
 from __future__ import annotations
 
+from asm_libcalls.calling_convention import INTEGER_REGISTERS
 from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS, SYMBOL_PREFIX
 from asm_libcalls.toy_jit.codegen.handlers import make_handlers
 from asm_libcalls.toy_jit.codegen.places import NEGATED, Places, constant, halves
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FunctionCompiler"]
 
-_ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")  # System V ABI, 3.2.3
 _CLEARED_ONE_BY_ONE = 8  # locals; more of them take a loop
 
 
@@ -203,7 +203,7 @@ class FunctionCompiler(Places):
         if self.layout.counters is not None and name in DECLARATIONS:
             self.emit("call.count", *halves(self.layout.counter(name)))
         # The operands are constants or in memory now, so no argument overwrites another.
-        for register, argument in zip(_ARGUMENTS, arguments, strict=False):
+        for register, argument in zip(INTEGER_REGISTERS, arguments, strict=False):
             if argument == "vmctx":
                 self.move((register,), ("r15",))
             elif isinstance(argument, int):

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from functools import partial
 
+from asm_libcalls.calling_convention import CALLEE_SAVED, FLOATS, assign
 from asm_libcalls.emitter import code_names, pages
 from asm_libcalls.emitter.eh_frame import instructions
 from asm_libcalls.emitter.image import Reference, Routine, link
 from asm_libcalls.owned import Resource
+from asm_libcalls.signatures import VALUE_TYPES
 from asm_libcalls.toy_jit.codegen.stencils.entry import CODE_SLOT, VMCTX_SLOT
 from asm_libcalls.toy_jit.codegen.templates import STENCILS
 from asm_libcalls.toy_jit.frontend.module import F32, F64, I32
@@ -24,16 +26,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.emitter.code_names import Function
     from asm_libcalls.emitter.pages import LoadedImage
+    from asm_libcalls.signatures import ValueType
 
-__all__ = ["MAXIMUM_FLOATS", "MAXIMUM_INTEGERS", "Adapter"]
-
-MAXIMUM_FLOATS = 8
-MAXIMUM_INTEGERS = 6
-"""The parameters that go in registers: System V ABI, 3.2.3. An adapter takes no others."""
+__all__ = ["Adapter"]
 
 _PER_IMAGE = 16
 _OWN_SLOTS = (VMCTX_SLOT, CODE_SLOT)
-_PUSHED = 5 * 8  # the callee-saved registers, which compiled code changes
+_PUSHED = 8 * len(CALLEE_SAVED)  # which compiled code changes
+_TYPES = {I32: VALUE_TYPES["i32"], F64: VALUE_TYPES["f64"]}
 
 _free: dict[bytes, list[tuple[LoadedImage, str]]] = {}  # by what is passed in which registers
 
@@ -85,19 +85,20 @@ def _parts(kinds: bytes) -> list[Part]:
     # rsp is a multiple of 16 less 8 when the registers are pushed.
     size = -(-8 * max(1, len(kinds)) // 16) * 16 + (_PUSHED % 16)
     parts = [Part(STENCILS["adapter.begin"], {"frame": size})]
-    integers = floats = 0
-    for i, kind in enumerate(kinds):
-        if kind == F64:
-            name, floats = f"adapter.float.{floats}", floats + 1
-        else:
-            name, integers = f"adapter.{'i32' if kind == I32 else 'i64'}.{integers}", integers + 1
-        parts.append(Part(STENCILS[name], {"offset": 8 * i}))
+    types = [_type(kind) for kind in kinds]
+    for i, (value_type, place) in enumerate(zip(types, assign(types).places, strict=True)):
+        name = "float" if place.bank == FLOATS else value_type.name
+        parts.append(Part(STENCILS[f"adapter.{name}.{place.number}"], {"offset": 8 * i}))
     parts.append(Part(STENCILS["adapter.end"]))
     return parts
 
 
+def _type(kind: int) -> ValueType:
+    return _TYPES.get(kind, VALUE_TYPES["i64"])
+
+
 def _functions(loaded: LoadedImage, kinds: bytes, parts: list[Part]) -> list[Function]:
-    types = ", ".join({I32: "i32", F64: "f64"}.get(kind, "i64") for kind in kinds)
+    types = ", ".join(_type(kind).name for kind in kinds)
     call_frames = instructions(frames(parts))
     return [
         (loaded.address + at, size, f"asm_libcalls::adapter ({types})", call_frames)

@@ -7,15 +7,16 @@ import weakref
 from functools import partial
 
 from asm_libcalls.binding import default_binding
+from asm_libcalls.calling_convention import assign
 from asm_libcalls.native.native_function import Specification, native_functions
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.instance import Instance
-from asm_libcalls.signatures import Signature
+from asm_libcalls.signatures import VALUE_TYPES, Signature
 from asm_libcalls.toy_jit.backtrace import extend
 from asm_libcalls.toy_jit.codegen.layout import type_id, type_of_id
 from asm_libcalls.toy_jit.codegen.templates import ENTER
 from asm_libcalls.toy_jit.frontend.module import F32, F64, VALUE_TYPE_NAMES, type_names
-from asm_libcalls.toy_jit.runtime.adapters import MAXIMUM_FLOATS, MAXIMUM_INTEGERS, Adapter
+from asm_libcalls.toy_jit.runtime.adapters import Adapter
 from asm_libcalls.toy_jit.runtime.values import from_pattern, is_reference, to_patterns
 from asm_libcalls.traps import Trap
 from asm_libcalls.x86_64.trampolines.call_records import make_slot_record
@@ -120,15 +121,11 @@ def _builtin(func: Func) -> Callable[..., Any] | None:
     """Make a builtin that calls a function of numbers, or return None where it takes more."""
     functype = func.type
     types = (*functype.params, *functype.results)
-    floats = sum(t in _FLOATS for t in functype.params)
-    if (
-        len(functype.results) > 1
-        or any(map(is_reference, types))
-        or floats > MAXIMUM_FLOATS
-        or len(functype.params) - floats > MAXIMUM_INTEGERS
-    ):
+    if len(functype.results) > 1 or any(map(is_reference, types)):
         return None
     names = [VALUE_TYPE_NAMES[t] for t in functype.params]
+    if assign(VALUE_TYPES[name] for name in names).stack:
+        return None  # an adapter takes what registers hold
     signature = f"({', '.join(names)})"
     if functype.results:
         signature += f" -> {VALUE_TYPE_NAMES[functype.results[0]]}"

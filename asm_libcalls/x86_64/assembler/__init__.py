@@ -12,6 +12,7 @@ import peachpy
 import peachpy.x86_64.uarch
 from peachpy.stream import InstructionStream
 from peachpy.x86_64 import abi, isa
+from peachpy.x86_64 import registers as peachpy_registers
 from peachpy.x86_64.function import Function
 from peachpy.x86_64.instructions import BranchInstruction
 from peachpy.x86_64.pseudo import LABEL
@@ -24,7 +25,7 @@ from asm_libcalls.x86_64.assembler.instructions import _Reference
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["function", "sequence", "target"]
+__all__ = ["function", "registers", "sequence", "target"]
 
 _PEACHPY_TYPES = {
     "int32_t": peachpy.int32_t,
@@ -38,6 +39,11 @@ _PEACHPY_TYPES = {
 
 def _peachpy_type(c_name: str) -> Any:
     return _PEACHPY_TYPES.get(c_name) or peachpy.ptr()
+
+
+def registers(names: Sequence[str]) -> tuple[Any, ...]:
+    """Return PeachPy's registers of these names, for example of ``INTEGER_REGISTERS``."""
+    return tuple(getattr(peachpy_registers, name) for name in names)
 
 
 def target(*extensions: str) -> Any:

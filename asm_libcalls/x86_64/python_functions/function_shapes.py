@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import sys
 
-from asm_libcalls.native.entry import NativeCall
-from asm_libcalls.signatures import Signature
+from asm_libcalls.calling_convention import STACK, assign
+from asm_libcalls.native.entry import argument_offset
+from asm_libcalls.signatures import VALUE_TYPES, Signature
 from asm_libcalls.x86_64.python_functions import function_stencils
 from asm_libcalls.x86_64.stencils import Part, Stencil
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
-    from asm_libcalls.signatures import ValueType
     from asm_libcalls.x86_64.python_functions.object_layouts import ObjectLayout
 
-__all__ = ["CLASS", "EVERYTHING", "Shape", "fits_registers", "parts_of"]
+__all__ = ["CLASS", "EVERYTHING", "Shape", "parts_of"]
 
 CLASS = "class "
 """Before the address of a class, in the name of the slot that holds it."""
@@ -77,12 +76,6 @@ class Shape(tuple[object, ...]):
         return f"builtin {inline or signature}"
 
 
-def fits_registers(parameters: Sequence[ValueType]) -> bool:
-    """Return whether all arguments go in registers: System V ABI, 3.2.3."""
-    floats = sum(t.kind == "float" for t in parameters)
-    return floats <= 8 and len(parameters) - floats <= 6
-
-
 def parts_of(
     pieces: dict[str, Stencil],
     shape: Shape,
@@ -105,12 +98,12 @@ def parts_of(
         assert count, "there is nothing to leave"
         names = ("call_slow",) if count > 1 else ("take", "call_slow_one")
         return [Part(pieces[name], layout.holes()) for name in names]
-    places, stack_count = _places(parameters)
+    assignment = assign(VALUE_TYPES[kind] for kind in parameters)
     numbers = {
         **layout.holes(),
         "count": count,
-        "frame": function_stencils.entered_frame_size(stack_count),
-        "stack_count": stack_count,
+        "frame": function_stencils.entered_frame_size(assignment.stack),
+        "stack_count": assignment.stack,
     }
 
     def part(stencil: str, role: str = "", /, slots: Any = None, **more: int) -> Part:
@@ -125,7 +118,7 @@ def parts_of(
         parts.append(part("enter_bare"))
     if count:
         parts.append(part("take"))
-    for i, (kind, (register, offset)) in enumerate(zip(parameters, places, strict=True)):
+    for i, (kind, place) in enumerate(zip(parameters, assignment.places, strict=True)):
         parts.append(part("object_vector", argument=8 * i) if count > 1 else part("object_one"))
         if i == 0 and vmctx:
             slots = {"vmctx_class": f"{CLASS}{vmctx[0]}", "unbox": "unbox_64"}
@@ -133,10 +126,13 @@ def parts_of(
             continue
         slots = {"unbox": "unbox_pointer" if kind == "pointer" else f"unbox_{kind[1:]}"}
         stencil = f"float{kind[1:]}" if kind[0] == "f" else "integer"
-        if enter:
-            parts.append(part(f"spill_{stencil}", slots=slots, offset=offset))
+        if not enter:
+            parts.append(part(f"{stencil}_{place.number}", slots=slots))
+        elif place.bank == STACK:
+            offset = function_stencils.STACK_ARGUMENTS + 8 * place.number
+            parts.append(part(f"push_{stencil}", slots=slots, offset=offset))
         else:
-            parts.append(part(f"{stencil}_{register}", slots=slots))
+            parts.append(part(f"spill_{stencil}", slots=slots, offset=argument_offset(place)))
     if guard:
         parts.append(part(str(guard)))
     if enter:
@@ -160,29 +156,3 @@ def parts_of(
         slow[0].role = slow[0].role or "slow"
         parts += slow
     return parts
-
-
-def _places(parameters: tuple[str, ...]) -> tuple[list[tuple[int, int]], int]:
-    """Assign arguments to registers and stack: System V ABI, 3.2.3.
-
-    Returns
-    -------
-    list of (int, int)
-        For each its register's number in its class, and its offset in the frame of an entered
-        call.
-    int
-        How many are on the stack.
-    """
-    places = []
-    used = {"integers": 0, "floats": 0}
-    stack = 0
-    for kind in parameters:
-        bank, limit = ("floats", 8) if kind[0] == "f" else ("integers", 6)
-        number = used[bank]
-        if number < limit:
-            used[bank] += 1
-            places.append((number, getattr(NativeCall, bank).offset + 8 * number))
-        else:
-            places.append((-1, function_stencils.STACK_ARGUMENTS + 8 * stack))
-            stack += 1
-    return places, stack

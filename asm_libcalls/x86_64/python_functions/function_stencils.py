@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import ctypes
 
+from asm_libcalls.calling_convention import FLOAT_REGISTERS, INTEGER_REGISTERS
 from asm_libcalls.native.entry import NativeCall
 from asm_libcalls.x86_64.python_functions.object_layouts import FunctionState
 
@@ -76,6 +77,8 @@ def routines() -> Iterator[Routine]:
 _UNBOX = "call $unbox; jc >slow"
 # Where objects have their parts: holes that ``ObjectLayout.holes`` has the numbers of.
 _CHECK_FLOAT = "mov r10, $PyFloat_Type; cmp [rax + object_type], r10; jnz >slow"
+_SPILL_INTEGER = f"{_UNBOX}; mov [rsp + offset], rax"
+_SPILL_FLOAT = "movups [rsp + offset], xmm0"
 _DIVISOR_NOT_ZERO = "test rsi, rsi; jz >slow"
 # Into rdi: what is called, which is gone while the collector takes the function apart.
 _LOAD_SLOW = f"""
@@ -93,11 +96,21 @@ _STENCILS = {
     "take": "mov r11, rsi",
     "object_one": "mov rax, r11",
     "object_vector": "mov rax, [r11 + argument]",
-    "spill_integer": f"{_UNBOX}; mov [rsp + offset], rax",
+    "spill_integer": _SPILL_INTEGER,
+    # All 16 bytes of a float register are stored: the entry loads as many, and a load that is wider
+    # than the store before it waits for that one (Intel optimization manual, "Store Forwarding").
     "spill_float64": f"""
-        {_CHECK_FLOAT}; mov rax, [rax + float_value]; mov [rsp + offset], rax
+        {_CHECK_FLOAT}; movsd xmm0, [rax + float_value]; {_SPILL_FLOAT}
     """,
     "spill_float32": f"""
+        {_CHECK_FLOAT}; movsd xmm0, [rax + float_value]; cvtsd2ss xmm0, xmm0; {_SPILL_FLOAT}
+    """,
+    # On the stack a float has 8 bytes.
+    "push_integer": _SPILL_INTEGER,
+    "push_float64": f"""
+        {_CHECK_FLOAT}; mov rax, [rax + float_value]; mov [rsp + offset], rax
+    """,
+    "push_float32": f"""
         {_CHECK_FLOAT}; movsd xmm0, [rax + float_value]; cvtsd2ss xmm0, xmm0
         movsd [rsp + offset], xmm0
     """,
@@ -137,7 +150,7 @@ _STENCILS = {
         test rbx, rbx; jnz >raise
     """,
     "leave_entered": f"""
-        mov rax, [rsp + {NativeCall.integer_result.offset}]
+        mov rax, [rsp + {NativeCall.integer_results.offset}]
         movsd xmm0, [rsp + {NativeCall.float_result.offset}]
         add rsp, frame; pop rbx
     """,
@@ -174,10 +187,10 @@ _STENCILS = {
     """,
 }  # fmt: skip
 
-for _i, _register in enumerate(("rdi", "rsi", "rdx", "rcx", "r8", "r9")):
+for _i, _register in enumerate(INTEGER_REGISTERS):
     _STENCILS[f"integer_{_i}"] = f"{_UNBOX}; mov {_register}, rax"
-for _i in range(8):
+for _i, _register in enumerate(FLOAT_REGISTERS):
     # The whole register is loaded: no dependency on what was there.
-    _load = f"{_CHECK_FLOAT}; movsd xmm{_i}, [rax + float_value]"
+    _load = f"{_CHECK_FLOAT}; movsd {_register}, [rax + float_value]"
     _STENCILS[f"float64_{_i}"] = _load
-    _STENCILS[f"float32_{_i}"] = f"{_load}; cvtsd2ss xmm{_i}, xmm{_i}"
+    _STENCILS[f"float32_{_i}"] = f"{_load}; cvtsd2ss {_register}, {_register}"

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ctypes
 
+from asm_libcalls.calling_convention import CALLEE_SAVED, FLOAT_REGISTERS, INTEGER_REGISTERS
 from asm_libcalls.native.entry import UNKNOWN_FRAMES, Activation, ThreadRecord
 from asm_libcalls.x86_64.trampolines.call_records import (
     ADDRESS,
@@ -97,26 +98,24 @@ def _call_python() -> None:
     from peachpy.x86_64 import (
         ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JE, JMP, JNE, JNS, JNZ, JZ, LABEL, LEA, MOV,
         MOVSD, MOVSS, MOVSXD, POP, PUSH, RET, SUB, TEST, UD2, XOR, Label, dword, eax, ecx, edi,
-        edx, qword, r8, r9, r12, r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0, xmm1,
-        xmm2, xmm3, xmm4, xmm5, xmm6, xmm7,
+        edx, qword, r12, r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
     from asm_libcalls.x86_64.trampolines.enter import load_thread_record, push_activation
+    from asm_libcalls.x86_64.assembler import registers
     from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT, TAIL_JUMP
 
     record = HostCallRecord
-    callee_saved = (rbx, r12, r13, r14, r15)
-    integers = (rdi, rsi, rdx, rcx, r8, r9)
-    floats = (xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7)
+    callee_saved = registers(CALLEE_SAVED)
 
     for register in callee_saved:
         PUSH(register)
     SUB(rsp, FRAME - SAVED)
     MOV(rbx, rax)  # the record
-    for i, register in enumerate(integers):
+    for i, register in enumerate(registers(INTEGER_REGISTERS)):
         MOV([rbp + INTEGERS + 8 * i], register)
-    for i, register in enumerate(floats):
+    for i, register in enumerate(registers(FLOAT_REGISTERS)):
         MOVSD([rbp + FLOATS + 8 * i], register)
 
     # r15: this thread's activation. A stack walk begins at this frame.

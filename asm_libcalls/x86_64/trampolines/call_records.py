@@ -18,11 +18,18 @@ from __future__ import annotations
 
 import ctypes
 
+from asm_libcalls import calling_convention
+from asm_libcalls.calling_convention import (
+    CALLEE_SAVED,
+    FLOAT_REGISTERS,
+    INTEGER_REGISTERS,
+    assign,
+)
 from asm_libcalls.native.entry import Activation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asm_libcalls.signatures import Signature
+    from asm_libcalls.signatures import Signature, ValueType
 
 __all__ = [
     "ADDRESS",
@@ -50,13 +57,19 @@ U64, I64, U32, I32, F64, F32, ADDRESS = range(7)
 NOTHING = 7
 
 # Offsets from rbp of the body's frame.
-SAVED = 5 * 8
-INTEGERS = -SAVED - 6 * 8
-FLOATS = INTEGERS - 8 * 8
+SAVED = 8 * len(CALLEE_SAVED)
+INTEGERS = -SAVED - 8 * len(INTEGER_REGISTERS)
+FLOATS = INTEGERS - 8 * len(FLOAT_REGISTERS)
 RESULT = FLOATS - 8
 GIL_STATE = RESULT - 8
 FRAME = -(-(ctypes.sizeof(Activation) - GIL_STATE) // 16) * 16  # a call finds rsp aligned
 STACK_ARGUMENTS = 16
+
+_BANKS = {
+    calling_convention.INTEGERS: INTEGERS,
+    calling_convention.FLOATS: FLOATS,
+    calling_convention.STACK: STACK_ARGUMENTS,
+}
 
 
 class Parameter(ctypes.Structure):
@@ -80,12 +93,15 @@ class HostCallRecord(ctypes.Structure):
     ]
 
 
-def _conversion(kind: str, bits: int, signed: bool, as_bits: bool) -> int:
-    if kind == "float" and not as_bits:
-        return F64 if bits == 64 else F32
-    if signed and not as_bits:
-        return I64 if bits == 64 else I32
-    return U64 if bits == 64 else U32
+def _conversion(value_type: ValueType, as_bits: bool) -> int:
+    is_long = value_type.bits == 64
+    if not is_long and value_type.bits != 32:
+        raise ValueError(f"a host function can not take or return a {value_type.name}")
+    if value_type.kind == "float" and not as_bits:
+        return F64 if is_long else F32
+    if value_type.signed and not as_bits:
+        return I64 if is_long else I32
+    return U64 if is_long else U32
 
 
 def make_slot_record(
@@ -124,28 +140,13 @@ def make_record(
     as_bits : bool
         Whether the callable takes and returns unsigned bit patterns, floats included.
     """
-    parameters = []
-    integers = floats = stack = 0
-    for value_type in signature.parameters:
-        if value_type.kind == "float" and floats < 8:
-            offset = FLOATS + 8 * floats
-            floats += 1
-        elif value_type.kind != "float" and integers < 6:
-            offset = INTEGERS + 8 * integers
-            integers += 1
-        else:
-            offset = STACK_ARGUMENTS + 8 * stack
-            stack += 1
-        conversion = _conversion(value_type.kind, value_type.bits, value_type.signed, as_bits)
-        parameters.append(Parameter(offset, conversion))
-    result = signature.result
-    record = HostCallRecord(
-        id(function),
-        id(convert),
-        len(parameters),
-        NOTHING
-        if result is None
-        else _conversion(result.kind, result.bits, result.signed, as_bits),
-    )
+    parameters = [
+        Parameter(_BANKS[place.bank] + 8 * place.number, _conversion(value_type, as_bits))
+        for value_type, place in zip(
+            signature.parameters, assign(signature.parameters).places, strict=True
+        )
+    ]
+    result = NOTHING if signature.result is None else _conversion(signature.result, as_bits)
+    record = HostCallRecord(id(function), id(convert), len(parameters), result)
     content = bytes(record) + b"".join(map(bytes, parameters))
     return ctypes.create_string_buffer(content, len(content))

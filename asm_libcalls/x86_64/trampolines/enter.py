@@ -28,6 +28,12 @@ from __future__ import annotations
 import ctypes
 from functools import partial
 
+from asm_libcalls.calling_convention import (
+    CALLEE_SAVED,
+    FLOAT_REGISTERS,
+    INTEGER_REGISTERS,
+    INTEGER_RESULTS,
+)
 from asm_libcalls.native.entry import (
     EXCEPTION,
     MAXIMUM_TRACE,
@@ -41,7 +47,6 @@ from asm_libcalls.native.entry import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
     from asm_libcalls.emitter.image import Routine
 
@@ -56,7 +61,7 @@ __all__ = [
 ENTER_HOLDING_GIL = "asm_libcalls_enter_holding_gil"
 """``asm_libcalls_enter`` for short calls, and for callees that need the GIL."""
 
-_SAVED = 5 * 8  # rbx and r12 to r15, below rbp
+_SAVED = 8 * len(CALLEE_SAVED)  # below rbp
 _FRAME = -(-(_SAVED + ctypes.sizeof(Activation)) // 16) * 16  # so that rsp is aligned where we call
 
 
@@ -148,16 +153,17 @@ def pop_activation() -> None:
 
 def _enter(name: str) -> None:
     from peachpy.x86_64 import (
-        AND, CALL, DEC, JMP, JNZ, JZ, LABEL, LEA, MOV, MOVSD, POP, PUSH, RET, SUB, TEST,
-        Label, eax, r8, r9, r12, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi,
+        AND, CALL, DEC, JMP, JNZ, JZ, LABEL, LEA, MOV, MOVUPS, POP, PUSH, RET, SUB, TEST,
+        Label, eax, r12, rax, rbx, rcx, rdi, rsi, xmm0,
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
+    from asm_libcalls.x86_64.assembler import registers
     from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
 
     stack_ready, copy, leave = Label("stack_ready"), Label("copy"), Label("leave")
     landing, no_memory = Label("landing"), Label("no_memory")
-    callee_saved = (rbx, r12, r13, r14, r15)
+    callee_saved = registers(CALLEE_SAVED)
 
     PUSH(rbp)
     MOV(rbp, rsp)
@@ -187,14 +193,15 @@ def _enter(name: str) -> None:
     JMP(copy)
     LABEL(stack_ready)
 
-    for i, xmm in enumerate(_float_registers()):
-        MOVSD(xmm, [rbx + NativeCall.floats.offset + 8 * i])
-    for i, register in enumerate((rdi, rsi, rdx, rcx, r8, r9)):
+    for i, xmm in enumerate(registers(FLOAT_REGISTERS)):
+        MOVUPS(xmm, [rbx + NativeCall.floats.offset + 16 * i])
+    for i, register in enumerate(registers(INTEGER_REGISTERS)):
         MOV(register, [rbx + NativeCall.integers.offset + 8 * i])
     MOV(eax, 8)  # a variadic callee wants to know how many vector registers are in use
     CALL([rbx + NativeCall.address.offset])
-    MOV([rbx + NativeCall.integer_result.offset], rax)
-    MOVSD([rbx + NativeCall.float_result.offset], _float_registers()[0])
+    for i, register in enumerate(registers(INTEGER_RESULTS)):
+        MOV([rbx + NativeCall.integer_results.offset + 8 * i], register)
+    MOVUPS([rbx + NativeCall.float_result.offset], xmm0)
     MOV(rsp, r12)
 
     LABEL(landing)  # a raise continues here, with rsp at the activation and rbp at the frame
@@ -213,12 +220,6 @@ def _enter(name: str) -> None:
     LABEL(no_memory)
     MOV(rax, NO_MEMORY)
     JMP(leave)
-
-
-def _float_registers() -> tuple[Any, ...]:
-    from peachpy.x86_64 import xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7
-
-    return (xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7)
 
 
 def _raise_trap() -> None:

@@ -6,6 +6,7 @@ thread: its stack limit is the thread's, and a request to stop the thread stops 
 
 from __future__ import annotations
 
+from asm_libcalls.calling_convention import CALLEE_SAVED, FLOAT_REGISTERS, INTEGER_REGISTERS
 from asm_libcalls.native.entry import ThreadRecord
 from asm_libcalls.vmcontext import InstanceHeader, VMInterrupts, VMMemoryDefinition
 
@@ -146,13 +147,11 @@ PIECES = {
 }
 """What stencils in assembler's language take from here, as an instruction."""
 
-_SAVED = ("rbx", "r12", "r13", "r14", "r15")
-
 
 def adapters() -> dict[str, str]:
     """Return the stencils that take arguments from System V registers to slots, and call."""
-    push = "; ".join(f"push {register}" for register in _SAVED)
-    pop = "; ".join(f"pop {register}" for register in reversed(_SAVED))
+    push = "; ".join(f"push {register}" for register in CALLEE_SAVED)
+    pop = "; ".join(f"pop {register}" for register in reversed(CALLEE_SAVED))
     found = {
         "adapter.begin": f"push rbp; mov rbp, rsp; {push}; sub rsp, frame",
         "adapter.end": f"""
@@ -160,15 +159,15 @@ def adapters() -> dict[str, str]:
             load_interrupts
             load_memory
             call ${CODE_SLOT}
-            lea rsp, [rbp - {8 * len(_SAVED)}]; {pop}; pop rbp; ret
+            lea rsp, [rbp - {8 * len(CALLEE_SAVED)}]; {pop}; pop rbp; ret
         """,
     }
-    for i, register in enumerate(("rdi", "rsi", "rdx", "rcx", "r8", "r9")):
+    for i, register in enumerate(INTEGER_REGISTERS):
         half = {"r8": "r8d", "r9": "r9d"}.get(register, f"e{register[1:]}")
         store = f"mov [rsp + offset], {register}"
         found[f"adapter.i64.{i}"] = store
         # The upper half of an argument of 32 bits is anything.
         found[f"adapter.i32.{i}"] = f"mov {half}, {half}; {store}"
-    for i in range(8):
-        found[f"adapter.float.{i}"] = f"movsd [rsp + offset], xmm{i}"
+    for i, register in enumerate(FLOAT_REGISTERS):
+        found[f"adapter.float.{i}"] = f"movsd [rsp + offset], {register}"
     return found

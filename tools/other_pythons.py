@@ -2,11 +2,13 @@
 
 Run by ``make test-pythons``. Each Python gets an environment of its own, ``.venv-3.X``. The whole
 suite is for the Python that development uses: here what can not tell one Python from another is
-left out, which is most of the time that the suite takes. A Python that is not found is said.
+left out, which is most of the time that the suite takes. A Python that is not found is said; with
+``--debian`` it comes from Debian's unstable suite, where this is root (``debian_python.py``).
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shlex
@@ -15,6 +17,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import debian_python
+
+if TYPE_CHECKING:
+    from debian_python import Debian
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,6 +36,7 @@ INDEPENDENT = {
     "checks/test_differential.py": "what machine code computes",
     "cli/test_disassembly.py": "the bytes of machine code",
     "x86_64/test_division_tuning.py": "the choice of machine code",
+    "tools/test_debian_python.py": "a tool",
     "test_docs.py": "pages; some need what the whole suite installs",
     "emitter/test_elf_object.py": "files of images",
     "checks/test_exhaustive.py": "what machine code computes",
@@ -100,21 +109,49 @@ def other_pythons() -> dict[str, str]:
     return found
 
 
+def run_tests(version: str, python: str, options: Sequence[str], debian: Debian | None) -> int:
+    """Run the tests on a Python of this machine, or in a Debian; return make's exit status."""
+    make = ["make", f"PYTHON={python}", f"VENV=.venv-{version}", f"ARGS={shlex.join(options)}"]
+    if debian is not None:
+        return debian.run([*make, "test"])
+    # Not the variables of the make that has started this.
+    variables = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS")}
+    return subprocess.run([*make, "test"], cwd=ROOT, env=variables, check=False).returncode
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tests with these arguments for pytest; return 1 where they fail on any Python."""
-    options = [f"--ignore=tests/{name}" for name in INDEPENDENT]
-    options += sys.argv[1:] if arguments is None else arguments
+    """Run the tests; return 1 where they fail on any Python."""
+    parser = argparse.ArgumentParser(description="Run the tests on every other Python.")
+    parser.add_argument(
+        "--debian",
+        action="store_true",
+        help="as root: take the Pythons that are not found from Debian's unstable suite",
+    )
+    mine, for_pytest = parser.parse_known_args(arguments)
+    options = [f"--ignore=tests/{name}" for name in INDEPENDENT] + for_pytest
     failed = []
+    missing = {}
     for version, python in other_pythons().items():
         if not python:
-            print(f"Python {version}: not found, not tested", flush=True)
+            missing[version] = "not found"
             continue
         print(f"Python {version}: {python}", flush=True)
-        make = ["make", f"PYTHON={python}", f"VENV=.venv-{version}", f"ARGS={shlex.join(options)}"]
-        # Not the variables of the make that has started this.
-        variables = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS")}
-        if subprocess.run([*make, "test"], cwd=ROOT, env=variables, check=False).returncode:
+        if run_tests(version, python, options, None):
             failed.append(version)
+    if missing and mine.debian:
+        try:
+            with debian_python.temporary(list(missing)) as debian:
+                for version in debian.versions:
+                    print(f"Python {version}: of Debian's {debian_python.SUITE}", flush=True)
+                    del missing[version]
+                    if run_tests(version, f"python{version}", options, debian):
+                        failed.append(version)
+            reason = f"Debian's {debian_python.SUITE} has none"
+        except debian_python.NotToBeHadError as error:
+            reason = f"not to be had from Debian: {error}"
+        missing = {version: f"{why}, {reason}" for version, why in missing.items()}
+    for version, why in missing.items():
+        print(f"Python {version}: {why}: NOT TESTED", flush=True)
     if failed:
         print(f"the tests fail on Python {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

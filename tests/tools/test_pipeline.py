@@ -88,6 +88,6 @@ def test_all_that_are_found_are_tested(machine, monkeypatch, capfd, status):
     assert said.out.splitlines() == [
         f"Python 3.98: {python}",
         f"make PYTHON={python} VENV=.venv-3.98 {ignoring} test",
-        "Python 3.99: not found, not tested",
+        "Python 3.99: not found: NOT TESTED",
     ]
     assert said.err == ("the tests fail on Python 3.98\n" if status else "")

@@ -32,6 +32,7 @@ _LAZY = {
     "Table": "runtime.table",
     "VMExternRef": "runtime.externref",
     "VMOffsets": "vmcontext",
+    "catch_traps": "native.catch_traps",
     "gc": "runtime.instance",
     "load_code": "emitter.load_code",
     "native_function": "native.native_function",

@@ -6,6 +6,7 @@
 from asm_libcalls.binding import BackendUnavailable as BackendUnavailable
 from asm_libcalls.binding import Libcall as Libcall
 from asm_libcalls.emitter.load_code import load_code as load_code
+from asm_libcalls.native.catch_traps import catch_traps as catch_traps
 from asm_libcalls.native.host_function import HostFunction as HostFunction
 from asm_libcalls.native.native_function import native_function as native_function
 from asm_libcalls.report import BackendReport as BackendReport
@@ -32,7 +33,6 @@ from asm_libcalls.traps import Trap as Trap
 from asm_libcalls.traps import TrapCode as TrapCode
 from asm_libcalls.traps import UndefinedElement as UndefinedElement
 from asm_libcalls.traps import UnreachableCodeReached as UnreachableCodeReached
-from asm_libcalls.traps import catch_traps as catch_traps
 from asm_libcalls.vmcontext import VMOffsets as VMOffsets
 
 LIBCALLS: dict[str, Libcall]
@@ -210,7 +210,6 @@ __all__ = [
     "TrapCode",
     "UndefinedElement",
     "UnreachableCodeReached",
-    "catch_traps",
     "f32_ceil",
     "f32_floor",
     "f32_trunc",
@@ -254,6 +253,7 @@ __all__ = [
     "Table",
     "VMExternRef",
     "VMOffsets",
+    "catch_traps",
     "gc",
     "load_code",
     "native_function",

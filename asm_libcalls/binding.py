@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 
-from asm_libcalls.libcalls import DECLARATIONS
+from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS
+from asm_libcalls.native import process
+from asm_libcalls.native.interface import CtypesInterface, NoInterface, machine_interface
 from asm_libcalls.traps import Trap
 
 TYPE_CHECKING = False
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.libcalls import Declaration
-    from asm_libcalls.native.entry import MachineEntry, PythonEntry
-    from asm_libcalls.native.host_function import ThunkPool
+    from asm_libcalls.native.interface import MachineInterface
+    from asm_libcalls.native.process import Entry
+    from asm_libcalls.native.thunks import ThunkPool
     from asm_libcalls.signatures import Signature
     from asm_libcalls.x86_64.backend import Backend
 
@@ -235,13 +238,13 @@ class Binding:
         The machine code, if it is loaded.
     x86_64_reason : str
         Why it is not.
-    entry : MachineEntry, PythonEntry or None
-        How Python enters native code; None where ctypes is missing.
+    interface : MachineInterface, CtypesInterface or NoInterface
+        How Python calls native code, and how native code calls Python.
     libcalls : dict of str to Libcall
     """
 
     x86_64: Backend | None
-    entry: MachineEntry | PythonEntry | None
+    interface: MachineInterface | CtypesInterface | NoInterface
 
     def __init__(self, requested: str) -> None:
         if requested not in BACKENDS:
@@ -255,8 +258,7 @@ class Binding:
             cause = self._load()
             if requested == "x86_64":
                 self._require_all(cause)
-        self.entry = self._entry()
-        self._thunks: ThunkPool | None = None
+        self.interface = self._make_interface()
         self.libcalls = {name: Libcall(row, self) for name, row in DECLARATIONS.items()}
 
     def _load(self) -> Exception | None:
@@ -266,7 +268,7 @@ class Binding:
 
             from asm_libcalls.x86_64 import backend
         except ImportError as error:  # isolated subinterpreters of 3.12 have no ctypes
-            self.x86_64_reason = f"ctypes can not be imported: {error}"
+            self.x86_64_reason = f"ctypes cannot be imported: {error}"
             cause = error
         else:
             try:
@@ -288,17 +290,18 @@ class Binding:
                 + "; ".join(reasons)
             ) from cause
 
-    def _entry(self) -> MachineEntry | PythonEntry | None:
-        try:
-            from asm_libcalls.native import entry
-        except ImportError:
-            return None
+    def _make_interface(self) -> MachineInterface | CtypesInterface | NoInterface:
         if self.x86_64 is not None:
-            loaded = self.x86_64.loaded
-            return entry.MachineEntry(
-                loaded.routine("asm_libcalls_enter"), loaded.slot("activations_key")
-            )
-        return entry.PythonEntry()
+            return machine_interface(self.x86_64.loaded)
+        try:
+            return CtypesInterface(self.x86_64_reason)
+        except ImportError:
+            return NoInterface(self.x86_64_reason)
+
+    @property
+    def entry(self) -> Entry | None:
+        """How Python enters native code; None where ctypes is missing."""
+        return self.interface.entry
 
     def backend_of(self, declaration: Declaration) -> tuple[str, str]:
         """Return which backend serves a libcall, and why."""
@@ -343,24 +346,19 @@ class Binding:
         bits : bool
             Whether the function takes and returns bit patterns instead of numbers.
         """
-        if self.entry is None:
-            raise RuntimeError("no C address for a Python function: ctypes can not be imported")
-        if self.x86_64 is None:
-            from asm_libcalls.native.ctypes_callbacks import make_callback
-
-            return make_callback(function, signature, bits)
-        return self.thunks().address_of(function, signature, bits)
+        return self.interface.host_address(function, signature, bits)
 
     def thunks(self) -> ThunkPool:
         """Return the thunks by which machine code calls Python."""
-        if self._thunks is None:
-            from asm_libcalls.emitter import register_frames
-            from asm_libcalls.native.host_function import ThunkPool
+        if self.x86_64 is None:
+            raise RuntimeError(f"there are no thunks without machine code: {self.x86_64_reason}")
+        return machine_interface(self.x86_64.loaded).thunks()
 
-            register_frames.start()
-            assert self.x86_64 is not None
-            self._thunks = ThunkPool(self.x86_64.loaded.routine("asm_libcalls_call_python"))
-        return self._thunks
+    def builtin_addresses(self) -> list[int]:
+        """Return the C addresses in the order of the builtin array; empty without ctypes."""
+        if self.entry is None:
+            return []
+        return [self.libcalls[name].address for name in BUILTIN_ARRAY]
 
     def symbols(self) -> dict[str, int]:
         """Return the C symbol and address of every libcall."""
@@ -380,14 +378,13 @@ def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
         try:
             return function(*patterns)
         except Trap as trap:
-            from asm_libcalls.native.entry import MAXIMUM_TRACE, tell_observers
-            from asm_libcalls.runtime.activations import stack_frames
+            from asm_libcalls.activation import MAXIMUM_TRACE
 
-            frames = stack_frames(innermost=True) or ()
+            frames = process.stack_frames(innermost=True) or ()
             trace = tuple(return_address for return_address, _ in frames)[:MAXIMUM_TRACE]
             if trace:
                 trap.trace = trace
-                tell_observers(trap)
+                process.tell_observers(trap)
             raise
 
     return call
@@ -402,5 +399,8 @@ _default: list[Binding] = []
 def default_binding() -> Binding:
     """Return the process's binding, made as the environment asks when first called."""
     if not _default:
-        _default.append(Binding(os.environ.get(ENVIRONMENT_VARIABLE) or "auto"))
+        binding = Binding(os.environ.get(ENVIRONMENT_VARIABLE) or "auto")
+        process.interface = binding.interface
+        process.builtin_addresses = binding.builtin_addresses
+        _default.append(binding)
     return _default[0]

@@ -36,7 +36,7 @@ def make_functions(binding: Binding, like: str = "") -> dict[str, Any]:
     if like:
         which = binding.libcalls[like].takes_instance
         libcalls = [each for each in libcalls if each.takes_instance == which]
-    functions = native_functions([_specify(each) for each in libcalls], binding)
+    functions = native_functions([_specify(each) for each in libcalls], binding.interface)
     return {libcall.name: function for libcall, function in zip(libcalls, functions, strict=True)}
 
 

@@ -39,7 +39,7 @@ def make_report(binding: Binding, version: str) -> BackendReport:
 
     from asm_libcalls.native.native_function import why_not_builtin
 
-    why_not = why_not_builtin(binding)
+    why_not = why_not_builtin(binding.interface)
     report = BackendReport(
         asm_libcalls=version,
         python=f"{platform.python_implementation()} {sys.version.split()[0]}",

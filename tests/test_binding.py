@@ -329,12 +329,12 @@ def test_without_ctypes(child):
         try:
             use()
         except RuntimeError as error:
-            assert "ctypes can not be imported" in str(error), error
+            assert "ctypes cannot be imported" in str(error), error
         else:
             raise SystemExit("no error")
     """
     )
-    assert done.stdout == "ctypes can not be imported: no _ctypes here\n"
+    assert done.stdout == "ctypes cannot be imported: no _ctypes here\n"
 
 
 def test_what_import_leaves_out(child):

@@ -10,8 +10,8 @@ import ctypes
 import pytest
 
 import asm_libcalls
+from asm_libcalls.activation import NativeCall
 from asm_libcalls.calling_convention import FLOAT_REGISTERS, INTEGER_REGISTERS, assign
-from asm_libcalls.native.entry import NativeCall
 from asm_libcalls.signatures import VALUE_TYPES, Signature, ValueType
 
 MINUS_ONE = (1 << 64) - 1

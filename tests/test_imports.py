@@ -1,4 +1,4 @@
-"""Imports run as docs/architecture.md says: downwards, but for what asks the default binding."""
+"""Imports run in one direction: modules, and the folders that they are in."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import asm_libcalls
 
 PACKAGE = Path(asm_libcalls.__file__).resolve().parent
-BINDING = "asm_libcalls.binding"
+PROTOCOLS = "Protocol"
 
 
 def module_names() -> dict[str, Path]:
@@ -23,40 +21,98 @@ def module_names() -> dict[str, Path]:
     return names
 
 
-def imported(node: ast.AST, modules: dict[str, Path], in_functions: bool) -> Iterator[str]:
-    """Yield the package's modules that are imported below a node, types apart."""
+MODULES = module_names()
+
+
+def is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def imported(node: ast.AST, types: bool) -> Iterator[str]:
+    """Yield the package's modules that are imported below a node, in functions too."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.ImportFrom):
             assert child.level == 0, "imports are absolute"
             for alias in child.names:
                 whole = f"{child.module}.{alias.name}"
-                yield from {whole if whole in modules else child.module or ""} & modules.keys()
+                yield from {whole if whole in MODULES else child.module or ""} & MODULES.keys()
         elif isinstance(child, ast.Import):
-            yield from {alias.name for alias in child.names} & modules.keys()
-        elif isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
-            continue
-        elif in_functions or not isinstance(child, (ast.FunctionDef, ast.Lambda)):
-            yield from imported(child, modules, in_functions)
+            yield from {alias.name for alias in child.names} & MODULES.keys()
+        elif types or not is_for_types(child):
+            yield from imported(child, types)
 
 
-def imports(in_functions: bool) -> dict[str, set[str]]:
-    modules = module_names()
-    assert len(modules) > 100
-    return {
-        name: set(imported(ast.parse(path.read_text("utf-8")), modules, in_functions)) - {name}
-        for name, path in modules.items()
-    }
+def imports(types: bool) -> dict[str, set[str]]:
+    assert len(MODULES) > 100
+    graph = {}
+    for name, path in MODULES.items():
+        found = set(imported(ast.parse(path.read_text("utf-8")), types)) - {name}
+        # A package imports what is in it; that its modules name it says nothing.
+        graph[name] = {other for other in found if not name.startswith(f"{other}.")}
+    return graph
 
 
-def test_imports_at_the_top_of_modules_make_no_circle():
-    order = list(graphlib.TopologicalSorter(imports(in_functions=False)).static_order())
-    assert order.index("asm_libcalls.libcalls") < order.index(BINDING)
-    assert order.index(BINDING) < order.index("asm_libcalls.toy_jit.instance")
+def circle(graph: dict[str, set[str]]) -> str:
+    """Return a circle of the graph as a text, "" where it has none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return " <- ".join(error.args[1])
+    return ""
 
 
-def test_imports_in_functions_make_circles_through_the_binding_alone():
-    everything = imports(in_functions=True)
-    with pytest.raises(graphlib.CycleError):  # there is one: this test would notice a circle
-        graphlib.TopologicalSorter(everything).prepare()
-    without = {name: found - {BINDING} for name, found in everything.items()}
-    graphlib.TopologicalSorter(without).prepare()
+def test_this_notices_a_circle():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+
+
+def test_no_circle_of_modules():
+    assert circle(imports(types=False)) == ""
+
+
+ORDER = [
+    "owned",
+    "unraisable",
+    "literals",
+    "signatures",
+    "traps",
+    "libcalls",
+    "calling_convention",
+    "vmcontext",
+    "activation",
+    "emitter",
+    "x86_64",
+    "native",
+    "runtime",
+    "fallback",
+    "binding",
+    "llvm",
+    "functions",
+    "report",
+    "ufuncs",
+    "checks",
+    "toy_jit",
+    "integrations",
+    "output",
+    "benchmark",
+    "cli",
+    "__main__",
+]
+"""What stands directly in the package; each may import those before it."""
+
+
+def level(module: str) -> int:
+    return ORDER.index(module.split(".")[1])
+
+
+def test_folders_import_those_before_them_alone():
+    upwards = [
+        f"{name} imports {other}"
+        for name, found in imports(types=False).items()
+        for other in found - {"asm_libcalls"}
+        if name != "asm_libcalls" and level(other) > level(name)
+    ]
+    assert upwards == []
+
+
+def test_few_modules_stand_directly_in_the_package():
+    assert len(list(PACKAGE.glob("*.py"))) <= 16

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from asm_libcalls.activation import NativeCall
     from asm_libcalls.benchmark.peers import Peers
-    from asm_libcalls.native.entry import NativeCall
 
     Loop = Callable[[NativeCall, int], float]
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import ctypes
 
+from asm_libcalls.activation import NativeCall
 from asm_libcalls.calling_convention import FLOAT_REGISTERS, INTEGER_REGISTERS
-from asm_libcalls.native.entry import NativeCall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 from asm_libcalls.binding import Libcall
 from asm_libcalls.literals import describe, format_bits
-from asm_libcalls.traps import Trap, TrapCode, catch_traps
+from asm_libcalls.native.catch_traps import catch_traps
+from asm_libcalls.traps import Trap, TrapCode
 
 __all__ = [
     "Checker",

@@ -65,13 +65,12 @@ def load_code(code: Any, functions: Mapping[str, tuple[int, int]] | None = None)
     if not content:
         raise ValueError("load_code(): code must not be empty")
     parts = [_check(name, place, len(content)) for name, place in _items(functions)]
-    from asm_libcalls.emitter import pages
+    from asm_libcalls.emitter import availability, pages
     from asm_libcalls.emitter.image import Routine, link
-    from asm_libcalls.x86_64 import backend
 
     try:
-        backend.check_machine()
-    except backend.Unavailable as reason:
+        availability.check_machine()
+    except availability.Unavailable as reason:
         raise OSError(f"load_code(): {reason}") from None
     image = link([Routine("code", content, len(content))])
     address = pages.load(image, announced=False).address

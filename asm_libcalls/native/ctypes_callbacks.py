@@ -2,13 +2,14 @@
 
 A callback is called by native code that may outlive every Python reference to it, so it is never
 freed; one that is given back waits for the next function of its signature. What it raises goes to
-:func:`asm_libcalls.native.entry.report`, since ctypes would swallow it.
+:func:`asm_libcalls.native.ctypes_entry.report`, since ctypes would swallow it.
 """
 
 from __future__ import annotations
 
-from asm_libcalls.native import entry
-from asm_libcalls.native.host_function import call_closed, result_converter
+from asm_libcalls.native.ctypes_entry import callback_functions, exact_type, pattern_of, report
+from asm_libcalls.native.host_calls import call_closed, result_converter
+from asm_libcalls.native.process import thread_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class _Callback:
         if bits or self._widens:
             arguments: Any = prototype._argtypes_
             if bits:  # ctypes would make numbers of the arguments
-                arguments = [entry.exact_type(t.ctypes_name) for t in signature.parameters]
+                arguments = [exact_type(t.ctypes_name) for t in signature.parameters]
             # A signalling NaN of 32 bits would become quiet on the way into a Python float.
             of_result = ctypes.c_double if self._widens else prototype._restype_
             prototype = ctypes.CFUNCTYPE(of_result, *arguments)
@@ -58,16 +59,16 @@ class _Callback:
     def _call(self, *values: Any) -> Any:
         result = self.signature.result
         # No context manager: a signal handler may raise wherever Python code is called.
-        entry.thread_state.callbacks += 1
+        thread_state.callbacks += 1
         try:
             if self.bits:
-                values = tuple(map(entry.pattern_of, values))
+                values = tuple(map(pattern_of, values))
             pattern = self._convert(self._function(*values))
         except BaseException as exception:
-            entry.report(exception)
+            report(exception)
             pattern = 0
         finally:
-            entry.thread_state.callbacks -= 1
+            thread_state.callbacks -= 1
         if result is None:
             return None
         return _widened(pattern or 0) if self._widens else result.from_bits(pattern or 0)
@@ -93,7 +94,7 @@ def _widened(pattern: int) -> float:
     return wide
 
 
-entry.callback_functions.add(_Callback._call)
+callback_functions.add(_Callback._call)
 
 
 def make_callback(

@@ -16,6 +16,7 @@ import sys
 from keyword import iskeyword
 
 from asm_libcalls.calling_convention import assign
+from asm_libcalls.native import process
 from asm_libcalls.signatures import VALUE_TYPES, Signature
 
 TYPE_CHECKING = False
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
-    from asm_libcalls.binding import Binding
-    from asm_libcalls.native.entry import MachineEntry, PythonEntry
-    from asm_libcalls.x86_64.python_functions.function_objects import FunctionMaker
+    from asm_libcalls.native.process import NativeInterface
 
 __all__ = ["Specification", "native_function", "native_functions", "why_not_builtin"]
 
@@ -195,17 +194,14 @@ def native_function(
 
 
 def native_functions(
-    specifications: Iterable[Specification], binding: Binding | None = None
+    specifications: Iterable[Specification], interface: NativeInterface | None = None
 ) -> list[Any]:
     """Make many functions at once: their code shares pages."""
-    if binding is None:
-        from asm_libcalls.binding import default_binding
-
-        binding = default_binding()
+    interface = interface or _default_interface()
     specifications = list(specifications)
-    maker = _maker(binding)
+    maker = interface.function_maker()
     if isinstance(maker, str):
-        return [_python_function(s, _slow(s, binding)) for s in specifications]
+        return [_python_function(s, _slow(s, interface)) for s in specifications]
     from asm_libcalls.x86_64.python_functions.function_objects import Unsupported
     from asm_libcalls.x86_64.python_functions.function_shapes import Shape
     from asm_libcalls.x86_64.trampolines.enter import ENTER_HOLDING_GIL
@@ -223,54 +219,37 @@ def native_functions(
     try:
         maker.prepare(shapes)
     except (OSError, Unsupported):  # a process may be denied new executable pages at any time
-        return [_python_function(s, _slow(s, binding)) for s in specifications]
+        return [_python_function(s, _slow(s, interface)) for s in specifications]
     return [
-        maker.make(s.address, shape, _slow(s, binding), s.name, _full_text(s), s.module)
+        maker.make(s.address, shape, _slow(s, interface), s.name, _full_text(s), s.module)
         for s, shape in zip(specifications, shapes, strict=True)
     ]
 
 
-def why_not_builtin(binding: Binding | None = None) -> str:
+def why_not_builtin(interface: NativeInterface | None = None) -> str:
     """Return why :func:`native_function` makes no builtins here; "" where it does."""
-    if binding is None:
-        from asm_libcalls.binding import default_binding
-
-        binding = default_binding()
-    maker = _maker(binding)
+    maker = (interface or _default_interface()).function_maker()
     return maker if isinstance(maker, str) else ""
 
 
-_makers: dict[int, FunctionMaker | str] = {}
+def _default_interface() -> NativeInterface:
+    interface = process.interface
+    if interface is None:
+        raise RuntimeError("native code cannot be called before asm_libcalls is imported")
+    return interface
 
 
-def _maker(binding: Binding) -> FunctionMaker | str:
-    """Return what makes builtins for a binding, or why nothing does."""
-    backend = binding.x86_64
-    if backend is None:
-        return binding.x86_64_reason
-    key = backend.loaded.address
-    if key not in _makers:
-        from asm_libcalls.x86_64.python_functions.function_objects import (
-            FunctionMaker,
-            Unsupported,
-        )
-
-        try:
-            _makers[key] = FunctionMaker(backend.loaded)
-        except (Unsupported, OSError, AttributeError) as reason:  # no such function in this Python
-            _makers[key] = str(reason)
-    return _makers[key]
-
-
-def _slow(specification: Specification, binding: Binding) -> Callable[..., Any]:
+def _slow(specification: Specification, interface: NativeInterface) -> Callable[..., Any]:
     if specification.slow is not None:
         return specification.slow
-    if binding.entry is None:
-        raise RuntimeError("native code can not be called: ctypes can not be imported here")
+    entry = interface.entry
+    if entry is None:
+        raise RuntimeError("native code cannot be called: ctypes cannot be imported here")
+    if not specification.release_gil:
+        entry = interface.entry_holding_gil()
     # Nothing here refers to the function object: it is freed when its last user drops it.
     name, address, signature = specification.name, specification.address, specification.signature
     names = specification.parameters
-    entry = binding.entry if specification.release_gil else _entry_holding_gil(binding)
     takes = f"{len(names)} argument" if len(names) == 1 else f"{len(names)} arguments"
     if names:
         takes += f" ({', '.join(names)})"
@@ -289,17 +268,6 @@ def _slow(specification: Specification, binding: Binding) -> Callable[..., Any]:
 
     slow.__name__ = slow.__qualname__ = name
     return slow
-
-
-def _entry_holding_gil(binding: Binding) -> MachineEntry | PythonEntry:
-    from asm_libcalls.native.entry import MachineEntry, PythonEntry
-
-    if not isinstance(binding.entry, MachineEntry):
-        return PythonEntry(release_gil=False)
-    from asm_libcalls.x86_64.trampolines.enter import ENTER_HOLDING_GIL
-
-    assert binding.x86_64 is not None
-    return binding.entry.holding_gil(binding.x86_64.loaded.routine(ENTER_HOLDING_GIL))
 
 
 def _python_function(specification: Specification, slow: Callable[..., Any]) -> Any:

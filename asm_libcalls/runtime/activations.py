@@ -27,22 +27,16 @@ import ctypes
 import operator
 import weakref
 
-from asm_libcalls.native.entry import UNKNOWN_FRAMES, Activation, runs_native_code
+from asm_libcalls.native.process import innermost_activation, stack_frames
 from asm_libcalls.owned import NotCopied
 from asm_libcalls.runtime import externref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
-__all__ = [
-    "CHUNK_SIZE",
-    "StackMapRegistry",
-    "VMExternRefActivationsTable",
-    "calling_frame",
-    "stack_frames",
-]
+__all__ = ["CHUNK_SIZE", "StackMapRegistry", "VMExternRefActivationsTable"]
 
 CHUNK_SIZE = 512
 """Slots of the bump chunk: one page of pointers, as in Wasmtime."""
@@ -167,73 +161,6 @@ def _word(address: int) -> int:
     return int(ctypes.c_size_t.from_address(address).value)
 
 
-def stack_frames(innermost: bool = False) -> Iterator[tuple[int, int]] | None:
-    """Walk this thread's native frames, innermost first, over all activations.
-
-    Parameters
-    ----------
-    innermost : bool, optional
-        Walk the innermost activation alone.
-
-    Returns
-    -------
-    iterator of (return address, frame pointer), or None
-        For each native frame the address in its code where it goes on, and its rbp. None where
-        the walk can not be made: native code that is not left through one of our thunks, frames
-        without frame pointers, or no machine code to know of them.
-    """
-    from asm_libcalls.binding import default_binding
-
-    if runs_native_code():
-        return None
-    entry = default_binding().entry
-    if entry is None:
-        return iter(())
-    activations = entry.activations()
-    if activations is None:
-        return None
-    frames: list[tuple[int, int]] = []
-    for activation in activations[:1] if innermost else activations:
-        frame_pointer, canary = activation.exit_frame_pointer, activation.frame_pointer
-        if frame_pointer in (0, UNKNOWN_FRAMES):
-            return None
-        while True:
-            # All between the exit and the entry is this thread's live stack: safe to read.
-            caller = _word(frame_pointer)
-            if caller == canary:
-                break
-            if not frame_pointer < caller < canary or caller % _SLOT:
-                return None
-            frames.append((_word(frame_pointer + _SLOT), caller))
-            frame_pointer = caller
-    return iter(frames)
-
-
-def calling_frame() -> tuple[int, int] | None:
-    """Find the native frame that called the host function which runs in this thread.
-
-    Returns
-    -------
-    (return address, frame pointer), or None
-        As of :func:`stack_frames`, its first. None where this thread's innermost activation was
-        not left through one of our thunks.
-    """
-    innermost = _innermost_activation()
-    if not innermost:
-        return None
-    exit_frame_pointer = Activation.from_address(innermost).exit_frame_pointer
-    if exit_frame_pointer in (0, UNKNOWN_FRAMES):
-        return None
-    return _word(exit_frame_pointer + _SLOT), _word(exit_frame_pointer)
-
-
-def _innermost_activation() -> int:
-    from asm_libcalls.binding import default_binding
-
-    entry = default_binding().entry
-    return entry.innermost() if entry else 0
-
-
 class _Header(ctypes.Structure):
     """The part that compiled code knows; see ``VMOffsets.vm_extern_ref_activation_table_next``."""
 
@@ -323,7 +250,7 @@ class VMExternRefActivationsTable(NotCopied):
             return
         self._collecting = True
         try:
-            in_transfer = bool(self.transfers) and _innermost_activation() in self.transfers
+            in_transfer = bool(self.transfers) and innermost_activation() in self.transfers
             roots = None if in_transfer else self._precise_roots(registry)
             if roots is None:
                 self._empty_chunk()
@@ -340,12 +267,12 @@ class VMExternRefActivationsTable(NotCopied):
         For references between Python and native code, which no frame holds: a signal's handler may
         collect at any moment. As soon as native code is entered another activation is innermost.
         """
-        self.transfers |= {_innermost_activation()}
+        self.transfers |= {innermost_activation()}
 
     def end_transfer(self) -> None:
         """Know that the references have arrived: native code has run since."""
         if self.transfers:
-            self.transfers -= {_innermost_activation()}
+            self.transfers -= {innermost_activation()}
 
     def clear(self) -> None:
         """Drop every entry: for an instance that has no frames any more."""

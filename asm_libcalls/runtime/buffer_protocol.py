@@ -11,6 +11,8 @@ from __future__ import annotations
 import ctypes
 import sys
 
+from asm_libcalls.native import process
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -39,13 +41,10 @@ def install(cls: type) -> None:
 
 
 def _get_buffer_address() -> int:
-    from asm_libcalls.binding import default_binding
-
-    backend = default_binding().x86_64
-    if backend is not None:
+    if process.image is not None:
         from asm_libcalls.x86_64.python_functions.get_buffer import GET_BUFFER
 
-        return backend.loaded.routine(GET_BUFFER)
+        return process.image.routine(GET_BUFFER)
 
     get_buffer = ctypes.pythonapi["PyObject_GetBuffer"]
     get_buffer.argtypes = [ctypes.py_object, ctypes.c_void_p, ctypes.c_int]

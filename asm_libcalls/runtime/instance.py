@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 
-from asm_libcalls.libcalls import BUILTIN_ARRAY
+from asm_libcalls.native import process
 from asm_libcalls.owned import NotCopied
 from asm_libcalls.runtime import instance_arguments
 from asm_libcalls.runtime.activations import StackMapRegistry, VMExternRefActivationsTable
@@ -35,9 +35,14 @@ from asm_libcalls.vmcontext import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
+    from typing import Any, Protocol
 
-    from asm_libcalls.binding import Binding
+    class Binding(Protocol):
+        """Which implementation serves each libcall."""
+
+        def builtin_addresses(self) -> list[int]:
+            """Return the C addresses in the order of the builtin array; empty for none."""
+
 
 __all__ = ["DEFAULT_STACK_MAP_REGISTRY", "Instance", "gc", "instance_of"]
 
@@ -331,13 +336,8 @@ class Instance(NotCopied):
         return references
 
     def _write_builtins(self, vmctx: int, binding: Binding | None) -> None:
-        if binding is None:
-            from asm_libcalls.binding import default_binding
-
-            binding = default_binding()
-        if binding.entry is None:
-            return  # no ctypes callbacks, so no addresses
-        addresses = [binding.libcalls[name].address for name in BUILTIN_ARRAY]
+        asked = process.builtin_addresses if binding is None else binding.builtin_addresses
+        addresses = [] if asked is None else asked()
         array = (ctypes.c_size_t * len(addresses))(*addresses)
         _write(vmctx + self.offsets.vmctx_builtin_function(0), array)
 
@@ -356,8 +356,8 @@ def gc(instance: Instance) -> None:
     Parameters
     ----------
     instance : Instance
-        Whose activations table is swept. Where the native frames can not be walked (see
-        :func:`asm_libcalls.runtime.activations.stack_frames`), nothing is dropped.
+        Whose activations table is swept. Where the native frames are not known (see
+        :func:`asm_libcalls.native.process.stack_frames`), nothing is dropped.
 
     Raises
     ------

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import bisect
 
-from asm_libcalls.native.entry import MAXIMUM_TRACE, trap_observers
-from asm_libcalls.runtime.activations import stack_frames
+from asm_libcalls.activation import MAXIMUM_TRACE
+from asm_libcalls.native.process import stack_frames, trap_observers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

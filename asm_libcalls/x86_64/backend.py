@@ -50,15 +50,22 @@ def load() -> Backend:
         Another CPU or system, no assembler, no executable memory, or anything else that keeps
         machine code from being made: the fallback serves then, and the cause is chained.
     """
+    if _loaded:
+        return _loaded[0]
     check_machine()
     try:
-        return _load()
+        _loaded.append(_load())
+        return _loaded[0]
     except Unavailable:
         raise
     except Exception as error:  # an assembler of another version, a C library without pthreads, ...
         raise Unavailable(
             f"machine code could not be made: {type(error).__name__}: {error}"
         ) from error
+
+
+_loaded: list[Backend] = []
+"""The backend, once it is loaded: every binding of the process uses this one."""
 
 
 def _load() -> Backend:

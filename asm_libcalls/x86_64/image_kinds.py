@@ -12,9 +12,9 @@ __all__ = ["FOLDERS", "IMAGES", "LEVELS", "MODULES", "ImageKind", "architecture_
 
 
 MODULES = (
+    "activation.py",
     "calling_convention.py",
     "libcalls.py",
-    "native/entry.py",
     "signatures.py",
     "traps.py",
     "vmcontext.py",

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from asm_libcalls.native import ctypes_callbacks, entry
-from asm_libcalls.native.entry import PythonEntry
+from asm_libcalls.native import ctypes_callbacks, process
+from asm_libcalls.native.ctypes_entry import PythonEntry
 from asm_libcalls.signatures import Signature
 
 INT32 = Signature("() -> i32")
@@ -40,19 +40,19 @@ def test_a_callback_counts_while_it_runs(make):
     seen = []
 
     def inner():
-        seen.append(entry.runs_native_code())
+        seen.append(process.runs_unknown_frames())
         return 1
 
     def outer():
-        seen.append(entry.runs_native_code())
+        seen.append(process.runs_unknown_frames())
         seen.append(C_INT32(make(inner))())
-        seen.append(entry.runs_native_code())
+        seen.append(process.runs_unknown_frames())
         return 2
 
-    assert not entry.runs_native_code()
+    assert not process.runs_unknown_frames()
     assert C_INT32(make(outer))() == 2
     assert seen == [True, True, 1, True]
-    assert not entry.runs_native_code()
+    assert not process.runs_unknown_frames()
 
 
 @pytest.mark.parametrize("bits", [False, True])
@@ -66,7 +66,7 @@ def test_after_an_exception_the_result_is_zero(make, monkeypatch, bits):
 
     assert C_INT32(make(fail, bits=bits))() == 0
     assert reported == [Odd]
-    assert not entry.runs_native_code()
+    assert not process.runs_unknown_frames()
 
 
 def test_what_is_raised_before_the_first_line_is_raised_later(make):

@@ -54,7 +54,9 @@ def make(binding):
     """native_function, once as builtins and once as Python functions."""
 
     def make(address, signature, **options):
-        [function] = native_functions([Specification(address, signature, **options)], binding)
+        [function] = native_functions(
+            [Specification(address, signature, **options)], binding.interface
+        )
         assert isinstance(function, BUILTIN) == (binding.x86_64 is not None)
         return function
 

@@ -539,7 +539,7 @@ def test_a_value_that_is_read_wrongly_is_noticed(machine_code, monkeypatch):
     for probes in ({"i64": ((1.5,), ())}, {"f64": ((), (0.5,))}):
         monkeypatch.setattr(function_objects, "_PROBES", probes)
         with pytest.raises(function_objects.Unsupported, match="is read as"):
-            function_objects.FunctionMaker(machine_code.loaded)
+            function_objects.FunctionMaker(machine_code.loaded, print)
 
 
 # --- stencils ------------------------------------------------------------------------------------

@@ -354,10 +354,11 @@ def test_through_a_link(probe, filled, tmp_path):
 def test_one_image_of_a_process_is_the_library_and_others_have_slots_of_their_own(probe, filled):
     code = """
     import asm_libcalls
-    from asm_libcalls.binding import Binding
+    from asm_libcalls.x86_64 import code_cache
 
-    first = asm_libcalls._binding.x86_64.loaded
-    others = [Binding("auto").x86_64.loaded for _ in range(2)]
+    backend = asm_libcalls._binding.x86_64
+    first = backend.loaded
+    others = [code_cache.load("backend", backend.cpu.features) for _ in range(2)]
     assert [first.way, *(each.way for each in others)] == ["library", "file", "file"]
     key = first.slot("activations_key")
     others[0].set_slot("activations_key", 12345)
@@ -416,14 +417,15 @@ def test_without_a_dynamic_linker_that_loads_it(refused, probe, filled):
     """
     # Importing libc imports the package, which loads everything; so it is loaded again here.
     code += """
-    import json, sys
-    from asm_libcalls.x86_64 import code_cache; from asm_libcalls.emitter import shared_object
-    import importlib
+    import importlib, json
+    import asm_libcalls
+    from asm_libcalls.emitter import shared_object
+    from asm_libcalls.x86_64 import code_cache
     importlib.reload(shared_object)
-    from asm_libcalls.binding import Binding
-    binding = Binding("auto")
-    assert binding.libcalls["i64_sdiv"](-7, 2) == -3
-    print(json.dumps({"way": binding.x86_64.loaded.way}))
+    loaded = code_cache.load("backend", asm_libcalls._binding.x86_64.cpu.features)
+    sdiv = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+    assert sdiv(loaded.routine("i64_sdiv"))(-7, 2) == -3
+    print(json.dumps({"way": loaded.way}))
     """
     assert probe(filled, code=code)["way"] == ("anonymous" if "mmap" in refused else "file")
 
@@ -736,7 +738,8 @@ def test_changed_sources_of_a_wheel(probe, installed, cache):
 
 # Modules that importing the package or loading an image imports, and that say nothing of its code.
 NOT_IN_THE_CODE = {
-    "__init__.py", "binding.py", "native/__init__.py", "report.py", "unraisable.py",
+    "__init__.py", "binding.py", "native/__init__.py", "native/interface.py",
+    "native/process.py", "report.py", "unraisable.py",
     "toy_jit/__init__.py", "toy_jit/errors.py",
 }  # fmt: skip
 

@@ -11,8 +11,8 @@ import ctypes
 from asm_libcalls.binding import default_binding
 from asm_libcalls.emitter import libc
 from asm_libcalls.native.host_function import HostFunction
+from asm_libcalls.native.process import stack_frames
 from asm_libcalls.runtime import externref
-from asm_libcalls.runtime.activations import stack_frames
 from asm_libcalls.runtime.instance import Instance, instance_of
 from asm_libcalls.toy_jit import backtrace
 from asm_libcalls.toy_jit.runtime import interrupts

@@ -20,9 +20,10 @@ import math
 from time import monotonic
 from weakref import WeakValueDictionary
 
+from asm_libcalls.activation import UNKNOWN_FRAMES
 from asm_libcalls.binding import default_binding
 from asm_libcalls.emitter import libc
-from asm_libcalls.native.entry import UNKNOWN_FRAMES, MachineEntry
+from asm_libcalls.native.entry import MachineEntry
 from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.toy_jit.runtime.watcher import Watcher, is_main_thread
 from asm_libcalls.traps import Interrupt
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from asm_libcalls.native.entry import ThreadRecord
+    from asm_libcalls.activation import ThreadRecord
 
 __all__ = [
     "StoppableInstance", "current_record", "interrupted", "interrupts_of_thread", "limit_of_time",

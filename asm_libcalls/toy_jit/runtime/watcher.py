@@ -24,14 +24,14 @@ from importlib.machinery import BuiltinImporter
 from importlib.util import module_from_spec
 from time import monotonic
 
-from asm_libcalls.native.entry import Activation
+from asm_libcalls.activation import Activation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from asm_libcalls.native.entry import ThreadRecord
+    from asm_libcalls.activation import ThreadRecord
 
 __all__ = ["Watcher", "is_main_thread"]
 

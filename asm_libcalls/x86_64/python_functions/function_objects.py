@@ -17,7 +17,6 @@ import struct
 from functools import partial
 
 from asm_libcalls.emitter import code_names, libc
-from asm_libcalls.native import entry
 from asm_libcalls.signatures import Signature
 from asm_libcalls.x86_64.python_functions import function_stencils, object_layouts
 from asm_libcalls.emitter import pages
@@ -58,11 +57,12 @@ class FunctionMaker:
         The system refuses executable memory.
     """
 
-    def __init__(self, loaded: LoadedImage) -> None:
+    def __init__(self, loaded: LoadedImage, raise_status: Callable[[int], None]) -> None:
         self.layout = object_layouts.find()
         # Before anything exists whose destructor is our code.
         object_layouts.check(self.layout)
         self._loaded = loaded
+        self._raise_status = raise_status
         self._stencils = stencils.read(loaded, function_stencils.STENCIL_PREFIX)
         self._code: dict[Shape, int] = {}
         self._members: dict[tuple[type, str], int] = {}
@@ -77,7 +77,7 @@ class FunctionMaker:
             ctypes.py_object,
         )
         self._definition = self._define_module()
-        for immortal in (entry.raise_status, _raise_collected, self._definition):
+        for immortal in (raise_status, _raise_collected, self._definition):
             # Function objects need these until the process ends, longer than this module may live.
             self._increment(immortal)
         self._check_objects()
@@ -150,7 +150,7 @@ class FunctionMaker:
 
     def _slot(self, name: str) -> int:
         if name == "raise_status":
-            return id(entry.raise_status)
+            return id(self._raise_status)
         if name == "raise_collected":
             return id(_raise_collected)
         if name.startswith(CLASS):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from asm_libcalls.calling_convention import STACK, assign
-from asm_libcalls.native.entry import argument_offset
+from asm_libcalls.activation import argument_offset
 from asm_libcalls.signatures import VALUE_TYPES, Signature
 from asm_libcalls.x86_64.python_functions import function_stencils
 from asm_libcalls.x86_64.stencils import Part, Stencil

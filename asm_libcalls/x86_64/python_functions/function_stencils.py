@@ -36,7 +36,7 @@ from __future__ import annotations
 import ctypes
 
 from asm_libcalls.calling_convention import FLOAT_REGISTERS, INTEGER_REGISTERS
-from asm_libcalls.native.entry import NativeCall
+from asm_libcalls.activation import NativeCall
 from asm_libcalls.x86_64.python_functions.object_layouts import FunctionState
 
 TYPE_CHECKING = False

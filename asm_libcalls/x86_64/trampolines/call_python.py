@@ -22,7 +22,7 @@ from __future__ import annotations
 import ctypes
 
 from asm_libcalls.calling_convention import CALLEE_SAVED, FLOAT_REGISTERS, INTEGER_REGISTERS
-from asm_libcalls.native.entry import UNKNOWN_FRAMES, Activation, ThreadRecord
+from asm_libcalls.activation import UNKNOWN_FRAMES, Activation, ThreadRecord
 from asm_libcalls.x86_64.trampolines.call_records import (
     ADDRESS,
     F32,

@@ -25,7 +25,7 @@ from asm_libcalls.calling_convention import (
     INTEGER_REGISTERS,
     assign,
 )
-from asm_libcalls.native.entry import Activation
+from asm_libcalls.activation import Activation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

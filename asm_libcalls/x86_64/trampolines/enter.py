@@ -34,7 +34,7 @@ from asm_libcalls.calling_convention import (
     INTEGER_REGISTERS,
     INTEGER_RESULTS,
 )
-from asm_libcalls.native.entry import (
+from asm_libcalls.activation import (
     EXCEPTION,
     MAXIMUM_TRACE,
     NO_MEMORY,

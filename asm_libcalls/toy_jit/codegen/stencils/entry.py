@@ -6,8 +6,8 @@ thread: its stack limit is the thread's, and a request to stop the thread stops 
 
 from __future__ import annotations
 
+from asm_libcalls.activation import ThreadRecord
 from asm_libcalls.calling_convention import CALLEE_SAVED, FLOAT_REGISTERS, INTEGER_REGISTERS
-from asm_libcalls.native.entry import ThreadRecord
 from asm_libcalls.vmcontext import InstanceHeader, VMInterrupts, VMMemoryDefinition
 
 __all__ = [

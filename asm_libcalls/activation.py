@@ -1,0 +1,150 @@
+"""Activations: the C structures by which machine code enters native code and leaves it.
+
+Machine code and Python both read them, so their layout is declared here alone. An *activation* is
+one entry into native code that has not ended. A thread's activations form a list, the innermost
+first, which begins in its :class:`ThreadRecord`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from asm_libcalls.calling_convention import (
+    FLOAT_REGISTERS,
+    INTEGER_REGISTERS,
+    INTEGER_RESULTS,
+    INTEGERS,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.calling_convention import Place
+
+__all__ = [
+    "EXCEPTION",
+    "MAXIMUM_TRACE",
+    "NO_MEMORY",
+    "TRAPPED",
+    "UNKNOWN_FRAMES",
+    "Activation",
+    "NativeCall",
+    "ThreadRecord",
+    "argument_offset",
+]
+
+
+class NativeCall(ctypes.Structure):
+    """One call, as ``asm_libcalls_enter`` takes it: registers to load, and results.
+
+    Attributes
+    ----------
+    address : address
+        What to call.
+    integers, floats : array
+        The argument registers, in the order of :mod:`asm_libcalls.calling_convention`. A float
+        register has 16 bytes, of which a float or double uses the first ones.
+    stack_arguments, stack_count : address, int
+        The eightbytes to put on the stack, and how many they are.
+    integer_results : array
+        rax and rdx after the call.
+    float_result : array
+        xmm0 after the call.
+    """
+
+    _fields_ = [
+        ("address", ctypes.c_uint64),
+        ("integers", ctypes.c_uint64 * len(INTEGER_REGISTERS)),
+        ("floats", ctypes.c_uint64 * 2 * len(FLOAT_REGISTERS)),
+        ("stack_arguments", ctypes.c_uint64),
+        ("stack_count", ctypes.c_uint64),
+        ("integer_results", ctypes.c_uint64 * len(INTEGER_RESULTS)),
+        ("float_result", ctypes.c_uint64 * 2),
+    ]
+
+
+class Activation(ctypes.Structure):
+    """One entry into native code, on its own stack.
+
+    Attributes
+    ----------
+    thread : address
+        The :class:`ThreadRecord` of its thread.
+    previous : address
+        The activation below it on this thread, or 0.
+    landing : address
+        Where a trap jumps to, with the three registers below restored.
+    stack_pointer, frame_pointer : address
+        rsp and rbp of the entry routine. The frame pointer is also the canary that a stack walk
+        must find.
+    exit_frame_pointer : address
+        The frame through which native code left to Python: where a stack walk begins. 0 while it
+        runs itself; :data:`UNKNOWN_FRAMES` where it was not entered through us.
+    status : int
+        0, or what the raise brought: see :data:`TRAPPED` and :data:`EXCEPTION`.
+    thread_state : address
+        The ``PyThreadState*`` of the thread while this activation has released the GIL; 0 where it
+        keeps the GIL.
+    mxcsr, x87_control : int
+        The floating-point modes of the caller, which the ABI has us give back.
+    """
+
+    _fields_ = [
+        ("thread", ctypes.c_uint64),
+        ("previous", ctypes.c_uint64),
+        ("landing", ctypes.c_uint64),
+        ("stack_pointer", ctypes.c_uint64),
+        ("frame_pointer", ctypes.c_uint64),
+        ("exit_frame_pointer", ctypes.c_uint64),
+        ("status", ctypes.c_uint64),
+        ("thread_state", ctypes.c_uint64),
+        ("mxcsr", ctypes.c_uint32),
+        ("x87_control", ctypes.c_uint32),
+    ]
+
+
+UNKNOWN_FRAMES = 1
+"""The exit frame pointer of what stands for native frames that nobody entered through us."""
+
+MAXIMUM_TRACE = 64
+"""The most return addresses that a trap keeps."""
+
+
+class ThreadRecord(ctypes.Structure):
+    """What the pthread key ``activations_key`` holds: one for each thread that entered.
+
+    Attributes
+    ----------
+    innermost : address
+        The thread's innermost :class:`Activation`, or 0.
+    trace_count : int
+        How many entries of `trace` the last trap wrote.
+    trace : array of address
+        Where the last trap came from: the return address into the code that raised it, then those
+        of its callers by frame pointer, up to the entry.
+    interrupts : address
+        For compilers of stack checks: the VMInterrupts of this thread; 0 until they are made.
+    """
+
+    _fields_ = [
+        ("innermost", ctypes.c_uint64),
+        ("trace_count", ctypes.c_uint64),
+        ("trace", ctypes.c_uint64 * MAXIMUM_TRACE),
+        ("interrupts", ctypes.c_uint64),
+    ]
+
+
+TRAPPED = 1 << 32
+"""Status: native code trapped, with the trap code in the low 32 bits."""
+
+EXCEPTION = 2 << 32
+"""Status: a callback raised a Python exception, and the thread's error indicator is set."""
+
+NO_MEMORY = 3 << 32
+"""Status: the thread's record could not be made (``calloc`` or ``pthread_setspecific`` failed)."""
+
+
+def argument_offset(place: Place) -> int:
+    """Return the offset of an argument register in a :class:`NativeCall`, in bytes."""
+    if place.bank == INTEGERS:
+        return int(NativeCall.integers.offset) + 8 * place.number
+    return int(NativeCall.floats.offset) + 16 * place.number

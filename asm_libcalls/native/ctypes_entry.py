@@ -1,0 +1,145 @@
+"""Python enters native code through ctypes, where no machine code serves.
+
+Nothing can unwind native frames then. A trap or an exception in a callback is noted, the callback
+returns 0, and it is raised when the native code has returned by itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from asm_libcalls.native.process import thread_state
+from asm_libcalls.traps import Trap
+from asm_libcalls.unraisable import hear
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+    from asm_libcalls.signatures import Signature
+
+__all__ = ["PythonEntry", "callback_functions", "exact_type", "pattern_of", "report"]
+
+
+class PythonEntry:
+    """Calls through ctypes; a trap in a callback is raised when native code has returned.
+
+    Parameters
+    ----------
+    release_gil : bool, optional
+        Whether other Python threads run meanwhile.
+    """
+
+    def __init__(self, release_gil: bool = True) -> None:
+        self._release_gil = release_gil
+
+    def call(self, address: int, signature: Signature, patterns: Sequence[int]) -> int:
+        """Call a C address with bit patterns; return the result's pattern or raise."""
+        arguments = [
+            ctypes_value(value_type.ctypes_name, pattern)
+            for value_type, pattern in zip(signature.parameters, patterns, strict=True)
+        ]
+        function = signature.ctypes_prototype(self._release_gil)(address)
+        result = signature.result
+        if result is not None:
+            function.restype = exact_type(result.ctypes_name)
+        raised: list[BaseException] = []
+        activations = thread_state.activations
+        depth = len(activations)
+        try:
+            activations.append(raised)
+            # A signal handler may raise before a callback's first line: ctypes reports that.
+            value = hear(lambda: function(*arguments), raised, _is_of_a_callback)
+        finally:
+            del activations[depth:]
+        if raised:
+            _raise_first(raised)
+        return 0 if result is None else pattern_of(value)
+
+
+def _is_of_a_callback(unraisable: Any) -> bool:
+    if getattr(unraisable.object, "__func__", None) in callback_functions:
+        return True
+    # From 3.13 on only the message tells.
+    message = unraisable.err_msg or ""
+    return any(f"{function.__qualname__} of" in message for function in callback_functions)
+
+
+callback_functions: set[Any] = set()
+"""The functions that ctypes calls back."""
+
+
+def _raise_first(raised: list[BaseException]) -> NoReturn:
+    # What the native code did after the first exception is its consequence. No frame of the
+    # traceback may keep a reference to the exception: that would be a cycle.
+    exception = raised[0]
+    raised.clear()
+    try:
+        raise exception
+    finally:
+        del exception
+
+
+def ctypes_value(ctypes_name: str, pattern: int) -> Any:
+    """Return a ctypes object with exactly this bit pattern, a signalling NaN included."""
+    value = getattr(ctypes, ctypes_name)()
+    _holder(value).value = pattern
+    return value
+
+
+def pattern_of(value: Any) -> int:
+    """Return the bit pattern of a ctypes object, unsigned."""
+    return int(_holder(value).value)
+
+
+def _holder(value: Any) -> Any:
+    # An unsigned integer in the same memory, in this machine's byte order as the value is.
+    size = ctypes.sizeof(value)
+    return {4: ctypes.c_uint32, 8: ctypes.c_uint64}[size].from_buffer(value)
+
+
+def exact_type(ctypes_name: str) -> Any:
+    """Return a subclass of a simple ctypes type, of which ctypes makes no Python number.
+
+    That would lose the signalling bit of an f32.
+    """
+    if ctypes_name not in _exact_types:
+        _exact_types[ctypes_name] = type("Exact", (getattr(ctypes, ctypes_name),), {})
+    return _exact_types[ctypes_name]
+
+
+_exact_types: dict[str, Any] = {}
+
+
+def report(exception: BaseException) -> None:
+    """Report an exception of a ctypes callback to the innermost :class:`PythonEntry`.
+
+    With none on the thread there is nobody to tell. Where the libcall traps, the bare machine
+    instruction would end the process with a signal, and so does this; any other exception is
+    printed as ctypes prints them, and native code gets a 0.
+    """
+    if thread_state.activations:
+        thread_state.activations[-1].append(exception)
+    elif isinstance(exception, Trap):
+        _die()
+    else:
+
+        def tell() -> NoReturn:
+            raise exception
+
+        # Raised here it would be printed too, but the native code would get a result at random.
+        ctypes.CFUNCTYPE(None)(tell)()
+
+
+def _die() -> None:
+    # As by the instruction itself: on this thread, and past any handler of Python's, which would
+    # run only when native code has returned, with a result that there is not. (Python's own
+    # signal.signal works in the main thread alone.)
+    import signal
+
+    from asm_libcalls.emitter import libc
+
+    libc.prototype("signal", ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(signal.SIGILL, None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGILL])
+    signal.raise_signal(signal.SIGILL)

@@ -1,0 +1,42 @@
+"""What every C address of a Python function does, whatever machinery is behind it."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from asm_libcalls.signatures import Signature
+
+__all__ = ["call_closed", "result_converter"]
+
+
+def result_converter(
+    function: Callable[..., Any], signature: Signature, bits: bool
+) -> Callable[[Any], int | None]:
+    """Return what makes the bit pattern of a host function's result, or raises.
+
+    Parameters
+    ----------
+    function : callable
+        To name in an error.
+    signature : Signature
+    bits : bool
+        Whether the results are bit patterns already.
+    """
+    result = signature.result
+    where = f"the result of host function {getattr(function, '__qualname__', '') or function!r}"
+
+    def convert(value: Any) -> int | None:
+        if result is None:
+            return None
+        check = result.check_pattern if bits else result.to_bits
+        return check(value, where)
+
+    return convert
+
+
+def call_closed(*arguments: Any) -> None:
+    """Raise what native code gets that calls a closed host function."""
+    raise RuntimeError("native code called a host function that was closed")

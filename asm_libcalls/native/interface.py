@@ -1,0 +1,153 @@
+"""Native interfaces: how Python calls native code, and how native code calls Python.
+
+One goes through machine code, one through ctypes; where ctypes is missing there is neither. A
+binding uses one of them, and :mod:`asm_libcalls.native.process` has the default binding's.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.native import process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from asm_libcalls.emitter.pages import LoadedImage
+    from asm_libcalls.native.process import Entry, MachineCodeEntry
+    from asm_libcalls.native.thunks import ThunkPool
+    from asm_libcalls.signatures import Signature
+
+__all__ = ["CtypesInterface", "MachineInterface", "NoInterface", "machine_interface"]
+
+
+class MachineInterface:
+    """Entries, thunks and builtins of the loaded image; the process has one.
+
+    Parameters
+    ----------
+    loaded : LoadedImage
+    """
+
+    def __init__(self, loaded: LoadedImage) -> None:
+        from asm_libcalls.native.entry import MachineEntry
+
+        key = loaded.slot("activations_key")
+        self.loaded = loaded
+        self.entry: MachineCodeEntry = MachineEntry(loaded.routine("asm_libcalls_enter"), key)
+        self._holding_gil: Entry | None = None
+        self._thunks: ThunkPool | None = None
+        self._maker: Any = None
+
+    def entry_holding_gil(self) -> Entry:
+        """Return an entry whose callees run with the GIL."""
+        if self._holding_gil is None:
+            from asm_libcalls.native.entry import MachineEntry
+            from asm_libcalls.x86_64.trampolines.enter import ENTER_HOLDING_GIL
+
+            key = self.loaded.slot("activations_key")
+            self._holding_gil = MachineEntry(self.loaded.routine(ENTER_HOLDING_GIL), key)
+        return self._holding_gil
+
+    def thunks(self) -> ThunkPool:
+        """Return the thunks by which machine code calls Python."""
+        if self._thunks is None:
+            from asm_libcalls.emitter import register_frames
+            from asm_libcalls.native.thunks import ThunkPool
+
+            register_frames.start()
+            self._thunks = ThunkPool(self.loaded.routine("asm_libcalls_call_python"))
+        return self._thunks
+
+    def host_address(
+        self, function: Callable[..., Any], signature: Signature, bits: bool
+    ) -> tuple[int, Callable[[], None]]:
+        """Return a C address that calls a Python function, and what gives it back."""
+        return self.thunks().address_of(function, signature, bits)
+
+    def function_maker(self) -> Any:
+        """Return what makes builtins of C addresses, or a text that says why nothing does."""
+        if self._maker is None:
+            from asm_libcalls.native.entry import raise_status
+            from asm_libcalls.x86_64.python_functions import function_objects
+
+            try:
+                self._maker = function_objects.FunctionMaker(self.loaded, raise_status)
+            except (function_objects.Unsupported, OSError, AttributeError) as reason:
+                self._maker = str(reason)  # AttributeError: no such function in this Python
+        return self._maker
+
+
+class CtypesInterface:
+    """Entries and callbacks of ctypes, whose native frames nothing can unwind.
+
+    Parameters
+    ----------
+    reason : str
+        Why no machine code serves.
+    """
+
+    def __init__(self, reason: str) -> None:
+        from asm_libcalls.native.ctypes_entry import PythonEntry
+
+        self.entry: Entry | None = PythonEntry()
+        self._reason = reason
+
+    def entry_holding_gil(self) -> Entry:
+        """Return an entry whose callees run with the GIL."""
+        from asm_libcalls.native.ctypes_entry import PythonEntry
+
+        return PythonEntry(release_gil=False)
+
+    def host_address(
+        self, function: Callable[..., Any], signature: Signature, bits: bool
+    ) -> tuple[int, Callable[[], None]]:
+        """Return a C address that calls a Python function, and what gives it back."""
+        from asm_libcalls.native.ctypes_callbacks import make_callback
+
+        return make_callback(function, signature, bits)
+
+    def function_maker(self) -> Any:
+        """Return why nothing makes builtins."""
+        return self._reason
+
+
+class NoInterface:
+    """Where ctypes cannot be imported: native code can neither be called nor call.
+
+    Parameters
+    ----------
+    reason : str
+        Why no machine code serves.
+    """
+
+    entry: Entry | None = None
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def entry_holding_gil(self) -> Entry:
+        """Raise RuntimeError."""
+        raise RuntimeError("native code cannot be called: ctypes cannot be imported here")
+
+    def host_address(
+        self, function: Callable[..., Any], signature: Signature, bits: bool
+    ) -> tuple[int, Callable[[], None]]:
+        """Raise RuntimeError."""
+        raise RuntimeError("no C address for a Python function: ctypes cannot be imported")
+
+    def function_maker(self) -> Any:
+        """Return why nothing makes builtins."""
+        return self._reason
+
+
+_machine: list[MachineInterface] = []
+
+
+def machine_interface(loaded: LoadedImage) -> MachineInterface:
+    """Return the process's interface through machine code, made when first asked for."""
+    if not _machine:
+        interface = MachineInterface(loaded)
+        process.image, process.machine_entry = loaded, interface.entry
+        _machine.append(interface)
+    return _machine[0]

@@ -1,0 +1,80 @@
+"""Thunks: C addresses in machine code, each of which calls one Python function."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from _thread import allocate_lock
+
+from asm_libcalls.native.host_calls import call_closed, result_converter
+from asm_libcalls.signatures import Signature
+from asm_libcalls.x86_64 import code_cache
+from asm_libcalls.x86_64.trampolines import call_python, call_records
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from asm_libcalls.emitter.pages import LoadedImage
+
+__all__ = ["ThunkPool"]
+
+
+class ThunkPool:
+    """The thunks of this process, made as they are needed, an image of them at a time."""
+
+    def __init__(self, call_python: int) -> None:
+        self._call_python = call_python
+        self._free: list[tuple[LoadedImage, str]] = []
+        self._used: dict[int, tuple[Any, ...]] = {}  # address -> record, and what it borrows
+        self._closed = self._record(call_closed, Signature("()"))
+        self._making = allocate_lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        # The thread that held it, if any, is not in the child.
+        self._making = allocate_lock()
+
+    def address_of(
+        self, function: Callable[..., Any], signature: Signature, bits: bool
+    ) -> tuple[int, Callable[[], None]]:
+        """Return a C address for a callable, and what frees it."""
+        return self.address_of_record(*self._record(function, signature, bits))
+
+    def address_of_record(self, *kept: Any) -> tuple[int, Callable[[], None]]:
+        """Return a C address for a record, given with what it borrows, and what frees it."""
+        loaded, name = self._take()
+        address = loaded.routine(name)
+        self._used[address] = kept
+        loaded.set_slot(name, ctypes.addressof(kept[0]))
+
+        def release() -> None:
+            loaded.set_slot(name, ctypes.addressof(self._closed[0]))
+            del self._used[address]
+            self._free.append((loaded, name))
+
+        return address, release
+
+    def _take(self) -> tuple[LoadedImage, str]:
+        while True:
+            try:
+                return self._free.pop()  # one operation: threads never get the same one
+            except IndexError:
+                with self._making:  # the assembler is one for all threads
+                    if not self._free:
+                        self._more()
+
+    def _more(self) -> None:
+        loaded = code_cache.load("thunks")
+        loaded.set_slot(call_python.CALL_PYTHON, self._call_python)
+        for name in call_python.THUNKS:
+            loaded.set_slot(name, ctypes.addressof(self._closed[0]))
+            self._free.append((loaded, name))
+
+    def _record(
+        self, function: Callable[..., Any], signature: Signature, bits: bool = False
+    ) -> tuple[Any, ...]:
+        convert = result_converter(function, signature, bits)
+        return call_records.make_record(function, convert, signature, bits), function, convert

@@ -199,7 +199,7 @@ def test_without_ctypes_the_fallback_is_checked_against_the_oracle_alone(
     libcall = LIBCALLS["f32_floor"]
     monkeypatch.setattr(libcall, "backend", "fallback")
     monkeypatch.setattr(libcall, "_address", 0)
-    monkeypatch.setattr(default_binding(), "entry", None)
+    monkeypatch.setattr(default_binding().interface, "entry", None)
     assert self_check(libcall).compared == ("fallback", "oracle")
     address, reason = address_or_reason(libcall)
     assert address == 0

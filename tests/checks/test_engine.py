@@ -12,6 +12,7 @@ from asm_libcalls import LIBCALLS, Libcall
 from asm_libcalls.binding import default_binding
 from asm_libcalls.checks.engine import address_or_reason, checker_of, self_check, verify
 from asm_libcalls.fallback import integers, rounding
+from asm_libcalls.native.interface import NoInterface
 
 NUMERIC = [n for n, c in LIBCALLS.items() if c.declaration.family in ("rounding", "integers")]
 
@@ -199,7 +200,7 @@ def test_without_ctypes_the_fallback_is_checked_against_the_oracle_alone(
     libcall = LIBCALLS["f32_floor"]
     monkeypatch.setattr(libcall, "backend", "fallback")
     monkeypatch.setattr(libcall, "_address", 0)
-    monkeypatch.setattr(default_binding().interface, "entry", None)
+    monkeypatch.setattr(default_binding(), "interface", NoInterface("no ctypes"))
     assert self_check(libcall).compared == ("fallback", "oracle")
     address, reason = address_or_reason(libcall)
     assert address == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -52,9 +53,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=float,
-        help="trap when it has computed that long",
+        type=_seconds,
+        default=math.inf,
+        help="trap when it has computed that long, the start function included",
     )
+
+
+def _seconds(text: str) -> float:
+    """Convert the number of seconds of --timeout."""
+    import argparse
+
+    (text,) = restore_negative_numbers([text])
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 on")
+    return seconds
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -110,8 +126,6 @@ def _read(path: Path) -> bytes:
 
 
 def _run(module: Module, arguments: argparse.Namespace) -> int:
-    from contextlib import nullcontext
-
     from asm_libcalls import toy_jit
 
     imports = [f"  {i.kind} {i.module}.{i.name}" for i in module.decoded.imports]
@@ -123,13 +137,13 @@ def _run(module: Module, arguments: argparse.Namespace) -> int:
         )
     function = _function(module, arguments)
     patterns = [] if function is None else _patterns(function, arguments.arguments)
-    instance = toy_jit.Instance(module)
+    deadline = time.monotonic() + arguments.timeout
+    instance = toy_jit.Instance(module, time_limit=arguments.timeout)
     if function is None:
         _print_exports(instance)
         return OK
     func = instance.exports[function[0]]
-    limit = nullcontext() if arguments.timeout is None else instance.time_limit(arguments.timeout)
-    with limit:
+    with instance.time_limit(max(0.0, deadline - time.monotonic())):
         results = func.call_bits(*patterns)
     _print_results(func, results)
     return OK

@@ -7,6 +7,7 @@ start function is called.
 
 from __future__ import annotations
 
+import math
 import operator
 from types import MappingProxyType
 
@@ -163,6 +164,16 @@ class Module:
             )
         return dict(zip(DECLARATIONS, counters, strict=True))
 
+    def interrupt(self) -> None:
+        """Stop what the instances of this module are computing: they trap with Interrupt.
+
+        That includes an instance whose start function is running, which nobody has yet. One that
+        is not running traps when it is called next.
+        """
+        for runtime in interrupts.stoppable.copy().values():
+            if isinstance(runtime, CompiledInstance) and runtime.code is self.code:
+                runtime.ask_to_trap()
+
 
 class Instance:
     """An instance of a module.
@@ -172,6 +183,9 @@ class Instance:
     module : Module
     imports : mapping of str to mapping of str to object, optional
         By module and name: Python callables, Memory, Table, Global, or another instance's exports.
+    time_limit : number, optional
+        The seconds that instantiation, with the start function, may take; then it traps with
+        Interrupt. No limit by default. (:meth:`time_limit` limits what is called later.)
 
     Attributes
     ----------
@@ -186,6 +200,8 @@ class Instance:
         An import is missing or of another type.
     Trap
         A segment does not fit (the message names it), or the start function trapped.
+    TypeError, ValueError
+        A limit is no number, or negative.
 
     Notes
     -----
@@ -204,10 +220,17 @@ class Instance:
     """
 
     def __init__(
-        self, module: Module, imports: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        module: Module,
+        imports: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        time_limit: float | None = None,
     ) -> None:
         if not isinstance(module, Module):
             raise TypeError(f"Instance(): module must be a Module, got {type(module).__name__}")
+        seconds = math.inf
+        if time_limit is not None:
+            seconds = interrupts.limit_of_time(time_limit, "Instance(): time_limit")
         decoded = module.decoded
         self.module = module
         self._imports, host = _match(decoded, imports or {})
@@ -229,9 +252,10 @@ class Instance:
                 value.name = name
         self.exports: Mapping[str, Any] = MappingProxyType(exports)
         self.runtime.owner = self
-        self._run_segments()
-        if decoded.start is not None:
-            self._spaces["func"][decoded.start]()
+        with self.time_limit(seconds):
+            self._run_segments()
+            if decoded.start is not None:
+                self._spaces["func"][decoded.start]()
 
     def __repr__(self) -> str:
         return f"<Instance of {self.module!r}>"
@@ -255,17 +279,27 @@ class Instance:
         """Stop what this instance is computing, from another thread: it traps with Interrupt.
 
         Code that is not running now traps when it is called next. It notices at the next loop or
-        function call.
+        function call, in this instance or in another one that it has called. A host function that
+        runs is not stopped; one that catches the Interrupt of what it called goes on.
         """
         self.runtime.ask_to_trap()
 
     def time_limit(self, seconds: float) -> interrupts.time_limit:
         """Make a context in which this instance may compute for so many seconds at most.
 
-        Then it traps with Interrupt, at its next loop or function call::
+        Then it traps with Interrupt, at its next loop or function call, and so does whatever is
+        called in it until the context is left::
 
             with instance.time_limit(0.5):
                 instance.exports["main"]()
+
+        The limit covers the instances that this one calls, through imports and host functions. A
+        host function that runs is not stopped. Contexts may be nested: each limit holds.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The limit is no number, or negative. (Infinity is no limit.)
         """
         return interrupts.time_limit(self.runtime, seconds)
 

@@ -289,6 +289,30 @@ def test_a_time_limit(module, run_here):
     assert "trapped: interrupt (INTERRUPT)\n  in endless at byte 0x" in done.stderr
 
 
+def test_a_time_limit_of_the_start_function(tmp_path, run_here):
+    path = tmp_path / "start.wasm"
+    path.write_bytes(build({"f": Function("->", "loop 40 br 00 end")}, start=0))
+    for words in ((), ("--invoke", "f")):
+        done = run_here(str(path), *words, "--timeout", "0.1")
+        assert done.returncode == 3
+        assert "trapped: interrupt (INTERRUPT)\n  in f at byte 0x" in done.stderr
+
+
+@pytest.mark.parametrize("value", ["inf", "1e10", "1e999", "60"])
+def test_a_time_limit_that_is_never_reached(module, run_here, value):
+    done = run_here(module, "--invoke", "add", "1", "2", "--timeout", value)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3  i32 0x00000003\n", "")
+
+
+@pytest.mark.parametrize("value", ["nan", "-1", "-inf", "abc", "", "0.5s"])
+def test_a_time_limit_that_is_none(module, capsys, value):
+    with pytest.raises(SystemExit) as caught:
+        main(["run", module, "--invoke", "add", "1", "2", f"--timeout={value}"])
+    assert caught.value.code == 2
+    message = f"argument --timeout: {value!r} is no number of seconds from 0 on"
+    assert message in capsys.readouterr().err
+
+
 def test_ctrl_c_ends_an_endless_function(module):
     process = subprocess.Popen(
         command("run", module, "--invoke", "endless"),

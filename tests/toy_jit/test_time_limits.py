@@ -1,0 +1,418 @@
+"""Time limits: what may be one, what it covers, and that nothing calls it off before its end."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import threading
+import time
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+import wasm_builder as wasm
+from jit_modules import Function, build, instantiate
+
+import asm_libcalls
+from asm_libcalls import Interrupt, toy_jit
+from asm_libcalls.toy_jit.runtime.watcher import Watcher
+
+pytestmark = pytest.mark.usefixtures("machine_code")
+
+ENDLESS = Function("->", "loop 40 br 00 end")
+FUNCTIONS = {"endless": ENDLESS, "nothing": Function("->", "")}
+CALLER = {"call": Function("->", "call 00"), "on": Function("->", "call 00 loop 40 br 00 end")}
+
+
+def caller_of(function):
+    return instantiate(CALLER, {"f": "->"}, {"f": function})
+
+
+class Number:
+    def __init__(self, **special):
+        self.__class__ = type("Number", (Number,), special)
+
+
+def numpy_number(name, value):
+    numpy = pytest.importorskip("numpy")
+    return getattr(numpy, name)(value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: 0, lambda: 0.01, lambda: Decimal("0.01"), lambda: Fraction(1, 100), lambda: -0.0,
+        lambda: numpy_number("float32", 0.01), lambda: numpy_number("uint8", 0),
+        lambda: Number(__float__=lambda self: 0.01), lambda: Number(__index__=lambda self: 0),
+    ],
+)  # fmt: skip
+def test_numbers_limit(make):
+    instance = instantiate(FUNCTIONS)
+    with pytest.raises(Interrupt), instance.time_limit(make()):
+        instance.exports["endless"]()
+    module = toy_jit.Module(build(FUNCTIONS, start=0))
+    with pytest.raises(Interrupt):
+        toy_jit.Instance(module, time_limit=make())
+
+
+@pytest.mark.parametrize("value", [1e10, math.inf, 10**400, Decimal("1e500"), 60, 2**63])
+def test_what_is_never_reached_is_no_limit(value):
+    instance = toy_jit.Instance(toy_jit.Module(build(FUNCTIONS, start=1)), time_limit=value)
+    with instance.time_limit(value):
+        instance.exports["nothing"]()
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (None, TypeError, "must be a number of seconds, got NoneType"),
+        ("0.5", TypeError, "must be a number of seconds, got str"),
+        (b"1", TypeError, "must be a number of seconds, got bytes"),
+        ([1], TypeError, "must be a number of seconds, got list"),
+        (1j, TypeError, "must be a number of seconds, got complex"),
+        (datetime.timedelta(1), TypeError, "must be a number of seconds, got timedelta"),
+        (float, TypeError, "must be a number of seconds, got type"),
+        (Number(__float__=lambda self: "1"), TypeError, "must be a number of seconds: "),
+        (-1, ValueError, "must be a number of seconds that is not negative, got -1"),
+        (-1e-9, ValueError, "must be a number of seconds that is not negative, got -1e-09"),
+        (-math.inf, ValueError, "must be a number of seconds that is not negative, got -inf"),
+        (-(10**400), ValueError, "must be a number of seconds that is not negative, got -1000"),
+        (math.nan, ValueError, "must be a number of seconds that is not negative, got nan"),
+        (Decimal("nan"), ValueError, "must be a number of seconds that is not negative, got"),
+        (Decimal("snan"), ValueError, "must be a number of seconds: "),
+    ],
+)
+def test_what_is_no_limit_is_refused(value, error, message):
+    instance = instantiate(FUNCTIONS)
+    with pytest.raises(error, match=rf"^time_limit\(\): seconds {message}"):
+        instance.time_limit(value)
+    if value is not None:
+        with pytest.raises(error, match=rf"^Instance\(\): time_limit {message}"):
+            toy_jit.Instance(instance.module, time_limit=value)
+    instance.exports["nothing"]()
+
+
+def test_an_instance_without_a_limit():
+    toy_jit.Instance(toy_jit.Module(build(FUNCTIONS, start=1)), time_limit=None)
+
+
+# -- what a limit covers
+
+
+def through_an_import(inner):
+    return caller_of(inner.exports["endless"])
+
+
+def through_a_host_function(inner):
+    return caller_of(inner.exports["endless"].call_bits)
+
+
+def through_both(inner):
+    return caller_of(through_a_host_function(inner).exports["call"])
+
+
+def through_a_table(inner):
+    instance = instantiate(
+        {"call": Function("->", "i32.const 00 call_indirect 00 00")}, tables=[b"\x70\x00\x01"],
+        exports=[wasm.exported("t", 1, 0)],
+    )  # fmt: skip
+    instance.exports["t"][0] = inner.exports["endless"]  # type () -> () is type 0
+    return instance
+
+
+WAYS = [through_an_import, through_a_host_function, through_both, through_a_table]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_limit_covers_what_the_instance_calls(way):
+    inner = instantiate(FUNCTIONS)
+    outer = way(inner)
+    for _ in range(3):
+        with pytest.raises(Interrupt), outer.time_limit(0.05):
+            outer.exports["call"]()
+    inner.exports["nothing"]()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_interrupt_reaches_what_the_instance_calls(way):
+    outer = way(instantiate(FUNCTIONS))
+    timer = threading.Timer(0.05, outer.interrupt)
+    timer.start()
+    with pytest.raises(Interrupt):
+        outer.exports["call"]()
+    timer.join()
+
+
+def test_a_limit_covers_an_instance_that_is_made_after_its_end():
+    module = toy_jit.Module(build(FUNCTIONS))
+
+    def host():
+        time.sleep(0.1)
+        toy_jit.Instance(module).exports["endless"]()
+
+    outer = caller_of(host)
+    with pytest.raises(Interrupt), outer.time_limit(0.02):
+        outer.exports["call"]()
+
+
+def test_a_limit_covers_an_instance_that_other_threads_use():
+    """What those do meanwhile takes no request from the thread that it is for."""
+    inner = instantiate(FUNCTIONS)
+    done = []
+
+    def use():
+        while not done:
+            inner.exports["nothing"]()
+
+    def host():
+        time.sleep(0.1)  # the limit expires
+        done.append(True)
+        thread.join()
+        inner.exports["endless"]()
+
+    outer = caller_of(host)
+    thread = threading.Thread(target=use)
+    thread.start()
+    with pytest.raises(Interrupt), outer.time_limit(0.02):
+        outer.exports["call"]()
+    done.append(True)
+
+
+def test_another_instance_has_no_limit():
+    limited, other = instantiate(FUNCTIONS), instantiate(FUNCTIONS)
+    with limited.time_limit(0):
+        other.exports["nothing"]()
+        caller_of(other.exports["nothing"]).exports["call"]()
+        with pytest.raises(Interrupt):
+            limited.exports["nothing"]()
+
+
+@pytest.mark.parametrize("way", ["import", "host function"])
+def test_whoever_catches_the_interrupt_is_interrupted_again(way):
+    inner = instantiate(FUNCTIONS)
+    caught = []
+
+    def host():
+        for _ in range(5):
+            try:
+                inner.exports["endless"]()
+            except Interrupt:
+                caught.append(True)
+
+    outer = caller_of(host)
+    if way == "import":
+        outer = caller_of(outer.exports["on"])
+    with outer.time_limit(0.05), pytest.raises(Interrupt):
+        outer.exports["on"]()
+    assert len(caught) == 5
+
+
+# -- nested limits, and what calls them off
+
+
+def test_an_outer_limit_holds_when_an_inner_one_is_left():
+    instance = instantiate(FUNCTIONS)
+    with instance.time_limit(0.05):
+        with instance.time_limit(100):
+            time.sleep(0.2)
+        with pytest.raises(Interrupt):
+            instance.exports["endless"]()
+
+
+def test_an_outer_limit_holds_after_an_inner_one():
+    instance = instantiate(FUNCTIONS)
+    with instance.time_limit(0.1):
+        with pytest.raises(Interrupt), instance.time_limit(0.02):
+            instance.exports["endless"]()
+        with pytest.raises(Interrupt):
+            instance.exports["endless"]()
+    instance.exports["nothing"]()
+
+
+def test_limits_of_other_instances_hold_in_between():
+    inner = instantiate(FUNCTIONS)
+
+    def host():
+        with inner.time_limit(100):
+            inner.exports["endless"]()
+
+    outer = caller_of(host)
+    with pytest.raises(Interrupt), outer.time_limit(0.05):
+        outer.exports["call"]()
+    with pytest.raises(Interrupt), inner.time_limit(0.05), outer.time_limit(100):
+        outer.exports["call"]()
+
+
+def test_a_limit_of_a_caller_holds_where_the_inner_one_has_expired():
+    """The inner limit ends what it covers, and no more: then the outer one goes on."""
+    inner = instantiate(FUNCTIONS)
+    ended = []
+
+    def host():
+        with pytest.raises(Interrupt), inner.time_limit(0.02):
+            inner.exports["endless"]()
+        ended.append(True)
+        inner.exports["endless"]()
+
+    outer = caller_of(host)
+    with pytest.raises(Interrupt), outer.time_limit(0.1):
+        outer.exports["call"]()
+    assert ended == [True]
+
+
+@pytest.mark.parametrize("seconds", [0, 0.01, 100, math.inf])
+def test_leaving_a_limit_leaves_an_interrupt(seconds):
+    instance = instantiate(FUNCTIONS)
+    with instance.time_limit(seconds):
+        instance.interrupt()
+        time.sleep(0.03)
+    with pytest.raises(Interrupt):
+        instance.exports["nothing"]()
+    instance.exports["nothing"]()
+
+
+def test_a_limit_can_be_entered_again():
+    instance = instantiate(FUNCTIONS)
+    limit = instance.time_limit(0.02)
+    for _ in range(2):
+        with pytest.raises(Interrupt), limit:
+            instance.exports["endless"]()
+        with pytest.raises(Interrupt), limit, limit:
+            instance.exports["endless"]()
+        instance.exports["nothing"]()
+
+
+def test_many_limits_at_the_same_time():
+    instances = [instantiate(FUNCTIONS) for _ in range(8)]
+    ended = []
+
+    def work(instance, seconds):
+        with pytest.raises(Interrupt), instance.time_limit(seconds):
+            instance.exports["endless"]()
+        ended.append(instance)
+
+    threads = [
+        threading.Thread(target=work, args=(instance, 0.02 * (i % 3)))
+        for i, instance in enumerate(instances)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ended) == len(instances)
+
+
+def test_a_thread_that_cannot_be_made_is_an_error(monkeypatch):
+    """Without it nothing would hear of the limit's end."""
+    instance = instantiate(FUNCTIONS)
+
+    def refuse(self, at_once):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Watcher, "_start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"), instance.time_limit(1):
+            pytest.fail("the context was entered")
+    assert instance.runtime.deadlines == []
+
+
+# -- start functions
+
+
+def test_a_start_function_is_interrupted_by_its_module():
+    module = toy_jit.Module(build(FUNCTIONS, start=0))
+    other = instantiate(FUNCTIONS)
+    stopped = threading.Event()
+
+    def stop():
+        while not stopped.is_set():
+            module.interrupt()
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(Interrupt):
+        toy_jit.Instance(module)
+    stopped.set()
+    thread.join()
+    other.exports["nothing"]()
+
+
+def test_a_start_function_is_interrupted_through_the_host_function_that_it_calls():
+    @toy_jit.access_caller
+    def publish(caller):
+        timers.append(threading.Timer(0.05, caller.interrupt))
+        timers[0].start()
+
+    timers = []
+    module = toy_jit.Module(
+        build({"f": Function("->", "call 00 loop 40 br 00 end")}, {"h": "->"}, start=1)
+    )
+    with pytest.raises(Interrupt):
+        toy_jit.Instance(module, {"m": {"h": publish}})
+    timers[0].join()
+
+
+def test_a_limit_on_the_importer_covers_a_start_function_that_a_host_function_runs():
+    module = toy_jit.Module(build(FUNCTIONS, start=0))
+    outer = caller_of(lambda: toy_jit.Instance(module))
+    with pytest.raises(Interrupt), outer.time_limit(0.05):
+        outer.exports["call"]()
+
+
+# -- other worlds
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_limit_holds_in_a_forked_child(child):
+    done = child(
+        """
+        import os, warnings
+        from toy_jit.test_time_limits import *
+        warnings.simplefilter("ignore")  # a fork where there are threads
+        instance = instantiate(FUNCTIONS)
+        with instance.time_limit(0.3):
+            pid = os.fork()
+            try:
+                instance.exports["endless"]()
+            except Interrupt:
+                if not pid:
+                    os._exit(5)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        """
+    )
+    assert done.stdout == "5\n"
+
+
+def test_a_limit_holds_where_gevent_has_replaced_threads(child):
+    pytest.importorskip("gevent")
+    done = child(
+        """
+        from gevent import monkey
+        monkey.patch_all()
+        from toy_jit.test_time_limits import *
+        instance = instantiate(FUNCTIONS)
+        try:
+            with instance.time_limit(0.1):
+                instance.exports["endless"]()
+        except Interrupt:
+            print("stopped")
+        """
+    )
+    assert done.stdout == "stopped\n"
+
+
+def test_a_limit_at_the_end_of_the_program_prints_nothing(child):
+    done = child(
+        """
+        import asm_libcalls, atexit
+        from toy_jit.test_time_limits import *
+        instance = instantiate(FUNCTIONS)
+        limit = instance.time_limit(1e10)
+        limit.__enter__()
+        instance.exports["nothing"]()
+        """
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    assert asm_libcalls.Interrupt is Interrupt

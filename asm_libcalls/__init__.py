@@ -13,7 +13,7 @@ from asm_libcalls.report import BackendReport
 from asm_libcalls.signatures import Signature
 from asm_libcalls.traps import *  # noqa: F403 (its __all__ is the list of trap classes)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _binding = default_binding()
 
@@ -40,6 +40,9 @@ _LAZY = {
 # Names of the runtime by the module that has them, imported when first used: who calls only
 # numeric libcalls does not wait for them. The libcalls' functions too are made when first used.
 
+_PACKAGES = ("toy_jit", "ufuncs")
+# Public packages in this one, imported when first used: the ufuncs import NumPy.
+
 
 def __getattr__(name: str) -> object:
     if name in LIBCALLS:
@@ -50,17 +53,19 @@ def __getattr__(name: str) -> object:
             globals().setdefault(each, function)
         return globals()[name]
     module = _LAZY.get(name)
-    if module is None:
+    if module is None and name not in _PACKAGES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
+    if module is None:
+        return importlib.import_module(f"{__name__}.{name}")
     value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *LIBCALLS, *_LAZY})
+    return sorted({*__all__, *_PACKAGES})
 
 
 def symbols() -> dict[str, int]:

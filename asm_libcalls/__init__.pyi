@@ -34,6 +34,8 @@ from asm_libcalls.traps import TrapCode as TrapCode
 from asm_libcalls.traps import UndefinedElement as UndefinedElement
 from asm_libcalls.traps import UnreachableCodeReached as UnreachableCodeReached
 from asm_libcalls.vmcontext import VMOffsets as VMOffsets
+from asm_libcalls import toy_jit as toy_jit
+from asm_libcalls import ufuncs as ufuncs
 
 LIBCALLS: dict[str, Libcall]
 __version__: str

@@ -189,3 +189,15 @@ def test_a_copied_routine_leaves_its_function_as_a_call_does(machine_code, signa
     for _ in range(100):
         assert made[0](*arguments) == first
         assert made[0](*arguments[:-1], "x") == (*arguments[:-1], "x")
+
+
+@pytest.mark.parametrize("name", ["toy_jit", "ufuncs"])
+def test_packages_are_imported_when_first_used(child, name):
+    child(
+        f"""
+        import sys
+        import asm_libcalls
+        assert "numpy" not in sys.modules and "asm_libcalls.{name}" not in sys.modules
+        assert asm_libcalls.{name} is sys.modules["asm_libcalls.{name}"]
+        """
+    )

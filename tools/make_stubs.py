@@ -27,6 +27,9 @@ STUB = Path(asm_libcalls.__file__).with_suffix(".pyi")
 # What no object says of itself: the types of the package's own variables, as the source has them.
 VARIABLES = {"LIBCALLS": "dict[str, Libcall]", "__version__": "str"}
 
+PACKAGES = ("toy_jit", "ufuncs")
+"""Public packages that are imported when first used."""
+
 POINTERS = {
     "vmctx": "Instance | int",
     "reference": "VMExternRef | FuncRef | int | None",
@@ -116,6 +119,7 @@ def make_stub() -> str:
     for module, names in sorted(imported.items()):
         # "X as X" is a stub's way to say that a name is public.
         lines += [f"from {module} import {name} as {name}" for name in sorted(names)]
+    lines += [f"from asm_libcalls import {name} as {name}" for name in PACKAGES]
     lines.append("")
     lines += [f"{name}: {type_name}" for name, type_name in VARIABLES.items()]
     lines.append("")

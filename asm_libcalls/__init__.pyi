@@ -3,6 +3,8 @@
 # The parameters' names, the sentences and the order are the table's.
 # ruff: noqa: A002, D401, RUF022
 
+from asm_libcalls import toy_jit as toy_jit
+from asm_libcalls import ufuncs as ufuncs
 from asm_libcalls.binding import BackendUnavailable as BackendUnavailable
 from asm_libcalls.binding import Libcall as Libcall
 from asm_libcalls.emitter.load_code import load_code as load_code
@@ -34,8 +36,6 @@ from asm_libcalls.traps import TrapCode as TrapCode
 from asm_libcalls.traps import UndefinedElement as UndefinedElement
 from asm_libcalls.traps import UnreachableCodeReached as UnreachableCodeReached
 from asm_libcalls.vmcontext import VMOffsets as VMOffsets
-from asm_libcalls import toy_jit as toy_jit
-from asm_libcalls import ufuncs as ufuncs
 
 LIBCALLS: dict[str, Libcall]
 __version__: str

@@ -116,10 +116,10 @@ def make_stub() -> str:
     """Return the text of the stub."""
     imported, own = public_names(asm_libcalls)
     lines = [HEADER]
+    lines += [f"from asm_libcalls import {name} as {name}" for name in PACKAGES]
     for module, names in sorted(imported.items()):
         # "X as X" is a stub's way to say that a name is public.
         lines += [f"from {module} import {name} as {name}" for name in sorted(names)]
-    lines += [f"from asm_libcalls import {name} as {name}" for name in PACKAGES]
     lines.append("")
     lines += [f"{name}: {type_name}" for name, type_name in VARIABLES.items()]
     lines.append("")

@@ -9,7 +9,7 @@ Source: ``wasmtime_runtime::libcalls`` 0.22.
 from __future__ import annotations
 
 from asm_libcalls.runtime import externref
-from asm_libcalls.runtime.instance import instance_of
+from asm_libcalls.runtime.instance import instance_of, part_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def activations_table_insert_with_gc(vmctx: int, pointer: int) -> None:
 
 
 def _global(vmctx: int, global_index: int) -> Global:
-    global_ = instance_of(vmctx).globals[global_index]
+    global_: Global = part_of(vmctx, "globals", global_index)
     if global_.value_type != "externref":
         raise TypeError(f"global {global_index} is a {global_.value_type}, not an externref")
     if global_.closed:
@@ -46,9 +46,10 @@ def _global(vmctx: int, global_index: int) -> Global:
 
 def externref_global_get(vmctx: int, global_index: int) -> int:
     """Return the externref of a global, kept alive by the activations table."""
-    pointer = _global(vmctx, global_index).bits
+    instance = instance_of(vmctx)
+    pointer = _global(vmctx, global_index).owned_raw()
     if pointer:
-        activations_table_insert_with_gc(vmctx, pointer)
+        instance.activations_table.insert_with_gc(pointer, instance.stack_map_registry)
     return pointer
 
 

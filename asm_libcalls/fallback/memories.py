@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.runtime.instance import instance_of
+from asm_libcalls.runtime.instance import instance_of, part_of
 from asm_libcalls.traps import HeapOutOfBounds
 
 TYPE_CHECKING = False
@@ -34,17 +34,13 @@ _REFUSED = 0xFFFFFFFF
 
 
 def _memory(vmctx: int, memory_index: int) -> Memory:
-    return instance_of(vmctx).memories[memory_index]
+    memory: Memory = part_of(vmctx, "memories", memory_index)
+    return memory
 
 
 def _defined_memory(vmctx: int, defined_memory_index: int) -> Memory:
-    instance = instance_of(vmctx)
-    return instance.memories[instance.offsets.num_imported_memories + defined_memory_index]
-
-
-def _check_range(length: int, start: int, count: int) -> None:
-    if start + count > length:
-        raise HeapOutOfBounds
+    imported = instance_of(vmctx).offsets.num_imported_memories
+    return _memory(vmctx, imported + defined_memory_index)
 
 
 def memory32_grow(vmctx: int, delta: int, defined_memory_index: int) -> int:
@@ -71,15 +67,14 @@ def memory_copy(
     vmctx: int, dst_memory_index: int, dst: int, src_memory_index: int, src: int, len_: int
 ) -> None:
     """Copy bytes within or between memories; the ranges may overlap."""
-    destination, source = _memory(vmctx, dst_memory_index), _memory(vmctx, src_memory_index)
-    _check_range(len(source), src, len_)
-    _check_range(len(destination), dst, len_)
-    ctypes.memmove(destination.base + dst, source.base + src, len_)
+    from_, _kept = _memory(vmctx, src_memory_index).place(src, len_)
+    to, _also_kept = _memory(vmctx, dst_memory_index).place(dst, len_)
+    ctypes.memmove(to, from_, len_)
 
 
 def _fill(memory: Memory, dst: int, val: int, len_: int) -> None:
-    _check_range(len(memory), dst, len_)
-    ctypes.memset(memory.base + dst, val & 0xFF, len_)
+    at, _kept = memory.place(dst, len_)
+    ctypes.memset(at, val & 0xFF, len_)
 
 
 def memory_fill(vmctx: int, defined_memory_index: int, dst: int, val: int, len_: int) -> None:
@@ -96,11 +91,12 @@ def memory_init(
     vmctx: int, memory_index: int, data_index: int, dst: int, src: int, len_: int
 ) -> None:
     """Copy bytes from a passive data segment."""
-    memory = _memory(vmctx, memory_index)
-    base, length = instance_of(vmctx).data_segment(data_index)
-    _check_range(length, src, len_)
-    _check_range(len(memory), dst, len_)
-    ctypes.memmove(memory.base + dst, base + src, len_)
+    instance = instance_of(vmctx)
+    base, length = instance.data_segment(data_index)
+    if src + len_ > length:
+        raise HeapOutOfBounds
+    to, _kept = _memory(vmctx, memory_index).place(dst, len_)
+    ctypes.memmove(to, base + src, len_)
 
 
 def data_drop(vmctx: int, data_index: int) -> None:

@@ -10,9 +10,8 @@ Source: WebAssembly 2.0, 4.4.6 (table instructions); ``wasmtime_runtime::libcall
 from __future__ import annotations
 
 from asm_libcalls.runtime import externref
-from asm_libcalls.runtime.instance import instance_of
+from asm_libcalls.runtime.instance import part_of
 from asm_libcalls.runtime.reference import check_raw
-from asm_libcalls.traps import TableOutOfBounds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +23,8 @@ _REFUSED = 0xFFFFFFFF
 
 
 def _table(vmctx: int, table_index: int) -> Table:
-    return instance_of(vmctx).tables[table_index]
+    table: Table = part_of(vmctx, "tables", table_index)
+    return table
 
 
 def _owned(table: Table, pointers: list[int]) -> list[int]:
@@ -66,7 +66,7 @@ def table_copy(
     source.check_range(src, len_)
     destination.check_range(dst, len_)
     destination.keep(source.keepers())
-    destination.store(dst, _owned(destination, source.raw(src, len_)))
+    destination.store(dst, source.owned(src, len_))
 
 
 def table_init(
@@ -74,19 +74,17 @@ def table_init(
 ) -> None:
     """Copy elements from a passive element segment."""
     table = _table(vmctx, table_index)
-    segment = instance_of(vmctx).elements[elem_index]
+    segment = part_of(vmctx, "elements", elem_index)
     if len(segment) and segment.element_type != table.element_type:
         raise TypeError(
             f"table_init(): element segment {elem_index} holds {segment.element_type}, "
             f"table {table_index} {table.element_type}"
         )
-    if src + len_ > len(segment):
-        raise TableOutOfBounds
     table.check_range(dst, len_)
     table.keep(segment.keepers)
-    table.store(dst, _owned(table, segment.raw(src, len_)))
+    table.store(dst, segment.owned(src, len_))
 
 
 def elem_drop(vmctx: int, elem_index: int) -> None:
     """Drop a passive element segment: its length becomes 0."""
-    instance_of(vmctx).elements[elem_index].drop()
+    part_of(vmctx, "elements", elem_index).drop()

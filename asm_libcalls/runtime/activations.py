@@ -183,10 +183,11 @@ class VMExternRefActivationsTable(NotCopied):
 
     def __init__(self) -> None:
         self._chunk = (ctypes.c_size_t * CHUNK_SIZE)()
-        start = ctypes.addressof(self._chunk)
-        self._header = _Header(start, start + ctypes.sizeof(self._chunk))
+        self._start = ctypes.addressof(self._chunk)
+        self._header = _Header(self._start, self._start + ctypes.sizeof(self._chunk))
         self._over_approximated: set[int] = set()
         self._collecting = False
+        self._open = True
         self.transfers: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
@@ -199,16 +200,18 @@ class VMExternRefActivationsTable(NotCopied):
         return ctypes.addressof(self._header)
 
     def _filled(self) -> int:
-        return int(self._header.next - ctypes.addressof(self._chunk)) // _SLOT
+        return int(self._header.next - self._start) // _SLOT
 
     def insert(self, address: int) -> bool:
         """Insert a pointer with the count that the caller owns; False if the chunk is full."""
-        header = self._header
-        if header.next == header.end:
-            return False
-        ctypes.c_size_t.from_address(header.next).value = address
-        header.next += _SLOT
-        return True
+        header, chunk, start = self._header, self._chunk, self._start
+        # No call from here on: whatever runs Python may insert too, and must find another slot.
+        at = (header.next - start) // _SLOT
+        if self._open and at != CHUNK_SIZE:
+            chunk[at] = address
+            header.next += _SLOT
+            return True
+        return False
 
     def insert_with_gc(self, address: int, registry: StackMapRegistry) -> None:
         """Insert a pointer with the count that the caller owns; GC first if the chunk is full.
@@ -219,6 +222,8 @@ class VMExternRefActivationsTable(NotCopied):
         if not self.insert(address):
             # In the set while we GC: a destructor may raise, and the entry must not be lost.
             self._keep(address)
+            if not self._open:
+                raise ValueError("the Instance is closed")
             self.gc(registry, keep=address)
 
     def insert_all(self, addresses: Iterable[int], registry: StackMapRegistry) -> None:
@@ -274,8 +279,9 @@ class VMExternRefActivationsTable(NotCopied):
         if self.transfers:
             self.transfers -= {innermost_activation()}
 
-    def clear(self) -> None:
-        """Drop every entry: for an instance that has no frames any more."""
+    def close(self) -> None:
+        """Drop every entry, and take none any more: for an instance that has no frames."""
+        self._open = False
         self._sweep(set())
 
     def _precise_roots(self, registry: StackMapRegistry) -> set[int] | None:
@@ -296,24 +302,36 @@ class VMExternRefActivationsTable(NotCopied):
         return roots
 
     def _keep(self, address: int) -> None:
-        if address in self._over_approximated:
-            externref.release(address)  # the set has its count
-        else:
+        # No call between the question and the answer, or the set may be another one.
+        if self._open and address not in self._over_approximated:
             self._over_approximated.add(address)
+            return
+        externref.release(address)  # the set has its count
 
     def _empty_chunk(self) -> None:
         for address in self._take_chunk():
             self._keep(address)
 
     def _take_chunk(self) -> list[int]:
-        taken = self._chunk[: self._filled()]
-        self._header.next = ctypes.addressof(self._chunk)
-        return taken
+        header, chunk, start = self._header, self._chunk, self._start
+        while True:
+            filled = self._filled()
+            end, where = start + filled * _SLOT, slice(0, filled)
+            taken: list[int] = chunk[where]
+            # Nothing has run since the slots were read: what is inserted later is not lost.
+            if header.next == end:
+                header.next = start
+                return taken
 
     def _sweep(self, roots: set[int]) -> None:
         for address in roots:
             externref.retain(address)
-        old = [*self._take_chunk(), *self._over_approximated]
+        # Without a call in between: whatever runs Python may insert into the set.
+        survivors = self._over_approximated
         self._over_approximated = roots
+        old = [*self._take_chunk(), *survivors]
+        if roots and not self._open:  # closed while they were counted
+            self._over_approximated = set()
+            old += roots
         # From here on destructors run, and may insert into the new table.
         externref.release_all(old)

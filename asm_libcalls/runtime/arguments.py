@@ -100,6 +100,7 @@ def _part(instance: Instance, space: _Space, index: int, where: str) -> Any:
     what, those_of = space
     there_are = those_of(instance)
     if index >= len(there_are):
+        _check_open(instance, where)  # by the __index__ of an argument: then it has nothing
         there = f"0 .. {len(there_are) - 1}" if there_are else "there are none"
         raise ValueError(f"{where}: {what} {index} is not in the instance ({there})")
     part = there_are[index]
@@ -108,10 +109,14 @@ def _part(instance: Instance, space: _Space, index: int, where: str) -> Any:
     return part
 
 
+def _check_open(instance: Instance, where: str) -> None:
+    if instance.closed:
+        raise ValueError(f"{where}: the Instance is closed")
+
+
 def _instance(argument: Any, where: str) -> Instance:
     if isinstance(argument, Instance):
-        if argument.closed:
-            raise ValueError(f"{where}: the Instance is closed")
+        _check_open(argument, where)
         return argument
     try:
         address = operator.index(argument)

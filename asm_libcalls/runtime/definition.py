@@ -35,12 +35,20 @@ class Defined(NotCopied):
 
     def adopt_definition(self, address: int, vmctx: int, owner: Any) -> None:
         """Move the definition into the VMContext at `vmctx`, which `owner` keeps alive."""
-        self.check_adoptable()
         definition = type(self._definition).from_address(address)
-        ctypes.memmove(address, ctypes.addressof(self._definition), ctypes.sizeof(definition))
-        self._definition = definition
-        self._owner = owner
-        self.owner_vmctx = vmctx
+        target = _words(definition)
+        everything = slice(None)
+        while True:
+            self.check_adoptable()
+            before = self._definition
+            content = _words(before)[everything]
+            # No call since the words were read: a growth or a store in between would be lost.
+            if self._definition is before and self._owner is None:
+                target[everything] = content
+                self._definition = definition
+                self._owner = owner
+                self.owner_vmctx = vmctx
+                return
 
     def check_adoptable(self) -> None:
         """Raise ValueError if no instance can define it any more."""
@@ -76,3 +84,8 @@ class Defined(NotCopied):
     def _check_open(self) -> None:
         if self.closed:
             raise ValueError(f"the {type(self).__name__} is closed")
+
+
+def _words(definition: Any) -> Any:
+    count = ctypes.sizeof(definition) // ctypes.sizeof(ctypes.c_size_t)
+    return (ctypes.c_size_t * count).from_address(ctypes.addressof(definition))

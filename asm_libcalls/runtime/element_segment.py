@@ -10,6 +10,7 @@ from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.reference import check_reference_type, owned_raw
+from asm_libcalls.traps import TableOutOfBounds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,9 +78,25 @@ class ElementSegment(NotCopied):
         """Return pointers, without owning them; the caller has checked the range."""
         return self._raw[start : start + count]
 
+    def owned(self, start: int, count: int) -> list[int]:
+        """Return pointers, each with a count for the caller; TableOutOfBounds past the end."""
+        raw = self._raw
+        if start + count > len(raw):
+            raise TableOutOfBounds
+        if self.element_type != "externref":
+            return raw[start : start + count]
+        return externref.retain_range(raw, start, count)
+
     def drop(self) -> None:
         """Make the segment empty."""
-        dropped, self._raw = self._raw, []
-        self.keepers = set()
+        nothing: list[int] = []
+        no_keepers: set[Any] = set()
+        # No call in between: what runs Python may drop it too, and each reference has one count.
+        dropped = self._raw
+        self._raw = nothing
+        keepers = self.keepers
+        self.keepers = no_keepers
         if self.element_type == "externref":
-            externref.release_all(dropped)
+            # Made null first: what copies the segment meanwhile finds no dropped reference.
+            externref.release_all(externref.take_at(dropped, i) for i in range(len(dropped)))
+        del keepers

@@ -82,9 +82,47 @@ def retain(address: int) -> int:
     return address
 
 
-def retain_many(address: int, count: int) -> None:
-    """Count `count` more owners of a live box."""
-    _boxes[address][0].value += count
+def counter(address: int) -> Any:
+    """Return the count of a live box, as a ctypes integer."""
+    return _boxes[address][0]
+
+
+# Where a reference stands in an array (of ctypes, or a list), whatever runs Python may put another
+# there and drop this one. So it is read and counted in one step: without a call, without a backward
+# jump, without a new object that the collector knows of.
+
+
+def value_at(cells: Any, index: int) -> Any:
+    """Return the Python object of the reference in an array; None for null."""
+    address = cells[index]
+    return _boxes[address][1] if address else None
+
+
+def retain_at(cells: Any, index: int) -> int:
+    """Count one more owner of the reference in an array, and return its address."""
+    address: int = cells[index]
+    if address:
+        _boxes[address][0].value += 1
+    return address
+
+
+def take_at(cells: Any, index: int) -> int:
+    """Make the reference in an array null, and return its address with the count that it had."""
+    address: int = cells[index]
+    cells[index] = 0
+    return address
+
+
+def retain_range(cells: Any, start: int, count: int) -> list[int]:
+    """Count one more owner of each of `count` references in an array; return the addresses."""
+    owned: list[int] = []
+    try:
+        for i in range(start, start + count):
+            owned.append(retain_at(cells, i))  # noqa: PERF401 - kept if the next one fails
+    except BaseException:
+        release_all(owned)
+        raise
+    return owned
 
 
 def release(address: int) -> None:

@@ -68,6 +68,9 @@ class Global(Defined):
     @property
     def value(self) -> Any:
         """The value: an int (signed), a float, or what ``table[i]`` gives for a reference."""
+        if self.value_type == "externref":
+            self._check_open()
+            return externref.value_at(self._definition.storage, 0)
         pattern = self.bits
         if self.value_type in REFERENCE_TYPES:
             return from_raw(self.value_type, pattern)
@@ -100,21 +103,44 @@ class Global(Defined):
         self._definition.storage[0] = number.check_pattern(pattern, "Global.bits")
 
     def swap_raw(self, owned: int, keeper: Any = None) -> int:
-        """Put a pointer in whose count the caller owned; return the old one, now the caller's."""
-        self._check_open()
-        old = int(self._definition.storage[0])
-        self._definition.storage[0] = owned
-        self._keeper = keeper
+        """Put a pointer in whose count the caller owned; return the old one, now the caller's.
+
+        A closed global drops it, and raises ValueError.
+        """
+        old = self._swap(owned, keeper, still_open=True)
+        if old is None:
+            if self.value_type == "externref":
+                externref.release(owned)
+            self._check_open()
+            raise AssertionError
         return old
+
+    def _swap(self, owned: int, keeper: Any, still_open: bool) -> int | None:
+        """Exchange the pointer, and maybe close; return the old one, or None if it is closed."""
+        while self._open:
+            definition = self._definition
+            cells = definition.storage
+            # No call from here on: what comes out is what was there when the new one goes in.
+            if self._open and self._definition is definition:
+                old: int = cells[0]
+                cells[0] = owned
+                old_keeper = self._keeper
+                self._keeper = keeper
+                self._open = still_open
+                del old_keeper
+                return old
+        return None
+
+    def owned_raw(self) -> int:
+        """Return the pointer of an externref, with a count for the caller."""
+        self._check_open()
+        return externref.retain_at(self._definition.storage, 0)
 
     def close(self) -> None:
         """Drop the value; generated code must not use the global any more."""
-        if self._open:
-            dropped = self._definition.storage[0] if self.value_type == "externref" else 0
-            self._definition.storage[0] = 0
-            self._keeper = None
-            self._open = False
-            externref.release(dropped)
+        old = self._swap(0, None, still_open=False)
+        if old and self.value_type == "externref":
+            externref.release(old)
 
     def __del__(self) -> None:
         # At interpreter exit what modules name may be gone already.

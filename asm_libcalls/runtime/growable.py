@@ -1,5 +1,10 @@
 """What memories and tables share: sizes, their limits, and growth that a limiter may refuse.
 
+Whatever allocates or calls may run Python: a collection, a destructor, a signal handler, another
+thread. So growing *prepares* first (it asks the limiter, makes pages accessible, makes every object
+that it needs) and then *commits*: it compares the size with the one that it began with and sets the
+new one, with no call and no backward jump in between. Where the sizes differ, it begins again.
+
 Source: WebAssembly 2.0, 4.5.3.8 and 4.5.3.9 (growing tables and memories); Wasmtime's
 ``ResourceLimiter``.
 """
@@ -13,6 +18,7 @@ from asm_libcalls.runtime.definition import Defined
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["Growable"]
 
@@ -36,6 +42,9 @@ class Growable(Defined):
     _unit_in_full: str
     _largest = _U32_MAXIMUM
     """The largest size that can be declared."""
+
+    _limit: int
+    """The most that it may grow to: what is reserved."""
 
     def __init__(
         self,
@@ -70,21 +79,34 @@ class Growable(Defined):
             raise ValueError(f"{what} must be in 0 .. {end} {self._unit_in_full}, got {size}")
         return size
 
-    def _size(self) -> int:
+    def _current_size(self) -> int:
         raise NotImplementedError
 
-    def _allowed_growth(self, delta: int, limit: int) -> tuple[int, int] | None:
-        """Return the size now and after a grow, or None where the limits do not allow it."""
-        self._check_open()
+    def _prepare(self, current: int, desired: int, fill: Any) -> Any:
+        """Make room, and all that :meth:`_commit` needs; None where the system has no memory."""
+        raise NotImplementedError
+
+    def _commit(self, prepared: Any, current: int, desired: int) -> bool:
+        """Set the size if it is still `current`; a closed one is left alone."""
+        raise NotImplementedError
+
+    def _grow(self, delta: int, fill: Any = None) -> int:
+        """Grow by `delta`; return the previous size, or -1 where the limits do not allow it."""
         asked = -1
         while True:
-            current = self._size()
-            if current + delta > limit:
-                return None
-            # A limiter that has grown this one itself is asked about the new size too.
-            if self.limiter is None or current == asked:
-                return current, current + delta
-            asked = current
-            if not self.limiter(current, current + delta, self.maximum):
-                return None
             self._check_open()
+            current = self._current_size()
+            desired = current + delta
+            if desired > self._limit:
+                return -1
+            # A limiter that has grown this one itself is asked about the new size too.
+            if self.limiter is not None and current != asked:
+                asked = current
+                if not self.limiter(current, desired, self.maximum):
+                    return -1
+                continue
+            prepared = self._prepare(current, desired, fill)
+            if prepared is None:
+                return -1
+            if self._commit(prepared, current, desired):
+                return current

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
             """Return the C addresses in the order of the builtin array; empty for none."""
 
 
-__all__ = ["DEFAULT_STACK_MAP_REGISTRY", "Instance", "gc", "instance_of"]
+__all__ = ["DEFAULT_STACK_MAP_REGISTRY", "Instance", "gc", "instance_of", "part_of"]
 
 DEFAULT_STACK_MAP_REGISTRY = StackMapRegistry()
 """The registry of instances that are given none: code addresses are the process's, so is this."""
@@ -224,7 +224,7 @@ class Instance(NotCopied):
         self.memories, self.tables, self.globals, self.functions = [], [], [], []
         self._memory_keepers: list[Memory] = []
         errors: list[BaseException] = []
-        for clear in (self.activations_table.clear, *(segment.drop for segment in segments)):
+        for clear in (self.activations_table.close, *(segment.drop for segment in segments)):
             try:
                 clear()
             except BaseException as error:
@@ -348,6 +348,25 @@ def instance_of(vmctx: int) -> Instance:
     if instance is None:
         raise ValueError(f"no live instance at vmctx {vmctx:#x}")
     return instance
+
+
+def part_of(vmctx: int, kind: str, index: int) -> Any:
+    """Return a part of the instance of a vmctx; ValueError if it was closed meanwhile.
+
+    Parameters
+    ----------
+    vmctx : int
+    kind : {"memories", "tables", "globals", "elements"}
+    index : int
+        In the index space, imports first.
+    """
+    instance = instance_of(vmctx)
+    try:
+        return getattr(instance, kind)[index]
+    except IndexError:
+        if instance.closed:
+            raise ValueError("the Instance is closed") from None
+        raise
 
 
 def gc(instance: Instance) -> None:

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from functools import partial
 
-from asm_libcalls.emitter import libc
-from asm_libcalls.owned import Resource
 from asm_libcalls.runtime.growable import Growable
+from asm_libcalls.runtime.reservation import Reservation
+from asm_libcalls.traps import HeapOutOfBounds
 from asm_libcalls.vmcontext import VMMemoryDefinition
 
 TYPE_CHECKING = False
@@ -30,28 +29,6 @@ WASM_PAGE_SIZE = 65536
 
 MAXIMUM_PAGES = 65536
 """The most pages that a 32-bit memory can have: 4 GiB."""
-
-_READ_WRITE = libc.PROT_READ | libc.PROT_WRITE
-
-
-class _Reservation(Resource):
-    """The address range of one memory. It is unmapped when nothing refers to it any more."""
-
-    __slots__ = ("address",)
-
-    def __init__(self, pages: int) -> None:
-        # A page more on either side, never accessible: an access just outside of it faults.
-        length = pages * WASM_PAGE_SIZE + 2 * libc.PAGE_SIZE
-        try:
-            start = libc.mmap(
-                length,
-                libc.PROT_NONE,
-                flags=libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_NORESERVE,
-            )
-        except OSError as error:
-            raise MemoryError(f"no address space for a memory of {pages} pages: {error}") from error
-        self.address = start + libc.PAGE_SIZE
-        super().__init__(partial(libc.munmap, start, length))
 
 
 class Memory(Growable):
@@ -79,6 +56,7 @@ class Memory(Growable):
         The system has no address space for it.
     """
 
+    _reservation: Reservation | None = None  # None when closed, or never made
     _unit, _unit_in_full, _largest = "pages", "pages of 64 KiB", MAXIMUM_PAGES
 
     def __init__(
@@ -90,10 +68,14 @@ class Memory(Growable):
     ) -> None:
         super().__init__(minimum, maximum, limiter)
         self._limit = MAXIMUM_PAGES if self.maximum is None else self.maximum
-        self._reservation: _Reservation | None = _Reservation(self._limit)
-        self._definition = VMMemoryDefinition(self._reservation.address, 0)
-        if not self._commit(self.minimum):
+        reservation = Reservation(
+            self._limit * WASM_PAGE_SIZE, f"a memory of {self._limit} pages"
+        )
+        length = self.minimum * WASM_PAGE_SIZE
+        if not reservation.make_accessible(length):
             raise MemoryError(f"no memory for {self.minimum} pages")
+        self._definition = VMMemoryDefinition(reservation.address, length)
+        self._reservation = reservation
 
     def __repr__(self) -> str:
         if self._reservation is None:
@@ -107,10 +89,10 @@ class Memory(Growable):
     @property
     def size(self) -> int:
         """The size in pages of 64 KiB."""
-        return len(self) // WASM_PAGE_SIZE
+        return self._current_size()
 
-    def _size(self) -> int:
-        return self.size
+    def _current_size(self) -> int:
+        return int(self._definition.current_length) // WASM_PAGE_SIZE
 
     @property
     def base(self) -> int:
@@ -128,13 +110,23 @@ class Memory(Growable):
             not allow it.
         """
         self._check_open()
-        sizes = self._allowed_growth(self._checked(delta, "Memory.grow(): delta"), self._limit)
-        return sizes[0] if sizes and self._commit(sizes[1]) else -1
+        return self._grow(self._checked(delta, "Memory.grow(): delta"))
 
     @property
     def reservation(self) -> object:
         """What keeps its pages in place while somebody holds it, whoever closes the memory."""
         return self._open_reservation()
+
+    def place(self, start: int, count: int) -> tuple[int, object]:
+        """Return the address of a range, and what keeps it in place while the caller holds it.
+
+        Raises HeapOutOfBounds unless ``start + count``, not wrapped, is within the memory.
+        """
+        reservation = self._open_reservation()
+        if start + count > self._definition.current_length:
+            self._check_open()
+            raise HeapOutOfBounds
+        return reservation.address + start, reservation
 
     def close(self) -> None:
         """Give the memory up. Views of it stay valid; generated code must not use it any more."""
@@ -145,7 +137,8 @@ class Memory(Growable):
 
     def __buffer__(self, flags: int) -> memoryview:
         reservation = self._open_reservation()
-        exporter = (ctypes.c_uint8 * len(self)).from_address(reservation.address)
+        length = int(self._definition.current_length)  # not len(): a subclass may say anything
+        exporter = (ctypes.c_uint8 * length).from_address(reservation.address)
         exporter._reservation = reservation  # type: ignore[attr-defined]
         return memoryview(exporter).cast("B")  # ctypes has formats that memoryview can not index
 
@@ -154,21 +147,24 @@ class Memory(Growable):
         """Whether it was closed."""
         return self._reservation is None
 
-    def _open_reservation(self) -> _Reservation:
-        self._check_open()
-        assert self._reservation is not None
-        return self._reservation
+    def _open_reservation(self) -> Reservation:
+        reservation = self._reservation
+        if reservation is None:
+            self._check_open()
+            raise AssertionError
+        return reservation
 
-    def _commit(self, pages: int) -> bool:
-        length = pages * WASM_PAGE_SIZE
+    def _prepare(self, current: int, desired: int, fill: None) -> Reservation | None:
         reservation = self._open_reservation()
-        if length:
-            try:
-                libc.mprotect(reservation.address, length, _READ_WRITE)
-            except OSError:
-                return False
-        self._definition.current_length = length
-        return True
+        return reservation if reservation.make_accessible(desired * WASM_PAGE_SIZE) else None
+
+    def _commit(self, prepared: Reservation, current: int, desired: int) -> bool:
+        before, after = current * WASM_PAGE_SIZE, desired * WASM_PAGE_SIZE
+        # No call from here on: see growable.py.
+        if self._reservation is prepared and self._definition.current_length == before:
+            self._definition.current_length = after
+            return True
+        return False
 
 
 if sys.version_info < (3, 12) and sys.implementation.name == "cpython":

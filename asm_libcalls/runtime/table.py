@@ -1,5 +1,8 @@
 """A table: an array of references that native code reads, with its size beside it.
 
+The most elements that it can have are reserved at once, so the array never moves. Elements behind
+the size are null. ``externref.retain_at`` and its like read an element and count it in one step.
+
 Source: WebAssembly 2.0, 4.2.7 (table instances), 4.4.6 (table instructions), 4.5.3.8 (growing).
 """
 
@@ -10,6 +13,7 @@ import operator
 
 from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.growable import Growable
+from asm_libcalls.runtime.reservation import Reservation
 from asm_libcalls.runtime.reference import check_reference_type, from_raw, owned_raw
 from asm_libcalls.traps import TableOutOfBounds
 from asm_libcalls.vmcontext import VMTableDefinition
@@ -23,6 +27,11 @@ __all__ = ["MAXIMUM_ELEMENTS", "Table"]
 
 MAXIMUM_ELEMENTS = 10_000_000
 """The most elements that a table can grow to: a limit of the implementation, as engines have."""
+
+_Elements = ctypes.c_size_t * MAXIMUM_ELEMENTS
+"""The array as ctypes sees it, over the whole of any reservation: check the index before."""
+
+_ELEMENT = ctypes.sizeof(ctypes.c_size_t)
 
 
 class Table(Growable):
@@ -50,6 +59,7 @@ class Table(Growable):
         More elements at first than the implementation allows.
     """
 
+    _reservation: Reservation | None = None  # None when closed, or never made
     _unit = _unit_in_full = "elements"
 
     def __init__(
@@ -60,36 +70,43 @@ class Table(Growable):
         *,
         limiter: Callable[[int, int, int | None], object] | None = None,
     ) -> None:
-        self._elements: Any = None  # None when closed; first, for __del__
         self.element_type = check_reference_type(element_type, "Table(): element_type")
         super().__init__(minimum, maximum, limiter)
         if self.minimum > MAXIMUM_ELEMENTS:
             raise MemoryError(f"a table of {self.minimum} elements; at most {MAXIMUM_ELEMENTS}")
+        self._limit = min(MAXIMUM_ELEMENTS, MAXIMUM_ELEMENTS if self.maximum is None else self.maximum)
         self._keepers: set[Any] = set()  # instances whose functions were ever put in
-        self._definition = VMTableDefinition()
-        self._resize(self.minimum)
+        reservation = Reservation(self._limit * _ELEMENT, f"a table of {self._limit} elements")
+        if not reservation.make_accessible(self.minimum * _ELEMENT):
+            raise MemoryError(f"no memory for a table of {self.minimum} elements")
+        self._definition = VMTableDefinition(reservation.address, self.minimum)
+        self._elements = _Elements.from_address(reservation.address)
+        self._reservation = reservation
 
     def __repr__(self) -> str:
-        if self._elements is None:
+        if self._reservation is None:
             return "<Table closed>"
-        return f"<Table of {len(self)} {self.element_type}, maximum {self.maximum}>"
+        return f"<Table of {self._current_size()} {self.element_type}, maximum {self.maximum}>"
 
     def __len__(self) -> int:
+        return self._current_size()
+
+    def _current_size(self) -> int:
         return int(self._definition.current_elements)
 
-    def _size(self) -> int:
-        return len(self)
-
     def __getitem__(self, index: int) -> Any:
-        return from_raw(self.element_type, self._elements[self._index(index)])
+        at, _kept = self._index(index)
+        if self.element_type == "externref":
+            return externref.value_at(self._elements, at)
+        return from_raw(self.element_type, self._elements[at])
 
     def __setitem__(self, index: int, value: Any) -> None:
-        at = self._index(index)
+        at, _ = self._index(index)
         raw, keeper = owned_raw(self.element_type, value, "table element")
         self.store(at, [raw], keeper)
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
+        return (self[i] for i in range(self._current_size()))
 
     def grow(self, delta: int, init_value: Any = None) -> int:
         """Grow by `delta` elements of one value; the previous size, or -1 where it may not."""
@@ -102,30 +119,49 @@ class Table(Growable):
 
     def close(self) -> None:
         """Drop every element; generated code must not use the table any more."""
-        if self._elements is not None:
-            dropped = self._elements  # not a copy: this must not need memory
+        reservation = self._reservation
+        if reservation is None:
+            return
+        nothing: set[Any] = set()
+        # No call in between, so one alone closes, and drops all that there is.
+        if self._reservation is reservation:
+            count = self._definition.current_elements
             self._definition.current_elements = 0
-            self._definition.base = 0
-            self._elements = None
-            self._keepers = set()
-            self.release(dropped)
+            self._reservation = None
+            keepers = self._keepers
+            self._keepers = nothing
+            # The base stays: native code in another thread may have read the size before.
+            if self.element_type == "externref":
+                elements = self._elements
+                # Made null first: what reads the table meanwhile finds no dropped reference.
+                externref.release_all(externref.take_at(elements, i) for i in range(count))
+            del keepers, reservation
 
     def __del__(self) -> None:
         # At interpreter exit what modules name may be gone already.
-        if getattr(self, "_elements", None) is not None and getattr(externref, "release_all", None):
+        if self._reservation is not None and getattr(externref, "release_all", None):
             self.close()
 
     # Raw pointers: what the libcalls work with.
 
     def raw(self, start: int, count: int) -> list[int]:
         """Return pointers, without owning them; TableOutOfBounds past the end."""
-        self._check_open()
+        _kept = self._open_reservation()
         self.check_range(start, count)
         return list(self._elements[start : start + count])
 
+    def owned(self, start: int, count: int) -> list[int]:
+        """Return pointers, each with a count for the caller; TableOutOfBounds past the end."""
+        _kept = self._open_reservation()
+        self.check_range(start, count)
+        if self.element_type != "externref":
+            return list(self._elements[start : start + count])
+        return externref.retain_range(self._elements, start, count)
+
     def check_range(self, start: int, count: int) -> None:
         """Raise TableOutOfBounds unless ``start + count``, not wrapped, is within the table."""
-        if start + count > len(self):
+        if start + count > self._current_size():
+            self._check_open()
             raise TableOutOfBounds
 
     def store(self, start: int, owned: Sequence[int], keeper: Any = None) -> None:
@@ -133,39 +169,30 @@ class Table(Growable):
 
         The new ones are in place before a destructor of the old ones runs.
         """
+        where = slice(start, start + len(owned))
         try:
-            self._check_open()
+            reservation = self._open_reservation()
             self.check_range(start, len(owned))
+            if keeper is not None:
+                self._keepers.add(keeper)
         except BaseException:
             self.release(owned)
             raise
-        if keeper is not None:
-            self._keepers.add(keeper)
         elements = self._elements
-        before = elements[start : start + len(owned)]
-        elements[start : start + len(owned)] = owned
-        self.release(before)
+        before = elements[where]
+        # Nothing runs between the last read and the write: what is dropped is what was there.
+        if self._reservation is reservation:
+            elements[where] = owned
+            self.release(before)
+        else:
+            self.release(owned)
+            self._check_open()
 
     def grow_raw(self, delta: int, raw: int, keeper: Any = None) -> int:
         """Grow by `delta` copies of a pointer, each with a count of its own; or return -1."""
-        limit = MAXIMUM_ELEMENTS if self.maximum is None else min(self.maximum, MAXIMUM_ELEMENTS)
-        sizes = self._allowed_growth(delta, limit)
-        if sizes is None:
-            return -1
-        current, desired = sizes
-        counted = delta if raw and self.element_type == "externref" else 0
         if keeper is not None:
             self._keepers.add(keeper)
-        # Counted first: what interrupts this may leave a count too many, never one too few.
-        if counted:
-            externref.retain_many(raw, counted)
-        try:
-            self._resize(desired, raw)
-        except MemoryError:
-            if counted:
-                externref.retain_many(raw, -counted)
-            return -1
-        return current
+        return self._grow(delta, raw)
 
     def keepers(self) -> set[Any]:
         """Return what the table's function references keep alive."""
@@ -175,32 +202,56 @@ class Table(Growable):
         """Keep alive what another table's function references do."""
         self._keepers |= keepers
 
-    def _resize(self, size: int, new: int = 0) -> None:
-        elements = (ctypes.c_size_t * size)()
-        if self._elements is not None:
-            ctypes.memmove(elements, self._elements, len(self) * ctypes.sizeof(ctypes.c_size_t))
-        if new:
-            elements[len(self) :] = [new] * (size - len(self))
-        # Code that reads the definition sees a size that its array has, at any moment.
-        self._elements, before = elements, self._elements
-        self._definition.base = ctypes.addressof(elements)
-        self._definition.current_elements = size
-        del before
+    def _open_reservation(self) -> Reservation:
+        reservation = self._reservation
+        if reservation is None:
+            self._check_open()
+            raise AssertionError
+        return reservation
 
-    def _index(self, index: int) -> int:
+    def _prepare(self, current: int, desired: int, fill: int) -> tuple[Any, ...] | None:
+        reservation = self._open_reservation()
+        try:
+            accessible = reservation.make_accessible(desired * _ELEMENT)
+            new = [fill] * (desired - current) if fill else []
+        except MemoryError:
+            return None
+        if not accessible:
+            return None
+        counts = bool(fill) and self.element_type == "externref"
+        counter = externref.counter(fill) if counts else ctypes.c_size_t()
+        # The elements behind the size are null already.
+        return reservation, slice(current, current + len(new)), new, counter
+
+    def _commit(self, prepared: tuple[Any, ...], current: int, desired: int) -> bool:
+        reservation, where, new, counter = prepared
+        elements, count = self._elements, len(new)
+        # No call from here on: see growable.py.
+        if self._reservation is reservation and self._definition.current_elements == current:
+            counter.value += count
+            elements[where] = new
+            self._definition.current_elements = desired
+            return True
+        return False
+
+    def _index(self, index: int) -> tuple[int, Reservation]:
+        """Return an index as an int, and what keeps the elements in place."""
         self._check_open()
         try:
             at = operator.index(index)
         except TypeError:
             raise TypeError(f"a table index must be an int, got {type(index).__name__}") from None
-        if not 0 <= at < len(self):
-            raise IndexError(f"table index {at} is not in 0 .. {len(self) - 1}")
-        return at
+        reservation = self._open_reservation()
+        size = self._current_size()
+        if not 0 <= at < size:
+            self._check_open()
+            raise IndexError(f"table index {at} is not in 0 .. {size - 1}")
+        return at, reservation
 
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
-        return self._elements is None
+        return self._reservation is None
 
     def release(self, addresses: Sequence[int]) -> None:
         """Drop pointers whose counts the caller owned."""

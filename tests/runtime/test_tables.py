@@ -13,6 +13,7 @@ import pytest
 from asm_libcalls import Instance, Table, TableOutOfBounds, VMExternRef, table_copy
 from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.externref import strong_count
+from asm_libcalls.runtime.reservation import Reservation
 from asm_libcalls.runtime.table import MAXIMUM_ELEMENTS
 
 REFUSED = 0xFFFFFFFF
@@ -462,13 +463,17 @@ class TestGrow:
             run("table_grow", instance, 0, 1, value)
         assert value.strong_count() == 1
 
-    def test_no_memory_is_refused_without_a_trace(self, run, monkeypatch):
+    @pytest.mark.parametrize("refusal", [OSError, MemoryError])
+    def test_no_memory_is_refused_without_a_trace(self, run, monkeypatch, refusal):
         (table,), instance = rooms(1)
         value = VMExternRef("x")
 
-        def resize(size, new=0):
-            raise MemoryError
+        def make_accessible(reservation, size):
+            if refusal is MemoryError:
+                raise MemoryError
+            return False
 
-        monkeypatch.setattr(table, "_resize", resize)
+        monkeypatch.setattr(Reservation, "make_accessible", make_accessible)
         assert run("table_grow", instance, 0, 5, value) == REFUSED
         assert value.strong_count() == 1
+        assert len(table) == 1

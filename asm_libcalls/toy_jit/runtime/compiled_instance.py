@@ -12,12 +12,11 @@ from asm_libcalls.binding import default_binding
 from asm_libcalls.emitter import libc
 from asm_libcalls.native.host_function import HostFunction
 from asm_libcalls.native.process import stack_frames
-from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.instance import Instance, instance_of
 from asm_libcalls.toy_jit import backtrace
 from asm_libcalls.toy_jit.runtime import interrupts
 from asm_libcalls.toy_jit.runtime.interrupts import StoppableInstance
-from asm_libcalls.traps import TableOutOfBounds, Trap
+from asm_libcalls.traps import Trap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,13 +88,10 @@ class CompiledInstance(StoppableInstance):
 def _table_get(vmctx: int, table_index: int, index: int) -> int:
     instance = instance_of(vmctx)
     table = instance.tables[table_index]
-    if index >= len(table):
-        raise TableOutOfBounds
-    pointer = table.raw(index, 1)[0]
-    if pointer:
-        owned = externref.retain(pointer)
+    (owned,) = table.owned(index, 1)
+    if owned:
         instance.activations_table.insert_with_gc(owned, instance.stack_map_registry)
-    return pointer
+    return owned
 
 
 _functions: dict[str, HostFunction] = {}

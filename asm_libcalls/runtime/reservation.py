@@ -1,0 +1,70 @@
+"""Address ranges of memories and tables, reserved as a whole and made accessible as they grow.
+
+A range begins without access (``PROT_NONE``) and without swap. Growing is one ``mprotect``, so the
+base never moves, and what lies behind the size faults instead of belonging to something else.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from asm_libcalls.emitter import libc
+from asm_libcalls.owned import Resource
+
+__all__ = ["Reservation"]
+
+_READ_WRITE = libc.PROT_READ | libc.PROT_WRITE
+
+
+class Reservation(Resource):
+    """One address range. It is unmapped when nothing refers to this object any more.
+
+    Parameters
+    ----------
+    size : int
+        Bytes to reserve.
+    what : str
+        What it is for, in the error.
+
+    Attributes
+    ----------
+    address : int
+        The first byte, on a page boundary.
+
+    Raises
+    ------
+    MemoryError
+        The system has no address space for it.
+    """
+
+    __slots__ = ("address",)
+
+    def __init__(self, size: int, what: str) -> None:
+        # A page more on either side, never accessible: an access just outside faults.
+        length = _whole_pages(size) + 2 * libc.PAGE_SIZE
+        try:
+            start = libc.mmap(
+                length,
+                libc.PROT_NONE,
+                flags=libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_NORESERVE,
+            )
+        except OSError as error:
+            raise MemoryError(f"no address space for {what}: {error}") from error
+        self.address = start + libc.PAGE_SIZE
+        super().__init__(partial(libc.munmap, start, length))
+
+    def make_accessible(self, size: int) -> bool:
+        """Make the first `size` bytes readable and writable; return whether the system allows it.
+
+        New bytes are 0. What is accessible stays so, whatever other threads ask for meanwhile.
+        """
+        if size:
+            try:
+                libc.mprotect(self.address, _whole_pages(size), _READ_WRITE)
+            except OSError:
+                return False
+        return True
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // libc.PAGE_SIZE) * libc.PAGE_SIZE

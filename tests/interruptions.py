@@ -1,0 +1,89 @@
+"""Run Python in the middle of other Python, at every point where the interpreter would.
+
+CPython runs signal handlers, collections (from 3.12 on) and other threads at the *eval breaker*:
+after a call, at the beginning of a function, and at a jump backwards. :func:`at_point` traces
+opcodes and calls an intruder at the n-th of these points in the package's code.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+
+_CHECKED = {
+    opcode
+    for name, opcode in dis.opmap.items()
+    if name.startswith(("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWARD"))
+    and not name.endswith("NO_INTERRUPT")
+}
+_CHECKED_IF_TAKEN = {
+    opcode
+    for name, opcode in dis.opmap.items()
+    if sys.version_info < (3, 11) and name.startswith("POP_JUMP")
+}
+
+
+def at_point(number, operation, intruder, package="asm_libcalls"):
+    """Call `operation`, and `intruder` at the n-th point in between.
+
+    Returns
+    -------
+    (bool, object or exception)
+        Whether there was such a point, and what came of the operation.
+    """
+    seen = 0
+    previous = {}
+
+    def trace(frame, event, argument):
+        nonlocal seen
+        if not frame.f_globals.get("__name__", "").startswith(package):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "return":
+            previous.pop(id(frame), None)
+        if event != "opcode":
+            return trace
+        at = frame.f_lasti
+        before, was_at = previous.get(id(frame), (None, 0))
+        previous[id(frame)] = frame.f_code.co_code[at], at
+        taken = before in _CHECKED_IF_TAKEN and at != was_at + 2
+        if before is None or before in _CHECKED or taken:
+            seen += 1
+            if seen == number + 1:
+                intruder()
+        return trace
+
+    outer = sys.gettrace()
+    try:
+        sys.settrace(trace)
+        try:
+            outcome = operation()
+        finally:
+            sys.settrace(outer)
+    except Exception as error:
+        outcome = error
+    return seen > number, outcome
+
+
+def at_every_point(scene, check, most=2000):
+    """Call an intruder at each point of an operation in turn, each time in a new scene.
+
+    Parameters
+    ----------
+    scene : callable
+        Returns an operation and an intruder.
+    check : callable
+        Called with the outcome after each, and the number of the point.
+
+    Returns
+    -------
+    int
+        How many points there were.
+    """
+    for number in range(most):
+        operation, intruder = scene()
+        reached, outcome = at_point(number, operation, intruder)
+        if not reached:
+            return number
+        check(outcome, number)
+    raise AssertionError(f"more than {most} points")

@@ -279,6 +279,10 @@ class VMExternRefActivationsTable(NotCopied):
         if self.transfers:
             self.transfers -= {innermost_activation()}
 
+    def clear(self) -> None:
+        """Drop every entry."""
+        self._sweep(set())
+
     def close(self) -> None:
         """Drop every entry, and take none any more: for an instance that has no frames."""
         self._open = False
@@ -330,8 +334,9 @@ class VMExternRefActivationsTable(NotCopied):
         survivors = self._over_approximated
         self._over_approximated = roots
         old = [*self._take_chunk(), *survivors]
-        if roots and not self._open:  # closed while they were counted
-            self._over_approximated = set()
+        nothing: set[int] = set()
+        if not self._open and self._over_approximated is roots:  # closed while they were counted
+            self._over_approximated = nothing
             old += roots
         # From here on destructors run, and may insert into the new table.
         externref.release_all(old)

@@ -117,7 +117,7 @@ class Global(Defined):
 
     def _swap(self, owned: int, keeper: Any, still_open: bool) -> int | None:
         """Exchange the pointer, and maybe close; return the old one, or None if it is closed."""
-        while self._open:
+        while not self.closed:
             definition = self._definition
             cells = definition.storage
             # No call from here on: what comes out is what was there when the new one goes in.

@@ -68,9 +68,7 @@ class Memory(Growable):
     ) -> None:
         super().__init__(minimum, maximum, limiter)
         self._limit = MAXIMUM_PAGES if self.maximum is None else self.maximum
-        reservation = Reservation(
-            self._limit * WASM_PAGE_SIZE, f"a memory of {self._limit} pages"
-        )
+        reservation = Reservation(self._limit * WASM_PAGE_SIZE, f"a memory of {self._limit} pages")
         length = self.minimum * WASM_PAGE_SIZE
         if not reservation.make_accessible(length):
             raise MemoryError(f"no memory for {self.minimum} pages")

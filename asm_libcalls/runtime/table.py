@@ -13,8 +13,8 @@ import operator
 
 from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.growable import Growable
-from asm_libcalls.runtime.reservation import Reservation
 from asm_libcalls.runtime.reference import check_reference_type, from_raw, owned_raw
+from asm_libcalls.runtime.reservation import Reservation
 from asm_libcalls.traps import TableOutOfBounds
 from asm_libcalls.vmcontext import VMTableDefinition
 
@@ -74,13 +74,15 @@ class Table(Growable):
         super().__init__(minimum, maximum, limiter)
         if self.minimum > MAXIMUM_ELEMENTS:
             raise MemoryError(f"a table of {self.minimum} elements; at most {MAXIMUM_ELEMENTS}")
-        self._limit = min(MAXIMUM_ELEMENTS, MAXIMUM_ELEMENTS if self.maximum is None else self.maximum)
+        self._limit = min(
+            MAXIMUM_ELEMENTS, MAXIMUM_ELEMENTS if self.maximum is None else self.maximum
+        )
         self._keepers: set[Any] = set()  # instances whose functions were ever put in
         reservation = Reservation(self._limit * _ELEMENT, f"a table of {self._limit} elements")
         if not reservation.make_accessible(self.minimum * _ELEMENT):
             raise MemoryError(f"no memory for a table of {self.minimum} elements")
         self._definition = VMTableDefinition(reservation.address, self.minimum)
-        self._elements = _Elements.from_address(reservation.address)
+        self._elements: Any = _Elements.from_address(reservation.address)
         self._reservation = reservation
 
     def __repr__(self) -> str:

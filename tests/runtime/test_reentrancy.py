@@ -169,14 +169,14 @@ INTRUDERS = {
 
 @pytest.mark.parametrize("intruder", INTRUDERS)
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_an_operation_is_whole_whatever_comes_in_between(binding, operation, intruder):
+def test_an_operation_is_whole_whatever_comes_in_between(operation, intruder):
     gc.collect()
     boxes = len(externref._boxes)
     world = None
 
     def scene():
         nonlocal world
-        world = World(binding.libcalls)
+        world = World(asm_libcalls.LIBCALLS)
         intruding = world
         if operation == "insert into a full chunk":
             world.fill_chunk()

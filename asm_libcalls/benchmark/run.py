@@ -1,4 +1,4 @@
-"""The benchmark from the command line's options: measure, print, write, draw, compare."""
+"""The benchmark from the command line's options: measure, print, write."""
 
 from __future__ import annotations
 
@@ -31,45 +31,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"what to measure ({', '.join(SUITES)}); all if none is named",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
-    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw SVG pictures of them")
     parser.add_argument(
         "--quick", action="store_true", help="some seconds and rough figures, to see that it runs"
-    )
-    parser.add_argument(
-        "--compare",
-        nargs=2,
-        type=Path,
-        metavar=("BEFORE", "AFTER"),
-        help="measure nothing: tell what became slower between two files of --json",
     )
     parser.add_argument(
         "--from",
         dest="source",
         type=Path,
         metavar="FILE",
-        help="measure nothing: print or draw a file of --json",
+        help="measure nothing: print a file of --json",
     )
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Do what the arguments say; return the exit code: 1 where something became slower.
+    """Do what the arguments say; return the exit code.
 
     Raises
     ------
     ValueError, OSError
-        A file is not what it should be, or can not be read or written.
-    ImportError
-        Pictures are wanted and matplotlib is not there.
+        A file is not what it should be, or cannot be read or written.
     """
     from asm_libcalls.benchmark.results import Results, print_results
 
     unknown = [name for name in arguments.suites if name not in SUITES]
     if unknown:
         raise ValueError(f"no suite is named {unknown[0]!r}; there are {', '.join(SUITES)}")
-    if arguments.compare:
-        return _compare(*arguments.compare)
-    if arguments.plot:
-        import matplotlib  # noqa: F401 (missed after minutes of measuring, it would be too late)
     if arguments.source:
         results = Results.read(arguments.source)
     else:
@@ -79,11 +65,6 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         results.write(arguments.json)
         print(f"written: {arguments.json}")
-    if arguments.plot:
-        from asm_libcalls.benchmark.plots import draw
-
-        for path in draw(results, arguments.plot):
-            print(f"drawn: {path}")
     return 0
 
 
@@ -130,21 +111,3 @@ def run_suites(
             tell(f"{name}: {case.name} {case.size or ''}")
             measured.append(measure(case, QUICK if quick else FULL))
     return Results(measured, about_this_machine(peers), peers.notes, quick)
-
-
-def _compare(before: Path, after: Path) -> int:
-    from asm_libcalls.benchmark.compare import compare
-    from asm_libcalls.benchmark.results import Results
-
-    earlier, later = Results.read(before), Results.read(after)
-    if earlier.quick or later.quick:
-        print("note: a quick run is no measure")
-    if earlier.about.get("cpu") != later.about.get("cpu"):
-        print(f"note: other CPUs: {earlier.about.get('cpu')}, then {later.about.get('cpu')}")
-    changes = compare(earlier, later)
-    for change in changes:
-        print(change)
-    known = {(case.suite, case.name, case.size) for case in earlier.cases}
-    both = sum((case.suite, case.name, case.size) in known for case in later.cases)
-    print(f"{both} cases in both runs, {len(changes)} slower beyond noise")
-    return 1 if changes else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asm_libcalls.cli.subcommands import NOT_HERE, USAGE, CommandError
+from asm_libcalls.cli.subcommands import USAGE, CommandError
 
 if TYPE_CHECKING:
     import argparse
@@ -23,12 +23,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure or compare, print, and return the exit code."""
+    """Measure, print, and return the exit code."""
     from asm_libcalls.benchmark import run as benchmark
 
     try:
         return benchmark.main(arguments)
-    except ImportError as error:
-        raise CommandError(f"{error}; the extra `bench` has it", NOT_HERE) from None
     except (ValueError, OSError) as error:
         raise CommandError(str(error), USAGE) from None

@@ -7,12 +7,15 @@ is looked at.
 from __future__ import annotations
 
 import json
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
 
 import asm_libcalls
+import compare_benchmarks
+import plot_benchmark
 from asm_libcalls import cli
 from asm_libcalls.benchmark import (
     arrays,
@@ -20,7 +23,6 @@ from asm_libcalls.benchmark import (
     imports,
     memory,
     native,
-    run,
     timing,
     toy_jit,
 )
@@ -30,11 +32,11 @@ from asm_libcalls.benchmark import (
 from asm_libcalls.benchmark import (
     results as results_module,
 )
-from asm_libcalls.benchmark.compare import compare
 from asm_libcalls.benchmark.peers import Peers
 from asm_libcalls.benchmark.results import Results
 from asm_libcalls.benchmark.timing import OURS, Candidate, Case, Effort, Figure, Spread, Timed
 from asm_libcalls.binding import default_binding
+from compare_benchmarks import compare
 
 EFFORT = Effort(rounds=9, fewest_rounds=3, sample=1e-3, case=1.0)
 
@@ -345,13 +347,13 @@ def test_compare_command(tmp_path, capsys):
     paths = tmp_path / "a.json", tmp_path / "b.json"
     a_run(made_up(0.5), cpu="one").write(paths[0])
     a_run(made_up(1.0), cpu="two").write(paths[1])
-    assert cli.main(["bench", "--compare", *map(str, paths)]) == 1
+    assert compare_benchmarks.main([*map(str, paths)]) == 1
     out = capsys.readouterr().out
     assert "note: other CPUs: one, then two" in out
     assert "2.00 times as slow" in out
     assert "1 cases in both runs, 1 slower beyond noise" in out
-    assert cli.main(["bench", "--compare", str(paths[1]), str(paths[0])]) == 0
-    assert cli.main(["bench", "--compare", str(paths[0]), str(tmp_path / "none.json")]) == 2
+    assert compare_benchmarks.main([str(paths[1]), str(paths[0])]) == 0
+    assert compare_benchmarks.main([str(paths[0]), str(tmp_path / "none.json")]) == 2
     assert "none.json" in capsys.readouterr().err
 
 
@@ -435,26 +437,27 @@ def a_run_of_everything():
 
 def test_pictures(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is of the extra `bench`")
-    from asm_libcalls.benchmark import plots
-
     run_of_all = a_run_of_everything()
-    drawn = plots.draw(run_of_all, tmp_path / "one")
-    assert [path.stem for path in drawn] == list(plots._PICTURES)
+    drawn = plot_benchmark.draw(run_of_all, tmp_path / "one")
+    assert [path.stem for path in drawn] == list(plot_benchmark._PICTURES)
     for path in drawn:
         text = path.read_text()
         assert ElementTree.fromstring(text).tag.endswith("svg")
         assert len(text) < 80_000
         assert "<text" in text  # not outlines of letters
-    again = plots.draw(run_of_all, tmp_path / "two")
+    again = plot_benchmark.draw(run_of_all, tmp_path / "two")
     assert [a.read_bytes() for a in drawn] == [b.read_bytes() for b in again]
-    assert plots.draw(a_run(), tmp_path / "nothing") == []
+    assert plot_benchmark.draw(a_run(), tmp_path / "nothing") == []
 
 
 def test_pictures_without_matplotlib(monkeypatch, tmp_path, capsys):
-    """Said before anything is measured."""
-    import sys
-
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr(run, "run_suites", lambda *_: pytest.fail("measured"))
-    assert cli.main(["bench", "--plot", str(tmp_path)]) == 4
+    a_run().write(tmp_path / "run.json")
+    assert plot_benchmark.main([str(tmp_path / "run.json"), str(tmp_path)]) == 2
     assert "the extra `bench` has it" in capsys.readouterr().err
+
+
+def test_what_cannot_be_drawn(tmp_path, capsys):
+    (tmp_path / "run.json").write_text("{}")
+    assert plot_benchmark.main([str(tmp_path / "run.json"), str(tmp_path)]) == 2
+    assert "is not a run of this benchmark" in capsys.readouterr().err

@@ -1,4 +1,9 @@
-"""Two runs: what became slower, beyond what two runs of the same code differ by.
+"""Tell what became slower between two runs of the benchmark.
+
+    python tools/compare_benchmarks.py BEFORE.json AFTER.json
+
+The files are of ``bench --json``. The exit code is 1 where something became slower, beyond what two
+runs of the same code differ by.
 
 Runs are compared by their ratios to peers, which were measured interleaved with ours: a machine
 that is slower today is slower for the peers too. Only where a case has no peer that both runs know
@@ -7,17 +12,14 @@ are nanoseconds compared.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
-from asm_libcalls.benchmark.timing import OURS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from asm_libcalls.benchmark.results import Results
-    from asm_libcalls.benchmark.timing import Spread, Timed
-
-__all__ = ["THRESHOLD", "Change", "compare"]
+from asm_libcalls.benchmark.results import Results
+from asm_libcalls.benchmark.timing import OURS, Spread, Timed
 
 THRESHOLD = 1.10
 """A median that is worse by less than this factor is noise, whatever the quartiles say."""
@@ -94,3 +96,31 @@ def _changes(before: Timed, after: Timed) -> Iterator[Change]:
 
 def _beyond_noise(change: Change) -> bool:
     return change.factor > THRESHOLD and change.after.low > change.before.high
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare two files; return 1 where something became slower, 2 where one cannot be read."""
+    parser = argparse.ArgumentParser(description="Tell what became slower between two runs.")
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    files = parser.parse_args(arguments)
+    try:
+        earlier, later = Results.read(files.before), Results.read(files.after)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if earlier.quick or later.quick:
+        print("note: a quick run is no measure")
+    if earlier.about.get("cpu") != later.about.get("cpu"):
+        print(f"note: other CPUs: {earlier.about.get('cpu')}, then {later.about.get('cpu')}")
+    changes = compare(earlier, later)
+    for change in changes:
+        print(change)
+    known = {(case.suite, case.name, case.size) for case in earlier.cases}
+    both = sum((case.suite, case.name, case.size) in known for case in later.cases)
+    print(f"{both} cases in both runs, {len(changes)} slower beyond noise")
+    return 1 if changes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

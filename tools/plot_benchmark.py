@@ -1,4 +1,6 @@
-"""Pictures of a run: SVG files, light and small, for the README and the documentation.
+"""Draw a run of the benchmark: small SVG files for the README and the documentation.
+
+    python tools/plot_benchmark.py RUN.json FOLDER
 
 Ours is drawn in one colour everywhere. Text stays text, so a file is small and can be searched; and
 two drawings of one run are the same bytes.
@@ -6,18 +8,14 @@ two drawings of one run are the same bytes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-from asm_libcalls.benchmark.timing import OURS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
-    from asm_libcalls.benchmark.results import Results
-    from asm_libcalls.benchmark.timing import Timed
-
-__all__ = ["draw"]
+from asm_libcalls.benchmark.results import Results
+from asm_libcalls.benchmark.timing import OURS, Timed
 
 _OURS_COLOUR = "#c2410c"
 _COLOURS = ("#1d4ed8", "#15803d", "#7e22ce", "#0e7490", "#a16207", "#64748b", "#be185d")
@@ -310,3 +308,26 @@ _PICTURES: dict[str, Callable[[Results, Any], Any]] = {
     "memory": _memory,
     "imports": _imports,
 }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw a file; return 2 where it cannot be read."""
+    parser = argparse.ArgumentParser(description="Draw a run of the benchmark as SVG files.")
+    parser.add_argument("run", type=Path, help="a file of bench --json")
+    parser.add_argument("folder", type=Path, help="where the pictures go")
+    given = parser.parse_args(arguments)
+    try:
+        drawn = draw(Results.read(given.run), given.folder)
+    except ImportError as error:
+        print(f"{error}; the extra `bench` has it", file=sys.stderr)
+        return 2
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    for path in drawn:
+        print(f"drawn: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

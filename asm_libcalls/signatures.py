@@ -4,6 +4,12 @@ A :class:`Signature` is a string in one canonical spelling, so it prints, compar
 like one; what the spelling means is in its attributes. Only C types appear (the first rule of a
 libcall): i32, i64, f32, f64 and pointers. ``u32`` and ``u64`` are i32 and i64 whose *results* are
 read as unsigned; an argument may always be given in either reading.
+
+Nothing of the runtime is known here. An object that stands for an address in native code passes
+itself, by a method ``__native_address__(kind)``: given the name of the value type (``"vmctx"``,
+``"externref"``, ``"anyfunc"`` or ``"reference"``) it returns the address, or NotImplemented where it
+is of another kind, and raises ValueError where it is closed. The caller keeps the object alive
+while native code runs.
 """
 
 from __future__ import annotations
@@ -13,9 +19,10 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["VALUE_TYPES", "Signature", "ValueType"]
+__all__ = ["VALUE_TYPES", "Callee", "Signature", "ValueType"]
 
 POINTER_BITS = struct.calcsize("P") * 8
 _F32 = struct.Struct("<f")
@@ -110,6 +117,8 @@ class ValueType:
         """
         if self.kind == "float":
             return self._float_to_bits(value, where)
+        if type(value) is int and 0 <= value <= self.mask:
+            return value
         if value is None and self.kind == "pointer":
             return 0
         try:
@@ -181,6 +190,40 @@ class ValueType:
                 f"{where} must be a bit pattern in 0 .. 2**{self.bits}-1, got {_short(integer)}"
             )
         return integer
+
+
+class Callee:
+    """What error messages call a function and its arguments.
+
+    Attributes
+    ----------
+    title : str
+        The function, for example ``"i64_sdiv()"``.
+    where : tuple of str
+        Each argument, for example ``"i64_sdiv(): argument 'dividend'"``.
+    listed : str
+        The parameters, as they follow their count; or "".
+    """
+
+    __slots__ = ("listed", "title", "where")
+
+    def __init__(self, title: str, where: tuple[str, ...], listed: str = "") -> None:
+        self.title = title
+        self.where = where
+        self.listed = listed
+
+    @classmethod
+    def named(cls, name: str, parameters: tuple[str, ...]) -> Callee:
+        """Return the callee of a function whose parameters have names."""
+        where = tuple([f"{name}(): argument {parameter!r}" for parameter in parameters])
+        return cls(f"{name}()", where, f" ({', '.join(parameters)})" if parameters else "")
+
+    def check_count(self, count: int) -> None:
+        """Raise TypeError unless there are as many arguments as parameters."""
+        expected = len(self.where)
+        if count != expected:
+            plural = "argument" if expected == 1 else "arguments"
+            raise TypeError(f"{self.title} takes {expected} {plural}{self.listed}, got {count}")
 
 
 def _describe(value: object) -> str:
@@ -281,6 +324,49 @@ class Signature(str):
     def __reduce__(self) -> tuple[Any, ...]:
         return (Signature, (str(self),))
 
+    def to_patterns(self, arguments: Sequence[Any], callee: Callee) -> list[int]:
+        """Check the arguments of a call and return their bit patterns.
+
+        Parameters
+        ----------
+        arguments : sequence of object
+            Python numbers; addresses, and objects that have one in native code (see the module).
+            The caller keeps them alive while native code has their addresses.
+        callee : Callee
+
+        Raises
+        ------
+        TypeError
+            The wrong count, or an argument of the wrong type.
+        OverflowError
+            An integer that its type cannot hold.
+        ValueError
+            An object that is closed.
+        """
+        callee.check_count(len(arguments))
+        return [
+            _address_of(value_type, argument, where)
+            if value_type.is_runtime
+            else value_type.to_bits(argument, where)
+            for value_type, argument, where in zip(
+                self.parameters, arguments, callee.where, strict=True
+            )
+        ]
+
+    def check_patterns(self, patterns: Sequence[Any], callee: Callee) -> list[int]:
+        """Return the bit patterns of a call, if they are as many and as wide as they should be."""
+        callee.check_count(len(patterns))
+        return [
+            value_type.check_pattern(pattern, where)
+            for value_type, pattern, where in zip(
+                self.parameters, patterns, callee.where, strict=True
+            )
+        ]
+
+    def from_pattern(self, pattern: int) -> Any:
+        """Return the Python value of a result's bit pattern; None where there is no result."""
+        return None if self.result is None else self.result.from_bits(pattern)
+
     def c_declaration(self, symbol: str, parameter_names: tuple[str, ...]) -> str:
         """Return the C prototype, for example ``int64_t wasmtime_i64_ishl(int64_t x, ...);``."""
         result = "void" if self.result is None else self.result.c_name
@@ -305,6 +391,18 @@ class Signature(str):
             parameters = (getattr(ctypes, t.ctypes_name) for t in self.parameters)
             _prototypes[key] = make(result, *parameters)
         return _prototypes[key]
+
+
+def _address_of(value_type: ValueType, argument: Any, where: str) -> int:
+    pass_itself = getattr(type(argument), "__native_address__", None)
+    if pass_itself is not None:
+        try:
+            address = pass_itself(argument, value_type.name)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        if address is not NotImplemented:
+            return int(address)
+    return value_type.to_bits(argument, where)
 
 
 _prototypes: dict[tuple[str, bool], Any] = {}

@@ -64,10 +64,7 @@ def to_patterns(
         _plan(declaration), arguments, strict=True
     ):
         if not value_type.is_runtime:
-            if type(argument) is int and 0 <= argument <= value_type.mask:
-                pattern = argument
-            else:
-                pattern = value_type.to_bits(argument, where)
+            pattern = value_type.to_bits(argument, where)
             patterns.append(pattern)
             if space is not None:
                 assert instance is not None

@@ -244,6 +244,10 @@ class VMExternRef(NotCopied):
             raise ValueError("the VMExternRef was dropped")
         return self._address
 
+    def __native_address__(self, kind: str) -> Any:
+        """Return the raw pointer, for native code that borrows the reference."""
+        return self.as_raw() if kind in ("externref", "reference") else NotImplemented
+
     def strong_count(self) -> int:
         """Return how many owners the box has."""
         return strong_count(self.as_raw())

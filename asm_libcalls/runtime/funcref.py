@@ -49,6 +49,10 @@ class FuncRef(NotCopied):
         """Return the address of the VMCallerCheckedAnyfunc."""
         return self._address
 
+    def __native_address__(self, kind: str) -> Any:
+        """Return the address of the VMCallerCheckedAnyfunc, for native code."""
+        return self.as_raw() if kind in ("anyfunc", "reference") else NotImplemented
+
     @property
     def _anyfunc(self) -> VMCallerCheckedAnyfunc:
         return VMCallerCheckedAnyfunc.from_address(self._address)

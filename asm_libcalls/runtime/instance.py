@@ -201,6 +201,10 @@ class Instance(NotCopied):
         """Whether it was closed."""
         return not self._vmctx
 
+    def __native_address__(self, kind: str) -> Any:
+        """Return the vmctx, for native code that takes one: see :mod:`asm_libcalls.signatures`."""
+        return self.vmctx if kind == "vmctx" else NotImplemented
+
     def data_segment(self, index: int) -> tuple[int, int]:
         """Return the address and length of a data segment as native code sees it."""
         segment = self._data_segments[index]

@@ -7,8 +7,8 @@ read as unsigned; an argument may always be given in either reading.
 
 Nothing of the runtime is known here. An object that stands for an address in native code passes
 itself, by a method ``__native_address__(kind)``: given the name of the value type (``"vmctx"``,
-``"externref"``, ``"anyfunc"`` or ``"reference"``) it returns the address, or NotImplemented where it
-is of another kind, and raises ValueError where it is closed. The caller keeps the object alive
+``"externref"``, ``"anyfunc"`` or ``"reference"``) it returns the address, or NotImplemented where
+it is of another kind, and raises ValueError where it is closed. The caller keeps the object alive
 while native code runs.
 """
 

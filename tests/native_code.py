@@ -195,7 +195,7 @@ class NativeCode:
             self.loaded.address + start,
             size,
             {
-                self.loaded.image.routines[f"{name}.{site}"][0] - start: [slot_at(i) for i in live]
+                self.loaded.image.labels[f"{name}.{site}"] - start: [slot_at(i) for i in live]
                 for site, live in maps.items()
             },
         )

@@ -200,7 +200,7 @@ class Soak:
         for name in ENDINGS:
             sites = [
                 label.removeprefix(f"{name}.")
-                for label in self.code.loaded.image.routines
+                for label in self.code.loaded.image.labels
                 if label.startswith(f"{name}.site")
             ]
             self.code.register(self.registry, name, {key: [0] for key in sites})

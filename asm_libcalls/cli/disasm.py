@@ -63,7 +63,7 @@ def _routine(name: str) -> tuple[str, LoadedImage]:
     from asm_libcalls.binding import default_binding
 
     backend = default_binding().x86_64
-    if backend is not None and backend.loaded.image.routines.get(name, (0, 0))[1]:
+    if backend is not None and name in backend.loaded.image.routines:
         return name, backend.loaded
     libcall = find_libcall(name)
     if libcall.backend != "x86_64" or backend is None:

@@ -63,7 +63,7 @@ def _instructions(
     decoder.detail = True
     code = loaded.code(name)
     image = loaded.image
-    labels = {offset: symbol for symbol, (offset, size) in image.routines.items() if not size}
+    labels = {offset: symbol for symbol, offset in image.labels.items()}
     done = 0
     for found in decoder.disasm(code, start):
         done = found.address + found.size - start
@@ -99,11 +99,11 @@ def _name_of(loaded: LoadedImage, target: int) -> str:
     for name, at in image.slots.items():
         if at == offset:
             return f"slot {name} = {ctypes.c_uint64.from_address(target).value:#x}"
-    before = [(at, bool(size), name) for name, (at, size) in image.routines.items() if at <= offset]
+    for name, at in image.labels.items():
+        if at == offset:
+            return name
+    before = [(at, name) for name, (at, size) in image.routines.items() if at <= offset]
     if not before or offset >= len(image.code):
         return f"{target:#x}"  # outside of the image
-    exact = [name for at, _, name in before if at == offset]
-    if exact:
-        return exact[0]
-    at, _, name = max(place for place in before if place[1])
-    return f"{name}+{offset - at:#x}"
+    at, name = max(before)
+    return name if at == offset else f"{name}+{offset - at:#x}"

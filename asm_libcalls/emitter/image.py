@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Frames = tuple[tuple[int, Frame], ...]
     """The frames of a routine, each from an offset on."""
 
-__all__ = ["CODE_PAGE", "Image", "Reference", "Routine", "link"]
+__all__ = ["CODE_PAGE", "Hole", "Image", "PlacedStencil", "Reference", "Routine", "link"]
 
 CODE_PAGE = 4096
 """Slots begin at a multiple of this many bytes; every x86-64 page is a multiple of it."""
@@ -49,6 +49,38 @@ class Reference:
         self.is_slot = is_slot
 
 
+class Hole:
+    """Four bytes of a stencil that are filled in when it is copied.
+
+    Attributes
+    ----------
+    kind : {"number", "slot", "stencil"}
+        A number that is known then, the distance to a slot, or to another stencil by its role.
+    offset : int
+        Where the four bytes are in the stencil.
+    symbol : str
+        The name of the number, the slot or the role.
+    """
+
+    __slots__ = ("kind", "offset", "symbol")
+
+    def __init__(self, kind: str, offset: int, symbol: str) -> None:
+        self.kind = kind
+        self.offset = offset
+        self.symbol = symbol
+
+    def __repr__(self) -> str:
+        return f"<Hole {self.kind} {self.symbol} at {self.offset}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Hole):
+            return NotImplemented
+        return (self.kind, self.offset, self.symbol) == (other.kind, other.offset, other.symbol)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.offset, self.symbol))
+
+
 class Routine:
     """The code of one routine, with the constants that it loads behind it.
 
@@ -68,9 +100,23 @@ class Routine:
         Further symbols inside the routine, by their offset.
     frames : tuple of tuple
         Where its caller is, from which offset on; () where nobody knows: a stencil is no function.
+    holes : tuple of Hole, optional
+        Of a stencil, which is copied and never run in the image; None for a routine.
+    effects : str
+        What a stencil does to the stack, for ``stack_effects.py``; "" where nobody asked for it.
     """
 
-    __slots__ = ("alignment", "code", "frames", "labels", "name", "references", "size")
+    __slots__ = (
+        "alignment",
+        "code",
+        "effects",
+        "frames",
+        "holes",
+        "labels",
+        "name",
+        "references",
+        "size",
+    )
 
     def __init__(
         self,
@@ -81,6 +127,8 @@ class Routine:
         labels: dict[str, int] | None = None,
         alignment: int = 16,
         frames: Frames = (),
+        holes: tuple[Hole, ...] | None = None,
+        effects: str = "",
     ) -> None:
         self.name = name
         self.code = code
@@ -89,6 +137,29 @@ class Routine:
         self.labels = labels or {}
         self.alignment = alignment
         self.frames = frames
+        self.holes = holes
+        self.effects = effects
+
+
+class PlacedStencil:
+    """A stencil of an image.
+
+    Attributes
+    ----------
+    offset, size : int
+        Where its code is.
+    holes : tuple of Hole
+    effects : str
+        What it does to the stack.
+    """
+
+    __slots__ = ("effects", "holes", "offset", "size")
+
+    def __init__(self, offset: int, size: int, holes: tuple[Hole, ...], effects: str) -> None:
+        self.offset = offset
+        self.size = size
+        self.holes = holes
+        self.effects = effects
 
 
 class Image:
@@ -99,14 +170,17 @@ class Image:
     code : bytes
         What goes on executable pages, a whole number of :data:`CODE_PAGE`.
     routines : dict of str to tuple of int
-        Offset and size of each routine and label in `code` (a label's size is 0).
+        Offset and size of each routine in `code`.
+    labels : dict of str to int
+        Offset of each label of the routines.
+    stencils : dict of str to PlacedStencil
     slots : dict of str to int
         Offset of each slot from the start of `code`.
     size : int
         Bytes of code and data together.
     """
 
-    __slots__ = ("_frames", "code", "routines", "size", "slots")
+    __slots__ = ("_frames", "code", "labels", "routines", "size", "slots", "stencils")
 
     def __init__(
         self,
@@ -115,9 +189,13 @@ class Image:
         slots: dict[str, int],
         size: int,
         frames: Callable[[], dict[str, bytes]] = dict,
+        labels: dict[str, int] | None = None,
+        stencils: dict[str, PlacedStencil] | None = None,
     ) -> None:
         self.code = code
         self.routines = routines
+        self.labels = labels or {}
+        self.stencils = stencils or {}
         self.slots = slots
         self.size = size
         self._frames = frames  # few ask, so they are not read before
@@ -144,15 +222,22 @@ def link(routines: Iterable[Routine]) -> Image:
         Two routines have one name, or a routine refers to one that is not there.
     """
     placed: list[tuple[int, Routine]] = []
-    symbols: dict[str, tuple[int, int]] = {}
+    symbols: dict[str, int] = {}  # what references can name
+    sizes: dict[str, tuple[int, int]] = {}
+    stencils: dict[str, PlacedStencil] = {}
     offset = 0
     for routine in routines:
         offset = _aligned(offset, routine.alignment)
-        labels = ((name, (offset + at, 0)) for name, at in routine.labels.items())
-        for name, place in ((routine.name, (offset, routine.size)), *labels):
+        if routine.holes is None:
+            sizes[routine.name] = offset, routine.size
+        else:
+            stencils[routine.name] = PlacedStencil(
+                offset, routine.size, routine.holes, routine.effects
+            )
+        for name, at in ((routine.name, 0), *routine.labels.items()):
             if name in symbols:
                 raise ValueError(f"two routines of an image are named {name!r}")
-            symbols[name] = place
+            symbols[name] = offset + at
         placed.append((offset, routine))
         offset += len(routine.code)
     code_size = _aligned(max(offset, 1), CODE_PAGE)
@@ -165,7 +250,7 @@ def link(routines: Iterable[Routine]) -> Image:
             if reference.is_slot:
                 target = slots.setdefault(reference.symbol, code_size + 8 * len(slots))
             elif reference.symbol in symbols:
-                target = symbols[reference.symbol][0]
+                target = symbols[reference.symbol]
             else:
                 raise ValueError(
                     f"routine {routine.name!r} refers to {reference.symbol!r}: unknown"
@@ -174,7 +259,13 @@ def link(routines: Iterable[Routine]) -> Image:
             code[at : at + 4] = _DISPLACEMENT.pack(target - (at + 4))
     framed = [routine for _, routine in placed if routine.frames]
     return Image(
-        bytes(code), symbols, slots, code_size + 8 * len(slots), lambda: _call_frames(framed)
+        bytes(code),
+        sizes,
+        slots,
+        code_size + 8 * len(slots),
+        lambda: _call_frames(framed),
+        {name: at for name, at in symbols.items() if name not in sizes and name not in stencils},
+        stencils,
     )
 
 

@@ -5,7 +5,7 @@ What we read ourselves stands in it beside that:
 
 ==================== ==============================================================
 ``.identity``        digest, key, and eight places and sizes (little-endian)
-``.contents``        UTF-8 lines: what assembled it, then every routine and slot
+``.contents``        UTF-8 lines: what assembled it, then every routine, label, stencil and slot
 ==================== ==============================================================
 
 The digest is BLAKE2b of all but itself. It finds what a full disk, a crash or a bad disk left; it
@@ -17,7 +17,7 @@ from __future__ import annotations
 import struct
 from functools import partial
 
-from asm_libcalls.emitter.image import Image
+from asm_libcalls.emitter.image import Hole, Image, PlacedStencil
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,13 +80,7 @@ def pack(
     from asm_libcalls.emitter import elf_object
     from asm_libcalls.emitter.shared_object import CLAIM_SIZE
 
-    lines = [" ".join(assembler.split())]
-    for name in (*image.routines, *image.slots):
-        if not name.isprintable():
-            raise ValueError(f"the name {name!r} can not be written to an image file")
-    lines += [f"{name}\t{at}\t{size}" for name, (at, size) in image.routines.items()]
-    lines += [f"{name}\t{at}" for name, at in image.slots.items()]
-    table = "\n".join(lines).encode()
+    table = "\n".join([" ".join(assembler.split()), *_lines(image)]).encode()
     frames = image.frames
     made = elf_object.write(
         image.code,
@@ -105,6 +99,23 @@ def pack(
     )  # fmt: skip
     content[_IDENTITY_AT:_DIGESTED_FROM] = _digest_of(content)
     return bytes(content)
+
+
+def _lines(image: Image) -> Iterator[str]:
+    """Yield a line for each thing in the image: its kind, its name and places, tabs in between."""
+    rows: list[tuple[object, ...]] = [
+        *(("routine", name, at, size) for name, (at, size) in image.routines.items()),
+        *(("label", name, at) for name, at in image.labels.items()),
+        *(("slot", name, at) for name, at in image.slots.items()),
+    ]
+    for name, stencil in image.stencils.items():
+        holes = [field for h in stencil.holes for field in (h.kind, h.offset, h.symbol)]
+        rows.append(("stencil", name, stencil.offset, stencil.size, stencil.effects, *holes))
+    for row in rows:
+        for field in row:
+            if not str(field).isprintable():
+                raise ValueError(f"the name {field!r} can not be written to an image file")
+        yield "\t".join(map(str, row))
 
 
 def _symbols(
@@ -148,18 +159,27 @@ def unpack(content: bytes, key: bytes) -> tuple[Image, int, str]:
         raise DamagedImage("its content does not have the digest that it names")
     assembler, *lines = content[table_at : table_at + table_size].decode().split("\n")
     routines: dict[str, tuple[int, int]] = {}
+    labels: dict[str, int] = {}
     slots: dict[str, int] = {}
+    stencils: dict[str, PlacedStencil] = {}
     for line in lines:
-        name, at, *size_of = line.split("\t")
-        if size_of:
-            routines[name] = int(at), int(size_of[0])
-        else:
+        kind, name, at, *more = line.split("\t")
+        if kind == "routine":
+            routines[name] = int(at), int(more[0])
+        elif kind == "label":
+            labels[name] = int(at)
+        elif kind == "slot":
             slots[name] = int(at)
+        else:
+            size, effects, *fields = more
+            holes = tuple(map(Hole, fields[::3], map(int, fields[1::3]), fields[2::3]))
+            stencils[name] = PlacedStencil(int(at), int(size), holes, effects)
     code = content[code_at : code_at + code_size]
     frames = partial(
         _read_frames, content[frames_at : frames_at + frames_size], frames_at - code_at, routines
     )
-    return Image(code, routines, slots, code_size + slots_size, frames), code_at, assembler
+    size = code_size + slots_size
+    return Image(code, routines, slots, size, frames, labels, stencils), code_at, assembler
 
 
 def _read_frames(content: bytes, at: int, routines: dict[str, tuple[int, int]]) -> dict[str, bytes]:

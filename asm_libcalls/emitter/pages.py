@@ -60,8 +60,13 @@ class LoadedImage:
         """Return the bytes of a routine as they are in memory."""
         return ctypes.string_at(self.routine(name), self.image.routines[name][1])
 
+    def stencil(self, name: str) -> bytes:
+        """Return the bytes of a stencil."""
+        placed = self.image.stencils[name]
+        return ctypes.string_at(self.address + placed.offset, placed.size)
+
     def functions(self) -> list[Function]:
-        """List the routines, for ``code_names``; labels and stencils are none."""
+        """List the routines whose callers can be found, for ``code_names``."""
         is_known = self.way == "library"  # to all who look for frames there
         found = []
         for name, frames in self.image.frames.items():

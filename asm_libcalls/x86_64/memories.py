@@ -48,7 +48,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     from asm_libcalls.x86_64.bytes import filling, copying
     from asm_libcalls.x86_64.assembler import sequence
     from asm_libcalls.x86_64.python_functions.function_stencils import STENCIL_PREFIX
-    from asm_libcalls.x86_64.stencils import assemble
+    from asm_libcalls.x86_64.stencils.assembling import assemble
     from asm_libcalls.x86_64.bytes.vectors import Vectors
 
     vectors = Vectors(features)

@@ -169,7 +169,7 @@ def test_compiled_functions(machine_code):
     from asm_libcalls.emitter.eh_frame import instructions
     from asm_libcalls.toy_jit.codegen.templates import STENCILS
     from asm_libcalls.toy_jit.link import frames as compiled
-    from asm_libcalls.x86_64.stencils import Part, Stencil
+    from asm_libcalls.x86_64.stencils.parts import Part, Stencil
     from asm_libcalls.x86_64.stencils.stack_effects import frames
 
     early = "local.get 00 if 40 i32.const 01 return end local.get 00 if 40 i32.const 02 return end"
@@ -195,9 +195,9 @@ def test_compiled_functions(machine_code):
         *bodies, last = code[len(prologue.code) :].split(epilogue.code)
         for body in bodies:
             effects = f"0,0,-,target,{written}"
-            parts += [Part(Stencil(body, (), (), effects)), Part(epilogue)]
+            parts += [Part(Stencil(body, (), effects)), Part(epilogue)]
             parts[-2].role = f"part{len(parts)}"
-        parts.append(Part(Stencil(last, (), (), f"0,0,-,target,{written}"), role="target"))
+        parts.append(Part(Stencil(last, (), f"0,0,-,target,{written}"), role="target"))
         # Each body but the first is jumped to from the one before.
         for i, part in enumerate(parts[1:-1:2]):
             part.stencil.effects += f" 0,0,-,{parts[2 * i + 3].role},{written}"

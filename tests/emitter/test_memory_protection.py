@@ -107,7 +107,8 @@ def test_nothing_is_in_this_process(machine_code):
 
 def test_every_routine_starts_on_16_bytes(machine_code):
     loaded = machine_code.loaded
-    routines = {name: at for name, (at, size) in loaded.image.routines.items() if size}
+    routines = {name: at for name, (at, _) in loaded.image.routines.items()}
+    routines |= {name: stencil.offset for name, stencil in loaded.image.stencils.items()}
     assert len(routines) >= 15
     assert loaded.address % 4096 == 0
     assert {name: at for name, at in routines.items() if at % 16} == {}
@@ -116,7 +117,8 @@ def test_every_routine_starts_on_16_bytes(machine_code):
 def test_nothing_falls_through_from_one_routine_into_the_next(machine_code):
     """What lies between routines traps if it is ever run (int3)."""
     image = machine_code.loaded.image
-    spans = sorted((at, at + size) for at, size in image.routines.values() if size)
+    places = [*image.routines.values(), *((s.offset, s.size) for s in image.stencils.values())]
+    spans = sorted((at, at + size) for at, size in places)
     for (_, end), (start, _) in itertools.pairwise(spans):
         assert end <= start
     assert set(image.code[spans[-1][1] :]) <= {0xCC}

@@ -546,25 +546,25 @@ def test_a_value_that_is_read_wrongly_is_noticed(machine_code, monkeypatch):
 
 
 def test_what_a_composition_lacks_is_an_error(machine_code):
-    from asm_libcalls.x86_64 import stencils
     from asm_libcalls.x86_64.python_functions import function_stencils, object_layouts
+    from asm_libcalls.x86_64.stencils import parts
 
-    pieces = stencils.read(machine_code.loaded, function_stencils.STENCIL_PREFIX)
+    pieces = parts.read(machine_code.loaded, function_stencils.STENCIL_PREFIX)
     with pytest.raises(KeyError, match="argument"):
-        stencils.compose("x", [stencils.Part(pieces["object_vector"])])
+        parts.compose("x", [parts.Part(pieces["object_vector"])])
     with pytest.raises(KeyError, match="slow"):
-        stencils.compose("x", [stencils.Part(pieces["float64_0"], object_layouts.find().holes())])
+        parts.compose("x", [parts.Part(pieces["float64_0"], object_layouts.find().holes())])
 
 
 def test_every_stencil_is_used_by_some_shape(machine_code):
-    from asm_libcalls.x86_64 import stencils
     from asm_libcalls.x86_64.python_functions import (
         function_shapes,
         function_stencils,
         object_layouts,
     )
+    from asm_libcalls.x86_64.stencils import parts
 
-    pieces = stencils.read(machine_code.loaded, function_stencils.STENCIL_PREFIX)
+    pieces = parts.read(machine_code.loaded, function_stencils.STENCIL_PREFIX)
     layout = object_layouts.find()
     used = set()
 

@@ -20,7 +20,7 @@ from child_process import PACKAGE_HOME, environment
 
 from asm_libcalls.binding import default_binding
 from asm_libcalls.emitter import image_file
-from asm_libcalls.emitter.image import CODE_PAGE, Image
+from asm_libcalls.emitter.image import CODE_PAGE, Hole, Image, PlacedStencil
 from asm_libcalls.x86_64 import image_kinds
 from asm_libcalls.x86_64.cpu import FEATURES
 
@@ -785,7 +785,17 @@ def test_levels():
 
 KEY = bytes(range(image_file.KEY_SIZE))
 SAMPLE = Image(
-    b"\xc3" * CODE_PAGE, {"a": (0, 1), "a|slot|x|3": (3, 0)}, {"x": CODE_PAGE}, CODE_PAGE + 8
+    b"\xc3" * CODE_PAGE,
+    {"a": (0, 1)},
+    {"x": CODE_PAGE},
+    CODE_PAGE + 8,
+    labels={"a.end": 3},
+    stencils={
+        "s": PlacedStencil(
+            16, 9, (Hole("slot", 3, "x"), Hole("number", 5, "count")), "0,1,-,-,push,3,7,-8"
+        ),
+        "empty": PlacedStencil(32, 0, (), ""),
+    },
 )
 
 
@@ -798,6 +808,11 @@ def test_pack_and_unpack():
         SAMPLE.slots,
         SAMPLE.size,
     )
+    assert image.labels == SAMPLE.labels
+    assert image.stencils.keys() == SAMPLE.stencils.keys()
+    for name, stencil in SAMPLE.stencils.items():
+        for field in PlacedStencil.__slots__:
+            assert getattr(image.stencils[name], field) == getattr(stencil, field)
     assert assembler == "PeachPy 0.2.0"
     assert offset % CODE_PAGE == 0
     assert content[offset : offset + CODE_PAGE] == SAMPLE.code

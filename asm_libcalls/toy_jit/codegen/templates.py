@@ -11,7 +11,7 @@ from asm_libcalls.toy_jit.codegen.stencils import ENTER as _ENTER
 from asm_libcalls.toy_jit.codegen.stencils import PREFIX
 from asm_libcalls.toy_jit.runtime.compiled_instance import fill_slots
 from asm_libcalls.x86_64 import code_cache
-from asm_libcalls.x86_64.stencils import Stencil, read
+from asm_libcalls.x86_64.stencils.parts import Stencil, read
 
 __all__ = ["ENTER", "STENCILS", "TEMPLATES"]
 
@@ -19,9 +19,10 @@ Template = tuple[bytes, tuple[tuple[int, int], ...], tuple[tuple[int, str], ...]
 
 
 def _template(stencil: Stencil) -> Template:
-    names = sorted({name for _, name in stencil.holes})
-    holes = tuple((at, names.index(name)) for at, name in stencil.holes)
-    jumps = tuple((reference.offset, reference.symbol) for reference in stencil.references)
+    numbers = [hole for hole in stencil.holes if hole.kind == "number"]
+    names = sorted({hole.symbol for hole in numbers})
+    holes = tuple((hole.offset, names.index(hole.symbol)) for hole in numbers)
+    jumps = tuple((hole.offset, hole.symbol) for hole in stencil.holes if hole.kind != "number")
     return (stencil.code, holes, jumps)
 
 
@@ -32,7 +33,7 @@ _loaded = code_cache.load("toy_jit", _backend.cpu.features)
 fill_slots(_loaded)
 
 STENCILS = read(_loaded, PREFIX)
-"""By name, as :func:`asm_libcalls.x86_64.stencils.compose` takes them."""
+"""By name, as :func:`asm_libcalls.x86_64.stencils.parts.compose` takes them."""
 
 TEMPLATES: dict[str, Template] = {name: _template(s) for name, s in STENCILS.items()}
 """By name: the bytes; where which value goes, in the order of the holes' names (sorted); and where

@@ -10,7 +10,8 @@ from __future__ import annotations
 from asm_libcalls.emitter.call_frames import CALLEE_SAVED, RBP
 from asm_libcalls.emitter.eh_frame import advance, instructions
 from asm_libcalls.toy_jit.codegen.templates import STENCILS
-from asm_libcalls.x86_64.stencils import Part, Stencil, stack_effects
+from asm_libcalls.x86_64.stencils import stack_effects
+from asm_libcalls.x86_64.stencils.parts import Part, Stencil
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ __all__ = ["functions"]
 def _changes() -> tuple[tuple[bytes, int], tuple[int, bytes, int]]:
     """Work out what :data:`_BEGIN` and :data:`_END` are."""
     written = ",".join(f"write,{r},0,0" for r in sorted(CALLEE_SAVED - {RBP}))
-    body = Stencil(b"\x90", (), (), f"0,0,-,target,{written}")
+    body = Stencil(b"\x90", (), f"0,0,-,target,{written}")
     prologue, epilogue = STENCILS["prologue"], STENCILS["epilogue"]
     numbers = {"frame": 0}  # rsp says nothing as long as rbp does
     parts = [Part(prologue, numbers), Part(body), Part(epilogue), Part(body, role="target")]

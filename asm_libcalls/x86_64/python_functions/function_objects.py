@@ -20,7 +20,6 @@ from asm_libcalls.emitter import code_names, libc
 from asm_libcalls.signatures import Signature
 from asm_libcalls.x86_64.python_functions import function_stencils, object_layouts
 from asm_libcalls.emitter import pages
-from asm_libcalls.x86_64 import stencils
 from asm_libcalls.x86_64.python_functions.function_shapes import CLASS, Shape, parts_of
 from asm_libcalls.emitter.image import link
 from asm_libcalls.x86_64.python_functions.object_layouts import (
@@ -29,7 +28,7 @@ from asm_libcalls.x86_64.python_functions.object_layouts import (
     Unsupported,
     api,
 )
-from asm_libcalls.x86_64.stencils import Stencil
+from asm_libcalls.x86_64.stencils.parts import Stencil, compose, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.code_names import Function
     from asm_libcalls.emitter.pages import LoadedImage
-    from asm_libcalls.x86_64.stencils import Part
+    from asm_libcalls.x86_64.stencils.parts import Part
 
 __all__ = ["FunctionMaker", "Unsupported"]
 
@@ -63,7 +62,7 @@ class FunctionMaker:
         object_layouts.check(self.layout)
         self._loaded = loaded
         self._raise_status = raise_status
-        self._stencils = stencils.read(loaded, function_stencils.STENCIL_PREFIX)
+        self._stencils = read(loaded, function_stencils.STENCIL_PREFIX)
         self._code: dict[Shape, int] = {}
         self._members: dict[tuple[type, str], int] = {}
         self._increment = api("Py_IncRef", None, ctypes.py_object)
@@ -98,7 +97,7 @@ class FunctionMaker:
         if not new:
             return
         parts = {str(i): self._parts(shape) for i, shape in enumerate(new)}
-        image = link(stencils.compose(*named) for named in parts.items())
+        image = link(compose(*named) for named in parts.items())
         loaded = pages.load(image, announced=False)
         code_names.announce(loaded.address, partial(_functions, loaded, new, parts))
         for slot in loaded.image.slots:
@@ -166,7 +165,7 @@ class FunctionMaker:
         if inline and inline not in self._stencils:
             code = self._loaded.code(str(inline))
             assert code.index(_RET) == len(code) - 1, f"{inline} is not straight-line code"
-            body = Stencil(code[:-1], (), ())
+            body = Stencil(code[:-1])
         vmctx = None
         if isinstance(vmctx_of, tuple):
             vmctx = (id(vmctx_of[0]), self.member_offset(*vmctx_of))

@@ -11,7 +11,7 @@ from asm_libcalls.calling_convention import STACK, assign
 from asm_libcalls.activation import argument_offset
 from asm_libcalls.signatures import VALUE_TYPES, Signature
 from asm_libcalls.x86_64.python_functions import function_stencils
-from asm_libcalls.x86_64.stencils import Part, Stencil
+from asm_libcalls.x86_64.stencils.parts import Part, Stencil
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -67,7 +67,7 @@ def routines() -> Iterator[Routine]:
     """Assemble what all native functions share, and the stencils."""
     from asm_libcalls.x86_64.python_functions import object_routines
     from asm_libcalls.x86_64.assembler.text import body
-    from asm_libcalls.x86_64.stencils import assemble
+    from asm_libcalls.x86_64.stencils.assembling import assemble
 
     yield from object_routines.routines()
     for name, text in _STENCILS.items():

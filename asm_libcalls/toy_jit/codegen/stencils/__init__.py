@@ -41,8 +41,8 @@ ENTER = "asm_libcalls_toy_jit_enter"
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble all stencils for a CPU with these features."""
     from asm_libcalls.toy_jit.codegen.stencils import control, entry, memory, moves, numbers
-    from asm_libcalls.x86_64 import stencils
     from asm_libcalls.x86_64.assembler import sequence, text
+    from asm_libcalls.x86_64.stencils.assembling import assemble
 
     yield sequence(ENTER, entry.enter)
     adapters = entry.adapters()
@@ -51,4 +51,4 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     followed = {*adapters, "prologue", "epilogue"}
     for name, source in texts.items():
         body = text.body(source, entry.PIECES)
-        yield stencils.assemble(PREFIX + name, body, has_effects=name in followed)
+        yield assemble(PREFIX + name, body, has_effects=name in followed)

@@ -1,0 +1,59 @@
+"""PeachPy instructions to stencils: where the holes are, and what is done to the stack."""
+
+from __future__ import annotations
+
+import struct
+
+from asm_libcalls.emitter.image import Hole, Routine
+from asm_libcalls.x86_64.assembler import sequence
+from asm_libcalls.x86_64.stencils.stack_effects import describe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+__all__ = ["assemble"]
+
+_HOLE = struct.Struct("<i")
+_FIRST_PLACEHOLDER = 0x5EA1_0000  # no instruction of a stencil has these bytes by itself
+
+
+def assemble(
+    name: str, body: Callable[[Callable[[str], int]], object], *, has_effects: bool = False
+) -> Routine:
+    """Assemble a stencil of an image.
+
+    Parameters
+    ----------
+    name : str
+        Its symbol, with the prefix that ``parts.read`` is given.
+    body : callable
+        Writes the instructions. It is given a function that makes a hole: ``hole("offset")``
+        stands for a 32-bit displacement or immediate.
+    has_effects : bool
+        Note what it does to the stack, so that the frames of compositions are known.
+    """
+    placeholders: dict[str, int] = {}
+
+    def hole(number: str) -> int:
+        return placeholders.setdefault(number, _FIRST_PLACEHOLDER + len(placeholders))
+
+    instructions: list[Any] = []
+    routine = sequence(name, lambda: body(hole), stencil=instructions)
+    holes = [
+        Hole("slot" if reference.is_slot else "stencil", reference.offset, reference.symbol)
+        for reference in routine.references
+    ]
+    for number, placeholder in placeholders.items():
+        pattern = _HOLE.pack(placeholder)
+        at = routine.code.find(pattern)
+        assert at >= 0, f"{name}: the hole {number} is not in the code"
+        while at >= 0:
+            holes.append(Hole("number", at, number))
+            at = routine.code.find(pattern, at + len(pattern))
+    effects = ""
+    if has_effects:
+        names = {value: number for number, value in placeholders.items()}
+        effects = describe(instructions, names)
+    return Routine(name, routine.code, routine.size, holes=tuple(holes), effects=effects)

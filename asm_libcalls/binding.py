@@ -12,6 +12,7 @@ import os
 from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS
 from asm_libcalls.native import process
 from asm_libcalls.native.interface import CtypesInterface, NoInterface, machine_interface
+from asm_libcalls.signatures import Callee
 from asm_libcalls.traps import Trap
 
 TYPE_CHECKING = False
@@ -77,6 +78,7 @@ class Libcall:
         self.signature = declaration.signature
         self.doc = declaration.doc
         self.takes_instance = declaration.takes_instance
+        self._callee = Callee.named(declaration.name, declaration.parameters)
         self._binding = binding
         self._address = 0
         self._fallback: FallbackFunction | None = None
@@ -111,9 +113,7 @@ class Libcall:
             raise TypeError(f"{self.name}() takes no keyword arguments, got {', '.join(keywords)}")
         # While native code runs, other threads may drop or close what it works on.
         patterns, _kept = self._patterns(arguments)
-        result = self.signature.result
-        pattern = self._invoke(patterns)
-        return None if result is None else result.from_bits(pattern)
+        return self.signature.from_pattern(self._invoke(patterns))
 
     def call_bits(self, *patterns: int) -> int:
         """Call it with bit patterns, and return the result's: every NaN keeps its bits.
@@ -128,13 +128,7 @@ class Libcall:
         int
             The result's pattern; 0 where there is no result.
         """
-        self._check_count(len(patterns))
-        checked = [
-            value_type.check_pattern(pattern, f"{self.name}(): argument {parameter!r}")
-            for value_type, parameter, pattern in zip(
-                self.signature.parameters, self.declaration.parameters, patterns, strict=True
-            )
-        ]
+        checked = self.signature.check_patterns(patterns, self._callee)
         _kept: list[object] = []
         if self.takes_instance:
             checked, _kept = self._patterns(tuple(checked))  # addresses and indices can be wrong
@@ -168,25 +162,12 @@ class Libcall:
         return self._fallback
 
     def _patterns(self, arguments: tuple[Any, ...]) -> tuple[list[int], list[object]]:
-        self._check_count(len(arguments))
-        if self.takes_instance:
-            from asm_libcalls.runtime.arguments import to_patterns
+        if not self.takes_instance:
+            return self.signature.to_patterns(arguments, self._callee), []
+        from asm_libcalls.runtime.arguments import to_patterns
 
-            return to_patterns(self.declaration, arguments)
-        return [
-            value_type.to_bits(argument, f"{self.name}(): argument {parameter!r}")
-            for value_type, parameter, argument in zip(
-                self.signature.parameters, self.declaration.parameters, arguments, strict=True
-            )
-        ], []
-
-    def _check_count(self, count: int) -> None:
-        expected = self.declaration.parameters
-        if count != len(expected):
-            plural = "argument" if len(expected) == 1 else "arguments"
-            raise TypeError(
-                f"{self.name}() takes {len(expected)} {plural} ({', '.join(expected)}), got {count}"
-            )
+        self._callee.check_count(len(arguments))
+        return to_patterns(self.declaration, arguments)
 
     def _invoke(self, patterns: list[int]) -> int:
         if self.backend == "x86_64":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asm_libcalls.native import process
-from asm_libcalls.signatures import VALUE_TYPES, Signature
+from asm_libcalls.signatures import VALUE_TYPES, Callee, Signature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ __all__ = ["CatchTraps", "catch_traps"]
 class CatchTraps:
     """A C function as a Python callable; what :func:`catch_traps` returns."""
 
-    __slots__ = ("_call", "address", "signature")
+    __slots__ = ("_call", "_callee", "address", "signature")
 
     def __init__(self, address: int, signature: str) -> None:
         if process.interface is None or process.interface.entry is None:
@@ -25,39 +25,25 @@ class CatchTraps:
         if not self.address:
             raise ValueError("catch_traps(): address must not be null")
         self.signature: Signature = Signature(signature)
+        where = (f"argument {i + 1} of {self!r}" for i in range(len(self.signature.parameters)))
+        self._callee = Callee(repr(self), tuple(where))
 
     def __repr__(self) -> str:
         return f"<native function {self.signature} at {self.address:#x}, traps caught>"
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call with Python numbers."""
-        self._check_count(arguments)
-        patterns = [
-            value_type.to_bits(argument, f"argument {i + 1} of {self!r}")
-            for i, (value_type, argument) in enumerate(
-                zip(self.signature.parameters, arguments, strict=True)
-            )
-        ]
-        result = self.signature.result
-        pattern = self._call(self.address, self.signature, patterns)
-        return None if result is None else result.from_bits(pattern)
+        """Call with Python numbers, and with the objects that stand for pointers.
+
+        An Instance is its vmctx, a VMExternRef and a FuncRef are their raw pointers. Native code
+        borrows them: none of them may be closed or dropped before the call has ended.
+        """
+        patterns = self.signature.to_patterns(arguments, self._callee)
+        return self.signature.from_pattern(self._call(self.address, self.signature, patterns))
 
     def call_bits(self, *patterns: int) -> int:
         """Call with bit patterns, unsigned; return the result's, 0 where there is no result."""
-        self._check_count(patterns)
-        checked = [
-            value_type.check_pattern(pattern, f"argument {i + 1} of {self!r}")
-            for i, (value_type, pattern) in enumerate(
-                zip(self.signature.parameters, patterns, strict=True)
-            )
-        ]
+        checked = self.signature.check_patterns(patterns, self._callee)
         return self._call(self.address, self.signature, checked)
-
-    def _check_count(self, arguments: tuple[Any, ...]) -> None:
-        expected = len(self.signature.parameters)
-        if len(arguments) != expected:
-            plural = "argument" if expected == 1 else "arguments"
-            raise TypeError(f"{self!r} takes {expected} {plural}, got {len(arguments)}")
 
 
 def catch_traps(address: int, signature: str) -> CatchTraps:

@@ -17,7 +17,7 @@ from keyword import iskeyword
 
 from asm_libcalls.calling_convention import assign
 from asm_libcalls.native import process
-from asm_libcalls.signatures import VALUE_TYPES, Signature
+from asm_libcalls.signatures import VALUE_TYPES, Callee, Signature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -249,22 +249,11 @@ def _slow(specification: Specification, interface: NativeInterface) -> Callable[
         entry = interface.entry_holding_gil()
     # Nothing here refers to the function object: it is freed when its last user drops it.
     name, address, signature = specification.name, specification.address, specification.signature
-    names = specification.parameters
-    takes = f"{len(names)} argument" if len(names) == 1 else f"{len(names)} arguments"
-    if names:
-        takes += f" ({', '.join(names)})"
+    callee = Callee.named(name, specification.parameters)
 
     def slow(*arguments: Any) -> Any:
-        if len(arguments) != len(names):
-            raise TypeError(f"{name}() takes {takes}, got {len(arguments)}")
-        patterns = [
-            value_type.to_bits(argument, f"{name}(): argument {parameter!r}")
-            for value_type, parameter, argument in zip(
-                signature.parameters, names, arguments, strict=True
-            )
-        ]
-        pattern = entry.call(address, signature, patterns)
-        return None if signature.result is None else signature.result.from_bits(pattern)
+        patterns = signature.to_patterns(arguments, callee)
+        return signature.from_pattern(entry.call(address, signature, patterns))
 
     slow.__name__ = slow.__qualname__ = name
     return slow

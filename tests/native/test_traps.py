@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import platform
 import signal
+import sys
 
 import pytest
 
@@ -306,3 +308,66 @@ def test_no_growth(backend, kind, child):
     done = child(code, variables={"ASM_LIBCALLS_BACKEND": backend}, timeout=300)
     # Less than half a byte a trap: the allocator's own breathing.
     assert int(done.stdout) < 512 * 1024
+
+
+# Objects that stand for pointers in native code, and what they pass themselves as.
+KINDS = ("vmctx", "externref", "anyfunc", "reference", "pointer")
+PASSES = {"instance": {"vmctx"}, "externref": {"externref", "reference"},
+          "funcref": {"anyfunc", "reference"}}  # fmt: skip
+
+
+@pytest.fixture
+def passed(binding):
+    """Objects by what they are, and the address that native code has of each."""
+    instance = asm_libcalls.Instance(functions=[(16, 1)], binding=binding)
+    box = asm_libcalls.VMExternRef("value")
+    funcref = instance.functions[0]
+    return {
+        "instance": (instance, instance.vmctx),
+        "externref": (box, box.as_raw()),
+        "funcref": (funcref, funcref.as_raw()),
+    }
+
+
+@pytest.fixture(params=["catch_traps", "native_function"])
+def identity(request):
+    """Makes a Python callable of a C function that returns its argument."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        pytest.skip("its code is for x86-64")
+    code = asm_libcalls.load_code(b"\x48\x89\xf8\xc3")  # mov rax, rdi; ret
+
+    def make(kind):
+        signature = f"({kind}) -> pointer"
+        if request.param == "catch_traps":
+            return catch_traps(code, signature)
+        return asm_libcalls.native_function(code, signature)
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("what", PASSES)
+def test_objects_pass_themselves_as_pointers(what, kind, passed, identity):
+    thing, address = passed[what]
+    function = identity(kind)
+    assert function(address) == address
+    assert function(None) == 0
+    if kind in PASSES[what]:
+        assert function(thing) == address
+    else:
+        with pytest.raises(TypeError, match=rf"must be an address \(int\) or None \({kind}\)"):
+            function(thing)
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "end", "message"),
+    [
+        ("instance", "vmctx", "close", "the Instance is closed"),
+        ("externref", "externref", "drop", "the VMExternRef was dropped"),
+    ],
+)
+def test_closed_objects_do_not_pass_themselves(what, kind, end, message, passed, identity):
+    thing = passed[what][0]
+    getattr(thing, end)()
+    with pytest.raises(ValueError, match=rf"argument .*: {message}$"):
+        identity(kind)(thing)

@@ -11,7 +11,7 @@ from asm_libcalls.calling_convention import assign
 from asm_libcalls.native.native_function import Specification, native_functions
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.instance import Instance
-from asm_libcalls.signatures import VALUE_TYPES, Signature
+from asm_libcalls.signatures import VALUE_TYPES, Callee, Signature
 from asm_libcalls.toy_jit.backtrace import extend
 from asm_libcalls.toy_jit.codegen.layout import type_id, type_of_id
 from asm_libcalls.toy_jit.codegen.templates import ENTER
@@ -87,15 +87,11 @@ class Func(FuncRef):
     def _call(self, arguments: Sequence[Any], bits: bool) -> tuple[Any, ...]:
         functype = self.type
         params, results = functype.params, functype.results
-        if len(arguments) != len(params):
-            plural = "argument" if len(params) == 1 else "arguments"
-            raise TypeError(
-                f"{self.name}() takes {len(params)} {plural} {type_names(params)}, "
-                f"got {len(arguments)}"
-            )
+        where = f"{self.name}(): argument"
+        callee = Callee(f"{self.name}()", (where,) * len(params), f" {type_names(params)}")
+        callee.check_count(len(arguments))
         count = max(len(params), len(results))
         slots = (ctypes.c_uint64 * (count + 2))()
-        where = f"{self.name}(): argument"
         entry = default_binding().entry
         assert entry is not None
         anyfunc = self._anyfunc

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["VALUE_TYPES", "Callee", "Signature", "ValueType"]
+__all__ = ["VALUE_TYPES", "WASM_NUMBERS", "Callee", "Signature", "ValueType"]
 
 POINTER_BITS = struct.calcsize("P") * 8
 _F32 = struct.Struct("<f")
@@ -93,7 +93,7 @@ class ValueType:
         return f"<ValueType {self.name}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (VALUE_TYPES.__getitem__, (self.name,))
+        return (_known_type, (self.name,))
 
     def to_bits(self, value: Any, where: str) -> int:
         """Return the bit pattern of a Python value, an unsigned integer.
@@ -262,6 +262,17 @@ VALUE_TYPES = {
     )
 }
 """Every value type by name. The pointer types differ in what they point to, not in the ABI."""
+
+
+WASM_NUMBERS = {
+    **{name: VALUE_TYPES[name] for name in ("i32", "i64", "f32", "f64")},
+    "v128": ValueType("v128", 128, "vector", False, "", ""),
+}
+"""The number types of WebAssembly and its vector type, which in Python is an unsigned int."""
+
+
+def _known_type(name: str) -> ValueType:
+    return VALUE_TYPES.get(name) or WASM_NUMBERS[name]
 
 
 class Signature(str):

@@ -16,7 +16,7 @@ from asm_libcalls import toy_jit
 
 _CANONICAL = {"f32": 0x7FC00000, "f64": 0x7FF8000000000000}
 _SIGN = {"f32": 1 << 31, "f64": 1 << 63}
-_WIDTHS = {"i32": 32, "i64": 64, "f32": 32, "f64": 64}
+_WIDTHS = {"i8": 8, "i16": 16, "i32": 32, "i64": 64, "f32": 32, "f64": 64}
 
 
 class HostObject:
@@ -156,6 +156,16 @@ class SpecFile:
 
     def _matches(self, result, expected):
         value_type, text = expected["type"], expected.get("value")
+        if value_type == "v128":
+            lane_type = expected["lane_type"]
+            width = _WIDTHS[lane_type]
+            assert len(text) * width == 128
+            return result >> 128 == 0 and all(
+                self._matches(
+                    result >> i * width & (1 << width) - 1, {"type": lane_type, "value": lane}
+                )
+                for i, lane in enumerate(text)
+            )
         if value_type == "externref":
             return result is self._value(expected)
         if value_type == "funcref":
@@ -189,4 +199,9 @@ class SpecFile:
 
 def _pattern(value):
     """Return the bits of a number: some converters write them as a signed integer."""
+    if value["type"] == "v128":
+        width = _WIDTHS[value["lane_type"]]
+        lanes = [int(lane) % (1 << width) for lane in value["value"]]
+        assert len(lanes) * width == 128
+        return sum(lane << i * width for i, lane in enumerate(lanes))
     return int(value["value"]) % (1 << _WIDTHS[value["type"]])

@@ -7,23 +7,25 @@ import os
 from pathlib import Path
 
 import wasm_builder as wasm
-from wasm_builder import END, EXTERNREF, F32, F64, FUNCREF, I32, I64, i32, module, u
+from wasm_builder import END, EXTERNREF, F32, F64, FUNCREF, I32, I64, i32, module
 
 from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend.decoder import decode_module
-from asm_libcalls.toy_jit.frontend.module import Module
+from asm_libcalls.toy_jit.frontend.module import V128, Module
 from asm_libcalls.toy_jit.frontend.operands import FUNCTION
 from asm_libcalls.toy_jit.frontend.validator import validate_function
+from wasm_encoding import encoded
 
 SPEC_TESTS = os.environ.get("WASM_SPEC_TESTS")
 NO_SPEC_TESTS = (
-    "set WASM_SPEC_TESTS to a folder of NAME/NAME.json, each made by wabt's `wast2json` from "
-    "NAME.wast of github.com/WebAssembly/testsuite"
+    "set WASM_SPEC_TESTS to a folder of NAME/NAME.json (or several, as PATH has them), made by "
+    "wabt's `wast2json` from NAME.wast of github.com/WebAssembly/testsuite"
 )
 
 
 def spec_files():
-    return sorted(Path(SPEC_TESTS).glob("*/*.json")) if SPEC_TESTS else []
+    folders = SPEC_TESTS.split(os.pathsep) if SPEC_TESTS else []
+    return sorted(path for folder in folders for path in Path(folder).glob("*/*.json"))
 
 
 def spec_modules(path):
@@ -33,14 +35,17 @@ def spec_modules(path):
             yield command, (path.parent / command["filename"]).read_bytes()
 
 
-TYPES = {"i32": I32, "i64": I64, "f32": F32, "f64": F64, "funcref": FUNCREF, "externref": EXTERNREF}
+TYPES = {
+    "i32": I32, "i64": I64, "f32": F32, "f64": F64, "v128": V128, "funcref": FUNCREF,
+    "externref": EXTERNREF,
+}  # fmt: skip
 
 
 # Types: 0 [] -> [], 1 [i32] -> [i32], 2 [i32 i64] -> [i64 i32], 3 [] -> [i32 i32].
 # Globals: 0 mutable i32, 1 immutable i32, 2 mutable externref.  Tables: 0 funcref, 1 externref.
 # Functions: 0 of type 2, 1 the one under test, 2 (which nothing declares) of type 0.
-# Its locals: 0 i32, 1 i64, 2 f32, 3 f64, 4 funcref, 5 externref.
-LOCALS = [(1, type_) for type_ in (I32, I64, F32, F64, FUNCREF, EXTERNREF)]
+# Its locals: 0 i32, 1 i64, 2 f32, 3 f64, 4 funcref, 5 externref, 6 v128.
+LOCALS = [(1, type_) for type_ in (I32, I64, F32, F64, FUNCREF, EXTERNREF, V128)]
 
 
 def with_context(code: bytes, results: tuple[int, ...] = (), **changes) -> bytes:
@@ -76,7 +81,7 @@ def code(text: str) -> bytes:
         if opcode is None:
             parts.append(bytes.fromhex(word))
         else:
-            parts.append(bytes([opcode]) if opcode < 0x100 else b"\xfc" + u(opcode - 0x100))
+            parts.append(encoded(opcode))
     return b"".join(parts)
 
 
@@ -112,6 +117,9 @@ def check_stream(decoded: Module, index: int) -> None:
         signature = op.SIGNATURES[opcode]
         if signature:
             height += len(signature[2]) - signature[1]
+        elif opcode >= op.VECTORS:
+            params, pushed = op.TYPES[opcode]
+            height += len(pushed) - len(params)
         elif opcode in (op.BLOCK, op.LOOP, op.IF):
             height -= opcode == op.IF
             assert immediate.height == height - len(immediate.params)

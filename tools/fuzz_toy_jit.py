@@ -62,7 +62,7 @@ def real_modules() -> list[bytes]:
     """Return modules that others than us have made."""
     folders = [PROGRAMS]
     if os.environ.get(SPEC_TESTS):
-        folders.append(Path(os.environ[SPEC_TESTS]))
+        folders += map(Path, os.environ[SPEC_TESTS].split(os.pathsep))
     paths = sorted(path for folder in folders for path in folder.rglob("*.wasm"))
     return [path.read_bytes() for path in paths]
 

@@ -7,7 +7,7 @@ stay on the stack across statements and blocks, as no compiler would leave them.
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.frontend import opcodes as op
-from asm_libcalls.toy_jit.frontend.module import F32, F64, FUNCREF, I32
+from asm_libcalls.toy_jit.frontend.module import F32, F64, FUNCREF, I32, V128
 from wasm_encoding import CONST, END, NUMBERS, REFERENCES, encoded, s, sized, u, vector
 
 TYPE_CHECKING = False
@@ -25,23 +25,36 @@ CANONICAL = {F32: bytes.fromhex("0000c07f"), F64: bytes.fromhex("000000000000f87
 _EMPTY = b"\x40"
 _EQUAL = {F32: 0x5B, F64: 0x61}
 
+_TYPES = {opcode: (tuple(params), tuple(rest)) for opcode, (params, rest) in enumerate(op.TYPES)}
 _FIXED = {
-    opcode: (tuple(signature[0]), tuple(signature[2]))
+    opcode: _TYPES[opcode]
     for opcode, signature in enumerate(op.SIGNATURES)
-    if signature is not None and opcode not in op.ALIGNMENTS
+    if opcode not in op.ALIGNMENTS and (signature or op.IMMEDIATES[opcode] in ("k", "K"))
 }
-_MAKERS = {t: [o for o, (_, results) in _FIXED.items() if results == (t,)] for t in NUMBERS}
-_LOADS = {
-    t: [o for o in op.ALIGNMENTS if op.SIGNATURES[o][2] == bytes([t])]  # type: ignore[index]
-    for t in NUMBERS
-}
-_STORES = [o for o in op.ALIGNMENTS if op.SIGNATURES[o][2] == b""]  # type: ignore[index]
+_SCALARS = [opcode for opcode in _FIXED if V128 not in sum(_FIXED[opcode], ())]
+_VALUES = (*NUMBERS, V128)
+_MAKERS = {t: [o for o, (_, results) in _FIXED.items() if results == (t,)] for t in _VALUES}
+_SCALAR_MAKERS = {t: [o for o in _SCALARS if o in made] for t, made in _MAKERS.items()}
+_LOADS = {t: [o for o in op.ALIGNMENTS if _TYPES[o] == ((I32,), (t,))] for t in _VALUES}
+_LANE_LOADS = [o for o in op.ALIGNMENTS if _TYPES[o] == ((I32, V128), (V128,))]
+_STORES = [o for o in op.ALIGNMENTS if _TYPES[o][1] == ()]
+_SCALAR_STORES = [opcode for opcode in _STORES if opcode < op.VECTORS]
 _SHOW_BITS = frozenset(
     op.OPCODES[name]
     for name in (
         "i32.reinterpret_f32", "i64.reinterpret_f64", "f32.copysign", "f64.copysign",
+        "f32x4.splat", "f64x2.splat", "f32x4.replace_lane", "f64x2.replace_lane",
     )
 )  # fmt: skip
+_ANY_NAN = {
+    op.OPCODES[f"{lanes}.{verb}"]: lanes
+    for lanes, others in (("f32x4", "demote_f64x2_zero"), ("f64x2", "promote_low_f32x4"))
+    for verb in (
+        "add", "sub", "mul", "div", "min", "max", "sqrt", "ceil", "floor", "trunc", "nearest",
+        others,
+    )
+}  # fmt: skip
+_CANONICAL_LANES = {"f32x4": CANONICAL[F32] * 4, "f64x2": CANONICAL[F64] * 2}
 
 
 class BodyMaker:
@@ -54,9 +67,13 @@ class BodyMaker:
         self.random = random = module.random
         self.results = results
         most = random.choice((3, 3, 8, 30))
-        self.locals = [*params, *module.some_types(most), F32, F64]
+        self.locals = [*params, *module.some_types(most)]
+        kept = len(self.locals)
+        self.locals += (F32, F64, V128) if module.vectors else (F32, F64)
         self.own_locals = self.locals[len(params) :]
-        self.scratch = {F32: len(self.locals) - 2, F64: len(self.locals) - 1}
+        self.scratch = {value_type: i for i, value_type in enumerate(self.locals[kept:], kept)}
+        self.makers = _MAKERS if module.vectors else _SCALAR_MAKERS
+        self.fixed = [*_FIXED] if module.vectors else _SCALARS
         self.code = bytearray()
         self.stack: list[int] = []
         self.taken = 0  # what is below this height on the stack is an operand already
@@ -95,13 +112,17 @@ class BodyMaker:
             self.emit(op.LOCAL_GET, u(random.choice(ready)))
         elif choice < 0.5 and kept:
             self.emit(op.GLOBAL_GET, u(random.choice(kept)))
-        elif choice < 0.8 and depth and value_type in NUMBERS:
-            self._apply(random.choice(_MAKERS[value_type]), depth - 1)
+        elif choice < 0.8 and depth and value_type in _VALUES:
+            self._apply(random.choice(self.makers[value_type]), depth - 1)
             return
-        elif choice < 0.9 and depth and value_type in NUMBERS and self.module.pages:
+        elif choice < 0.9 and depth and value_type in _VALUES and self.module.pages:
             self._address()
             opcode = random.choice(_LOADS[value_type])
-            self.emit(opcode, self._memarg(opcode))
+            if value_type == V128 and random.random() < 0.2:
+                opcode = random.choice(_LANE_LOADS)
+                self._value(V128, depth - 1)
+                self.stack.pop()
+            self.emit(opcode, *self._immediates(opcode))
             self.stack.pop()
         elif choice < 0.95 and value_type in self.module.tables:
             self._index()
@@ -130,8 +151,53 @@ class BodyMaker:
         self._operands(params, depth)
         if opcode in _SHOW_BITS and params[-1] in CANONICAL:
             self._canonical(params[-1])
-        self.emit(opcode)
+        self.emit(opcode, *self._immediates(opcode))
         self._replace(len(params), results)
+        if opcode in _ANY_NAN:
+            self._canonical_lanes(_ANY_NAN[opcode])
+
+    def _immediates(self, opcode: int) -> list[bytes]:
+        random = self.random
+        immediates = []
+        for letter in op.IMMEDIATES[opcode]:
+            if letter == "k":
+                immediates.append(u(random.randrange(op.LANES[opcode])))
+            elif letter == "K":
+                immediates.append(self._shuffle())
+            else:
+                immediates.append(self._memarg(opcode))
+        return immediates
+
+    def _shuffle(self) -> bytes:
+        """Return the lanes of a shuffle: any, or such as compilers use."""
+        random = self.random
+        size = random.choice((1, 1, 2, 4, 4, 8))
+        count = 16 // size
+        kind = random.choice(("any", "one", "align", "alternate", "blend"))
+        if kind == "align":
+            first = random.randrange(17)
+            return bytes(range(first, first + 16))
+        if kind == "one":
+            base = random.choice((0, count))
+            lanes = [base + random.randrange(count) for _ in range(count)]
+        elif kind == "alternate":
+            first, swap = random.choice((0, count // 2)), random.choice((0, 1))
+            lanes = [first + i // 2 + count * (i % 2 ^ swap) for i in range(count)]
+        elif kind == "blend":
+            lanes = [i + count * random.randrange(2) for i in range(count)]
+        else:
+            lanes = [random.randrange(2 * count) for _ in range(count)]
+        return bytes(size * lane + i for lane in lanes for i in range(size))
+
+    def _canonical_lanes(self, lanes: str) -> None:
+        """Make canonical NaNs of any on top of the stack: x where x == x, else NaN."""
+        at = u(self.scratch[V128])
+        self.emit(op.LOCAL_TEE, at)
+        self.emit(op.V128_CONST, _CANONICAL_LANES[lanes])
+        self.emit(op.LOCAL_GET, at)
+        self.emit(op.LOCAL_GET, at)
+        self.emit(op.OPCODES[f"{lanes}.eq"])
+        self.emit(op.OPCODES["v128.bitselect"])
 
     def _replace(self, count: int, results: Iterable[int]) -> None:
         del self.stack[len(self.stack) - count :]
@@ -198,8 +264,8 @@ class BodyMaker:
             choice = self.random.random()
             if choice < 0.3 and not self.stack[self._base() :]:
                 # Its operands come from nowhere.
-                opcode = self.random.choice([*_FIXED])
-                self.emit(opcode)
+                opcode = self.random.choice(self.fixed)
+                self.emit(opcode, *self._immediates(opcode))
                 self.emit(op.DROP)
             elif choice < 0.4 and not self.stack[self._base() :]:
                 self.emit(op.DROP)
@@ -219,10 +285,10 @@ class BodyMaker:
 
     def _emit_operation(self) -> None:
         depth = self.random.choice((1, 2, 2, 2, 6))  # the last for more operands than registers
-        self._apply(self.random.choice([*_FIXED]), depth)
+        self._apply(self.random.choice(self.fixed), depth)
 
     def _emit_value(self) -> None:
-        self._value(self.random.choice((*NUMBERS, *REFERENCES)))
+        self._value(self.random.choice(self.module.values()))
 
     def _emit_drop(self) -> None:
         if len(self.stack) > self._base():
@@ -233,7 +299,7 @@ class BodyMaker:
         self.emit(op.NOP)
 
     def _emit_select(self) -> None:
-        value_type = self.random.choice((*NUMBERS, *REFERENCES))
+        value_type = self.random.choice(self.module.values())
         self._operands((value_type, value_type, I32))
         if value_type in REFERENCES or self.random.random() < 0.3:
             self.emit(op.SELECT_T, u(1), bytes([value_type]))
@@ -273,13 +339,13 @@ class BodyMaker:
     def _emit_store(self) -> None:
         if not self.module.pages:
             return
-        opcode = self.random.choice(_STORES)
-        value_type = op.SIGNATURES[opcode][0][1]  # type: ignore[index]
+        opcode = self.random.choice(_STORES if self.module.vectors else _SCALAR_STORES)
+        value_type = _TYPES[opcode][0][1]
         self._address()
         self._value(value_type)
         if value_type in CANONICAL:
             self._canonical(value_type)
-        self.emit(opcode, self._memarg(opcode))
+        self.emit(opcode, *self._immediates(opcode))
         self._replace(2, ())
 
     def _emit_memory(self) -> None:

@@ -2,17 +2,19 @@
 
     random_modules.make(random.Random(7))       -> the binary format of one
 
-Everything of WebAssembly 2.0 but SIMD comes up. Loops and functions use fuel, which the exported
+Everything of WebAssembly 2.0 comes up; what is exported or imported has no vectors in its type,
+because wasmtime-py cannot pass them. Loops and functions use fuel, which the exported
 function ``refuel`` gives back: so a call ends, by a trap if need be. All that there is to compare
 between two implementations is exported. Nowhere do the bits of a NaN that an instruction made
-decide anything: before a store, a reinterpretation or a copysign it becomes the canonical one.
+decide anything: before a store, a reinterpretation or a copysign it becomes the canonical one, in
+the lanes of a vector right away.
 """
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit.frontend.module import F32, F64, FUNCREF, I32
+from asm_libcalls.toy_jit.frontend.module import F32, F64, FUNCREF, I32, V128
 from random_bodies import CANONICAL, PAGE, BodyMaker
-from wasm_encoding import CONST, END, NUMBERS, REFERENCES, s, sized, u, vector
+from wasm_encoding import CONST, END, NUMBERS, REFERENCES, encoded, s, sized, u, vector
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class ModuleMaker:
         self.elements: list[int] = []
         self.data = 0
         self.fuel = 0  # the index of its global
+        self.vectors = random.random() < 0.6
 
     def type_index(self, params: Iterable[int], results: Iterable[int]) -> int:
         """Return the index of a function type, which may be new."""
@@ -61,15 +64,20 @@ class ModuleMaker:
             self.types.append(functype)
         return self.types.index(functype)
 
-    def some_types(self, most: int) -> tuple[int, ...]:
-        """Return up to so many value types."""
-        choices = (*NUMBERS, *NUMBERS, *REFERENCES)
+    def values(self) -> tuple[int, ...]:
+        """Return the value types that code may use."""
+        return (*NUMBERS, *REFERENCES, *((V128, V128, V128) if self.vectors else ()))
+
+    def some_types(self, most: int, *, inside: bool = True) -> tuple[int, ...]:
+        """Return up to so many value types; vectors only for what stays inside the module."""
+        choices = (*NUMBERS, *(self.values() if inside else (*NUMBERS, *REFERENCES)))
         return tuple(self.random.choices(choices, k=self.random.randint(0, most)))
 
-    def some_functype(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def some_functype(self, *, inside: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return a function type; sometimes one with very many parameters."""
         most = 12 if self.random.random() < 0.1 else 4
-        return self.some_types(most), self.some_types(self.random.choice((1, 1, 1, 3, 6)))
+        results = self.random.choice((1, 1, 1, 3, 6))
+        return self.some_types(most, inside=inside), self.some_types(results, inside=inside)
 
     def make(self) -> bytes:
         """Choose everything, and encode it."""
@@ -87,7 +95,7 @@ class ModuleMaker:
             self.tables.append(element)
             tables.append(bytes([element, 1]) + u(size) + u(size + random.randint(0, 8)))
         for _ in range(random.randint(1, 5)):
-            self.functions.append(self.some_functype())
+            self.functions.append(self.some_functype(inside=random.random() < 0.4))
         refuel = len(self.functions)
         self.functions.append(((), ()))
         globals_ = self._globals()
@@ -100,11 +108,11 @@ class ModuleMaker:
         if plain and random.random() < 0.1:
             start = u(random.choice(plain))
         exports = [
-            *((f"f{i}", 0, i) for i in range(refuel)),
+            *((f"f{i}", 0, i) for i in range(refuel) if V128 not in sum(self.functions[i], ())),
             ("refuel", 0, refuel),
             *((f"t{i}", 1, i) for i in range(len(self.tables))),
             *(("m", 2, 0) for _ in range(bool(self.pages))),
-            *((f"g{i}", 3, i) for i in range(len(self.globals))),
+            *((f"g{i}", 3, i) for i, known in enumerate(self.globals) if known[0] != V128),
         ]
         declared = [u(self.type_index(*functype)) for functype in self.functions[imported:]]
         sections = [
@@ -138,7 +146,7 @@ class ModuleMaker:
             )
 
         for _ in range(random.choice((0, 0, 1, 2, 4))):
-            self.functions.append(self.some_functype())
+            self.functions.append(self.some_functype(inside=False))
             add(0, u(self.type_index(*self.functions[-1])))
         for _ in range(random.choice((0, 0, 1, 3))):
             value_type, mutable = random.choice((*NUMBERS, *REFERENCES)), random.random() < 0.5
@@ -159,7 +167,9 @@ class ModuleMaker:
             if value_type == FUNCREF and self.functions and random.random() < 0.7:
                 return b"\xd2" + u(random.randrange(len(self.functions)))
             return bytes([0xD0, value_type])
-        if value_type in _FLOATS:
+        if value_type == V128:
+            immediate = self._lanes()
+        elif value_type in _FLOATS:
             if random.random() < 0.5:
                 immediate = bytes.fromhex(random.choice(_FLOATS[value_type]))
             else:
@@ -175,14 +185,26 @@ class ModuleMaker:
                 value = (1 << random.randrange(bits)) - random.randint(0, 2)
             value &= (1 << bits) - 1
             immediate = s(value - (value >> (bits - 1) << bits))
-        return bytes([CONST[value_type]]) + immediate
+        return encoded(CONST[value_type]) + immediate
+
+    def _lanes(self) -> bytes:
+        """Return 16 bytes that are lanes of some kind."""
+        random = self.random
+        size = random.choice((1, 2, 4, 8))
+        floats = _FLOATS.get({4: F32, 8: F64}.get(size, 0))
+        if floats and random.random() < 0.5:
+            return b"".join(bytes.fromhex(random.choice(floats)) for _ in range(16 // size))
+        if random.random() < 0.2:
+            return random.randbytes(size) * (16 // size)
+        lanes = (random.choice(_INTEGERS) % (1 << 8 * size) for _ in range(16 // size))
+        return b"".join(lane.to_bytes(size, "little") for lane in lanes)
 
     def _globals(self) -> list[bytes]:
         random = self.random
         imported = list(self.globals)
         globals_ = []
         for _ in range(random.randint(0, 6)):
-            value_type, mutable = random.choice((*NUMBERS, *REFERENCES)), random.random() < 0.7
+            value_type, mutable = random.choice(self.values()), random.random() < 0.7
             same = [i for i, known in enumerate(imported) if known == (value_type, False)]
             init = self.constant(value_type)
             if same and random.random() < 0.5:
@@ -234,6 +256,10 @@ class ModuleMaker:
                 encoding = mode + bytes([element]) + vector(items)
             elements.append(encoding)
             self.elements.append(element)
+        if self.vectors:  # not all functions are exported, and each may be referred to
+            indices = [u(i) for i in range(len(self.functions))]
+            elements.append(b"\x03\x00" + vector(indices))
+            self.elements.append(FUNCREF)
         return elements
 
     def _body(self, index: int) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit.frontend.module import EXTERNREF, F32, F64, FUNCREF, I32, I64
+from asm_libcalls.toy_jit.frontend.module import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128
+from asm_libcalls.toy_jit.frontend.opcodes import V128_CONST, VECTORS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ REFERENCES = (FUNCREF, EXTERNREF)
 END = b"\x0b"
 
 # By value type, the opcode of its constants.
-CONST = {I32: 0x41, I64: 0x42, F32: 0x43, F64: 0x44}
+CONST = {I32: 0x41, I64: 0x42, F32: 0x43, F64: 0x44, V128: V128_CONST}
 
 
 def u(value: int) -> bytes:
@@ -49,4 +50,6 @@ def sized(content: bytes) -> bytes:
 
 def encoded(opcode: int) -> bytes:
     """Return an opcode's bytes."""
+    if opcode >= VECTORS:
+        return b"\xfd" + u(opcode - VECTORS)
     return b"\xfc" + u(opcode - 0x100) if opcode >= 0x100 else bytes([opcode])

@@ -51,7 +51,7 @@ class WasmtimeRun(Run):
         if cls._engine is None:
             config = wasmtime.Config()
             for later in (
-                "wasm_relaxed_simd", "wasm_simd", "wasm_tail_call", "wasm_threads", "wasm_memory64",
+                "wasm_relaxed_simd", "wasm_tail_call", "wasm_threads", "wasm_memory64",
                 "wasm_multi_memory", "wasm_gc", "wasm_function_references", "wasm_exceptions",
                 "wasm_wide_arithmetic", "wasm_custom_page_sizes",
             ):  # fmt: skip

@@ -179,7 +179,7 @@ def _list(names: Any) -> str:
 
 def _patterns(function: tuple[str, Any], texts: list[str]) -> list[Any]:
     from asm_libcalls.literals import parse
-    from asm_libcalls.signatures import VALUE_TYPES
+    from asm_libcalls.signatures import WASM_NUMBERS
     from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
     from asm_libcalls.toy_jit.runtime.values import is_reference
 
@@ -196,7 +196,7 @@ def _patterns(function: tuple[str, Any], texts: list[str]) -> list[Any]:
         where = f"{name}: argument {i + 1}"
         if not is_reference(functype.params[i]):
             try:
-                patterns.append(parse(VALUE_TYPES[type_name], text, where))
+                patterns.append(parse(WASM_NUMBERS[type_name], text, where))
             except (ValueError, OverflowError) as error:
                 raise CommandError(str(error), USAGE) from None
         elif text == "null":
@@ -208,14 +208,14 @@ def _patterns(function: tuple[str, Any], texts: list[str]) -> list[Any]:
 
 def _print_results(func: Func, results: tuple[Any, ...]) -> None:
     from asm_libcalls.literals import describe
-    from asm_libcalls.signatures import VALUE_TYPES
+    from asm_libcalls.signatures import WASM_NUMBERS
     from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
     from asm_libcalls.toy_jit.runtime.values import is_reference
 
     for valtype, result in zip(func.type.results, results, strict=True):
         name = VALUE_TYPE_NAMES[valtype]
         if not is_reference(valtype):
-            described = describe(VALUE_TYPES[name], result)
+            described = describe(WASM_NUMBERS[name], result)
             print(f"{described['text']}  {described['type']} {described['bits']}")
         else:
             print(f"{'null' if result is None else repr(result)}  {name}")

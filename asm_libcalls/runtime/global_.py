@@ -8,7 +8,7 @@ from __future__ import annotations
 from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.definition import Defined
 from asm_libcalls.runtime.reference import REFERENCE_TYPES, from_raw, owned_raw
-from asm_libcalls.signatures import VALUE_TYPES
+from asm_libcalls.signatures import WASM_NUMBERS
 from asm_libcalls.vmcontext import VMGlobalDefinition
 
 TYPE_CHECKING = False
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Global"]
 
-_NUMBER_TYPES = ("i32", "i64", "f32", "f64")
+_HALF = (1 << 64) - 1
 
 
 class Global(Defined):
@@ -25,7 +25,7 @@ class Global(Defined):
 
     Parameters
     ----------
-    value_type : {"i32", "i64", "f32", "f64", "funcref", "externref"}
+    value_type : {"i32", "i64", "f32", "f64", "v128", "funcref", "externref"}
     value : int, float or object
         The first value: a number, or for a reference type what ``table[i]`` takes.
     mutable : bool
@@ -34,10 +34,10 @@ class Global(Defined):
 
     def __init__(self, value_type: str, value: Any = 0, mutable: bool = False) -> None:
         self._open = False
-        if value_type not in (*_NUMBER_TYPES, *REFERENCE_TYPES):
+        if value_type not in (*WASM_NUMBERS, *REFERENCE_TYPES):
             raise ValueError(
                 "Global(): value_type must be one of "
-                f"{', '.join((*_NUMBER_TYPES, *REFERENCE_TYPES))}, got {value_type!r}"
+                f"{', '.join((*WASM_NUMBERS, *REFERENCE_TYPES))}, got {value_type!r}"
             )
         self.value_type = value_type
         self.mutable = bool(mutable)
@@ -62,19 +62,19 @@ class Global(Defined):
         if value_type not in ("f32", "f64"):
             return cls(value_type, value, mutable)
         self = cls(value_type, 0, mutable)
-        self._definition.storage[0] = VALUE_TYPES[value_type].check_pattern(value, "Global value")
+        self._store(WASM_NUMBERS[value_type].check_pattern(value, "Global value"))
         return self
 
     @property
     def value(self) -> Any:
-        """The value: an int (signed), a float, or what ``table[i]`` gives for a reference."""
+        """The value: an int (signed, but a v128), a float, or a reference as ``table[i]`` gives."""
         if self.value_type == "externref":
             self._check_open()
             return externref.value_at(self._definition.storage, 0)
         pattern = self.bits
         if self.value_type in REFERENCE_TYPES:
             return from_raw(self.value_type, pattern)
-        return VALUE_TYPES[self.value_type].from_bits(pattern)
+        return WASM_NUMBERS[self.value_type].from_bits(pattern)
 
     @value.setter
     def value(self, value: Any) -> None:
@@ -87,10 +87,10 @@ class Global(Defined):
     def bits(self) -> int:
         """The raw bit pattern, unsigned; a pointer for a reference."""
         self._check_open()
-        pattern = int(self._definition.storage[0])
+        low, high = self._definition.storage
         if self.value_type in REFERENCE_TYPES:
-            return pattern
-        return pattern & VALUE_TYPES[self.value_type].mask
+            return int(low)
+        return int(low | high << 64) & WASM_NUMBERS[self.value_type].mask
 
     @bits.setter
     def bits(self, pattern: int) -> None:
@@ -99,8 +99,7 @@ class Global(Defined):
             raise AttributeError(f"the Global is immutable: {self!r}")
         if self.value_type in REFERENCE_TYPES:
             raise TypeError(f"the bits of a reference can not be set: {self!r}")
-        number = VALUE_TYPES[self.value_type]
-        self._definition.storage[0] = number.check_pattern(pattern, "Global.bits")
+        self._store(WASM_NUMBERS[self.value_type].check_pattern(pattern, "Global.bits"))
 
     def swap_raw(self, owned: int, keeper: Any = None) -> int:
         """Put a pointer in whose count the caller owned; return the old one, now the caller's.
@@ -158,6 +157,8 @@ class Global(Defined):
             if self.value_type == "externref":
                 externref.release(old)
         else:
-            self._definition.storage[0] = VALUE_TYPES[self.value_type].to_bits(
-                value, "Global value"
-            )
+            self._store(WASM_NUMBERS[self.value_type].to_bits(value, "Global value"))
+
+    def _store(self, pattern: int) -> None:
+        self._definition.storage[0] = pattern & _HALF
+        self._definition.storage[1] = pattern >> 64

@@ -1,16 +1,17 @@
 """A small WebAssembly JIT whose instructions call the libcalls of this package.
 
-WebAssembly 2.0 without SIMD. ``Module(wasm)`` decodes, validates and compiles in one pass, by copy
-and patch; ``Instance(module, imports)`` links and runs::
+WebAssembly 2.0. ``Module(wasm)`` decodes, validates and compiles in one pass, by copy and patch;
+``Instance(module, imports)`` links and runs::
 
     instance = toy_jit.Instance(toy_jit.Module(wasm), {"env": {"log": print}})
     instance.exports["add"](1, 2)
 
 An import is a Python callable, a Memory, Table or Global, or what another instance exports. An
-i32 or i64 is an int, an f32 or f64 a float, an externref any object, a funcref a Func, a null None;
-several results are a tuple. What a callable raises crosses WebAssembly unchanged; a Trap says in
-its ``wasm_backtrace`` which functions it came through. Signal handlers run while WebAssembly does,
-so Ctrl-C ends a loop; ``instance.interrupt()`` and ``instance.time_limit(seconds)`` make it trap.
+i32 or i64 is an int, a v128 an int of 128 bits without a sign, an f32 or f64 a float, an externref
+any object, a funcref a Func, a null None; several results are a tuple. What a callable raises
+crosses WebAssembly unchanged; a Trap says in its ``wasm_backtrace`` which functions it came
+through. Signal handlers run while WebAssembly does, so Ctrl-C ends a loop;
+``instance.interrupt()`` and ``instance.time_limit(seconds)`` make it trap.
 """
 
 from __future__ import annotations

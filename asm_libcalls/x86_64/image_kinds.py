@@ -89,6 +89,11 @@ IMAGES = {
     "toy_jit": ImageKind(
         "asm_libcalls.toy_jit.codegen.stencils", folders=("toy_jit/codegen", "toy_jit/frontend")
     ),
+    "toy_jit_vectors": ImageKind(
+        "asm_libcalls.toy_jit.codegen.stencils",
+        "vector_routines",
+        folders=("toy_jit/codegen", "toy_jit/frontend"),
+    ),
 }
 """By name. Modules are named, not imported: with an image, what assembles it is not needed."""
 

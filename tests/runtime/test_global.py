@@ -104,7 +104,9 @@ def test_refuses_values(value_type, value, error):
 
 def test_refuses_types():
     for bad in ("i8", "", None, 5, "vmctx", "pointer"):
-        with pytest.raises(ValueError, match="value_type must be one of i32, i64, f32, f64, func"):
+        with pytest.raises(
+            ValueError, match="value_type must be one of i32, i64, f32, f64, v128, f"
+        ):
             Global(bad)
 
 

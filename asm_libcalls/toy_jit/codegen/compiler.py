@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asm_libcalls.toy_jit.codegen.handlers import Handler
     from asm_libcalls.toy_jit.frontend.module import FuncType
     from asm_libcalls.toy_jit.frontend.operands import Frame
     from asm_libcalls.toy_jit.frontend.validator import Body
@@ -45,13 +46,13 @@ class FunctionCompiler(Places):
             for home, valtype in zip(self.homes, body.local_types, strict=True)
             if valtype == EXTERNREF
         ]
-        self._results = functype.results
-        self._outgoing = 0
+        self.result_types = functype.results
+        self.outgoing = 0
         # Jumps to be patched, where to go on, the place in the module, the slots of references.
         self._checks: list[tuple[int, int, int, list[int]]] = []
 
         frame_hole = self._prologue(len(functype.params))
-        handlers, marks = make_handlers(layout.inline), layout.marks
+        handlers, marks = self.handlers(), layout.marks
         instructions = body.instructions
         last = len(instructions) - 1
         for i, (opcode, immediate, height, offset) in enumerate(instructions):
@@ -60,7 +61,7 @@ class FunctionCompiler(Places):
             if marks is not None:
                 marks.append((len(code), offset, opcode, immediate))
             handlers[opcode](self, immediate)
-        size = 8 * self._outgoing - self.slots[-1][1]
+        size = 8 * self.outgoing - self.slots[-1][1]
         size = -(-size // 16) * 16
         self.patch(frame_hole, size)
         layout.ends.append(len(code))
@@ -69,20 +70,24 @@ class FunctionCompiler(Places):
         layout.functions.append((start, len(code)))
         layout.brief.append(is_brief(body))
 
+    def handlers(self) -> list[Handler]:
+        """Return the emitters by opcode."""
+        return make_handlers(self.layout.inline)
+
     def _prologue(self, parameters: int) -> int:
         at = len(self.code)
         bytes_, holes, _ = TEMPLATES["prologue"]
         self.code += bytes_
         # The stack map: of the locals only parameters are there yet.
         self._check([slot for slot in self._references if slot > 0])
-        others = len(self.homes) - parameters
-        if others > _CLEARED_ONE_BY_ONE:
-            # [rbp + 8 * rcx + offset] for rcx from the number of locals down to 1
-            self.emit("clear", others, -16 - 8 * others)
+        cleared = self.cleared
+        if cleared > _CLEARED_ONE_BY_ONE:
+            # [rbp + 8 * rcx + offset] for rcx from the number of slots down to 1
+            self.emit("clear", cleared, -16 - 8 * cleared)
         for i, (local, home) in enumerate(zip(self.locals, self.homes, strict=True)):
             if i < parameters:
                 self.move(local, home)
-            elif local != home or others <= _CLEARED_ONE_BY_ONE:
+            elif local != home or cleared <= _CLEARED_ONE_BY_ONE:
                 self.move(local, constant(0))
         return at + holes[0][0]
 
@@ -158,7 +163,7 @@ class FunctionCompiler(Places):
         for i in reversed(range(count)):
             self.move(("argument", 8 * i), self.pop())
         self.save_locals()
-        self._outgoing = max(self._outgoing, count, len(functype.results))
+        self.outgoing = max(self.outgoing, count, len(functype.results))
 
     def results(self, functype: FuncType) -> None:
         """Put the results of a call on the stack."""
@@ -229,7 +234,7 @@ class FunctionCompiler(Places):
 
     def return_(self) -> None:
         """Emit the way out of the function, with the results on the stack."""
-        results = self._results
+        results = self.result_types
         if len(results) == 1:
             self.take(operand_registers(results))
         elif results:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.codegen.compiler import FunctionCompiler
     from asm_libcalls.toy_jit.frontend.operands import Frame
 
-__all__ = ["make_handlers"]
+__all__ = ["local_set", "make_handlers", "simple"]
 
 # -- numbers
 
@@ -39,7 +39,7 @@ _CONDITIONS = {
 _COMMUTATIVE = ("add", "mul", "and", "or", "xor")
 
 
-def _simple(name: str, opcode: int) -> Handler:
+def simple(name: str, opcode: int) -> Handler:
     """Make the emitter of an instruction that is a stencil: operands, and nothing else."""
     params, _, results = op.SIGNATURES[opcode] or (b"", 0, b"")
     registers = operand_registers(params)
@@ -186,7 +186,8 @@ def _local_get(c: FunctionCompiler, immediate: Any) -> None:
     c.stack.append(c.locals[immediate])
 
 
-def _local_set(c: FunctionCompiler, immediate: Any) -> None:
+def local_set(c: FunctionCompiler, immediate: Any) -> None:
+    """Emit local.set and local.tee."""
     local, value = c.locals[immediate], c.pop()
     if value != local and local in c.stack:  # operands that were to be read from it later
         for i, place in enumerate(c.stack):
@@ -289,7 +290,7 @@ def _else(c: FunctionCompiler, frame: Frame) -> None:
         c.jump("jump", frame.target)
     c.land(frame.otherwise)
     frame.otherwise = []
-    c.clear(frame.height + len(frame.params))
+    c.clear(frame.height, frame.params)
 
 
 def _end(c: FunctionCompiler, frame: Frame) -> None:
@@ -301,7 +302,7 @@ def _end(c: FunctionCompiler, frame: Frame) -> None:
             c.flush()
         c.land(frame.target + (frame.otherwise or []))
     if frame.opcode != op.LOOP or not falls_through:
-        c.clear(frame.height + len(frame.results))
+        c.clear(frame.height, frame.results)
 
 
 def _br(c: FunctionCompiler, frame: Frame) -> None:
@@ -322,13 +323,13 @@ def _br_table(c: FunctionCompiler, frames: tuple[Frame, ...]) -> None:
     table = len(c.code)
     c.patch_jump(start + jumps[0][0], table)
     c.code += bytes(4 * len(frames))
-    height = len(c.stack)
+    stack = list(c.stack)  # all in their slots
     branches: dict[Frame, int] = {}
     for i, frame in enumerate(frames):
         if frame not in branches:
             branches[frame] = len(c.code)
             c.branch(frame)
-            c.clear(height)
+            c.stack, c.held = list(stack), {}
         c.patch(table + 4 * i, branches[frame] - table)
 
 
@@ -369,7 +370,7 @@ _HANDLERS: dict[str, Handler] = {
     "i32.eqz": _is_zero("i32.test"), "i64.eqz": _is_zero("i64.test"),
     "ref.is_null": _is_zero("i64.test"),
     "i32.const": _constant, "i64.const": _constant, "f32.const": _constant, "f64.const": _constant,
-    "local.get": _local_get, "local.set": _local_set, "local.tee": _local_set,
+    "local.get": _local_get, "local.set": local_set, "local.tee": local_set,
     "global.get": _unless_externref("global_types", _global_get),
     "global.set": _unless_externref("global_types", _global_set),
     "table.get": _unless_externref("table_types", _table_get), "table.size": _table_size,
@@ -389,7 +390,8 @@ def make_handlers(inline: bool) -> list[Handler]:
     inline : bool
         Whether 64-bit shifts are emitted as the CPU's own instruction instead of a libcall.
     """
-    return [_handler(name or "", opcode, inline) for opcode, name in enumerate(op.NAMES)]
+    names = op.NAMES[: op.VECTORS]
+    return [_handler(name or "", opcode, inline) for opcode, name in enumerate(names)]
 
 
 def _handler(name: str, opcode: int, inline: bool) -> Handler:
@@ -401,4 +403,4 @@ def _handler(name: str, opcode: int, inline: bool) -> Handler:
         return _comparison(name)
     if f"{name}.slot" in TEMPLATES:
         return _binary(name)
-    return _simple(name, opcode)
+    return simple(name, opcode)

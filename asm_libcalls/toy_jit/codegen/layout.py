@@ -65,6 +65,8 @@ class CodeLayout:
         Where the ways out of the functions begin.
     stubs : dict of str to int
         Where what calls go to behind the functions begins, by role.
+    constants : dict of int to list of int
+        The vectors that code loads, and the distances to them that are to be filled in.
     ends : list of int
         Where the instructions of each function end, and what is out of line begins.
     counters : ctypes array or None
@@ -87,6 +89,7 @@ class CodeLayout:
         self.counters = counters() if options.count_libcalls else None
         self.epilogues: list[int] = []
         self.stubs: dict[str, int] = {}
+        self.constants: dict[int, list[int]] = {}
         self.ends: list[int] = []
         self.addresses = runtime_addresses()
         sizes = {"num_signature_ids": len(module.types)}

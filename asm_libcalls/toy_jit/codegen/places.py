@@ -48,9 +48,10 @@ if TYPE_CHECKING:
 
     Place = tuple[Any, ...]
 
-__all__ = ["NEGATED", "Places", "constant", "halves"]
+__all__ = ["HOLE", "NEGATED", "Places", "constant", "halves"]
 
-_DISPLACEMENT = struct.Struct("<i")  # what a hole takes, and a distance
+HOLE = struct.Struct("<i")
+"""What a hole takes, and a distance."""
 
 _FLAG_USERS = frozenset((op.BR_IF, op.IF, op.OPCODES["i32.eqz"], op.SELECT))
 
@@ -92,6 +93,10 @@ class Places:
         Where each local is, and its slot.
     saved : dict of Place to Place
         The slots that locals with a register have while a call runs.
+    free : dict of str to list of Place
+        The registers that operands may have, by the accumulator that they are like.
+    cleared : int
+        The 8-byte slots of the locals that begin as 0, from the highest down.
     """
 
     def __init__(self, layout: CodeLayout) -> None:
@@ -103,23 +108,31 @@ class Places:
 
     def begin(self, body: Body, parameters: int) -> None:
         """Begin a function."""
-        others = len(body.local_types) - parameters
-        self.homes: list[Place] = [("slot", 16 + 8 * i) for i in range(parameters)]
-        self.homes += [("slot", -16 - 8 * i) for i in range(others)]
-        self.slots = [("slot", -16 - 8 * i) for i in range(others, others + body.max_height + 1)]
+        self.lay_out(body, parameters)
         chosen = choose_registers(body, self.layout.inline)
         self.locals: list[Place] = list(self.homes)
         for i, register in chosen.items():
             self.locals[i] = (register,)
         self.saved = {self.locals[i]: self.homes[i] for i in sorted(chosen)}
-        taken = set(chosen.values())
-        self._free = {
+        self.free = self.free_registers(set(chosen.values()))
+        self.offset = body.instructions[0][3]
+        self.traps = []
+        self.stack: list[Place] = []
+        self.clear(0, b"")
+
+    def lay_out(self, body: Body, parameters: int) -> None:
+        """Say where the slots of the locals and operands are."""
+        others = self.cleared = len(body.local_types) - parameters
+        self.homes: list[Place] = [("slot", 16 + 8 * i) for i in range(parameters)]
+        self.homes += [("slot", -16 - 8 * i) for i in range(others)]
+        self.slots = [("slot", -16 - 8 * i) for i in range(others, others + body.max_height + 1)]
+
+    def free_registers(self, taken: set[str]) -> dict[str, list[Place]]:
+        """Return the registers that no local has, by the accumulator that they are like."""
+        return {
             "rax": [(r,) for r in INTEGERS if r not in taken],
             "xmm0": [(r,) for r in FLOATS if r not in taken],
         }
-        self.offset = body.instructions[0][3]
-        self.traps = []
-        self.clear(0)
 
     # -- emitting
 
@@ -130,7 +143,7 @@ class Places:
         start = len(code)
         code += bytes_
         for at, which in holes:
-            _DISPLACEMENT.pack_into(code, start + at, values[which])
+            HOLE.pack_into(code, start + at, values[which])
         for at, role in jumps:
             self.traps.append((start + at, role, self.offset))
 
@@ -155,7 +168,7 @@ class Places:
 
     def patch(self, at: int, value: int) -> None:
         """Fill in four bytes of code."""
-        _DISPLACEMENT.pack_into(self.code, at, value)
+        HOLE.pack_into(self.code, at, value)
 
     # -- operands
 
@@ -182,7 +195,7 @@ class Places:
 
     def make_room(self, count: int) -> None:
         """Make the accumulators free, for an instruction that takes so many operands."""
-        for accumulator, others in self._free.items():
+        for accumulator, others in self.free.items():
             height = self.held.get(accumulator)
             if height is None or height >= len(self.stack) - count:
                 continue
@@ -215,9 +228,12 @@ class Places:
             if height < end:
                 self.spill(height)
 
-    def clear(self, height: int) -> None:
-        """Begin where control comes together: `height` operands, all in their slots."""
-        self.stack: list[Place] = self.slots[:height]
+    def clear(self, height: int, types: bytes) -> None:
+        """Begin where control comes together: the operands are in their slots, all of them.
+
+        The lowest `height` ones were there before; those above have these `types`.
+        """
+        self.stack = self.slots[: height + len(types)]
         self.held: dict[str, int] = {}
         self.condition = ""
 

@@ -7,24 +7,27 @@ runs, since all these registers are the callee's to change.
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.frontend import opcodes as op
-from asm_libcalls.toy_jit.frontend.module import F32, F64, I32, I64
+from asm_libcalls.toy_jit.frontend.module import F32, F64, I32, I64, V128
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.toy_jit.frontend.validator import Body
 
 __all__ = [
-    "ACCUMULATORS", "FLOATS", "INTEGERS", "choose_registers", "is_brief", "operand_registers",
+    "ACCUMULATORS", "FLOATS", "INTEGERS", "as_vector", "choose_registers", "is_brief",
+    "operand_registers",
 ]  # fmt: skip
 
 INTEGERS = ("rsi", "rdi", "r8", "r9", "r10", "r11", "rbx", "r12")
 FLOATS = tuple(f"xmm{i}" for i in range(2, 14))
 """The registers of locals, and of operands that an accumulator has no room for."""
 
-ACCUMULATORS = {"i": ("rax", "rcx"), "f": ("xmm0", "xmm1")}
-"""Where stencils have the first and the second operand of a kind: integers, and floats."""
+ACCUMULATORS = {"i": ("rax", "rcx"), "f": ("xmm0", "xmm1"), "v": ("v14", "v15", "v1")}
+"""Where stencils have the first and the second operand of a kind: integers, floats, and vectors
+(the third one of which is in a register that never keeps a float)."""
 
 _FOR_OPERANDS = 2  # registers of each kind that no local gets
+_FOR_VECTORS = 4  # of floats and vectors, in functions that have vectors
 _LOOP_WEIGHT = 8  # how often a loop is guessed to run
 _SAVE_AND_RESTORE = 2  # what a call costs a local, in uses of it
 
@@ -38,18 +41,25 @@ _CALLS = _LONG_CALLS.union(
     *((op.OPCODES[f"i64.{verb}_s"], op.OPCODES[f"i64.{verb}_u"]) for verb in ("div", "rem")),
     *(range(op.OPCODES[f"{valtype}.ceil"], op.OPCODES[f"{valtype}.sqrt"])
       for valtype in ("f32", "f64")),
+    (op.OPCODES[f"{lanes}.{verb}"] for lanes in ("f32x4", "f64x2")
+     for verb in ("ceil", "floor", "trunc", "nearest")),
 )  # fmt: skip
 
 
 def operand_registers(types: bytes) -> tuple[str, ...]:
     """Return where a stencil has its operands: the first of a kind in the accumulator."""
-    seen = {"i": 0, "f": 0}
+    seen = {"i": 0, "f": 0, "v": 0}
     registers = []
     for valtype in types:
-        kind = "f" if valtype in (F32, F64) else "i"
+        kind = "f" if valtype in (F32, F64) else "v" if valtype == V128 else "i"
         registers.append(ACCUMULATORS[kind][seen[kind]])
         seen[kind] += 1
     return tuple(registers)
+
+
+def as_vector(register: str) -> str:
+    """Return what a register of floats is called where it holds a vector."""
+    return register.replace("xmm", "v")
 
 
 def is_brief(body: Body) -> bool:
@@ -90,12 +100,14 @@ def choose_registers(body: Body, inline: bool) -> dict[int, str]:
         elif opcode == op.END and weights:
             weight = weights.pop()
     threshold = 2 + _SAVE_AND_RESTORE * calls
-    free = {I32: list(INTEGERS[:-_FOR_OPERANDS]), F32: list(FLOATS[:-_FOR_OPERANDS])}
-    free[I64], free[F64] = free[I32], free[F32]
+    floats = FLOATS[: -(_FOR_VECTORS if body.vectors else _FOR_OPERANDS)]
+    free = {I32: list(INTEGERS[:-_FOR_OPERANDS]), F32: list(floats)}
+    free[I64], free[F64], free[V128] = free[I32], free[F32], free[F32]
     chosen = {}
     for i in sorted(range(len(types)), key=lambda i: -uses[i]):
         if uses[i] <= threshold:
             break
         if free.get(types[i]):
-            chosen[i] = free[types[i]].pop(0)
+            register = free[types[i]].pop(0)
+            chosen[i] = as_vector(register) if types[i] == V128 else register
     return chosen

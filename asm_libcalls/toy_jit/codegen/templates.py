@@ -6,14 +6,17 @@ machine code serves).
 
 from __future__ import annotations
 
+from functools import cache
+
 from asm_libcalls.binding import default_binding
 from asm_libcalls.toy_jit.codegen.stencils import ENTER as _ENTER
 from asm_libcalls.toy_jit.codegen.stencils import PREFIX
+from asm_libcalls.toy_jit.errors import UnsupportedFeature
 from asm_libcalls.toy_jit.runtime.compiled_instance import fill_slots
 from asm_libcalls.x86_64 import code_cache
 from asm_libcalls.x86_64.stencils.parts import Stencil, read
 
-__all__ = ["ENTER", "STENCILS", "TEMPLATES"]
+__all__ = ["ENTER", "STENCILS", "TEMPLATES", "has_avx", "load_vectors"]
 
 Template = tuple[bytes, tuple[tuple[int, int], ...], tuple[tuple[int, str], ...]]
 
@@ -41,3 +44,30 @@ a distance goes, with its role."""
 
 ENTER = _loaded.routine(_ENTER)
 """The C address of ``enter(vmctx, code, slots, count)``, which is no template but run there."""
+
+_features = _backend.cpu.features
+
+
+def has_avx() -> bool:
+    """Return whether the stencils of vectors have three operands."""
+    return "avx" in _features
+
+
+def load_vectors(offset: int) -> None:
+    """Add the templates of the vector instructions to the others, for code at `offset` that is so.
+
+    Raises
+    ------
+    UnsupportedFeature
+        The CPU has no SSE4.1.
+    """
+    if "sse4_1" not in _features:
+        what = "vector instructions (SIMD) need a CPU with SSE4.1, which this one has not"
+        raise UnsupportedFeature(what, offset, "simd")
+    _load_vectors()
+
+
+@cache
+def _load_vectors() -> None:
+    loaded = code_cache.load("toy_jit_vectors", _features)
+    TEMPLATES.update((name, _template(s)) for name, s in read(loaded, PREFIX).items())

@@ -22,6 +22,7 @@ from asm_libcalls.toy_jit.frontend.module import (
     FUNCREF,
     I32,
     I64,
+    V128,
     FuncType,
     Limits,
     Module,
@@ -307,9 +308,11 @@ class _Decoder:
             opcode = reader.byte()
             if opcode == op.END:
                 break
+            if opcode in (op.PREFIX, op.VECTOR_PREFIX):
+                opcode = op.prefixed(opcode, reader.u32(), at)
+            elif op.NAMES[opcode] is None:
+                raise op.illegal(opcode, at)
             if opcode not in _CONSTANT:
-                if op.NAMES[opcode] is None and opcode != op.PREFIX:
-                    raise op.illegal(opcode, at)
                 raise InvalidModule("constant expression required", at)
             valtype = _CONSTANT[opcode]
             if opcode in _ARITHMETIC:
@@ -376,7 +379,7 @@ _SINGLE = (8, 12)  # have one item, and do not say how many
 # that the immediate says.
 _CONSTANT = {
     op.I32_CONST: I32, op.I64_CONST: I64, op.F32_CONST: F32, op.F64_CONST: F64,
-    op.REF_FUNC: FUNCREF, op.REF_NULL: 0, op.GLOBAL_GET: 0,
+    op.V128_CONST: V128, op.REF_FUNC: FUNCREF, op.REF_NULL: 0, op.GLOBAL_GET: 0,
     op.I32_ADD: I32, op.I32_SUB: I32, op.I32_MUL: I32,
     op.I64_ADD: I64, op.I64_SUB: I64, op.I64_MUL: I64,
 }  # fmt: skip

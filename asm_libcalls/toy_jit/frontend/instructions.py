@@ -14,7 +14,6 @@ from asm_libcalls.toy_jit.frontend.module import (
     FUNCREF,
     I32,
     REFERENCE_TYPES,
-    V128,
     VALUE_TYPES,
     FuncType,
     type_names,
@@ -42,8 +41,6 @@ def _block_type(s: Operands) -> FuncType:
     byte = reader.byte()
     if byte in _BLOCK_TYPES:
         return _BLOCK_TYPES[byte]
-    if byte == V128:
-        raise MalformedModule("the vector type v128 (SIMD) is not supported", start)
     proposals.check(proposals.VALUE_TYPES, byte, start)
     reader.pos = start
     index = reader.signed(33)
@@ -104,6 +101,14 @@ def _access(s: Operands) -> int:
     return offset
 
 
+def _lane(s: Operands, count: int = 0) -> int:
+    """Read the index of a lane, of which there are `count`, or as many as the instruction says."""
+    lane = s.reader.byte()
+    if lane >= (count or op.LANES[s.opcode]):
+        raise InvalidModule(f"invalid lane index {lane}", s.offset)
+    return lane
+
+
 _BY_LETTER: dict[str, Callable[[Operands], Any]] = {
     "b": _block_type,
     "l": _label,
@@ -120,9 +125,12 @@ _BY_LETTER: dict[str, Callable[[Operands], Any]] = {
     "I": lambda s: s.reader.signed(64),
     "s": lambda s: int.from_bytes(s.reader.take(4), "little"),
     "S": lambda s: int.from_bytes(s.reader.take(8), "little"),
+    "V": lambda s: int.from_bytes(s.reader.take(16), "little"),
+    "k": _lane,
+    "K": lambda s: bytes(_lane(s, 32) for _ in range(16)),
     "r": lambda s: s.reader.reference_type(),
     "v": _value_type,
-    **dict.fromkeys("0123", _access),
+    **dict.fromkeys("01234", _access),
 }
 
 READERS = [tuple(_BY_LETTER[letter] for letter in letters) for letters in op.IMMEDIATES]
@@ -215,6 +223,13 @@ def _call_indirect(s: Operands, type_index: int, table: int) -> tuple[Any, ...]:
 
 
 # -- operands and variables
+
+
+def _lane_access(s: Operands, offset: int, lane: int) -> tuple[int, int]:
+    params, results = op.TYPES[s.opcode]
+    s.pop(params)
+    s.vals += results
+    return offset, lane
 
 
 def _drop(s: Operands) -> int:
@@ -318,7 +333,8 @@ _BY_OPCODE: dict[int, Callable[..., Any]] = {
 }  # fmt: skip
 
 RULES = [
-    _BY_OPCODE.get(opcode) or (_bulk if set(letters) & set("mdte") else None)
+    _BY_OPCODE.get(opcode)
+    or (_bulk if set(letters) & set("mdte") else _lane_access if len(letters) > 1 else None)
     for opcode, letters in enumerate(op.IMMEDIATES)
 ]
 """By opcode: its rule, or None where the type in the table is all."""

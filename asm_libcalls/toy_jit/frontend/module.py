@@ -6,8 +6,9 @@ sequence is a slice of the module, and comparing two is one machine loop.
 
 Instructions with a constant value, which initialise globals and segments, are pairs
 ``(opcode, immediate)``: one of ``(I32_CONST, int)``, ``(I64_CONST, int)``, ``(F32_CONST, bits)``,
-``(F64_CONST, bits)``, ``(GLOBAL_GET, global index)``, ``(REF_FUNC, function index)`` and
-``(REF_NULL, reference type)``, with the opcodes of :mod:`~asm_libcalls.toy_jit.frontend.opcodes`.
+``(F64_CONST, bits)``, ``(V128_CONST, bits)``, ``(GLOBAL_GET, global index)``,
+``(REF_FUNC, function index)`` and ``(REF_NULL, reference type)``, with the opcodes of
+:mod:`~asm_libcalls.toy_jit.frontend.opcodes`.
 An extended constant expression, which adds, subtracts or multiplies, is ``(BLOCK, instructions)``:
 a tuple of such pairs and ``(I32_ADD, None)``, in the order in which a stack machine runs them.
 """
@@ -24,10 +25,11 @@ I32, I64, F32, F64 = 0x7F, 0x7E, 0x7D, 0x7C
 V128 = 0x7B
 FUNCREF, EXTERNREF = 0x70, 0x6F
 
-VALUE_TYPES = bytes((I32, I64, F32, F64, FUNCREF, EXTERNREF))
+VALUE_TYPES = bytes((I32, I64, F32, F64, V128, FUNCREF, EXTERNREF))
 REFERENCE_TYPES = bytes((FUNCREF, EXTERNREF))
 VALUE_TYPE_NAMES = {
-    I32: "i32", I64: "i64", F32: "f32", F64: "f64", FUNCREF: "funcref", EXTERNREF: "externref",
+    I32: "i32", I64: "i64", F32: "f32", F64: "f64", V128: "v128",
+    FUNCREF: "funcref", EXTERNREF: "externref",
     0: "_",  # the unknown type of the validator, in code that cannot be reached
 }  # fmt: skip
 
@@ -216,6 +218,16 @@ class Module:
         self.name: str | None = None
         self.function_names: dict[int, str] = {}
         self._exported_names: dict[int, str] | None = None
+        self._has_vectors: bool | None = None
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether a v128 can come from a global, or from a function."""
+        if self._has_vectors is None:
+            types = [functype.params + functype.results for functype in self.types]
+            types += [bytes([entry.type.value]) for entry in self.globals]
+            self._has_vectors = V128 in b"".join(types)
+        return self._has_vectors
 
     def function_name(self, index: int) -> str | None:
         """Return what a function is called: in the name section, or in an export."""

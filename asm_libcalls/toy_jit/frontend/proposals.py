@@ -25,6 +25,7 @@ __all__ = [
     "TABLE_INITIALIZER",
     "TYPE_FORMS",
     "VALUE_TYPES",
+    "VECTOR_OPCODES",
     "check",
     "refusal",
 ]  # fmt: skip
@@ -127,6 +128,11 @@ OPCODES: dict[int, Feature] = {
     **dict.fromkeys(range(0x113, 0x117), ("128-bit arithmetic", "wide-arithmetic")),
 }
 """By opcode, numbered as in :mod:`~asm_libcalls.toy_jit.frontend.opcodes`."""
+
+VECTOR_OPCODES: dict[int, Feature] = dict.fromkeys(
+    range(0x100, 0x114), ("an instruction on vectors with relaxed results", "relaxed-simd")
+)
+"""By the number behind the prefix 0xFD."""
 
 
 def refusal(feature: Feature, offset: int) -> UnsupportedFeature:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asm_libcalls.toy_jit.errors import InvalidModule, MalformedModule
 from asm_libcalls.toy_jit.frontend import proposals
-from asm_libcalls.toy_jit.frontend.module import REFERENCE_TYPES, V128, VALUE_TYPES
+from asm_libcalls.toy_jit.frontend.module import REFERENCE_TYPES, VALUE_TYPES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,12 +87,11 @@ class Reader:
             raise MalformedModule("malformed UTF-8 encoding", start) from None
 
     def value_type(self) -> int:
-        """Read a number or reference type."""
+        """Read a number, vector or reference type."""
         valtype = self.byte()
         if valtype not in VALUE_TYPES:
             proposals.check(proposals.VALUE_TYPES, valtype, self.pos - 1)
-            what = "the vector type v128 (SIMD) is not supported" if valtype == V128 else ""
-            raise MalformedModule(what or "malformed value type", self.pos - 1)
+            raise MalformedModule("malformed value type", self.pos - 1)
         return valtype
 
     def reference_type(self) -> int:

@@ -5,7 +5,7 @@
 ``(opcode, immediate, height, offset)`` in the order of the code:
 
 opcode
-    As in :mod:`.opcodes`: 0xFC 0x0A is 0x10A. `select t` comes as SELECT.
+    As in :mod:`.opcodes`: 0xFC 0x0A is 0x10A, 0xFD 0x0C is 0x20C. `select t` comes as SELECT.
 immediate
     See below.
 height
@@ -24,8 +24,11 @@ opcode                                         immediate
 ============================================== ====================================================
 those with a fixed type; UNREACHABLE           None
 loads and stores                               offset
+those of one lane of a vector                  (offset, lane)
+extract_lane, replace_lane                     lane
+i8x16.shuffle                                  the lanes, as bytes
 I32_CONST, I64_CONST                           value, signed
-F32_CONST, F64_CONST                           bit pattern
+F32_CONST, F64_CONST, V128_CONST               bit pattern
 LOCAL_GET, LOCAL_SET, LOCAL_TEE                index, into `Body.local_types`
 BLOCK, LOOP, IF, ELSE, END                     their :class:`~.operands.Frame`
 BR, BR_IF, RETURN                              their Frame; that of RETURN is the last END's too
@@ -66,7 +69,7 @@ from asm_libcalls.toy_jit.errors import LimitExceeded, MalformedModule
 from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend.decoder import decode_module
 from asm_libcalls.toy_jit.frontend.instructions import READERS, RULES
-from asm_libcalls.toy_jit.frontend.module import FuncType
+from asm_libcalls.toy_jit.frontend.module import V128, FuncType
 from asm_libcalls.toy_jit.frontend.operands import FUNCTION, Operands
 from asm_libcalls.toy_jit.frontend.reader import Reader
 
@@ -95,16 +98,19 @@ class Body:
         The value types of the parameters and then of the other locals.
     max_height : int
         The largest number of operands on the stack.
+    vectors : bool
+        Whether a local or operand may be a v128.
     """
 
-    __slots__ = ("instructions", "local_types", "max_height")
+    __slots__ = ("instructions", "local_types", "max_height", "vectors")
 
     def __init__(
-        self, instructions: list[Instruction], local_types: bytes, max_height: int
+        self, instructions: list[Instruction], local_types: bytes, max_height: int, vectors: bool
     ) -> None:
         self.instructions = instructions
         self.local_types = local_types
         self.max_height = max_height
+        self.vectors = vectors
 
 
 def validate_module(binary: bytes | bytearray | memoryview) -> Module:
@@ -168,6 +174,8 @@ def _validate(stacks: Operands) -> Body:
     reader, vals, ctrls = stacks.reader, stacks.vals, stacks.ctrls
     instructions: list[Instruction] = []
     max_height = 0
+    # Where no instruction is one of vectors, they may still come from outside.
+    vectors = V128 in stacks.local_types or stacks.module.has_vectors
     while ctrls:
         stacks.offset = offset = reader.pos
         if offset == reader.end:
@@ -175,9 +183,10 @@ def _validate(stacks: Operands) -> Body:
                 "END opcode expected, not the unexpected end of the function", offset
             )
         opcode = reader.byte()
-        if opcode == op.PREFIX:
-            opcode = 0x100 + reader.u32()
-        if opcode >= op.COUNT or op.NAMES[opcode] is None:
+        if opcode in (op.PREFIX, op.VECTOR_PREFIX):
+            opcode = op.prefixed(opcode, reader.u32(), offset)
+            vectors = vectors or opcode >= op.VECTORS
+        elif op.NAMES[opcode] is None:
             raise op.illegal(opcode, offset)
         stacks.opcode = opcode
         live, height = stacks.live, len(vals)
@@ -202,4 +211,4 @@ def _validate(stacks: Operands) -> Body:
             opcode = op.SELECT
         if live and opcode != op.NOP:
             instructions.append((opcode, immediate, height, offset))
-    return Body(instructions, stacks.local_types, max_height)
+    return Body(instructions, stacks.local_types, max_height, vectors)

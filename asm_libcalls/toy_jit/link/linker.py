@@ -18,6 +18,8 @@ from asm_libcalls.toy_jit import backtrace
 from asm_libcalls.toy_jit.codegen.compiler import FunctionCompiler
 from asm_libcalls.toy_jit.codegen.layout import CodeLayout
 from asm_libcalls.toy_jit.codegen.places import halves
+from asm_libcalls.toy_jit.codegen.templates import load_vectors
+from asm_libcalls.toy_jit.codegen.vectors import VectorFunctionCompiler
 from asm_libcalls.toy_jit.frontend.validator import validate_function
 from asm_libcalls.toy_jit.link import frames
 from asm_libcalls.traps import TrapCode
@@ -83,8 +85,13 @@ def compile_module(module: Module, options: CompileOptions) -> CompiledCode:
     layout = CodeLayout(module, options)
     compiler = FunctionCompiler(layout)
     for index in range(module.imported_functions, len(module.functions)):
+        function = module.functions[index]
         body = validate_function(module, index)
-        compiler.compile(body, module.functions[index].type)
+        if body.vectors:
+            load_vectors(function.start)
+            VectorFunctionCompiler(layout).compile(body, function.type)
+        else:
+            compiler.compile(body, function.type)
     _link(compiler)
     return CompiledCode(module, layout)
 
@@ -108,3 +115,7 @@ def _link(compiler: FunctionCompiler) -> None:
             compiler.patch_jump(at, layout.functions[defined][0])
         else:
             compiler.patch_jump(at, targets[role])
+    for value, patches in layout.constants.items():
+        code += b"\xcc" * (-len(code) % 16)  # as the load of one requires
+        compiler.land(patches)
+        code += value.to_bytes(16, "little")

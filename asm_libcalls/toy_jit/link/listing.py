@@ -125,6 +125,10 @@ def _instruction(module: Module, opcode: int, immediate: Any) -> str:
     name, letters = op.NAMES[opcode] or "", op.IMMEDIATES[opcode]
     if letters in ("s", "S"):
         return f"{name} {format_pattern(VALUE_TYPES[name[:3]], immediate)}"
+    if letters == "V":
+        return f"{name} {immediate:#034x}"
+    if letters == "K":
+        return f"{name} {' '.join(map(str, immediate))}"
     if letters == "f":
         index = immediate if opcode == op.REF_FUNC else immediate[0]
         return f"{name} {_function(module, index)}"

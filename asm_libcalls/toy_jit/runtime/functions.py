@@ -15,9 +15,9 @@ from asm_libcalls.signatures import VALUE_TYPES, Callee, Signature
 from asm_libcalls.toy_jit.backtrace import extend
 from asm_libcalls.toy_jit.codegen.layout import type_id, type_of_id
 from asm_libcalls.toy_jit.codegen.templates import ENTER
-from asm_libcalls.toy_jit.frontend.module import F32, F64, VALUE_TYPE_NAMES, type_names
+from asm_libcalls.toy_jit.frontend.module import F32, F64, V128, VALUE_TYPE_NAMES, type_names
 from asm_libcalls.toy_jit.runtime.adapters import Adapter
-from asm_libcalls.toy_jit.runtime.values import from_pattern, is_reference, to_patterns
+from asm_libcalls.toy_jit.runtime.values import from_slots, is_reference, slot_count, to_slots
 from asm_libcalls.traps import Trap
 from asm_libcalls.x86_64.trampolines.call_records import make_slot_record
 
@@ -90,7 +90,7 @@ class Func(FuncRef):
         where = f"{self.name}(): argument"
         callee = Callee(f"{self.name}()", (where,) * len(params), f" {type_names(params)}")
         callee.check_count(len(arguments))
-        count = max(len(params), len(results))
+        count = max(slot_count(params), slot_count(results))
         slots = (ctypes.c_uint64 * (count + 2))()
         entry = default_binding().entry
         assert entry is not None
@@ -99,16 +99,16 @@ class Func(FuncRef):
         transfers = activations_table.transfers
         try:
             # Kept: compiled code may not have them in its frame when somebody collects.
-            patterns, _kept = to_patterns(params, arguments, self.instance, where, bits)
-            for i, pattern in enumerate(patterns):
-                slots[i] = pattern
+            given, _kept = to_slots(params, arguments, self.instance, where, bits)
+            for i, slot in enumerate(given):
+                slots[i] = slot
             if any(map(is_reference, results)):
                 activations_table.begin_transfer()
             at = ctypes.addressof(slots)
             entry.call(ENTER, _ENTER_SIGNATURE, [anyfunc.vmctx, anyfunc.func_ptr, at, count])
-            if len(results) == 1:
+            if len(results) == 1 and results[0] != V128:
                 slots[0] = slots[count + (results[0] in _FLOATS)]
-            return tuple(from_pattern(t, slots[i], bits) for i, t in enumerate(results))
+            return from_slots(results, slots[:], bits)
         finally:
             activations_table.transfers = transfers
 
@@ -117,7 +117,7 @@ def _builtin(func: Func) -> Callable[..., Any] | None:
     """Make a builtin that calls a function of numbers, or return None where it takes more."""
     functype = func.type
     types = (*functype.params, *functype.results)
-    if len(functype.results) > 1 or any(map(is_reference, types)):
+    if len(functype.results) > 1 or V128 in types or any(map(is_reference, types)):
         return None
     names = [VALUE_TYPE_NAMES[t] for t in functype.params]
     if assign(VALUE_TYPES[name] for name in names).stack:
@@ -159,7 +159,8 @@ class HostInstance(Instance):
         rows = []
         for call in self._calls:
             functype = call.functype
-            record = make_slot_record(call, int, len(functype.params), bool(functype.results))
+            count = slot_count(functype.params)
+            record = make_slot_record(call, int, count, bool(functype.results))
             address, release = thunks.address_of_record(record)
             rows.append((address, type_id(functype)))
             weakref.finalize(self, release).atexit = False
@@ -185,7 +186,7 @@ def host_instance(functions: Sequence[tuple[Callable[..., Any], FuncType, str]])
 
 
 class _HostCall:
-    """What the thunk of a host function calls: with the 64 bits of each argument, and the slots."""
+    """What the thunk of a host function calls: with the arguments' slots, and their address."""
 
     def __init__(
         self, instance: HostInstance, function: Callable[..., Any], functype: FuncType, name: str
@@ -195,32 +196,36 @@ class _HostCall:
         self.functype = functype
         self.where = f"the result of the host function {name}"
 
-    def __call__(self, *patterns: int) -> int | None:
-        *arguments, slots = patterns
+    def __call__(self, *given: int) -> int | None:
+        *arguments, slots = given
         params, results = self.functype.params, self.functype.results
         instance = self.instance()
         assert instance is not None  # who called us imports it
         instance.activations_table.end_transfer()
         try:
-            returned = self.function(*map(from_pattern, params, arguments))
+            returned = self.function(*from_slots(params, arguments))
         except Trap as trap:
             extend(trap)
             raise
         if not results:
             return None
         if len(results) == 1:
-            return to_patterns(results, (returned,), instance, self.where)[0][0]
-        try:
-            values = tuple(returned)
-        except TypeError:
-            values = (returned,)
+            values, where = (returned,), self.where
+        else:
+            try:
+                values = tuple(returned)
+            except TypeError:
+                values = (returned,)
+            where = f"{self.where}: value"
         if len(values) != len(results):
             raise TypeError(
                 f"{self.where} must be {len(results)} values {type_names(results)}, "
                 f"got {len(values)}"
             )
-        target = (ctypes.c_uint64 * len(results)).from_address(slots)
-        given, _ = to_patterns(results, values, instance, f"{self.where}: value")
-        for i, pattern in enumerate(given):
-            target[i] = pattern
+        taken, _ = to_slots(results, values, instance, where)
+        if len(taken) == 1:
+            return taken[0]
+        target = (ctypes.c_uint64 * len(taken)).from_address(slots)
+        for i, slot in enumerate(taken):
+            target[i] = slot
         return 0

@@ -1,7 +1,8 @@
-"""Wasm values at the border to Python: numbers, references, and the 64 bits that code has of them.
+"""Wasm values at the border to Python: numbers, references, and the slots that code has of them.
 
-An i32 or f32 is in the low half of its 64 bits. An externref is any Python object, and None is
-null; a funcref is a :class:`~asm_libcalls.toy_jit.runtime.functions.Func` or None.
+A slot has 64 bits. An i32 or f32 is in the low half of its slot, and a v128 in two slots, the lower
+half first. An externref is any Python object, and None is null; a funcref is a
+:class:`~asm_libcalls.toy_jit.runtime.functions.Func` or None.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef
-from asm_libcalls.signatures import VALUE_TYPES
-from asm_libcalls.toy_jit.frontend.module import EXTERNREF, FUNCREF, VALUE_TYPE_NAMES
+from asm_libcalls.signatures import WASM_NUMBERS
+from asm_libcalls.toy_jit.frontend.module import EXTERNREF, FUNCREF, V128, VALUE_TYPE_NAMES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-__all__ = ["from_pattern", "is_reference", "to_patterns"]
+__all__ = ["from_slots", "is_reference", "slot_count", "to_slots"]
 
 _NUMBERS = {
-    valtype: VALUE_TYPES[name]
+    valtype: WASM_NUMBERS[name]
     for valtype, name in VALUE_TYPE_NAMES.items()
-    if name in ("i32", "i64", "f32", "f64")
+    if name in WASM_NUMBERS
 }
 
 
@@ -32,10 +33,15 @@ def is_reference(valtype: int) -> bool:
     return valtype in (FUNCREF, EXTERNREF)
 
 
-def to_patterns(
+def slot_count(types: bytes) -> int:
+    """Return how many slots values of these types take."""
+    return len(types) + types.count(V128)
+
+
+def to_slots(
     types: bytes, values: Sequence[Any], instance: Any, where: str, bits: bool = False
 ) -> tuple[list[int], list[VMExternRef]]:
-    """Return the 64 bits of each Python value that goes into compiled code, and the externrefs.
+    """Return the slots of Python values that go into compiled code, and the externrefs.
 
     The externrefs are to be kept until compiled code has run: a signal's handler that collects
     while its frame has no arguments yet takes them out of the activations table.
@@ -53,7 +59,7 @@ def to_patterns(
         comes behind it.
     """
     numbered = len(types) > 1 or where.endswith("argument")
-    patterns = []
+    slots = []
     boxes = []
     for i, (valtype, value) in enumerate(zip(types, values, strict=True)):
         number = _NUMBERS.get(valtype)
@@ -71,16 +77,33 @@ def to_patterns(
             instance.function_keepers.add(value.instance)
         else:
             raise TypeError(f"{what} must be a Func or None (funcref), got {type(value).__name__}")
-        patterns.append(pattern)
+        slots.append(pattern & 0xFFFFFFFFFFFFFFFF)
+        if valtype == V128:
+            slots.append(pattern >> 64)
     if boxes:
         instance.activations_table.insert_all(
             [box.as_raw() for box in boxes], instance.stack_map_registry
         )
-    return patterns, boxes
+    return slots, boxes
 
 
-def from_pattern(valtype: int, pattern: int, bits: bool = False) -> Any:
-    """Return the Python value of 64 bits that come out of compiled code."""
+def from_slots(types: bytes, slots: Sequence[int], bits: bool = False) -> tuple[Any, ...]:
+    """Return the Python values of slots that come out of compiled code."""
+    if V128 not in types:  # there may be more slots
+        return tuple(_from_pattern(t, slots[i], bits) for i, t in enumerate(types))
+    values = []
+    at = 0
+    for valtype in types:
+        pattern = slots[at]
+        if valtype == V128:
+            at += 1
+            pattern |= slots[at] << 64
+        at += 1
+        values.append(_from_pattern(valtype, pattern, bits))
+    return tuple(values)
+
+
+def _from_pattern(valtype: int, pattern: int, bits: bool) -> Any:
     number = _NUMBERS.get(valtype)
     if number is not None:
         pattern &= number.mask

@@ -11,7 +11,6 @@ r14      base of memory 0, which never moves
 r13      address of memory 0's VMMemoryDefinition, for its current length
 rax      the accumulator of integers and references; an i32 in it is zero-extended
 xmm0     the accumulator of floats
-others   locals and operands, as :mod:`asm_libcalls.toy_jit.codegen.registers` says
 rcx      the second operand, or an address; xmm1 the second float
 rdx      scratch, which every move may change
 others   locals and operands, as :mod:`asm_libcalls.toy_jit.codegen.registers` says
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["ENTER", "INTERRUPTS_SLOT", "PREFIX", "routines"]
+__all__ = ["ENTER", "INTERRUPTS_SLOT", "PREFIX", "routines", "vector_routines"]
 
 PREFIX = "toy_jit."
 ENTER = "asm_libcalls_toy_jit_enter"
@@ -52,3 +51,16 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     for name, source in texts.items():
         body = text.body(source, entry.PIECES)
         yield assemble(PREFIX + name, body, has_effects=name in followed)
+
+
+def vector_routines(features: frozenset[str]) -> Iterator[Routine]:
+    """Assemble the stencils of vector instructions, which have an image of their own.
+
+    A module without vectors does not wait for them.
+    """
+    from asm_libcalls.toy_jit.codegen.stencils import vectors
+    from asm_libcalls.x86_64.assembler import text
+    from asm_libcalls.x86_64.stencils.assembling import assemble
+
+    for name, source in vectors.vectors(features).items():
+        yield assemble(PREFIX + name, text.body(source))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asm_libcalls.vmcontext import VMMemoryDefinition
 
-__all__ = ["memory"]
+__all__ = ["check", "memory"]
 
 # {} is where the value is.
 _ACCESSES = {
@@ -23,12 +23,16 @@ _ACCESSES = {
 }  # fmt: skip
 
 
-def memory() -> dict[str, str]:
-    """Return the stencils: the address is in rax; `end` is offset + size, less than the length."""
+def check() -> str:
+    """Return the check of an access: the address is in rax; `end` is the offset plus the size."""
     length = VMMemoryDefinition.current_length.offset
-    check = f"lea rdx, [rax + end]; cmp rdx, [r13 + {length}]; ja >trap.HEAP_OUT_OF_BOUNDS; "
+    return f"lea rdx, [rax + end]; cmp rdx, [r13 + {length}]; ja >trap.HEAP_OUT_OF_BOUNDS; "
+
+
+def memory() -> dict[str, str]:
+    """Return the stencils of loads and stores, and what they need for a large offset."""
     found = {
-        name: check + row.format("[r14 + rax * 1 + offset]") for name, row in _ACCESSES.items()
+        name: check() + row.format("[r14 + rax * 1 + offset]") for name, row in _ACCESSES.items()
     }
     # An offset that a displacement can not hold goes into the address, which is then 33 bits.
     return found | {"memory.far": "mov rdx, wide; add rax, rdx"}

@@ -1,0 +1,390 @@
+"""Vector instructions, by their names, on SSE4.1: operands in xmm14 and xmm15, result in xmm14.
+
+``v14`` is the name of xmm14 where it holds a whole vector, in places and names of stencils. Other
+operands and results are in rax and xmm0. A third vector is in xmm1. All of these may change, and
+rcx and rdx. :data:`DIRECT` instructions are one CPU instruction, whose registers the compiler
+chooses: they are in the image with xmm8, xmm9 and xmm10, so that every bit to change is there.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.toy_jit.codegen.stencils.memory import check
+
+__all__ = ["DIRECT", "NARROWED", "SWAPPED", "vectors"]
+
+_CPU_LANES = {"i8x16": "b", "i16x8": "w", "i32x4": "d", "i64x2": "q"}
+
+DIRECT: dict[str, str] = {
+    "v128.and": "pand", "v128.or": "por", "v128.xor": "pxor", "v128.andnot": "pandn",
+    "i8x16.narrow_i16x8_s": "packsswb", "i8x16.narrow_i16x8_u": "packuswb",
+    "i16x8.narrow_i32x4_s": "packssdw", "i16x8.narrow_i32x4_u": "packusdw",
+    "i16x8.mul": "pmullw", "i32x4.mul": "pmulld", "i32x4.dot_i16x8_s": "pmaddwd",
+    "vector.unpack_low_q": "punpcklqdq", "vector.unpack_high_q": "punpckhqdq",
+    "vector.shuffle": "pshufb",
+}  # fmt: skip
+"""Instructions of two vectors that one instruction of the CPU does, and some that shuffles take."""
+
+SWAPPED = {"v128.andnot"}
+"""Those whose operands the CPU takes in the other order."""
+
+for _lanes, _letter in _CPU_LANES.items():
+    DIRECT[f"{_lanes}.add"] = "padd" + _letter
+    DIRECT[f"{_lanes}.sub"] = "psub" + _letter
+    DIRECT[f"{_lanes}.eq"] = "pcmpeq" + _letter
+    if _letter != "q":
+        DIRECT[f"{_lanes}.gt_s"] = DIRECT[f"{_lanes}.lt_s"] = "pcmpgt" + _letter
+        SWAPPED.add(f"{_lanes}.lt_s")
+        DIRECT[f"vector.unpack_low_{_letter}"] = (
+            f"punpckl{_letter}" + {"b": "w", "w": "d", "d": "q"}[_letter]
+        )
+        DIRECT[f"vector.unpack_high_{_letter}"] = DIRECT[f"vector.unpack_low_{_letter}"].replace(
+            "punpckl", "punpckh"
+        )
+        for _verb in ("min", "max"):
+            for _sign in "su":
+                DIRECT[f"{_lanes}.{_verb}_{_sign}"] = f"p{_verb}{_sign}{_letter}"
+    if _letter in "bw":
+        DIRECT[f"{_lanes}.avgr_u"] = "pavg" + _letter
+        for _verb in ("add", "sub"):
+            DIRECT[f"{_lanes}.{_verb}_sat_s"] = f"p{_verb}s{_letter}"
+            DIRECT[f"{_lanes}.{_verb}_sat_u"] = f"p{_verb}us{_letter}"
+# As the CPU compares: a > b is b < a. Its minimum is b where neither is less, as pmin(b, a) is.
+_COMPARISONS = {"eq": 0, "lt": 1, "le": 2, "ne": 4, "gt": 1, "ge": 2}
+for _lanes, _suffix in (("f32x4", "ps"), ("f64x2", "pd")):
+    for _verb in ("add", "sub", "mul", "div"):
+        DIRECT[f"{_lanes}.{_verb}"] = _verb + _suffix
+    for _verb in ("min", "max"):
+        DIRECT[f"{_lanes}.p{_verb}"] = _verb + _suffix
+        SWAPPED.add(f"{_lanes}.p{_verb}")
+    for _verb, _predicate in _COMPARISONS.items():
+        DIRECT[f"{_lanes}.{_verb}"] = f"cmp{_suffix} {_predicate}"
+    SWAPPED |= {f"{_lanes}.gt", f"{_lanes}.ge"}
+
+NARROWED = {"i8x16": 7, "i16x8": 15, "i32x4": 31, "i64x2": 63}
+"""By the lanes: what remains of the count of a shift."""
+
+
+def vectors(features: frozenset[str]) -> dict[str, str]:
+    """Return the stencils for a CPU with these features, SSE4.1 among them."""
+    found = _direct("avx" in features) | _moves() | _memory() | _logic() | _lanes_of_integers()
+    found |= (
+        _products() | _comparisons("sse4_2" in features) | _shifts() | _floats() | _conversions()
+    )
+    return found
+
+
+def _ones(value: int, bits: int, register: str) -> str:
+    """Put a number of 32 or 64 bits into all lanes of a register; clobbers rdx."""
+    if bits == 32:
+        return f"mov edx, {value}; movd {register}, edx; pshufd {register}, {register}, 0; "
+    return f"mov rdx, {value}; movq {register}, rdx; punpcklqdq {register}, {register}; "
+
+
+def _direct(avx: bool) -> dict[str, str]:
+    found = {}
+    for name, instruction in DIRECT.items():
+        mnemonic, _, predicate = instruction.partition(" ")
+        tail = f", {predicate}" if predicate else ""
+        if avx:
+            found[name] = f"v{mnemonic} xmm8, xmm9, xmm10{tail}"
+            found[name + ".vslot"] = f"v{mnemonic} xmm8, xmm9, [rbp + source]{tail}"
+        else:
+            found[name] = f"{mnemonic} xmm8, xmm10{tail}"
+    for letter, lanes in (("w", "i16x8"), ("d", "i32x4"), ("q", "i64x2")):
+        for verb, shift in (("shl", "psll"), ("shr_s", "psra"), ("shr_u", "psrl")):
+            if (verb, letter) != ("shr_s", "q"):
+                registers = "xmm8, xmm10" if avx else "xmm10"
+                found[f"{lanes}.{verb}.const"] = (
+                    f"{'v' if avx else ''}{shift}{letter} {registers}, 0"
+                )
+    return found
+
+
+def _moves() -> dict[str, str]:
+    found = {
+        "move.register": "movaps xmm8, xmm10",
+        "move.slot": "movups xmm8, [rbp + source]",
+        "move.argument": "movups xmm8, [rsp + source]",
+        "move.to.slot": "movups [rbp + source], xmm8",
+        "move.to.argument": "movups [rsp + source], xmm8",
+        "move.zero": "pxor xmm10, xmm10",
+        "move.ones": "pcmpeqd xmm10, xmm10",
+        "constant.address": "lea rdx, >constant",
+        "constant.load": "movaps xmm8, [rdx]",
+        "global.get.v14": "movups xmm14, [rcx]",
+        "global.set.v14": "movups [rcx], xmm14",
+        "store.f32": "movss [rbp + target], xmm0",
+        "store.f64": "movsd [rbp + target], xmm0",
+    }
+    for condition in ("z", "nz", "c", "nc", "be", "a", "l", "ge", "le", "g"):
+        # The right operand if the condition holds.
+        found[f"select.v14.{condition}"] = (
+            f"j{condition} .right; jmp .done; .right:; movaps xmm14, xmm15; .done:"
+        )
+    return found
+
+
+def _memory() -> dict[str, str]:
+    accesses = {
+        "v128.load": "movups xmm8, {}",
+        "v128.load8x8_s": "pmovsxbw xmm8, qword{}", "v128.load8x8_u": "pmovzxbw xmm8, qword{}",
+        "v128.load16x4_s": "pmovsxwd xmm8, qword{}", "v128.load16x4_u": "pmovzxwd xmm8, qword{}",
+        "v128.load32x2_s": "pmovsxdq xmm8, qword{}", "v128.load32x2_u": "pmovzxdq xmm8, qword{}",
+        "v128.load64_splat": "movddup xmm8, qword{}",
+        "v128.load32_zero": "movd xmm8, dword{}", "v128.load64_zero": "movq xmm8, qword{}",
+        "v128.store": "movups {}, xmm8",
+        "v128.load8_splat": "movzx eax, byte{}; movd xmm14, eax; pxor xmm0, xmm0; "
+        "pshufb xmm14, xmm0",
+        "v128.load16_splat": "movzx eax, word{}; movd xmm14, eax; pshuflw xmm14, xmm14, 0; "
+        "punpcklqdq xmm14, xmm14",
+        "v128.load32_splat": "movd xmm14, dword{}; pshufd xmm14, xmm14, 0",
+        "v128.load8_lane": "pinsrb xmm14, byte{}, 0", "v128.load16_lane": "pinsrw xmm14, word{}, 0",
+        "v128.load32_lane": "pinsrd xmm14, dword{}, 0",
+        "v128.load64_lane": "pinsrq xmm14, qword{}, 0",
+        "v128.store8_lane": "pextrb byte{}, xmm14, 0",
+        "v128.store16_lane": "pextrw word{}, xmm14, 0",
+        "v128.store32_lane": "pextrd dword{}, xmm14, 0",
+        "v128.store64_lane": "pextrq qword{}, xmm14, 0",
+    }  # fmt: skip
+    address = "[r14 + rax * 1 + offset]"
+    return {name: text.format(address) for name, text in accesses.items()} | {
+        "memory.check": check()
+    }
+
+
+def _logic() -> dict[str, str]:
+    return {
+        "v128.not": "pcmpeqd xmm0, xmm0; pxor xmm14, xmm0",
+        # (a and mask) or (b and not mask)
+        "v128.bitselect": "pand xmm14, xmm1; pandn xmm1, xmm15; por xmm14, xmm1",
+        "v128.any_true": "ptest xmm14, xmm14",
+        # An index above 15 gets its highest bit set, for which pshufb gives 0.
+        "i8x16.swizzle": _ones(0x70707070, 32, "xmm0")
+        + "paddusb xmm0, xmm15; pshufb xmm14, xmm0",
+        "i8x16.splat": "movd xmm14, eax; pxor xmm0, xmm0; pshufb xmm14, xmm0",
+        "i16x8.splat": "movd xmm14, eax; pshuflw xmm14, xmm14, 0; punpcklqdq xmm14, xmm14",
+        "i32x4.splat": "movd xmm14, eax; pshufd xmm14, xmm14, 0",
+        "i64x2.splat": "movq xmm14, rax; punpcklqdq xmm14, xmm14",
+        "f32x4.splat": "pshufd xmm14, xmm0, 0",
+        "f64x2.splat": "pshufd xmm14, xmm0, 68",
+        "vector.shuffle_d": "pshufd xmm8, xmm10, 0",
+        "vector.shuffle_ps": "shufps xmm14, xmm15, 0",
+        "vector.blend": "pblendw xmm14, xmm15, 0",
+        "vector.align": "palignr xmm15, xmm14, 0; movaps xmm14, xmm15",
+        "vector.shuffle_two": "pshufb xmm14, xmm0; pshufb xmm15, xmm1; por xmm14, xmm15",
+        # The lane is filled in at the end.
+        "i8x16.extract_lane_u": "pextrb eax, xmm14, 0",
+        "i16x8.extract_lane_u": "pextrw eax, xmm14, 0",
+        "i32x4.extract_lane": "pextrd eax, xmm14, 0",
+        "i64x2.extract_lane": "pextrq rax, xmm14, 0",
+        "f32x4.extract_lane": "pshufd xmm0, xmm14, 0",
+        "i8x16.replace_lane": "pinsrb xmm14, eax, 0",
+        "i16x8.replace_lane": "pinsrw xmm14, eax, 0",
+        "i32x4.replace_lane": "pinsrd xmm14, eax, 0",
+        "i64x2.replace_lane": "pinsrq xmm14, rax, 0",
+        "f32x4.replace_lane": "insertps xmm14, xmm0, 0",
+        # xmm14 has the lane that stays: 0 or 1.
+        "f64x2.replace_lane.0": "movsd xmm14, xmm0",
+        "f64x2.replace_lane.1": "movlhps xmm14, xmm0",
+    }  # fmt: skip
+
+
+def _lanes_of_integers() -> dict[str, str]:
+    found = {
+        "i64x2.abs": "movaps xmm0, xmm14; psrad xmm0, 31; pshufd xmm0, xmm0, 245; "
+        "pxor xmm14, xmm0; psubq xmm14, xmm0",
+        # The bits of each half of a byte, looked up.
+        "i8x16.popcnt": f"""
+            mov rdx, {0x0302020102010100}; movq xmm0, rdx
+            mov rdx, {0x0403030203020201}; pinsrq xmm0, rdx, 1; {_ones(0x0F0F0F0F, 32, "xmm1")}
+            movaps xmm15, xmm14; pand xmm15, xmm1; psrlw xmm14, 4; pand xmm14, xmm1
+            movaps xmm1, xmm0; pshufb xmm0, xmm15; pshufb xmm1, xmm14; paddb xmm0, xmm1
+            movaps xmm14, xmm0
+        """,
+        "i8x16.bitmask": "pmovmskb eax, xmm14",
+        "i16x8.bitmask": "packsswb xmm14, xmm14; pmovmskb eax, xmm14; movzx eax, al",
+        "i32x4.bitmask": "movmskps eax, xmm14",
+        "i64x2.bitmask": "movmskpd eax, xmm14",
+    }
+    for lanes, letter in _CPU_LANES.items():
+        found[f"{lanes}.neg"] = f"pxor xmm0, xmm0; psub{letter} xmm0, xmm14; movaps xmm14, xmm0"
+        # The zero flag says that no lane is 0.
+        found[f"{lanes}.all_true"] = (
+            f"pxor xmm0, xmm0; pcmpeq{letter} xmm0, xmm14; ptest xmm0, xmm0"
+        )
+        if letter != "q":
+            found[f"{lanes}.abs"] = f"pabs{letter} xmm14, xmm14"
+    for narrow, wide, pair in (
+        ("i8x16", "i16x8", "bw"), ("i16x8", "i32x4", "wd"), ("i32x4", "i64x2", "dq"),
+    ):  # fmt: skip
+        for sign, letter in (("s", "s"), ("u", "z")):
+            extend = f"pmov{letter}x{pair} xmm14, xmm14"
+            found[f"{wide}.extend_low_{narrow}_{sign}"] = extend
+            found[f"{wide}.extend_high_{narrow}_{sign}"] = f"pshufd xmm14, xmm14, 238; {extend}"
+    return found
+
+
+def _products() -> dict[str, str]:
+    found = {
+        # Only -1 times -1 overflows, to 0x8000.
+        "i16x8.q15mulr_sat_s": "pmulhrsw xmm14, xmm15; " + _ones(0x80008000, 32, "xmm0")
+        + "pcmpeqw xmm0, xmm14; pxor xmm14, xmm0",
+        # pmaddubsw multiplies unsigned bytes, the first operand, by signed ones.
+        "i16x8.extadd_pairwise_i8x16_s": _ones(0x01010101, 32, "xmm0")
+        + "pmaddubsw xmm0, xmm14; movaps xmm14, xmm0",
+        "i16x8.extadd_pairwise_i8x16_u": _ones(0x01010101, 32, "xmm0") + "pmaddubsw xmm14, xmm0",
+        "i32x4.extadd_pairwise_i16x8_s": _ones(0x00010001, 32, "xmm0") + "pmaddwd xmm14, xmm0",
+        "i32x4.extadd_pairwise_i16x8_u":
+            "movaps xmm0, xmm14; psrld xmm0, 16; pslld xmm14, 16; psrld xmm14, 16; "
+            "paddd xmm14, xmm0",
+        "i64x2.mul": """
+            movaps xmm0, xmm14; psrlq xmm0, 32; pmuludq xmm0, xmm15
+            movaps xmm1, xmm15; psrlq xmm1, 32; pmuludq xmm1, xmm14
+            paddq xmm0, xmm1; psllq xmm0, 32; pmuludq xmm14, xmm15; paddq xmm14, xmm0
+        """,
+    }  # fmt: skip
+    for part, high, dwords in (("low", "", 80), ("high", "pshufd {0}, {0}, 238; ", 250)):
+        for sign, letter, unsigned in (("s", "s", ""), ("u", "z", "u")):
+            found[f"i16x8.extmul_{part}_i8x16_{sign}"] = (
+                high.format("xmm14") + high.format("xmm15")
+                + f"pmov{letter}xbw xmm14, xmm14; pmov{letter}xbw xmm15, xmm15; "
+                "pmullw xmm14, xmm15"
+            )  # fmt: skip
+            found[f"i32x4.extmul_{part}_i16x8_{sign}"] = (
+                f"movaps xmm0, xmm14; pmullw xmm14, xmm15; pmulh{unsigned}w xmm0, xmm15; "
+                f"punpck{part[0]}wd xmm14, xmm0"
+            )
+            found[f"i64x2.extmul_{part}_i32x4_{sign}"] = (
+                f"pshufd xmm14, xmm14, {dwords}; pshufd xmm15, xmm15, {dwords}; "
+                f"pmul{unsigned}dq xmm14, xmm15"
+            )
+    return found
+
+
+def _comparisons(has_pcmpgtq: bool) -> dict[str, str]:
+    negate = "; pcmpeqd xmm0, xmm0; pxor xmm14, xmm0"
+    found = {}
+    for lanes, letter in _CPU_LANES.items():
+        found[f"{lanes}.ne"] = f"pcmpeq{letter} xmm14, xmm15" + negate
+        if letter == "q":
+            continue
+        for sign in "su":
+            most = f"pmax{sign}{letter} xmm15, xmm14; pcmpeq{letter} xmm14, xmm15"
+            least = f"pmin{sign}{letter} xmm15, xmm14; pcmpeq{letter} xmm14, xmm15"
+            found[f"{lanes}.ge_{sign}"], found[f"{lanes}.le_{sign}"] = most, least
+            if sign == "u":
+                found[f"{lanes}.gt_u"], found[f"{lanes}.lt_u"] = least + negate, most + negate
+
+    def greater(a: str, b: str) -> str:
+        if has_pcmpgtq:
+            return f"pcmpgtq {a}, {b}"
+        # Where the upper halves are equal, b - a is below 0 if the lower half of a is greater.
+        return (
+            f"movaps xmm0, {b}; psubq xmm0, {a}; movaps xmm1, {a}; pcmpeqd xmm1, {b}; "
+            f"pand xmm0, xmm1; pcmpgtd {a}, {b}; por {a}, xmm0; pshufd {a}, {a}, 245"
+        )
+
+    less = greater("xmm15", "xmm14") + "; movaps xmm14, xmm15"
+    found["i64x2.gt_s"], found["i64x2.lt_s"] = greater("xmm14", "xmm15"), less
+    found["i64x2.le_s"], found["i64x2.ge_s"] = found["i64x2.gt_s"] + negate, less + negate
+    return found
+
+
+def _shifts() -> dict[str, str]:
+    found = {}
+    for lanes, letter in (("i16x8", "w"), ("i32x4", "d"), ("i64x2", "q")):
+        for verb, shift in (("shl", "psll"), ("shr_s", "psra"), ("shr_u", "psrl")):
+            count = f"and eax, {NARROWED[lanes]}; movd xmm0, eax; "
+            found[f"{lanes}.{verb}"] = f"{count}{shift}{letter} xmm14, xmm0"
+    # The sign bit, shifted as a number without a sign; subtracting it extends it.
+    found["i64x2.shr_s"] = """
+        and eax, 63; movd xmm0, eax; pcmpeqd xmm1, xmm1; psllq xmm1, 63; psrlq xmm1, xmm0
+        psrlq xmm14, xmm0; pxor xmm14, xmm1; psubq xmm14, xmm1
+    """
+    # Of 16 bits, and then what crossed over from the other byte is cut off.
+    for verb, shift, cut in (("shl", "psllw", "shl"), ("shr_u", "psrlw", "shr")):
+        found[f"i8x16.{verb}"] = f"""
+            and eax, 7; mov ecx, eax; movd xmm0, eax; {shift} xmm14, xmm0
+            mov eax, 255; {cut} eax, cl; movd xmm1, eax; pxor xmm0, xmm0; pshufb xmm1, xmm0
+            pand xmm14, xmm1
+        """
+    found["i8x16.shr_s"] = """
+        and eax, 7; add eax, 8; movd xmm0, eax
+        movaps xmm1, xmm14; punpckhbw xmm1, xmm1; punpcklbw xmm14, xmm14
+        psraw xmm1, xmm0; psraw xmm14, xmm0; packsswb xmm14, xmm1
+    """
+    return found
+
+
+def _floats() -> dict[str, str]:
+    found = {}
+    for lanes, suffix, letter, bits, payload in (
+        ("f32x4", "ps", "d", 32, 10), ("f64x2", "pd", "q", 64, 13),
+    ):  # fmt: skip
+        ones = "pcmpeqd xmm0, xmm0; "
+        found[f"{lanes}.abs"] = f"{ones}psrl{letter} xmm0, 1; and{suffix} xmm14, xmm0"
+        found[f"{lanes}.neg"] = f"{ones}psll{letter} xmm0, {bits - 1}; xor{suffix} xmm14, xmm0"
+        found[f"{lanes}.sqrt"] = f"sqrt{suffix} xmm14, xmm14"
+        # The CPU's minimum is its second operand where one is a NaN or both are zeros. So both
+        # orders are taken and put together; a NaN has then any payload, and gets the canonical one.
+        found[f"{lanes}.min"] = f"""
+            movaps xmm0, xmm15; min{suffix} xmm0, xmm14; min{suffix} xmm14, xmm15
+            or{suffix} xmm0, xmm14; cmp{suffix} xmm14, xmm0, 3; or{suffix} xmm0, xmm14
+            psrl{letter} xmm14, {payload}; andn{suffix} xmm14, xmm0
+        """
+        # Where the orders differ in the sign of a zero, 0 - (-0) is 0; a NaN stays one.
+        found[f"{lanes}.max"] = f"""
+            movaps xmm0, xmm15; max{suffix} xmm0, xmm14; max{suffix} xmm14, xmm15
+            xor{suffix} xmm14, xmm0; or{suffix} xmm0, xmm14; sub{suffix} xmm0, xmm14
+            cmp{suffix} xmm14, xmm0, 3; psrl{letter} xmm14, {payload}; andn{suffix} xmm14, xmm0
+        """
+        for mode, verb in enumerate(("nearest", "floor", "ceil", "trunc")):
+            # 8: the inexact flag stays as it is
+            found[f"{lanes}.{verb}"] = f"round{suffix} xmm14, xmm14, {8 | mode}"
+    return found
+
+
+def _conversions() -> dict[str, str]:
+    most, end = 0x41DFFFFFFFC00000, 0x41EFFFFFFFE00000  # 2**31 - 1 and 2**32 - 1 as f64
+    two_52 = 0x4330000000000000
+    return {
+        "f32x4.demote_f64x2_zero": "cvtpd2ps xmm14, xmm14",
+        "f64x2.promote_low_f32x4": "cvtps2pd xmm14, xmm14",
+        "f32x4.convert_i32x4_s": "cvtdq2ps xmm14, xmm14",
+        # The halves are exact as floats, so only their sum is rounded.
+        "f32x4.convert_i32x4_u": """
+            movaps xmm0, xmm14; pslld xmm0, 16; psrld xmm0, 16; psubd xmm14, xmm0
+            cvtdq2ps xmm0, xmm0; psrld xmm14, 1; cvtdq2ps xmm14, xmm14
+            addps xmm14, xmm14; addps xmm14, xmm0
+        """,
+        "f64x2.convert_low_i32x4_s": "cvtdq2pd xmm14, xmm14",
+        # As the low bits of 2**52, which is then subtracted.
+        "f64x2.convert_low_i32x4_u": _ones(two_52 >> 32, 32, "xmm0") + """
+            punpckldq xmm14, xmm0; pxor xmm1, xmm1; punpckldq xmm1, xmm0; subpd xmm14, xmm1
+        """,
+        # A NaN becomes 0. What is too large becomes -2**31, as what is too small does: all its
+        # bits are turned.
+        "i32x4.trunc_sat_f32x4_s": """
+            movaps xmm0, xmm14; cmpps xmm0, xmm0, 0; andps xmm14, xmm0; pxor xmm0, xmm14
+            cvttps2dq xmm14, xmm14; pand xmm0, xmm14; psrad xmm0, 31; pxor xmm14, xmm0
+        """,
+        # NaNs and what is below 0 become 0. What is at least 2**31 (xmm1) is -2**31, and to it is
+        # added what is above that, or 2**31 - 1 where that is too much.
+        "i32x4.trunc_sat_f32x4_u": """
+            pxor xmm1, xmm1; maxps xmm14, xmm1
+            pcmpeqd xmm1, xmm1; psrld xmm1, 1; cvtdq2ps xmm1, xmm1
+            movaps xmm0, xmm14; subps xmm0, xmm1; cmpps xmm1, xmm0, 2; cvttps2dq xmm0, xmm0
+            pxor xmm0, xmm1; pxor xmm1, xmm1; pmaxsd xmm0, xmm1
+            cvttps2dq xmm14, xmm14; paddd xmm14, xmm0
+        """,
+        # The upper bound is 0 for a NaN; what is too small becomes -2**31 by itself.
+        "i32x4.trunc_sat_f64x2_s_zero": _ones(most, 64, "xmm1") + """
+            movaps xmm0, xmm14; cmppd xmm0, xmm0, 0; andpd xmm0, xmm1; minpd xmm14, xmm0
+            cvttpd2dq xmm14, xmm14
+        """,
+        # Added to 2**52, a whole number stands in the low bits.
+        "i32x4.trunc_sat_f64x2_u_zero": _ones(end, 64, "xmm1") + f"""
+            pxor xmm0, xmm0; maxpd xmm14, xmm0; minpd xmm14, xmm1; roundpd xmm14, xmm14, 11
+            {_ones(two_52, 64, "xmm1")}addpd xmm14, xmm1; shufps xmm14, xmm0, 136
+        """,
+    }  # fmt: skip

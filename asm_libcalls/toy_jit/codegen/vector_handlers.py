@@ -1,0 +1,327 @@
+"""What the compiler emits for vector instructions, and for others in functions with vectors.
+
+As in :mod:`asm_libcalls.toy_jit.codegen.handlers`: an instruction that has a stencil of its name
+needs no more than its operands in the stencil's registers.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from asm_libcalls.libcalls import SYMBOL_PREFIX
+from asm_libcalls.toy_jit.codegen.handlers import local_set, make_handlers, simple
+from asm_libcalls.toy_jit.codegen.places import halves
+from asm_libcalls.toy_jit.codegen.stencils.vectors import DIRECT, NARROWED, SWAPPED
+from asm_libcalls.toy_jit.codegen.templates import TEMPLATES, has_avx
+from asm_libcalls.toy_jit.frontend import opcodes as op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from asm_libcalls.toy_jit.codegen.handlers import Handler
+
+__all__ = ["make_vector_handlers"]
+
+_FIRST, _SECOND, _THIRD = "v14", "v15", "v1"
+
+
+@cache
+def make_vector_handlers(inline: bool) -> list[Handler]:
+    """Return the emitters by opcode, for functions with vectors.
+
+    Parameters
+    ----------
+    inline : bool
+        Whether lanes are rounded by the CPU's own instruction instead of a libcall for each.
+    """
+    handlers = make_handlers(inline)[:]
+    handlers += [
+        _handler(name or "", opcode, inline)
+        for opcode, name in enumerate(op.NAMES[op.VECTORS :], op.VECTORS)
+    ]
+    for opcode in (op.LOCAL_SET, op.LOCAL_TEE):
+        handlers[opcode] = _local_set
+    return handlers
+
+
+def _handler(name: str, opcode: int, inline: bool) -> Handler:
+    lanes, _, verb = name.partition(".")
+    if verb in _HANDLERS:
+        return _HANDLERS[verb]
+    if verb in ("ceil", "floor", "trunc", "nearest") and not inline:
+        return _round(lanes, verb)
+    if verb in ("shl", "shr_s", "shr_u"):
+        return _shift(name, opcode)
+    if name in DIRECT:
+        return _direct(name)
+    if opcode in op.ALIGNMENTS:
+        return _access(name, opcode)
+    if opcode in op.LANES:
+        return _extract(name, lanes) if verb.startswith("extract") else _replace(name, lanes)
+    return simple(name, opcode)
+
+
+def _direct(name: str) -> Handler:
+    def emit(c: Any, immediate: Any) -> None:
+        right, left = c.pop(), c.pop()
+        if name in SWAPPED:
+            left, right = right, left
+        c.operate(name, left, right)
+
+    return emit
+
+
+def _constant(c: Any, immediate: Any) -> None:
+    c.stack.append(("vconst", immediate))
+
+
+def _condition(condition: str) -> Any:
+    """Make the maker of the emitter of an instruction that leaves its outcome in the flags."""
+
+    def emit(c: Any, immediate: Any) -> None:
+        c.take((_FIRST,))
+        c.emit(op.NAMES[c.opcode])
+        c.push_condition(condition)
+
+    return emit
+
+
+def _bitselect(c: Any, immediate: Any) -> None:
+    c.take((_FIRST, _SECOND, _THIRD))
+    c.emit("v128.bitselect")
+    c.push_register(_FIRST)
+
+
+def _shift(name: str, opcode: int) -> Handler:
+    by_register = simple(name, opcode)
+    template = name + ".const"
+    most = NARROWED[name.partition(".")[0]]
+
+    def emit(c: Any, immediate: Any) -> None:
+        if c.stack[-1][0] != "const" or template not in TEMPLATES:
+            by_register(c, immediate)
+            return
+        count = c.pop()[1] & most
+        source = c.pop()
+        if has_avx():
+            register = c.in_register(source, _SECOND)
+            to = c.vector_register()
+            start = len(c.code)
+            c.direct(template, left=to, right=register)
+            c.code[-1] = count
+            c.push_vector(to, start, "left")
+        else:
+            to = c.vector_register()
+            c.move((to,), source)
+            c.direct(template, right=to)
+            c.code[-1] = count
+            c.push_register(to)
+
+    return emit
+
+
+def _local_set(c: Any, immediate: Any) -> None:
+    """Set a local, which a vector that was just made is made in right away."""
+    local, value = c.locals[immediate], c.stack[-1]
+    if (
+        local[0][0] == "v"
+        and value[0] in c.held
+        and local not in c.stack
+        and local[0] != "vslot"
+        and c.retarget(local[0])
+    ):
+        c.pop()
+        c.stack.append(local)
+    local_set(c, immediate)
+
+
+# -- memory
+
+_SIZES = {"load8x8": 8, "load16x4": 8, "load32x2": 8}
+
+
+def _access(name: str, opcode: int) -> Handler:
+    verb = name.partition(".")[2]
+    size = _SIZES.get(verb.partition("_")[0], 1 << op.ALIGNMENTS[opcode])
+    stores, has_lane = verb.startswith("store"), opcode in op.LANES
+    registers = ("rax",) if not (stores or has_lane) else ("rax", _FIRST)
+
+    def emit(c: Any, immediate: Any) -> None:
+        offset, lane = immediate if has_lane else (immediate, None)
+        value = None
+        if name == "v128.store":
+            c.make_room(2)
+            value = c.in_register(c.pop(), _SECOND)
+            c.take(("rax",))
+        else:
+            c.take(registers)
+        if offset + size > 0x7FFFFFFF:
+            c.emit("memory.far", *halves(offset))
+            offset = 0
+        c.emit("memory.check", offset + size)
+        if value is not None:
+            c.direct(name, offset, to=value)
+        elif name in _ANY_TARGET:
+            register = c.vector_register()
+            start = len(c.code)
+            c.direct(name, offset, to=register)
+            c.push_vector(register, start)
+        else:
+            c.emit(name, offset)
+            if lane is not None:
+                c.code[-1] = lane
+            if not stores:
+                c.push_register(_FIRST)
+
+    return emit
+
+
+_ANY_TARGET = frozenset((
+    "v128.load", "v128.load8x8_s", "v128.load8x8_u", "v128.load16x4_s", "v128.load16x4_u",
+    "v128.load32x2_s", "v128.load32x2_u", "v128.load64_splat", "v128.load32_zero",
+    "v128.load64_zero",
+))  # fmt: skip
+"""The loads that are one instruction of the CPU."""
+
+# -- lanes
+
+
+def _extract(name: str, lanes: str) -> Handler:
+    signed = name.endswith("_s")
+    template = {"f64x2": "f32x4.extract_lane"}.get(lanes, name[:-1] + "u" if signed else name)
+    result = "xmm0" if lanes[0] == "f" else "rax"
+
+    def emit(c: Any, lane: int) -> None:
+        c.take((_FIRST,))
+        c.emit(template)
+        c.code[-1] = (68, 238)[lane] if lanes == "f64x2" else lane
+        if signed:
+            c.emit("i32.extend8_s" if lanes == "i8x16" else "i32.extend16_s")
+        c.push_register(result)
+
+    return emit
+
+
+def _replace(name: str, lanes: str) -> Handler:
+    value = "xmm0" if lanes[0] == "f" else "rax"
+
+    def emit(c: Any, lane: int) -> None:
+        c.take((_FIRST, value))
+        if lanes == "f64x2":
+            c.emit(f"{name}.{lane}")
+        else:
+            c.emit(name)
+            c.code[-1] = lane << 4 if lanes == "f32x4" else lane
+        c.push_register(_FIRST)
+
+    return emit
+
+
+def _round(lanes: str, verb: str) -> Handler:
+    """Make the emitter of an instruction that calls a libcall for each lane."""
+    scalar, size = lanes[:3], int(lanes[1:3]) // 8
+    libcall = f"{scalar}_{verb}"
+
+    def emit(c: Any, immediate: Any) -> None:
+        height = len(c.stack) - 1
+        c.spill(height)
+        c.flush_registers(height)
+        c.save_locals()
+        c.pop()
+        offset = c.slots[height][1]
+        for at in range(offset, offset + 16, size):
+            c.move(("xmm0",), ("slot", at))
+            if c.layout.counters is not None:
+                c.emit("call.count", *halves(c.layout.counter(libcall)))
+            c.emit("call.address", *halves(c.layout.addresses[SYMBOL_PREFIX + libcall]))
+            c.site(())
+            c.emit(f"store.{scalar}", at)
+        c.restore_locals()
+        c.stack.append(("vslot", offset))
+
+    return emit
+
+
+# -- shuffles
+
+_UNPACKED = {
+    bytes(first + lane * size + i + 16 * other for lane in range(8 // size) for other in (0, 1)
+          for i in range(size)): f"vector.unpack_{part}_{letter}"
+    for size, letter in ((1, "b"), (2, "w"), (4, "d"), (8, "q"))
+    for first, part in ((0, "low"), (8, "high"))
+}  # fmt: skip
+"""The shuffles that alternate lanes of both vectors."""
+
+
+def _wide_lanes(lanes: bytes, size: int) -> list[int] | None:
+    """Return the lanes of a shuffle as lanes of so many bytes, if they are such."""
+    wide = []
+    for i in range(0, 16, size):
+        first = lanes[i]
+        if first % size or lanes[i : i + size] != bytes(range(first, first + size)):
+            return None
+        wide.append(first // size)
+    return wide
+
+
+def _order(lanes: list[int]) -> int:
+    """Return the immediate of pshufd and shufps."""
+    return sum((lane & 3) << 2 * i for i, lane in enumerate(lanes))
+
+
+def _shuffle(c: Any, lanes: bytes) -> None:
+    left, right = c.stack[-2:]
+    swapped = bytes(lane ^ 16 for lane in lanes)
+    if left == right or max(lanes) < 16 or min(lanes) > 15:
+        c.pop(), c.pop()
+        place = right if min(lanes) > 15 else left
+        _shuffle_one(c, bytes(lane & 15 for lane in lanes), place)
+    elif lanes in _UNPACKED or swapped in _UNPACKED:
+        c.pop(), c.pop()
+        if lanes in _UNPACKED:
+            c.operate(_UNPACKED[lanes], left, right)
+        else:
+            c.operate(_UNPACKED[swapped], right, left)
+    else:
+        c.take((_FIRST, _SECOND))
+        _shuffle_two(c, lanes)
+        c.push_register(_FIRST)
+
+
+def _shuffle_two(c: Any, lanes: bytes) -> None:
+    dwords, words = _wide_lanes(lanes, 4), _wide_lanes(lanes, 2)
+    if dwords and max(dwords[:2]) < 4 <= min(dwords[2:]):
+        c.emit("vector.shuffle_ps")
+        c.code[-1] = _order(dwords)
+    elif words and all(word & 7 == i for i, word in enumerate(words)):
+        c.emit("vector.blend")
+        c.code[-1] = sum((word > 7) << i for i, word in enumerate(words))
+    elif lanes == bytes(range(lanes[0], lanes[0] + 16)):
+        c.emit("vector.align")
+        c.code[-5] = lanes[0]
+    else:
+        for register, bit in (("v0", 0), (_THIRD, 16)):
+            # Of the other vector's lanes the highest bit is set, for which pshufb gives 0.
+            mask = bytes(lane & 15 if lane & 16 == bit else 0x80 for lane in lanes)
+            c.move((register,), ("vconst", int.from_bytes(mask, "little")))
+        c.emit("vector.shuffle_two")
+
+
+def _shuffle_one(c: Any, lanes: bytes, place: Any) -> None:
+    dwords = _wide_lanes(lanes, 4)
+    if dwords:
+        register = c.in_register(place, _SECOND)
+        to = c.vector_register()
+        start = len(c.code)
+        c.direct("vector.shuffle_d", to=to, right=register)
+        c.code[-1] = _order(dwords)
+        c.push_vector(to, start)
+    else:
+        c.operate("vector.shuffle", place, ("vconst", int.from_bytes(lanes, "little")))
+
+
+_HANDLERS: dict[str, Handler] = {
+    "const": _constant, "shuffle": _shuffle, "bitselect": _bitselect,
+    "any_true": _condition("nz"), "all_true": _condition("z"),
+}  # fmt: skip

@@ -1,0 +1,355 @@
+"""Functions with vectors: where a v128 is, and the stencils whose registers are chosen.
+
+Such a function has operand slots of 16 bytes, so that every operand has one that a vector fits.
+Its parameters, results and other locals have 8 bytes, or 16 for a v128, in the order of their
+types. A v128 has places of its own:
+
+========================== =====================================================================
+``("vslot", -32)``         in the frame, at ``[rbp - 32]``
+``("vargument", 8)``       among the outgoing arguments, at ``[rsp + 8]``
+``("vconst", 1 << 64)``    known; it is loaded from behind the functions of the module
+``("v5",)``                in xmm5, all of it. v14 is the accumulator
+========================== =====================================================================
+
+No register is in two of the sets: those of the locals, of float operands, and of vector operands.
+A result of type v128 always goes where several results go.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from asm_libcalls.toy_jit.codegen.compiler import FunctionCompiler
+from asm_libcalls.toy_jit.codegen.places import HOLE
+from asm_libcalls.toy_jit.codegen.registers import (
+    ACCUMULATORS,
+    FLOATS,
+    as_vector,
+    operand_registers,
+)
+from asm_libcalls.toy_jit.codegen.templates import TEMPLATES, has_avx
+from asm_libcalls.toy_jit.codegen.vector_handlers import make_vector_handlers
+from asm_libcalls.toy_jit.frontend.module import V128
+from asm_libcalls.toy_jit.frontend.operands import FUNCTION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.toy_jit.codegen.handlers import Handler
+    from asm_libcalls.toy_jit.codegen.places import Place
+    from asm_libcalls.toy_jit.frontend.module import FuncType
+    from asm_libcalls.toy_jit.frontend.operands import Frame
+    from asm_libcalls.toy_jit.frontend.validator import Body
+
+__all__ = ["VectorFunctionCompiler"]
+
+_FIRST, _SECOND, _THIRD = ACCUMULATORS["v"]
+_FLOAT_OPERANDS = 1  # registers of them, beside the accumulators
+
+
+def _is_vector(place: Place) -> bool:
+    return bool(place[0][0] == "v")
+
+
+def _offsets(types: bytes) -> tuple[list[tuple[str, int]], int]:
+    """Return, for values beside each other, the prefix and offset of each; and their size."""
+    offset = 0
+    found = []
+    for valtype in types:
+        found.append(("v" if valtype == V128 else "", offset))
+        offset += 16 if valtype == V128 else 8
+    return found, offset
+
+
+class VectorFunctionCompiler(FunctionCompiler):
+    """Compiles functions with vectors.
+
+    Attributes
+    ----------
+    produced : tuple of int, int and str
+        The end of the last result's code, and the beginning of its last instruction, whose target
+        (as :meth:`direct` calls it) can still be another register.
+    """
+
+    produced = (-1, -1, "")
+
+    def handlers(self) -> list[Handler]:
+        """Return the emitters by opcode."""
+        return make_vector_handlers(self.layout.inline)
+
+    # -- the frame
+
+    def lay_out(self, body: Body, parameters: int) -> None:
+        """Say where the slots of the locals and operands are."""
+        types = body.local_types
+        offsets, _ = _offsets(types[:parameters])
+        self.homes = [(prefix + "slot", 16 + offset) for prefix, offset in offsets]
+        others: dict[int, Place] = {}
+        bottom = -8
+        for is_vector, size in ((True, 16), (False, 8)):  # vectors first: so none lies across lines
+            for i, valtype in enumerate(types[parameters:]):
+                if (valtype == V128) == is_vector:
+                    bottom = (bottom - size) // size * size
+                    others[i] = ("vslot" if is_vector else "slot", bottom)
+        self.homes += [others[i] for i in range(len(others))]
+        self.cleared = (-8 - bottom) // 8
+        bottom = bottom // 16 * 16
+        self.slots = [("slot", bottom - 16 * (i + 1)) for i in range(body.max_height + 1)]
+        self.produced = (-1, -1, "")
+
+    def free_registers(self, taken: set[str]) -> dict[str, list[Place]]:
+        """Return the registers that no local has, by the accumulator that they are like."""
+        free = super().free_registers(taken)
+        rest = [r for r in FLOATS if r not in taken and as_vector(r) not in taken]
+        free["xmm0"] = [(r,) for r in rest[:_FLOAT_OPERANDS]]
+        free[_FIRST] = [(as_vector(r),) for r in rest[_FLOAT_OPERANDS:]]
+        return free
+
+    def slot(self, height: int, place: Place) -> Place:
+        """Return the slot at a height for what is at a place."""
+        slot = self.slots[height]
+        return ("vslot", slot[1]) if _is_vector(place) else slot
+
+    def clear(self, height: int, types: bytes) -> None:
+        """Begin where control comes together; see Places."""
+        stack = self.stack[:height]
+        super().clear(height, types)
+        stack += self.stack[height:]
+        for i, valtype in enumerate(types, height):
+            if valtype == V128:
+                stack[i] = ("vslot", stack[i][1])
+        self.stack = stack
+
+    def spill(self, height: int) -> None:
+        """Put an operand into its slot. Changes no flags."""
+        place = self.stack[height]
+        slot = self.slot(height, place)
+        self.move(slot, place)
+        self.held.pop(place[0], None)
+        self.stack[height] = slot
+
+    # -- emitting
+
+    def direct(
+        self, name: str, *values: int, to: str = "", left: str = "", right: str = ""
+    ) -> None:
+        """Copy a stencil of one instruction with these registers in the place of its own.
+
+        Parameters
+        ----------
+        name : str
+            Of the stencil.
+        *values : int
+            What goes into the holes.
+        to, left, right : str
+            The register in the place of xmm8, xmm9 and xmm10, where it has these.
+        """
+        bytes_, holes, _ = TEMPLATES[name]
+        code = self.code
+        start = len(code)
+        code += _variant(bytes_, to, left, right)
+        for at, which in holes:
+            HOLE.pack_into(code, start + at, values[which])
+
+    def move(self, target: Place, source: Place) -> None:
+        """Copy a value. Changes no flags, and rdx and xmm1 at most beside the target."""
+        if target[0][0] != "v":
+            super().move(target, source)
+            return
+        if target == source:
+            return
+        to, at = target[0], source[0]
+        if to not in ("vslot", "vargument"):
+            if at in ("vslot", "vargument"):
+                self.direct("move." + at[1:], source[1], to=to)
+            elif at == "const":  # 0, of any type
+                self.direct("move.zero", to=to, right=to)
+            elif at == "vconst":
+                self._load_constant(to, source[1])
+            else:
+                self.direct("move.register", to=to, right=at)
+            return
+        if at in ("vslot", "vargument", "vconst", "const"):
+            self.move((_THIRD,), source)
+            at = _THIRD
+        self.direct("move.to." + to[1:], target[1], to=at)
+
+    def _load_constant(self, register: str, value: int) -> None:
+        if value in (0, (1 << 128) - 1):
+            self.direct("move.ones" if value else "move.zero", to=register, right=register)
+            return
+        patches = self.layout.constants.setdefault(value, [])
+        self.jump("constant.address", patches)
+        self.direct("constant.load", to=register)
+
+    def retarget(self, register: str) -> bool:
+        """Let the last result be made in another register, if that is possible."""
+        end, start, field = self.produced
+        if end != len(self.code):
+            return False
+        self.code[start:] = _with_registers(self.code[start:], **{field: register})
+        return True
+
+    # -- operands
+
+    def vector_register(self) -> str:
+        """Return a register for a vector that no operand is in."""
+        for place in (*self.free[_FIRST], (_FIRST,)):
+            if place[0] not in self.held:
+                return str(place[0])
+        height = min(height for register, height in self.held.items() if register[0] == "v")
+        register = self.stack[height][0]
+        self.spill(height)
+        return str(register)
+
+    def in_register(self, place: Place, otherwise: str) -> str:
+        """Return the register that a vector is in, or load it into another."""
+        if place[0] in ("vslot", "vconst"):
+            self.move((otherwise,), place)
+            return otherwise
+        return str(place[0])
+
+    def operate(self, name: str, left: Place, right: Place) -> None:
+        """Emit an instruction of two vectors that are off the stack; push its result."""
+        if has_avx():
+            first = self.in_register(left, _THIRD)
+            in_memory = right[0] == "vslot"
+            second = "" if in_memory else self.in_register(right, _SECOND)
+            register = self.vector_register()
+            start = len(self.code)
+            if in_memory:
+                self.direct(name + ".vslot", right[1], to=register, left=first)
+            else:
+                self.direct(name, to=register, left=first, right=second)
+            self.push_vector(register, start)
+            return
+        second = self.in_register(right, _SECOND)
+        if left in (*self.free[_FIRST], (_FIRST,)):
+            register = left[0]
+        else:
+            register = self.vector_register()
+            if second == register:
+                self.move((_SECOND,), right)
+                second = _SECOND
+        self.move((register,), left)
+        self.direct(name, to=register, right=second)
+        self.push_register(register)
+
+    def push_vector(self, register: str, start: int, field: str = "to") -> None:
+        """Put the result of the last instruction on the stack; its code begins at `start`."""
+        self.produced = (len(self.code), start, field)
+        self.push_register(register)
+
+    # -- calls and branches
+
+    def arguments(self, functype: FuncType) -> None:
+        """Take the operands of a call to the outgoing arguments; put the others in slots."""
+        self.flush_registers(len(self.stack) - len(functype.params))
+        offsets, size = _offsets(functype.params)
+        for prefix, offset in reversed(offsets):
+            self.move((prefix + "argument", offset), self.pop())
+        self.save_locals()
+        self.outgoing = max(self.outgoing, size // 8, _offsets(functype.results)[1] // 8)
+
+    def results(self, functype: FuncType) -> None:
+        """Put the results of a call on the stack."""
+        if len(functype.results) == 1 and functype.results[0] != V128:
+            super().results(functype)
+            return
+        self.restore_locals()
+        for prefix, offset in _offsets(functype.results)[0]:
+            source = (prefix + "argument", offset)
+            slot = self.slot(len(self.stack), source)
+            self.move(slot, source)
+            self.stack.append(slot)
+
+    def return_(self) -> None:
+        """Emit the way out of the function, with the results on the stack."""
+        results = self.result_types
+        if len(results) == 1 and results[0] != V128:
+            self.take(operand_registers(results))
+        elif results:
+            base = len(self.stack) - len(results)
+            self.flush(base)
+            for place, (prefix, offset) in zip(
+                self.stack[base:], _offsets(results)[0], strict=True
+            ):
+                self.move((prefix + "slot", 16 + offset), place)
+        self.layout.epilogues.append(len(self.code))
+        self.emit("epilogue")
+
+    def branch(self, frame: Frame) -> None:
+        """Emit an unconditional branch."""
+        if frame.opcode == FUNCTION:
+            self.return_()
+            return
+        base = len(self.stack) - len(frame.label)
+        self.flush(base)
+        for i, place in enumerate(self.stack[base:]):
+            self.move(self.slot(frame.height + i, place), place)
+        self.jump_to("jump", frame)
+
+
+# -- registers of instructions
+
+_ENDS_OF_OPCODES = {0x38: 1, 0x3A: 1}  # a second byte of the opcode, behind 0F
+
+
+@cache
+def _variant(code: bytes, to: str, left: str, right: str) -> bytes:
+    return bytes(_with_registers(code, to, left, right))
+
+
+def _with_registers(
+    code: bytes | bytearray, to: str = "", left: str = "", right: str = ""
+) -> bytearray:
+    """Return an instruction with other registers, where they are given.
+
+    `to` is what its ModRM byte names in `reg`, `left` in VEX.vvvv, `right` in `rm`.
+
+    Source: Intel SDM volume 2, 2.1.5 (ModRM), 2.2.1 (REX) and 2.3.5 (VEX).
+    """
+    changed = bytearray(code)
+    for register, change in ((to, _change_reg), (left, _change_vvvv), (right, _change_rm)):
+        if register:
+            change(changed, int(register[1:]))
+    return changed
+
+
+def _prefix_and_modrm(code: bytearray) -> tuple[int, int]:
+    """Return where the byte with the bits for registers above 7 is, and where ModRM is."""
+    if code[0] == 0xC4:
+        return 1, 4
+    if code[0] == 0xC5:
+        return 1, 3
+    at = 1 if code[0] in (0x66, 0xF2, 0xF3) else 0
+    assert code[at] & 0xF0 == 0x40, "a REX prefix"
+    assert code[at + 1] == 0x0F
+    return at, at + 3 + _ENDS_OF_OPCODES.get(code[at + 2], 0)
+
+
+def _set(code: bytearray, at: int, mask: int, value: int) -> None:
+    code[at] = code[at] & ~mask | value
+
+
+def _change_reg(code: bytearray, number: int) -> None:
+    prefix, modrm = _prefix_and_modrm(code)
+    if code[0] in (0xC4, 0xC5):
+        _set(code, prefix, 0x80, (number < 8) << 7)
+    else:
+        _set(code, prefix, 4, number >> 3 << 2)
+    _set(code, modrm, 0x38, (number & 7) << 3)
+
+
+def _change_rm(code: bytearray, number: int) -> None:
+    prefix, modrm = _prefix_and_modrm(code)
+    assert code[0] != 0xC5, "the short prefix has no bit for rm"
+    if code[0] == 0xC4:
+        _set(code, prefix, 0x20, (number < 8) << 5)
+    else:
+        _set(code, prefix, 1, number >> 3)
+    _set(code, modrm, 7, number & 7)
+
+
+def _change_vvvv(code: bytearray, number: int) -> None:
+    assert code[0] in (0xC4, 0xC5), "a VEX prefix"
+    _set(code, 2 if code[0] == 0xC4 else 1, 0x78, (~number & 15) << 3)

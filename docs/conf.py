@@ -18,6 +18,7 @@ exclude_patterns = ["_build"]
 
 # Pages are Markdown, with links to their headings.
 myst_heading_anchors = 3
+myst_enable_extensions = ["deflist"]  # the glossary
 
 # The API reference: what numpydoc's docstrings say, in the source's order.
 autodoc_member_order = "bysource"

@@ -470,6 +470,11 @@ def _match(
         name = f"{entry.module}.{entry.name}"
         value = given[entry.module][entry.name]
         if entry.kind == "func" and callable(value) and not isinstance(value, FuncRef):
+            own = getattr(value, "wasm_type", None)  # most Python functions take what comes
+            if own is not None and own != entry.type:
+                raise LinkError(
+                    f"incompatible import type for {name}: expected {entry.type!r}, got {own!r}"
+                )
             host[len(imports["func"])] = (value, entry.type, name)
         elif problem := _mismatch(entry, value):
             raise LinkError(f"incompatible import type for {name}: {problem}")

@@ -1,0 +1,231 @@
+"""Paths that never leave the folder that they begin at, whoever changes it meanwhile.
+
+A path is split: its folder is opened, and the last component is named to the system relative to
+that descriptor, without following it. The folder is found by ``openat2`` with RESOLVE_BENEATH, so
+the kernel refuses every way out (``..`` above the beginning, absolute paths and links, links that
+lead out), at each step, while others rename and replace what is on the way. Where there is no
+``openat2``, the walk is made here, one component after the other, with O_PATH and O_NOFOLLOW;
+``..`` goes back to a folder that is still open, so nothing that is moved meanwhile leads outside.
+
+Source: openat2(2), open(2), path_resolution(7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+
+from asm_libcalls.emitter import libc
+from asm_libcalls.toy_jit.wasi.errors import Errno, WasiError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Place", "locate"]
+
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_MAXIMUM_LINKS = 40  # Linux's
+_MAXIMUM_PATH = 4096  # Linux's PATH_MAX
+
+_OPENAT2 = 437  # the same number on every architecture
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
+_ATTEMPTS = 64
+_MAXIMUM_DEPTH = 256  # of a walk, which keeps each folder on the way open
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    ]
+
+
+class Place:
+    """Where a path leads: a folder and a name in it; a context manager that closes the folder.
+
+    Attributes
+    ----------
+    folder : int
+        A file descriptor of the host, opened with O_PATH.
+    name : bytes
+        One component: no link was followed that it may be. ``.`` for the folder itself.
+    is_folder : bool
+        Whether the path ends in a slash, so that it must be one.
+    """
+
+    __slots__ = ("folder", "is_folder", "name")
+
+    def __init__(self, folder: int, name: bytes, is_folder: bool) -> None:
+        self.folder = folder
+        self.name = name
+        self.is_folder = is_folder
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the folder."""
+        os.close(self.folder)
+
+    def link(self) -> bytes | None:
+        """Return where it leads if it is a symbolic link, else None."""
+        try:
+            return os.readlink(self.name, dir_fd=self.folder)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):
+                return None
+            raise
+
+    def status(self) -> os.stat_result:
+        """Return what the host says of it; of a link itself."""
+        return os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
+
+    def check_is_folder(self) -> None:
+        """Raise WasiError(NOTDIR) if the path ends in a slash, and it is something else."""
+        if self.is_folder and not stat.S_ISDIR(self.status().st_mode):
+            raise WasiError(Errno.NOTDIR)
+
+
+def locate(root: int, path: bytes, *, follow: bool, check: Callable[[], None]) -> Place:
+    """Find where a path leads.
+
+    Parameters
+    ----------
+    root : int
+        The file descriptor of the folder where the path begins, which it never leaves.
+    path : bytes
+    follow : bool
+        Whether a symbolic link is followed that the last component is. What is there when the
+        caller uses the place may be a link again; it must not be followed then.
+    check : callable
+        Called while the kernel asks to try again; it may raise.
+
+    Raises
+    ------
+    WasiError
+        PERM where the path leads out.
+    OSError
+        As the host has it.
+    """
+    for _ in range(_MAXIMUM_LINKS + 1):
+        if not path:
+            raise WasiError(Errno.NOENT)
+        if path.startswith(b"/"):
+            raise WasiError(Errno.PERM)
+        if len(path) >= _MAXIMUM_PATH:
+            raise WasiError(Errno.NAMETOOLONG)
+        stripped = path.rstrip(b"/")
+        folder_path, _, name = stripped.rpartition(b"/")
+        is_folder = len(stripped) < len(path)
+        if name in (b".", b".."):
+            folder_path, name, is_folder = stripped, b".", True
+        place = Place(_open_folder(root, folder_path or b".", check), name, is_folder)
+        try:
+            target = place.link() if follow and name != b"." else None
+        except BaseException:
+            place.close()
+            raise
+        if target is None:
+            return place
+        place.close()
+        if target.startswith(b"/"):
+            raise WasiError(Errno.PERM)
+        # From where the link is: what leads there is walked again, as it may have changed.
+        path = b"/".join(filter(None, (folder_path, target))) + (b"/" if is_folder else b"")
+    raise WasiError(Errno.LOOP)
+
+
+class _Kernel:
+    """The system call, and whether this kernel has it."""
+
+    def __init__(self) -> None:
+        self._syscall = libc.prototype(
+            "syscall",
+            ctypes.c_long,
+            ctypes.c_long,
+            ctypes.c_long,
+            ctypes.c_char_p,
+            ctypes.c_void_p,
+            ctypes.c_size_t,
+        )
+        self.has_openat2 = True
+
+    def open_folder(self, root: int, path: bytes) -> int:
+        """Open a folder beneath `root`, or raise OSError."""
+        how = _OpenHow(_FOLDER, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+        fd = self._syscall(_OPENAT2, root, path, ctypes.addressof(how), ctypes.sizeof(how))
+        if fd >= 0:
+            return int(fd)
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+_kernel = _Kernel()
+
+
+def _open_folder(root: int, path: bytes, check: Callable[[], None]) -> int:
+    if not _kernel.has_openat2:
+        return _walk(root, path)
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _kernel.open_folder(root, path)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise WasiError(Errno.PERM) from None
+            if error.errno in (errno.ENOSYS, errno.EPERM, errno.E2BIG):
+                # An old kernel, or a sandbox that refuses what it does not know.
+                _kernel.has_openat2 = error.errno == errno.EPERM
+                return _walk(root, path)
+            if error.errno != errno.EAGAIN or attempt == _ATTEMPTS - 1:
+                raise
+            check()  # something was renamed while the kernel went up; it asks to try again
+    raise AssertionError
+
+
+def _walk(root: int, path: bytes) -> int:
+    """Open a folder beneath `root`, one component after the other."""
+    opened: list[int] = []  # the folders on the way, the innermost last
+    components = path.split(b"/")[::-1]
+    links = 0
+    try:
+        while components:
+            component = components.pop()
+            if component in (b"", b"."):
+                continue
+            if component == b"..":
+                if not opened:
+                    raise WasiError(Errno.PERM)
+                os.close(opened.pop())
+                continue
+            above = opened[-1] if opened else root
+            fd = os.open(component, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+            try:
+                mode = os.fstat(fd).st_mode
+                if stat.S_ISDIR(mode):
+                    if len(opened) == _MAXIMUM_DEPTH:
+                        raise WasiError(Errno.NAMETOOLONG)
+                    opened.append(fd)
+                    continue
+                if not stat.S_ISLNK(mode):
+                    raise WasiError(Errno.NOTDIR)
+                target = os.readlink(b"", dir_fd=fd)
+            finally:
+                if fd not in opened:
+                    os.close(fd)
+            links += 1
+            if links > _MAXIMUM_LINKS:
+                raise WasiError(Errno.LOOP)
+            if target.startswith(b"/"):
+                raise WasiError(Errno.PERM)
+            components += target.split(b"/")[::-1]
+        return os.open(b".", _FOLDER, dir_fd=opened[-1] if opened else root)
+    finally:
+        for fd in opened:
+            os.close(fd)

@@ -1,0 +1,81 @@
+"""What a call of the guest has at hand: its memory, the descriptors, and when it has to stop."""
+
+from __future__ import annotations
+
+import select
+
+from asm_libcalls.toy_jit.runtime import interrupts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from asm_libcalls.toy_jit.runtime.compiled_instance import CompiledInstance
+    from asm_libcalls.toy_jit.wasi.descriptors import DescriptorTable
+    from asm_libcalls.toy_jit.wasi.guest_memory import GuestMemory
+
+    CallTable = dict[str, tuple[Callable[..., None], str]]
+
+__all__ = ["SLICE", "Call"]
+
+SLICE = 0.05
+"""Seconds that a call waits before it looks whether it is to stop."""
+
+
+class Call:
+    """One call.
+
+    Attributes
+    ----------
+    memory : GuestMemory
+    descriptors : DescriptorTable
+    system : Preview1
+        Whose arguments and environment these are.
+    """
+
+    __slots__ = ("_runtime", "descriptors", "memory", "system")
+
+    def __init__(
+        self,
+        runtime: CompiledInstance | None,
+        memory: GuestMemory,
+        descriptors: DescriptorTable,
+        system: Any,
+    ) -> None:
+        self._runtime = runtime
+        self.memory = memory
+        self.descriptors = descriptors
+        self.system = system
+
+    def check(self) -> None:
+        """Raise Interrupt if the calling instance has no time left, or is to stop."""
+        if self._runtime is not None and not self._runtime.closed:
+            interrupts.interrupted(self._runtime.vmctx)
+
+    def wait(self, interests: Mapping[int, int], seconds: float | None) -> dict[int, int]:
+        """Wait until a file descriptor is ready, or the time is up.
+
+        Parameters
+        ----------
+        interests : mapping of int to int
+            What is waited for (``select.POLLIN``, ``POLLOUT``), by file descriptor of the host.
+        seconds : float or None
+            How long at most, up to :data:`SLICE`. None to wait until something is ready, which may
+            take for ever.
+
+        Returns
+        -------
+        dict of int to int
+            What is ready.
+        """
+        poll = select.poll()
+        for fd, events in interests.items():
+            poll.register(fd, events)
+        if seconds is not None:
+            return dict(poll.poll(min(seconds, SLICE) * 1000))
+        while True:
+            ready = poll.poll(SLICE * 1000)
+            if ready:
+                return dict(ready)
+            self.check()

@@ -1,0 +1,276 @@
+"""Calls on descriptors: reading and writing, what a file is, what a folder has in it."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from asm_libcalls.toy_jit.wasi import abi
+from asm_libcalls.toy_jit.wasi.abi import FdFlag, FileType, FstFlag, Right
+from asm_libcalls.toy_jit.wasi.errors import Errno, WasiError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.toy_jit.wasi.call import Call, CallTable
+    from asm_libcalls.toy_jit.wasi.descriptors import HostDescriptor
+
+__all__ = ["CALLS", "filestat", "new_times", "signed_offset"]
+
+_U64 = 0xFFFF_FFFF_FFFF_FFFF
+_ADVICE = (
+    os.POSIX_FADV_NORMAL,
+    os.POSIX_FADV_SEQUENTIAL,
+    os.POSIX_FADV_RANDOM,
+    os.POSIX_FADV_WILLNEED,
+    os.POSIX_FADV_DONTNEED,
+    os.POSIX_FADV_NOREUSE,
+)
+
+
+def signed_offset(offset: int) -> int:
+    """Return an offset or size in a file, which the host has as a signed number."""
+    if offset >= 1 << 63:
+        raise WasiError(Errno.INVAL)
+    return offset
+
+
+# -- reading and writing
+
+
+def _fd_read(call: Call, fd: int, vectors: int, count: int, result: int) -> None:
+    descriptor = call.descriptors.get(fd, Right.FD_READ)
+    buffers = call.memory.buffers(vectors, count)
+    call.memory.range(result, 4)
+    call.memory.write_u32(result, descriptor.read(call, buffers))
+
+
+def _fd_pread(call: Call, fd: int, vectors: int, count: int, offset: int, result: int) -> None:
+    descriptor = call.descriptors.get(fd, Right.FD_READ)
+    buffers = call.memory.buffers(vectors, count)
+    call.memory.range(result, 4)
+    call.memory.write_u32(result, descriptor.read(call, buffers, signed_offset(offset)))
+
+
+def _fd_write(call: Call, fd: int, vectors: int, count: int, result: int) -> None:
+    descriptor = call.descriptors.get(fd, Right.FD_WRITE)
+    buffers = call.memory.buffers(vectors, count)
+    call.memory.range(result, 4)  # before anything is written
+    call.memory.write_u32(result, descriptor.write(call, buffers))
+
+
+def _fd_pwrite(call: Call, fd: int, vectors: int, count: int, offset: int, result: int) -> None:
+    descriptor = call.descriptors.get(fd, Right.FD_WRITE)
+    buffers = call.memory.buffers(vectors, count)
+    call.memory.range(result, 4)
+    call.memory.write_u32(result, descriptor.write(call, buffers, signed_offset(offset)))
+
+
+def _fd_seek(call: Call, fd: int, offset: int, whence: int, result: int) -> None:
+    descriptor = call.descriptors.file(fd, Right.FD_SEEK)
+    offset -= offset >> 63 << 64  # signed
+    call.memory.range(result, 8)
+    call.memory.write_u64(result, descriptor.seek(offset, whence))
+
+
+def _fd_tell(call: Call, fd: int, result: int) -> None:
+    call.memory.write_u64(result, call.descriptors.file(fd, Right.FD_TELL).seek(0, 1))
+
+
+def _fd_sync(call: Call, fd: int) -> None:
+    call.descriptors.get(fd, Right.FD_SYNC).sync()
+
+
+def _fd_datasync(call: Call, fd: int) -> None:
+    call.descriptors.get(fd, Right.FD_DATASYNC).sync()
+
+
+def _fd_advise(call: Call, fd: int, offset: int, length: int, advice: int) -> None:
+    descriptor = call.descriptors.file(fd, Right.FD_ADVISE)
+    if advice >= len(_ADVICE):
+        raise WasiError(Errno.INVAL)
+    start, size = signed_offset(offset), signed_offset(length)
+    os.posix_fadvise(descriptor.host, start, size, _ADVICE[advice])
+
+
+def _fd_allocate(call: Call, fd: int, offset: int, length: int) -> None:
+    descriptor = call.descriptors.file(fd, Right.FD_ALLOCATE)
+    descriptor.need(Right.FD_WRITE)
+    os.posix_fallocate(descriptor.host, signed_offset(offset), signed_offset(length))
+
+
+# -- what a descriptor is
+
+
+def _fd_close(call: Call, fd: int) -> None:
+    call.descriptors.close(fd)
+
+
+def _fd_renumber(call: Call, source: int, target: int) -> None:
+    call.descriptors.renumber(source, target)
+
+
+def _fd_fdstat_get(call: Call, fd: int, result: int) -> None:
+    d = call.descriptors[fd]
+    call.memory.write(abi.FDSTAT, result, d.filetype, d.flags, d.rights, d.inheriting)
+
+
+def _fd_fdstat_set_flags(call: Call, fd: int, flags: int) -> None:
+    descriptor = call.descriptors.get(fd, Right.FD_FDSTAT_SET_FLAGS)
+    if flags & ~FdFlag.ALL:
+        raise WasiError(Errno.INVAL)
+    descriptor.set_flags(flags)
+
+
+def _fd_fdstat_set_rights(call: Call, fd: int, rights: int, inheriting: int) -> None:
+    descriptor = call.descriptors[fd]
+    if rights & ~descriptor.rights or inheriting & ~descriptor.inheriting:
+        raise WasiError(Errno.NOTCAPABLE)
+    descriptor.rights, descriptor.inheriting = rights, inheriting
+
+
+def _fd_prestat_get(call: Call, fd: int, result: int) -> None:
+    name = call.descriptors[fd].preopened
+    if name is None:
+        raise WasiError(Errno.BADF)
+    call.memory.write(abi.PRESTAT, result, 0, len(name))
+
+
+def _fd_prestat_dir_name(call: Call, fd: int, buffer: int, length: int) -> None:
+    name = call.descriptors[fd].preopened
+    if name is None:
+        raise WasiError(Errno.BADF)
+    if length < len(name):
+        raise WasiError(Errno.NAMETOOLONG)
+    call.memory.range(buffer, len(name))[:] = name
+
+
+# -- what the file is
+
+
+def filestat(call: Call, result: int, status: os.stat_result) -> None:
+    """Write what the host says of a file."""
+    call.memory.write(
+        abi.FILESTAT,
+        result,
+        status.st_dev & _U64,
+        status.st_ino & _U64,
+        abi.filetype_of(status.st_mode),
+        status.st_nlink & _U64,
+        status.st_size & _U64,
+        status.st_atime_ns & _U64,
+        status.st_mtime_ns & _U64,
+        status.st_ctime_ns & _U64,
+    )
+
+
+def new_times(status: os.stat_result, atim: int, mtim: int, flags: int) -> tuple[int, int]:
+    """Return the times of access and modification that flags and values ask for."""
+    both = (FstFlag.ATIM | FstFlag.ATIM_NOW, FstFlag.MTIM | FstFlag.MTIM_NOW)
+    if flags & ~FstFlag.ALL or any(flags & mask == mask for mask in both):
+        raise WasiError(Errno.INVAL)
+    now = time.time_ns()
+    times = []
+    for asked, for_now, value, old in (
+        (FstFlag.ATIM, FstFlag.ATIM_NOW, atim, status.st_atime_ns),
+        (FstFlag.MTIM, FstFlag.MTIM_NOW, mtim, status.st_mtime_ns),
+    ):
+        times.append(signed_offset(value) if flags & asked else now if flags & for_now else old)
+    return times[0], times[1]
+
+
+def _fd_filestat_get(call: Call, fd: int, result: int) -> None:
+    descriptor = call.descriptors.get(fd, Right.FD_FILESTAT_GET)
+    status = descriptor.status()
+    if status is not None:
+        filestat(call, result, status)
+    else:
+        call.memory.write(abi.FILESTAT, result, 0, 0, descriptor.filetype, 0, 0, 0, 0, 0)
+
+
+def _fd_filestat_set_size(call: Call, fd: int, size: int) -> None:
+    descriptor = call.descriptors.file(fd, Right.FD_FILESTAT_SET_SIZE)
+    descriptor.need(Right.FD_WRITE)
+    os.ftruncate(descriptor.host, signed_offset(size))
+
+
+def _fd_filestat_set_times(call: Call, fd: int, atim: int, mtim: int, flags: int) -> None:
+    descriptor = call.descriptors.file(fd, Right.FD_FILESTAT_SET_TIMES)
+    os.utime(descriptor.host, ns=new_times(descriptor.status(), atim, mtim, flags))
+
+
+# -- folders
+
+
+def _list(folder: HostDescriptor) -> list[tuple[bytes, int, int]]:
+    """List names, inodes and types, "." and ".." first.
+
+    Both with the folder's own inode: what is above it the guest need not know.
+    """
+    own = folder.status().st_ino
+    entries = [(name, own, FileType.DIRECTORY) for name in (b".", b"..")]
+    with os.scandir(folder.host) as found:
+        for entry in found:
+            if entry.is_symlink():
+                filetype = FileType.SYMBOLIC_LINK
+            elif entry.is_dir(follow_symlinks=False):
+                filetype = FileType.DIRECTORY
+            elif entry.is_file(follow_symlinks=False):
+                filetype = FileType.REGULAR_FILE
+            else:
+                filetype = FileType.UNKNOWN
+            entries.append((os.fsencode(entry.name), entry.inode(), filetype))
+    return entries
+
+
+def _fd_readdir(call: Call, fd: int, buffer: int, length: int, cookie: int, result: int) -> None:
+    folder = call.descriptors.folder(fd, Right.FD_READDIR)
+    target = call.memory.range(buffer, length)
+    call.memory.range(result, 4)
+    if cookie == 0 or not folder.listing:
+        folder.listing = _list(folder)
+    used = 0
+    for i, (name, inode, filetype) in enumerate(folder.listing[cookie:], cookie + 1):
+        entry = abi.DIRENT.pack(i, inode & _U64, len(name), filetype) + name
+        part = entry[: length - used]  # the last one may be cut off: then the guest asks again
+        target[used : used + len(part)] = part
+        used += len(part)
+        if used == length:
+            break
+    call.memory.write_u32(result, used)
+
+
+# -- sockets: none can be opened
+
+
+def _no_socket(call: Call, fd: int, *_: int) -> None:
+    call.descriptors.get(fd, 0)
+    raise WasiError(Errno.NOTSOCK)
+
+
+CALLS: CallTable = {
+    "fd_advise": (_fd_advise, "iIIi"),
+    "fd_allocate": (_fd_allocate, "iII"),
+    "fd_close": (_fd_close, "i"),
+    "fd_datasync": (_fd_datasync, "i"),
+    "fd_fdstat_get": (_fd_fdstat_get, "ii"),
+    "fd_fdstat_set_flags": (_fd_fdstat_set_flags, "ii"),
+    "fd_fdstat_set_rights": (_fd_fdstat_set_rights, "iII"),
+    "fd_filestat_get": (_fd_filestat_get, "ii"),
+    "fd_filestat_set_size": (_fd_filestat_set_size, "iI"),
+    "fd_filestat_set_times": (_fd_filestat_set_times, "iIIi"),
+    "fd_pread": (_fd_pread, "iiiIi"),
+    "fd_prestat_get": (_fd_prestat_get, "ii"),
+    "fd_prestat_dir_name": (_fd_prestat_dir_name, "iii"),
+    "fd_pwrite": (_fd_pwrite, "iiiIi"),
+    "fd_read": (_fd_read, "iiii"),
+    "fd_readdir": (_fd_readdir, "iiiIi"),
+    "fd_renumber": (_fd_renumber, "ii"),
+    "fd_seek": (_fd_seek, "iIii"),
+    "fd_sync": (_fd_sync, "i"),
+    "fd_tell": (_fd_tell, "ii"),
+    "fd_write": (_fd_write, "iiii"),
+    "sock_accept": (_no_socket, "iii"),
+    "sock_recv": (_no_socket, "iiiiii"),
+    "sock_send": (_no_socket, "iiiii"),
+    "sock_shutdown": (_no_socket, "ii"),
+}

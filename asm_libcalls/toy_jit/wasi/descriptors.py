@@ -1,0 +1,309 @@
+"""What a guest's descriptors are: files and folders of the host, and streams in Python."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import stat
+
+from asm_libcalls.toy_jit.wasi import abi
+from asm_libcalls.toy_jit.wasi.abi import FdFlag, FileType, Right
+from asm_libcalls.toy_jit.wasi.errors import Errno, WasiError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    from asm_libcalls.toy_jit.wasi.call import Call
+
+__all__ = ["Descriptor", "DescriptorTable", "HostDescriptor"]
+
+MAXIMUM = 512
+"""Descriptors of a guest, so that it does not use up those of the process."""
+
+PIPE_BUF = select.PIPE_BUF
+"""Bytes that a pipe takes without blocking once it is ready to be written to."""
+
+_WHENCE = (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END)
+
+
+class Descriptor:
+    """A descriptor of the guest.
+
+    Attributes
+    ----------
+    filetype : int
+        A value of :class:`~asm_libcalls.toy_jit.wasi.abi.FileType`.
+    natural : int
+        What such a file is good for.
+    rights, inheriting : int
+        What it may be used for, and what is opened through it.
+    flags : int
+        Of :class:`~asm_libcalls.toy_jit.wasi.abi.FdFlag`.
+    preopened : bytes or None
+        The guest's name of a preopened folder.
+    host : int
+        The host's file descriptor, or -1.
+    """
+
+    host = -1
+    preopened: bytes | None = None
+
+    def __init__(self, filetype: int, natural: int, inheriting: int = 0, flags: int = 0) -> None:
+        self.filetype = filetype
+        self.natural = self.rights = natural
+        self.inheriting = inheriting
+        self.flags = flags
+        self.listing: list[tuple[bytes, int, int]] = []
+
+    def need(self, rights: int) -> None:
+        """Check that it may be used for all of `rights`."""
+        if self.rights & rights == rights:
+            return
+        if self.natural & rights == rights:
+            raise WasiError(Errno.NOTCAPABLE)  # given up
+        is_directory = self.filetype == FileType.DIRECTORY
+        if rights & (Right.FD_SEEK | Right.FD_TELL) and not is_directory:
+            raise WasiError(Errno.SPIPE)
+        raise WasiError(Errno.BADF)
+
+    def read(self, call: Call, buffers: Sequence[memoryview], offset: int | None = None) -> int:
+        """Read into `buffers`, and return how many bytes; 0 at the end."""
+        raise NotImplementedError
+
+    def write(self, call: Call, buffers: Sequence[memoryview], offset: int | None = None) -> int:
+        """Write `buffers`, and return how many bytes."""
+        raise NotImplementedError
+
+    def status(self) -> os.stat_result | None:
+        """Return what the host says of the file; None where it knows nothing."""
+        return None
+
+    def sync(self) -> None:
+        """Have written what was written."""
+
+    def set_flags(self, flags: int) -> None:
+        """Change the flags: only whether reading and writing block, unless it is a file."""
+        if (flags ^ self.flags) & ~FdFlag.NONBLOCK:
+            raise WasiError(Errno.NOTSUP)
+        self.flags = flags
+
+    def close(self) -> None:
+        """Give up what it stands for; twice is a no-op."""
+
+
+class HostDescriptor(Descriptor):
+    """A file descriptor of the host.
+
+    Parameters
+    ----------
+    host : int
+    owned : bool
+        Whether it is closed with this object.
+    readable, writable : bool
+        How it was opened.
+    inheriting, flags : int
+    keeps : object
+        What keeps the host's descriptor open meanwhile, if it is not owned.
+    """
+
+    def __init__(
+        self,
+        host: int,
+        *,
+        owned: bool,
+        readable: bool = True,
+        writable: bool = True,
+        inheriting: int = 0,
+        flags: int = 0,
+        keeps: object = None,
+    ) -> None:
+        mode = os.fstat(host).st_mode
+        filetype = abi.filetype_of(mode)
+        self._pollable = not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISBLK(mode))
+        if filetype == FileType.DIRECTORY:
+            natural = abi.DIRECTORY_RIGHTS
+        else:
+            natural = abi.FILE_RIGHTS if _is_seekable(host) else abi.STREAM_RIGHTS
+            natural &= ~(0 if readable else Right.FD_READ)
+            natural &= ~(0 if writable else Right.FD_WRITE)
+        super().__init__(filetype, natural, inheriting, flags)
+        self.host = host
+        self._owned = owned
+        self._keeps = keeps
+
+    def read(self, call: Call, buffers: Sequence[memoryview], offset: int | None = None) -> int:
+        """Read; while nothing is there, wait, but not longer than the guest has time."""
+        if offset is not None:
+            return os.preadv(self.host, buffers, offset)
+        if not any(map(len, buffers)):
+            return 0
+        while True:
+            self._wait(call, select.POLLIN)
+            try:
+                return os.readv(self.host, buffers)
+            except BlockingIOError:  # another reader was faster, or the guest does not wait
+                if self.flags & FdFlag.NONBLOCK:
+                    raise
+
+    def write(self, call: Call, buffers: Sequence[memoryview], offset: int | None = None) -> int:
+        """Write; what has to wait for a reader does so no longer than the guest has time."""
+        if offset is not None:
+            return os.pwritev(self.host, buffers, offset)
+        if not self._pollable:
+            return os.writev(self.host, buffers)
+        written = 0
+        for chunk in _chunks(buffers):
+            try:
+                written += self._write_all(call, chunk)
+            except OSError:
+                if not written:
+                    raise
+                break
+        return written
+
+    def _write_all(self, call: Call, chunk: memoryview) -> int:
+        written = 0
+        while written < len(chunk):
+            try:
+                self._wait(call, select.POLLOUT)
+                written += os.write(self.host, chunk[written:])
+            except BlockingIOError:
+                if self.flags & FdFlag.NONBLOCK:
+                    if written:
+                        break
+                    raise
+        return written
+
+    def _wait(self, call: Call, events: int) -> None:
+        if not self._pollable:
+            return
+        if self.flags & FdFlag.NONBLOCK:
+            if not call.wait({self.host: events}, 0):
+                raise BlockingIOError(errno.EAGAIN, "not ready")
+        else:
+            call.wait({self.host: events}, None)
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Move, and return where it is then, in bytes."""
+        if whence >= len(_WHENCE):
+            raise WasiError(Errno.INVAL)
+        return os.lseek(self.host, offset, _WHENCE[whence])
+
+    def status(self) -> os.stat_result:
+        """Return what the host says of the file."""
+        return os.fstat(self.host)
+
+    def sync(self) -> None:
+        """Have the host write it to the medium, where there is one."""
+        if not self._pollable:
+            os.fsync(self.host)
+
+    def set_flags(self, flags: int) -> None:
+        """Change whether it appends and blocks."""
+        changed = flags ^ self.flags
+        if changed & FdFlag.APPEND and self._owned:
+            now = fcntl.fcntl(self.host, fcntl.F_GETFL) & ~os.O_APPEND
+            append = os.O_APPEND if flags & FdFlag.APPEND else 0
+            fcntl.fcntl(self.host, fcntl.F_SETFL, now | append)
+            self.flags ^= FdFlag.APPEND
+        super().set_flags(flags)
+
+    def close(self) -> None:
+        """Close the host's descriptor if it is ours."""
+        host, self.host = self.host, -1
+        if host >= 0 and self._owned:
+            os.close(host)
+
+    def __del__(self) -> None:
+        if getattr(self, "host", -1) >= 0 and os is not None:
+            self.close()
+
+
+def _is_seekable(host: int) -> bool:
+    if os.isatty(host):
+        return False
+    try:
+        os.lseek(host, 0, os.SEEK_CUR)
+    except OSError:
+        return False
+    return True
+
+
+def _chunks(buffers: Sequence[memoryview]) -> Iterator[memoryview]:
+    """Cut what is written into pieces that do not block once a pipe is ready."""
+    if sum(map(len, buffers)) <= PIPE_BUF:
+        buffers = [memoryview(b"".join(buffers))]  # in one piece: others write there too
+    for buffer in buffers:
+        for start in range(0, len(buffer), PIPE_BUF):
+            yield buffer[start : start + PIPE_BUF]
+
+
+class DescriptorTable:
+    """The guest's descriptors, by number."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, Descriptor] = {}
+
+    def __getitem__(self, fd: int) -> Descriptor:
+        """Return a descriptor; WasiError(BADF) if there is none."""
+        descriptor = self._entries.get(fd)
+        if descriptor is None:
+            raise WasiError(Errno.BADF)
+        return descriptor
+
+    def get(self, fd: int, rights: int) -> Descriptor:
+        """Return a descriptor that may be used for `rights`."""
+        descriptor = self[fd]
+        descriptor.need(rights)
+        return descriptor
+
+    def file(self, fd: int, rights: int) -> HostDescriptor:
+        """Return a file of the host that may be used for `rights`."""
+        descriptor = self.get(fd, rights)
+        if not isinstance(descriptor, HostDescriptor):
+            raise WasiError(Errno.NOTSUP)
+        return descriptor
+
+    def folder(self, fd: int, rights: int) -> HostDescriptor:
+        """Return a folder that may be used for `rights`."""
+        descriptor = self[fd]
+        if descriptor.filetype != FileType.DIRECTORY:
+            raise WasiError(Errno.NOTDIR)
+        descriptor.need(rights)
+        assert isinstance(descriptor, HostDescriptor)
+        return descriptor
+
+    def add(self, descriptor: Descriptor) -> int:
+        """Give a descriptor the lowest number that is free."""
+        if len(self._entries) >= MAXIMUM:
+            descriptor.close()
+            raise WasiError(Errno.MFILE)
+        number = next(i for i in range(MAXIMUM + 1) if i not in self._entries)
+        self._entries[number] = descriptor
+        return number
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        descriptor = self[fd]
+        del self._entries[fd]
+        descriptor.close()
+
+    def renumber(self, source: int, target: int) -> None:
+        """Give a descriptor the number of another one, which is closed."""
+        moved, replaced = self[source], self[target]
+        if moved is replaced:
+            return
+        self._entries[target] = moved
+        del self._entries[source]
+        replaced.close()
+
+    def close_all(self) -> None:
+        """Close all."""
+        entries: list[Any] = list(self._entries.values())
+        self._entries.clear()
+        for descriptor in entries:
+            descriptor.close()

@@ -1,0 +1,246 @@
+"""``Preview1``: the imports of a program, and what it may see of the host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from asm_libcalls.toy_jit.frontend.module import I32, I64, FuncType
+from asm_libcalls.toy_jit.runtime.callers import calling_runtime
+from asm_libcalls.toy_jit.wasi import descriptor_calls, path_calls, poll_calls, process_calls
+from asm_libcalls.toy_jit.wasi.abi import DIRECTORY_RIGHTS, FILE_RIGHTS
+from asm_libcalls.toy_jit.wasi.call import Call
+from asm_libcalls.toy_jit.wasi.descriptors import DescriptorTable, HostDescriptor
+from asm_libcalls.toy_jit.wasi.errors import Errno, WasiError, errno_of
+from asm_libcalls.toy_jit.wasi.guest_memory import GuestMemory
+from asm_libcalls.toy_jit.wasi.process_calls import Exit
+from asm_libcalls.toy_jit.wasi.streams import standard_stream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from asm_libcalls.toy_jit.instance import Instance
+    from asm_libcalls.toy_jit.wasi.call import CallTable
+
+__all__ = ["MODULE", "Preview1"]
+
+MODULE = "wasi_snapshot_preview1"
+
+
+def _no_system(call: Call, *_: int) -> None:
+    raise WasiError(Errno.NOSYS)
+
+
+_CALLS: CallTable = {
+    **process_calls.CALLS,
+    **descriptor_calls.CALLS,
+    **path_calls.CALLS,
+    **poll_calls.CALLS,
+    "proc_raise": (_no_system, "i"),
+}
+_TYPES = {"i": I32, "I": I64}
+_MASKS = {"i": 0xFFFF_FFFF, "I": 0xFFFF_FFFF_FFFF_FFFF}
+
+
+class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
+    """WASI preview 1, as imports for an :class:`~asm_libcalls.toy_jit.Instance`.
+
+    A program sees what it is given here, and clocks and random numbers; nothing else of the host::
+
+        with toy_jit.wasi.Preview1(args=["prog"], preopens={"/data": "some/folder"}) as wasi:
+            code = wasi.start(toy_jit.Instance(module, wasi))
+
+    It belongs to one run of a program, whose descriptors it has. With other imports:
+    ``{**wasi, "env": {...}}``.
+
+    Parameters
+    ----------
+    args : iterable of str or bytes
+        The arguments, the name of the program first.
+    env : mapping of str or bytes to str or bytes
+        The environment.
+    stdin : optional
+        Bytes, a file descriptor, a file, or an object with ``read``. None: it is empty.
+    stdout, stderr : optional
+        A file descriptor, a file, or an object with ``write``, which is given bytes unless it is a
+        text stream. None: Python's own.
+    preopens : mapping of str or bytes to path
+        Folders of the host, by the guest's name for them. What is in them the program may read and
+        change, and nothing outside of them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not of its kind.
+    OSError
+        A folder cannot be opened.
+
+    Notes
+    -----
+    Each call returns an error number, whatever happens; only ``proc_exit`` raises (:class:`Exit`),
+    and what stops a guest: Interrupt, and the exceptions of signal handlers. A call that waits
+    (``poll_oneoff``, reading from a pipe or a terminal) is stopped by them too; a ``read`` method
+    of an object in Python is not.
+
+    A file of Python's is used by its descriptor: what its buffer has read already is lost.
+    """
+
+    def __init__(
+        self,
+        *,
+        args: Iterable[str | bytes] = (),
+        env: Mapping[str | bytes, str | bytes] | Mapping[str, str] | None = None,
+        stdin: Any = None,
+        stdout: Any = None,
+        stderr: Any = None,
+        preopens: Mapping[str, str | os.PathLike[str]] | None = None,
+    ) -> None:
+        if isinstance(args, (str, bytes)):
+            raise TypeError("Preview1(): args must be an iterable of strings, not one string")
+        self.args = [_string(a, f"args[{i}]") for i, a in enumerate(args)]
+        self.environ = [_variable(*item) for item in _items(env, "env")]
+        self._descriptors = DescriptorTable()
+        try:
+            for name, given in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
+                self._descriptors.add(standard_stream(given, name))
+            for guest, host in _items(preopens, "preopens"):
+                self._descriptors.add(_preopen(guest, host))
+        except BaseException:
+            self.close()
+            raise
+        functions = {name: self._function(*entry) for name, entry in _CALLS.items()}
+        functions["proc_exit"].wasm_type = FuncType(bytes([I32]), b"")
+        self._imports = {MODULE: MappingProxyType(functions)}
+
+    # -- a mapping of imports
+
+    def __getitem__(self, module: str) -> Mapping[str, Callable[..., Any]]:
+        return self._imports[module]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._imports)
+
+    def __len__(self) -> int:
+        return len(self._imports)
+
+    def __repr__(self) -> str:
+        return f"<Preview1 {b' '.join(self.args).decode(errors='replace')!r}>"
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    # -- running
+
+    def start(self, instance: Instance) -> int:
+        """Run a program: call its ``_start``, and return its exit code.
+
+        Raises
+        ------
+        ValueError
+            It exports no ``_start``; a library has ``_initialize``.
+        Trap
+            It trapped.
+        """
+        function = instance.exports.get("_start")
+        if function is None:
+            raise ValueError("start(): the Instance exports no _start")
+        try:
+            function()
+        except Exit as end:
+            return end.code
+        return 0
+
+    def initialize(self, instance: Instance) -> None:
+        """Call a library's ``_initialize``, if it has one: once, before its other functions.
+
+        Raises
+        ------
+        ValueError
+            It is a program: it exports ``_start``.
+        """
+        if "_start" in instance.exports:
+            raise ValueError("initialize(): the Instance exports _start: it is a program")
+        function = instance.exports.get("_initialize")
+        if function is not None:
+            function()
+
+    def close(self) -> None:
+        """Close what the program has open, and the preopened folders; twice is a no-op."""
+        self._descriptors.close_all()
+
+    def __enter__(self) -> Preview1:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # -- calls
+
+    def _function(self, function: Callable[..., None], letters: str) -> Any:
+        masks = [_MASKS[letter] for letter in letters]
+
+        def call(*arguments: int) -> int:
+            runtime = calling_runtime()
+            memory = None if runtime is None or not runtime.memories else runtime.memories[0]
+            call = Call(runtime, GuestMemory(memory), self._descriptors, self)
+            unsigned = (a & mask for a, mask in zip(arguments, masks, strict=True))
+            try:
+                function(call, *unsigned)
+            except WasiError as error:
+                return int(error.number)
+            except OSError as error:
+                if error.errno is None:  # not the host's: a signal handler raises TimeoutError
+                    raise
+                return int(errno_of(error))
+            except MemoryError:
+                return int(Errno.NOMEM)
+            return 0
+
+        types = bytes(_TYPES[letter] for letter in letters)
+        call.wasm_type = FuncType(types, bytes([I32]))  # type: ignore[attr-defined]
+        return call
+
+
+def _items(given: Any, name: str) -> list[tuple[Any, Any]]:
+    if given is None:
+        return []
+    if not isinstance(given, Mapping):
+        raise TypeError(f"Preview1(): {name} must be a mapping, got {type(given).__name__}")
+    return list(given.items())
+
+
+def _string(value: Any, name: str) -> bytes:
+    if isinstance(value, str):
+        value = value.encode("utf-8", "surrogateescape")
+    if not isinstance(value, bytes):
+        raise TypeError(f"Preview1(): {name} must be a str or bytes, got {type(value).__name__}")
+    if 0 in value:
+        raise ValueError(f"Preview1(): {name} must not have a NUL: {value!r}")
+    return value
+
+
+def _variable(name: Any, value: Any) -> bytes:
+    encoded = _string(name, "a name in env")
+    if not encoded or b"=" in encoded:
+        raise ValueError(f"Preview1(): {name!r} is no name of an environment variable")
+    return encoded + b"=" + _string(value, f"env[{name!r}]")
+
+
+def _preopen(guest: Any, host: Any) -> HostDescriptor:
+    name = _string(guest, "a name in preopens")
+    if not name:
+        raise ValueError("Preview1(): a name in preopens must not be empty")
+    path = os.fspath(host)
+    descriptor = HostDescriptor(
+        os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
+        owned=True,
+        inheriting=DIRECTORY_RIGHTS | FILE_RIGHTS,
+    )
+    descriptor.preopened = name
+    return descriptor

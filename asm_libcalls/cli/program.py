@@ -75,10 +75,16 @@ def _run(words: list[str]) -> int:
     if words[0] not in subparsers:
         parser.parse_args(words)  # help, version, or an error: it does not return
     name, *words = words
+    after: list[str] = []
+    if name == "run" and "--" in words:  # what a program is given is not read here
+        at = words.index("--")
+        words, after = words[:at], words[at + 1 :]
     if name in ("call", "run"):
         words = call.protect_negative_numbers(words)
     # Intermixed, so that an option may stand between a name and the numbers after it.
     parsed = subparsers[name].parse_intermixed_args(words)
+    if name == "run":
+        parsed.arguments = [*call.restore_negative_numbers(parsed.arguments), *after]
     status: int = _command(name).run(parsed)
     return status
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,23 +18,42 @@ if TYPE_CHECKING:
     import argparse
 
     from asm_libcalls.toy_jit import Func, Instance, Module
+    from asm_libcalls.toy_jit.wasi import Preview1
     from asm_libcalls.traps import Trap
 
-HELP = "compile a WebAssembly module and call a function of it"
+HELP = "compile a WebAssembly module, and run it or call a function of it"
 DESCRIPTION = """Compile a WebAssembly module with toy_jit, whose instructions call the libcalls,
-and call an exported function: _start, if no other is named. A file that ends in .wat is converted
-first, by wabt's wat2wasm or the Python package wasmtime. Numbers are written as for "call", a
-reference as null; each result is a line. A module that imports anything can not be run here:
-there is no WASI, and nothing else to offer it."""
+and call an exported function: _start, if no other is named. A program that was made for WASI
+preview 1 gets the words after FILE as its arguments (write -- before them), the standard streams,
+and the folders and variables that are named; its exit code is that of the command. Other functions
+get numbers, written as for "call", and null for a reference; each result is a line. A file that
+ends in .wat is converted first, by wabt's wat2wasm or the Python package wasmtime."""
 
 START = "_start"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("file", metavar="FILE", help="a module: .wasm, or .wat")
+    parser.add_argument("file", metavar="FILE", help="a module: .wasm, or .wat; - is the input")
     parser.add_argument(
-        "arguments", metavar="ARG", nargs="*", help="a value for each parameter, in order"
+        "arguments",
+        metavar="ARG",
+        nargs="*",
+        help="an argument of the program, or a value for each parameter, in order",
+    )
+    parser.add_argument(
+        "--dir",
+        metavar="HOST[::GUEST]",
+        action="append",
+        default=[],
+        help="a folder that a program may use, and its name for it",
+    )
+    parser.add_argument(
+        "--env",
+        metavar="NAME[=VALUE]",
+        action="append",
+        default=[],
+        help="a variable of the program's environment; without a value, that of this one",
     )
     parser.add_argument("--invoke", metavar="NAME", help="the export to call, instead of _start")
     parser.add_argument(
@@ -78,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     from asm_libcalls import toy_jit
     from asm_libcalls.traps import Trap
 
-    binary = _read(Path(arguments.file))
+    binary = _read(arguments.file)
     options = {
         "inline": arguments.inline,
         "count_libcalls": arguments.stats,
@@ -108,12 +129,14 @@ def run(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _read(path: Path) -> bytes:
+def _read(name: str) -> bytes:
+    path = Path(name)
     try:
-        content = path.read_bytes()
+        content = sys.stdin.buffer.read() if name == "-" else path.read_bytes()
     except OSError as error:
         raise CommandError(f"{path} can not be read: {error.strerror}", USAGE) from None
-    if path.suffix != ".wat":
+    is_text = content.lstrip().startswith((b"(", b";;")) if name == "-" else path.suffix == ".wat"
+    if not is_text:
         return content
     from asm_libcalls.toy_jit.text_format import NoConverter, TextRefused, convert
 
@@ -126,27 +149,91 @@ def _read(path: Path) -> bytes:
 
 
 def _run(module: Module, arguments: argparse.Namespace) -> int:
-    from asm_libcalls import toy_jit
+    from asm_libcalls.toy_jit.instance import WASI
 
-    imports = [f"  {i.kind} {i.module}.{i.name}" for i in module.decoded.imports]
-    if imports:
+    others = [f"  {each}" for each in module.imports if each.module != WASI]
+    if others:
         raise CommandError(
             f"{arguments.file} imports what the command line does not have; in Python "
-            "asm_libcalls.toy_jit.Instance takes it:\n" + "\n".join(imports),
+            "asm_libcalls.toy_jit.Instance takes it:\n" + "\n".join(others),
             NOT_HERE,
         )
+    is_program = bool(module.imports)
+    if not is_program and (arguments.dir or arguments.env):
+        raise CommandError(f"{arguments.file} imports no {WASI}: no use for --dir or --env", USAGE)
     function = _function(module, arguments)
+    if is_program and function is not None and arguments.invoke is None:
+        return _run_program(module, arguments)
     patterns = [] if function is None else _patterns(function, arguments.arguments)
-    deadline = time.monotonic() + arguments.timeout
-    instance = toy_jit.Instance(module, time_limit=arguments.timeout)
+    with _wasi(arguments, []) if is_program else nullcontext() as wasi:
+        return _call(module, wasi, function, patterns, arguments.timeout)
+
+
+def _call(
+    module: Module,
+    wasi: Preview1 | None,
+    function: tuple[str, Any] | None,
+    patterns: list[Any],
+    timeout: float,
+) -> int:
+    from asm_libcalls import toy_jit
+
+    deadline = time.monotonic() + timeout
+    instance = toy_jit.Instance(module, wasi, time_limit=timeout)
     if function is None:
         _print_exports(instance)
         return OK
     func = instance.exports[function[0]]
     with instance.time_limit(max(0.0, deadline - time.monotonic())):
-        results = func.call_bits(*patterns)
+        try:
+            if wasi is not None and START not in instance.exports:
+                wasi.initialize(instance)
+            results = func.call_bits(*patterns)
+        except toy_jit.wasi.Exit as end:
+            return end.code & 0xFF
     _print_results(func, results)
     return OK
+
+
+def _run_program(module: Module, arguments: argparse.Namespace) -> int:
+    from asm_libcalls import toy_jit
+
+    with _wasi(arguments, arguments.arguments) as wasi:
+        deadline = time.monotonic() + arguments.timeout
+        instance = toy_jit.Instance(module, wasi, time_limit=arguments.timeout)
+        with instance.time_limit(max(0.0, deadline - time.monotonic())):
+            return wasi.start(instance) & 0xFF  # what an exit code has room for
+
+
+def _wasi(arguments: argparse.Namespace, words: list[str]) -> Preview1:
+    """Make what a program imports, from what the command line names."""
+    from asm_libcalls.toy_jit.wasi import Preview1
+
+    env = {}
+    for text in arguments.env:
+        name, is_given, value = text.partition("=")
+        if is_given:
+            env[name] = value
+        elif name in os.environ:
+            env[name] = os.environ[name]
+    preopens = {}
+    for text in arguments.dir:
+        host, _, guest = text.partition("::")
+        preopens[guest or host] = host
+    sys.stdout.flush()
+    try:
+        return Preview1(
+            args=[arguments.file, *words],
+            env=env,
+            stdin=sys.stdin,
+            stdout=sys.stdout,
+            stderr=sys.stderr,
+            preopens=preopens,
+        )
+    except OSError as error:
+        raise CommandError(f"{error.filename}: {error.strerror}", USAGE) from None
+    except ValueError as error:
+        raise CommandError(str(error), USAGE) from None
 
 
 def _function(module: Module, arguments: argparse.Namespace) -> tuple[str, Any] | None:
@@ -192,7 +279,7 @@ def _patterns(function: tuple[str, Any], texts: list[str]) -> list[Any]:
             USAGE,
         )
     patterns: list[Any] = []
-    for i, (type_name, text) in enumerate(zip(types, restore_negative_numbers(texts), strict=True)):
+    for i, (type_name, text) in enumerate(zip(types, texts, strict=True)):
         where = f"{name}: argument {i + 1}"
         if not is_reference(functype.params[i]):
             try:

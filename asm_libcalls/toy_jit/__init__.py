@@ -20,6 +20,7 @@ from asm_libcalls.toy_jit.errors import InvalidModule, UnsupportedFeature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from asm_libcalls.toy_jit import wasi
     from asm_libcalls.toy_jit.instance import Instance, LinkError, Module
     from asm_libcalls.toy_jit.options import compile_options
     from asm_libcalls.toy_jit.runtime.callers import access_caller
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Func", "Instance", "InvalidModule", "LinkError", "Module", "UnsupportedFeature",
-    "access_caller", "compile_options",
+    "access_caller", "compile_options", "wasi",
 ]  # fmt: skip
 
 _LAZY = {
@@ -42,11 +43,12 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> object:
-    module = _LAZY.get(name)
+    module = "wasi" if name == "wasi" else _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    imported = importlib.import_module(f"{__name__}.{module}")
+    value = imported if name == "wasi" else getattr(imported, name)
     globals()[name] = value
     return value

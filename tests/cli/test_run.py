@@ -182,7 +182,7 @@ def test_imports_are_named(tmp_path, run_here):
     done = run_here(str(path), "--invoke", "f")
     assert (done.returncode, done.stdout) == (4, "")
     assert "imports what the command line does not have" in done.stderr
-    assert done.stderr.endswith("\n  func m.one\n  func m.two\n")
+    assert done.stderr.endswith("\n  m.one: function () -> ()\n  m.two: function () -> ()\n")
 
 
 def test_stats(module, run_here):

@@ -182,7 +182,8 @@ class HostDescriptor(Descriptor):
         if not self._pollable:
             return
         if self.flags & FdFlag.NONBLOCK:
-            if not call.wait({self.host: events}, 0):
+            # What we opened does not block in the host either (path_open).
+            if not self._owned and not call.wait({self.host: events}, 0):
                 raise BlockingIOError(errno.EAGAIN, "not ready")
         else:
             call.wait({self.host: events}, None)

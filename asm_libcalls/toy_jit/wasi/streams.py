@@ -87,6 +87,7 @@ class _Stream(Descriptor):
 class _Reader(_Stream):
     def __init__(self, file: Any) -> None:
         super().__init__(abi.STREAM_RIGHTS & ~Right.FD_WRITE, False)
+        self._keeps = file  # a text file closes its buffer when it is gone
         file = getattr(file, "buffer", file) if isinstance(file, io.TextIOBase) else file
         self._read = getattr(file, "read1", file.read)
         self._left = b""

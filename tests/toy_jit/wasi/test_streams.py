@@ -1,0 +1,242 @@
+"""Standard streams: what a user may give for them, and what the guest sees of it."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import sys
+
+import pytest
+from wasi_guest import RESULT, Guest
+
+from asm_libcalls.toy_jit.wasi import Preview1
+from asm_libcalls.toy_jit.wasi.abi import FileType, Right
+from asm_libcalls.toy_jit.wasi.errors import Errno
+
+pytestmark = pytest.mark.usefixtures("machine_code")
+
+
+def filetype(guest, fd):
+    guest.ok("fd_fdstat_get", fd, 2048)
+    return guest.memory[2048]
+
+
+def rights(guest, fd):
+    guest.ok("fd_fdstat_get", fd, 2048)
+    return guest.u64(2048 + 8)
+
+
+# -- stdin
+
+
+def all_of(guest):
+    parts = []
+    while part := guest.read(0, 4):
+        assert not isinstance(part, Errno), part
+        parts.append(part)
+    return b"".join(parts)
+
+
+def opened(path, mode):
+    path.write_bytes(b"some text")
+    return path.open(mode)
+
+
+INPUTS = {
+    "bytes": lambda path: b"some text",
+    "bytearray": lambda path: bytearray(b"some text"),
+    "memoryview": lambda path: memoryview(b"some text"),
+    "BytesIO": lambda path: io.BytesIO(b"some text"),
+    "StringIO": lambda path: io.StringIO("some text"),
+    "TextIOWrapper": lambda path: io.TextIOWrapper(io.BytesIO(b"some text")),
+    "binary file": lambda path: opened(path, "rb"),
+    "text file": lambda path: opened(path, "r"),
+    "descriptor": lambda path: os.open(opened(path, "rb").name, os.O_RDONLY),
+}
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("kind", INPUTS)
+def test_stdin(tmp_path, kind):
+    with Guest(stdin=INPUTS[kind](tmp_path / "file")) as guest:
+        assert all_of(guest) == b"some text"
+        assert guest.read(0) == b""
+        assert guest.write(0, b"x") == Errno.BADF
+
+
+def test_stdin_is_empty_if_nothing_is_said():
+    with Guest() as guest:
+        assert guest.read(0) == b""
+        assert filetype(guest, 0) == FileType.UNKNOWN
+
+
+def test_an_object_that_only_reads_text():
+    class Reader:
+        def __init__(self):
+            self.parts = ["ä", "", "more"]
+
+        def read(self, count):
+            return self.parts.pop(0)
+
+    with Guest(stdin=Reader()) as guest:
+        assert guest.read(0, 1) == "ä".encode()[:1]  # and the rest is not lost
+        assert guest.read(0, 10) == "ä".encode()[1:]
+        assert guest.read(0) == b""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(5, "broken"), Errno.IO),
+        (io.UnsupportedOperation("read"), Errno.BADF),
+        (ValueError("closed"), Errno.BADF),
+        (BrokenPipeError(32, "pipe"), Errno.PIPE),
+    ],
+)
+def test_what_a_stream_raises(error, expected):
+    class Broken:
+        def read(self, count):
+            raise error
+
+        def write(self, data):
+            raise error
+
+    with Guest(stdin=Broken(), stdout=Broken()) as guest:
+        assert guest.read(0) == expected
+        assert guest.write(1, b"x") == expected
+
+
+# -- stdout and stderr
+
+
+@pytest.mark.parametrize(("fd", "name"), [(1, "stdout"), (2, "stderr")])
+def test_python_s_own_streams(capsys, fd, name):
+    """The ones that there are when something is written."""
+    with Guest() as guest:
+        print("before", file=getattr(sys, name))
+        guest.write(fd, b"hello \xc3\xa4\n")
+        print("after", file=getattr(sys, name))
+        assert guest.read(fd) == Errno.BADF
+    assert getattr(capsys.readouterr(), name[3:]) == "before\nhello ä\nafter\n"
+
+
+def test_python_s_own_descriptors(capfd):
+    with Guest() as guest:
+        print("before")
+        guest.write(1, b"hello\n")
+        print("after")
+    assert capfd.readouterr().out == "before\nhello\nafter\n"
+
+
+def test_python_without_a_stream(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with Guest() as guest:
+        assert guest.write(1, b"x") == Errno.BADF
+
+
+def test_outputs(tmp_path):
+    binary, text = io.BytesIO(), io.StringIO()
+    with Guest(stdout=binary, stderr=text) as guest:
+        assert guest.write(1, b"\xff\0") == 2
+        for byte in "ä€".encode():  # a character in pieces
+            assert guest.write(2, bytes([byte])) == 1
+    assert binary.getvalue() == b"\xff\0"
+    assert text.getvalue() == "ä€"
+    with (tmp_path / "out").open("w") as file:
+        file.write("first ")  # it is in Python's buffer still
+        with Guest(stdout=file) as guest:
+            guest.write(1, b"second")
+            assert filetype(guest, 1) == FileType.REGULAR_FILE
+            guest.ok("fd_filestat_get", 1, 2048)
+            assert guest.u64(2048 + 32) == 12
+    assert (tmp_path / "out").read_text() == "first second"
+
+
+def test_a_stream_that_takes_a_part():
+    class Raw(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, data):
+            return 3
+
+    with Guest(stdout=Raw()) as guest:
+        assert guest.write(1, b"12345") == 3
+
+
+def test_a_terminal():
+    """It is one for the guest, since it cannot be moved in: wasi-libc's isatty asks that."""
+    leader, follower = pty.openpty()
+    with Guest(stdin=follower, stdout=follower) as guest:
+        for fd in (0, 1):
+            assert filetype(guest, fd) == FileType.CHARACTER_DEVICE
+            assert not rights(guest, fd) & (Right.FD_SEEK | Right.FD_TELL)
+        assert guest.write(1, b"hello") == 5
+        assert os.read(leader, 5) == b"hello"
+        os.write(leader, b"typed\n")
+        assert guest.read(0) == b"typed\n"
+        assert guest.call("fd_seek", 0, 0, 0, RESULT) == Errno.SPIPE
+    with Guest(stdin=os.open(os.devnull, os.O_RDONLY)) as guest:
+        assert rights(guest, 0) & Right.FD_SEEK
+    os.close(leader)
+    os.close(follower)
+
+
+def test_other_calls_on_streams():
+    with Guest(stdin=b"x", stdout=io.BytesIO()) as guest:
+        for fd in (0, 1):
+            assert guest.call("fd_seek", fd, 0, 0, RESULT) == Errno.SPIPE
+            assert guest.call("fd_tell", fd, RESULT) == Errno.SPIPE
+            assert guest.call("fd_filestat_set_size", fd, 0) == Errno.BADF
+            assert guest.call("fd_advise", fd, 0, 0, 0) == Errno.BADF
+            guest.ok("fd_filestat_get", fd, 2048)
+            guest.ok("fd_sync", fd)
+            assert guest.call("fd_filestat_set_times", fd, 0, 0, 5) == Errno.NOTSUP
+            for name, count in (("sock_recv", 5), ("sock_send", 4), ("sock_shutdown", 1)):
+                assert guest.call(name, fd, *[0] * count) == Errno.NOTSOCK
+        assert guest.write(1, b"x", 0) == Errno.SPIPE
+        assert guest.call("sock_shutdown", 9, 0) == Errno.BADF
+        assert guest.call("proc_raise", 9) == Errno.NOSYS
+
+
+# -- what is refused
+
+WRONG = [
+    ({"args": "prog"}, TypeError, "args must be an iterable of strings, not one string"),
+    ({"args": [1]}, TypeError, r"args\[0\] must be a str or bytes, got int"),
+    ({"args": ["a", "b\0"]}, ValueError, r"args\[1\] must not have a NUL"),
+    ({"env": ["A=1"]}, TypeError, "env must be a mapping, got list"),
+    ({"env": {"A=": "1"}}, ValueError, "'A=' is no name of an environment variable"),
+    ({"env": {"": "1"}}, ValueError, "'' is no name"),
+    ({"env": {"A": 1}}, TypeError, r"env\['A'\] must be a str or bytes, got int"),
+    ({"stdin": "text"}, TypeError, r"stdin must be None, bytes, a file descriptor, or have read"),
+    ({"stdin": True}, TypeError, "stdin must be .* got bool"),
+    ({"stdout": b"x"}, TypeError, r"stdout must be None, a file descriptor, or have write\(\)"),
+    ({"stdout": 987654}, ValueError, "stdout: 987654 is no open file descriptor"),
+    ({"stderr": -1}, ValueError, "stderr: -1 is no open file descriptor"),
+    ({"preopens": ["/"]}, TypeError, "preopens must be a mapping, got list"),
+    ({"preopens": {"": "/"}}, ValueError, "a name in preopens must not be empty"),
+    ({"preopens": {"/": 3.5}}, TypeError, "float"),
+    ({"preopens": {"/": "/nothing/here"}}, FileNotFoundError, "nothing"),
+    ({"preopens": {"/": __file__}}, NotADirectoryError, "test_streams"),
+]
+
+
+@pytest.mark.parametrize(("options", "kind", "message"), WRONG)
+def test_wrong_arguments(options, kind, message):
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208 (names)
+    with pytest.raises(kind, match=message):
+        Preview1(**options)
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+
+def test_it_is_a_mapping_of_imports():
+    with Preview1(args=["prog", "x"]) as wasi:
+        assert list(wasi) == ["wasi_snapshot_preview1"]
+        assert len(wasi) == 1
+        assert len(wasi["wasi_snapshot_preview1"]) == 46
+        with pytest.raises(KeyError):
+            wasi["env"]
+        assert {**wasi, "env": {}}.keys() == {"wasi_snapshot_preview1", "env"}
+        assert repr(wasi) == "<Preview1 'prog x'>"

@@ -25,8 +25,8 @@ __all__ = [
     "MAXIMUM_TRACE",
     "NO_MEMORY",
     "TRAPPED",
-    "UNKNOWN_FRAMES",
     "Activation",
+    "Departure",
     "NativeCall",
     "ThreadRecord",
     "argument_offset",
@@ -70,20 +70,20 @@ class Activation(ctypes.Structure):
     thread : address
         The :class:`ThreadRecord` of its thread.
     previous : address
-        The activation below it on this thread, or 0.
+        The activation that was running on this thread when it was entered: 0, but for Python code
+        that native code reached without one of our thunks.
     landing : address
         Where a trap jumps to, with the three registers below restored.
     stack_pointer, frame_pointer : address
         rsp and rbp of the entry routine. The frame pointer is also the canary that a stack walk
         must find.
-    exit_frame_pointer : address
-        The frame through which native code left to Python: where a stack walk begins. 0 while it
-        runs itself; :data:`UNKNOWN_FRAMES` where it was not entered through us.
     status : int
         0, or what the raise brought: see :data:`TRAPPED` and :data:`EXCEPTION`.
     thread_state : address
-        The ``PyThreadState*`` of the thread while this activation has released the GIL; 0 where it
-        keeps the GIL.
+        The ``PyThreadState*`` of the thread, whether the entry has released the GIL or not.
+    owner : address
+        The greenlet that entered, where the thread had left native code for Python before; 0
+        where it had not, or there are no greenlets.
     mxcsr, x87_control : int
         The floating-point modes of the caller, which the ABI has us give back.
     """
@@ -94,16 +94,62 @@ class Activation(ctypes.Structure):
         ("landing", ctypes.c_uint64),
         ("stack_pointer", ctypes.c_uint64),
         ("frame_pointer", ctypes.c_uint64),
-        ("exit_frame_pointer", ctypes.c_uint64),
         ("status", ctypes.c_uint64),
         ("thread_state", ctypes.c_uint64),
+        ("owner", ctypes.c_uint64),
         ("mxcsr", ctypes.c_uint32),
         ("x87_control", ctypes.c_uint32),
     ]
 
 
-UNKNOWN_FRAMES = 1
-"""The exit frame pointer of what stands for native frames that nobody entered through us."""
+class Departure(ctypes.Structure):
+    """One call of Python by native code that has not returned, on the heap.
+
+    While Python runs the thread has no innermost activation. Greenlets move stacks away and back
+    meanwhile, so the stack of a departure may be read only if it is the running greenlet's.
+
+    Attributes
+    ----------
+    next : address
+        The departure before it on this thread, or 0.
+    link : address
+        What points to this one: the record's `departures`, or `next` of the one after it.
+    thread : address
+        The :class:`ThreadRecord` of its thread.
+    owner : address
+        The greenlet that left; 0 where greenlets were not known of.
+    activation : address
+        The one that was left, or 0 where native code was not entered through us.
+    exit_frame_pointer : address
+        The frame of the thunk: where a stack walk begins.
+    canary : address
+        The activation's frame pointer: where the walk ends; 0 without an activation.
+    stack_limit : address
+        That of the activation: see :class:`ThreadRecord`.
+    serial : int
+        Counts the departures of the thread.
+    frames : address
+        A copy of the stack from `exit_frame_pointer` to the canary, where `owner` is known and it
+        is not too long; else 0.
+    buffer, capacity : int
+        Where such copies stand, and the bytes there are for them.
+    """
+
+    _fields_ = [
+        ("next", ctypes.c_uint64),
+        ("link", ctypes.c_uint64),
+        ("thread", ctypes.c_uint64),
+        ("owner", ctypes.c_uint64),
+        ("activation", ctypes.c_uint64),
+        ("exit_frame_pointer", ctypes.c_uint64),
+        ("canary", ctypes.c_uint64),
+        ("stack_limit", ctypes.c_uint64),
+        ("serial", ctypes.c_uint64),
+        ("frames", ctypes.c_uint64),
+        ("buffer", ctypes.c_uint64),
+        ("capacity", ctypes.c_uint64),
+    ]
+
 
 MAXIMUM_TRACE = 64
 """The most return addresses that a trap keeps."""
@@ -115,7 +161,20 @@ class ThreadRecord(ctypes.Structure):
     Attributes
     ----------
     innermost : address
-        The thread's innermost :class:`Activation`, or 0.
+        The :class:`Activation` whose native code runs, or 0 while Python does.
+    departures : address
+        The newest :class:`Departure`, or 0. They are those of all greenlets of the thread.
+    free_departures : address
+        Structures for the next ones, linked by `next`.
+    departed : int
+        The serial number of the last departure.
+    stack_limit : address
+        The lowest stack pointer that the native code which runs may have, if it asked for one by
+        ``asm_libcalls_stack_limit``; else 0.
+    stack_low, stack_size : int
+        The thread's stack, if it is known.
+    stack_reserve : int
+        The bytes of it, from its low end on, that are not for native code.
     trace_count : int
         How many entries of `trace` the last trap wrote.
     trace : array of address
@@ -127,6 +186,13 @@ class ThreadRecord(ctypes.Structure):
 
     _fields_ = [
         ("innermost", ctypes.c_uint64),
+        ("departures", ctypes.c_uint64),
+        ("free_departures", ctypes.c_uint64),
+        ("departed", ctypes.c_uint64),
+        ("stack_limit", ctypes.c_uint64),
+        ("stack_low", ctypes.c_uint64),
+        ("stack_size", ctypes.c_uint64),
+        ("stack_reserve", ctypes.c_uint64),
         ("trace_count", ctypes.c_uint64),
         ("trace", ctypes.c_uint64 * MAXIMUM_TRACE),
         ("interrupts", ctypes.c_uint64),

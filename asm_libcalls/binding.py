@@ -360,8 +360,9 @@ def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
             return function(*patterns)
         except Trap as trap:
             from asm_libcalls.activation import MAXIMUM_TRACE
+            from asm_libcalls.native.stack_walker import stack_frames
 
-            frames = process.stack_frames(innermost=True) or ()
+            frames = stack_frames(innermost=True) or ()
             trace = tuple(return_address for return_address, _ in frames)[:MAXIMUM_TRACE]
             if trace:
                 trap.trace = trace

@@ -125,8 +125,9 @@ def machine_entry(accelerated: Binding, machine_code: Backend) -> MachineEntry:
 def load_routines(machine_code: Backend) -> Callable[..., LoadedImage]:
     """Put routines of a test on executable pages, with a raise that the entry understands."""
     pytest.importorskip("peachpy", reason="routines of tests are assembled by PeachPy")
-    from asm_libcalls.emitter import libc, pages
+    from asm_libcalls.emitter import pages
     from asm_libcalls.emitter.image import link
+    from asm_libcalls.x86_64.backend import slot_value
     from asm_libcalls.x86_64.trampolines import enter
 
     ours = machine_code.loaded
@@ -135,8 +136,8 @@ def load_routines(machine_code: Backend) -> Callable[..., LoadedImage]:
     def load(*routines: Routine, slots: dict[str, int] | None = None) -> LoadedImage:
         loaded = pages.load(link([*enter.routines(), *routines]))
         for name in loaded.image.slots:
-            if name not in (slots or {}) and name != "activations_key":
-                loaded.set_slot(name, libc.function_address(name))
+            if name not in (slots or {}):
+                loaded.set_slot(name, slot_value(name))
         for name, value in {"activations_key": key, **(slots or {})}.items():
             loaded.set_slot(name, value)
         return loaded

@@ -11,7 +11,7 @@ import ctypes
 
 from asm_libcalls.activation import (
     TRAPPED,
-    Activation,
+    Departure,
     NativeCall,
     ThreadRecord,
     argument_offset,
@@ -149,17 +149,20 @@ class MachineEntry:
         record = ThreadRecord.from_address(address)
         return tuple(record.trace[: record.trace_count])
 
-    def innermost(self) -> int:
-        """Return the address of this thread's innermost activation, or 0."""
-        record = self._record(self._key)
-        return ThreadRecord.from_address(record).innermost if record else 0
+    def departures(self) -> list[Departure] | None:
+        """Return this thread's departures, the newest first.
 
-    def activations(self) -> list[Activation]:
-        """Return this thread's activations, innermost first."""
+        None where native code called Python without one: its frames are not known.
+        """
+        record = self.record()
+        if record is None:
+            return []
+        if record.innermost:
+            return None
         found = []
-        address = self.innermost()
+        address = record.departures
         while address:
-            activation = Activation.from_address(address)
-            found.append(activation)
-            address = activation.previous
+            departure = Departure.from_address(address)
+            found.append(departure)
+            address = departure.next
         return found

@@ -11,10 +11,10 @@ from _thread import _local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any, Protocol
 
-    from asm_libcalls.activation import Activation, ThreadRecord
+    from asm_libcalls.activation import Departure, ThreadRecord
     from asm_libcalls.emitter.pages import LoadedImage
     from asm_libcalls.signatures import Signature
     from asm_libcalls.traps import Trap
@@ -34,11 +34,8 @@ if TYPE_CHECKING:
         def trace(self) -> tuple[int, ...]:
             """Return the return addresses that this thread's last trap came through."""
 
-        def innermost(self) -> int:
-            """Return the address of this thread's innermost activation, or 0."""
-
-        def activations(self) -> list[Activation]:
-            """Return this thread's activations, innermost first."""
+        def departures(self) -> list[Departure] | None:
+            """Return this thread's departures, the newest first; None if one is not known."""
 
     class NativeInterface(Protocol):
         """How Python calls native code, and how native code calls Python."""
@@ -60,10 +57,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "calling_frame",
-    "innermost_activation",
     "runs_unknown_frames",
-    "stack_frames",
     "tell_observers",
     "thread_state",
     "trap_observers",
@@ -109,73 +103,3 @@ def runs_unknown_frames() -> bool:
     They were entered through ctypes, or left by a ctypes callback of ours.
     """
     return bool(thread_state.activations or thread_state.callbacks)
-
-
-def innermost_activation() -> int:
-    """Return the address of this thread's innermost activation, or 0."""
-    return 0 if machine_entry is None else machine_entry.innermost()
-
-
-def calling_frame() -> tuple[int, int] | None:
-    """Find the native frame that called the host function which runs in this thread.
-
-    Returns
-    -------
-    (return address, frame pointer), or None
-        As of :func:`stack_frames`, its first. None where this thread's innermost activation was
-        not left through one of our thunks.
-    """
-    address = innermost_activation()
-    if not address:
-        return None
-    from ctypes import c_size_t
-
-    from asm_libcalls.activation import UNKNOWN_FRAMES, Activation
-
-    exit_frame_pointer = Activation.from_address(address).exit_frame_pointer
-    if exit_frame_pointer in (0, UNKNOWN_FRAMES):
-        return None
-    word = c_size_t.from_address
-    return word(exit_frame_pointer + 8).value, word(exit_frame_pointer).value
-
-
-def stack_frames(innermost: bool = False) -> Iterator[tuple[int, int]] | None:
-    """Walk this thread's native frames, innermost first, over all activations.
-
-    Parameters
-    ----------
-    innermost : bool, optional
-        Walk the innermost activation alone.
-
-    Returns
-    -------
-    iterator of (return address, frame pointer), or None
-        For each native frame the address in its code where it continues, and its rbp. None where
-        the frames are not known: native code was entered or left through ctypes, or it has no
-        frame pointers.
-    """
-    if runs_unknown_frames():
-        return None
-    if machine_entry is None:
-        return iter(())
-    from ctypes import c_size_t
-
-    from asm_libcalls.activation import UNKNOWN_FRAMES
-
-    word = c_size_t.from_address
-    activations = machine_entry.activations()
-    frames: list[tuple[int, int]] = []
-    for activation in activations[:1] if innermost else activations:
-        frame_pointer, canary = activation.exit_frame_pointer, activation.frame_pointer
-        if frame_pointer in (0, UNKNOWN_FRAMES):
-            return None
-        while True:
-            # All between the exit and the entry is this thread's live stack: safe to read.
-            caller = word(frame_pointer).value
-            if caller == canary:
-                break
-            if not frame_pointer < caller < canary or caller % 8:
-                return None
-            frames.append((word(frame_pointer + 8).value, caller))
-            frame_pointer = caller
-    return iter(frames)

@@ -6,6 +6,7 @@ import ctypes
 import os
 from _thread import allocate_lock
 
+from asm_libcalls.native import greenlets
 from asm_libcalls.native.host_calls import call_closed, result_converter
 from asm_libcalls.signatures import Signature
 from asm_libcalls.x86_64 import code_cache
@@ -45,6 +46,7 @@ class ThunkPool:
 
     def address_of_record(self, *kept: Any) -> tuple[int, Callable[[], None]]:
         """Return a C address for a record, given with what it borrows, and what frees it."""
+        greenlets.notice()
         loaded, name = self._take()
         address = loaded.routine(name)
         self._used[address] = kept

@@ -27,7 +27,8 @@ import ctypes
 import operator
 import weakref
 
-from asm_libcalls.native.process import innermost_activation, stack_frames
+from asm_libcalls.native import greenlets
+from asm_libcalls.native.stack_walker import departures, stack_frames
 from asm_libcalls.owned import NotCopied
 from asm_libcalls.runtime import externref
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = ["CHUNK_SIZE", "StackMapRegistry", "VMExternRefActivationsTable"]
-
 CHUNK_SIZE = 512
 """Slots of the bump chunk: one page of pointers, as in Wasmtime."""
 
@@ -176,9 +176,9 @@ class VMExternRefActivationsTable(NotCopied):
         What the VMContext points to: ``next*`` and ``end*`` of the bump chunk. Compiled code may
         insert by itself: while next is not end, store a pointer whose count it has incremented at
         next, and add 8 to next.
-    transfers : frozenset of int
-        The activations during which references are on their way between Python and native code,
-        while they are the innermost; 0 for none.
+    transfers : frozenset
+        Where references are on their way between Python and native code, by
+        :func:`~asm_libcalls.native.greenlets.position`.
     """
 
     def __init__(self) -> None:
@@ -188,7 +188,7 @@ class VMExternRefActivationsTable(NotCopied):
         self._over_approximated: set[int] = set()
         self._collecting = False
         self._open = True
-        self.transfers: frozenset[int] = frozenset()
+        self.transfers: frozenset[greenlets.Place] = frozenset()
 
     def __len__(self) -> int:
         """Return how many entries there are, repetitions in the chunk included."""
@@ -255,8 +255,7 @@ class VMExternRefActivationsTable(NotCopied):
             return
         self._collecting = True
         try:
-            in_transfer = bool(self.transfers) and innermost_activation() in self.transfers
-            roots = None if in_transfer else self._precise_roots(registry)
+            roots = None if self._in_transfer() else self._precise_roots(registry)
             if roots is None:
                 self._empty_chunk()
                 return
@@ -267,17 +266,40 @@ class VMExternRefActivationsTable(NotCopied):
             self._collecting = False
 
     def begin_transfer(self) -> None:
-        """Collect nothing while this thread's innermost activation is the one that it is now.
+        """Collect nothing while this greenlet, or thread, is where it is now.
 
         For references between Python and native code, which no frame holds: a signal's handler may
-        collect at any moment. As soon as native code is entered another activation is innermost.
+        collect at any moment. They have arrived when native code leaves for Python the next time.
         """
-        self.transfers |= {innermost_activation()}
+        left = departures() or []
+        kept = {place for place in self.transfers if not greenlets.is_over(place, left)}
+        self.transfers = frozenset({*kept, greenlets.position(left)})
 
     def end_transfer(self) -> None:
         """Know that the references have arrived: native code has run since."""
         if self.transfers:
-            self.transfers -= {innermost_activation()}
+            self.transfers -= {greenlets.position(departures() or [])}
+
+    def transfers_here(self) -> frozenset[greenlets.Place]:
+        """Return those transfers, one or none, that begin where this greenlet or thread is now."""
+        if not self.transfers:
+            return frozenset()
+        return self.transfers & {greenlets.position(departures() or [])}
+
+    def end_transfers(self, before: frozenset[greenlets.Place]) -> None:
+        """End the transfers that began here, or in calls from here, but for those from before.
+
+        What other greenlets have on its way is not touched.
+        """
+        if self.transfers:
+            *who, serial = greenlets.position(departures() or [])
+            self.transfers = before | {
+                place for place in self.transfers if [*place[:2]] != who or place[2] < serial
+            }
+
+    def _in_transfer(self) -> bool:
+        left = departures() or []
+        return any(greenlets.is_at(place, left) for place in self.transfers)
 
     def clear(self) -> None:
         """Drop every entry."""

@@ -380,7 +380,7 @@ def gc(instance: Instance) -> None:
     ----------
     instance : Instance
         Whose activations table is swept. Where the native frames are not known (see
-        :func:`asm_libcalls.native.process.stack_frames`), nothing is dropped.
+        :func:`asm_libcalls.native.stack_walker.stack_frames`), nothing is dropped.
 
     Raises
     ------

@@ -5,7 +5,8 @@ from __future__ import annotations
 import bisect
 
 from asm_libcalls.activation import MAXIMUM_TRACE
-from asm_libcalls.native.process import stack_frames, trap_observers
+from asm_libcalls.native.process import trap_observers
+from asm_libcalls.native.stack_walker import stack_frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

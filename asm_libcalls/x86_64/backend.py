@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.emitter.pages import LoadedImage
 
-__all__ = ["Backend", "Unavailable", "check_machine", "load", "routines"]
+__all__ = ["Backend", "Unavailable", "check_machine", "load", "routines", "slot_value"]
 
 
 class Backend:
@@ -101,13 +101,31 @@ def routines(features: frozenset[str]) -> list[Routine]:
 def _fill_slots(loaded: LoadedImage) -> None:
     from asm_libcalls.emitter import libc
 
-    # A slot bears the name of the C function (of libc or CPython) whose address it holds.
     for name in loaded.image.slots:
-        if name != "activations_key":
-            loaded.set_slot(name, libc.function_address(name))
+        loaded.set_slot(name, slot_value(name))
     key = ctypes.c_uint()
     create = libc.prototype("pthread_key_create", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-    error = create(ctypes.addressof(key), libc.function_address("free"))
+    error = create(ctypes.addressof(key), loaded.routine("asm_libcalls_free_thread_record"))
     if error:
         raise Unavailable(f"no pthread key for the list of activations: {os.strerror(error)}")
     loaded.set_slot("activations_key", key.value)
+
+
+_NAMES_BEFORE_3_13 = {"PyThreadState_GetUnchecked": "_PyThreadState_UncheckedGet"}
+
+
+def slot_value(name: str) -> int:
+    """Return what a slot holds at first.
+
+    It bears the name of the C function (of libc or CPython) whose address it holds. Two do not, and
+    are 0: ``activations_key``, and ``greenlet_getcurrent``, which
+    :mod:`asm_libcalls.native.greenlets` fills in.
+    """
+    from asm_libcalls.emitter import libc
+
+    if name in ("activations_key", "greenlet_getcurrent"):
+        return 0
+    try:
+        return libc.function_address(name)
+    except AttributeError:
+        return libc.function_address(_NAMES_BEFORE_3_13.get(name, name))

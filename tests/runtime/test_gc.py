@@ -56,7 +56,7 @@ from asm_libcalls import (
     gc,
 )
 from asm_libcalls.binding import default_binding
-from asm_libcalls.native.process import stack_frames
+from asm_libcalls.native.stack_walker import stack_frames
 from asm_libcalls.runtime.activations import CHUNK_SIZE
 
 

@@ -23,6 +23,7 @@ from asm_libcalls.toy_jit.codegen.vectors import VectorFunctionCompiler
 from asm_libcalls.toy_jit.frontend.validator import validate_function
 from asm_libcalls.toy_jit.link import frames
 from asm_libcalls.traps import TrapCode
+from asm_libcalls.x86_64.trampolines.thread_records import CHECK_STACK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def _link(compiler: FunctionCompiler) -> None:
         compiler.emit("stub.trap", int(trap), *halves(raise_trap))
     targets["interrupt"] = len(code)
     compiler.emit("stub.interrupt", *halves(layout.addresses["toy_jit_interrupted"]))
+    targets["trap.overflow"] = len(code)
+    compiler.emit("stub.overflow", *halves(layout.addresses[CHECK_STACK]))
     layout.stubs = targets
     for at, role in (*layout.calls, *((at, role) for at, role, _ in compiler.traps)):
         kind, _, index = role.partition(".")

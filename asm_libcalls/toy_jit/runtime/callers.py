@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from functools import wraps
 
-from asm_libcalls.native.process import calling_frame
+from asm_libcalls.native.stack_walker import calling_frame
 from asm_libcalls.runtime.instance import instance_of
 from asm_libcalls.toy_jit import backtrace
 from asm_libcalls.toy_jit.runtime.compiled_instance import VMCTX_IN_FRAME, CompiledInstance

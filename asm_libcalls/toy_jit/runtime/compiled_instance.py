@@ -1,4 +1,4 @@
-"""What compiled code calls beside the libcalls: stack limits, interrupts, ``table.get``.
+"""What compiled code calls beside the libcalls: entries, interrupts, ``table.get``.
 
 All of it is Python behind thunks, since it is rare: a thread's first entry, a request to stop, and
 a reference that comes out of a table and has to be rooted.
@@ -11,12 +11,13 @@ import ctypes
 from asm_libcalls.binding import default_binding
 from asm_libcalls.emitter import libc
 from asm_libcalls.native.host_function import HostFunction
-from asm_libcalls.native.process import stack_frames
+from asm_libcalls.native.stack_walker import stack_frames
 from asm_libcalls.runtime.instance import Instance, instance_of
 from asm_libcalls.toy_jit import backtrace
 from asm_libcalls.toy_jit.runtime import interrupts
 from asm_libcalls.toy_jit.runtime.interrupts import StoppableInstance
 from asm_libcalls.traps import Trap
+from asm_libcalls.x86_64.trampolines.thread_records import CHECK_STACK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,8 +124,13 @@ def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
 def runtime_addresses() -> dict[str, int]:
     """Return the C addresses that compiled code is linked to, by symbol."""
     binding = default_binding()
+    assert binding.x86_64 is not None
     names = ("toy_jit_interrupted", "toy_jit_table_get")
-    return {**binding.symbols(), **{name: _address(name) for name in names}}
+    return {
+        **binding.symbols(),
+        **{name: _address(name) for name in names},
+        CHECK_STACK: binding.x86_64.loaded.routine(CHECK_STACK),
+    }
 
 
 def fill_slots(loaded: LoadedImage) -> None:

@@ -96,7 +96,7 @@ class Func(FuncRef):
         assert entry is not None
         anyfunc = self._anyfunc
         activations_table = self.instance.activations_table
-        transfers = activations_table.transfers
+        before = activations_table.transfers_here()
         try:
             # Kept: compiled code may not have them in its frame when somebody collects.
             given, _kept = to_slots(params, arguments, self.instance, where, bits)
@@ -110,7 +110,7 @@ class Func(FuncRef):
                 slots[0] = slots[count + (results[0] in _FLOATS)]
             return from_slots(results, slots[:], bits)
         finally:
-            activations_table.transfers = transfers
+            activations_table.end_transfers(before)
 
 
 def _builtin(func: Func) -> Callable[..., Any] | None:

@@ -20,10 +20,10 @@ import math
 from time import monotonic
 from weakref import WeakValueDictionary
 
-from asm_libcalls.activation import UNKNOWN_FRAMES
 from asm_libcalls.binding import default_binding
 from asm_libcalls.emitter import libc
 from asm_libcalls.native.entry import MachineEntry
+from asm_libcalls.native.stack_walker import departed_stacks
 from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.toy_jit.runtime.watcher import Watcher, is_main_thread
 from asm_libcalls.traps import Interrupt
@@ -40,9 +40,6 @@ __all__ = [
     "StoppableInstance", "current_record", "interrupted", "interrupts_of_thread", "limit_of_time",
     "stoppable", "time_limit", "watcher",
 ]  # fmt: skip
-
-_MARGIN = 512 * 1024
-"""Bytes of the native stack that compiled code leaves to the host functions that it calls."""
 
 _VMCTX_IN_FRAME = -8  # from rbp, in every frame of compiled code
 _POINTER = ctypes.sizeof(ctypes.c_size_t)
@@ -117,29 +114,12 @@ def interrupts_of_thread() -> int:
     thread = _this_thread()
     is_main = is_main_thread()
     if not (is_main and thread.is_main):  # of which everything is known
-        thread.interrupts.native_stack_limit = _stack_limit()
         thread.is_main = is_main
         thread.look()
     record.interrupts = thread.address
     if is_main:
         watcher.entered(record)
     return thread.address
-
-
-def _stack_limit() -> int:
-    """Return the lowest stack pointer that compiled code may have on this thread."""
-    c_int, pointer = ctypes.c_int, ctypes.c_void_p
-    attributes = (ctypes.c_uint64 * 16)()  # glibc's has 56 bytes
-    low, size = ctypes.c_size_t(), ctypes.c_size_t()
-    at = ctypes.addressof(attributes)
-    get = libc.prototype("pthread_getattr_np", c_int, ctypes.c_ulong, pointer)
-    if get(_pthread_self(), at):
-        raise MemoryError("the bounds of this thread's stack are not known")
-    libc.prototype("pthread_attr_getstack", c_int, pointer, pointer, pointer)(
-        at, ctypes.addressof(low), ctypes.addressof(size)
-    )
-    libc.prototype("pthread_attr_destroy", c_int, pointer)(at)
-    return int(low.value + min(_MARGIN, size.value // 4))
 
 
 stoppable: WeakValueDictionary[int, StoppableInstance] = WeakValueDictionary()
@@ -242,12 +222,10 @@ def _instances_on_stack() -> list[StoppableInstance]:
 
 
 def _frames() -> Iterator[int]:
-    """Yield the frame pointers of this thread's native code, as far as they can be followed."""
-    for activation in _entry().activations() or ():
-        at, canary = activation.exit_frame_pointer, activation.frame_pointer
-        if at in (0, UNKNOWN_FRAMES):
-            continue
-        while at < canary and at % _POINTER == 0:  # between them is live stack
+    """Yield the frame pointers of this greenlet's native code, as far as they can be followed."""
+    for departure, moved in departed_stacks(_entry().departures() or (), own=True):
+        at, canary = departure.exit_frame_pointer, departure.canary
+        while moved == 0 and at < canary and at % _POINTER == 0:  # between them is live stack
             yield at
             at = _word(at)
 

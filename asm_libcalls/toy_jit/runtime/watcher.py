@@ -24,8 +24,6 @@ from importlib.machinery import BuiltinImporter
 from importlib.util import module_from_spec
 from time import monotonic
 
-from asm_libcalls.activation import Activation
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,12 +144,12 @@ class Watcher:
             self._call_back()
             # Where there are interrupts, something was entered meanwhile.
             if record is not None and not record.interrupts:
-                if not record.innermost:
+                if record.innermost:
+                    self._let_look()
+                elif not record.departures:
                     self._record = None
                     if record.interrupts:
                         self._record = record  # entered before the line above
-                elif not Activation.from_address(record.innermost).exit_frame_pointer:
-                    self._let_look()
             if not self._is_needed():
                 alive.release()
                 # What was entered or added before this line has found the thread alive.
@@ -208,7 +206,7 @@ class Watcher:
         self._record = None
         if record is not None:
             record.interrupts = 0
-            if was_watched and record.innermost:
+            if was_watched and (record.innermost or record.departures):
                 self._record = record
         if self._record is not None or self._deadlines:
             self._start(at_once=False)

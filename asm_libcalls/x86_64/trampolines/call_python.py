@@ -10,9 +10,16 @@ call fails, the thread's error indicator is set, and stays so while
 ``asm_libcalls_raise_exception`` unwinds the native frames of the caller. By then nothing of Python
 is on the stack above the entry.
 
-Native code that was not entered through us (a plain ctypes call), on a thread with no activation
-or above one that has left for Python, can not be unwound, and its frames are not known. The body
-then pushes an activation that says so, and what is raised ends the process.
+While Python runs no activation is the thread's innermost. What was left is in a *departure*, a
+record on the heap, since the stack may not stay where it is: a greenlet that waits in a host
+function is copied away, and others use its addresses. The body finds its way back by what is in its
+own frame and registers, which come back with the stack; it never looks at the other departures.
+
+Python runs with the thread state that native code was entered with, so in the interpreter of the
+entry. Native code that was not entered through us (a plain ctypes call, a thread of a C library),
+or by Python code without an activation, is a *stranger*: it gets a thread state by
+``PyGILState_Ensure``. It can not be unwound, and its frames are not known. What is raised ends the
+process.
 
 Source: System V ABI for AMD64, 3.2.3; CPython C API (stable ABI, and PyObject_VectorcallDict).
 """
@@ -22,9 +29,10 @@ from __future__ import annotations
 import ctypes
 
 from asm_libcalls.calling_convention import CALLEE_SAVED, FLOAT_REGISTERS, INTEGER_REGISTERS
-from asm_libcalls.activation import UNKNOWN_FRAMES, Activation, ThreadRecord
+from asm_libcalls.activation import Activation, Departure, ThreadRecord
 from asm_libcalls.x86_64.trampolines.call_records import (
     ADDRESS,
+    DEPARTURE,
     F32,
     F64,
     FLOATS,
@@ -42,6 +50,7 @@ from asm_libcalls.x86_64.trampolines.call_records import (
     Parameter,
 )
 from asm_libcalls.emitter.image import Reference, Routine
+from asm_libcalls.traps import TrapCode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +59,12 @@ if TYPE_CHECKING:
 __all__ = ["CALL_PYTHON", "THUNKS", "routines", "thunk_routines"]
 
 CALL_PYTHON = "asm_libcalls_call_python"
+ARGUMENTS_BELOW_LIMIT = 1024
+"""Bytes below the stack limit that a call from just above it may reach with its arguments."""
+
+MAXIMUM_COPY = 64 << 10
+"""Bytes of native frames that are copied at most, for each call of Python by a greenlet."""
+
 THUNKS = tuple(f"thunk {i}" for i in range(128))
 """The routines of an image of thunks: of 32 bytes each, so one page."""
 
@@ -96,15 +111,24 @@ def _thunk() -> None:
 
 def _call_python() -> None:
     from peachpy.x86_64 import (
-        ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JE, JMP, JNE, JNS, JNZ, JZ, LABEL, LEA, MOV,
-        MOVSD, MOVSS, MOVSXD, POP, PUSH, RET, SUB, TEST, UD2, XOR, Label, dword, eax, ecx, edi,
-        edx, qword, r12, r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
+        ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JA, JB, JBE, JE, JMP, JNS, JNZ, JZ, LABEL,
+        LEA, MOV, MOVSD, MOVSS, MOVSXD, POP, PUSH, RET, SUB, TEST, UD2, XOR, Label, dword, eax,
+        ecx, edi, edx, esi, qword, r12, r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
-    from asm_libcalls.x86_64.trampolines.enter import load_thread_record, push_activation
     from asm_libcalls.x86_64.assembler import registers
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT, TAIL_JUMP
+    from asm_libcalls.x86_64.assembler.instructions import (
+        CALL_ROUTINE,
+        CALL_SLOT,
+        LOAD_SLOT,
+        TAIL_JUMP,
+    )
+    from asm_libcalls.x86_64.trampolines.enter import get_owner
+    from asm_libcalls.x86_64.trampolines.thread_records import (
+        MAKE_THREAD_RECORD,
+        load_thread_record,
+    )
 
     record = HostCallRecord
     callee_saved = registers(CALLEE_SAVED)
@@ -118,20 +142,106 @@ def _call_python() -> None:
     for i, register in enumerate(registers(FLOAT_REGISTERS)):
         MOVSD([rbp + FLOATS + 8 * i], register)
 
-    # r15: this thread's activation. A stack walk begins at this frame.
-    strangers, entered, abort = Label("strangers"), Label("entered"), Label("abort")
+    # r15: the activation, or 0 for strangers. r12: the thread's record.
+    strangers, has_record, abort = Label("strangers"), Label("has_record"), Label("abort")
+    left, linked, no_departure = Label("left"), Label("linked"), Label("no_departure")
+    too_deep, has_gil, allocated = Label("too_deep"), Label("has_gil"), Label("allocated")
     load_thread_record()
     TEST(rax, rax)
-    JZ(strangers)
-    MOV(r15, [rax + ThreadRecord.innermost.offset])
+    JNZ(has_record)
+    CALL_ROUTINE(MAKE_THREAD_RECORD)
+    TEST(rax, rax)
+    JZ(abort)
+    LABEL(has_record)
+    MOV(r12, rax)
+    MOV(r15, [r12 + ThreadRecord.innermost.offset])
     TEST(r15, r15)
     JZ(strangers)
-    CMP(qword[r15 + Activation.exit_frame_pointer.offset], 0)
-    JNE(strangers)
-    MOV([r15 + Activation.exit_frame_pointer.offset], rbp)
-    LABEL(entered)
-    CALL_SLOT("PyGILState_Ensure")
-    MOV([rbp + GIL_STATE], eax)
+    MOV(rax, rsp)
+    SUB(rax, [r12 + ThreadRecord.stack_low.offset])
+    CMP(rax, [r12 + ThreadRecord.stack_reserve.offset])
+    JB(too_deep)
+    LEA(rax, [rbp + ARGUMENTS_BELOW_LIMIT])
+    CMP(rax, [r12 + ThreadRecord.stack_limit.offset])
+    JB(too_deep)
+    MOV(dword[rbp + GIL_STATE], 0)
+    CALL_SLOT("PyThreadState_GetUnchecked")
+    MOV(rdi, [r15 + Activation.thread_state.offset])
+    CMP(rax, rdi)
+    JE(has_gil)
+    INC(dword[rbp + GIL_STATE])
+    CALL_SLOT("PyEval_RestoreThread")
+    LABEL(has_gil)
+
+    # Leave: [rbp + DEPARTURE] is the record of it.
+    LABEL(left)
+    MOV(rax, [r12 + ThreadRecord.free_departures.offset])
+    TEST(rax, rax)
+    JZ(no_departure)
+    MOV(rcx, [rax + Departure.next.offset])
+    MOV([r12 + ThreadRecord.free_departures.offset], rcx)
+    LABEL(allocated)
+    MOV([rbp + DEPARTURE], rax)
+    MOV([rax + Departure.thread.offset], r12)
+    MOV(qword[rax + Departure.owner.offset], 0)
+    MOV(qword[rax + Departure.frames.offset], 0)
+    MOV([rax + Departure.activation.offset], r15)
+    MOV([rax + Departure.exit_frame_pointer.offset], rbp)
+    MOV(rcx, [r12 + ThreadRecord.departed.offset])
+    INC(rcx)
+    MOV([r12 + ThreadRecord.departed.offset], rcx)
+    MOV([rax + Departure.serial.offset], rcx)
+    XOR(ecx, ecx)
+    XOR(edx, edx)
+    unentered = Label("unentered")
+    TEST(r15, r15)
+    JZ(unentered)
+    MOV(rcx, [r15 + Activation.frame_pointer.offset])
+    MOV(rdx, [r12 + ThreadRecord.stack_limit.offset])
+    LABEL(unentered)
+    MOV([rax + Departure.canary.offset], rcx)
+    MOV([rax + Departure.stack_limit.offset], rdx)
+    MOV(rcx, [r12 + ThreadRecord.departures.offset])
+    MOV([rax + Departure.next.offset], rcx)
+    LEA(rdx, [r12 + ThreadRecord.departures.offset])
+    MOV([rax + Departure.link.offset], rdx)
+    MOV([rdx], rax)
+    TEST(rcx, rcx)
+    JZ(linked)
+    LEA(rdx, [rax + Departure.next.offset])
+    MOV([rcx + Departure.link.offset], rdx)
+    LABEL(linked)
+    MOV(qword[r12 + ThreadRecord.innermost.offset], 0)
+    get_owner()
+    MOV(r12, [rbp + DEPARTURE])
+    MOV([r12 + Departure.owner.offset], rax)
+    # Where there are greenlets, a copy of the native frames: what a stack walk reads of them while
+    # another greenlet runs.
+    copied, copy = Label("copied"), Label("copy")
+    TEST(rax, rax)
+    JZ(copied)
+    MOV(r13, [r12 + Departure.canary.offset])
+    SUB(r13, rbp)
+    JBE(copied)
+    CMP(r13, MAXIMUM_COPY)
+    JA(copied)
+    ADD(r13, 16)  # the canary's own words
+    CMP(r13, [r12 + Departure.capacity.offset])
+    JBE(copy)
+    MOV(rdi, [r12 + Departure.buffer.offset])
+    MOV(rsi, r13)
+    CALL_SLOT("realloc")
+    TEST(rax, rax)
+    JZ(copied)
+    MOV([r12 + Departure.buffer.offset], rax)
+    MOV([r12 + Departure.capacity.offset], r13)
+    LABEL(copy)
+    MOV(rdi, [r12 + Departure.buffer.offset])
+    MOV([r12 + Departure.frames.offset], rdi)
+    MOV(rsi, rbp)
+    MOV(rdx, r13)
+    CALL_SLOT("memcpy")
+    LABEL(copied)
 
     # r12: the number of parameters; r13: how many are Python objects at [rsp] by now.
     MOV(r12d, [rbx + record.count.offset])
@@ -261,13 +371,8 @@ def _call_python() -> None:
     LABEL(release_result)
     MOV(rdi, r14)
     CALL_SLOT("Py_DecRef")
-    MOV(edi, [rbp + GIL_STATE])
-    CALL_SLOT("PyGILState_Release")
-    leave, strangers_leave = Label("leave"), Label("strangers_leave")
-    CMP([r15 + Activation.exit_frame_pointer.offset], rbp)
-    JNE(strangers_leave)
-    MOV(qword[r15 + Activation.exit_frame_pointer.offset], 0)
-    LABEL(leave)
+    _return_to_native()
+    _release_gil()
     MOV(rax, [rbp + RESULT])
     MOVSD(xmm0, [rbp + RESULT])
     LEA(rsp, [rbp - SAVED])
@@ -313,24 +418,37 @@ def _call_python() -> None:
 
     nobody = Label("nobody")
     LABEL(failed)
-    CMP([r15 + Activation.exit_frame_pointer.offset], rbp)
-    JNE(nobody)
-    MOV(qword[r15 + Activation.exit_frame_pointer.offset], 0)
-    MOV(edi, [rbp + GIL_STATE])
-    CALL_SLOT("PyGILState_Release")
+    TEST(r15, r15)
+    JZ(nobody)
+    _return_to_native()
+    _release_gil()
     TAIL_JUMP("asm_libcalls_raise_exception")
 
     LABEL(strangers)
-    push_activation(CALL_PYTHON)  # at [rsp]; the landing is never used
-    JNZ(abort)
-    MOV(r15, rsp)
-    MOV(qword[r15 + Activation.exit_frame_pointer.offset], UNKNOWN_FRAMES)
-    JMP(entered)
-    LABEL(strangers_leave)
-    MOV(rax, [r15 + Activation.thread.offset])
-    MOV(rcx, [r15 + Activation.previous.offset])
-    MOV([rax + ThreadRecord.innermost.offset], rcx)
-    JMP(leave)
+    CALL_SLOT("PyGILState_Ensure")
+    MOV([rbp + GIL_STATE], eax)
+    JMP(left)
+
+    LABEL(no_departure)
+    MOV(edi, 1)
+    MOV(esi, ctypes.sizeof(Departure))
+    CALL_SLOT("calloc")
+    TEST(rax, rax)
+    JNZ(allocated)
+    TEST(r15, r15)
+    JZ(abort)
+    CALL_SLOT("PyErr_NoMemory")
+    _release_gil()
+    TAIL_JUMP("asm_libcalls_raise_exception")
+
+    # From the caller's frame: the trace of the trap begins with the call of the thunk.
+    LABEL(too_deep)
+    LEA(rsp, [rbp - SAVED])
+    for register in reversed(callee_saved):
+        POP(register)
+    POP(rbp)
+    MOV(edi, int(TrapCode.STACK_OVERFLOW))
+    TAIL_JUMP("asm_libcalls_raise_trap")
 
     # There is no frame to unwind to, and no result.
     LABEL(nobody)
@@ -338,3 +456,47 @@ def _call_python() -> None:
     CALL_SLOT("PyErr_WriteUnraisable")
     LABEL(abort)
     UD2()
+
+
+def _return_to_native() -> None:
+    """Emit: take the departure off the list, and make its activation the innermost again."""
+    from peachpy.x86_64 import JZ, LABEL, MOV, TEST, Label, r15, rax, rcx, rdx, rsi
+    from peachpy.x86_64.registers import rbp
+
+    last = Label("last")
+    MOV(rax, [rbp + DEPARTURE])
+    # In this order, since the watcher of another thread looks for either of them.
+    MOV(rsi, [rax + Departure.thread.offset])
+    MOV(rcx, [rax + Departure.stack_limit.offset])
+    MOV([rsi + ThreadRecord.stack_limit.offset], rcx)
+    MOV([rsi + ThreadRecord.innermost.offset], r15)
+    MOV(rcx, [rax + Departure.next.offset])
+    MOV(rdx, [rax + Departure.link.offset])
+    MOV([rdx], rcx)
+    TEST(rcx, rcx)
+    JZ(last)
+    MOV([rcx + Departure.link.offset], rdx)
+    LABEL(last)
+    MOV(rcx, [rsi + ThreadRecord.free_departures.offset])
+    MOV([rax + Departure.next.offset], rcx)
+    MOV([rsi + ThreadRecord.free_departures.offset], rax)
+
+
+def _release_gil() -> None:
+    """Emit: give back what the body took to call Python."""
+    from peachpy.x86_64 import CMP, JE, JMP, JZ, LABEL, MOV, TEST, Label, dword, edi, r15
+    from peachpy.x86_64.registers import rbp
+
+    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
+
+    stranger, released = Label("stranger"), Label("released")
+    TEST(r15, r15)
+    JZ(stranger)
+    CMP(dword[rbp + GIL_STATE], 0)
+    JE(released)
+    CALL_SLOT("PyEval_SaveThread")
+    JMP(released)
+    LABEL(stranger)
+    MOV(edi, [rbp + GIL_STATE])
+    CALL_SLOT("PyGILState_Release")
+    LABEL(released)

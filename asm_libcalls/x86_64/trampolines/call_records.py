@@ -7,8 +7,7 @@ The frame, by rbp::
       0  the caller's rbp
          rbx, r12 to r15              callee-saved registers of the caller
          integers, floats             spilled argument registers (a record holds their offsets)
-         result, GIL state
-         Activation                   where nobody entered native code through us
+         result, GIL state, Departure*
          Python arguments             <- rsp
 
 Source: System V ABI for AMD64, 3.2.3.
@@ -25,7 +24,6 @@ from asm_libcalls.calling_convention import (
     INTEGER_REGISTERS,
     assign,
 )
-from asm_libcalls.activation import Activation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADDRESS",
+    "DEPARTURE",
     "F32",
     "F64",
     "FLOATS",
@@ -62,7 +61,8 @@ INTEGERS = -SAVED - 8 * len(INTEGER_REGISTERS)
 FLOATS = INTEGERS - 8 * len(FLOAT_REGISTERS)
 RESULT = FLOATS - 8
 GIL_STATE = RESULT - 8
-FRAME = -(-(ctypes.sizeof(Activation) - GIL_STATE) // 16) * 16  # a call finds rsp aligned
+DEPARTURE = GIL_STATE - 8
+FRAME = -(DEPARTURE // 16) * 16  # a call finds rsp aligned
 STACK_ARGUMENTS = 16
 
 _BANKS = {

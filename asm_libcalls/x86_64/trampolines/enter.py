@@ -5,7 +5,8 @@ registers of a ``NativeCall`` and calls. ``asm_libcalls_raise_trap`` looks
 up the innermost activation, notes where the trap comes from, restores the activation's stack and
 jumps to its landing pad: every native frame above it is gone, and none of them is run again. So
 whoever raises must own nothing (the second rule of a libcall). No Python or libffi frame may stand
-between the raise and the landing.
+between the raise and the landing. While native code has left for Python there is no innermost
+activation: see ``call_python.py``.
 
 Releasing the GIL and taking it again costs more than a short call does, so
 ``asm_libcalls_enter_holding_gil`` is a twin of ``asm_libcalls_enter`` that keeps it.
@@ -44,6 +45,8 @@ from asm_libcalls.activation import (
     ThreadRecord,
 )
 
+from asm_libcalls.x86_64.trampolines.thread_records import MAKE_THREAD_RECORD, load_thread_record
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +55,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENTER_HOLDING_GIL",
-    "load_thread_record",
+    "GREENLET_GETCURRENT",
+    "get_owner",
     "pop_activation",
     "push_activation",
     "routines",
@@ -66,14 +70,53 @@ _FRAME = -(-(_SAVED + ctypes.sizeof(Activation)) // 16) * 16  # so that rsp is a
 
 
 def routines() -> Iterator[Routine]:
-    """Assemble the entry and the raises."""
+    """Assemble the entry, the raises, and what they need of the thread's record."""
     from asm_libcalls.x86_64.assembler import sequence
+    from asm_libcalls.x86_64.trampolines import thread_records
 
+    yield from thread_records.routines()
     for name in ("asm_libcalls_enter", ENTER_HOLDING_GIL):
         yield sequence(name, partial(_enter, name))
     yield sequence("asm_libcalls_raise_trap", _raise_trap)
     yield sequence("asm_libcalls_raise_exception", _raise_exception)
     yield sequence("asm_libcalls_raise_status", _raise_status)
+
+
+GREENLET_GETCURRENT = "greenlet_getcurrent"
+"""The slot of the C function that returns the running greenlet, or 0 while none is known."""
+
+
+def get_owner() -> None:
+    """Emit: rax = the greenlet that runs, or 0; needs the GIL. Clobbers what a C call clobbers.
+
+    It is borrowed: what asks runs in it. The C function may run Python code, in other greenlets
+    too, which it ends.
+    """
+    from peachpy.x86_64 import (
+        ADD, CALL, JMP, JZ, LABEL, MOV, POP, PUSH, SUB, TEST, XOR, Label, eax, rax, rdi,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rsp
+
+    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT
+
+    done, failed = Label("owner_known"), Label("no_owner")
+    LOAD_SLOT(rax, GREENLET_GETCURRENT)
+    TEST(rax, rax)
+    JZ(done)
+    CALL(rax)
+    TEST(rax, rax)
+    JZ(failed)
+    PUSH(rax)
+    SUB(rsp, 8)
+    MOV(rdi, rax)
+    CALL_SLOT("Py_DecRef")
+    ADD(rsp, 8)
+    POP(rax)
+    JMP(done)
+    LABEL(failed)
+    CALL_SLOT("PyErr_Clear")
+    XOR(eax, eax)
+    LABEL(done)
 
 
 def push_activation(landing: str) -> None:
@@ -82,63 +125,45 @@ def push_activation(landing: str) -> None:
     `landing` is the symbol that a raise continues at. Clobbers what a C call clobbers.
     """
     from peachpy.x86_64 import (
-        JNZ, JZ, LABEL, MOV, OR, STMXCSR, TEST, XOR, Label, eax, edi, esi, qword, rax, rcx, rdi,
-        rsi,
+        CMP, JE, JNZ, JZ, LABEL, MOV, OR, STMXCSR, TEST, XOR, Label, eax, qword, rax, rcx,
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
-    from asm_libcalls.x86_64.assembler.instructions import (
-        CALL_SLOT,
-        FNSTCW,
-        LOAD_ADDRESS,
-        LOAD_SLOT,
-    )
+    from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, FNSTCW, LOAD_ADDRESS
 
     has_record, failed, pushed = Label("has_record"), Label("no_record"), Label("pushed")
+    owned = Label("owned")
+    MOV(qword[rsp + Activation.owner.offset], 0)
     load_thread_record()
     TEST(rax, rax)
     JNZ(has_record)
-    MOV(edi, 1)
-    MOV(esi, ctypes.sizeof(ThreadRecord))
-    CALL_SLOT("calloc")  # freed by the key's destructor, when the thread ends
+    CALL_ROUTINE(MAKE_THREAD_RECORD)
     TEST(rax, rax)
     JZ(failed)
-    MOV([rsp + Activation.thread.offset], rax)
-    LOAD_SLOT(rdi, "activations_key")
-    MOV(rsi, rax)
-    CALL_SLOT("pthread_setspecific")
-    TEST(eax, eax)
-    JNZ(pushed)
-    MOV(rax, [rsp + Activation.thread.offset])
     LABEL(has_record)
     MOV([rsp + Activation.thread.offset], rax)
+    CMP(qword[rax + ThreadRecord.departures.offset], 0)
+    JE(owned)
+    get_owner()
+    MOV([rsp + Activation.owner.offset], rax)
+    MOV(rax, [rsp + Activation.thread.offset])
+    LABEL(owned)
     MOV(rcx, [rax + ThreadRecord.innermost.offset])
     MOV([rsp + Activation.previous.offset], rcx)
     LOAD_ADDRESS(rcx, landing)
     MOV([rsp + Activation.landing.offset], rcx)
     MOV([rsp + Activation.stack_pointer.offset], rsp)
     MOV([rsp + Activation.frame_pointer.offset], rbp)
-    MOV(qword[rsp + Activation.exit_frame_pointer.offset], 0)
     MOV(qword[rsp + Activation.status.offset], 0)
-    MOV(qword[rsp + Activation.thread_state.offset], 0)
     STMXCSR([rsp + Activation.mxcsr.offset])
     FNSTCW([rsp + Activation.x87_control.offset])
+    MOV(qword[rax + ThreadRecord.stack_limit.offset], 0)
     MOV([rax + ThreadRecord.innermost.offset], rsp)
     XOR(eax, eax)
     JZ(pushed)
     LABEL(failed)
     OR(eax, 1)
     LABEL(pushed)
-
-
-def load_thread_record() -> None:
-    """Emit: rax = this thread's ThreadRecord, or 0. Clobbers what a C call clobbers."""
-    from peachpy.x86_64 import rdi
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT
-
-    LOAD_SLOT(rdi, "activations_key")
-    CALL_SLOT("pthread_getspecific")
 
 
 def pop_activation() -> None:
@@ -164,6 +189,7 @@ def _enter(name: str) -> None:
     stack_ready, copy, leave = Label("stack_ready"), Label("copy"), Label("leave")
     landing, no_memory = Label("landing"), Label("no_memory")
     callee_saved = registers(CALLEE_SAVED)
+    holds_gil = name == ENTER_HOLDING_GIL
 
     PUSH(rbp)
     MOV(rbp, rsp)
@@ -174,9 +200,8 @@ def _enter(name: str) -> None:
     push_activation(f"{name}.landing")
     JNZ(no_memory)
     MOV(r12, rsp)
-    if name == "asm_libcalls_enter":
-        CALL_SLOT("PyEval_SaveThread")
-        MOV([rsp + Activation.thread_state.offset], rax)
+    CALL_SLOT("PyThreadState_GetUnchecked" if holds_gil else "PyEval_SaveThread")
+    MOV([rsp + Activation.thread_state.offset], rax)
 
     # Arguments on the stack: the last one first, so that the first one ends at [rsp].
     MOV(rcx, [rbx + NativeCall.stack_count.offset])
@@ -205,7 +230,7 @@ def _enter(name: str) -> None:
     MOV(rsp, r12)
 
     LABEL(landing)  # a raise continues here, with rsp at the activation and rbp at the frame
-    if name != ENTER_HOLDING_GIL:
+    if not holds_gil:
         MOV(rdi, [rsp + Activation.thread_state.offset])
         CALL_SLOT("PyEval_RestoreThread")
     pop_activation()
@@ -245,7 +270,7 @@ def _raise_exception() -> None:
 def _raise_status() -> None:
     from peachpy.x86_64 import (
         AND, CLD, CMP, INC, JAE, JBE, JMP, JNE, JZ, LABEL, LDMXCSR, MOV, SHR, TEST, UD2, XOR, Label,
-        ecx, qword, r8, r12, r13, rax, rbx, rcx, rdi, rdx,
+        ecx, r8, r12, r13, rax, rbx, rcx, rdi, rdx,
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
@@ -258,13 +283,11 @@ def _raise_status() -> None:
     load_thread_record()
     TEST(rax, rax)
     JZ(nobody)
+    # None while Python runs: what raises then was not called by us, and the interpreter's frames
+    # in between can not be unwound.
     MOV(r13, [rax + ThreadRecord.innermost.offset])
     TEST(r13, r13)
     JZ(nobody)
-    # Native code of this activation has left for Python: who raises was called from there, not by
-    # us, and the interpreter's frames in between can not be unwound.
-    CMP(qword[r13 + Activation.exit_frame_pointer.offset], 0)
-    JNE(nobody)
     MOV([r13 + Activation.status.offset], rbx)
 
     # Where a trap comes from: the return address on top of the stack, then the chain of frame

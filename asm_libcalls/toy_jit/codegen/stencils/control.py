@@ -81,8 +81,10 @@ _STENCILS = {
     "stub.interrupt": f"""
         mov rdx, [r15]; cmp rcx, [rdx + {_LIMIT}]; jb .overflow
         mov rdi, r15; mov rax, wide; jmp rax
-        .overflow:; jmp >trap.STACK_OVERFLOW
+        .overflow:; jmp >trap.overflow
     """,
+    # Too deep for the instance: maybe not for the activation, which knows its own limit.
+    "stub.overflow": "mov rdi, r15; mov rsi, rcx; mov rax, wide; jmp rax",
     # Before the call of that stub. A new frame may reach below the end of the stack, so nothing is
     # written at its end before it is known to be there.
     "interrupt.enter": "mov rcx, rsp; lea rsp, [rbp - 16]",

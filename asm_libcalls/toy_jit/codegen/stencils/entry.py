@@ -9,6 +9,11 @@ from __future__ import annotations
 from asm_libcalls.activation import ThreadRecord
 from asm_libcalls.calling_convention import CALLEE_SAVED, FLOAT_REGISTERS, INTEGER_REGISTERS
 from asm_libcalls.vmcontext import InstanceHeader, VMInterrupts, VMMemoryDefinition
+from asm_libcalls.x86_64.trampolines.thread_records import (
+    STACK_LIMIT,
+    load_thread_record,
+    set_stack_limit,
+)
 
 __all__ = [
     "CODE_SLOT",
@@ -57,23 +62,28 @@ def _adopt_interrupts() -> None:
 
 
 def load_interrupts() -> None:
-    """Let the instance at r15 point to this thread's VMInterrupts.
+    """Let the instance at r15 point to this thread's VMInterrupts, with the limit of this entry.
 
-    Clobbers what a C call clobbers.
+    Clobbers r13 and what a C call clobbers.
     """
     import peachpy.x86_64 as x
 
     from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
-    from asm_libcalls.x86_64.trampolines.enter import load_thread_record
 
     known = x.Label("interrupts_known")
     load_thread_record()
-    x.MOV(x.rcx, [x.rax + ThreadRecord.interrupts.offset])
-    x.TEST(x.rcx, x.rcx)
+    x.MOV(x.r13, [x.rax + ThreadRecord.interrupts.offset])
+    x.TEST(x.r13, x.r13)
     x.JNZ(known)
     CALL_SLOT(INTERRUPTS_SLOT)
-    x.MOV(x.rcx, x.rax)
+    x.MOV(x.r13, x.rax)
+    load_thread_record()
     x.LABEL(known)
+    x.MOV(x.rdi, x.rax)
+    CALL_SLOT(STACK_LIMIT)
+    x.MOV(x.rcx, x.rax)
+    set_stack_limit(x.r13)
+    x.MOV(x.rcx, x.r13)
     _adopt_interrupts()
 
 

@@ -1,0 +1,303 @@
+"""Thread records, the bounds of a thread's stack, and the stack limit of native code.
+
+A thread's record is made when it first enters native code, or is called by it. It knows the bounds
+of the thread's stack, and from them what native code may use:
+
+*The budget.* From its entry on, native code may use an eighth of what is left of the stack then
+(``MAXIMUM_BUDGET`` at most). What Python calls from there has the other seven. Native code that was
+entered by a host function of native code shares the budget of its caller: what both use, and not
+what Python uses in between, is at most the budget. So the stack that a host function finds does
+not depend on what the native code does.
+
+*The reserve.* At the low end of the stack a quarter of it (``RESERVE`` at most) is for Python
+alone. No limit is below it, and the thunks refuse to call Python from there.
+
+A stack that is not the thread's own (a C library may switch to one) has unknown bounds. Native code
+gets ``UNKNOWN_BUDGET`` on it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from asm_libcalls.activation import Activation, Departure, ThreadRecord
+from asm_libcalls.traps import TrapCode
+from asm_libcalls.vmcontext import VMInterrupts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from asm_libcalls.emitter.image import Routine
+
+__all__ = [
+    "CHECK_STACK",
+    "FREE_THREAD_RECORD",
+    "MAKE_THREAD_RECORD",
+    "STACK_LIMIT",
+    "load_thread_record",
+    "routines",
+    "set_stack_limit",
+]
+
+MAKE_THREAD_RECORD = "asm_libcalls_make_thread_record"
+"""``ThreadRecord *make()``: make this thread's record; NULL where there is no memory for it."""
+
+FREE_THREAD_RECORD = "asm_libcalls_free_thread_record"
+"""``void free(ThreadRecord *)``: the destructor of the pthread key."""
+
+STACK_LIMIT = "asm_libcalls_stack_limit"
+"""``size_t limit(ThreadRecord *)``: work out the stack limit of native code that was just entered
+on this thread."""
+
+CHECK_STACK = "asm_libcalls_check_stack"
+"""``void check(vmctx, stack_pointer)``: called where a stack pointer is below the limit of an
+instance's VMInterrupts. It traps if it is below that of the activation too; else they get it."""
+
+MAXIMUM_BUDGET = 4 << 20
+UNKNOWN_BUDGET = 16 << 10
+RESERVE = 512 << 10
+MINIMUM_RESERVE = 40 << 10
+"""Bytes. CPython 3.14 raises RecursionError below 32 KiB and a guard page, and aborts below 16."""
+
+ENTRY_COST = 512
+"""Bytes of the budget that each further entry costs, whatever it uses."""
+
+_PAGE = 4096  # limits are rounded to it, so that calls from near the same depth have the same one
+
+
+def routines() -> Iterator[Routine]:
+    """Assemble them."""
+    from asm_libcalls.x86_64.assembler import sequence
+
+    yield sequence(MAKE_THREAD_RECORD, _make)
+    yield sequence(FREE_THREAD_RECORD, _free)
+    yield sequence(STACK_LIMIT, _stack_limit)
+    yield sequence(CHECK_STACK, _check_stack)
+
+
+def load_thread_record() -> None:
+    """Emit: rax = this thread's ThreadRecord, or 0. Clobbers what a C call clobbers."""
+    from peachpy.x86_64 import rdi
+
+    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT
+
+    LOAD_SLOT(rdi, "activations_key")
+    CALL_SLOT("pthread_getspecific")
+
+
+def set_stack_limit(interrupts: Any) -> None:
+    """Emit: make rcx the limit in the VMInterrupts at the address in a register; clobbers rcx."""
+    from peachpy.x86_64 import CMP, JE, JNE, LABEL, MOV, XCHG, Label, rcx
+
+    limit_set = Label("limit_set")
+    CMP(rcx, [interrupts + VMInterrupts.native_stack_limit.offset])
+    JE(limit_set)
+    MOV([interrupts + VMInterrupts.native_stack_limit.offset], rcx)
+    # Another thread may ask at any moment, so read and write are one: what it wrote before is put
+    # back, and what it writes after stays.
+    XCHG(rcx, [interrupts + VMInterrupts.stack_limit.offset])
+    CMP(rcx, VMInterrupts.STOP - (1 << 64))
+    JNE(limit_set)
+    MOV([interrupts + VMInterrupts.stack_limit.offset], rcx)
+    LABEL(limit_set)
+
+
+def _make() -> None:
+    from peachpy.x86_64 import (
+        ADD, CMOVA, CMOVB, CMP, JMP, JNZ, JZ, LABEL, LEA, MOV, POP, PUSH, RET, SHR, SUB, TEST, XOR,
+        Label, eax, edi, edx, esi, rax, rbx, rcx, rdi, rdx, rsi,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rsp
+
+    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT
+
+    failed, made, done = Label("failed"), Label("made"), Label("done")
+    low, size, attributes = 0, 8, 16  # from rsp; glibc's pthread_attr_t has 56 bytes
+    PUSH(rbx)
+    SUB(rsp, 80)
+    MOV(edi, 1)
+    MOV(esi, ctypes.sizeof(ThreadRecord))
+    CALL_SLOT("calloc")
+    MOV(rbx, rax)
+    TEST(rax, rax)
+    JZ(made)
+    LOAD_SLOT(rdi, "activations_key")
+    MOV(rsi, rbx)
+    CALL_SLOT("pthread_setspecific")
+    TEST(eax, eax)
+    JNZ(failed)
+    CALL_SLOT("pthread_self")
+    MOV(rdi, rax)
+    LEA(rsi, [rsp + attributes])
+    CALL_SLOT("pthread_getattr_np")
+    TEST(eax, eax)
+    JNZ(made)  # no bounds: every stack is a foreign one
+    LEA(rdi, [rsp + attributes])
+    LEA(rsi, [rsp + low])
+    LEA(rdx, [rsp + size])
+    CALL_SLOT("pthread_attr_getstack")
+    LEA(rdi, [rsp + attributes])
+    CALL_SLOT("pthread_attr_destroy")
+    MOV(rax, [rsp + low])
+    MOV([rbx + ThreadRecord.stack_low.offset], rax)
+    MOV(rcx, [rsp + size])
+    MOV([rbx + ThreadRecord.stack_size.offset], rcx)
+    SHR(rcx, 2)
+    MOV(edx, RESERVE)
+    CMP(rcx, rdx)
+    CMOVA(rcx, rdx)
+    MOV(edx, MINIMUM_RESERVE)
+    CMP(rcx, rdx)
+    CMOVB(rcx, rdx)
+    MOV([rbx + ThreadRecord.stack_reserve.offset], rcx)
+    LABEL(made)
+    MOV(rax, rbx)
+    LABEL(done)
+    ADD(rsp, 80)
+    POP(rbx)
+    RET()
+    LABEL(failed)
+    MOV(rdi, rbx)
+    CALL_SLOT("free")
+    XOR(eax, eax)
+    JMP(done)
+
+
+def _free() -> None:
+    from peachpy.x86_64 import (
+        ADD, JMP, JZ, LABEL, MOV, POP, PUSH, RET, SUB, TEST, Label, r12, rbx, rdi,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rsp
+
+    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
+
+    PUSH(rbx)
+    PUSH(r12)
+    SUB(rsp, 8)
+    MOV(rbx, rdi)
+    # Records that are left belong to greenlets that were never resumed.
+    for name in ("departures", "free_departures"):
+        again, end = Label(f"again_{name}"), Label(f"end_{name}")
+        MOV(r12, [rbx + getattr(ThreadRecord, name).offset])
+        LABEL(again)
+        TEST(r12, r12)
+        JZ(end)
+        MOV(rdi, [r12 + Departure.buffer.offset])
+        CALL_SLOT("free")
+        MOV(rdi, r12)
+        MOV(r12, [r12 + Departure.next.offset])
+        CALL_SLOT("free")
+        JMP(again)
+        LABEL(end)
+    MOV(rdi, rbx)
+    CALL_SLOT("free")
+    ADD(rsp, 8)
+    POP(r12)
+    POP(rbx)
+    RET()
+
+
+def _stack_limit() -> None:
+    from peachpy.x86_64 import (
+        ADD, AND, CMOVA, CMOVB, CMP, JA, JE, JMP, JNZ, JZ, LABEL, MOV, RET, SHR, SUB, TEST, Label,
+        qword, r8, r8d, r9, rax, rcx, rdi, rdx,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rsp
+
+    record = ThreadRecord
+    nested, next_departure, skip = Label("nested"), Label("next_departure"), Label("skip")
+    found, fresh, bound, foreign = Label("found"), Label("fresh"), Label("bound"), Label("foreign")
+    known = Label("known")
+    MOV(rax, rdi)
+    MOV(rcx, rsp)
+    AND(rcx, -_PAGE)
+    MOV(rdx, [rax + record.departures.offset])
+    TEST(rdx, rdx)
+    JNZ(nested)
+    LABEL(fresh)
+    MOV(rdx, rcx)
+    SUB(rdx, [rax + record.stack_low.offset])
+    CMP(rdx, [rax + record.stack_size.offset])
+    JA(foreign)
+    SHR(rdx, 3)
+    MOV(r8d, MAXIMUM_BUDGET)
+    CMP(rdx, r8)
+    CMOVA(rdx, r8)
+    SUB(rcx, rdx)
+    LABEL(bound)
+    MOV(rdx, [rax + record.stack_low.offset])
+    ADD(rdx, [rax + record.stack_reserve.offset])
+    CMP(rcx, rdx)
+    CMOVB(rcx, rdx)
+    LABEL(known)
+    MOV([rax + record.stack_limit.offset], rcx)
+    MOV(rax, rcx)
+    RET()
+
+    LABEL(foreign)
+    SUB(rcx, UNKNOWN_BUDGET)
+    JMP(known)
+
+    # r8: the greenlet that runs, or 0 where all that was left is on this stack.
+    LABEL(nested)
+    MOV(r8, [rax + record.innermost.offset])
+    MOV(r8, [r8 + Activation.owner.offset])
+    LABEL(next_departure)
+    CMP(qword[rdx + Departure.stack_limit.offset], 0)
+    JE(skip)
+    TEST(r8, r8)
+    JZ(found)
+    CMP(r8, [rdx + Departure.owner.offset])
+    JE(found)
+    LABEL(skip)
+    MOV(rdx, [rdx + Departure.next.offset])
+    TEST(rdx, rdx)
+    JNZ(next_departure)
+    JMP(fresh)
+    LABEL(found)
+    MOV(r9, [rdx + Departure.exit_frame_pointer.offset])
+    SUB(r9, [rdx + Departure.stack_limit.offset])
+    SUB(r9, ENTRY_COST)
+    SUB(rcx, r9)  # above the stack pointer, if nothing is left
+    MOV(rdx, rsp)
+    SUB(rdx, [rax + record.stack_low.offset])
+    CMP(rdx, [rax + record.stack_size.offset])
+    JA(known)
+    JMP(bound)
+
+
+def _check_stack() -> None:
+    from peachpy.x86_64 import (
+        ADD, CMP, JB, JZ, LABEL, MOV, POP, PUSH, RET, SUB, TEST, Label, edi, r12, rax, rbx, rcx,
+        rdi, rsi,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rsp
+
+    from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
+
+    overflow = Label("overflow")
+    PUSH(rbx)
+    PUSH(r12)
+    SUB(rsp, 8)
+    MOV(rbx, rdi)
+    MOV(r12, rsi)
+    load_thread_record()
+    MOV(rcx, [rax + ThreadRecord.stack_limit.offset])
+    TEST(rcx, rcx)
+    JZ(overflow)
+    CMP(r12, rcx)
+    JB(overflow)
+    MOV(rbx, [rbx])
+    set_stack_limit(rbx)
+    ADD(rsp, 8)
+    POP(r12)
+    POP(rbx)
+    RET()
+    LABEL(overflow)
+    ADD(rsp, 8)
+    POP(r12)
+    POP(rbx)
+    MOV(edi, int(TrapCode.STACK_OVERFLOW))
+    TAIL_JUMP("asm_libcalls_raise_trap")

@@ -53,8 +53,8 @@ class _Callback:
         _all.append(self)
 
     def stand_for(self, function: Callable[..., Any]) -> None:
-        self._function = function
-        self._convert = result_converter(function, self.signature, self.bits)
+        # In one step: a call that has begun goes on with the pair that it has.
+        self._pair = function, result_converter(function, self.signature, self.bits)
 
     def _call(self, *values: Any) -> Any:
         result = self.signature.result
@@ -63,7 +63,8 @@ class _Callback:
         try:
             if self.bits:
                 values = tuple(map(pattern_of, values))
-            pattern = self._convert(self._function(*values))
+            function, convert = self._pair
+            pattern = convert(function(*values))
         except BaseException as exception:
             report(exception)
             pattern = 0

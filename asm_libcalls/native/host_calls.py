@@ -5,11 +5,11 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
     from asm_libcalls.signatures import Signature
 
-__all__ = ["call_closed", "result_converter"]
+__all__ = ["call_closed", "refuse_result", "result_converter"]
 
 
 def result_converter(
@@ -40,3 +40,11 @@ def result_converter(
 def call_closed(*arguments: Any) -> None:
     """Raise what native code gets that calls a closed host function."""
     raise RuntimeError("native code called a host function that was closed")
+
+
+def refuse_result(value: Any) -> NoReturn:
+    """Raise what a call ends in whose function was closed meanwhile, and whose result is odd."""
+    raise RuntimeError(
+        "the host function was closed while it ran, and its result "
+        f"({type(value).__name__}) does not fit as it is"
+    )

@@ -57,10 +57,19 @@ class HostFunction(NotCopied):
         return f"<HostFunction {self.function!r} {self.signature} {state}>"
 
     def close(self) -> None:
-        """Give the address back. No native code may call it from now on."""
+        """Give the address back. No native code may call it from now on.
+
+        A call that runs goes on, and its result counts; one that is no number of the result's
+        type and range is a RuntimeError then.
+        """
         release, self._release = self._release, None
         if release is not None:
             release()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._release is None
 
     def __enter__(self) -> HostFunction:
         return self

@@ -7,7 +7,7 @@ import os
 from _thread import allocate_lock
 
 from asm_libcalls.native import greenlets
-from asm_libcalls.native.host_calls import call_closed, result_converter
+from asm_libcalls.native.host_calls import call_closed, refuse_result, result_converter
 from asm_libcalls.signatures import Signature
 from asm_libcalls.x86_64 import code_cache
 from asm_libcalls.x86_64.trampolines import call_python, call_records
@@ -30,6 +30,7 @@ class ThunkPool:
         self._free: list[tuple[LoadedImage, str]] = []
         self._used: dict[int, tuple[Any, ...]] = {}  # address -> record, and what it borrows
         self._closed = self._record(call_closed, Signature("()"))
+        call_records.set_owner(self._closed[0], self._closed)
         self._making = allocate_lock()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._renew_lock)
@@ -45,15 +46,22 @@ class ThunkPool:
         return self.address_of_record(*self._record(function, signature, bits))
 
     def address_of_record(self, *kept: Any) -> tuple[int, Callable[[], None]]:
-        """Return a C address for a record, given with what it borrows, and what frees it."""
+        """Return a C address for a record, given with what it borrows, and what frees it.
+
+        A call that runs when it is freed goes on with what it began with; its result is taken if
+        it fits as it is, and otherwise refused.
+        """
         greenlets.notice()
+        record = kept[0]  # and not `kept`, which holds the callable: for release()
+        call_records.set_owner(record, kept)
         loaded, name = self._take()
         address = loaded.routine(name)
         self._used[address] = kept
-        loaded.set_slot(name, ctypes.addressof(kept[0]))
+        loaded.set_slot(name, ctypes.addressof(record))
 
         def release() -> None:
             loaded.set_slot(name, ctypes.addressof(self._closed[0]))
+            call_records.set_convert(record, refuse_result)
             del self._used[address]
             self._free.append((loaded, name))
 

@@ -137,6 +137,12 @@ class LOAD_ADDRESS(LOAD_SLOT):
     is_slot = False
 
 
+class LOAD_SLOT_ADDRESS(LOAD_SLOT):
+    """``lea r64, [rip + slot]``: the address of eight bytes of the image's data."""
+
+    opcode = 0x8D
+
+
 class EXCHANGE_SLOT(LOAD_SLOT):
     """``xchg r64, [rip + slot]``: exchange eight bytes of the image's data, atomically."""
 

@@ -1,7 +1,7 @@
 """Native code calls Python: the thunks behind a :class:`~asm_libcalls.HostFunction`.
 
 A *thunk* is a C address that stands for one Python callable. Its code is the same for all, but for
-the slot that it loads: the address of a ``HostCallRecord``, which says what to call and how
+its slot, which holds the address of a ``HostCallRecord``, which says what to call and how
 to convert. So thunks are made in whole pages, and a new host function writes data only.
 
 ``asm_libcalls_call_python``, the body of every thunk, makes the arguments Python objects, calls,
@@ -101,11 +101,11 @@ def _thunk() -> None:
     from peachpy.x86_64 import MOV, PUSH, rax
     from peachpy.x86_64.registers import rbp, rsp
 
-    from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT, TAIL_JUMP_SLOT
+    from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT_ADDRESS, TAIL_JUMP_SLOT
 
     PUSH(rbp)
     MOV(rbp, rsp)
-    LOAD_SLOT(rax, "record")
+    LOAD_SLOT_ADDRESS(rax, "record")
     TAIL_JUMP_SLOT(CALL_PYTHON)
 
 
@@ -136,7 +136,7 @@ def _call_python() -> None:
     for register in callee_saved:
         PUSH(register)
     SUB(rsp, FRAME - SAVED)
-    MOV(rbx, rax)  # the record
+    MOV(rbx, rax)  # the address of the slot, and from the GIL on, the record
     for i, register in enumerate(registers(INTEGER_REGISTERS)):
         MOV([rbp + INTEGERS + 8 * i], register)
     for i, register in enumerate(registers(FLOAT_REGISTERS)):
@@ -242,6 +242,14 @@ def _call_python() -> None:
     MOV(rdx, r13)
     CALL_SLOT("memcpy")
     LABEL(copied)
+
+    # Another thread may close the host function until here, and the function itself from here on:
+    # the references keep the record and the callable as long as the call needs them.
+    MOV(rbx, [rbx])
+    MOV(rdi, [rbx + record.owner.offset])
+    CALL_SLOT("Py_IncRef")
+    MOV(rdi, [rbx + record.callable.offset])
+    CALL_SLOT("Py_IncRef")
 
     # r12: the number of parameters; r13: how many are Python objects at [rsp] by now.
     MOV(r12d, [rbx + record.count.offset])
@@ -371,6 +379,7 @@ def _call_python() -> None:
     LABEL(release_result)
     MOV(rdi, r14)
     CALL_SLOT("Py_DecRef")
+    _release_record()
     _return_to_native()
     _release_gil()
     MOV(rax, [rbp + RESULT])
@@ -420,6 +429,7 @@ def _call_python() -> None:
     LABEL(failed)
     TEST(r15, r15)
     JZ(nobody)
+    _release_record()  # a destructor keeps the error indicator as it is
     _return_to_native()
     _release_gil()
     TAIL_JUMP("asm_libcalls_raise_exception")
@@ -500,3 +510,16 @@ def _release_gil() -> None:
     MOV(edi, [rbp + GIL_STATE])
     CALL_SLOT("PyGILState_Release")
     LABEL(released)
+
+
+def _release_record() -> None:
+    """Emit: drop the call's references to what the record in rbx keeps. Clobbers r13."""
+    from peachpy.x86_64 import MOV, r13, rbx, rdi
+
+    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
+
+    MOV(r13, [rbx + HostCallRecord.owner.offset])
+    MOV(rdi, [rbx + HostCallRecord.callable.offset])
+    CALL_SLOT("Py_DecRef")
+    MOV(rdi, r13)
+    CALL_SLOT("Py_DecRef")

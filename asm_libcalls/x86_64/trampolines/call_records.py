@@ -49,6 +49,8 @@ __all__ = [
     "Parameter",
     "make_record",
     "make_slot_record",
+    "set_convert",
+    "set_owner",
 ]
 
 # What a parameter is made of, and what a result is made into.
@@ -82,12 +84,15 @@ class HostCallRecord(ctypes.Structure):
     """What a thunk calls: a borrowed ``PyObject*``, and the conversions.
 
     ``convert`` is one too: it makes the bit pattern of a result that does not fit, or raises.
-    ``count`` entries of :class:`Parameter` follow the structure.
+    ``owner`` is the Python object that keeps this record; a call holds a reference to it, and to
+    the callable, so that a host function may be closed while it runs. ``count`` entries of
+    :class:`Parameter` follow the structure.
     """
 
     _fields_ = [
         ("callable", ctypes.c_uint64),
         ("convert", ctypes.c_uint64),
+        ("owner", ctypes.c_uint64),
         ("count", ctypes.c_uint32),
         ("result", ctypes.c_uint32),
     ]
@@ -102,6 +107,16 @@ def _conversion(value_type: ValueType, as_bits: bool) -> int:
     if value_type.signed and not as_bits:
         return I64 if is_long else I32
     return U64 if is_long else U32
+
+
+def set_owner(record: ctypes.Array[ctypes.c_char], owner: object) -> None:
+    """Say which object keeps a record, and what the record borrows."""
+    HostCallRecord.from_buffer(record).owner = id(owner)
+
+
+def set_convert(record: ctypes.Array[ctypes.c_char], convert: object) -> None:
+    """Exchange what makes the pattern of a result that does not fit; borrowed, as the first one."""
+    HostCallRecord.from_buffer(record).convert = id(convert)
 
 
 def make_slot_record(
@@ -123,7 +138,7 @@ def make_slot_record(
     parameters = [Parameter(STACK_ARGUMENTS + 8 * i, U64) for i in range(count)]
     parameters.append(Parameter(STACK_ARGUMENTS, ADDRESS))
     kind = U64 if has_result else NOTHING
-    record = HostCallRecord(id(function), id(convert), count + 1, kind)
+    record = HostCallRecord(id(function), id(convert), 0, count + 1, kind)
     content = bytes(record) + b"".join(map(bytes, parameters))
     return ctypes.create_string_buffer(content, len(content))
 
@@ -147,6 +162,6 @@ def make_record(
         )
     ]
     result = NOTHING if signature.result is None else _conversion(signature.result, as_bits)
-    record = HostCallRecord(id(function), id(convert), len(parameters), result)
+    record = HostCallRecord(id(function), id(convert), 0, len(parameters), result)
     content = bytes(record) + b"".join(map(bytes, parameters))
     return ctypes.create_string_buffer(content, len(content))

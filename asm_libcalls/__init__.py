@@ -6,6 +6,14 @@ JIT; ``LIBCALLS[name]`` has everything about one, the pure-Python ``fallback`` i
 
 from __future__ import annotations
 
+import sys as _sys
+import time as _time
+
+if "_asm_libcalls" in _sys.modules:  # somebody has deleted the package and imports it again
+    from asm_libcalls import reimport as _reimport
+
+    _reimport.adopt(_sys.modules[__name__], _sys.modules["_asm_libcalls"])
+
 from asm_libcalls import traps as _traps
 from asm_libcalls.binding import BackendUnavailable, Libcall, default_binding
 from asm_libcalls.emitter import code_names as _code_names
@@ -88,6 +96,10 @@ def backend_report() -> BackendReport:
 
     return make_report(_binding, __version__)
 
+
+if getattr(_sys.modules.get("_asm_libcalls"), "_binding", None) is not _binding:
+    _imported = _time.time()
+    _sys.modules["_asm_libcalls"] = _sys.modules[__name__]
 
 if _binding.x86_64 is not None:
     if _code_names.are_asked_for(_code_names.PERF_VARIABLE):

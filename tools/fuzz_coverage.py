@@ -33,8 +33,8 @@ def examine(binary: bytes) -> str:
 
     Whatever it raises is a finding.
     """
+    from asm_libcalls.toy_jit import LinkError, Module
     from asm_libcalls.toy_jit.errors import InvalidModule
-    from asm_libcalls.toy_jit.instance import LinkError, Module
     from asm_libcalls.toy_jit.options import compile_options
     from toy_jit_run import ToyJitRun
 

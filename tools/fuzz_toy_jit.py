@@ -31,8 +31,8 @@ from pathlib import Path
 import mutated_modules
 import random_modules
 import toy_jit_run
+from asm_libcalls.toy_jit import LinkError, Module
 from asm_libcalls.toy_jit.errors import InvalidModule, LimitExceeded
-from asm_libcalls.toy_jit.instance import LinkError, Module
 from asm_libcalls.toy_jit.options import compile_options
 from module_runs import Run, first_difference
 from wasmtime_run import WasmtimeRun, wasmtime_package

@@ -10,8 +10,8 @@ import weakref
 
 import asm_libcalls
 from asm_libcalls import Trap, TrapCode
+from asm_libcalls.toy_jit import Instance, Module
 from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
-from asm_libcalls.toy_jit.instance import Instance, Module
 from module_runs import FORMATS, Run, Thing, note, to_number, to_pattern
 
 TYPE_CHECKING = False

@@ -75,7 +75,7 @@ def _runner(function: Callable[..., Any], arguments: tuple[int, ...]) -> Callabl
 
 
 def _compilation(wasmtime: Any) -> Case:
-    from asm_libcalls.toy_jit.instance import Module
+    from asm_libcalls.toy_jit.module import Module
 
     binaries = [path.read_bytes() for path in sorted(_PROGRAMS.glob("*.wasm"))]
     size = sum(map(len, binaries))
@@ -97,7 +97,8 @@ def _compilation(wasmtime: Any) -> Case:
 
 
 def _ours(binary: bytes, function: str) -> Callable[..., Any]:
-    from asm_libcalls.toy_jit.instance import Instance, Module
+    from asm_libcalls.toy_jit.instance import Instance
+    from asm_libcalls.toy_jit.module import Module
 
     export: Callable[..., Any] = Instance(Module(binary)).exports[function]
     return export

@@ -149,7 +149,7 @@ def _read(name: str) -> bytes:
 
 
 def _run(module: Module, arguments: argparse.Namespace) -> int:
-    from asm_libcalls.toy_jit.instance import WASI
+    from asm_libcalls.toy_jit.runtime.imports import WASI
 
     others = [f"  {each}" for each in module.imports if each.module != WASI]
     if others:

@@ -16,26 +16,31 @@ through. Signal handlers run while WebAssembly does, so Ctrl-C ends a loop;
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit.errors import InvalidModule, UnsupportedFeature
+from asm_libcalls.toy_jit.errors import (
+    InvalidModule,
+    LimitExceeded,
+    LinkError,
+    UnsupportedFeature,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.toy_jit import wasi
-    from asm_libcalls.toy_jit.instance import Instance, LinkError, Module
+    from asm_libcalls.toy_jit.instance import Instance
+    from asm_libcalls.toy_jit.module import Module
     from asm_libcalls.toy_jit.options import compile_options
     from asm_libcalls.toy_jit.runtime.callers import access_caller
     from asm_libcalls.toy_jit.runtime.functions import Func
 
 __all__ = [
-    "Func", "Instance", "InvalidModule", "LinkError", "Module", "UnsupportedFeature",
-    "access_caller", "compile_options", "wasi",
+    "Func", "Instance", "InvalidModule", "LimitExceeded", "LinkError", "Module",
+    "UnsupportedFeature", "access_caller", "compile_options", "wasi",
 ]  # fmt: skip
 
 _LAZY = {
     "Func": "runtime.functions",
     "Instance": "instance",
-    "LinkError": "instance",
-    "Module": "instance",
+    "Module": "module",
     "access_caller": "runtime.callers",
     "compile_options": "options",
 }

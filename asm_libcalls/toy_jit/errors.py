@@ -1,4 +1,4 @@
-"""Why a module is refused: :class:`InvalidModule`, with the byte that gave the reason.
+"""Why a module is refused, with the byte that gave the reason, or cannot be linked.
 
 Messages begin with the wording of the spec's reference interpreter where it has one, because the
 official test suite names its expectations by those words.
@@ -6,7 +6,11 @@ official test suite names its expectations by those words.
 
 from __future__ import annotations
 
-__all__ = ["InvalidModule", "LimitExceeded", "MalformedModule", "UnsupportedFeature"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["InvalidModule", "LimitExceeded", "LinkError", "MalformedModule", "UnsupportedFeature"]
 
 
 class InvalidModule(Exception):
@@ -56,3 +60,15 @@ class UnsupportedFeature(InvalidModule):
         super().__init__(what, offset)
         self.args = (what, offset, proposal)  # so that the exception pickles
         self.proposal = proposal
+
+
+class LinkError(Exception):
+    """An import is missing, or not what the module declares.
+
+    Attributes
+    ----------
+    missing : tuple of ImportType
+        All imports that are not there.
+    """
+
+    missing: tuple[Any, ...] = ()

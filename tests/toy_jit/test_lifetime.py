@@ -19,7 +19,7 @@ import asm_libcalls
 from asm_libcalls import toy_jit
 from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.instance import DEFAULT_STACK_MAP_REGISTRY
-from asm_libcalls.toy_jit import backtrace
+from asm_libcalls.toy_jit.link import code_map
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 
@@ -268,7 +268,7 @@ def test_code_goes_with_the_last_that_could_run_it():
     del module
     del instance
     gc.collect()
-    assert address in backtrace._codes
+    assert address in code_map._codes
     assert f(2) == 0
     with pytest.raises(asm_libcalls.HeapOutOfBounds) as caught:
         f(-1)
@@ -280,7 +280,7 @@ def test_code_goes_with_the_last_that_could_run_it():
     assert builtin(3) == 0
     del builtin
     gc.collect()
-    assert address not in backtrace._codes
+    assert address not in code_map._codes
     assert DEFAULT_STACK_MAP_REGISTRY.lookup(address + 1) is None
 
 
@@ -352,10 +352,10 @@ def test_thousands_leave_nothing(what, count):
 
     run(500)
     gc.collect()
-    before = resident(), executable_bytes(), len(backtrace._codes)
+    before = resident(), executable_bytes(), len(code_map._codes)
     run(count)
     gc.collect()
-    after = resident(), executable_bytes(), len(backtrace._codes)
+    after = resident(), executable_bytes(), len(code_map._codes)
     assert after[0] - before[0] < 800 * count
     assert after[1] <= before[1] + (64 << 10)
     assert after[2] == before[2]

@@ -1,16 +1,25 @@
 """What the compiler emits for each instruction: one small function for each kind of them.
 
-``make_handlers(inline)[opcode](compiler, immediate)``; the immediates are those of
+``make_handlers(inline)[opcode](emitter, immediate)``; the immediates are those of
 :mod:`asm_libcalls.toy_jit.frontend.validator`. An instruction that has a stencil of its name needs
-no more than its operands in the stencil's registers; what is here else is what is special.
+no more than its operands in the stencil's registers; numbers are in ``arithmetic.py``, and here
+is what is special.
 """
 
 from __future__ import annotations
 
 from functools import cache
 
-from asm_libcalls.toy_jit.codegen.places import NEGATED, constant, halves
-from asm_libcalls.toy_jit.codegen.registers import ACCUMULATORS, operand_registers
+from asm_libcalls.toy_jit.codegen.arithmetic import (
+    CONDITIONS,
+    binary,
+    comparison,
+    constant_operand,
+    is_zero,
+    simple,
+)
+from asm_libcalls.toy_jit.codegen.places import NEGATED, constant
+from asm_libcalls.toy_jit.codegen.registers import operand_registers
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
 from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend.module import EXTERNREF
@@ -21,101 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    Handler = Callable[["FunctionCompiler", Any], None]
-
-    from asm_libcalls.toy_jit.codegen.compiler import FunctionCompiler
+    from asm_libcalls.toy_jit.codegen.calls import Emitter
     from asm_libcalls.toy_jit.frontend.operands import Frame
 
-__all__ = ["local_set", "make_handlers", "simple"]
+    Handler = Callable[[Emitter, Any], None]
 
-# -- numbers
-
-_CONDITIONS = {
-    "eq": "z", "ne": "nz", "lt_s": "l", "lt_u": "c", "gt_s": "g", "gt_u": "a", "le_s": "le",
-    "le_u": "be", "ge_s": "ge", "ge_u": "nc",
-    # a < b is b > a: "above" is false where one of them is a NaN.
-    "gt": "a", "ge": "nc", "lt": "a", "le": "nc",
-}  # fmt: skip
-_COMMUTATIVE = ("add", "mul", "and", "or", "xor")
-
-
-def simple(name: str, opcode: int) -> Handler:
-    """Make the emitter of an instruction that is a stencil: operands, and nothing else."""
-    params, _, results = op.SIGNATURES[opcode] or (b"", 0, b"")
-    registers = operand_registers(params)
-    digits = "".join(filter(str.isdigit, name.partition(".")[2])) or name[1:3]
-    size = int(digits) // 8 if opcode in op.ALIGNMENTS else 0
-
-    def emit(c: FunctionCompiler, immediate: Any) -> None:
-        c.take(registers)
-        if size:  # a load or store
-            offset = immediate
-            if offset + size > 0x7FFFFFFF:
-                c.emit("memory.far", *halves(offset))
-                offset = 0
-            c.emit(name, offset + size, offset)
-        else:
-            c.emit(name)
-        for valtype in results:
-            c.push_result(valtype)
-
-    return emit
-
-
-def _operate(c: FunctionCompiler, name: str, verb: str) -> str:
-    """Emit an instruction that takes its right operand where it is; return the accumulator."""
-    accumulator, second = ACCUMULATORS[name[0]]
-    c.make_room(2)
-    right, left = c.pop(), c.pop()
-    if verb in ("lt", "le") or (right == (accumulator,) and verb in _COMMUTATIVE):
-        left, right = right, left
-    if f"{name}.{right[0]}" not in TEMPLATES:  # in the accumulator, or a constant
-        c.move((second,), right)
-        right = (second,)
-    c.move((accumulator,), left)
-    c.emit(f"{name}.{right[0]}", *right[1:])
-    return accumulator
-
-
-def _binary(name: str) -> Handler:
-    verb = name[4:]
-
-    def emit(c: FunctionCompiler, immediate: Any) -> None:
-        c.push_register(_operate(c, name, verb))
-
-    return emit
-
-
-def _comparison(name: str) -> Handler:
-    compare, verb = name[:4] + "cmp", name[4:]
-
-    def emit(c: FunctionCompiler, immediate: Any) -> None:
-        _operate(c, compare, verb)
-        if name in TEMPLATES:  # of floats, eq and ne take two flags
-            c.emit(name)
-            c.push_register("rax")
-        else:
-            c.push_condition(_CONDITIONS[verb])
-
-    return emit
-
-
-def _is_zero(name: str) -> Handler:
-    def emit(c: FunctionCompiler, immediate: Any) -> None:
-        if c.condition:
-            c.push_condition(NEGATED[c.pop_condition()])
-        else:
-            c.take(("rax",))
-            c.emit(name)
-            c.push_condition("z")
-
-    return emit
-
-
-def _constant(c: FunctionCompiler, immediate: Any) -> None:
-    # An i32 in a slot or a register is zero-extended.
-    c.stack.append(constant(immediate & 0xFFFFFFFF if c.opcode == op.I32_CONST else immediate))
-
+__all__ = ["local_set", "make_handlers"]
 
 # -- libcalls
 
@@ -159,7 +79,7 @@ _IMPORTED = ("memory32_size", "memory32_grow", "memory_fill")  # have a twin for
 def _libcall(libcall: str, letters: str, results: bytes) -> Handler:
     count = sum(letter in "abc" for letter in letters)
 
-    def emit(c: FunctionCompiler, immediate: Any) -> None:
+    def emit(c: Emitter, immediate: Any) -> None:
         *indices, references = immediate or ((),)
         values = {"v": "vmctx", **dict(zip("ij", indices, strict=False))}
         arguments = [int(a) if a.isdigit() else values.get(a, a) for a in letters]
@@ -182,11 +102,11 @@ _CALLED = {
 # -- variables, references and tables
 
 
-def _local_get(c: FunctionCompiler, immediate: Any) -> None:
+def _local_get(c: Emitter, immediate: Any) -> None:
     c.stack.append(c.locals[immediate])
 
 
-def local_set(c: FunctionCompiler, immediate: Any) -> None:
+def local_set(c: Emitter, immediate: Any) -> None:
     """Emit local.set and local.tee."""
     local, value = c.locals[immediate], c.pop()
     if value != local and local in c.stack:  # operands that were to be read from it later
@@ -199,16 +119,16 @@ def local_set(c: FunctionCompiler, immediate: Any) -> None:
 
 
 def _unless_externref(types: str, handler: Handler) -> Handler:
-    """Make the emitter of an instruction that is a libcall if it moves an externref."""
+    """Make the handler of an instruction that is a libcall if it moves an externref."""
 
-    def emit(c: FunctionCompiler, immediate: Any) -> None:
+    def emit(c: Emitter, immediate: Any) -> None:
         is_externref = getattr(c.layout, types)[immediate[0]] == EXTERNREF
         (_CALLED[c.opcode] if is_externref else handler)(c, immediate)
 
     return emit
 
 
-def _global_get(c: FunctionCompiler, immediate: Any) -> None:
+def _global_get(c: Emitter, immediate: Any) -> None:
     valtype = c.layout.global_types[immediate[0]]
     c.make_room(0)
     c.emit(*c.layout.address_of("global", immediate[0]))
@@ -216,18 +136,18 @@ def _global_get(c: FunctionCompiler, immediate: Any) -> None:
     c.push_result(valtype)
 
 
-def _global_set(c: FunctionCompiler, immediate: Any) -> None:
+def _global_set(c: Emitter, immediate: Any) -> None:
     registers = operand_registers(bytes([c.layout.global_types[immediate[0]]]))
     c.take(registers)
     c.emit(*c.layout.address_of("global", immediate[0]))
     c.emit("global.set." + registers[0])
 
 
-def _drop(c: FunctionCompiler, immediate: Any) -> None:
+def _drop(c: Emitter, immediate: Any) -> None:
     c.pop()
 
 
-def _select(c: FunctionCompiler, immediate: Any) -> None:
+def _select(c: Emitter, immediate: Any) -> None:
     condition = c.pop_condition()
     registers = operand_registers(bytes([immediate, immediate]))
     c.take(registers)
@@ -235,24 +155,24 @@ def _select(c: FunctionCompiler, immediate: Any) -> None:
     c.push_register(registers[0])
 
 
-def _ref_null(c: FunctionCompiler, immediate: Any) -> None:
+def _ref_null(c: Emitter, immediate: Any) -> None:
     c.stack.append(constant(0))
 
 
-def _ref_func(c: FunctionCompiler, immediate: Any) -> None:
+def _ref_func(c: Emitter, immediate: Any) -> None:
     c.make_room(0)
     c.emit("ref.func", c.layout.offsets.vmctx_anyfunc(immediate))
     c.push_register("rax")
 
 
-def _table_get(c: FunctionCompiler, immediate: Any) -> None:
+def _table_get(c: Emitter, immediate: Any) -> None:
     c.take(("rax",))
     c.emit(*c.layout.address_of("table", immediate[0]))
     c.emit("table.get")
     c.push_register("rax")
 
 
-def _table_size(c: FunctionCompiler, immediate: Any) -> None:
+def _table_size(c: Emitter, immediate: Any) -> None:
     c.make_room(0)
     c.emit(*c.layout.address_of("table", immediate[0]))
     c.emit("table.size")
@@ -262,29 +182,29 @@ def _table_size(c: FunctionCompiler, immediate: Any) -> None:
 # -- blocks, branches and calls
 
 
-def _unreachable(c: FunctionCompiler, immediate: Any) -> None:
+def _unreachable(c: Emitter, immediate: Any) -> None:
     c.emit("unreachable")
 
 
-def _block(c: FunctionCompiler, frame: Frame) -> None:
+def _block(c: Emitter, frame: Frame) -> None:
     frame.target = []
     c.flush()
 
 
-def _loop(c: FunctionCompiler, frame: Frame) -> None:
+def _loop(c: Emitter, frame: Frame) -> None:
     c.flush()
     frame.target = len(c.code)
     c.check(frame.references)
 
 
-def _if(c: FunctionCompiler, frame: Frame) -> None:
+def _if(c: Emitter, frame: Frame) -> None:
     condition = c.pop_condition()
     c.flush()
     frame.target, frame.otherwise = [], []
     c.jump("jump." + NEGATED[condition], frame.otherwise)
 
 
-def _else(c: FunctionCompiler, frame: Frame) -> None:
+def _else(c: Emitter, frame: Frame) -> None:
     if c.height >= 0:
         c.flush()
         c.jump("jump", frame.target)
@@ -293,7 +213,7 @@ def _else(c: FunctionCompiler, frame: Frame) -> None:
     c.clear(frame.height, frame.params)
 
 
-def _end(c: FunctionCompiler, frame: Frame) -> None:
+def _end(c: Emitter, frame: Frame) -> None:
     falls_through = c.height >= 0
     if frame.opcode == FUNCTION and falls_through:
         c.return_()
@@ -305,15 +225,15 @@ def _end(c: FunctionCompiler, frame: Frame) -> None:
         c.clear(frame.height, frame.results)
 
 
-def _br(c: FunctionCompiler, frame: Frame) -> None:
+def _br(c: Emitter, frame: Frame) -> None:
     c.branch(frame)
 
 
-def _br_if(c: FunctionCompiler, frame: Frame) -> None:
+def _br_if(c: Emitter, frame: Frame) -> None:
     c.branch_if(c.pop_condition(), frame)
 
 
-def _br_table(c: FunctionCompiler, frames: tuple[Frame, ...]) -> None:
+def _br_table(c: Emitter, frames: tuple[Frame, ...]) -> None:
     c.take(("rax",))
     c.flush()
     bytes_, holes, jumps = TEMPLATES["branch_table"]
@@ -333,11 +253,11 @@ def _br_table(c: FunctionCompiler, frames: tuple[Frame, ...]) -> None:
         c.patch(table + 4 * i, branches[frame] - table)
 
 
-def _return(c: FunctionCompiler, immediate: Any) -> None:
+def _return(c: Emitter, immediate: Any) -> None:
     c.return_()
 
 
-def _call(c: FunctionCompiler, immediate: Any) -> None:
+def _call(c: Emitter, immediate: Any) -> None:
     index, functype, references = immediate
     offsets = c.layout.offsets
     c.arguments(functype)
@@ -351,7 +271,7 @@ def _call(c: FunctionCompiler, immediate: Any) -> None:
     c.results(functype)
 
 
-def _call_indirect(c: FunctionCompiler, immediate: Any) -> None:
+def _call_indirect(c: Emitter, immediate: Any) -> None:
     type_index, table_index, functype, references = immediate
     # The index stays where it is while the arguments below it are moved.
     c.flush_registers(len(c.stack))
@@ -364,12 +284,13 @@ def _call_indirect(c: FunctionCompiler, immediate: Any) -> None:
     c.results(functype)
 
 
-# -- the emitters by opcode
+# -- the handlers by opcode
 
 _HANDLERS: dict[str, Handler] = {
-    "i32.eqz": _is_zero("i32.test"), "i64.eqz": _is_zero("i64.test"),
-    "ref.is_null": _is_zero("i64.test"),
-    "i32.const": _constant, "i64.const": _constant, "f32.const": _constant, "f64.const": _constant,
+    "i32.eqz": is_zero("i32.test"), "i64.eqz": is_zero("i64.test"),
+    "ref.is_null": is_zero("i64.test"),
+    "i32.const": constant_operand, "i64.const": constant_operand,
+    "f32.const": constant_operand, "f64.const": constant_operand,
     "local.get": _local_get, "local.set": local_set, "local.tee": local_set,
     "global.get": _unless_externref("global_types", _global_get),
     "global.set": _unless_externref("global_types", _global_set),
@@ -383,7 +304,7 @@ _HANDLERS: dict[str, Handler] = {
 
 @cache  # 0.4 ms
 def make_handlers(inline: bool) -> list[Handler]:
-    """Return the emitters by opcode.
+    """Return the handlers by opcode.
 
     Parameters
     ----------
@@ -399,8 +320,8 @@ def _handler(name: str, opcode: int, inline: bool) -> Handler:
         return _HANDLERS[name]
     if opcode in _CALLED and not (inline and name.startswith("i64.sh")):
         return _CALLED[opcode]
-    if name[4:] in _CONDITIONS:
-        return _comparison(name)
+    if name[4:] in CONDITIONS:
+        return comparison(name)
     if f"{name}.slot" in TEMPLATES:
-        return _binary(name)
+        return binary(name)
     return simple(name, opcode)

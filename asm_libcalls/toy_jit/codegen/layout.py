@@ -6,13 +6,14 @@ import ctypes
 from itertools import count
 
 from asm_libcalls.libcalls import BUILTIN_SLOTS, DECLARATIONS
-from asm_libcalls.toy_jit.runtime.compiled_instance import runtime_addresses
 from asm_libcalls.vmcontext import VMOffsets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from asm_libcalls.toy_jit.frontend.module import FuncType, Module
-    from asm_libcalls.toy_jit.link.listing import Marks
     from asm_libcalls.toy_jit.options import CompileOptions
 
 __all__ = ["CodeLayout", "type_id", "type_of_id"]
@@ -59,8 +60,8 @@ class CodeLayout:
     stack_maps : dict of int to tuple of int
         For each call that keeps references: the offset of its return address, their slots by rbp.
     marks : list or None
-        Where the code of each instruction begins, if that is noted: see
-        :mod:`asm_libcalls.toy_jit.link.listing`.
+        Where the code of each instruction begins, if that is noted for a listing. Ascending: the
+        offset of the code, of the instruction in the module; its opcode and immediate.
     epilogues : list of int
         Where the ways out of the functions begin.
     stubs : dict of str to int
@@ -72,11 +73,13 @@ class CodeLayout:
     counters : ctypes array or None
         How often each libcall was called, if that is counted, in the order of the table of them.
     offsets : VMOffsets
-    addresses : dict of str to int
+    addresses : mapping of str to int
         C addresses, by symbol.
     """
 
-    def __init__(self, module: Module, options: CompileOptions) -> None:
+    def __init__(
+        self, module: Module, options: CompileOptions, addresses: Mapping[str, int]
+    ) -> None:
         self.inline = options.inline
         self.code = bytearray()
         self.functions: list[tuple[int, int]] = []
@@ -84,14 +87,14 @@ class CodeLayout:
         self.calls: list[tuple[int, str]] = []
         self.sites: list[tuple[int, int]] = []
         self.stack_maps: dict[int, tuple[int, ...]] = {}
-        self.marks: Marks | None = [] if options.listing else None
+        self.marks: list[tuple[int, int, int, Any]] | None = [] if options.listing else None
         counters = ctypes.c_uint64 * len(DECLARATIONS)
         self.counters = counters() if options.count_libcalls else None
         self.epilogues: list[int] = []
         self.stubs: dict[str, int] = {}
         self.constants: dict[int, list[int]] = {}
         self.ends: list[int] = []
-        self.addresses = runtime_addresses()
+        self.addresses = addresses
         sizes = {"num_signature_ids": len(module.types)}
         for space in ("functions", "tables", "memories", "globals"):
             imported = getattr(module, f"imported_{space}")

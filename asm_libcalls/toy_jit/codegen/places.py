@@ -48,7 +48,10 @@ if TYPE_CHECKING:
 
     Place = tuple[Any, ...]
 
-__all__ = ["HOLE", "NEGATED", "Places", "constant", "halves"]
+__all__ = ["HOLE", "NEGATED", "VMCTX_IN_FRAME", "Places", "constant", "halves"]
+
+VMCTX_IN_FRAME = -8
+"""From rbp, where every frame of compiled code has its vmctx."""
 
 HOLE = struct.Struct("<i")
 """What a hole takes, and a distance."""

@@ -9,14 +9,12 @@ from __future__ import annotations
 from functools import cache
 
 from asm_libcalls.binding import default_binding
-from asm_libcalls.toy_jit.codegen.stencils import ENTER as _ENTER
 from asm_libcalls.toy_jit.codegen.stencils import PREFIX
 from asm_libcalls.toy_jit.errors import UnsupportedFeature
-from asm_libcalls.toy_jit.runtime.compiled_instance import fill_slots
 from asm_libcalls.x86_64 import code_cache
 from asm_libcalls.x86_64.stencils.parts import Stencil, read
 
-__all__ = ["ENTER", "STENCILS", "TEMPLATES", "has_avx", "load_vectors"]
+__all__ = ["LOADED", "STENCILS", "TEMPLATES", "has_avx", "load_vectors"]
 
 Template = tuple[bytes, tuple[tuple[int, int], ...], tuple[tuple[int, str], ...]]
 
@@ -32,19 +30,15 @@ def _template(stencil: Stencil) -> Template:
 _backend = default_binding().x86_64
 if _backend is None:
     raise RuntimeError(f"toy_jit needs machine code: {default_binding().x86_64_reason}")
-_loaded = code_cache.load("toy_jit", _backend.cpu.features)
-fill_slots(_loaded)
+LOADED = code_cache.load("toy_jit", _backend.cpu.features)
+"""The image of the stencils, whose slots are not filled in: templates need none."""
 
-STENCILS = read(_loaded, PREFIX)
+STENCILS = read(LOADED, PREFIX)
 """By name, as :func:`asm_libcalls.x86_64.stencils.parts.compose` takes them."""
 
 TEMPLATES: dict[str, Template] = {name: _template(s) for name, s in STENCILS.items()}
 """By name: the bytes; where which value goes, in the order of the holes' names (sorted); and where
 a distance goes, with its role."""
-
-ENTER = _loaded.routine(_ENTER)
-"""The C address of ``enter(vmctx, code, slots, count)``, which is no template but run there."""
-
 _features = _backend.cpu.features
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import cache
 
 from asm_libcalls.libcalls import SYMBOL_PREFIX
-from asm_libcalls.toy_jit.codegen.handlers import local_set, make_handlers, simple
+from asm_libcalls.toy_jit.codegen.arithmetic import simple
+from asm_libcalls.toy_jit.codegen.handlers import local_set, make_handlers
 from asm_libcalls.toy_jit.codegen.places import halves
 from asm_libcalls.toy_jit.codegen.stencils.vectors import DIRECT, NARROWED, SWAPPED
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES, has_avx

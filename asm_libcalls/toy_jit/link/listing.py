@@ -7,7 +7,7 @@ the code of each instruction begins.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from asm_libcalls.libcalls import BUILTIN_ARRAY
 from asm_libcalls.literals import format_pattern
@@ -18,12 +18,10 @@ from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES, type_names
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asm_libcalls.toy_jit.instance import Module
+    from asm_libcalls.toy_jit.frontend import module as decoded_module
+    from asm_libcalls.toy_jit.link.compiled_code import CompiledCode
 
-__all__ = ["Line", "Marks", "listing"]
-
-Marks = list[tuple[int, int, int, Any]]
-"""Ascending: the offset of code, of the instruction in the module; its opcode and immediate."""
+__all__ = ["Line", "listing"]
 
 
 class Line(NamedTuple):
@@ -47,6 +45,13 @@ class Line(NamedTuple):
     code: bytes
     text: str
     comment: str = ""
+
+
+class Module(Protocol):
+    """A compiled module: :class:`asm_libcalls.toy_jit.Module`."""
+
+    decoded: decoded_module.Module
+    code: CompiledCode
 
 
 def listing(module: Module, index: int) -> Iterator[Line]:

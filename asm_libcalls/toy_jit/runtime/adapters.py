@@ -18,7 +18,7 @@ from asm_libcalls.signatures import VALUE_TYPES
 from asm_libcalls.toy_jit.codegen.stencils.entry import CODE_SLOT, VMCTX_SLOT
 from asm_libcalls.toy_jit.codegen.templates import STENCILS
 from asm_libcalls.toy_jit.frontend.module import F32, F64, I32
-from asm_libcalls.toy_jit.runtime.compiled_instance import fill_slots
+from asm_libcalls.toy_jit.runtime.slots import fill_slots
 from asm_libcalls.x86_64.stencils.parts import Part, compose
 from asm_libcalls.x86_64.stencils.stack_effects import frames
 

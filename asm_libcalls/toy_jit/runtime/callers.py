@@ -7,8 +7,9 @@ from functools import wraps
 
 from asm_libcalls.native.stack_walker import calling_frame
 from asm_libcalls.runtime.instance import instance_of
-from asm_libcalls.toy_jit import backtrace
-from asm_libcalls.toy_jit.runtime.compiled_instance import VMCTX_IN_FRAME, CompiledInstance
+from asm_libcalls.toy_jit.codegen.places import VMCTX_IN_FRAME
+from asm_libcalls.toy_jit.link import code_map
+from asm_libcalls.toy_jit.runtime.compiled_instance import CompiledInstance
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def calling_runtime() -> CompiledInstance | None:
     one exports again is the caller all the same: its frame is asked, not who was linked to what.
     """
     frame = calling_frame()
-    if frame is None or backtrace.find(frame[0]) is None:
+    if frame is None or code_map.find(frame[0]) is None:
         return None
     instance = instance_of(ctypes.c_size_t.from_address(frame[1] + VMCTX_IN_FRAME).value)
     assert isinstance(instance, CompiledInstance)

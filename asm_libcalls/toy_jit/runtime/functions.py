@@ -1,4 +1,4 @@
-"""Functions at the border: exports as Python callables, and Python callables as imports."""
+"""Calls between Python and WebAssembly: exports as callables, and callables as imports."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from asm_libcalls.native.native_function import Specification, native_functions
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.signatures import VALUE_TYPES, Callee, Signature
-from asm_libcalls.toy_jit.backtrace import extend
 from asm_libcalls.toy_jit.codegen.layout import type_id, type_of_id
-from asm_libcalls.toy_jit.codegen.templates import ENTER
 from asm_libcalls.toy_jit.frontend.module import F32, F64, V128, VALUE_TYPE_NAMES, type_names
+from asm_libcalls.toy_jit.link.code_map import extend
 from asm_libcalls.toy_jit.runtime.adapters import Adapter
+from asm_libcalls.toy_jit.runtime.slots import ENTER
 from asm_libcalls.toy_jit.runtime.values import from_slots, is_reference, slot_count, to_slots
 from asm_libcalls.traps import Trap
 from asm_libcalls.x86_64.trampolines.call_records import make_slot_record

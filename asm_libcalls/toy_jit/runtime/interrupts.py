@@ -25,6 +25,7 @@ from asm_libcalls.emitter import libc
 from asm_libcalls.native.entry import MachineEntry
 from asm_libcalls.native.stack_walker import departed_stacks
 from asm_libcalls.runtime.instance import Instance
+from asm_libcalls.toy_jit.codegen.places import VMCTX_IN_FRAME
 from asm_libcalls.toy_jit.runtime.watcher import Watcher, is_main_thread
 from asm_libcalls.traps import Interrupt
 from asm_libcalls.vmcontext import VMInterrupts
@@ -41,7 +42,6 @@ __all__ = [
     "stoppable", "time_limit", "watcher",
 ]  # fmt: skip
 
-_VMCTX_IN_FRAME = -8  # from rbp, in every frame of compiled code
 _POINTER = ctypes.sizeof(ctypes.c_size_t)
 
 
@@ -215,7 +215,7 @@ def _instances_on_stack() -> list[StoppableInstance]:
     if sought:
         for frame_pointer in _frames():
             # Of other native code it is any word of its frame: what looks like a vmctx is one.
-            word = _word(frame_pointer + _VMCTX_IN_FRAME)
+            word = _word(frame_pointer + VMCTX_IN_FRAME)
             if word in sought:
                 found[word] = sought.pop(word)
     return [*found.values()]

@@ -1,0 +1,139 @@
+"""A compiled module: from the bytes of the binary format to code that instances share."""
+
+from __future__ import annotations
+
+from asm_libcalls.libcalls import DECLARATIONS
+from asm_libcalls.toy_jit.frontend.decoder import decode_module
+from asm_libcalls.toy_jit.frontend.external_types import exports_of, imports_of
+from asm_libcalls.toy_jit.link.linker import compile_module
+from asm_libcalls.toy_jit.options import CompileOptions
+from asm_libcalls.toy_jit.runtime import interrupts
+from asm_libcalls.toy_jit.runtime.compiled_instance import CompiledInstance
+from asm_libcalls.toy_jit.runtime.slots import runtime_addresses
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from typing import Any
+
+    from asm_libcalls.toy_jit.frontend.external_types import ExportType, ImportType
+
+__all__ = ["Module"]
+
+
+class Module:
+    """A compiled module.
+
+    Parameters
+    ----------
+    wasm : bytes-like
+        The binary format.
+    options : CompileOptions, optional
+        What :func:`compile_options` made.
+
+    Attributes
+    ----------
+    decoded : asm_libcalls.toy_jit.frontend.module.Module
+        Its parts.
+    code : CompiledCode
+        Its machine code, which all its instances share.
+
+    Raises
+    ------
+    InvalidModule
+        It is malformed or not valid: what, and at which byte.
+    TypeError
+        `wasm` is not bytes-like.
+    """
+
+    def __init__(self, wasm: Any, options: CompileOptions | None = None) -> None:
+        try:
+            binary = bytes(memoryview(wasm).cast("B"))
+        except TypeError:
+            hint = ""
+            if isinstance(wasm, str) or hasattr(wasm, "__fspath__"):
+                hint = f"; Module.from_file({wasm!r}) reads a file"
+            raise TypeError(
+                f"Module(): wasm must be bytes-like, got {type(wasm).__name__}{hint}"
+            ) from None
+        self.decoded = decode_module(binary)
+        if options is not None and not isinstance(options, CompileOptions):
+            raise TypeError(
+                "Module(): options must be what compile_options() returns, "
+                f"got {type(options).__name__}"
+            )
+        self.code = compile_module(self.decoded, options or CompileOptions(), runtime_addresses())
+
+    @classmethod
+    def from_file(
+        cls, path: str | os.PathLike[str], options: CompileOptions | None = None
+    ) -> Module:
+        """Compile a file.
+
+        Parameters
+        ----------
+        path : str or path-like
+            A module in the binary format; one in the text format if the name ends in ``.wat``,
+            which wabt's ``wat2wasm`` or the package wasmtime converts.
+        options : CompileOptions, optional
+
+        Raises
+        ------
+        OSError
+            The file cannot be read.
+        InvalidModule
+            As of the class.
+        ValueError
+            The text format is wrong.
+        RuntimeError
+            No converter of the text format is installed.
+        """
+        from pathlib import Path
+
+        file = Path(path)
+        content = file.read_bytes()
+        if file.suffix == ".wat":
+            from asm_libcalls.toy_jit.text_format import convert
+
+            content = convert(content, str(file))
+        return cls(content, options)
+
+    @property
+    def imports(self) -> tuple[ImportType, ...]:
+        """What it imports, in its order: `module`, `name`, `kind` and `type` of each."""
+        return imports_of(self.decoded)
+
+    @property
+    def exports(self) -> tuple[ExportType, ...]:
+        """What it exports, in its order: `name`, `kind` and `type` of each."""
+        return exports_of(self.decoded)
+
+    def __repr__(self) -> str:
+        name = f" {self.decoded.name}" if self.decoded.name else ""
+        return f"<Module{name}: {len(self.decoded.functions)} functions>"
+
+    def libcall_counts(self) -> dict[str, int]:
+        """Return how often the code of this module has called each libcall, by its name.
+
+        Raises
+        ------
+        ValueError
+            The module was compiled without ``compile_options(count_libcalls=True)``.
+        """
+        counters = self.code.layout.counters
+        if counters is None:
+            raise ValueError(
+                "libcall_counts(): the Module must be compiled with "
+                "compile_options(count_libcalls=True)"
+            )
+        return dict(zip(DECLARATIONS, counters, strict=True))
+
+    def interrupt(self) -> None:
+        """Stop what the instances of this module are computing: they trap with Interrupt.
+
+        That includes an instance whose start function is running, which nobody has yet. One that
+        is not running traps when it is called next.
+        """
+        for runtime in interrupts.stoppable.copy().values():
+            if isinstance(runtime, CompiledInstance) and runtime.code is self.code:
+                runtime.ask_to_trap()

@@ -1,0 +1,164 @@
+"""What instantiation makes and copies: the parts of an instance, and its segments.
+
+Source: WebAssembly 2.0, 4.5.4 (instantiation) and 4.4.13 (constant expressions).
+"""
+
+from __future__ import annotations
+
+import operator
+
+from asm_libcalls.fallback import memories as memory_libcalls
+from asm_libcalls.fallback import tables as table_libcalls
+from asm_libcalls.runtime.element_segment import ElementSegment
+from asm_libcalls.runtime.global_ import Global
+from asm_libcalls.runtime.memory import Memory
+from asm_libcalls.runtime.table import Table
+from asm_libcalls.toy_jit.codegen.layout import type_id
+from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
+from asm_libcalls.toy_jit.runtime.compiled_instance import CompiledInstance
+from asm_libcalls.toy_jit.runtime.functions import Func
+from asm_libcalls.traps import Trap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from asm_libcalls.toy_jit.frontend import module as decoded_module
+    from asm_libcalls.toy_jit.link.compiled_code import CompiledCode
+
+    Imports = Mapping[str, Sequence[Any]]
+
+__all__ = ["copy_segments", "make_runtime"]
+
+_SPACES = {"func": "functions", "table": "tables", "memory": "memories", "global": "globals"}
+
+
+def make_runtime(
+    decoded: decoded_module.Module, code: CompiledCode, imports: Imports
+) -> CompiledInstance:
+    """Make what the code of a module runs in.
+
+    Parameters
+    ----------
+    decoded : asm_libcalls.toy_jit.frontend.module.Module
+    code : CompiledCode
+    imports : mapping of str to sequence
+        The imports of each kind.
+    """
+    functions = decoded.functions[decoded.imported_functions :]
+    memories = decoded.memories[decoded.imported_memories :]
+    tables = decoded.tables[decoded.imported_tables :]
+    runtime = CompiledInstance(
+        code,
+        memories=[Memory(limits.minimum, limits.maximum) for limits in memories],
+        tables=[Table(_name(t.element), t.limits.minimum, t.limits.maximum) for t in tables],
+        globals=[_global(g, imports) for g in decoded.globals[decoded.imported_globals :]],
+        functions=[(code.function_address(i), type_id(f.type)) for i, f in enumerate(functions)],
+        data=[segment.init for segment in decoded.data],
+        elements=[
+            ElementSegment(_name(e.type), [_constant(item, imports) for item in e.init])
+            for e in decoded.elements
+        ],
+        imports={_SPACES[kind]: values for kind, values in imports.items()},
+        signature_ids=[type_id(functype) for functype in decoded.types],
+        function_class=Func,
+    )
+    for entry, global_ in zip(decoded.globals, runtime.globals, strict=True):
+        if entry.init is not None and entry.init[0] == op.REF_FUNC:
+            func = runtime.functions[entry.init[1]]
+            global_.swap_raw(func.as_raw(), func.instance)
+    return runtime
+
+
+def copy_segments(
+    decoded: decoded_module.Module, runtime: CompiledInstance, imports: Imports
+) -> None:
+    """Copy the active segments in their order.
+
+    Raises
+    ------
+    Trap
+        One does not fit: the message says which.
+    """
+    vmctx = runtime.vmctx
+    for i, element in enumerate(decoded.elements):
+        if element.mode == "active":
+            assert element.offset is not None
+            start = _constant(element.offset, imports) & 0xFFFFFFFF
+            count = len(element.init)
+            with _naming(f"element segment {i}", count, start, runtime.tables[element.table]):
+                table_libcalls.table_init(vmctx, element.table, i, start, 0, count)
+        if element.mode != "passive":
+            table_libcalls.elem_drop(vmctx, i)
+    for i, data in enumerate(decoded.data):
+        if data.mode == "active":
+            assert data.offset is not None
+            start = _constant(data.offset, imports) & 0xFFFFFFFF
+            size = len(data.init)
+            with _naming(f"data segment {i}", size, start, runtime.memories[data.memory]):
+                memory_libcalls.memory_init(vmctx, data.memory, i, start, 0, size)
+            memory_libcalls.data_drop(vmctx, i)
+
+
+class _naming:
+    """A context in which a trap says which segment did not fit."""
+
+    def __init__(self, segment: str, count: int, start: int, target: Memory | Table) -> None:
+        self.described = segment, count, start, target
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Trap):
+            segment, count, start, target = self.described
+            what, unit = (
+                ("memory", "bytes") if isinstance(target, Memory) else ("table", "elements")
+            )
+            error.args = (
+                f"{error.args[0]}: {segment} has {count} {unit} for {start:#x}, and the {what} "
+                f"{len(target)} {unit}",
+            )
+
+
+def _name(valtype: int) -> str:
+    return VALUE_TYPE_NAMES[valtype]
+
+
+def _global(entry: decoded_module.Global, imports: Imports) -> Global:
+    # There are no functions yet: those that refer to one are null at first.
+    value = None if entry.init[0] == op.REF_FUNC else _constant(entry.init, imports)
+    return Global.from_bits_or_reference(_name(entry.type.value), value, entry.type.mutable)
+
+
+def _constant(expression: decoded_module.ConstExpr, imports: Imports) -> Any:
+    """Evaluate a constant expression; a function is its index."""
+    opcode, immediate = expression
+    if opcode == op.BLOCK:
+        return _extended_constant(immediate, imports)
+    if opcode == op.GLOBAL_GET:
+        global_ = imports["global"][immediate]
+        is_float = global_.value_type in ("f32", "f64")
+        return global_.bits if is_float else global_.value
+    return None if opcode == op.REF_NULL else immediate
+
+
+_ARITHMETIC = {
+    op.I32_ADD: (operator.add, 32), op.I32_SUB: (operator.sub, 32), op.I32_MUL: (operator.mul, 32),
+    op.I64_ADD: (operator.add, 64), op.I64_SUB: (operator.sub, 64), op.I64_MUL: (operator.mul, 64),
+}  # fmt: skip
+
+
+def _extended_constant(expressions: Sequence[decoded_module.ConstExpr], imports: Imports) -> int:
+    stack: list[int] = []
+    for opcode, immediate in expressions:
+        if immediate is not None:
+            stack.append(_constant((opcode, immediate), imports))
+            continue
+        second, first = stack.pop(), stack.pop()
+        calculate, bits = _ARITHMETIC[opcode]
+        value = calculate(first, second) & (1 << bits) - 1
+        stack.append(value - (value >> bits - 1 << bits))  # signed, as constants are
+    return stack[0]

@@ -80,6 +80,35 @@ class Func(FuncRef):
         results = self._call(arguments, bits=False)
         return results[0] if len(results) == 1 else results or None
 
+    async def call_async(self, *arguments: Any, time_limit: float | None = None) -> Any:
+        """Call it in a worker thread (the default executor of asyncio's loop), and await the end.
+
+        The loop goes on meanwhile. If the task is cancelled, the function traps at its next loop or
+        call, and the task ends then; a host function that runs is waited for. An instance is used
+        by one call at a time.
+
+        Parameters
+        ----------
+        *arguments
+            As of a call.
+        time_limit : float, optional
+            Seconds from the beginning of the call, after which it traps with Interrupt.
+
+        Raises
+        ------
+        asyncio.CancelledError
+            The task was cancelled.
+        Exception
+            As of a call.
+        """
+        from asm_libcalls.toy_jit.runtime import interrupts
+        from asm_libcalls.toy_jit.runtime.async_calls import call_async
+
+        seconds = float("inf")
+        if time_limit is not None:
+            seconds = interrupts.limit_of_time(time_limit, "call_async(): time_limit")
+        return await call_async(self, self.instance, arguments, seconds)
+
     def call_bits(self, *patterns: Any) -> tuple[Any, ...]:
         """Call it with bit patterns (unsigned), and references as objects; return a tuple."""
         return self._call(patterns, bits=True)

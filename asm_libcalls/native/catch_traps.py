@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from asm_libcalls.native import process
+from asm_libcalls.native.call_slot import answer_calls
+from asm_libcalls.native.native_function import native_function
 from asm_libcalls.signatures import VALUE_TYPES, Callee, Signature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 __all__ = ["CatchTraps", "catch_traps"]
@@ -37,13 +42,29 @@ class CatchTraps:
         An Instance is its vmctx, a VMExternRef and a FuncRef are their raw pointers. Native code
         borrows them: none of them may be closed or dropped before the call has ended.
         """
-        patterns = self.signature.to_patterns(arguments, self._callee)
-        return self.signature.from_pattern(self._call(self.address, self.signature, patterns))
+        # From now on a builtin takes numbers; what it does not take comes back to _call_objects.
+        builtin = native_function(
+            self.address,
+            self.signature,
+            name="native_function",
+            slow=partial(_call_objects, self.address, self.signature, self._callee, self._call),
+            release_gil=True,
+        )
+        answer_calls(self, builtin)
+        return builtin(*arguments)
 
     def call_bits(self, *patterns: int) -> int:
         """Call with bit patterns, unsigned; return the result's, 0 where there is no result."""
         checked = self.signature.check_patterns(patterns, self._callee)
         return self._call(self.address, self.signature, checked)
+
+
+def _call_objects(
+    address: int, signature: Signature, callee: Callee, call: Callable[..., int], *arguments: Any
+) -> Any:
+    """Call with arguments that are not exact numbers, or not as many as there must be."""
+    patterns = signature.to_patterns(arguments, callee)
+    return signature.from_pattern(call(address, signature, patterns))
 
 
 def catch_traps(address: int, signature: str) -> CatchTraps:

@@ -371,3 +371,23 @@ def test_closed_objects_do_not_pass_themselves(what, kind, end, message, passed,
     getattr(thing, end)()
     with pytest.raises(ValueError, match=rf"argument .*: {message}$"):
         identity(kind)(thing)
+
+
+def test_a_call_of_numbers_runs_no_python(load_routines):
+    """What catch_traps() returns is a builtin's equal from its second call on."""
+    add = asm_libcalls.load_code(bytes.fromhex("488d0437 c3"))
+    call = asm_libcalls.catch_traps(add, "(i64, i64) -> i64")
+    assert call(40, 2) == 42
+    seen = []
+    sys.setprofile(lambda frame, event, argument: seen.append((event, argument)))
+    try:
+        call(40, 2)
+    finally:
+        sys.setprofile(None)
+    assert "call" not in {event for event, _ in seen}
+    assert isinstance(call, type(asm_libcalls.catch_traps(add, "()")))
+    assert call.address == add and call.call_bits(40, 2) == 42
+    with pytest.raises(TypeError, match="argument 2 of <native function"):
+        call(40, "2")
+    with pytest.raises(TypeError, match="2 arguments"):
+        call(40)

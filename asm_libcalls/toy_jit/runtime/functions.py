@@ -8,6 +8,7 @@ from functools import partial
 
 from asm_libcalls.binding import default_binding
 from asm_libcalls.calling_convention import assign
+from asm_libcalls.native.call_slot import answer_calls
 from asm_libcalls.native.native_function import Specification, native_functions
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.instance import Instance
@@ -75,7 +76,7 @@ class Func(FuncRef):
         builtin = _builtin(self)
         if builtin is not None:
             # From now on a call goes straight to the builtin: it is found on the class.
-            self.__class__ = type("Func", (Func,), {"__slots__": (), "__call__": builtin})
+            answer_calls(self, builtin)
             return builtin(*arguments)
         results = self._call(arguments, bits=False)
         return results[0] if len(results) == 1 else results or None

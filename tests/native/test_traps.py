@@ -386,7 +386,8 @@ def test_a_call_of_numbers_runs_no_python(load_routines):
         sys.setprofile(None)
     assert "call" not in {event for event, _ in seen}
     assert isinstance(call, type(asm_libcalls.catch_traps(add, "()")))
-    assert call.address == add and call.call_bits(40, 2) == 42
+    assert call.address == add
+    assert call.call_bits(40, 2) == 42
     with pytest.raises(TypeError, match="argument 2 of <native function"):
         call(40, "2")
     with pytest.raises(TypeError, match="2 arguments"):

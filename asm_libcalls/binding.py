@@ -67,8 +67,6 @@ class Libcall:
         Whether it works on an instance or its references, and not on numbers alone.
     backend : {"x86_64", "fallback"}
         What serves it.
-    reason : str
-        Why that backend.
     """
 
     def __init__(self, declaration: Declaration, binding: Binding) -> None:
@@ -82,7 +80,14 @@ class Libcall:
         self._binding = binding
         self._address = 0
         self._fallback: FallbackFunction | None = None
-        self.backend, self.reason = binding.backend_of(declaration)
+        self.backend, self._reason = binding.backend_of(declaration)
+
+    @property
+    def reason(self) -> str:
+        """Why that backend."""
+        if not self._reason:
+            self._reason = self._binding.why_not_machine_code(self.declaration)
+        return self._reason
 
     def __repr__(self) -> str:
         return f"<libcall {self.name}{self.signature} served by {self.backend}>"
@@ -183,7 +188,7 @@ class FallbackFunction(Libcall):
     def __init__(self, libcall: Libcall) -> None:
         self.__dict__.update(libcall.__dict__)
         self.backend = "fallback"
-        self.reason = "asked for"
+        self._reason = "asked for"
         self._address = 0
         self._fallback = self
 
@@ -285,12 +290,17 @@ class Binding:
         return self.interface.entry
 
     def backend_of(self, declaration: Declaration) -> tuple[str, str]:
-        """Return which backend serves a libcall, and why."""
+        """Return which backend serves a libcall, and why; "" where that has to be found out."""
         if self.x86_64 is None:
             return "fallback", self.x86_64_reason
         if declaration.name in self.x86_64.loaded.image.routines:
             return "x86_64", self.x86_64.assembler.partition(" (")[0]  # the report has the file
-        return "fallback", self.x86_64.families.get(declaration.family) or IN_PYTHON
+        return "fallback", ""
+
+    def why_not_machine_code(self, declaration: Declaration) -> str:
+        """Return why the fallback serves a libcall though there is machine code."""
+        assert self.x86_64 is not None
+        return self.x86_64.why_not(declaration) or IN_PYTHON
 
     def fallback_of(self, declaration: Declaration) -> Callable[..., int | None]:
         """Return the function on bit patterns that implements a libcall in Python."""

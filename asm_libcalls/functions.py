@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.binding import Binding, Libcall
+    from asm_libcalls.x86_64.backend import Backend
 
 __all__ = ["make_functions"]
 
@@ -32,29 +33,29 @@ def make_functions(binding: Binding, like: str = "") -> dict[str, Any]:
         A libcall: if it takes numbers alone, only those that do; and the others otherwise. Who
         calls those of numbers does not wait for what there is of instances.
     """
+    backend = binding.x86_64
     libcalls = list(binding.libcalls.values())
     if like:
         which = binding.libcalls[like].takes_instance
         libcalls = [each for each in libcalls if each.takes_instance == which]
-    functions = native_functions([_specify(each) for each in libcalls], binding.interface)
+    functions = native_functions([_specify(each, backend) for each in libcalls], binding.interface)
     return {libcall.name: function for libcall, function in zip(libcalls, functions, strict=True)}
 
 
-def _specify(libcall: Libcall) -> Specification:
+def _specify(libcall: Libcall, backend: Backend | None) -> Specification:
     declaration = libcall.declaration
     address, guard, inline, vmctx_of = 0, "everything", "", None
     if libcall.backend == "x86_64":
-        if libcall.takes_instance:
+        assert backend is not None
+        if not libcall.takes_instance:
+            # A trap that nobody sees coming would find no entry to unwind to.
+            guard = (backend.guard_of(declaration) or "everything") if declaration.traps else ""
+            address = libcall.address
+            inline = "" if guard else libcall.name
+        elif backend.has_checked(libcall.name):
             from asm_libcalls.runtime.instance import Instance
 
             guard, inline, vmctx_of = "", libcall.name, (Instance, "_vmctx")
-        else:
-            from asm_libcalls.x86_64.integers import GUARDS
-
-            # A trap that nobody sees coming would find no entry to unwind to.
-            guard = GUARDS.get(libcall.name, "everything" if declaration.traps else "")
-            address = libcall.address
-            inline = "" if guard else libcall.name  # all without a trap are straight-line code
     return Specification(
         address,
         libcall.signature,

@@ -10,6 +10,8 @@ it did as JSON. Comments that no reader sees tell what to do with a block:
 ``<!-- insert into: PATH; before: TEXT -->``
     the block is no program, but a change of a file: the lines that begin with the text, in which
     ``\\n`` is a line's end, get the block before them. A test makes these changes in a copy.
+``<!-- new file: PATH -->``
+    the block is a file, which a test makes in a copy.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Any, NamedTuple
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 LANGUAGES = ("python", "pycon")
 
-_COMMENT = re.compile(r"<!-- (page needs|needs|insert into): (.*?) -->")
+_COMMENT = re.compile(r"<!-- (page needs|needs|insert into|new file): (.*?) -->")
 _FENCE = re.compile(r"(`{3,}|~{3,})\s*(\S*)")
 
 
@@ -52,6 +54,8 @@ class Block(NamedTuple):
         What it needs to run.
     insert : str
         Where it is to be inserted, "" if it is none to insert.
+    new_file : str
+        The file that it is, "" if it is none.
     """
 
     language: str
@@ -59,6 +63,7 @@ class Block(NamedTuple):
     text: str
     needs: tuple[str, ...] = ()
     insert: str = ""
+    new_file: str = ""
 
     @property
     def insertion(self) -> Insertion:
@@ -105,6 +110,7 @@ def blocks(page: Path) -> Iterator[Block]:
                 "".join(f"{line}\n" for line in lines[first:at]),
                 page_needs + _names(comments.pop("needs", "")),
                 comments.pop("insert into", ""),
+                comments.pop("new file", ""),
             )
             at += 1
         elif line.strip() and comments:
@@ -130,7 +136,7 @@ def _is_there(name: str) -> bool:
 
 def programs(page: Path) -> list[Block]:
     """Return the blocks that are to run."""
-    return [b for b in blocks(page) if b.language in LANGUAGES and not b.insert]
+    return [b for b in blocks(page) if b.language in LANGUAGES and not (b.insert or b.new_file)]
 
 
 def run(page: Path) -> dict[str, Any]:

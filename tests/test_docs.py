@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
+import time
 from pathlib import Path
 
 import docs_pages
@@ -144,53 +147,115 @@ def test_the_abi_reference_is_c(tmp_path):
     assert sum(text.count("(") for text in texts) >= len(asm_libcalls.LIBCALLS)
 
 
-# Adding a routine, as the page says, in a copy.
+# Adding routines and families, as the page says, in copies.
 
-ROTATE = """
-import json, random
-from asm_libcalls import LIBCALLS, i64_rotl, symbols, catch_traps
-libcall = LIBCALLS["i64_rotl"]
+ADDED = {
+    "i64_rotl": (
+        {"libcalls.py", "fallback/integers.py", "x86_64/integers.py", "checks/integers.py"},
+        "uint64_t wasmtime_i64_rotl(uint64_t x, uint64_t count);",
+        """
+        for _ in range(200):
+            x, count = source.getrandbits(64), source.getrandbits(64)
+            text = f"{x:064b}"
+            expect(int(text[count % 64:] + text[:count % 64], 2), x, count)
+        """,
+    ),
+    "i64_popcnt": (
+        {"libcalls.py", "fallback/bits.py", "x86_64/bits.py", "checks/bits.py"},
+        "uint64_t wasmtime_i64_popcnt(uint64_t x);",
+        """
+        for _ in range(200):
+            x = source.getrandbits(source.getrandbits(6))
+            expect(f"{x:b}".count("1"), x)
+        """,
+    ),
+    "data_length": (
+        {"libcalls.py", "fallback/segments.py", "x86_64/segments.py", "checks/segments.py"},
+        "uint32_t wasmtime_data_length(VMContext *vmctx, uint32_t data_index);",
+        """
+        instance = asm_libcalls.Instance([asm_libcalls.Memory(1)], data=[b"12345", b"", b"123"])
+        asm_libcalls.data_drop(instance, 2)
+        for index, length in enumerate((5, 0, 0)):
+            expect(length, instance, index)
+        wrong = {3: ValueError, -1: ValueError, "0": TypeError, 2**32: OverflowError}
+        for bad, error in wrong.items():
+            for call in (function, libcall, libcall.fallback):
+                try:
+                    call(instance, bad)
+                except error as raised:
+                    assert str(raised).startswith("data_length(): argument 'data_index'"), raised
+                else:
+                    raise AssertionError((call, bad))
+        # The others on instances are as they were.
+        assert asm_libcalls.memory32_size(instance, 0) == 1
+        assert type(asm_libcalls.memory32_size) is type(function)
+        instance.close()
+        """,
+    ),
+}
+"""By the libcall: the files that are touched, its prototype, and a program that calls it."""
+
+CALL_IT = """
+import json, random, sys
+import asm_libcalls
+libcall = asm_libcalls.LIBCALLS["{name}"]
+function = getattr(asm_libcalls, "{name}")
 source = random.Random(0)
-for _ in range(200):
-    x, count = source.getrandbits(64), source.getrandbits(64)
-    text = f"{x:064b}"
-    expected = int(text[count % 64:] + text[:count % 64], 2)
-    native = catch_traps(symbols()["wasmtime_i64_rotl"], libcall.signature)
-    found = {i64_rotl(x, count), libcall.fallback(x, count), native(x, count)}
-    assert found == {expected}, (x, count, found)
-print(json.dumps([libcall.backend, libcall.address > 0, libcall.declaration.c_declaration]))
+native = asm_libcalls.catch_traps(asm_libcalls.symbols()["wasmtime_{name}"], libcall.signature)
+
+def expect(result, *arguments):
+    found = [call(*arguments) for call in (function, libcall, libcall.fallback, native)]
+    assert found == [result] * 4, (arguments, result, found)
+{program}
+print(json.dumps([libcall.backend, libcall.takes_instance, libcall.declaration.c_declaration,
+                  type(function).__name__, "peachpy" in sys.modules]))
 """
 
 
-@pytest.fixture(scope="module")
-def copy_with_34(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("copy")
+def copy_of_package(folder: Path) -> None:
     shutil.copytree(
         PACKAGE_HOME / "asm_libcalls",
         folder / "asm_libcalls",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
+
+
+@pytest.fixture(scope="module", params=ADDED)
+def added(request, tmp_path_factory):
+    """A libcall that the page adds, and a copy of the package that has it alone."""
+    name = request.param
+    folder = tmp_path_factory.mktemp("copy")
+    copy_of_package(folder)
     page = docs_pages.DOCS / "adding_a_routine.md"
-    insertions = [block.insertion for block in docs_pages.blocks(page) if block.insert]
-    assert {i.path for i in insertions} == {
-        "asm_libcalls/libcalls.py",
-        "asm_libcalls/fallback/integers.py",
-        "asm_libcalls/x86_64/integers.py",
-        "asm_libcalls/checks/integers.py",
-    }
-    for path, before, text in insertions:
-        file = folder / path
-        content = file.read_text()
-        assert content.count(f"\n{before}") == 1, f"{path} has not one line {before!r}"
-        file.write_text(content.replace(f"\n{before}", f"\n{text}{before}"))
-    return folder
+    family = ADDED[name][0]
+    touched = set()
+    for block in docs_pages.blocks(page):
+        if block.new_file and block.new_file.removeprefix("asm_libcalls/") in family:
+            file = folder / block.new_file
+            assert not file.exists()
+            file.write_text(block.text)
+            touched.add(block.new_file)
+        elif block.insert and name in block.text:
+            path, before, text = block.insertion
+            content = (folder / path).read_text()
+            assert content.count(f"\n{before}") == 1, f"{path} has not one line {before!r}"
+            (folder / path).write_text(content.replace(f"\n{before}", f"\n{text}{before}"))
+            touched.add(path)
+    assert touched == {f"asm_libcalls/{path}" for path in family}
+    for path in touched:  # an image is not kept where its sources have just been changed
+        os.utime(folder / path, (time.time() - 60,) * 2)
+    return name, folder
 
 
 def run_copy(folder: Path, *arguments: str, backend: str) -> str:
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env=environment(ASM_LIBCALLS_BACKEND=backend, PYTHONPATH=str(folder)),
+        env=environment(
+            ASM_LIBCALLS_BACKEND=backend,
+            ASM_LIBCALLS_CACHE=str(folder / "cache"),
+            PYTHONPATH=str(folder),
+        ),
         capture_output=True,
         text=True,
         timeout=300,
@@ -200,32 +265,52 @@ def run_copy(folder: Path, *arguments: str, backend: str) -> str:
     return done.stdout
 
 
+def test_every_block_of_the_recipe_is_followed():
+    page = docs_pages.DOCS / "adding_a_routine.md"
+    changes = [block for block in docs_pages.blocks(page) if block.insert or block.new_file]
+    paths = {b.new_file or b.insertion.path for b in changes}
+    assert paths == {f"asm_libcalls/{path}" for files, _, _ in ADDED.values() for path in files}
+
+
 @pytest.mark.parametrize("backend", ["auto", "fallback"])
-def test_the_recipe_adds_a_libcall(backend, copy_with_34, accelerated):
-    served_by, has_address, declaration = json.loads(
-        run_copy(copy_with_34, "-c", ROTATE, backend=backend)
+def test_the_recipe_adds_a_libcall(backend, added, accelerated):
+    name, folder = added
+    _, prototype, program = ADDED[name]
+    program = CALL_IT.format(name=name, program=textwrap.dedent(program))
+    served_by, takes_instance, declaration, kind, _ = json.loads(
+        run_copy(folder, "-c", program, backend=backend)
     )
     machine_code = backend == "auto" and accelerated.x86_64 is not None
     assert served_by == ("x86_64" if machine_code else "fallback")
-    assert has_address
-    assert declaration == "uint64_t wasmtime_i64_rotl(uint64_t x, uint64_t count);"
+    assert takes_instance == ("vmctx" in declaration)
+    assert declaration == prototype
+    if machine_code:
+        assert kind == type(asm_libcalls.f64_ceil).__name__
+        assert json.loads(run_copy(folder, "-c", program, backend=backend))[4] is False
 
 
-def test_the_recipe_s_libcall_is_listed_and_verified(copy_with_34):
-    listed = run_copy(copy_with_34, "-m", "asm_libcalls", "list", backend="auto")
-    assert re.search(r"^i64_rotl +\(u64, u64\) -> u64 .* passed \(\d+\)", listed, re.M)
+def test_the_recipe_s_libcall_is_listed_and_verified(added):
+    name, folder = added
+    listed = run_copy(folder, "-m", "asm_libcalls", "list", backend="auto")
+    assert re.search(rf"^{name} +\(.* passed \(\d+\)", listed, re.M)
     assert "34 self-checks passed" in listed
-    verified = run_copy(copy_with_34, "-m", "asm_libcalls", "verify", "i64_rotl", backend="auto")
-    assert re.search(r"^i64_rotl .* agrees$", verified, re.M)
+    verified = run_copy(folder, "-m", "asm_libcalls", "verify", name, backend="auto")
+    assert re.search(rf"^{name} .* agrees$", verified, re.M)
 
 
-def test_without_the_third_opinion_the_checker_says_so(copy_with_34, tmp_path):
+def test_without_the_third_opinion_the_checker_says_so(added, tmp_path):
     """The page promises that a libcall which nothing checks is noticed."""
+    name, original = added
     folder = tmp_path / "copy"
-    shutil.copytree(copy_with_34, folder)
-    shutil.copy(PACKAGE_HOME / "asm_libcalls/checks/integers.py", folder / "asm_libcalls/checks")
+    shutil.copytree(original, folder)
+    (checker,) = (path for path in ADDED[name][0] if path.startswith("checks/"))
+    old = PACKAGE_HOME / "asm_libcalls" / checker
+    if old.exists():
+        shutil.copy(old, folder / "asm_libcalls" / checker)
+    else:
+        (folder / "asm_libcalls" / checker).unlink()
     done = subprocess.run(
-        [sys.executable, "-m", "asm_libcalls", "verify", "i64_rotl"],
+        [sys.executable, "-m", "asm_libcalls", "verify", name],
         cwd=folder,
         env=environment(PYTHONPATH=str(folder)),
         capture_output=True,
@@ -233,7 +318,11 @@ def test_without_the_third_opinion_the_checker_says_so(copy_with_34, tmp_path):
         check=False,
     )
     assert done.returncode != 0
-    assert "i64_rotl" in done.stdout + done.stderr
+    if old.exists():
+        assert name in done.stdout + done.stderr
+    else:
+        missing = f"asm_libcalls.checks.{Path(checker).stem}"
+        assert f"there is no checker, {missing} is missing" in done.stderr
 
 
 def test_a_trapping_libcall_without_a_guard_is_slower_and_no_more(child):

@@ -25,14 +25,6 @@ from asm_libcalls.traps import Trap, TrapCode
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "abi_reference.md"
 
-FAMILIES = {
-    "rounding": "Rounding",
-    "integers": "64-bit integers",
-    "memories": "Memories",
-    "tables": "Tables",
-    "externrefs": "References",
-}
-
 HEADER = """\
 <!-- Made by tools/make_abi_reference.py from the declarations: do not edit. -->
 
@@ -179,9 +171,9 @@ def libcalls_section(machine_code: set[str]) -> Iterator[str]:
     yield "function of `fallback/`, and then return or unwind. Every libcall is in `fallback/`, and"
     yield "is served from there where machine code can not be."
     yield ""
-    for family, title in FAMILIES.items():
+    for family in dict.fromkeys(row.family for row in DECLARATIONS.values()):
         rows = [row for row in DECLARATIONS.values() if row.family == family]
-        yield f"### {title}"
+        yield f"### {family.capitalize()}"
         yield ""
         yield "```c"
         for row in rows:

@@ -104,6 +104,9 @@ class Routine:
         Of a stencil, which is copied and never run in the image; None for a routine.
     effects : str
         What a stencil does to the stack, for ``stack_effects.py``; "" where nobody asked for it.
+    is_straight : bool
+        Whether all but its last instruction, which returns, can be copied in place of a call: it
+        has no jump, and refers to nothing.
     """
 
     __slots__ = (
@@ -112,6 +115,7 @@ class Routine:
         "effects",
         "frames",
         "holes",
+        "is_straight",
         "labels",
         "name",
         "references",
@@ -129,6 +133,7 @@ class Routine:
         frames: Frames = (),
         holes: tuple[Hole, ...] | None = None,
         effects: str = "",
+        is_straight: bool = False,
     ) -> None:
         self.name = name
         self.code = code
@@ -139,6 +144,7 @@ class Routine:
         self.frames = frames
         self.holes = holes
         self.effects = effects
+        self.is_straight = is_straight
 
 
 class PlacedStencil:
@@ -171,6 +177,8 @@ class Image:
         What goes on executable pages, a whole number of :data:`CODE_PAGE`.
     routines : dict of str to tuple of int
         Offset and size of each routine in `code`.
+    straight : frozenset of str
+        The routines that can be copied in place of a call.
     labels : dict of str to int
         Offset of each label of the routines.
     stencils : dict of str to PlacedStencil
@@ -180,7 +188,7 @@ class Image:
         Bytes of code and data together.
     """
 
-    __slots__ = ("_frames", "code", "labels", "routines", "size", "slots", "stencils")
+    __slots__ = ("_frames", "code", "labels", "routines", "size", "slots", "stencils", "straight")
 
     def __init__(
         self,
@@ -191,11 +199,13 @@ class Image:
         frames: Callable[[], dict[str, bytes]] = dict,
         labels: dict[str, int] | None = None,
         stencils: dict[str, PlacedStencil] | None = None,
+        straight: frozenset[str] = frozenset(),
     ) -> None:
         self.code = code
         self.routines = routines
         self.labels = labels or {}
         self.stencils = stencils or {}
+        self.straight = straight
         self.slots = slots
         self.size = size
         self._frames = frames  # few ask, so they are not read before
@@ -266,6 +276,7 @@ def link(routines: Iterable[Routine]) -> Image:
         lambda: _call_frames(framed),
         {name: at for name, at in symbols.items() if name not in sizes and name not in stencils},
         stencils,
+        frozenset(routine.name for _, routine in placed if routine.is_straight),
     )
 
 

@@ -104,7 +104,10 @@ def pack(
 def _lines(image: Image) -> Iterator[str]:
     """Yield a line for each thing in the image: its kind, its name and places, tabs in between."""
     rows: list[tuple[object, ...]] = [
-        *(("routine", name, at, size) for name, (at, size) in image.routines.items()),
+        *(
+            ("straight" if name in image.straight else "routine", name, at, size)
+            for name, (at, size) in image.routines.items()
+        ),
         *(("label", name, at) for name, at in image.labels.items()),
         *(("slot", name, at) for name, at in image.slots.items()),
     ]
@@ -159,13 +162,16 @@ def unpack(content: bytes, key: bytes) -> tuple[Image, int, str]:
         raise DamagedImage("its content does not have the digest that it names")
     assembler, *lines = content[table_at : table_at + table_size].decode().split("\n")
     routines: dict[str, tuple[int, int]] = {}
+    straight: set[str] = set()
     labels: dict[str, int] = {}
     slots: dict[str, int] = {}
     stencils: dict[str, PlacedStencil] = {}
     for line in lines:
         kind, name, at, *more = line.split("\t")
-        if kind == "routine":
+        if kind in ("routine", "straight"):
             routines[name] = int(at), int(more[0])
+            if kind == "straight":
+                straight.add(name)
         elif kind == "label":
             labels[name] = int(at)
         elif kind == "slot":
@@ -179,7 +185,8 @@ def unpack(content: bytes, key: bytes) -> tuple[Image, int, str]:
         _read_frames, content[frames_at : frames_at + frames_size], frames_at - code_at, routines
     )
     size = code_size + slots_size
-    return Image(code, routines, slots, size, frames, labels, stencils), code_at, assembler
+    image = Image(code, routines, slots, size, frames, labels, stencils, frozenset(straight))
+    return image, code_at, assembler
 
 
 def _read_frames(content: bytes, at: int, routines: dict[str, tuple[int, int]]) -> dict[str, bytes]:

@@ -44,8 +44,8 @@ class Specification:
         can be False: ``"divisor_not_zero"`` or ``"quotient_fits"``, of the second of two integers.
         ``"everything"`` leaves each call to `slow`; the address is not used then.
     inline : str
-        The name of a straight-line routine of ours, to be copied in place of a call of it, or of
-        a stencil that does its work.
+        The name of a routine of ours, to be copied in place of a call if it is straight-line code,
+        or of a stencil that does its work.
     vmctx_of : (class, str), optional
         The class whose objects are taken for the vmctx, which is the first parameter, and the
         member that holds it. An address, or an object of a subclass, goes to the slow path.

@@ -14,6 +14,7 @@ import importlib
 
 import numpy as np
 
+from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow
 from asm_libcalls.ufuncs.objects import Loop
 
@@ -110,8 +111,8 @@ def callback_loop(libcall: str, dtypes: Sequence[str]) -> Loop:
     dtype = np.dtype(dtypes[0])
     kernel = _KERNELS[libcall]
     divides = libcall.endswith(("div", "rem"))
-    family = "rounding" if dtype.kind == "f" else "integers"
-    one = getattr(importlib.import_module(f"asm_libcalls.fallback.{family}"), libcall)
+    module = importlib.import_module(DECLARATIONS[libcall].module("fallback"))
+    one = getattr(module, libcall)
     patterns = np.dtype(f"u{dtype.itemsize}")
 
     def loop(arguments: Any, count: Any, steps: Any, data: Any) -> None:

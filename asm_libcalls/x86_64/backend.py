@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from asm_libcalls.x86_64.cpu import Cpu
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.emitter.pages import LoadedImage
+    from asm_libcalls.libcalls import Declaration
 
 __all__ = ["Backend", "Unavailable", "check_machine", "load", "routines", "slot_value"]
 
@@ -24,21 +25,46 @@ class Backend:
     loaded : LoadedImage
         The routines of every family that this CPU can run, and the trap entry and exit.
     cpu : Cpu
-    families : dict of str to str
-        Each family, with "" if it is served and else the reason why not.
     assembler : str
         What made the code, for example ``"PeachPy 0.2.0"`` or ``"image (file ...)"``.
     """
 
-    __slots__ = ("assembler", "cpu", "families", "loaded")
+    __slots__ = ("assembler", "cpu", "loaded")
 
-    def __init__(
-        self, loaded: LoadedImage, cpu: Cpu, families: dict[str, str], assembler: str
-    ) -> None:
+    def __init__(self, loaded: LoadedImage, cpu: Cpu, assembler: str) -> None:
         self.loaded = loaded
         self.cpu = cpu
-        self.families = families
         self.assembler = assembler
+
+    @property
+    def families(self) -> dict[str, str]:
+        """Each family that is machine code, with "" if it is served and else why not."""
+        from asm_libcalls.libcalls import DECLARATIONS
+        from asm_libcalls.x86_64 import families
+
+        return {
+            row.family: families.why_not(row, self.cpu.features)
+            for row in {row.family: row for row in DECLARATIONS.values()}.values()
+            if families.module_of(row) is not None
+        }
+
+    def why_not(self, declaration: Declaration) -> str:
+        """Return why this CPU can not run a libcall's family; "" where it can."""
+        from asm_libcalls.x86_64 import families
+
+        return families.why_not(declaration, self.cpu.features)
+
+    def guard_of(self, declaration: Declaration) -> str:
+        """Return the stencil by which a function sees the traps of a libcall coming, or ""."""
+        from asm_libcalls.x86_64 import families
+
+        return families.guard_of(declaration)
+
+    def has_checked(self, name: str) -> bool:
+        """Return whether a stencil does the work of a libcall on an instance, with all checks."""
+        from asm_libcalls.x86_64.python_functions.function_stencils import STENCIL_PREFIX
+
+        return STENCIL_PREFIX + name in self.loaded.image.stencils
 
 
 def load() -> Backend:
@@ -69,23 +95,20 @@ _loaded: list[Backend] = []
 
 
 def _load() -> Backend:
-    from asm_libcalls.x86_64 import code_cache, cpu, families
+    from asm_libcalls.x86_64 import code_cache, cpu
 
     try:
         this_cpu = cpu.detect(code_cache.load("cpu"))
         loaded = code_cache.load("backend", this_cpu.features)
     except OSError as refusal:
         raise Unavailable(f"no executable memory: {refusal.strerror or refusal}") from refusal
-    reasons = {}
-    for name, needed in families.REQUIRES.items():
-        missing = needed - this_cpu.features
-        reasons[name] = f"the CPU lacks {', '.join(sorted(missing))}" if missing else ""
     _fill_slots(loaded)
-    return Backend(loaded, this_cpu, reasons, loaded.origin)
+    return Backend(loaded, this_cpu, loaded.origin)
 
 
 def routines(features: frozenset[str]) -> list[Routine]:
     """Assemble everything that a CPU with these features can run."""
+    from asm_libcalls.libcalls import DECLARATIONS
     from asm_libcalls.x86_64 import families
     from asm_libcalls.x86_64.python_functions import function_stencils, get_buffer
     from asm_libcalls.x86_64.trampolines import call_python, enter
@@ -95,7 +118,7 @@ def routines(features: frozenset[str]) -> list[Routine]:
         for part in (enter, call_python, function_stencils, get_buffer)
         for routine in part.routines()
     ]
-    return [*result, *families.routines(features)]
+    return [*result, *families.routines(DECLARATIONS.values(), features)]
 
 
 def _fill_slots(loaded: LoadedImage) -> None:

@@ -1,30 +1,54 @@
-"""The families of libcalls that are machine code, and the CPU features that each needs.
+"""The families of libcalls that are machine code: the rows of a table, and a file here for each.
 
-Here and not in the families' files, which are for assembling: with an image nobody imports them.
+A family's file says what it needs of the CPU (``REQUIRES``), yields its routines (``routines``) and
+may say how a trap is seen coming (``GUARDS``). It imports PeachPy in functions alone, because what
+it says is asked for where an image has its routines and PeachPy is not there.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from types import ModuleType
 
     from asm_libcalls.emitter.image import Routine
+    from asm_libcalls.libcalls import Declaration
 
-__all__ = ["REQUIRES", "routines"]
-
-REQUIRES: dict[str, frozenset[str]] = {
-    "rounding": frozenset({"sse4_1"}),
-    "integers": frozenset(),
-    "memories": frozenset(),
-}
-"""By family, the features without which the fallback serves it."""
+__all__ = ["guard_of", "module_of", "routines", "why_not"]
 
 
-def routines(features: frozenset[str]) -> Iterator[Routine]:
-    """Assemble the libcalls that a CPU with these features can run."""
+def module_of(declaration: Declaration) -> ModuleType | None:
+    """Return the file of a libcall's family; None where it has none."""
     from importlib import import_module
 
-    for name, needed in REQUIRES.items():
-        if features >= needed:
-            yield from import_module(f"asm_libcalls.x86_64.{name}").routines(features)
+    name = declaration.module("x86_64")
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        return None
+
+
+def why_not(declaration: Declaration, features: frozenset[str]) -> str:
+    """Return why a CPU with these features can not run a libcall's family; "" where it can."""
+    module = module_of(declaration)
+    missing = frozenset() if module is None else module.REQUIRES - features
+    return f"the CPU lacks {', '.join(sorted(missing))}" if missing else ""
+
+
+def guard_of(declaration: Declaration) -> str:
+    """Return the stencil by which a function sees the traps of a libcall coming, or ""."""
+    module = module_of(declaration)
+    guards: dict[str, str] = getattr(module, "GUARDS", {})
+    return guards.get(declaration.name, "")
+
+
+def routines(table: Iterable[Declaration], features: frozenset[str]) -> Iterator[Routine]:
+    """Assemble the libcalls of a table that a CPU with these features can run."""
+    families = {declaration.module("x86_64"): declaration for declaration in table}
+    for declaration in families.values():
+        module = module_of(declaration)
+        if module is not None and features >= module.REQUIRES:
+            yield from module.routines(features)

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["GUARDS", "routines"]
+__all__ = ["GUARDS", "REQUIRES", "routines"]
 
+REQUIRES: frozenset[str] = frozenset()
 
 GUARDS = {
     "i64_sdiv": "quotient_fits",

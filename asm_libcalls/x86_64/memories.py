@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["LONG", "routines"]
+__all__ = ["LONG", "REQUIRES", "routines"]
+
+REQUIRES: frozenset[str] = frozenset()
 
 LONG = 1 << 20
 """A builtin leaves copying or filling more bytes than these, which takes some 50 microseconds, to

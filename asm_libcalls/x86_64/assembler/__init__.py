@@ -108,9 +108,16 @@ def function(
             at = relocation.offset
             distance = constants_at + relocation.symbol.offset - relocation.program_counter
             code[at : at + 4] = distance.to_bytes(4, "little", signed=True)
-    references = _references(encoded._instructions)
-    frames = call_frames.frames(encoded._instructions)
-    return Routine(name, bytes(code), len(instructions), references, None, alignment, frames)
+    return Routine(
+        name,
+        bytes(code),
+        len(instructions),
+        _references(encoded._instructions),
+        None,
+        alignment,
+        call_frames.frames(encoded._instructions),
+        is_straight=not constants and _is_straight(encoded._instructions),
+    )
 
 
 def sequence(
@@ -146,7 +153,9 @@ def sequence(
     else:
         frames = ()
         stencil += stream.instructions
-    return Routine(name, code, size, _references(stream.instructions), symbols, frames=frames)
+    references = _references(stream.instructions)
+    straight = stencil is None and _is_straight(stream.instructions)
+    return Routine(name, code, size, references, symbols, frames=frames, is_straight=straight)
 
 
 def _lay_out(instructions: Sequence[Any]) -> tuple[dict[str, int], int]:
@@ -194,6 +203,14 @@ def _check_labels(instructions: Sequence[Any]) -> None:
 
 def _text(label: tuple[Any, ...]) -> str:
     return ".".join(map(str, label))
+
+
+def _is_straight(instructions: Sequence[Any]) -> bool:
+    """Return whether instructions run from the first to a ``ret`` at the end, and refer to none."""
+    *others, last = [i for i in instructions if i.bytecode]
+    return last.name == "RET" and not any(
+        i.name in ("RET", "CALL") or isinstance(i, (BranchInstruction, _Reference)) for i in others
+    )
 
 
 def _references(instructions: Sequence[Any]) -> tuple[Reference, ...]:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["FunctionMaker", "Unsupported"]
 
 METH_NOARGS, METH_O, METH_FASTCALL = 0x04, 0x08, 0x80
-_RET = 0xC3
+_RET = b"\xc3"
 
 
 class FunctionMaker:
@@ -162,10 +162,8 @@ class FunctionMaker:
     def _parts(self, shape: Shape) -> list[Part]:
         inline, vmctx_of = shape[4:]
         body = None
-        if inline and inline not in self._stencils:
-            code = self._loaded.code(str(inline))
-            assert code.index(_RET) == len(code) - 1, f"{inline} is not straight-line code"
-            body = Stencil(code[:-1])
+        if inline in self._loaded.image.straight:
+            body = Stencil(self._loaded.code(str(inline)).removesuffix(_RET))
         vmctx = None
         if isinstance(vmctx_of, tuple):
             vmctx = (id(vmctx_of[0]), self.member_offset(*vmctx_of))

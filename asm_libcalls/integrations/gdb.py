@@ -49,7 +49,7 @@ class _Debugger(Registry):
 
     def __init__(self) -> None:
         super().__init__()
-        library = _load_library()
+        library = _library()
         self._descriptor = _Descriptor.in_dll(library, _DESCRIPTOR)
         self._hook = library[_HOOK]  # gdb stops there
         self._hook.restype, self._hook.argtypes = None, []
@@ -115,16 +115,37 @@ def enable_or_warn() -> None:
     code_names.enable_or_warn(enable, "no names for gdb")
 
 
-def _load_library() -> ctypes.CDLL:
-    """Load a shared object with the two symbols; no other library is sure to have them."""
-    from asm_libcalls.emitter import elf_object, pages
-    from asm_libcalls.emitter.elf_object import PAGE, Symbol
+def _library() -> ctypes.CDLL:
+    """Return what has the two symbols: the program, or a library that is made for it."""
     from asm_libcalls.x86_64 import backend
 
     try:
         backend.check_machine()
     except backend.Unavailable as reason:
         raise OSError(f"gdb: {reason}") from None
+    return _program() or _load_library()
+
+
+def _program() -> ctypes.CDLL | None:
+    """Return the program, if it has the two symbols, as that of CPython 3.15 does.
+
+    gdb then looks nowhere else for the descriptor's data, since a program may have copies of the
+    data of libraries.
+    """
+    program = ctypes.CDLL(None)
+    try:
+        _Descriptor.in_dll(program, _DESCRIPTOR)
+        program[_HOOK]
+    except (AttributeError, ValueError):
+        return None
+    return program
+
+
+def _load_library() -> ctypes.CDLL:
+    """Load a shared object with the two symbols."""
+    from asm_libcalls.emitter import elf_object, pages
+    from asm_libcalls.emitter.elf_object import PAGE, Symbol
+
     code, data = b"\xc3", bytes(_Descriptor(_VERSION, 0, 0, 0))  # ret
     symbols = [
         Symbol(_HOOK, 0, len(code), is_function=True, is_exported=True),

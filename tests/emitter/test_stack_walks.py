@@ -250,6 +250,7 @@ def test_what_gdb_needs_is_refused(child, change, message):
         import os, pytest
         from asm_libcalls.integrations import gdb
         def refuse(*_): raise OSError("disk full")
+        gdb._program = lambda: None  # the symbols are not in the program, as they are from 3.15 on
         files = len(os.listdir("/proc/self/fd"))
         exec({change!r})
         with pytest.raises(OSError, match={message!r}):

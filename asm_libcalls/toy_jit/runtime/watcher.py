@@ -16,6 +16,7 @@ those of ``_thread`` by functions of greenlets, which do not run while native co
 from __future__ import annotations
 
 import atexit
+import ctypes
 import math
 import os
 import threading
@@ -48,6 +49,30 @@ def is_main_thread() -> bool:
     number = _thread.get_native_id()
     # The process's first one, and the only one behind a fork, of which `threading` may not know.
     return bool(number in (os.getpid(), threading.main_thread().native_id))
+
+
+def _wait_for_thread_states() -> None:
+    """In a subinterpreter: wait until it has no thread's state but this thread's.
+
+    One that has given its lock back still has a state for a moment, and an interpreter that finds
+    another thread's state at its end aborts the process.
+    """
+    pointer = ctypes.c_void_p
+
+    def api(name: str, *parameters: Any) -> Any:
+        return ctypes.PYFUNCTYPE(pointer, *parameters)((name, ctypes.pythonapi))
+
+    interpreter = api("PyInterpreterState_Get")()
+    if interpreter == api("PyInterpreterState_Main")():
+        return
+    newest = api("PyInterpreterState_ThreadHead", pointer)
+    older = api("PyThreadState_Next", pointer)
+    this = api("PyThreadState_Get")()
+    pause = _thread.allocate_lock()
+    pause.acquire()
+    until = monotonic() + _LONGEST_WAIT
+    while (newest(interpreter) != this or older(this)) and monotonic() < until:
+        pause.acquire(timeout=0.001)
 
 
 class Watcher:
@@ -192,6 +217,7 @@ class Watcher:
         self._pause()
         if self._paused:
             self._renew()
+        _wait_for_thread_states()
 
     def _resume(self) -> None:
         if self._paused:

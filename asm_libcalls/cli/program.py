@@ -32,7 +32,10 @@ exit codes:
   130  interrupted
 
 environment:
-  ASM_LIBCALLS_BACKEND  auto (the default), x86_64 or fallback
+  ASM_LIBCALLS_BACKEND   auto (the default), x86_64 or fallback
+  ASM_LIBCALLS_CACHE     the folder of assembled code; off: assemble at each start
+  ASM_LIBCALLS_GDB       1: name compiled code for gdb
+  ASM_LIBCALLS_PERF_MAP  1: name code for perf
 """
 
 INTERRUPTED = 130

@@ -188,7 +188,7 @@ def folder() -> str:
     if asked == OFF:
         return ""
     if asked:
-        return os.path.abspath(asked)  # noqa: PTH100 (pathlib takes 5 ms to import)
+        return os.path.abspath(os.path.expanduser(asked))  # noqa: PTH100, PTH111 (5 ms for pathlib)
     # A set-user-ID program's environment is not its owner's.
     if os.geteuid() != os.getuid() or os.getegid() != os.getgid():
         return ""

@@ -433,12 +433,15 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, strict_json(out)) == (0, dict(report))
 
 
+VARIABLES = [f"ASM_LIBCALLS_{name}" for name in ("BACKEND", "CACHE", "GDB", "PERF_MAP")]
+
+
 def test_help_tells_commands_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    for word in (*COMMANDS, "exit codes:", "130"):
+    for word in (*COMMANDS, "exit codes:", "130", *VARIABLES):
         assert word in out
     for name in ("list", "call", "disasm", "verify", "report"):
         with pytest.raises(SystemExit):

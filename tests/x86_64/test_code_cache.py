@@ -505,6 +505,13 @@ def test_where_it_is(variables, expected, probe, tmp_path):
     assert_from_file(probe(None, **changes), backend_file(folder))
 
 
+def test_a_tilde_is_the_home_folder(probe, tmp_path):
+    """Where no shell has expanded it: in a unit file, or in quotes."""
+    result = probe("~/cache", HOME=str(tmp_path))
+    assert result["folder"] == f"{tmp_path}/cache"
+    assert backend_file(tmp_path / "cache")
+
+
 @pytest.mark.parametrize("where", ["a file", "below a file", "no home"])
 def test_where_no_folder_can_be_made(where, probe, tmp_path):
     file = tmp_path / "file"

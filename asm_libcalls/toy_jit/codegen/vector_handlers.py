@@ -134,7 +134,10 @@ def _local_set(c: Any, immediate: Any) -> None:
     ):
         c.pop()
         c.stack.append(local)
+    c.checked.pop(local, None)
     local_set(c, immediate)
+    if local[0][0] == "v":
+        c.set_local(local, value[0])
 
 
 # -- memory
@@ -163,7 +166,7 @@ def _access(name: str, opcode: int) -> Handler:
         c.emit("memory.check", offset + size)
         if value is not None:
             c.direct(name, offset, to=value)
-        elif name in _ANY_TARGET:
+        elif name in _ANY_TARGET or (name == "v128.load32_splat" and has_avx()):
             register = c.vector_register()
             start = len(c.code)
             c.direct(name, offset, to=register)

@@ -13,6 +13,10 @@ types. A v128 has places of its own:
 
 No register is in two of the sets: those of the locals, of float operands, and of vector operands.
 A result of type v128 always goes where several results go.
+
+A local's slot is always up to date, but a register of the operands that no operand is in may have
+the same value still, or that of a constant: then it is read there. Where control comes together,
+and after a call, none is known to.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from asm_libcalls.toy_jit.codegen.registers import (
     as_vector,
     operand_registers,
 )
+from asm_libcalls.toy_jit.codegen.stencils.vectors import COMMUTATIVE
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES, has_avx
 from asm_libcalls.toy_jit.codegen.vector_handlers import make_vector_handlers
 from asm_libcalls.toy_jit.frontend.module import V128
@@ -65,6 +70,10 @@ class VectorFunctionCompiler(FunctionCompiler):
 
     Attributes
     ----------
+    known : dict of Place to str
+        The registers that have what is at these places too, the one that was used last at the end.
+    checked : dict of Place to int
+        Up to where memory is known to reach from the address that a local has. It never shrinks.
     produced : tuple of int, int and str
         The end of the last result's code, and the beginning of its last instruction, whose target
         (as :meth:`direct` calls it) can still be another register.
@@ -111,6 +120,7 @@ class VectorFunctionCompiler(FunctionCompiler):
 
     def clear(self, height: int, types: bytes) -> None:
         """Begin where control comes together; see Places."""
+        self.forget()
         stack = self.stack[:height]
         super().clear(height, types)
         stack += self.stack[height:]
@@ -118,6 +128,21 @@ class VectorFunctionCompiler(FunctionCompiler):
             if valtype == V128:
                 stack[i] = ("vslot", stack[i][1])
         self.stack = stack
+
+    def check(self, references: tuple[int, ...]) -> None:
+        """Let a loop be stopped from outside; see FunctionCompiler."""
+        self.forget()
+        super().check(references)
+
+    def save_locals(self) -> None:
+        """Put the locals that have registers into their slots: before a call."""
+        super().save_locals()
+        self.known = {}
+
+    def forget(self) -> None:
+        """Know nothing of what registers and locals have, where control comes together."""
+        self.known: dict[Place, str] = {}
+        self.checked: dict[Place, int] = {}
 
     def spill(self, height: int) -> None:
         """Put an operand into its slot. Changes no flags."""
@@ -157,8 +182,12 @@ class VectorFunctionCompiler(FunctionCompiler):
             return
         if target == source:
             return
+        register = self.known.get(source)
+        if register is not None:
+            source = (register,)
         to, at = target[0], source[0]
         if to not in ("vslot", "vargument"):
+            self.overwrite(to)
             if at in ("vslot", "vargument"):
                 self.direct("move." + at[1:], source[1], to=to)
             elif at == "const":  # 0, of any type
@@ -191,29 +220,61 @@ class VectorFunctionCompiler(FunctionCompiler):
 
     # -- operands
 
-    def vector_register(self) -> str:
-        """Return a register for a vector that no operand is in."""
-        for place in (*self.free[_FIRST], (_FIRST,)):
-            if place[0] not in self.held:
-                return str(place[0])
+    def overwrite(self, register: str) -> None:
+        """Know no longer what is in a register."""
+        for place, known in self.known.items():
+            if known == register:
+                del self.known[place]
+                break
+
+    def vector_register(self, but: str = "", otherwise: str = "") -> str:
+        """Return a register for a vector that no operand is in.
+
+        One is made free if need be; unless there is `otherwise`, which is then returned. It is not
+        the one that is to be kept as it is, `but`.
+        """
+        free = [r for (r,) in self.free[_FIRST] if r not in self.held and r != but]
+        if free:
+            known = [*self.known.values()]
+            register = min(free, key=lambda r: known.index(r) + 1 if r in known else 0)
+            self.overwrite(register)
+            return str(register)
+        if otherwise or _FIRST not in self.held:
+            return otherwise or _FIRST
         height = min(height for register, height in self.held.items() if register[0] == "v")
         register = self.stack[height][0]
         self.spill(height)
         return str(register)
 
-    def in_register(self, place: Place, otherwise: str) -> str:
-        """Return the register that a vector is in, or load it into another."""
-        if place[0] in ("vslot", "vconst"):
-            self.move((otherwise,), place)
-            return otherwise
-        return str(place[0])
+    def in_register(self, place: Place, otherwise: str, but: str = "") -> str:
+        """Return the register that a vector is in, or load it into one that is not `but`."""
+        if place[0] not in ("vslot", "vconst"):
+            return str(place[0])
+        register = self.known.pop(place, "")
+        if not register:
+            is_kept = place[0] == "vconst" or place in self.locals
+            register = self.vector_register(but, otherwise) if is_kept else otherwise
+            self.move((register,), place)
+        if register != otherwise:
+            self.known[place] = register
+        return register
+
+    def set_local(self, local: Place, register: str) -> None:
+        """Know that a local was given what is in a register of the operands, if it was."""
+        self.known.pop(local, None)
+        if local[0] == "vslot" and (register,) in self.free[_FIRST]:
+            self.overwrite(register)
+            self.known[local] = register
 
     def operate(self, name: str, left: Place, right: Place) -> None:
         """Emit an instruction of two vectors that are off the stack; push its result."""
         if has_avx():
-            first = self.in_register(left, _THIRD)
-            in_memory = right[0] == "vslot"
-            second = "" if in_memory else self.in_register(right, _SECOND)
+            if name in COMMUTATIVE and left[0] == "vslot" and right[0] != "vslot":
+                left, right = right, left
+            # What is off the stack is in no register that counts as taken.
+            first = self.in_register(left, _THIRD, self.known.get(right, right[0]))
+            in_memory = right[0] == "vslot" and right not in self.known
+            second = "" if in_memory else self.in_register(right, _SECOND, first)
             register = self.vector_register()
             start = len(self.code)
             if in_memory:
@@ -222,7 +283,7 @@ class VectorFunctionCompiler(FunctionCompiler):
                 self.direct(name, to=register, left=first, right=second)
             self.push_vector(register, start)
             return
-        second = self.in_register(right, _SECOND)
+        second = self.in_register(right, _SECOND, left[0])
         if left in (*self.free[_FIRST], (_FIRST,)):
             register = left[0]
         else:

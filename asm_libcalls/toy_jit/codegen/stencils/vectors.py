@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from asm_libcalls.toy_jit.codegen.stencils.memory import check
 
-__all__ = ["DIRECT", "NARROWED", "SWAPPED", "vectors"]
+__all__ = ["COMMUTATIVE", "DIRECT", "NARROWED", "SWAPPED", "vectors"]
 
 _CPU_LANES = {"i8x16": "b", "i16x8": "w", "i32x4": "d", "i64x2": "q"}
 
@@ -60,13 +60,20 @@ for _lanes, _suffix in (("f32x4", "ps"), ("f64x2", "pd")):
         DIRECT[f"{_lanes}.{_verb}"] = f"cmp{_suffix} {_predicate}"
     SWAPPED |= {f"{_lanes}.gt", f"{_lanes}.ge"}
 
+COMMUTATIVE = frozenset(
+    name for name in DIRECT
+    if name.partition(".")[2] in ("and", "or", "xor", "mul", "eq")
+    or (name[0] == "i" and name.partition(".")[2].startswith(("add", "min", "max", "avgr", "dot")))
+)  # fmt: skip
+"""Those whose operands may change places. (Of two NaNs, the first one would be the other.)"""
+
 NARROWED = {"i8x16": 7, "i16x8": 15, "i32x4": 31, "i64x2": 63}
 """By the lanes: what remains of the count of a shift."""
 
 
 def vectors(features: frozenset[str]) -> dict[str, str]:
     """Return the stencils for a CPU with these features, SSE4.1 among them."""
-    found = _direct("avx" in features) | _moves() | _memory() | _logic() | _lanes_of_integers()
+    found = _direct("avx" in features) | _moves() | _memory("avx" in features) | _logic() | _lanes_of_integers()
     found |= (
         _products() | _comparisons("sse4_2" in features) | _shifts() | _floats() | _conversions()
     )
@@ -124,7 +131,7 @@ def _moves() -> dict[str, str]:
     return found
 
 
-def _memory() -> dict[str, str]:
+def _memory(avx: bool) -> dict[str, str]:
     accesses = {
         "v128.load": "movups xmm8, {}",
         "v128.load8x8_s": "pmovsxbw xmm8, qword{}", "v128.load8x8_u": "pmovzxbw xmm8, qword{}",
@@ -137,7 +144,8 @@ def _memory() -> dict[str, str]:
         "pshufb xmm14, xmm0",
         "v128.load16_splat": "movzx eax, word{}; movd xmm14, eax; pshuflw xmm14, xmm14, 0; "
         "punpcklqdq xmm14, xmm14",
-        "v128.load32_splat": "movd xmm14, dword{}; pshufd xmm14, xmm14, 0",
+        "v128.load32_splat": "vbroadcastss xmm8, dword{}" if avx
+        else "movd xmm14, dword{}; pshufd xmm14, xmm14, 0",
         "v128.load8_lane": "pinsrb xmm14, byte{}, 0", "v128.load16_lane": "pinsrw xmm14, word{}, 0",
         "v128.load32_lane": "pinsrd xmm14, dword{}, 0",
         "v128.load64_lane": "pinsrq xmm14, qword{}, 0",

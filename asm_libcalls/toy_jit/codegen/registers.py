@@ -27,7 +27,7 @@ ACCUMULATORS = {"i": ("rax", "rcx"), "f": ("xmm0", "xmm1"), "v": ("v14", "v15", 
 (the third one of which is in a register that never keeps a float)."""
 
 _FOR_OPERANDS = 2  # registers of each kind that no local gets
-_FOR_VECTORS = 4  # of floats and vectors, in functions that have vectors
+_FOR_VECTORS = 3  # of floats and vectors, in functions that have vectors
 _LOOP_WEIGHT = 8  # how often a loop is guessed to run
 _SAVE_AND_RESTORE = 2  # what a call costs a local, in uses of it
 

@@ -149,30 +149,26 @@ def _access(name: str, opcode: int) -> Handler:
     verb = name.partition(".")[2]
     size = _SIZES.get(verb.partition("_")[0], 1 << op.ALIGNMENTS[opcode])
     stores, has_lane = verb.startswith("store"), opcode in op.LANES
-    registers = ("rax",) if not (stores or has_lane) else ("rax", _FIRST)
+    any_target = name in _ANY_TARGET or (name == "v128.load32_splat" and has_avx())
 
     def emit(c: Any, immediate: Any) -> None:
         offset, lane = immediate if has_lane else (immediate, None)
-        value = None
+        c.make_room(2 if stores or has_lane else 1)
         if name == "v128.store":
-            c.make_room(2)
             value = c.in_register(c.pop(), _SECOND)
-            c.take(("rax",))
-        else:
-            c.take(registers)
-        if offset + size > 0x7FFFFFFF:
-            c.emit("memory.far", *halves(offset))
-            offset = 0
-        c.emit("memory.check", offset + size)
-        if value is not None:
-            c.direct(name, offset, to=value)
-        elif name in _ANY_TARGET or (name == "v128.load32_splat" and has_avx()):
+        elif stores or has_lane:
+            c.move((_FIRST,), c.pop())
+        index, rest = c.address(c.pop(), offset, size)
+        if name == "v128.store":
+            c.direct(name, rest, to=value, index=index)
+        elif any_target:
             register = c.vector_register()
             start = len(c.code)
-            c.direct(name, offset, to=register)
+            c.direct(name, rest, to=register, index=index)
             c.push_vector(register, start)
         else:
-            c.emit(name, offset)
+            c.move(("rax",), (index,))
+            c.emit(name, rest)
             if lane is not None:
                 c.code[-1] = lane
             if not stores:

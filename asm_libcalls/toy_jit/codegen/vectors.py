@@ -24,7 +24,7 @@ from __future__ import annotations
 from functools import cache
 
 from asm_libcalls.toy_jit.codegen.compiler import FunctionCompiler
-from asm_libcalls.toy_jit.codegen.places import HOLE
+from asm_libcalls.toy_jit.codegen.places import HOLE, halves
 from asm_libcalls.toy_jit.codegen.registers import (
     ACCUMULATORS,
     FLOATS,
@@ -73,7 +73,8 @@ class VectorFunctionCompiler(FunctionCompiler):
     known : dict of Place to str
         The registers that have what is at these places too, the one that was used last at the end.
     checked : dict of Place to int
-        Up to where memory is known to reach from the address that a local has. It never shrinks.
+        Up to where memory reaches, as was checked, from the address that a local has, and from 0.
+        It never shrinks, but a call may close it.
     produced : tuple of int, int and str
         The end of the last result's code, and the beginning of its last instruction, whose target
         (as :meth:`direct` calls it) can still be another register.
@@ -137,7 +138,7 @@ class VectorFunctionCompiler(FunctionCompiler):
     def save_locals(self) -> None:
         """Put the locals that have registers into their slots: before a call."""
         super().save_locals()
-        self.known = {}
+        self.forget()
 
     def forget(self) -> None:
         """Know nothing of what registers and locals have, where control comes together."""
@@ -155,7 +156,13 @@ class VectorFunctionCompiler(FunctionCompiler):
     # -- emitting
 
     def direct(
-        self, name: str, *values: int, to: str = "", left: str = "", right: str = ""
+        self,
+        name: str,
+        *values: int,
+        to: str = "",
+        left: str = "",
+        right: str = "",
+        index: str = "",
     ) -> None:
         """Copy a stencil of one instruction with these registers in the place of its own.
 
@@ -167,11 +174,13 @@ class VectorFunctionCompiler(FunctionCompiler):
             What goes into the holes.
         to, left, right : str
             The register in the place of xmm8, xmm9 and xmm10, where it has these.
+        index : str
+            That in the place of rax in an address.
         """
         bytes_, holes, _ = TEMPLATES[name]
         code = self.code
         start = len(code)
-        code += _variant(bytes_, to, left, right)
+        code += _variant(bytes_, to, left, right, index)
         for at, which in holes:
             HOLE.pack_into(code, start + at, values[which])
 
@@ -272,7 +281,7 @@ class VectorFunctionCompiler(FunctionCompiler):
             if name in COMMUTATIVE and left[0] == "vslot" and right[0] != "vslot":
                 left, right = right, left
             # What is off the stack is in no register that counts as taken.
-            first = self.in_register(left, _THIRD, self.known.get(right, right[0]))
+            first = self.in_register(left, _THIRD, self.known.get(right) or right[0])
             in_memory = right[0] == "vslot" and right not in self.known
             second = "" if in_memory else self.in_register(right, _SECOND, first)
             register = self.vector_register()
@@ -299,6 +308,28 @@ class VectorFunctionCompiler(FunctionCompiler):
         """Put the result of the last instruction on the stack; its code begins at `start`."""
         self.produced = (len(self.code), start, field)
         self.push_register(register)
+
+    def address(self, place: Place, offset: int, size: int) -> tuple[str, int]:
+        """Check an access; return the register that has its address, and the rest of the offset."""
+        end = offset + size
+        if end > 0x7FFFFFFF:
+            self.move(("rax",), place)
+            self.emit("memory.far", *halves(offset))
+            self.emit("memory.check.rax", size)
+            return "rax", 0
+        register = place[0]
+        if f"memory.check.{register}" not in TEMPLATES:
+            register = "rax"
+            self.move(("rax",), place)
+        if place[0] == "const":
+            place, reach = ("const", 0), (place[1] & 0xFFFFFFFF) + end
+        else:
+            reach = end
+        if self.checked.get(place, -1) < reach:
+            self.emit("memory.check." + register, end)
+            if place[0] == "const" or place in self.locals:
+                self.checked[place] = reach
+        return register, offset
 
     # -- calls and branches
 
@@ -356,23 +387,26 @@ _ENDS_OF_OPCODES = {0x38: 1, 0x3A: 1}  # a second byte of the opcode, behind 0F
 
 
 @cache
-def _variant(code: bytes, to: str, left: str, right: str) -> bytes:
-    return bytes(_with_registers(code, to, left, right))
+def _variant(code: bytes, to: str, left: str, right: str, index: str) -> bytes:
+    return bytes(_with_registers(code, to, left, right, index))
 
 
 def _with_registers(
-    code: bytes | bytearray, to: str = "", left: str = "", right: str = ""
+    code: bytes | bytearray, to: str = "", left: str = "", right: str = "", index: str = ""
 ) -> bytearray:
     """Return an instruction with other registers, where they are given.
 
-    `to` is what its ModRM byte names in `reg`, `left` in VEX.vvvv, `right` in `rm`.
+    `to` is what its ModRM byte names in `reg`, `left` in VEX.vvvv, `right` in `rm`; `index` is that
+    of the SIB byte.
 
-    Source: Intel SDM volume 2, 2.1.5 (ModRM), 2.2.1 (REX) and 2.3.5 (VEX).
+    Source: Intel SDM volume 2, 2.1.5 (ModRM, SIB), 2.2.1 (REX) and 2.3.5 (VEX).
     """
     changed = bytearray(code)
     for register, change in ((to, _change_reg), (left, _change_vvvv), (right, _change_rm)):
         if register:
             change(changed, int(register[1:]))
+    if index:
+        _change_index(changed, _NUMBERS[index] if index in _NUMBERS else int(index[1:]))
     return changed
 
 
@@ -409,6 +443,19 @@ def _change_rm(code: bytearray, number: int) -> None:
     else:
         _set(code, prefix, 1, number >> 3)
     _set(code, modrm, 7, number & 7)
+
+
+_NUMBERS = {"rax": 0, "rcx": 1, "rdx": 2, "rbx": 3, "rsi": 6, "rdi": 7}
+
+
+def _change_index(code: bytearray, number: int) -> None:
+    prefix, modrm = _prefix_and_modrm(code)
+    assert code[modrm] & 7 == 4, "a SIB byte"
+    if code[0] == 0xC4:
+        _set(code, prefix, 0x40, (number < 8) << 6)
+    else:
+        _set(code, prefix, 2, number >> 3 << 1)
+    _set(code, modrm + 1, 0x38, (number & 7) << 3)
 
 
 def _change_vvvv(code: bytearray, number: int) -> None:

@@ -23,10 +23,10 @@ _ACCESSES = {
 }  # fmt: skip
 
 
-def check() -> str:
-    """Return the check of an access: the address is in rax; `end` is the offset plus the size."""
+def check(address: str = "rax") -> str:
+    """Return the check of an access: `end` is the offset plus the size."""
     length = VMMemoryDefinition.current_length.offset
-    return f"lea rdx, [rax + end]; cmp rdx, [r13 + {length}]; ja >trap.HEAP_OUT_OF_BOUNDS; "
+    return f"lea rdx, [{address} + end]; cmp rdx, [r13 + {length}]; ja >trap.HEAP_OUT_OF_BOUNDS; "
 
 
 def memory() -> dict[str, str]:

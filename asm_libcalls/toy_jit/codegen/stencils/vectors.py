@@ -3,11 +3,13 @@
 ``v14`` is the name of xmm14 where it holds a whole vector, in places and names of stencils. Other
 operands and results are in rax and xmm0. A third vector is in xmm1. All of these may change, and
 rcx and rdx. :data:`DIRECT` instructions are one CPU instruction, whose registers the compiler
-chooses: they are in the image with xmm8, xmm9 and xmm10, so that every bit to change is there.
+chooses: they are in the image with xmm8, xmm9 and xmm10, so that every bit to change is there. So
+it does with what loads and stores a whole xmm8, and with the index of its address, which is rax.
 """
 
 from __future__ import annotations
 
+from asm_libcalls.toy_jit.codegen.registers import INTEGERS
 from asm_libcalls.toy_jit.codegen.stencils.memory import check
 
 __all__ = ["COMMUTATIVE", "DIRECT", "NARROWED", "SWAPPED", "vectors"]
@@ -73,7 +75,13 @@ NARROWED = {"i8x16": 7, "i16x8": 15, "i32x4": 31, "i64x2": 63}
 
 def vectors(features: frozenset[str]) -> dict[str, str]:
     """Return the stencils for a CPU with these features, SSE4.1 among them."""
-    found = _direct("avx" in features) | _moves() | _memory("avx" in features) | _logic() | _lanes_of_integers()
+    found = (
+        _direct("avx" in features)
+        | _moves()
+        | _memory("avx" in features)
+        | _logic()
+        | _lanes_of_integers()
+    )
     found |= (
         _products() | _comparisons("sse4_2" in features) | _shifts() | _floats() | _conversions()
     )
@@ -156,7 +164,7 @@ def _memory(avx: bool) -> dict[str, str]:
     }  # fmt: skip
     address = "[r14 + rax * 1 + offset]"
     return {name: text.format(address) for name, text in accesses.items()} | {
-        "memory.check": check()
+        f"memory.check.{register}": check(register) for register in ("rax", *INTEGERS)
     }
 
 

@@ -32,7 +32,8 @@ def compile_options(
     Parameters
     ----------
     inline : bool
-        Emit the CPU's own instruction for 64-bit shifts, instead of calling the libcalls.
+        Emit the CPU's own instructions instead of calling the libcalls where it has them: for
+        64-bit shifts and divisions and, with SSE4.1, for rounding, of lanes of vectors too.
     count_libcalls : bool
         Count how often each libcall is called: :meth:`Module.libcall_counts` tells. All instances
         of a module share the counters, which are exact where one thread runs them.

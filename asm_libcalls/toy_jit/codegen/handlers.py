@@ -309,7 +309,8 @@ def make_handlers(inline: bool) -> list[Handler]:
     Parameters
     ----------
     inline : bool
-        Whether 64-bit shifts are emitted as the CPU's own instruction instead of a libcall.
+        Whether the CPU's own instruction is emitted instead of a libcall where it has one: for
+        64-bit shifts and divisions, and (with SSE4.1) for rounding.
     """
     names = op.NAMES[: op.VECTORS]
     return [_handler(name or "", opcode, inline) for opcode, name in enumerate(names)]
@@ -318,7 +319,7 @@ def make_handlers(inline: bool) -> list[Handler]:
 def _handler(name: str, opcode: int, inline: bool) -> Handler:
     if name in _HANDLERS:
         return _HANDLERS[name]
-    if opcode in _CALLED and not (inline and name.startswith("i64.sh")):
+    if opcode in _CALLED and not (inline and name in TEMPLATES):
         return _CALLED[opcode]
     if name[4:] in CONDITIONS:
         return comparison(name)

@@ -46,7 +46,7 @@ class CodeLayout:
     Attributes
     ----------
     inline : bool
-        Whether 64-bit shifts are instructions instead of libcalls.
+        Whether instructions are emitted instead of libcalls of numbers.
     code : bytearray
     functions : list of (int, int)
         Where each function's code begins and ends.

@@ -32,13 +32,13 @@ _LOOP_WEIGHT = 8  # how often a loop is guessed to run
 _SAVE_AND_RESTORE = 2  # what a call costs a local, in uses of it
 
 _LOCALS = (op.LOCAL_GET, op.LOCAL_SET, op.LOCAL_TEE)
-_SHIFTS = frozenset(op.OPCODES[f"i64.{verb}"] for verb in ("shl", "shr_s", "shr_u"))
 _LONG_CALLS = frozenset((
     op.CALL, op.CALL_INDIRECT, op.TABLE_GET, op.TABLE_SET, op.MEMORY_SIZE, op.MEMORY_GROW,
     *range(op.MEMORY_INIT, op.TABLE_FILL + 1),
 ))  # fmt: skip
 _CALLS = _LONG_CALLS.union(
-    *((op.OPCODES[f"i64.{verb}_s"], op.OPCODES[f"i64.{verb}_u"]) for verb in ("div", "rem")),
+    (op.OPCODES[f"i64.{verb}"] for verb in
+     ("div_s", "div_u", "rem_s", "rem_u", "shl", "shr_s", "shr_u")),
     *(range(op.OPCODES[f"{valtype}.ceil"], op.OPCODES[f"{valtype}.sqrt"])
       for valtype in ("f32", "f64")),
     (op.OPCODES[f"{lanes}.{verb}"] for lanes in ("f32x4", "f64x2")
@@ -81,11 +81,11 @@ def choose_registers(body: Body, inline: bool) -> dict[int, str]:
     body : Body
         The function.
     inline : bool
-        Whether 64-bit shifts are no calls.
+        Whether libcalls of numbers are no calls.
     """
     types = body.local_types
     uses = [0] * len(types)
-    calls_of = _CALLS if inline else _CALLS | _SHIFTS
+    calls_of = _LONG_CALLS if inline else _CALLS
     weight, calls = 1, 0
     weights = []
     for opcode, immediate, _, _ in body.instructions:

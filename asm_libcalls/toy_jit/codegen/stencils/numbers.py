@@ -12,16 +12,7 @@ from asm_libcalls.toy_jit.codegen.registers import FLOATS, INTEGERS
 
 __all__ = ["numbers"]
 
-_CHECK = "test ecx, ecx; jz >trap.INTEGER_DIVISION_BY_ZERO; "
-# idiv faults on the quotient 2**31, even where only the remainder is asked for.
-_CHECK_SIGNED = _CHECK + "cmp ecx, -1; jne .divide; "
-_SIGNED = "; jmp .done; .divide:; cdq; idiv ecx; .done:"
-
 _OTHERS = {
-    "i32.div_s": _CHECK_SIGNED + "neg eax; jo >trap.INTEGER_OVERFLOW" + _SIGNED,
-    "i32.div_u": _CHECK + "xor edx, edx; div ecx",
-    "i32.rem_s": _CHECK_SIGNED + "xor edx, edx" + _SIGNED + "; mov eax, edx",
-    "i32.rem_u": _CHECK + "xor edx, edx; div ecx; mov eax, edx",
     "i32.wrap_i64": "mov eax, eax",
     "i64.extend_i32_s": "movsxd rax, eax",
     "i64.extend_i32_u": "",  # an i32 in a register is zero-extended
@@ -40,8 +31,13 @@ def numbers(features: frozenset[str]) -> dict[str, str]:
     found = dict(_OTHERS)
     for name, bits, a, c, d in (("i32", 32, "eax", "ecx", "edx"), ("i64", 64, "rax", "rcx", "rdx")):
         found |= _integers(name, a, c) | _bits(name, bits, a, c, d, features)
+        found |= _divisions(name, a, c, d)
     for name, bits, suffix in (("f32", 32, "ss"), ("f64", 64, "sd")):
         found |= _floats(name, bits, suffix) | _to_float(name, suffix) | _to_integer(name, suffix)
+        if "sse4_1" in features:
+            for mode, verb in enumerate(("nearest", "floor", "ceil", "trunc")):
+                # 8: the inexact flag stays as it is
+                found[f"{name}.{verb}"] = f"round{suffix} xmm0, xmm0, {8 | mode}"
     for condition in ("z", "nz", "c", "nc", "be", "a", "l", "ge", "le", "g"):
         found[f"flag.{condition}"] = f"set{condition} al; movzx eax, al"
         move = f"cmov{condition} rax, rcx"  # the right operand if the condition holds
@@ -71,6 +67,19 @@ def _integers(name: str, a: str, c: str) -> dict[str, str]:
         found[f"{name}.mul.{place}"] = f"imul {a}, {operands}"
     shifts = {"shl": "shl", "shr_s": "sar", "shr_u": "shr", "rotl": "rol", "rotr": "ror"}
     return found | {f"{name}.{verb}": f"{shift} {a}, cl" for verb, shift in shifts.items()}
+
+
+def _divisions(name: str, a: str, c: str, d: str) -> dict[str, str]:
+    check = f"test {c}, {c}; jz >trap.INTEGER_DIVISION_BY_ZERO; "
+    # idiv faults on the quotient 2**31 or 2**63, even where only the remainder is asked for.
+    check_signed = f"{check}cmp {c}, -1; jne .divide; "
+    signed = f"; jmp .done; .divide:; {'cdq' if name == 'i32' else 'cqo'}; idiv {c}; .done:"
+    return {
+        f"{name}.div_s": f"{check_signed}neg {a}; jo >trap.INTEGER_OVERFLOW{signed}",
+        f"{name}.div_u": f"{check}xor edx, edx; div {c}",
+        f"{name}.rem_s": f"{check_signed}xor edx, edx{signed}; mov {a}, {d}",
+        f"{name}.rem_u": f"{check}xor edx, edx; div {c}; mov {a}, {d}",
+    }
 
 
 def _bits(name: str, bits: int, a: str, c: str, d: str, features: frozenset[str]) -> dict[str, str]:

@@ -778,6 +778,73 @@ def test_every_source_of_an_image_is_in_its_key(package, child):
     assert seen == set(image_kinds.IMAGES)
 
 
+NESTED = sorted(
+    {
+        path.parent.relative_to(PACKAGE_HOME / "asm_libcalls").as_posix()
+        for kind in image_kinds.IMAGES.values()
+        for folder in kind.folders
+        for path in (PACKAGE_HOME / "asm_libcalls" / folder).rglob("*.py")
+    }
+)
+"""Every folder that has sources of an image, those in other folders too."""
+
+
+def test_there_are_folders_in_folders():
+    assert {"x86_64", "x86_64/stencils", "emitter", "toy_jit/codegen/stencils"} <= set(NESTED)
+
+
+@pytest.mark.parametrize("folder", NESTED)
+@pytest.mark.parametrize("change", ["edited", "added", "removed", "in a new folder"])
+def test_the_key_is_of_all_sources_in_all_folders(change, folder, tmp_path, monkeypatch):
+    """A source is changed in a copy, and the keys of those images change that are made from it."""
+    from asm_libcalls.x86_64 import code_cache
+
+    home = tmp_path / "asm_libcalls"
+    shutil.copytree(
+        PACKAGE_HOME / "asm_libcalls", home, ignore=shutil.ignore_patterns("__pycache__", "*.image")
+    )
+
+    def keys() -> dict[str, bytes]:
+        monkeypatch.setattr(code_cache, "_sources", {})
+        found = {name: code_cache._key(name, frozenset(), str(home)) for name in image_kinds.IMAGES}
+        assert None not in found.values()
+        return found
+
+    before = keys()
+    assert keys() == before
+    first = min((home / folder).glob("*.py"))
+    if change == "edited":
+        first.write_text(first.read_text() + "# edited\n")
+    elif change == "added":
+        (home / folder / "added.py").write_text("")
+    elif change == "removed":
+        first.unlink()
+    else:
+        (home / folder / "new" / "newer").mkdir(parents=True)
+        (home / folder / "new" / "newer" / "added.py").write_text("")
+    after = keys()
+    concerned = {
+        name
+        for name, kind in image_kinds.IMAGES.items()
+        if any(f"{folder}/".startswith(f"{whole}/") for whole in kind.folders)
+    }
+    assert concerned
+    assert {name for name in before if before[name] != after[name]} == concerned
+
+
+@pytest.mark.parametrize("module", image_kinds.MODULES)
+def test_the_key_is_of_the_layouts_that_all_images_share(module, tmp_path, monkeypatch):
+    from asm_libcalls.x86_64 import code_cache
+
+    home = tmp_path / "asm_libcalls"
+    shutil.copytree(PACKAGE_HOME / "asm_libcalls", home)
+    before = {name: code_cache._key(name, frozenset(), str(home)) for name in image_kinds.IMAGES}
+    (home / module).write_text((home / module).read_text() + "# edited\n")
+    monkeypatch.setattr(code_cache, "_sources", {})
+    for name in image_kinds.IMAGES:
+        assert code_cache._key(name, frozenset(), str(home)) not in (None, before[name])
+
+
 def test_levels():
     known = {*FEATURES, "slow_divide_64"}
     for name, features in image_kinds.LEVELS.items():

@@ -66,6 +66,19 @@ class Growable(Defined):
             raise TypeError(f"{where} limiter must be callable, got {limiter!r}")
         self.limiter = limiter
 
+    def _reserved(self, reserve: int | None, largest: int) -> int:
+        """Return the size to reserve: the least of what is given, the maximum and `largest`."""
+        limit = largest if self.maximum is None else min(self.maximum, largest)
+        if reserve is None:
+            return limit
+        where = f"{type(self).__name__}():"
+        reserve = self._checked(reserve, f"{where} reserve")
+        if reserve < self.minimum:
+            raise ValueError(
+                f"{where} reserve must not be below minimum, got {reserve} < {self.minimum}"
+            )
+        return min(limit, reserve)
+
     def _checked(self, value: object, what: str, largest: int = _U32_MAXIMUM) -> int:
         try:
             size = operator.index(value)  # type: ignore[arg-type]

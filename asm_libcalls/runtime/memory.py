@@ -47,6 +47,8 @@ class Memory(Growable):
         ``limiter(current, desired, maximum)`` is asked before each grow, in pages (maximum None
         if there is none), as Wasmtime's ``ResourceLimiter``: a false result refuses the grow, an
         exception goes to whoever grows. It is asked again if it has grown this memory itself.
+    reserve : int, optional
+        The pages to reserve, where that is less than the maximum: it grows no further.
 
     Raises
     ------
@@ -65,9 +67,10 @@ class Memory(Growable):
         maximum: int | None = None,
         *,
         limiter: Callable[[int, int, int | None], object] | None = None,
+        reserve: int | None = None,
     ) -> None:
         super().__init__(minimum, maximum, limiter)
-        self._limit = MAXIMUM_PAGES if self.maximum is None else self.maximum
+        self._limit = self._reserved(reserve, MAXIMUM_PAGES)
         reservation = Reservation(self._limit * WASM_PAGE_SIZE, f"a memory of {self._limit} pages")
         length = self.minimum * WASM_PAGE_SIZE
         if not reservation.make_accessible(length):

@@ -50,6 +50,8 @@ class Table(Growable):
     limiter : callable, optional
         ``limiter(current, desired, maximum)`` is asked before each grow, in elements, as
         Wasmtime's ``ResourceLimiter``.
+    reserve : int, optional
+        The elements to reserve, where that is less than the maximum: it grows no further.
 
     Raises
     ------
@@ -69,14 +71,13 @@ class Table(Growable):
         maximum: int | None = None,
         *,
         limiter: Callable[[int, int, int | None], object] | None = None,
+        reserve: int | None = None,
     ) -> None:
         self.element_type = check_reference_type(element_type, "Table(): element_type")
         super().__init__(minimum, maximum, limiter)
         if self.minimum > MAXIMUM_ELEMENTS:
             raise MemoryError(f"a table of {self.minimum} elements; at most {MAXIMUM_ELEMENTS}")
-        self._limit = min(
-            MAXIMUM_ELEMENTS, MAXIMUM_ELEMENTS if self.maximum is None else self.maximum
-        )
+        self._limit = self._reserved(reserve, MAXIMUM_ELEMENTS)
         self._keepers: set[Any] = set()  # instances whose functions were ever put in
         reservation = Reservation(self._limit * _ELEMENT, f"a table of {self._limit} elements")
         if not reservation.make_accessible(self.minimum * _ELEMENT):

@@ -27,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.toy_jit import wasi
     from asm_libcalls.toy_jit.instance import Instance
+    from asm_libcalls.toy_jit.limits import StoreLimits
     from asm_libcalls.toy_jit.module import Module
     from asm_libcalls.toy_jit.options import compile_options
     from asm_libcalls.toy_jit.runtime.callers import access_caller
@@ -34,13 +35,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Func", "Instance", "InvalidModule", "LimitExceeded", "LinkError", "Module",
-    "UnsupportedFeature", "access_caller", "compile_options", "wasi",
+    "StoreLimits", "UnsupportedFeature", "access_caller", "compile_options", "wasi",
 ]  # fmt: skip
 
 _LAZY = {
     "Func": "runtime.functions",
     "Instance": "instance",
     "Module": "module",
+    "StoreLimits": "limits",
     "access_caller": "runtime.callers",
     "compile_options": "options",
 }

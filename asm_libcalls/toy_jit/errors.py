@@ -22,17 +22,17 @@ class InvalidModule(Exception):
     ----------
     what : str
         The rule that is broken.
-    offset : int
-        Where in the module, in bytes.
+    offset : int or None
+        Where in the module, in bytes; None where it is no place in it that is wrong.
     """
 
-    def __init__(self, what: str, offset: int) -> None:
+    def __init__(self, what: str, offset: int | None = None) -> None:
         super().__init__(what, offset)  # both, so that the exception pickles
         self.what = what
         self.offset = offset
 
     def __str__(self) -> str:
-        return f"{self.what}: at byte {self.offset:#x}"
+        return self.what if self.offset is None else f"{self.what}: at byte {self.offset:#x}"
 
 
 class MalformedModule(InvalidModule):
@@ -40,7 +40,12 @@ class MalformedModule(InvalidModule):
 
 
 class LimitExceeded(InvalidModule):
-    """The module is fine, but larger than this implementation takes (spec 2.0, appendix A.2)."""
+    """The module is valid, but larger than a limit allows (spec 2.0, appendix A.2).
+
+    The limits of compiling are this implementation's and those of
+    :func:`~asm_libcalls.toy_jit.compile_options`, those of instances are given by
+    :class:`~asm_libcalls.toy_jit.StoreLimits`. The message names the limit.
+    """
 
 
 class UnsupportedFeature(InvalidModule):

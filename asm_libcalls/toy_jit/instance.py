@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from asm_libcalls.runtime.instance import gc
 from asm_libcalls.runtime.memory import Memory
+from asm_libcalls.toy_jit.limits import Admission, StoreLimits
 from asm_libcalls.toy_jit.module import Module
 from asm_libcalls.toy_jit.runtime import interrupts
 from asm_libcalls.toy_jit.runtime.functions import Func
@@ -37,6 +38,8 @@ class Instance:
     time_limit : number, optional
         The seconds that instantiation, with the start function, may take; then it traps with
         Interrupt. No limit by default. (:meth:`time_limit` limits what is called later.)
+    limits : StoreLimits, optional
+        For the memories and tables that the module makes: growth beyond them returns -1.
 
     Attributes
     ----------
@@ -51,6 +54,8 @@ class Instance:
         An import is missing or of another type.
     Trap
         A segment does not fit (the message names it), or the start function trapped.
+    LimitExceeded
+        A memory or table would begin larger than `limits` allows, or is one too many.
     TypeError, ValueError
         A limit is no number, or negative.
 
@@ -63,8 +68,8 @@ class Instance:
     collector frees both, also with host functions that refer to the instance; the code goes with
     the last instance of the module.
 
-    The growth of a memory or table is limited by its attribute `limiter`, which can be set where it
-    is exported: ``limiter(current, desired, maximum)`` refuses with a false result.
+    The growth of a memory or table is limited by its attribute `limiter` too, which can be set
+    where it is exported: ``limiter(current, desired, maximum)`` refuses with a false result.
 
     Recursion traps with StackOverflow while there are 512 KiB left for host functions, or a quarter
     of a thread's stack if that is less.
@@ -76,16 +81,29 @@ class Instance:
         imports: Mapping[str, Mapping[str, Any]] | None = None,
         *,
         time_limit: float | None = None,
+        limits: StoreLimits | None = None,
     ) -> None:
         if not isinstance(module, Module):
             raise TypeError(f"Instance(): module must be a Module, got {type(module).__name__}")
         seconds = math.inf
         if time_limit is not None:
             seconds = interrupts.limit_of_time(time_limit, "Instance(): time_limit")
+        if limits is not None and not isinstance(limits, StoreLimits):
+            raise TypeError(
+                f"Instance(): limits must be a StoreLimits, got {type(limits).__name__}"
+            )
         decoded = module.decoded
         self.module = module
         matched, host = match_imports(decoded, imports or {})
-        self.runtime = make_runtime(decoded, module.code, matched)
+        self._admission = None if limits is None else Admission(limits, decoded)
+        try:
+            self.runtime = make_runtime(decoded, module.code, matched, limits or StoreLimits())
+        except BaseException:
+            if self._admission is not None:
+                self._admission.give_back()
+            raise
+        if self._admission is not None:
+            self._admission.belongs_to(self.runtime)
         if host is not None:
             host.share(self.runtime)
         own: list[Any] = self.runtime.functions[decoded.imported_functions :]
@@ -176,6 +194,8 @@ class Instance:
             seen: an instance is used by one thread at a time.)
         """
         self.runtime.close()
+        if self._admission is not None:
+            self._admission.close()
 
     def __enter__(self) -> Instance:
         return self

@@ -260,3 +260,31 @@ def test_options(inline):
     options = toy_jit.compile_options(inline=inline)
     shift = toy_jit.Instance(toy_jit.Module(build(functions), options)).exports["shift"]
     assert [shift(1, n) for n in (0, 1, 63, 64, 65, -1)] == [1, 2, -(2**63), 1, 2, -(2**63)]
+
+
+@pytest.mark.parametrize("name", ["", "\0", "a\0b", "a\nb", " ", "é", "😀", "a.b", "a--b", "call_"])
+def test_an_export_of_any_name_is_called(name):
+    add = instantiate({name: ADD}).exports[name]
+    assert [add(i, 2) for i in range(3)] == [2, 3, 4]
+    assert add.name == name
+    with pytest.raises(TypeError, match="takes 2 arguments"):
+        add(1)
+
+
+def test_names_of_code_end_no_string(child):
+    """A profiler's map has a line for each, and the symbols that gdb reads end at a NUL."""
+    child(
+        """
+        from jit_modules import Function, instantiate
+        from asm_libcalls.emitter import code_names
+        from asm_libcalls.integrations import gdb
+        f = instantiate({"a\\0b\\n": Function("->", "")})
+        names = [row[2] for source in code_names.sources.values() for row in source()]
+        assert "wasm::a b " in names, names
+        try:
+            gdb.enable()
+        except OSError:
+            pass
+        instantiate({"c\\0d": Function("->", "")})
+        """
+    )

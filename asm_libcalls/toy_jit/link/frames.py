@@ -8,6 +8,7 @@ registers are compiled code's own: what enters it keeps its caller's.
 from __future__ import annotations
 
 from asm_libcalls.emitter.call_frames import CALLEE_SAVED, RBP
+from asm_libcalls.emitter.code_names import printable
 from asm_libcalls.emitter.eh_frame import advance, instructions
 from asm_libcalls.toy_jit.codegen.templates import STENCILS
 from asm_libcalls.x86_64.stencils import stack_effects
@@ -47,12 +48,12 @@ in an epilogue, what they are, and how far they reach."""
 
 def functions(module: Module, layout: CodeLayout, address: int) -> Iterator[Function]:
     """List the functions of a module's code for ``code_names``, and what is behind them."""
-    prefix = f"wasm::{module.name}::" if module.name else "wasm::"
+    prefix = f"wasm::{printable(module.name)}::" if module.name else "wasm::"
     size = len(layout.code)
     epilogues = iter([*layout.epilogues, size])
     epilogue = next(epilogues)
     for index, (start, end) in enumerate(layout.functions, module.imported_functions):
-        name = module.function_name(index) or f"function {index}"
+        name = printable(module.function_name(index) or f"function {index}")
         its_own = []
         while epilogue < end:
             its_own.append(epilogue - start)

@@ -8,6 +8,7 @@ from functools import partial
 
 from asm_libcalls.binding import default_binding
 from asm_libcalls.calling_convention import assign
+from asm_libcalls.emitter.code_names import printable
 from asm_libcalls.native.call_slot import answer_calls
 from asm_libcalls.native.native_function import Specification, native_functions
 from asm_libcalls.runtime.funcref import FuncRef
@@ -160,7 +161,7 @@ def _builtin(func: Func) -> Callable[..., Any] | None:
     specification = Specification(
         adapter.address,
         signature,
-        name=func.name,
+        name=printable(func.name),  # C has no name with U+0000
         module=__name__,
         slow=partial(_call_slowly, func, adapter),  # which the builtin keeps alive, and so these
         release_gil=not func.brief,

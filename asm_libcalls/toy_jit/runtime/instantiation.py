@@ -11,7 +11,7 @@ from asm_libcalls.fallback import memories as memory_libcalls
 from asm_libcalls.fallback import tables as table_libcalls
 from asm_libcalls.runtime.element_segment import ElementSegment
 from asm_libcalls.runtime.global_ import Global
-from asm_libcalls.runtime.memory import Memory
+from asm_libcalls.runtime.memory import WASM_PAGE_SIZE, Memory
 from asm_libcalls.runtime.table import Table
 from asm_libcalls.toy_jit.codegen.layout import type_id
 from asm_libcalls.toy_jit.frontend import opcodes as op
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.toy_jit.frontend import module as decoded_module
+    from asm_libcalls.toy_jit.limits import StoreLimits
     from asm_libcalls.toy_jit.link.compiled_code import CompiledCode
 
     Imports = Mapping[str, Sequence[Any]]
@@ -36,7 +37,10 @@ _SPACES = {"func": "functions", "table": "tables", "memory": "memories", "global
 
 
 def make_runtime(
-    decoded: decoded_module.Module, code: CompiledCode, imports: Imports
+    decoded: decoded_module.Module,
+    code: CompiledCode,
+    imports: Imports,
+    limits: StoreLimits,
 ) -> CompiledInstance:
     """Make what the code of a module runs in.
 
@@ -46,14 +50,21 @@ def make_runtime(
     code : CompiledCode
     imports : mapping of str to sequence
         The imports of each kind.
+    limits : StoreLimits
+        For the memories and tables.
+
+    Raises
+    ------
+    LimitExceeded
+        One would begin larger than its limit.
     """
     functions = decoded.functions[decoded.imported_functions :]
     memories = decoded.memories[decoded.imported_memories :]
     tables = decoded.tables[decoded.imported_tables :]
     runtime = CompiledInstance(
         code,
-        memories=[Memory(limits.minimum, limits.maximum) for limits in memories],
-        tables=[Table(_name(t.element), t.limits.minimum, t.limits.maximum) for t in tables],
+        memories=[_memory(declared, limits) for declared in memories],
+        tables=[_table(declared, limits) for declared in tables],
         globals=[_global(g, imports) for g in decoded.globals[decoded.imported_globals :]],
         functions=[(code.function_address(i), type_id(f.type)) for i, f in enumerate(functions)],
         data=[segment.init for segment in decoded.data],
@@ -70,6 +81,23 @@ def make_runtime(
             func = runtime.functions[entry.init[1]]
             global_.swap_raw(func.as_raw(), func.instance)
     return runtime
+
+
+def _memory(declared: decoded_module.Limits, limits: StoreLimits) -> Memory:
+    limits.check_size("memory_size", declared.minimum * WASM_PAGE_SIZE, "a memory")
+    reserve = None if limits.memory_size is None else limits.memory_size // WASM_PAGE_SIZE
+    return Memory(declared.minimum, declared.maximum, reserve=_u32(reserve))
+
+
+def _table(declared: decoded_module.TableType, limits: StoreLimits) -> Table:
+    size = declared.limits
+    limits.check_size("table_elements", size.minimum, "a table")
+    reserve = _u32(limits.table_elements)
+    return Table(_name(declared.element), size.minimum, size.maximum, reserve=reserve)
+
+
+def _u32(limit: int | None) -> int | None:
+    return None if limit is None else min(limit, 0xFFFFFFFF)
 
 
 def copy_segments(

@@ -1,0 +1,154 @@
+"""Limits on what modules make when they run, with the names and meaning of Wasmtime's."""
+
+from __future__ import annotations
+
+import operator
+import weakref
+
+from asm_libcalls.toy_jit.errors import LimitExceeded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from asm_libcalls.runtime.instance import Instance
+    from asm_libcalls.toy_jit.frontend.module import Module
+
+__all__ = ["Admission", "StoreLimits"]
+
+_NAMES = ("memory_size", "table_elements", "instances", "tables", "memories")
+_UNITS = {"memory_size": "bytes", "table_elements": "elements"}
+
+
+class StoreLimits:
+    """Limits for instances: on each memory and table that they make, and on how many there are.
+
+    Memories and tables that a module imports are not counted. One object may be given to several
+    instances: then the counts are of all of them together, as in a store of Wasmtime.
+
+    Parameters
+    ----------
+    memory_size : int, optional
+        The bytes that each memory may have.
+    table_elements : int, optional
+        The elements that each table may have.
+    instances, tables, memories : int, optional
+        How many there may be at the same time. An instance is counted until it is closed or
+        collected, a table or memory until it is collected.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A limit is not an integer, or negative. None, the default, is no limit.
+    """
+
+    def __init__(
+        self,
+        *,
+        memory_size: int | None = None,
+        table_elements: int | None = None,
+        instances: int | None = None,
+        tables: int | None = None,
+        memories: int | None = None,
+    ) -> None:
+        given = (memory_size, table_elements, instances, tables, memories)
+        self._limits = {
+            name: checked_limit(value, f"StoreLimits(): {name}")
+            for name, value in zip(_NAMES, given, strict=True)
+        }
+        # A set of what is counted for each name: adding, removing and counting is one operation.
+        self._counted: dict[str, set[object]] = {name: set() for name in _NAMES}
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{n}={v}" for n, v in self._limits.items() if v is not None)
+        return f"StoreLimits({shown})"
+
+    memory_size = property(lambda self: self._limits["memory_size"])
+    table_elements = property(lambda self: self._limits["table_elements"])
+    instances = property(lambda self: self._limits["instances"])
+    tables = property(lambda self: self._limits["tables"])
+    memories = property(lambda self: self._limits["memories"])
+
+    def check_size(self, name: str, size: int, what: str) -> None:
+        """Raise LimitExceeded if a memory or table would begin too large."""
+        limit = self._limits[name]
+        if limit is not None and size > limit:
+            raise LimitExceeded(f"{what} of {size} {_UNITS[name]}: StoreLimits.{name} is {limit}")
+
+    def take(self, name: str) -> object:
+        """Count one more, and return what stands for it; raise LimitExceeded if it is too many."""
+        limit, counted = self._limits[name], self._counted[name]
+        token = object()
+        counted.add(token)  # first, so that two threads never both get the last one
+        if limit is not None and len(counted) > limit:
+            counted.discard(token)
+            raise LimitExceeded(f"too many {name}: StoreLimits.{name} is {limit}")
+        return token
+
+    def give_back(self, name: str, token: object) -> None:
+        """Count one less; twice is a no-op."""
+        self._counted[name].discard(token)
+
+
+class Admission:
+    """What one instance takes of the counts of a StoreLimits.
+
+    Parameters
+    ----------
+    limits : StoreLimits
+    module : asm_libcalls.toy_jit.frontend.module.Module
+        Of which the instance is to be made.
+
+    Raises
+    ------
+    LimitExceeded
+        There are too many.
+    """
+
+    def __init__(self, limits: StoreLimits, module: Module) -> None:
+        self._limits = limits
+        self._imported = module.imported_memories, module.imported_tables
+        memories = len(module.memories) - module.imported_memories
+        tables = len(module.tables) - module.imported_tables
+        self._taken: list[tuple[str, object]] = []
+        try:
+            for name in ("instances", *["memories"] * memories, *["tables"] * tables):
+                self._taken.append((name, limits.take(name)))
+        except BaseException:
+            self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        """Give all of it back, for an instance that is not made after all."""
+        for name, token in self._taken:
+            self._limits.give_back(name, token)
+
+    def belongs_to(self, instance: Instance) -> None:
+        """Give each back when what it was taken for is collected."""
+        memories, tables = self._imported
+        owners = (instance, *instance.memories[memories:], *instance.tables[tables:])
+        for (name, token), owner in zip(self._taken, owners, strict=True):
+            weakref.finalize(owner, self._limits.give_back, name, token).atexit = False
+
+    def close(self) -> None:
+        """Give the instance's own back, which is closed."""
+        self._limits.give_back(*self._taken[0])
+
+
+def checked_limit(value: Any, where: str) -> int | None:
+    """Return a limit that is None or an integer from 0 on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is neither.
+    """
+    if value is None:
+        return None
+    try:
+        limit = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{where} must be an int or None, got {type(value).__name__}") from None
+    if limit < 0:
+        raise ValueError(f"{where} must not be negative, got {limit}")
+    return limit

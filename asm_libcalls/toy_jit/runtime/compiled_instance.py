@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.native.stack_walker import stack_frames
+from asm_libcalls.native.stack_walker import hides_stacks, stack_frames
 from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.toy_jit.codegen.places import VMCTX_IN_FRAME
 from asm_libcalls.toy_jit.link import code_map
@@ -46,7 +46,8 @@ class CompiledInstance(StoppableInstance):
         Raises
         ------
         RuntimeError
-            Code of the instance is running in this thread.
+            Code of the instance is running in this thread, or may be in another greenlet of it
+            whose stack cannot be read.
         """
         if not self.closed:
             if self._is_running():
@@ -66,7 +67,7 @@ class CompiledInstance(StoppableInstance):
         super().close()
 
     def _is_running(self) -> bool:
-        return any(
+        return hides_stacks() or any(
             code_map.find(address) is not None
             and ctypes.c_size_t.from_address(frame + VMCTX_IN_FRAME).value == self.vmctx
             for address, frame in stack_frames() or ()

@@ -141,7 +141,11 @@ def compare(stack: int | None, limit: int) -> None:
     how often of four times it was done from WebAssembly.
     """
     operation: Callable[[], object] = int
-    function = descender(operation)  # in this thread: small ones cannot import all
+
+    def host() -> None:
+        operation()
+
+    function = descender(host)  # in this thread: small ones cannot import all
     function(0)
     sys.setrecursionlimit(limit)
 

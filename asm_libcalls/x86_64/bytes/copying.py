@@ -20,6 +20,11 @@ above                 one vector at the near end and four at the far end, loaded
 
 from __future__ import annotations
 
+from peachpy.x86_64 import (
+    ADD, AND, CMP, JA, JAE, JB, JE, JMP, JZ, LABEL, LEA, MOV, MOVZX, NEG, RET, SFENCE, SUB, Label,
+    al, byte, cx, eax, ecx, edx, r8, r9, r10, r10d, r11, rax, rcx, rdi, rdx, rsi, word, xmm0, xmm1,
+)  # fmt: skip
+
 from asm_libcalls.x86_64.bytes.vectors import (
     CACHE_LINE,
     LONG_FROM,
@@ -28,6 +33,8 @@ from asm_libcalls.x86_64.bytes.vectors import (
     UNROLL,
     Vectors,
 )
+from asm_libcalls.x86_64.assembler import sequence
+from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, REP_MOVSB
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,18 +53,12 @@ _SLOW_REP_MOVSB = 63
 
 def routine(vectors: Vectors) -> Routine:
     """Assemble ``asm_libcalls_move_bytes`` for these vectors."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     result = sequence(MOVE_BYTES, lambda: _move(vectors))
     result.alignment = CACHE_LINE
     return result
 
 
 def _move(vectors: Vectors) -> None:
-    from peachpy.x86_64 import (
-        CMP, JA, JAE, JB, JMP, JZ, LABEL, MOV, RET, SUB, Label, rax, rdi, rdx, rsi,
-    )  # fmt: skip
-
     start, nothing, from_v, over_8 = map(Label, ("start", "nothing", "from_v", "over_8"))
     forward, long, stream, string = map(Label, ("forward", "long", "stream", "string"))
     backward, downwards = Label("backward"), Label("downwards")
@@ -113,11 +114,6 @@ def _move(vectors: Vectors) -> None:
 
 def _less_than_a_vector(vectors: Vectors) -> None:
     """Emit: move less than V bytes, and return."""
-    from peachpy.x86_64 import (
-        CMP, JAE, JB, JE, LABEL, MOV, MOVZX, RET, Label, al, byte, cx, eax, ecx, edx, rax, rcx,
-        rdi, rdx, rsi, word, xmm0, xmm1,
-    )  # fmt: skip
-
     from_16, from_8, from_4 = Label("from_16"), Label("from_8"), Label("from_4")
     one, none = Label("one"), Label("none")
 
@@ -157,8 +153,6 @@ def _less_than_a_vector(vectors: Vectors) -> None:
 
 def _up_to_eight_vectors(vectors: Vectors) -> None:
     """Emit: move V to 8 V bytes, and return."""
-    from peachpy.x86_64 import CMP, JA, LABEL, Label, rdi, rdx, rsi
-
     for count in (1, 2, 4):
         longer = Label(f"over_{2 * count}_vectors")
         if count < 4:
@@ -193,10 +187,6 @@ def _loop_upwards(vectors: Vectors, store: Any) -> None:
 
     Preserves rdi, rdx, r10, r11 and rax.
     """
-    from peachpy.x86_64 import (
-        ADD, AND, CMP, JB, LABEL, LEA, SFENCE, SUB, Label, r8, r9, rcx, rdi, rdx, rsi,
-    )  # fmt: skip
-
     streaming = store is vectors.stream
     turn = Label("stream_turn" if streaming else "turn")
     width, row = vectors.width, UNROLL * vectors.width
@@ -227,10 +217,6 @@ def _loop_upwards(vectors: Vectors, store: Any) -> None:
 
 def _loop_downwards(vectors: Vectors) -> None:
     """Emit: move more than 8 V bytes where the source is not inside the destination; return."""
-    from peachpy.x86_64 import (
-        AND, CMP, JA, LABEL, LEA, SUB, Label, r8, r9, r10, rcx, rdi, rdx, rsi,
-    )  # fmt: skip
-
     turn = Label("turn_down")
     width, row = vectors.width, UNROLL * vectors.width
     near, far = vectors.registers[_NEAR], vectors.registers[_FAR]
@@ -262,10 +248,6 @@ def _forward_to_page() -> None:
 
     The source of the rest is above all that is stored here.
     """
-    from peachpy.x86_64 import LEA, MOV, SUB, edx, r10, r10d, r11, rax, rdi, rdx, rsi
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE
-
     SUB(rdx, r10)
     LEA(rax, [rdi + rdx * 1])
     LEA(r11, [rsi + rdx * 1])
@@ -280,10 +262,6 @@ def _backward_to_page() -> None:
 
     What is stored here is above the source of the rest.
     """
-    from peachpy.x86_64 import ADD, MOV, SUB, edx, r8, r9, r10, r10d, r11, rdi, rdx, rsi
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE
-
     SUB(rdx, r10)
     MOV(r8, rdi)
     MOV(r9, rsi)
@@ -299,8 +277,6 @@ def _backward_to_page() -> None:
 
 def _jump_if_source_begins_inside(target: Any) -> None:
     """Emit: go to `target` if the source begins inside the destination. Negates rax."""
-    from peachpy.x86_64 import CMP, JB, NEG, rax, rdx
-
     NEG(rax)  # source - destination
     CMP(rax, rdx)
     JB(target)
@@ -308,10 +284,6 @@ def _jump_if_source_begins_inside(target: Any) -> None:
 
 def _string(forward: Any) -> None:
     """Emit: ``rep movsb`` if the ranges are disjoint and not in its slow place, else `forward`."""
-    from peachpy.x86_64 import AND, CMP, JB, LEA, MOV, RET, ecx, rax, rcx, rdx
-
-    from asm_libcalls.x86_64.assembler.instructions import REP_MOVSB
-
     LEA(ecx, [rax - 1])
     AND(ecx, PAGE - 1)
     CMP(ecx, _SLOW_REP_MOVSB)

@@ -11,7 +11,14 @@ a last page filled by itself; where it is as fast, ``rep stosb``.
 
 from __future__ import annotations
 
+from peachpy.x86_64 import (
+    ADD, AND, CMP, IMUL, JA, JAE, JB, JE, JMP, LABEL, LEA, MOV, MOVQ, MOVZX, PUNPCKLQDQ, RET, SUB,
+    VMOVD, VPBROADCASTB, Label, al, ax, eax, edx, r8, r10, r10d, rax, rcx, rdi, rdx, sil, xmm0,
+)  # fmt: skip
+
 from asm_libcalls.x86_64.bytes.vectors import CACHE_LINE, LONG_FROM, UNROLL, Vectors
+from asm_libcalls.x86_64.assembler import sequence
+from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, REP_STOSB
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,20 +36,12 @@ _EACH_BYTE = 0x0101_0101_0101_0101
 
 def routine(vectors: Vectors) -> Routine:
     """Assemble ``asm_libcalls_fill_bytes`` for these vectors."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     result = sequence(FILL_BYTES, lambda: _fill(vectors))
     result.alignment = CACHE_LINE
     return result
 
 
 def _fill(vectors: Vectors) -> None:
-    from peachpy.x86_64 import (
-        CMP, JA, JAE, JMP, LABEL, MOV, MOVZX, Label, eax, rcx, rdx, sil,
-    )  # fmt: skip
-
-    from asm_libcalls.x86_64.assembler.instructions import REP_STOSB
-
     start, from_v, loop = Label("start"), Label("from_v"), Label("loop")
     over_8, long, string = Label("over_8"), Label("long"), Label("string")
 
@@ -78,10 +77,6 @@ def _fill(vectors: Vectors) -> None:
 
 def _broadcast(vectors: Vectors) -> Any:
     """Emit: the byte in eax to all of a vector; return that. Clobbers rax and r8."""
-    from peachpy.x86_64 import (
-        IMUL, MOV, MOVQ, PUNPCKLQDQ, VMOVD, VPBROADCASTB, eax, r8, rax, xmm0,
-    )  # fmt: skip
-
     vector = vectors.registers[0]
     if vectors.width == 16:
         MOV(r8, _EACH_BYTE)
@@ -98,11 +93,6 @@ def _broadcast(vectors: Vectors) -> Any:
 
 def _less_than_a_vector(vectors: Vectors) -> None:
     """Emit: fill less than V bytes with the byte in eax, and return."""
-    from peachpy.x86_64 import (
-        CMP, IMUL, JAE, JB, JE, LABEL, MOV, RET, VMOVD, VPBROADCASTB, Label, al, ax, eax, edx, r8,
-        rax, rdi, rdx, xmm0,
-    )  # fmt: skip
-
     from_16, from_8, from_4 = Label("from_16"), Label("from_8"), Label("from_4")
     nothing = Label("nothing")
 
@@ -138,8 +128,6 @@ def _less_than_a_vector(vectors: Vectors) -> None:
 
 def _up_to_eight_vectors(vectors: Vectors, vector: Any) -> None:
     """Emit: fill V to 8 V bytes, and return."""
-    from peachpy.x86_64 import CMP, JA, LABEL, Label, rdi, rdx
-
     for count in (1, 2, 4):
         longer = Label(f"over_{2 * count}_vectors")
         if count < 4:
@@ -156,8 +144,6 @@ def _up_to_eight_vectors(vectors: Vectors, vector: Any) -> None:
 
 def _loop(vectors: Vectors, vector: Any) -> None:
     """Emit: fill more than 8 V bytes, and return. Preserves all but rcx and r8."""
-    from peachpy.x86_64 import ADD, AND, CMP, JB, LABEL, LEA, Label, r8, rcx, rdi, rdx
-
     turn = Label("turn")
     width, row = vectors.width, UNROLL * vectors.width
 
@@ -180,10 +166,6 @@ def _loop(vectors: Vectors, vector: Any) -> None:
 
 def _fill_to_page() -> None:
     """Emit: fill all but the last r10 bytes; leave the rest in rdi and rdx."""
-    from peachpy.x86_64 import ADD, MOV, SUB, edx, r10, r10d, rdi, rdx
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE
-
     SUB(rdx, r10)
     CALL_ROUTINE(f"{FILL_BYTES}.loop")  # preserves rdi, rsi, rdx and r10
     ADD(rdi, rdx)

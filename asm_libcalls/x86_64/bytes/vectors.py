@@ -22,6 +22,11 @@ System V ABI for AMD64, 3.2.1 (all vector registers are caller-saved).
 
 from __future__ import annotations
 
+from peachpy.x86_64 import (
+    AND, CMP, INC, JAE, LEA, MOVAPS, MOVNTPS, MOVUPS, RET, VMOVDQA, VMOVDQA64, VMOVDQU, VMOVDQU64,
+    VMOVNTDQ, VZEROUPPER, r10, r10d, rdi, rdx, registers,
+)  # fmt: skip
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -79,10 +84,6 @@ class Vectors:
     rep_stosb_from: int | None
 
     def __init__(self, features: frozenset[str]) -> None:
-        from peachpy.x86_64 import (
-            MOVAPS, MOVNTPS, MOVUPS, VMOVDQA, VMOVDQA64, VMOVDQU, VMOVDQU64, VMOVNTDQ, registers,
-        )  # fmt: skip
-
         wide = "avx2" in features
         self.width = 32 if wide else 16
         first, self.dirty = 0, wide
@@ -103,8 +104,6 @@ class Vectors:
 
     def leave(self) -> None:
         """Emit the return of a path that used whole vectors."""
-        from peachpy.x86_64 import RET, VZEROUPPER
-
         if self.dirty:
             VZEROUPPER()
         RET()
@@ -115,8 +114,6 @@ class Vectors:
         They do at one length in 32, and at every multiple of the page's size if the destination
         isn't aligned. Leaves in r10 the number of bytes in the last page if it falls through.
         """
-        from peachpy.x86_64 import AND, CMP, INC, JAE, LEA, r10, r10d, rdi, rdx
-
         LEA(r10, [rdi + rdx * 1 - 1])
         AND(r10d, PAGE - 1)
         CMP(r10d, UNROLL * self.width - 1)

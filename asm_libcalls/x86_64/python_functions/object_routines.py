@@ -9,7 +9,18 @@ from __future__ import annotations
 
 from functools import partial
 
+from peachpy.x86_64 import (
+    ADD, AND, CLC, CMOVS, CMP, DEC, IMUL, INC, JA, JAE, JE, JMP, JNE, JNS, JNZ, JZ, LABEL, LEA, MOV,
+    MOVSXD, NEG, OR, POP, PUSH, RET, SHL, SHR, STC, SUB, TEST, XOR, Label, byte, eax, ecx, qword,
+    r10, r10d, rax, rbx, rcx, rdi, rdx, rsi,
+)  # fmt: skip
+from peachpy.x86_64.registers import rsp
+
 from asm_libcalls.x86_64.python_functions.object_layouts import INTEGER_LAYOUTS, FunctionState
+from asm_libcalls.x86_64.assembler import sequence
+from asm_libcalls.x86_64.assembler.instructions import (
+    CALL_SLOT, LOAD_SLOT, TAIL_JUMP, TAIL_JUMP_SLOT,
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +35,6 @@ __all__ = ["routines"]
 
 def routines() -> Iterator[Routine]:
     """Assemble what reads integers, and what CPython calls to look after a function's state."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     for layout in INTEGER_LAYOUTS.values():
         for unbox in (_unbox_64, _unbox_32, _unbox_pointer):
             name = f"{unbox.__name__.lstrip('_')}_{layout.name}"
@@ -45,10 +54,6 @@ def routines() -> Iterator[Routine]:
 
 
 def _check_int(layout: IntegerLayout, no: Any) -> None:
-    from peachpy.x86_64 import CMP, JNE, r10, rax
-
-    from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT
-
     LOAD_SLOT(r10, "PyLong_Type")
     CMP([rax + layout.object_type], r10)
     JNE(no)
@@ -56,11 +61,6 @@ def _check_int(layout: IntegerLayout, no: Any) -> None:
 
 def _unbox_compact(layout: IntegerLayout, more: Any) -> None:
     """Return an integer of at most one digit; else jump to `more` with the digit count in r10."""
-    from peachpy.x86_64 import (
-        AND, CMP, CMOVS, DEC, IMUL, INC, JA, JAE, LABEL, MOV, NEG, RET, SHR, SUB, Label, eax, r10,
-        r10d, rax,
-    )  # fmt: skip
-
     many = Label("many")
     MOV(r10, [rax + layout.size])
     if layout.tagged:
@@ -90,16 +90,12 @@ def _unbox_compact(layout: IntegerLayout, more: Any) -> None:
 
 def _test_sign(layout: IntegerLayout) -> None:
     """Clear ZF for a negative integer, and clear CF."""
-    from peachpy.x86_64 import TEST, byte, rax
-
     offset, mask = layout.sign
     TEST(byte[rax + offset], mask)
 
 
 def _unbox_two_digits(layout: IntegerLayout) -> None:
     """Read an integer of two digits into rax; afterwards ZF is set if it has to be negated."""
-    from peachpy.x86_64 import LEA, MOV, SHL, eax, r10, r10d, rax
-
     MOV(r10d, [rax + layout.digits + 4])
     SHL(r10, 30)
     _test_sign(layout)
@@ -108,11 +104,6 @@ def _unbox_two_digits(layout: IntegerLayout) -> None:
 
 
 def _unbox_64(layout: IntegerLayout) -> None:
-    from peachpy.x86_64 import (
-        CLC, CMP, JAE, JE, JNS, JNZ, LABEL, MOV, NEG, OR, POP, PUSH, RET, SHL, STC, Label, ecx, r10,
-        r10d, rax, rcx,
-    )  # fmt: skip
-
     no, three = Label("no"), Label("three")
     negative, most_negative = Label("negative"), Label("most_negative")
     _check_int(layout, no)
@@ -152,10 +143,6 @@ def _unbox_64(layout: IntegerLayout) -> None:
 
 
 def _unbox_32(layout: IntegerLayout) -> None:
-    from peachpy.x86_64 import (
-        CMP, JE, JNE, JZ, LABEL, MOV, MOVSXD, NEG, RET, STC, Label, eax, r10, r10d, rax,
-    )  # fmt: skip
-
     no, fits, positive = Label("no"), Label("fits"), Label("positive")
     _check_int(layout, no)
     _unbox_compact(layout, no)
@@ -178,10 +165,6 @@ def _unbox_32(layout: IntegerLayout) -> None:
 
 
 def _unbox_pointer(layout: IntegerLayout) -> None:
-    from peachpy.x86_64 import CMP, JE, JNZ, LABEL, RET, STC, XOR, Label, eax, r10, rax
-
-    from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT, TAIL_JUMP
-
     no, null = Label("no"), Label("null")
     LOAD_SLOT(r10, "_Py_NoneStruct")
     CMP(rax, r10)
@@ -203,13 +186,6 @@ def _unbox_pointer(layout: IntegerLayout) -> None:
 
 def _traverse() -> None:
     """``int traverse(PyObject *module, visitproc visit, void *argument)``."""
-    from peachpy.x86_64 import (
-        ADD, JMP, JZ, LABEL, MOV, POP, PUSH, RET, TEST, XOR, Label, eax, rax, rdi, rdx, rsi,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import rsp
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
-
     nothing = Label("nothing")
     PUSH(rsi)
     PUSH(rdx)
@@ -229,10 +205,6 @@ def _traverse() -> None:
 
 def _clear() -> None:
     """``int clear(PyObject *module)``: break cycles, but keep the definition, which lives on."""
-    from peachpy.x86_64 import MOV, POP, PUSH, RET, XOR, eax, qword, rax, rdi, rdx
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
-
     PUSH(rax)  # aligns the stack
     CALL_SLOT("PyModule_GetState")
     MOV(rdi, [rax + FunctionState.slow.offset])
@@ -245,10 +217,6 @@ def _clear() -> None:
 
 def _free() -> None:
     """``void free(void *module)``."""
-    from peachpy.x86_64 import MOV, POP, PUSH, rax, rbx, rdi
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, TAIL_JUMP_SLOT
-
     PUSH(rbx)
     CALL_SLOT("PyModule_GetState")
     MOV(rbx, rax)
@@ -261,7 +229,5 @@ def _free() -> None:
 
 def _return_first_argument() -> None:
     """Return the first integer in rax, and the first float in xmm0: for the self-test."""
-    from peachpy.x86_64 import MOV, RET, rax, rdi
-
     MOV(rax, rdi)
     RET()

@@ -15,6 +15,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from peachpy.x86_64 import (
+    ADD, CMP, CQO, DIV, IDIV, JBE, JE, JMP, JNO, JNZ, JZ, LABEL, MOV, NEG, OR, SHR, SUB, TEST, XOR,
+    Label, dword, eax, edx, qword, rax, rdx,
+)  # fmt: skip
+
+from asm_libcalls.x86_64.assembler import sequence
+from asm_libcalls.x86_64.ufunc_loops import binary, division_by_scalar, division_vectors
+from asm_libcalls.x86_64.ufunc_loops.binary import (
+    DIVIDE_FLAG, OVERFLOW_FLAG, advance, raise_flag, reg_a, reg_b, reg_n, reg_out,
+)  # fmt: skip
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +37,6 @@ __all__ = ["routines"]
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the loops for a CPU with these features, named ``i64_sdiv_loop`` and so on."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     for name, signed, remainder in (
         ("i64_sdiv", True, False),
         ("i64_srem", True, True),
@@ -38,10 +47,6 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
 
 
 def _loop(features: frozenset[str], signed: bool, remainder: bool) -> None:
-    from peachpy.x86_64 import LABEL, Label
-
-    from asm_libcalls.x86_64.ufunc_loops import binary, division_by_scalar, division_vectors
-
     sequential, finish = Label("sequential"), Label("finish")
     binary.load_arguments()
     binary.clear_flags()
@@ -65,22 +70,6 @@ def _loop(features: frozenset[str], signed: bool, remainder: bool) -> None:
 
 def _sequential(signed: bool, remainder: bool) -> None:
     # Falls through to what follows, after the last element.
-    from peachpy.x86_64 import (
-        ADD, CMP, CQO, DIV, IDIV, JBE, JE, JMP, JNO, JNZ, JZ, LABEL, MOV, NEG, OR, SHR, SUB, TEST,
-        XOR, Label, dword, eax, edx, qword, rax, rdx,
-    )  # fmt: skip
-
-    from asm_libcalls.x86_64.ufunc_loops.binary import (
-        DIVIDE_FLAG,
-        OVERFLOW_FLAG,
-        advance,
-        raise_flag,
-        reg_a,
-        reg_b,
-        reg_n,
-        reg_out,
-    )
-
     loop, store, short, special, none, zero = (
         Label(n) for n in ("one", "store", "short", "special", "none", "zero")
     )

@@ -17,7 +17,13 @@ from __future__ import annotations
 
 from functools import partial
 
+from peachpy.x86_64 import (
+    ADD, AND, CMP, JAE, JB, JE, JG, JL, JMP, JNE, JNZ, LABEL, LEA, MOV, NEG, PREFETCHW, RET, SFENCE,
+    SHL, SUB, TEST, Label, eax, r8, r9, r10, r11, rax, rcx, rdi, rdx, rsi,
+)  # fmt: skip
+
 from asm_libcalls.x86_64.rounding import DIRECTIONS, INEXACT_SUPPRESSED
+from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.ufunc_loops.rounding_vectors import REQUIRES, best_isa
 
 TYPE_CHECKING = False
@@ -42,8 +48,6 @@ _PREFETCHED = 2 * _LINE
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the loops for a CPU with these features, named ``f32_ceil_loop`` and so on."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     isa = best_isa(features)
     for value_type, size in _SIZES.items():
         for verb, direction in DIRECTIONS.items():
@@ -52,11 +56,6 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
 
 
 def _loop(isa: Isa) -> None:
-    from peachpy.x86_64 import (
-        ADD, AND, CMP, JAE, JB, JE, JG, JL, JMP, JNE, JNZ, LABEL, LEA, MOV, RET, SFENCE, SHL, SUB,
-        TEST, Label, r8, r9, r10, r11, rax, rcx, rdi, rdx, rsi,
-    )  # fmt: skip
-
     size, width = isa.size, isa.vector_bytes
     reg_in, reg_out, reg_n, reg_in_step, reg_out_step = rdi, rsi, rcx, r8, r9
     reg_streaming = r11
@@ -209,8 +208,6 @@ def _quads(
     isa: Isa, name: str, store: Callable[[Any, Any], None], *, prefetch: bool = False
 ) -> None:
     """Round four vectors at a time, while there are as many; at least four to begin with."""
-    from peachpy.x86_64 import ADD, CMP, JAE, LABEL, PREFETCHW, SUB, Label, rcx, rdi, rsi
-
     loop = Label(f"{name}_loop")
     LABEL(loop)
     for i, vector in enumerate(isa.vector[:4]):
@@ -235,10 +232,6 @@ def _jump_if_stores_look_like_loads(width: int, backwards: Any) -> None:
     that they differ: wide vectors take twice their time then. Backwards each load is of an address
     that no store before it looks like.
     """
-    from peachpy.x86_64 import (
-        AND, CMP, JB, LABEL, MOV, NEG, SUB, Label, eax, rax, rcx, rdi, rsi,
-    )  # fmt: skip
-
     forwards = Label("forwards")
     MOV(rax, rsi)
     SUB(rax, rdi)
@@ -257,10 +250,6 @@ def _jump_if_stores_look_like_loads(width: int, backwards: Any) -> None:
 
 def _quads_backwards(isa: Isa) -> None:
     """Do as `_quads` does, from the last four vectors to the first."""
-    from peachpy.x86_64 import (
-        ADD, AND, JNZ, LABEL, MOV, PREFETCHW, SUB, Label, rax, rcx, rdi, rdx, rsi,
-    )  # fmt: skip
-
     four = 4 * isa.vector_bytes
     loop = Label("backwards_loop")
     MOV(rax, rcx)

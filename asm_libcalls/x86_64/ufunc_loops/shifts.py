@@ -12,6 +12,14 @@ from __future__ import annotations
 
 from functools import partial
 
+from peachpy.x86_64 import JNZ, JZ, LABEL, MOV, RET, SUB, TEST, Label, cl, rax, rcx, rdx
+
+from asm_libcalls.x86_64.assembler import sequence
+from asm_libcalls.x86_64.ufunc_loops import binary
+from asm_libcalls.x86_64.ufunc_loops.binary import (
+    advance, jump_if_overlapping, jump_unless_contiguous, reg_a, reg_b, reg_n, reg_out,
+)  # fmt: skip
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +34,6 @@ _VECTOR_BYTES = {"avx512f": 64, "avx2": 32}
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the loops for a CPU with these features, named ``i64_ishl_loop`` and so on."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     extension = next((e for e in _VECTOR_BYTES if e in features), None)
     for name in ("i64_ishl", "i64_sshr", "i64_ushr"):
         yield sequence(f"{name}_loop", partial(_loop, name, extension))
@@ -35,9 +41,6 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
 
 def _loop(name: str, extension: str | None) -> None:
     import peachpy.x86_64 as x86
-
-    from asm_libcalls.x86_64.ufunc_loops import binary
-    from asm_libcalls.x86_64.ufunc_loops.binary import reg_n
 
     sequential = x86.Label("sequential")
     binary.load_arguments()
@@ -48,10 +51,6 @@ def _loop(name: str, extension: str | None) -> None:
 
 
 def _sequential(shift: Any, reg_n: Any) -> None:
-    from peachpy.x86_64 import JZ, JNZ, LABEL, MOV, RET, SUB, TEST, Label, cl, rax, rcx, rdx
-
-    from asm_libcalls.x86_64.ufunc_loops.binary import advance, reg_a, reg_b, reg_out
-
     loop, none = Label("one"), Label("none")
     reg_left = rdx  # the count of a shift is in cl
     MOV(reg_left, reg_n)
@@ -84,12 +83,6 @@ class _Vectors:
 
     def write(self, sequential: Any) -> None:
         """Write the ways; what they do not take on, and what they leave, goes to `sequential`."""
-        from asm_libcalls.x86_64.ufunc_loops.binary import (
-            jump_if_overlapping,
-            jump_unless_contiguous,
-            reg_n,
-        )
-
         x86 = self.x86
         x86.CMP(reg_n, self.width // 8)
         x86.JB(sequential)
@@ -103,8 +96,6 @@ class _Vectors:
                 x86.LABEL(otherwise)
 
     def _contiguous(self, way: str, a: bool, b: bool, sequential: Any) -> None:
-        from asm_libcalls.x86_64.ufunc_loops.binary import reg_a, reg_b, reg_n, reg_out
-
         x86, lanes = self.x86, self.width // 8
         xs, counts, signs = self.registers[0:4], self.registers[4:8], self.registers[8:12]
         self.counts_mask, self.sign_bit = self.registers[12:14]

@@ -56,6 +56,7 @@ WASM = [
     "-mbulk-memory", "-msign-ext", "-mnontrapping-fptoint", "-mmutable-globals",
     "-Wl,--no-entry", "-Wl,--export-dynamic", "-Wl,--strip-all", "-Wl,-z,stack-size=65536",
 ]  # fmt: skip
+VECTORS = "vector_"  # what the names of programs begin with that may have vectors
 NATIVE = ["-shared", "-fPIC", "-fno-math-errno", "-lm"]
 
 
@@ -63,6 +64,11 @@ def compile_program(source: Path, target: Path, options: list[str]) -> None:
     """Compile one source file."""
     command = ["clang", *COMMON, str(source), "-o", str(target), *options]
     subprocess.run(command, check=True)
+
+
+def wasm_options(name: str) -> list[str]:
+    """Return the options for a program of this name."""
+    return [*WASM, "-msimd128"] if name.startswith(VECTORS) else WASM
 
 
 def from_bits(value_type: str, pattern: str) -> Any:
@@ -106,7 +112,7 @@ def main() -> None:
         for name, calls in programs.items():
             source = PROGRAMS / f"{name}.c"
             wasm = PROGRAMS / f"{name}.wasm"
-            compile_program(source, wasm, WASM)
+            compile_program(source, wasm, wasm_options(name))
             wasm.chmod(0o644)
             native = Path(folder, f"{name}.so")
             compile_program(source, native, NATIVE)

@@ -33,8 +33,8 @@ static void tile(uint32_t n, uint32_t i, uint32_t j) {
 EXPORT float vector_matrix(uint32_t n) {
     size = n;
     for (uint32_t i = 0; i < n * n; i++) {
-        a[i] = (float)(i % 17) - 8.25f;
-        b[i] = 1.0f / (float)(i % 23 + 1);
+        a[i] = (float)(i * 5 & 31) - 8.25f;
+        b[i] = 1.0f / (float)((i * 7 & 15) + 1);
     }
     for (uint32_t i = 0; i < n; i += 4)
         for (uint32_t j = 0; j < n; j += 8)

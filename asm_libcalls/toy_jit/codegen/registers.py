@@ -27,7 +27,8 @@ ACCUMULATORS = {"i": ("rax", "rcx"), "f": ("xmm0", "xmm1"), "v": ("v14", "v15", 
 (the third one of which is in a register that never keeps a float)."""
 
 _FOR_OPERANDS = 2  # registers of each kind that no local gets
-_FOR_VECTORS = 3  # of floats and vectors, in functions that have vectors
+_FOR_VECTORS = 3  # the same of floats and vectors together, in functions that have vectors
+_SHORT_LOOP = 300  # instructions
 _LOOP_WEIGHT = 8  # how often a loop is guessed to run
 _SAVE_AND_RESTORE = 2  # what a call costs a local, in uses of it
 
@@ -99,6 +100,9 @@ def choose_registers(body: Body, inline: bool) -> dict[int, str]:
                 weight *= _LOOP_WEIGHT
         elif opcode == op.END and weights:
             weight = weights.pop()
+    if body.vectors:
+        carried = _carried(body)
+        uses = [carried[i] if t == V128 else uses[i] for i, t in enumerate(types)]
     threshold = 2 + _SAVE_AND_RESTORE * calls
     floats = FLOATS[: -(_FOR_VECTORS if body.vectors else _FOR_OPERANDS)]
     free = {I32: list(INTEGERS[:-_FOR_OPERANDS]), F32: list(floats)}
@@ -111,3 +115,36 @@ def choose_registers(body: Body, inline: bool) -> dict[int, str]:
             register = free[types[i]].pop(0)
             chosen[i] = as_vector(register) if types[i] == V128 else register
     return chosen
+
+
+def _carried(body: Body) -> list[int]:
+    """Return how often each vector is read in short loops that have not written it before.
+
+    Only there does it pay to keep a vector in a register. Elsewhere, and if a loop writes a vector
+    first and so does not carry it from one turn to the next, a register of the operands often has
+    the value still.
+    """
+    carried = [0] * len(body.local_types)
+    # Of the innermost loop: where it begins, how often it runs, what it has written, and read
+    # before. And that of the loops around it, by the blocks that are open.
+    begin, weight = 0, 1
+    written: set[int] | None = None
+    read: list[int] = []
+    blocks: list[tuple[int, int, set[int] | None, list[int]]] = []
+    for at, (opcode, immediate, _, _) in enumerate(body.instructions):
+        if opcode in (op.BLOCK, op.LOOP, op.IF):
+            blocks.append((begin, weight, written, read))
+            if opcode == op.LOOP and immediate.targeted:
+                weight = min(weight * _LOOP_WEIGHT, _LOOP_WEIGHT**6)
+                begin, written, read = at, set(), []
+        elif opcode == op.END and blocks:
+            if immediate.opcode == op.LOOP and written is not None and at - begin < _SHORT_LOOP:
+                for i in read:
+                    carried[i] += weight
+            begin, weight, written, read = blocks.pop()
+        elif written is not None and opcode in _LOCALS and body.local_types[immediate] == V128:
+            if opcode != op.LOCAL_GET:
+                written.add(immediate)
+            elif immediate not in written:
+                read.append(immediate)
+    return carried

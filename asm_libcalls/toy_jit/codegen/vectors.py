@@ -11,7 +11,7 @@ types. A v128 has places of its own:
 ``("v5",)``                in xmm5, all of it. v14 is the accumulator
 ========================== =====================================================================
 
-No register is in two of the sets: those of the locals, of float operands, and of vector operands.
+Registers that no local has are for vectors; of float operands there is only the accumulator's.
 A result of type v128 always goes where several results go.
 
 A local's slot is always up to date, but a register of the operands that no operand is in may have
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["VectorFunctionCompiler"]
 
 _FIRST, _SECOND, _THIRD = ACCUMULATORS["v"]
-_FLOAT_OPERANDS = 1  # registers of them, beside the accumulators
 
 
 def _is_vector(place: Place) -> bool:
@@ -110,8 +109,8 @@ class VectorFunctionCompiler(FunctionCompiler):
         """Return the registers that no local has, by the accumulator that they are like."""
         free = super().free_registers(taken)
         rest = [r for r in FLOATS if r not in taken and as_vector(r) not in taken]
-        free["xmm0"] = [(r,) for r in rest[:_FLOAT_OPERANDS]]
-        free[_FIRST] = [(as_vector(r),) for r in rest[_FLOAT_OPERANDS:]]
+        free["xmm0"] = []  # a float that the accumulator has no room for goes to its slot
+        free[_FIRST] = [(as_vector(r),) for r in rest]
         return free
 
     def slot(self, height: int, place: Place) -> Place:

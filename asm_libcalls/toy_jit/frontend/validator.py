@@ -183,9 +183,11 @@ def _validate(stacks: Operands) -> Body:
                 "END opcode expected, not the unexpected end of the function", offset
             )
         opcode = reader.byte()
-        if opcode in (op.PREFIX, op.VECTOR_PREFIX):
+        if opcode == op.PREFIX:
             opcode = op.prefixed(opcode, reader.u32(), offset)
-            vectors = vectors or opcode >= op.VECTORS
+        elif opcode == op.VECTOR_PREFIX:
+            opcode = op.prefixed(opcode, reader.u32(), offset)
+            vectors = True
         elif op.NAMES[opcode] is None:
             raise op.illegal(opcode, offset)
         stacks.opcode = opcode

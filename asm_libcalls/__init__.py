@@ -48,8 +48,9 @@ _LAZY = {
 # Names of the runtime by the module that has them, imported when first used: who calls only
 # numeric libcalls does not wait for them. The libcalls' functions too are made when first used.
 
-_PACKAGES = ("toy_jit", "ufuncs")
-# Public packages in this one, imported when first used: the ufuncs import NumPy.
+_PACKAGES = ("llvm", "toy_jit", "ufuncs")
+# Public packages in this one, imported when first used: the ufuncs import NumPy, LLVM's libcalls
+# have an image of their own.
 
 
 def __getattr__(name: str) -> object:

@@ -3,6 +3,7 @@
 # The parameters' names, the sentences and the order are the table's.
 # ruff: noqa: A002, D401, RUF022
 
+from asm_libcalls import llvm as llvm
 from asm_libcalls import toy_jit as toy_jit
 from asm_libcalls import ufuncs as ufuncs
 from asm_libcalls.binding import BackendUnavailable as BackendUnavailable

@@ -29,7 +29,7 @@ _HEX_FLOAT = re.compile(rf"([+-]?)0x({_HEX})?(?:\.({_HEX})?)?(?:p([+-]?{_DIGITS}
 _NAN = re.compile(rf"([+-]?)nan(?::(canonical|0x{_HEX}))?", re.IGNORECASE)
 _INFINITY = re.compile(r"([+-]?)inf(?:inity)?", re.IGNORECASE)
 
-_FRACTION_BITS = {32: 23, 64: 52}
+_FRACTION_BITS = {"f16": 10, "bf16": 7, "f32": 23, "f64": 52}
 
 
 def parse(value_type: ValueType, text: str, where: str) -> int:
@@ -63,14 +63,14 @@ def parse(value_type: ValueType, text: str, where: str) -> int:
         )
     sign, hexadecimal, decimal = match.groups()
     digits = (hexadecimal or decimal).replace("_", "").lstrip("0") or "0"
-    if len(digits) > 20:  # 2**64 has 20 decimal digits; Python refuses to read thousands of them
+    if len(digits) > 39:  # 2**128 has 39 decimal digits; Python refuses to read thousands of them
         raise OverflowError(f"{where} must fit {value_type.name}, got {len(digits)} digits")
     magnitude = int(digits, 16 if hexadecimal else 10)
     return value_type.to_bits(-magnitude if sign == "-" else magnitude, where)
 
 
 def _parse_float(value_type: ValueType, text: str, where: str) -> int:
-    fraction_bits = _FRACTION_BITS[value_type.bits]
+    fraction_bits = _FRACTION_BITS[value_type.name]
     sign_bit = 1 << (value_type.bits - 1)
     infinity = sign_bit - (1 << fraction_bits)
     if match := _INFINITY.fullmatch(text):
@@ -99,7 +99,7 @@ def _parse_float(value_type: ValueType, text: str, where: str) -> int:
             f"{where} must be a number ({value_type.name}) like 1.5, 0x1.8p3, inf, nan or "
             f"nan:0x1, got {text!r}"
         )
-    if value_type.bits == 32 and number and math.isfinite(number):
+    if value_type.bits < 64 and number and math.isfinite(number):
         number = _rounded_to_odd(number, _exact(plain))
     return value_type.to_bits(number, where)
 
@@ -116,10 +116,10 @@ def _exact(plain: str) -> Fraction:
 
 
 def _rounded_to_odd(number: float, exact: Fraction) -> float:
-    """Make the f64 nearest to `exact` safe to round again, to f32.
+    """Make the f64 nearest to `exact` safe to round again, to a narrower float.
 
     Rounding twice to nearest can end at the wrong side of a tie. An inexact f64 whose last digit
-    is odd is never a tie of f32, and is on the right side of it.
+    is odd is never a tie of those, and is on the right side of it.
     """
     error = exact - Fraction(number)
     (pattern,) = struct.unpack("<Q", struct.pack("<d", number))
@@ -134,7 +134,7 @@ def format_pattern(value_type: ValueType, pattern: int) -> str:
         return f"{pattern:#x}"
     if value_type.kind != "float":
         return str(value_type.from_bits(pattern))
-    fraction_bits = _FRACTION_BITS[value_type.bits]
+    fraction_bits = _FRACTION_BITS[value_type.name]
     sign_bit = 1 << (value_type.bits - 1)
     magnitude = pattern & ~sign_bit
     payload = magnitude - (sign_bit - (1 << fraction_bits))
@@ -142,8 +142,8 @@ def format_pattern(value_type: ValueType, pattern: int) -> str:
         sign = "-" if pattern & sign_bit else ""
         return f"{sign}nan" + ("" if payload == 1 << (fraction_bits - 1) else f":{payload:#x}")
     number = value_type.from_bits(pattern)
-    if value_type.bits == 32 and payload < 0:
-        # Nine digits tell any two f32 apart, and mostly fewer do.
+    if value_type.bits < 64 and payload < 0:
+        # Nine digits tell any two f32 apart, five any two f16; mostly fewer do.
         for precision in range(1, 10):
             shorter = float(f"{number:.{precision}g}")
             if value_type.to_bits(shorter, "") == pattern:

@@ -2,8 +2,9 @@
 
 A :class:`Signature` is a string in one canonical spelling, so it prints, compares and pickles
 like one; what the spelling means is in its attributes. Only C types appear (the first rule of a
-libcall): i32, i64, f32, f64 and pointers. ``u32`` and ``u64`` are i32 and i64 whose *results* are
-read as unsigned; an argument may always be given in either reading.
+libcall): integers of 32, 64 and 128 bits, floats of 16, 32 and 64 bits, and pointers. ``u32``,
+``u64`` and ``u128`` are i32, i64 and i128 whose *results* are read as unsigned; an argument may
+always be given in either reading.
 
 Nothing of the runtime is known here. An object that stands for an address in native code passes
 itself, by a method ``__native_address__(kind)``: given the name of the value type (``"vmctx"``,
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["VALUE_TYPES", "WASM_NUMBERS", "Callee", "Signature", "ValueType"]
 
 POINTER_BITS = struct.calcsize("P") * 8
+_F16 = struct.Struct("<e")
 _F32 = struct.Struct("<f")
 _F64 = struct.Struct("<d")
+_U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 
@@ -52,7 +55,7 @@ class ValueType:
     c_name : str
         Its spelling in C.
     ctypes_name : str
-        The name of its type in :mod:`ctypes`, for arguments and results alike.
+        The name of its type in :mod:`ctypes`, for arguments and results alike; "" if it has none.
     is_runtime : bool
         Whether it points to something of an instance: a vmctx or a reference.
     """
@@ -101,10 +104,10 @@ class ValueType:
         Parameters
         ----------
         value : int or float
-            An integer in the signed or the unsigned range of the type; for f32 and f64 anything
-            that :func:`float` takes as a number (an f32 is rounded to nearest, ties to even,
-            beyond its range to infinity, as Wasm's ``f32.demote_f64`` does); for a pointer an
-            address, or None for null.
+            An integer in the signed or the unsigned range of the type; for a float anything
+            that :func:`float` takes as a number (what is shorter than an f64 is rounded to nearest,
+            ties to even, beyond its range to infinity, as Wasm's ``f32.demote_f64`` does); for a
+            pointer an address, or None for null.
         where : str
             What to call the argument in an error, for example ``"i64_sdiv(): dividend"``.
 
@@ -158,20 +161,26 @@ class ValueType:
             ) from None
         if self.bits == 64:
             return int(_U64.unpack(_F64.pack(number))[0])
+        if self.bits == 16:
+            return _narrow(int(_U64.unpack(_F64.pack(number))[0]), *_SHORT_FLOATS[self.name])
         try:
             return int(_U32.unpack(_F32.pack(number))[0])
         except OverflowError:  # finite, but rounds beyond the largest f32
             return 0x7F800000 if number > 0 else 0xFF800000
 
     def from_bits(self, pattern: int) -> Any:
-        """Return the Python value of a bit pattern: an int, or a float for f32 and f64.
+        """Return the Python value of a bit pattern: an int, or a float for a float.
 
-        A signalling f32 NaN becomes quiet on the way into a Python float (C's conversion does
-        that); compare patterns where it matters.
+        A signalling NaN of less than 64 bits becomes quiet on the way into a Python float (C's
+        conversion does that); compare patterns where it matters.
         """
         if self.kind == "float":
             if self.bits == 64:
                 return _F64.unpack(_U64.pack(pattern))[0]
+            if self.name == "bf16":
+                pattern <<= 16  # it is the upper half of an f32
+            elif self.bits == 16:
+                return _from_half(pattern)
             return _F32.unpack(_U32.pack(pattern))[0]
         if self.signed and pattern >> (self.bits - 1):
             return pattern - (1 << self.bits)
@@ -226,6 +235,37 @@ class Callee:
             raise TypeError(f"{self.title} takes {expected} {plural}{self.listed}, got {count}")
 
 
+_SHORT_FLOATS = {"f16": (10, 15), "bf16": (7, 127)}
+"""Bits of the fraction and the exponent's bias of the floats of 16 bits."""
+
+
+def _narrow(pattern: int, fraction: int, bias: int) -> int:
+    """Return the 16 bits of the float nearest to an f64, ties to even; a NaN becomes quiet."""
+    sign, magnitude = pattern >> 63 << 15, pattern & ((1 << 63) - 1)
+    dropped = 52 - fraction
+    infinity = (2 * bias + 1) << fraction
+    exponent, rest = divmod(magnitude, 1 << 52)
+    if exponent == 0x7FF:
+        quiet = 1 << (fraction - 1)
+        return sign | infinity | (rest >> dropped | quiet if rest else 0)
+    lowest = 1023 - bias + 1  # the field of the least normal number
+    if exponent < lowest:  # subnormal: the fewer bits, the smaller
+        dropped += min(lowest - exponent, 64)
+        magnitude = rest | 1 << 52
+    else:
+        magnitude -= (lowest - 1) << 52
+    half = 1 << (dropped - 1)
+    kept, rest = divmod(magnitude, 1 << dropped)
+    return sign | min(kept + (rest > half or (rest == half and kept & 1)), infinity)
+
+
+def _from_half(pattern: int) -> float:
+    if pattern & 0x7FFF <= 0x7C00:
+        return float(_F16.unpack(_U16.pack(pattern))[0])
+    wide = (pattern & 0x8000) << 48 | 0x7FF << 52 | (pattern & 0x3FF | 0x200) << 42
+    return float(_F64.unpack(_U64.pack(wide))[0])
+
+
 def _describe(value: object) -> str:
     try:
         text = repr(value)
@@ -250,6 +290,10 @@ VALUE_TYPES = {
         ValueType("u32", 32, "integer", False, "uint32_t", "c_uint32"),
         ValueType("i64", 64, "integer", True, "int64_t", "c_int64"),
         ValueType("u64", 64, "integer", False, "uint64_t", "c_uint64"),
+        ValueType("i128", 128, "integer", True, "__int128", ""),
+        ValueType("u128", 128, "integer", False, "unsigned __int128", ""),
+        ValueType("f16", 16, "float", True, "_Float16", ""),
+        ValueType("bf16", 16, "float", True, "__bf16", ""),
         ValueType("f32", 32, "float", True, "float", "c_float"),
         ValueType("f64", 64, "float", True, "double", "c_double"),
         ValueType("pointer", POINTER_BITS, "pointer", False, "void *", "c_size_t"),
@@ -392,8 +436,17 @@ class Signature(str):
         """Return the ``CFUNCTYPE`` class of this signature, always the same one.
 
         It is a ``PYFUNCTYPE`` where the GIL is to be held.
+
+        Raises
+        ------
+        RuntimeError
+            ctypes has no type for one of the value types.
         """
         import ctypes
+
+        for value_type in (*self.parameters, self.result):
+            if value_type is not None and not value_type.ctypes_name:
+                raise RuntimeError(f"ctypes has no type for the {value_type.name} of {self}")
 
         key = (str(self), release_gil)
         if key not in _prototypes:

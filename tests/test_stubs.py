@@ -22,6 +22,8 @@ FUNCTIONS = {node.name: node for node in TREE.body if isinstance(node, ast.Funct
 
 def test_the_stub_is_up_to_date() -> None:
     assert make_stubs.make_stub() == STUB, "run python tools/make_stubs.py"
+    llvm = make_stubs.LLVM_STUB.read_text(encoding="utf-8")
+    assert make_stubs.make_llvm_stub() == llvm, "run python tools/make_stubs.py"
 
 
 def test_check_says_by_its_exit_code_whether_it_is(
@@ -49,7 +51,7 @@ def test_the_stub_has_exactly_the_public_names() -> None:
     assert declared == set(dir(asm_libcalls))
     (assignment,) = (node for node in TREE.body if isinstance(node, ast.Assign))
     assert ast.literal_eval(assignment.value) == asm_libcalls.__all__
-    assert set(dir(asm_libcalls)) == {*asm_libcalls.__all__, "toy_jit", "ufuncs"}
+    assert set(dir(asm_libcalls)) == {*asm_libcalls.__all__, "llvm", "toy_jit", "ufuncs"}
 
 
 @pytest.mark.parametrize("name", LIBCALLS)
@@ -95,6 +97,8 @@ from asm_libcalls import LIBCALLS, Instance, Memory, f32_ceil, symbols
 quotient: int = asm_libcalls.i64_sdiv(-7, 2)
 up: float = f32_ceil(1.5)
 up = f32_ceil(2)
+quotient = asm_libcalls.llvm.divti3(-(2**100), 7)
+up = asm_libcalls.llvm.floattidf(quotient)
 address: int = LIBCALLS["f64_ceil"].address + symbols()["wasmtime_f64_ceil"]
 asm_libcalls.memory_fill(Instance(memories=[Memory(1)]), 0, 0, 0, 0)
 """
@@ -107,6 +111,7 @@ asm_libcalls.f64_ceil(x=1.5)
 asm_libcalls.i64_sdiv(1)
 asm_libcalls.i64_sdiv(1, 0.5)
 asm_libcalls.f64_cell(1.5)
+asm_libcalls.llvm.divti3(1.5, 2)
 """
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from asm_libcalls import LIBCALLS, vmcontext
 from asm_libcalls.binding import default_binding
 from asm_libcalls.libcalls import BUILTIN_SLOTS, DECLARATIONS, Declaration
+from asm_libcalls.llvm.libcalls import DECLARATIONS as LLVM_DECLARATIONS
 from asm_libcalls.signatures import VALUE_TYPES, ValueType
 from asm_libcalls.traps import Trap, TrapCode
 
@@ -40,6 +41,25 @@ the declarations that the package itself uses.
 - Machine code follows the System V ABI for AMD64: it keeps `rbx`, `rbp` and `r12` to `r15`, and
   changes any other register.
 - What traps does not return: {doc}`traps`.
+"""
+
+LLVM = """\
+## LLVM's libcalls
+
+The second table: {mod}`asm_libcalls.llvm`. A *symbol* is `__` and the name, and
+`asm_libcalls.llvm.symbols()` has all addresses. They are those of compiler-rt, and do what its
+functions do, out of range too.
+
+- An `__int128` is in two integer registers, its low half first, or whole on the stack; a result
+  is in `rax` and `rdx`. A `_Float16` or a `__bf16` is the low 16 bits of `xmm0`; a result of 16
+  bits is in `eax` as well.
+- All that is rounded is rounded to nearest, ties to even, whatever MXCSR says.
+- A zero divisor is a trap where something catches traps, and elsewhere what the instruction does:
+  SIGFPE. The smallest integer by -1 is the smallest integer.
+- A float that is too large for an integer, an infinity or a NaN becomes the largest integer or, if
+  its sign is set, the smallest (a signed result that takes all 128 bits wraps around).
+- A NaN that becomes narrower becomes quiet, and keeps the upper part of its payload. One that
+  becomes wider stays as it is.
 """
 
 RUNTIME = """\
@@ -171,16 +191,40 @@ def libcalls_section(machine_code: set[str]) -> Iterator[str]:
     yield "function of `fallback/`, and then return or unwind. Every libcall is in `fallback/`, and"
     yield "is served from there where machine code can not be."
     yield ""
-    for family in dict.fromkeys(row.family for row in DECLARATIONS.values()):
-        rows = [row for row in DECLARATIONS.values() if row.family == family]
-        yield f"### {family.capitalize()}"
+    yield from prototypes(DECLARATIONS.values())
+
+
+def prototypes(rows: Iterable[Declaration]) -> Iterator[str]:
+    """Yield a section of prototypes for each family."""
+    rows = list(rows)
+    for family in dict.fromkeys(row.family for row in rows):
+        yield f"### {family.replace('_', ' ').capitalize()}"
         yield ""
         yield "```c"
         for row in rows:
-            yield f"/* {row.instruction}: {row.doc} */"
-            yield row.c_declaration
+            if row.family == family:
+                yield f"/* {row.instruction}: {row.doc} */"
+                yield row.c_declaration
         yield "```"
         yield ""
+
+
+def llvm_section() -> Iterator[str]:
+    """Yield the section of the second table."""
+    yield LLVM
+    yield from table(
+        ("name", "parameters → result", "LLVM", "served by"),
+        (
+            (
+                f"`{row.name}`",
+                f"`{signature_text(row)}`",
+                f"`{row.instruction}`",
+                f"`llvm/x86_64/{row.family}.py`",
+            )
+            for row in LLVM_DECLARATIONS.values()
+        ),
+    )
+    yield from prototypes(LLVM_DECLARATIONS.values())
 
 
 def builtin_section() -> Iterator[str]:
@@ -223,7 +267,10 @@ def trap_section() -> Iterator[str]:
 
 def passed_in(value_type: ValueType) -> str:
     """Return the registers that a type is passed in."""
-    return "`xmm0` to `xmm7`" if value_type.kind == "float" else "`rdi` `rsi` `rdx` `rcx` `r8` `r9`"
+    if value_type.classes[0] == "SSE":
+        return "`xmm0` to `xmm7`"
+    two = "two of " if len(value_type.classes) > 1 else ""
+    return f"{two}`rdi` `rsi` `rdx` `rcx` `r8` `r9`"
 
 
 def python_type(value_type: ValueType) -> str:
@@ -301,6 +348,7 @@ def make_page() -> str:
         HEADER,
         *libcalls_section(machine_code_names()),
         *builtin_section(),
+        *llvm_section(),
         RUNTIME,
         *trap_section(),
         *types_section(),

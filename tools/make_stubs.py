@@ -1,7 +1,7 @@
-"""Write ``asm_libcalls/__init__.pyi``: the public names with their types.
+"""Write ``__init__.pyi`` of ``asm_libcalls`` and of its second table: the names and their types.
 
-    python tools/make_stubs.py            writes the file
-    python tools/make_stubs.py --check    says whether it is up to date, by the exit code
+    python tools/make_stubs.py            writes the files
+    python tools/make_stubs.py --check    says whether they are up to date, by the exit code
 
 The libcalls are made into attributes of the package from the table, where no type checker can see
 them; so the stub is made from the table too. Every other public name comes from where it is
@@ -19,18 +19,21 @@ from types import ModuleType
 from typing import Any
 
 import asm_libcalls
+import asm_libcalls.llvm
 from asm_libcalls.libcalls import Declaration
 from asm_libcalls.signatures import ValueType
 
 STUB = Path(asm_libcalls.__file__).with_suffix(".pyi")
+LLVM_STUB = Path(asm_libcalls.llvm.__file__).with_suffix(".pyi")
 
 # What no object says of itself: the types of the package's own variables, as the source has them.
 VARIABLES = {"LIBCALLS": "dict[str, Libcall]", "__version__": "str"}
 
-PACKAGES = ("toy_jit", "ufuncs")
+PACKAGES = ("llvm", "toy_jit", "ufuncs")
 """Public packages that are imported when first used."""
 
 POINTERS = {
+    "pointer": "Any",  # a writable buffer; before Python 3.12 that has no type
     "vmctx": "Instance | int",
     "reference": "VMExternRef | FuncRef | int | None",
     "externref": "VMExternRef | int",
@@ -127,24 +130,41 @@ def make_stub() -> str:
         lines += function_lines(name, getattr(asm_libcalls, name))
     for libcall in asm_libcalls.LIBCALLS.values():
         lines += libcall_lines(libcall.declaration)
-    lines.append("__all__ = [")
-    lines += [f'    "{name}",' for name in asm_libcalls.__all__]
-    lines.append("]")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *all_lines(asm_libcalls)]) + "\n"
+
+
+def make_llvm_stub() -> str:
+    """Return the text of the second table's stub."""
+    package = asm_libcalls.llvm
+    header = HEADER.replace("A002, D401, ", "")
+    lines = [header, "from typing import Any", "", "from asm_libcalls.binding import Libcall", ""]
+    lines += ["LIBCALLS: dict[str, Libcall]", "", *function_lines("symbols", package.symbols)]
+    for libcall in package.LIBCALLS.values():
+        lines += libcall_lines(libcall.declaration)
+    return "\n".join([*lines, *all_lines(package)]) + "\n"
+
+
+def all_lines(package: ModuleType) -> Iterator[str]:
+    """Yield the list of a package's public names."""
+    yield "__all__ = ["
+    yield from (f'    "{name}",' for name in package.__all__)
+    yield "]"
 
 
 def main() -> int:
     """Write the stub, or compare it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare, and write nothing")
-    stub = make_stub()
-    if not parser.parse_args().check:
-        STUB.write_text(stub, encoding="utf-8")
-        return 0
-    if STUB.exists() and STUB.read_text(encoding="utf-8") == stub:
-        return 0
-    print(f"{STUB.name} is out of date: run python tools/make_stubs.py", file=sys.stderr)
-    return 1
+    check = parser.parse_args().check
+    stale = []
+    for path, stub in ((STUB, make_stub()), (LLVM_STUB, make_llvm_stub())):
+        if not check:
+            path.write_text(stub, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != stub:
+            stale.append(path)
+    for path in stale:
+        print(f"{path} is out of date: run python tools/make_stubs.py", file=sys.stderr)
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":

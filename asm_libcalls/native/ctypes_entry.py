@@ -36,11 +36,11 @@ class PythonEntry:
 
     def call(self, address: int, signature: Signature, patterns: Sequence[int]) -> int:
         """Call a C address with bit patterns; return the result's pattern or raise."""
+        function = signature.ctypes_prototype(self._release_gil)(address)
         arguments = [
             ctypes_value(value_type.ctypes_name, pattern)
             for value_type, pattern in zip(signature.parameters, patterns, strict=True)
         ]
-        function = signature.ctypes_prototype(self._release_gil)(address)
         result = signature.result
         if result is not None:
             function.restype = exact_type(result.ctypes_name)

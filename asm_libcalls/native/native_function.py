@@ -208,22 +208,35 @@ def native_functions(
 
     shapes = []
     for s in specifications:
-        enter = ""
-        if s.guard or s.inline:
-            enter = ""
+        enter, guard = "", s.guard
+        if not _is_unboxed(s.signature):
+            guard = "everything"
+        elif s.guard or s.inline:
+            pass
         elif s.release_gil:
             enter = "asm_libcalls_enter"
         elif s.catch or assign(s.signature.parameters).stack:
             enter = ENTER_HOLDING_GIL
-        shapes.append(Shape(s.signature, enter, s.guard, s.inline, s.vmctx_of))
+        shapes.append(Shape(s.signature, enter, guard, s.inline, s.vmctx_of))
+    # A builtin without arguments has none to leave to its slow path.
+    python = [not (s.signature.parameters or _is_unboxed(s.signature)) for s in specifications]
     try:
-        maker.prepare(shapes)
+        maker.prepare(
+            [shape for shape, in_python in zip(shapes, python, strict=True) if not in_python]
+        )
     except (OSError, Unsupported):  # a process may be denied new executable pages at any time
         return [_python_function(s, _slow(s, interface)) for s in specifications]
     return [
-        maker.make(s.address, shape, _slow(s, interface), s.name, _full_text(s), s.module)
-        for s, shape in zip(specifications, shapes, strict=True)
+        _python_function(s, _slow(s, interface))
+        if in_python
+        else maker.make(s.address, shape, _slow(s, interface), s.name, _full_text(s), s.module)
+        for s, shape, in_python in zip(specifications, shapes, python, strict=True)
     ]
+
+
+def _is_unboxed(signature: Signature) -> bool:
+    """Return whether builtins make these types of Python objects, and back, in machine code."""
+    return all(t.bits in (32, 64) for t in (*signature.parameters, signature.result) if t)
 
 
 def why_not_builtin(interface: NativeInterface | None = None) -> str:

@@ -87,4 +87,38 @@ class ThunkPool:
         self, function: Callable[..., Any], signature: Signature, bits: bool = False
     ) -> tuple[Any, ...]:
         convert = result_converter(function, signature, bits)
+        if any(t.bits not in (32, 64) for t in (*signature.parameters, signature.result) if t):
+            function = _of_words(function, signature, bits, convert)
         return call_records.make_record(function, convert, signature, bits), function, convert
+
+
+def _of_words(
+    function: Callable[..., Any],
+    signature: Signature,
+    bits: bool,
+    convert: Callable[[Any], int | None],
+) -> Callable[..., Any]:
+    """Make a callable of 64-bit words, as the record gives them, of one that takes numbers."""
+
+    def call(*words: int) -> Any:
+        rest = iter(words)
+        values = []
+        for value_type in signature.parameters:
+            value = next(rest)
+            if value_type.bits not in (32, 64):
+                if value_type.bits > 64:
+                    value |= next(rest) << 64
+                value &= value_type.mask
+                if not bits:
+                    value = value_type.from_bits(value)
+            values.append(value)
+        value = function(*values)
+        result = signature.result
+        if result is None or result.bits in (32, 64):
+            return value
+        pattern = convert(value) or 0
+        if result.bits > 64:
+            ctypes.c_uint64.from_address(next(rest)).value = pattern >> 64
+        return pattern & (1 << 64) - 1
+
+    return call

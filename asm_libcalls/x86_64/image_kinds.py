@@ -86,6 +86,7 @@ IMAGES = {
     ),
     "ufuncs": ImageKind("asm_libcalls.x86_64.ufunc_loops"),
     "native_loops": ImageKind("asm_libcalls.x86_64.call_loops", for_cpu=False),
+    "llvm": ImageKind("asm_libcalls.llvm.x86_64.image", folders=("llvm/x86_64",)),
     "toy_jit": ImageKind(
         "asm_libcalls.toy_jit.codegen.stencils", folders=("toy_jit/codegen", "toy_jit/frontend")
     ),

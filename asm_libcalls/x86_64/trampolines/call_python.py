@@ -43,6 +43,7 @@ from asm_libcalls.x86_64.trampolines.call_records import (
     INTEGERS,
     NOTHING,
     RESULT,
+    RESULT_HIGH,
     SAVED,
     U32,
     U64,
@@ -383,6 +384,7 @@ def _call_python() -> None:
     _return_to_native()
     _release_gil()
     MOV(rax, [rbp + RESULT])
+    MOV(rdx, [rbp + RESULT_HIGH])
     MOVSD(xmm0, [rbp + RESULT])
     LEA(rsp, [rbp - SAVED])
     for register in reversed(callee_saved):

@@ -7,7 +7,7 @@ The frame, by rbp::
       0  the caller's rbp
          rbx, r12 to r15              callee-saved registers of the caller
          integers, floats             spilled argument registers (a record holds their offsets)
-         result, GIL state, Departure*
+         result, GIL state, Departure*, the result's upper 64 bits
          Python arguments             <- rsp
 
 Source: System V ABI for AMD64, 3.2.3.
@@ -42,6 +42,7 @@ __all__ = [
     "INTEGERS",
     "NOTHING",
     "RESULT",
+    "RESULT_HIGH",
     "SAVED",
     "U32",
     "U64",
@@ -64,7 +65,8 @@ FLOATS = INTEGERS - 8 * len(FLOAT_REGISTERS)
 RESULT = FLOATS - 8
 GIL_STATE = RESULT - 8
 DEPARTURE = GIL_STATE - 8
-FRAME = -(DEPARTURE // 16) * 16  # a call finds rsp aligned
+RESULT_HIGH = DEPARTURE - 8
+FRAME = -(RESULT_HIGH // 16) * 16  # a call finds rsp aligned
 STACK_ARGUMENTS = 16
 
 _BANKS = {
@@ -99,9 +101,9 @@ class HostCallRecord(ctypes.Structure):
 
 
 def _conversion(value_type: ValueType, as_bits: bool) -> int:
+    if value_type.bits not in (32, 64):
+        return U64  # the pattern, or half of it
     is_long = value_type.bits == 64
-    if not is_long and value_type.bits != 32:
-        raise ValueError(f"a host function can not take or return a {value_type.name}")
     if value_type.kind == "float" and not as_bits:
         return F64 if is_long else F32
     if value_type.signed and not as_bits:
@@ -154,13 +156,23 @@ def make_record(
     signature : Signature
     as_bits : bool
         Whether the callable takes and returns unsigned bit patterns, floats included.
+
+    Notes
+    -----
+    What has neither 32 nor 64 bits is a pattern always. One of 128 bits is two arguments, its low
+    64 bits first. A result of 128 bits is its low 64 bits; where to leave the others is the last
+    argument.
     """
-    parameters = [
-        Parameter(_BANKS[place.bank] + 8 * place.number, _conversion(value_type, as_bits))
-        for value_type, place in zip(
-            signature.parameters, assign(signature.parameters).places, strict=True
-        )
-    ]
+    parameters = []
+    for value_type, place in zip(
+        signature.parameters, assign(signature.parameters).places, strict=True
+    ):
+        offset = _BANKS[place.bank] + 8 * place.number
+        parameters.append(Parameter(offset, _conversion(value_type, as_bits)))
+        if value_type.bits > 64:
+            parameters.append(Parameter(offset + 8, U64))
+    if signature.result is not None and signature.result.bits > 64:
+        parameters.append(Parameter(RESULT_HIGH, ADDRESS))
     result = NOTHING if signature.result is None else _conversion(signature.result, as_bits)
     record = HostCallRecord(id(function), id(convert), 0, len(parameters), result)
     content = bytes(record) + b"".join(map(bytes, parameters))

@@ -44,7 +44,7 @@ from asm_libcalls.activation import (
     NativeCall,
     ThreadRecord,
 )
-
+from asm_libcalls.traps import TrapCode
 from asm_libcalls.x86_64.trampolines.thread_records import MAKE_THREAD_RECORD, load_thread_record
 
 TYPE_CHECKING = False
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENTER_HOLDING_GIL",
     "GREENLET_GETCURRENT",
+    "RAISE_DIVISION_BY_ZERO",
     "get_owner",
     "pop_activation",
     "push_activation",
@@ -64,6 +65,9 @@ __all__ = [
 
 ENTER_HOLDING_GIL = "asm_libcalls_enter_holding_gil"
 """``asm_libcalls_enter`` for short calls, and for callees that need the GIL."""
+
+RAISE_DIVISION_BY_ZERO = "asm_libcalls_raise_division_by_zero"
+"""``asm_libcalls_raise_trap`` for libcalls that divide by zero where nothing catches the trap."""
 
 _SAVED = 8 * len(CALLEE_SAVED)  # below rbp
 _FRAME = -(-(_SAVED + ctypes.sizeof(Activation)) // 16) * 16  # so that rsp is aligned where we call
@@ -78,6 +82,7 @@ def routines() -> Iterator[Routine]:
     for name in ("asm_libcalls_enter", ENTER_HOLDING_GIL):
         yield sequence(name, partial(_enter, name))
     yield sequence("asm_libcalls_raise_trap", _raise_trap)
+    yield sequence(RAISE_DIVISION_BY_ZERO, _raise_division_by_zero)
     yield sequence("asm_libcalls_raise_exception", _raise_exception)
     yield sequence("asm_libcalls_raise_status", _raise_status)
 
@@ -248,36 +253,50 @@ def _enter(name: str) -> None:
 
 
 def _raise_trap() -> None:
-    from peachpy.x86_64 import MOV, OR, edi, rax, rdi
+    from peachpy.x86_64 import MOV, OR, XOR, edi, esi, rax, rdi
 
     from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
 
     MOV(edi, edi)  # a C caller may leave anything above the 32 bits of the code
     MOV(rax, TRAPPED)
     OR(rdi, rax)
+    XOR(esi, esi)
+    TAIL_JUMP("asm_libcalls_raise_status")
+
+
+def _raise_division_by_zero() -> None:
+    from peachpy.x86_64 import MOV, esi, rdi
+
+    from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
+
+    MOV(rdi, TRAPPED | TrapCode.INTEGER_DIVISION_BY_ZERO)
+    MOV(esi, 1)
     TAIL_JUMP("asm_libcalls_raise_status")
 
 
 def _raise_exception() -> None:
-    from peachpy.x86_64 import MOV, rdi
+    from peachpy.x86_64 import MOV, XOR, esi, rdi
 
     from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
 
     MOV(rdi, EXCEPTION)
+    XOR(esi, esi)
     TAIL_JUMP("asm_libcalls_raise_status")
 
 
 def _raise_status() -> None:
     from peachpy.x86_64 import (
-        AND, CLD, CMP, INC, JAE, JBE, JMP, JNE, JZ, LABEL, LDMXCSR, MOV, SHR, TEST, UD2, XOR, Label,
-        ecx, r8, r12, r13, rax, rbx, rcx, rdi, rdx,
+        AND, CLD, CMP, DIV, INC, JAE, JBE, JMP, JNE, JZ, LABEL, LDMXCSR, MOV, SHR, TEST, UD2, XOR,
+        Label, ecx, r8, r12, r13, r14, rax, rbx, rcx, rdi, rdx, rsi,
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
     from asm_libcalls.x86_64.assembler.instructions import FLDCW
 
     nobody, traced, next_frame = Label("nobody"), Label("traced"), Label("next_frame")
+    illegal = Label("illegal")
     MOV(rbx, rdi)  # callee-saved registers are free: this never returns to its caller
+    MOV(r14, rsi)  # not 0: divide by zero where nothing catches it
     MOV(r12, rsp)
     AND(rsp, -16)  # reached by call or by jump, from frames of any alignment
     load_thread_record()
@@ -323,4 +342,9 @@ def _raise_status() -> None:
     JMP([r13 + Activation.landing.offset])
     LABEL(nobody)
     MOV(rax, rbx)  # for whoever reads the core: the status that nobody caught
+    TEST(r14, r14)
+    JZ(illegal)
+    XOR(ecx, ecx)
+    DIV(ecx)
+    LABEL(illegal)
     UD2()

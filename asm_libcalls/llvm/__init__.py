@@ -1,0 +1,38 @@
+"""LLVM's libcalls: the functions that code compiled by LLVM calls, under compiler-rt's names.
+
+``asm_libcalls.llvm.divti3(-7, 2)`` calls one from Python; ``symbols()`` gives the C addresses to a
+JIT that resolves ``__divti3``; ``LIBCALLS["divti3"]`` has everything about one.
+:mod:`asm_libcalls.integrations.llvmlite` makes them known to llvmlite.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.binding import Libcall
+from asm_libcalls.llvm.binding import default_llvm_binding
+
+_binding = default_llvm_binding()
+
+LIBCALLS: dict[str, Libcall] = dict(_binding.libcalls)
+"""Every libcall by name, in the table's order; a C symbol is ``__`` and the name."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in LIBCALLS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from asm_libcalls.llvm.functions import make_functions
+
+    for each, function in make_functions(_binding).items():
+        globals().setdefault(each, function)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LIBCALLS})
+
+
+def symbols() -> dict[str, int]:
+    """Return the C address of each libcall by its symbol, ``"__divti3"`` and so on."""
+    return _binding.symbols()
+
+
+__all__ = ["LIBCALLS", "symbols", *LIBCALLS]

@@ -1,0 +1,44 @@
+"""Checks of the 128-bit shifts. The oracle multiplies and divides by powers of two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import product
+from random import Random
+
+from asm_libcalls.binding import Libcall
+from asm_libcalls.checks.engine import PatternChecker
+from asm_libcalls.llvm.checks.wide_integers import BOUNDARIES, MODULUS, random_integer, signed
+
+__all__ = ["CHECKER"]
+
+_COUNTS = (0, 1, 2, 31, 32, 62, 63, 64, 65, 126, 127, 128, 192, 255, 2**31, 2**32 - 1)
+
+
+class ShiftChecker(PatternChecker):
+    """Boundaries by counts on both sides of a register's and of the number's width."""
+
+    def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int, int]]:
+        """Yield all pairs of a boundary and a count."""
+        return product(BOUNDARIES, _COUNTS)
+
+    def random_cases(self, libcall: Libcall, source: Random) -> Iterator[tuple[int, int]]:
+        """Yield numbers with counts in range, and some beyond."""
+        while True:
+            yield (random_integer(source), source.getrandbits(7))
+            yield (random_integer(source), source.getrandbits(32))
+
+    def oracle(self, libcall: Libcall) -> Callable[[int, int], int]:
+        """Return the same by multiplication and division."""
+        return _ORACLES[libcall.name]
+
+
+_ORACLES: dict[str, Callable[[int, int], int]] = {
+    "ashlti3": lambda x, count: x * 2 ** (count % 128) % MODULUS,
+    "lshrti3": lambda x, count: math.floor(Fraction(x, 2 ** (count % 128))),
+    "ashrti3": lambda x, count: math.floor(Fraction(signed(x), 2 ** (count % 128))) % MODULUS,
+}
+
+CHECKER = ShiftChecker()

@@ -1,0 +1,1 @@
+"""The second table in plain Python: LLVM's libcalls on bit patterns, one file per family."""

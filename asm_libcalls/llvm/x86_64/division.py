@@ -1,0 +1,296 @@
+"""128-bit division and remainder.
+
+An i128 arrives in two registers, low half first (rdi:rsi and rdx:rcx), and leaves in rax:rdx. One
+``div`` divides 128 bits by 64 where the quotient has 64. So a divisor of 64 bits takes one, or two
+(the remainder of the high half is below the divisor); a longer divisor takes one, of the dividend's
+half by the divisor's upper 64 bits, which estimates the quotient to within 1.
+
+Nothing traps but a zero divisor: ``MIN / -1`` is MIN, as in compiler-rt.
+
+Source: System V ABI for AMD64, 3.2.3 (__int128); H. S. Warren, Hacker's Delight, second edition,
+9-5 (the estimate); Intel SDM volume 2, DIV.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from asm_libcalls.emitter.image import Routine
+
+__all__ = ["DIVIDE_BY_ZERO", "routines"]
+
+DIVIDE_BY_ZERO = "asm_libcalls_divide_by_zero"
+"""Where a zero divisor leads: a routine of the image, which never returns."""
+
+QUOTIENT, REMAINDER, BOTH = "quotient", "remainder", "both"
+"""What a libcall returns; BOTH returns the quotient, and stores the remainder at r8 if that is not
+null."""
+
+
+def routines(features: frozenset[str]) -> Iterator[Routine]:
+    """Assemble the family for a CPU with these features."""
+    from asm_libcalls.x86_64.assembler import sequence
+
+    for name, divide, wanted in (
+        ("divti3", _signed, QUOTIENT),
+        ("modti3", _signed, REMAINDER),
+        ("udivti3", _unsigned, QUOTIENT),
+        ("umodti3", _unsigned, REMAINDER),
+        ("udivmodti4", _unsigned, BOTH),
+    ):
+        yield sequence(name, partial(divide, features, wanted))
+
+
+def _unsigned(features: frozenset[str], wanted: str) -> None:
+    _divide(features, wanted, _return)
+
+
+def _signed(features: frozenset[str], wanted: str) -> None:
+    from peachpy.x86_64 import JMP, JNS, JS, LABEL, TEST, Label, r8, rcx, rdi, rdx, rsi
+
+    dividend_negative, divisor_negative = Label("dividend_negative"), Label("divisor_negative")
+    keep_sign, change_sign = Label("keep_sign"), Label("change_sign")
+    TEST(rsi, rsi)
+    JS(dividend_negative)
+    TEST(rcx, rcx)
+    JS(divisor_negative)
+    LABEL(keep_sign)
+    _divide(features, wanted, _return)
+
+    LABEL(dividend_negative)
+    _negate(rdi, rsi, r8)
+    TEST(rcx, rcx)
+    JNS(change_sign)
+    _negate(rdx, rcx, r8)
+    if wanted == QUOTIENT:
+        JMP(keep_sign)
+    LABEL(change_sign)
+    _divide(features, wanted, _return_negated, "to_be_negated_")
+
+    LABEL(divisor_negative)
+    _negate(rdx, rcx, r8)
+    JMP(change_sign if wanted == QUOTIENT else keep_sign)
+
+
+def _negate(low: Any, high: Any, scratch: Any) -> None:
+    from peachpy.x86_64 import MOV, NEG, SBB, XOR
+
+    XOR(scratch.as_dword, scratch.as_dword)
+    NEG(low)
+    SBB(scratch, high)
+    MOV(high, scratch)
+
+
+def _return() -> None:
+    from peachpy.x86_64 import RET
+
+    RET()
+
+
+def _return_negated() -> None:
+    from peachpy.x86_64 import RET, r8, rax, rdx
+
+    _negate(rax, rdx, r8)
+    RET()
+
+
+def _divide(
+    features: frozenset[str], wanted: str, leave: Callable[[], None], prefix: str = ""
+) -> None:
+    """Emit: divide rdi:rsi by rdx:rcx, unsigned, and leave. Keeps r8."""
+    from peachpy.x86_64 import (
+        CMP,
+        DIV,
+        JAE,
+        JB,
+        JNZ,
+        JZ,
+        LABEL,
+        MOV,
+        SUB,
+        TEST,
+        XOR,
+        Label,
+        eax,
+        edx,
+        r9,
+        r10,
+        rax,
+        rcx,
+        rdi,
+        rdx,
+        rsi,
+    )  # fmt: skip
+
+    from asm_libcalls.x86_64.assembler.instructions import JUMP_IF
+
+    long_divisor, twice = Label(f"{prefix}long_divisor"), Label(f"{prefix}twice")
+    smaller, close = Label(f"{prefix}smaller"), Label(f"{prefix}close")
+    MOV(r9, rdx)
+    TEST(rcx, rcx)
+    JNZ(long_divisor)
+    CMP(rsi, r9)
+    JAE(twice)
+    MOV(rax, rdi)
+    MOV(rdx, rsi)
+    DIV(r9)
+    _hand_over(wanted, None, rdx, None, f"{prefix}once_stored")
+    leave()
+
+    LABEL(twice)
+    TEST(r9, r9)
+    JUMP_IF("z", DIVIDE_BY_ZERO)
+    MOV(rax, rsi)
+    XOR(edx, edx)
+    DIV(r9)
+    MOV(r10, rax)
+    MOV(rax, rdi)
+    DIV(r9)
+    _hand_over(wanted, r10, rdx, None, f"{prefix}twice_stored")
+    leave()
+
+    LABEL(long_divisor)
+    CMP(rsi, rcx)
+    JB(smaller)
+    JZ(close)
+    _divide_by_long_divisor(features, wanted, prefix)
+    _hand_over(wanted, None, rdi, rsi, f"{prefix}long_stored")
+    leave()
+
+    LABEL(close)  # the high halves are equal, so the quotient is 1 or 0
+    CMP(rdi, r9)
+    JB(smaller)
+    if wanted != REMAINDER:
+        MOV(eax, 1)
+    SUB(rdi, r9)
+    _hand_over(wanted, None, rdi, None, f"{prefix}close_stored")
+    leave()
+
+    LABEL(smaller)
+    if wanted != REMAINDER:
+        XOR(eax, eax)
+    _hand_over(wanted, None, rdi, rsi, f"{prefix}smaller_stored")
+    leave()
+
+
+def _hand_over(wanted: str, quotient_high: Any, low: Any, high: Any, label: str) -> None:
+    """Emit: rax:rdx = what is wanted, from the quotient rax:`quotient_high` and the remainder.
+
+    A high half of None is 0.
+    """
+    from peachpy.x86_64 import JZ, LABEL, MOV, TEST, XOR, Label, edx, qword, r8, rax, rdx
+
+    if wanted == REMAINDER:
+        MOV(rax, low)
+        quotient_high = high
+    elif wanted == BOTH:
+        stored = Label(label)
+        TEST(r8, r8)
+        JZ(stored)
+        MOV([r8], low)
+        if high is None:
+            MOV(qword[r8 + 8], 0)
+        else:
+            MOV([r8 + 8], high)
+        LABEL(stored)
+    if quotient_high is None:
+        XOR(edx, edx)
+    else:
+        MOV(rdx, quotient_high)
+
+
+def _divide_by_long_divisor(features: frozenset[str], wanted: str, prefix: str) -> None:
+    """Emit: rax, rdi:rsi = rdi:rsi divided by r9:rcx, a smaller number of more than 64 bits.
+
+    The dividend's half by the divisor's upper 64 bits gives a quotient that, shifted back, is the
+    wanted one or, seldom, one more. What is then left over is too much for a remainder: the divisor
+    is below 2**127, or the quotient is 1 and never wrong.
+    """
+    from peachpy.x86_64 import (
+        ADC,
+        ADD,
+        BSR,
+        DEC,
+        DIV,
+        IMUL,
+        JB,
+        LABEL,
+        LZCNT,
+        MOV,
+        MUL,
+        NOT,
+        OR,
+        RCR,
+        SBB,
+        SHL,
+        SHLX,
+        SHR,
+        SHRX,
+        SUB,
+        XOR,
+        Label,
+        cl,
+        ecx,
+        r9,
+        r10,
+        r11,
+        rax,
+        rcx,
+        rdi,
+        rdx,
+        rsi,
+    )  # fmt: skip
+
+    has_bmi2 = {"bmi2", "lzcnt"} <= features
+    # r10 = the upper 64 bits of the divisor, from its first one on
+    MOV(rax, r9)
+    if has_bmi2:
+        LZCNT(r11, rcx)
+        SHR(rax, 1)
+        SHLX(r10, rcx, r11)
+        NOT(r11)  # counts are taken modulo 64, so this is 63 less it
+        SHRX(rax, rax, r11)
+    else:
+        MOV(r11, rcx)
+        BSR(rcx, rcx)
+        SHR(rax, 1)
+        SHR(rax, cl)
+        MOV(r10, r11)
+        XOR(ecx, 63)
+        SHL(r10, cl)
+        XOR(ecx, 63)
+    OR(r10, rax)
+    MOV(rdx, rsi)
+    MOV(rax, rdi)
+    SHR(rdx, 1)
+    RCR(rax, 1)
+    DIV(r10)
+    if has_bmi2:
+        SHRX(rax, rax, r11)
+        MOV(r11, rcx)
+    else:
+        SHR(rax, cl)
+        MOV(rcx, r11)
+    MOV(r10, rax)
+    IMUL(r11, rax)
+    MUL(r9)
+    ADD(rdx, r11)
+    SUB(rdi, rax)
+    SBB(rsi, rdx)
+    MOV(rax, rdi)
+    MOV(rdx, rsi)
+    SUB(rax, r9)
+    SBB(rdx, rcx)
+    right = Label(f"{prefix}right")
+    JB(right)
+    DEC(r10)
+    ADD(rdi, r9)
+    ADC(rsi, rcx)
+    LABEL(right)
+    if wanted != REMAINDER:
+        MOV(rax, r10)

@@ -1,0 +1,171 @@
+"""128-bit multiplication, and multiplications that say whether they overflow.
+
+The product wraps around, as in compiler-rt, and the ``int`` that the last argument points to
+becomes 1 or 0.
+
+Source: System V ABI for AMD64, 3.2.3 (__int128); Intel SDM volume 2, IMUL, MUL.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asm_libcalls.emitter.image import Routine
+
+__all__ = ["routines"]
+
+
+def routines(features: frozenset[str]) -> Iterator[Routine]:
+    """Assemble the family for a CPU with these features."""
+    from asm_libcalls.x86_64.assembler import sequence
+
+    yield sequence("multi3", _multi3)
+    yield sequence("muloti4", _muloti4)
+    yield sequence("mulodi4", _mulodi4)
+    yield sequence("mulosi4", _mulosi4)
+
+
+def _multi3() -> None:
+    from peachpy.x86_64 import ADD, IMUL, MOV, MUL, RET, rax, rcx, rdi, rdx, rsi
+
+    MOV(rax, rdi)
+    IMUL(rcx, rdi)
+    IMUL(rsi, rdx)
+    MUL(rdx)
+    ADD(rcx, rsi)
+    ADD(rdx, rcx)
+    RET()
+
+
+def _mulosi4() -> None:
+    from peachpy.x86_64 import IMUL, MOV, RET, SETO, XOR, cl, eax, ecx, edi, esi, rdx
+
+    XOR(ecx, ecx)
+    MOV(eax, edi)
+    IMUL(eax, esi)
+    SETO(cl)
+    MOV([rdx], ecx)
+    RET()
+
+
+def _mulodi4() -> None:
+    from peachpy.x86_64 import IMUL, MOV, RET, SETO, XOR, cl, ecx, rax, rdi, rdx, rsi
+
+    XOR(ecx, ecx)
+    MOV(rax, rdi)
+    IMUL(rax, rsi)
+    SETO(cl)
+    MOV([rdx], ecx)
+    RET()
+
+
+def _muloti4() -> None:
+    from peachpy.x86_64 import (
+        ADD,
+        AND,
+        IMUL,
+        JNZ,
+        LABEL,
+        MOV,
+        MOVZX,
+        MUL,
+        OR,
+        RET,
+        SAR,
+        SBB,
+        SETB,
+        SETNZ,
+        SETO,
+        SHR,
+        SUB,
+        TEST,
+        XOR,
+        Label,
+        al,
+        cl,
+        dword,
+        ecx,
+        r8,
+        r9,
+        r10,
+        r11,
+        r11b,
+        rax,
+        rcx,
+        rdi,
+        rdx,
+        rsi,
+        sil,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import r9b
+
+    wide = Label("wide")
+    MOV(r10, rdi)
+    MOV(r11, rdx)
+    SAR(r10, 63)
+    SAR(r11, 63)
+    XOR(r10, rsi)
+    XOR(r11, rcx)
+    OR(r10, r11)
+    JNZ(wide)
+    # Both are sign-extended from 64 bits.
+    MOV(rax, rdi)
+    IMUL(rdx)
+    MOV(dword[r8], 0)
+    RET()
+
+    LABEL(wide)  # multiply the magnitudes; r9 keeps the product's sign, in all its bits
+    MOV(r9, rsi)
+    SAR(r9, 63)
+    XOR(rdi, r9)
+    XOR(rsi, r9)
+    SUB(rdi, r9)
+    SBB(rsi, r9)
+    MOV(rax, rcx)
+    SAR(rax, 63)
+    XOR(rdx, rax)
+    XOR(rcx, rax)
+    SUB(rdx, rax)
+    SBB(rcx, rax)
+    XOR(r9, rax)
+    # rdi:rsi times rdx:rcx. Two high halves that are not 0 make it too large; otherwise one of the
+    # crosswise products is 0.
+    MOV(r10, rdx)
+    TEST(rsi, rsi)
+    SETNZ(r11b)
+    TEST(rcx, rcx)
+    SETNZ(al)
+    AND(r11b, al)
+    MOV(rax, rcx)
+    MUL(rdi)
+    SETO(cl)
+    OR(r11b, cl)
+    MOV(rcx, rax)
+    MOV(rax, rsi)
+    MUL(r10)
+    SETO(sil)
+    OR(r11b, sil)
+    MOV(rsi, rax)
+    ADD(rsi, rcx)  # no carry out, unless both were not 0
+    MOV(rax, r10)
+    MUL(rdi)
+    ADD(rdx, rsi)
+    SETB(cl)
+    OR(r11b, cl)
+    # With its sign, it is too large if the sign is another one now, and it is not 0.
+    XOR(rax, r9)
+    XOR(rdx, r9)
+    SUB(rax, r9)
+    SBB(rdx, r9)
+    XOR(r9, rdx)
+    SHR(r9, 63)
+    MOV(rcx, rax)
+    OR(rcx, rdx)
+    SETNZ(cl)
+    AND(cl, r9b)
+    OR(cl, r11b)
+    MOVZX(ecx, cl)
+    MOV([r8], ecx)
+    RET()

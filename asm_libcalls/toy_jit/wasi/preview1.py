@@ -147,11 +147,27 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
         Trap
             It trapped.
         """
-        function = instance.exports.get("_start")
-        if function is None:
-            raise ValueError("start(): the Instance exports no _start")
         try:
-            function()
+            _start(instance)()
+        except Exit as end:
+            return end.code
+        return 0
+
+    async def start_async(self, instance: Instance, *, time_limit: float | None = None) -> int:
+        """Run a program in a worker thread, and await its exit code.
+
+        As of :meth:`~asm_libcalls.toy_jit.Func.call_async`, which would end asyncio's loop with
+        :class:`Exit`, as any SystemExit does that leaves a task.
+
+        Raises
+        ------
+        ValueError, Trap
+            As of :meth:`start`.
+        asyncio.CancelledError
+            The task was cancelled.
+        """
+        try:
+            await _start(instance).call_async(time_limit=time_limit)
         except Exit as end:
             return end.code
         return 0
@@ -205,6 +221,13 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
         types = bytes(_TYPES[letter] for letter in letters)
         call.wasm_type = FuncType(types, bytes([I32]))  # type: ignore[attr-defined]
         return call
+
+
+def _start(instance: Instance) -> Any:
+    function = instance.exports.get("_start")
+    if function is None:
+        raise ValueError("start(): the Instance exports no _start")
+    return function
 
 
 def _items(given: Any, name: str) -> list[tuple[Any, Any]]:

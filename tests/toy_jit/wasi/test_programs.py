@@ -266,6 +266,32 @@ def test_a_time_limit_ends_what_waits_for_input(compiled):
     os.close(writer)
 
 
+def test_programs_with_asyncio(compiled):
+    import asyncio
+    import os
+
+    reader, writer = os.pipe()
+    module = toy_jit.Module.from_file(compiled("hello"))
+
+    async def run(words, stdin):
+        with Preview1(args=words, stdin=stdin, stdout=io.BytesIO()) as wasi:
+            instance = toy_jit.Instance(module, wasi)
+            return await asyncio.wait_for(wasi.start_async(instance), 0.5 if stdin else None)
+
+    async def main():
+        counts = await asyncio.gather(*(run(["x"] * i, b"") for i in range(1, 8)))
+        with pytest.raises(asyncio.TimeoutError):  # it waits for its input
+            await run(["x"], reader)
+        library = toy_jit.Module.from_file(compiled("library"))
+        with Preview1() as wasi, pytest.raises(ValueError, match="exports no _start"):
+            await wasi.start_async(toy_jit.Instance(library, wasi))
+        return counts
+
+    assert asyncio.run(main()) == list(range(1, 8))
+    os.close(reader)
+    os.close(writer)
+
+
 # -- by the command line
 
 

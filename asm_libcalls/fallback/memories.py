@@ -55,12 +55,12 @@ def imported_memory32_grow(vmctx: int, delta: int, memory_index: int) -> int:
 
 def memory32_size(vmctx: int, defined_memory_index: int) -> int:
     """Return the size of a defined memory, in pages of 64 KiB."""
-    return _defined_memory(vmctx, defined_memory_index).size
+    return _defined_memory(vmctx, defined_memory_index).current_size()
 
 
 def imported_memory32_size(vmctx: int, memory_index: int) -> int:
     """Return the size of an imported memory, in pages of 64 KiB."""
-    return _memory(vmctx, memory_index).size
+    return _memory(vmctx, memory_index).current_size()
 
 
 def memory_copy(

@@ -9,7 +9,7 @@ when native code has returned.
 from __future__ import annotations
 
 from asm_libcalls.native import process
-from asm_libcalls.owned import NotCopied
+from asm_libcalls.owned import Owned
 from asm_libcalls.signatures import Signature
 
 TYPE_CHECKING = False
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["HostFunction"]
 
 
-class HostFunction(NotCopied):
+class HostFunction(Owned):
     """A Python callable with a C address.
 
     Parameters
@@ -42,18 +42,23 @@ class HostFunction(NotCopied):
     signature : Signature
     """
 
+    _closes_when_dropped = False  # native code may have its address
+
     def __init__(self, function: Callable[..., Any], signature: str, *, bits: bool = False) -> None:
+        self._begin()
         if not callable(function):
             raise TypeError(f"HostFunction(): function must be callable, got {function!r}")
         self.signature = Signature(signature)
         self.function = function
-        self._release: Callable[[], None] | None
         if process.interface is None:
             raise RuntimeError("no C address for a Python function: nothing serves native code")
-        self.address, self._release = process.interface.host_address(function, self.signature, bits)
+        self.address, self._give_back = process.interface.host_address(
+            function, self.signature, bits
+        )
+        self._finish()
 
     def __repr__(self) -> str:
-        state = f"at {self.address:#x}" if self._release else "closed"
+        state = f"at {self.address:#x}" if not self.closed else "closed"
         return f"<HostFunction {self.function!r} {self.signature} {state}>"
 
     def close(self) -> None:
@@ -62,17 +67,7 @@ class HostFunction(NotCopied):
         A call that runs goes on, and its result counts; one that is no number of the result's
         type and range is a RuntimeError then.
         """
-        release, self._release = self._release, None
-        if release is not None:
-            release()
+        super().close()
 
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return self._release is None
-
-    def __enter__(self) -> HostFunction:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def _release(self) -> None:
+        self._give_back()

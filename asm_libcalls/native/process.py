@@ -7,7 +7,7 @@ thread. The bindings fill in the variables of this module; everything below them
 
 from __future__ import annotations
 
-from _thread import _local
+from _thread import _count, _local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "may_run_elsewhere",
+    "own_threads",
     "runs_unknown_frames",
     "tell_observers",
     "thread_state",
@@ -78,6 +80,15 @@ builtin_addresses: Callable[[], list[int]] | None = None
 trap_observers: list[Callable[[Trap], None]] = []
 """Called with each trap that has a trace, before it is raised: a JIT knows what its addresses
 mean, and adds that to the exception."""
+
+
+own_threads: list[Callable[[], int]] = []
+"""Each returns how many threads of ours there are, which never enter native code."""
+
+
+def may_run_elsewhere() -> bool:
+    """Return whether there are other threads, which may be running native code."""
+    return _count() > sum(count() for count in own_threads)
 
 
 def tell_observers(trap: Trap) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.activation import Departure
 
-__all__ = ["calling_frame", "departed_stacks", "departures", "hides_stacks", "stack_frames"]
+__all__ = ["calling_frame", "departed_stacks", "departures", "stack_frames"]
 
 _WORD = ctypes.sizeof(ctypes.c_size_t)
 
@@ -95,11 +95,6 @@ def departed_stacks(
         elif not own:
             copy = departure.frames
             yield departure, copy - departure.exit_frame_pointer if copy else None
-
-
-def hides_stacks() -> bool:
-    """Return whether another greenlet of this thread has native frames that cannot be read."""
-    return any(moved is None for _, moved in departed_stacks(departures() or ()))
 
 
 def calling_frame() -> tuple[int, int] | None:

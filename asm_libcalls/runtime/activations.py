@@ -29,7 +29,7 @@ import weakref
 
 from asm_libcalls.native import greenlets
 from asm_libcalls.native.stack_walker import departures, stack_frames
-from asm_libcalls.owned import NotCopied
+from asm_libcalls.owned import OPEN, Owned
 from asm_libcalls.runtime import externref
 
 TYPE_CHECKING = False
@@ -44,7 +44,7 @@ CHUNK_SIZE = 512
 _SLOT = ctypes.sizeof(ctypes.c_size_t)
 
 
-class StackMapRegistry(NotCopied):
+class StackMapRegistry(Owned):
     """Which slots of a frame hold externrefs, by the return address in the code it is running.
 
     A *stack map* belongs to one call site. It lists the offsets, in bytes from the frame pointer
@@ -58,11 +58,13 @@ class StackMapRegistry(NotCopied):
     """
 
     def __init__(self) -> None:
+        self._begin()
         self._cell = ctypes.c_size_t(id(self))
         # (start, end, maps by return address), sorted. Replaced as a whole, so that a thread which
         # looks up never sees the change of another one half done.
         self._ranges: tuple[tuple[int, int, dict[int, tuple[int, ...]]], ...] = ()
-        _registries.add(self)
+        _registries[id(self)] = self
+        self._finish()
 
     def __repr__(self) -> str:
         return f"<StackMapRegistry of {len(self._ranges)} code ranges>"
@@ -91,6 +93,7 @@ class StackMapRegistry(NotCopied):
         ValueError
             The range is empty or overlaps another one, or an offset is outside of it.
         """
+        self._check_open()
         start, size = operator.index(start), operator.index(size)
         if start <= 0 or size <= 0:
             raise ValueError(f"register(): an empty range of code: {start:#x}, {size} bytes")
@@ -131,6 +134,9 @@ class StackMapRegistry(NotCopied):
             return True
         return False
 
+    def _release(self) -> None:
+        self._ranges = ()
+
     def lookup(self, return_address: int) -> tuple[int, ...] | None:
         """Return the stack map of a call site, or None if there is no map for it."""
         ranges = self._ranges
@@ -142,7 +148,8 @@ class StackMapRegistry(NotCopied):
         return maps.get(return_address) if return_address <= end else None
 
 
-_registries: weakref.WeakSet[StackMapRegistry] = weakref.WeakSet()
+_registries: weakref.WeakValueDictionary[int, StackMapRegistry] = weakref.WeakValueDictionary()
+"""By id: a class may say of its objects that they are equal."""
 
 
 def _stack_map(return_address: int, registry: StackMapRegistry) -> tuple[int, ...]:
@@ -152,7 +159,7 @@ def _stack_map(return_address: int, registry: StackMapRegistry) -> tuple[int, ..
     """
     found = registry.lookup(return_address)
     if found is None:
-        maps = (other.lookup(return_address) for other in tuple(_registries))
+        maps = (other.lookup(return_address) for other in tuple(_registries.values()))
         found = next((each for each in maps if each is not None), ())
     return found
 
@@ -167,7 +174,7 @@ class _Header(ctypes.Structure):
     _fields_ = [("next", ctypes.c_size_t), ("end", ctypes.c_size_t)]
 
 
-class VMExternRefActivationsTable(NotCopied):
+class VMExternRefActivationsTable(Owned):
     """What keeps the externrefs of native frames alive; one for each instance.
 
     Attributes
@@ -182,12 +189,13 @@ class VMExternRefActivationsTable(NotCopied):
     """
 
     def __init__(self) -> None:
+        self._begin()
         self._chunk = (ctypes.c_size_t * CHUNK_SIZE)()
         self._start = ctypes.addressof(self._chunk)
         self._header = _Header(self._start, self._start + ctypes.sizeof(self._chunk))
         self._over_approximated: set[int] = set()
         self._collecting = False
-        self._open = True
+        self._finish()
         self.transfers: frozenset[greenlets.Place] = frozenset()
 
     def __len__(self) -> int:
@@ -207,7 +215,7 @@ class VMExternRefActivationsTable(NotCopied):
         header, chunk, start = self._header, self._chunk, self._start
         # No call from here on: whatever runs Python may insert too, and must find another slot.
         at = (header.next - start) // _SLOT
-        if self._open and at != CHUNK_SIZE:
+        if self._state is OPEN and at != CHUNK_SIZE:
             chunk[at] = address
             header.next += _SLOT
             return True
@@ -222,7 +230,7 @@ class VMExternRefActivationsTable(NotCopied):
         if not self.insert(address):
             # In the set while we GC: a destructor may raise, and the entry must not be lost.
             self._keep(address)
-            if not self._open:
+            if self.closed:
                 raise ValueError("the Instance is closed")
             self.gc(registry, keep=address)
 
@@ -305,9 +313,7 @@ class VMExternRefActivationsTable(NotCopied):
         """Drop every entry."""
         self._sweep(set())
 
-    def close(self) -> None:
-        """Drop every entry, and take none any more: for an instance that has no frames."""
-        self._open = False
+    def _release(self) -> None:
         self._sweep(set())
 
     def _precise_roots(self, registry: StackMapRegistry) -> set[int] | None:
@@ -329,7 +335,7 @@ class VMExternRefActivationsTable(NotCopied):
 
     def _keep(self, address: int) -> None:
         # No call between the question and the answer, or the set may be another one.
-        if self._open and address not in self._over_approximated:
+        if self._state is OPEN and address not in self._over_approximated:
             self._over_approximated.add(address)
             return
         externref.release(address)  # the set has its count
@@ -357,7 +363,9 @@ class VMExternRefActivationsTable(NotCopied):
         self._over_approximated = roots
         old = [*self._take_chunk(), *survivors]
         nothing: set[int] = set()
-        if not self._open and self._over_approximated is roots:  # closed while they were counted
+        if (
+            self._state is not OPEN and self._over_approximated is roots
+        ):  # closed while they were counted
             self._over_approximated = nothing
             old += roots
         # From here on destructors run, and may insert into the new table.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 
+from asm_libcalls.owned import is_a
 from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.definition import Defined
 from asm_libcalls.runtime.externref import VMExternRef
@@ -70,7 +71,7 @@ def to_patterns(
                 assert instance is not None
                 part = _part(instance, space, pattern, where)
                 parts.append((where, pattern, part))
-                if isinstance(part, Table):
+                if is_a(part, Table):
                     reference_type = part.element_type
         elif value_type.name == "vmctx":
             instance = _instance(argument, where)
@@ -85,10 +86,10 @@ def to_patterns(
         if instance.closed:  # by the __index__ of an argument
             raise ValueError(f"{declaration.name}(): argument 'vmctx': the Instance is closed")
         for where, index, part in parts:
-            if isinstance(part, Defined):
+            if is_a(part, Defined):
                 if part.closed:
                     raise ValueError(f"{where}: {type(part).__name__} {index} is closed")
-                if isinstance(part, Memory):
+                if is_a(part, Memory):
                     kept.append(part.reservation)
     return patterns, kept
 
@@ -101,7 +102,7 @@ def _part(instance: Instance, space: _Space, index: int, where: str) -> Any:
         there = f"0 .. {len(there_are) - 1}" if there_are else "there are none"
         raise ValueError(f"{where}: {what} {index} is not in the instance ({there})")
     part = there_are[index]
-    if isinstance(part, Global) and part.value_type != "externref":
+    if is_a(part, Global) and part.value_type != "externref":
         raise TypeError(f"{where}: global {index} is a {part.value_type}, not an externref")
     return part
 
@@ -112,9 +113,10 @@ def _check_open(instance: Instance, where: str) -> None:
 
 
 def _instance(argument: Any, where: str) -> Instance:
-    if isinstance(argument, Instance):
-        _check_open(argument, where)
-        return argument
+    if is_a(argument, Instance):
+        instance: Instance = argument
+        _check_open(instance, where)
+        return instance
     try:
         address = operator.index(argument)
     except TypeError:
@@ -174,8 +176,9 @@ def _reference(reference_type: str, argument: Any, where: str) -> int:
     if argument is None:
         return 0
     wanted: type[VMExternRef | FuncRef] = VMExternRef if reference_type == "externref" else FuncRef
-    if isinstance(argument, wanted):
-        return argument.as_raw()
+    if is_a(argument, wanted):
+        address: int = wanted.as_raw(argument)
+        return address
     try:
         address = operator.index(argument)
     except TypeError:

@@ -52,9 +52,10 @@ def _get_buffer_address() -> int:
 
     def export(exporting: Any, view: int, flags: int) -> int:
         try:
-            exporter = exporting.__buffer__(flags)
-        except ValueError:
-            # A ctypes callback can not raise. A closed one is empty, and may be written as such.
+            exporter = exporting._get_buffer(flags)
+        except Exception:
+            # A ctypes callback can not raise. A closed one is empty, and may be written as such;
+            # so is one whose class has a __buffer__ that fails.
             exporter = bytearray()
         result: int = get_buffer(exporter, view, flags)
         return result

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.owned import NotCopied
+from asm_libcalls.owned import Owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from typing_extensions import Self
-
 __all__ = ["Defined"]
 
 
-class Defined(NotCopied):
+class Defined(Owned):
     """Something with a C definition; the base class of Memory, Table and Global."""
 
     _definition: Any
@@ -32,6 +30,11 @@ class Defined(NotCopied):
         """The address of its definition in C, as compiled code uses it."""
         self._check_open()
         return ctypes.addressof(self._definition)
+
+    @property
+    def definition_owner(self) -> Any:
+        """What keeps the definition where it is, once it can not move; else None."""
+        return self._owner
 
     def adopt_definition(self, address: int, vmctx: int, owner: Any) -> None:
         """Move the definition into the VMContext at `vmctx`, which `owner` keeps alive."""
@@ -65,25 +68,6 @@ class Defined(NotCopied):
         if self._owner is None:
             self._owner = self._definition
         return address
-
-    def close(self) -> None:
-        """Give up what it owns; generated code must not use it any more. Twice is a no-op."""
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        raise NotImplementedError
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise ValueError(f"the {type(self).__name__} is closed")
 
 
 def _words(definition: Any) -> Any:

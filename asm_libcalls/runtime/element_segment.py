@@ -5,7 +5,7 @@ Source: WebAssembly 2.0, 4.2.10 (element instances).
 
 from __future__ import annotations
 
-from asm_libcalls.owned import NotCopied
+from asm_libcalls.owned import Owned, is_a
 from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ElementSegment"]
 
 
-class ElementSegment(NotCopied):
+class ElementSegment(Owned):
     """A passive element segment: references that ``table.init`` copies.
 
     Parameters
@@ -32,11 +32,18 @@ class ElementSegment(NotCopied):
     """
 
     def __init__(self, element_type: str, items: Iterable[Any]) -> None:
-        self.element_type = check_reference_type(element_type, "ElementSegment(): element_type")
+        self._begin()
+        self._element_type = check_reference_type(element_type, "ElementSegment(): element_type")
         self.items = list(items)
         self._raw: list[int] = []
         self._resolved = False
-        self.keepers: set[Any] = set()
+        self.keepers: dict[int, Any] = {}  # by id
+        self._finish()
+
+    @property
+    def element_type(self) -> str:
+        """``"funcref"`` or ``"externref"``."""
+        return self._element_type
 
     def __len__(self) -> int:
         return len(self._raw)
@@ -45,9 +52,10 @@ class ElementSegment(NotCopied):
         """Raise TypeError or ValueError unless an instance of so many functions can have it."""
         if self._resolved:
             raise ValueError(f"{what} belongs to another instance already")
+        self._check_open()
         for i, item in enumerate(self.items):
-            if self.element_type == "externref":
-                if isinstance(item, VMExternRef):
+            if self._element_type == "externref":
+                if is_a(item, VMExternRef):
                     item.as_raw()  # raises if it was dropped
             elif isinstance(item, int):
                 if not 0 <= item < function_count:
@@ -55,7 +63,7 @@ class ElementSegment(NotCopied):
                     raise ValueError(
                         f"{what}[{i}]: function index {item} is not in the instance ({there})"
                     )
-            elif item is not None and not isinstance(item, FuncRef):
+            elif item is not None and not is_a(item, FuncRef):
                 raise TypeError(
                     f"{what}[{i}] must be a function index, a FuncRef or None (funcref), "
                     f"got {type(item).__name__}"
@@ -66,12 +74,12 @@ class ElementSegment(NotCopied):
         self._resolved = True
         for item in self.items:
             value = item
-            if self.element_type == "funcref" and isinstance(item, int):
+            if self._element_type == "funcref" and isinstance(item, int):
                 value = functions[item]
-            raw, keeper = owned_raw(self.element_type, value, "element segment item")
+            raw, keeper = owned_raw(self._element_type, value, "element segment item")
             self._raw.append(raw)
             if keeper is not None:
-                self.keepers.add(keeper)
+                self.keepers[id(keeper)] = keeper
         self.items = []
 
     def raw(self, start: int, count: int) -> list[int]:
@@ -83,20 +91,23 @@ class ElementSegment(NotCopied):
         raw = self._raw
         if start + count > len(raw):
             raise TableOutOfBounds
-        if self.element_type != "externref":
+        if self._element_type != "externref":
             return raw[start : start + count]
         return externref.retain_range(raw, start, count)
 
     def drop(self) -> None:
         """Make the segment empty."""
         nothing: list[int] = []
-        no_keepers: set[Any] = set()
+        no_keepers: dict[int, Any] = {}
         # No call in between: what runs Python may drop it too, and each reference has one count.
         dropped = self._raw
         self._raw = nothing
         keepers = self.keepers
         self.keepers = no_keepers
-        if self.element_type == "externref":
+        if self._element_type == "externref":
             # Made null first: what copies the segment meanwhile finds no dropped reference.
             externref.release_all(externref.take_at(dropped, i) for i in range(len(dropped)))
         del keepers
+
+    def _release(self) -> None:
+        self.drop()

@@ -201,6 +201,8 @@ class VMExternRef(NotCopied):
     __slots__ = ("__weakref__", "_address", "_hash")
 
     def __init__(self, value: object) -> None:
+        if hasattr(self, "_address"):
+            raise RuntimeError(f"{type(self).__name__}.__init__() was called again")
         self._address = _new_box(value)
         self._hash = hash(self._address)  # the same for ever, dropped or not
 
@@ -264,6 +266,11 @@ class VMExternRef(NotCopied):
         release(address)
 
     close = drop
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was dropped."""
+        return not self._address
 
     def __enter__(self) -> VMExternRef:
         return self

@@ -20,22 +20,27 @@ class FuncRef(NotCopied):
     """A reference to a function of an instance; not made by users, but found in an Instance.
 
     It keeps the instance alive. Two references are equal when they point to the same anyfunc.
-
-    Attributes
-    ----------
-    instance : Instance
-        The instance in whose VMContext the anyfunc is.
-    index : int
-        The function index there, imports first.
     """
 
-    __slots__ = ("__weakref__", "_address", "index", "instance")
+    __slots__ = ("__weakref__", "_address", "_index", "_instance")
 
     def __init__(self, instance: Any, index: int, address: int) -> None:
-        self.instance = instance
-        self.index = index
+        if hasattr(self, "_address"):
+            raise RuntimeError(f"{type(self).__name__}.__init__() was called again")
+        self._instance = instance
+        self._index = index
         self._address = address
         _live[address] = self
+
+    @property
+    def instance(self) -> Any:
+        """The instance in whose VMContext the anyfunc is."""
+        return self._instance
+
+    @property
+    def index(self) -> int:
+        """The function index there, imports first."""
+        return self._index
 
     @staticmethod
     def from_raw(address: int) -> FuncRef:
@@ -82,3 +87,12 @@ class FuncRef(NotCopied):
 
     def __repr__(self) -> str:
         return f"<FuncRef function {self.index} of {self.instance!r}>"
+
+
+_get_address: Any = FuncRef.__dict__["_address"].__get__
+_get_instance: Any = FuncRef.__dict__["_instance"].__get__
+
+
+def raw_and_keeper(reference: Any) -> tuple[int, Any]:
+    """Return the address of a FuncRef, and its instance, whatever its class overrides."""
+    return _get_address(reference), _get_instance(reference)

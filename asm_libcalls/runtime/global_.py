@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Global"]
 
+_TYPES = (*WASM_NUMBERS, *REFERENCE_TYPES)
+
 _HALF = (1 << 64) - 1
 
 
@@ -33,25 +35,39 @@ class Global(Defined):
     """
 
     def __init__(self, value_type: str, value: Any = 0, mutable: bool = False) -> None:
-        self._open = False
-        if value_type not in (*WASM_NUMBERS, *REFERENCE_TYPES):
+        self._begin()
+        if value_type not in _TYPES:
             raise ValueError(
-                "Global(): value_type must be one of "
-                f"{', '.join((*WASM_NUMBERS, *REFERENCE_TYPES))}, got {value_type!r}"
+                f"Global(): value_type must be one of {', '.join(_TYPES)}, got {value_type!r}"
             )
-        self.value_type = value_type
-        self.mutable = bool(mutable)
+        value_type = next(each for each in _TYPES if each == value_type)
+        self._value_type = value_type
+        self._mutable = bool(mutable)
         self._definition = VMGlobalDefinition()
         self._keeper: Any = None
         if value_type in REFERENCE_TYPES and value is not None and type(value) is int:
             # The default of a number is 0; for a reference, null. An int that is meant as the
             # value of an externref can be given in a VMExternRef.
             value = None if value == 0 else value
-        self._open = True
-        self._write(value)
+        self._finish()
+        try:
+            self._write(value)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def value_type(self) -> str:
+        """The name of its type."""
+        return self._value_type
+
+    @property
+    def mutable(self) -> bool:
+        """Whether ``global.set`` may change it."""
+        return self._mutable
 
     def __repr__(self) -> str:
-        if not self._open:
+        if self.closed:
             return "<Global closed>"
         mutable = "mutable " if self.mutable else ""
         return f"<Global {mutable}{self.value_type} {self.value!r}>"
@@ -68,8 +84,8 @@ class Global(Defined):
     @property
     def value(self) -> Any:
         """The value: an int (signed, but a v128), a float, or a reference as ``table[i]`` gives."""
-        if self.value_type == "externref":
-            self._check_open()
+        self._check_open()
+        if self._value_type == "externref":
             return externref.value_at(self._definition.storage, 0)
         pattern = self.bits
         if self.value_type in REFERENCE_TYPES:
@@ -106,50 +122,37 @@ class Global(Defined):
 
         A closed global drops it, and raises ValueError.
         """
-        old = self._swap(owned, keeper, still_open=True)
-        if old is None:
-            if self.value_type == "externref":
-                externref.release(owned)
+        old = self._swap(owned, keeper)
+        if self.closed:  # now, or just when this one went in
+            if self._value_type == "externref":
+                externref.release(old)
+                externref.release(self._swap(0, None))
             self._check_open()
-            raise AssertionError
         return old
 
-    def _swap(self, owned: int, keeper: Any, still_open: bool) -> int | None:
-        """Exchange the pointer, and maybe close; return the old one, or None if it is closed."""
-        while not self.closed:
+    def _swap(self, owned: int, keeper: Any) -> int:
+        """Exchange the pointer, and return the old one."""
+        while True:
             definition = self._definition
             cells = definition.storage
             # No call from here on: what comes out is what was there when the new one goes in.
-            if self._open and self._definition is definition:
+            if self._definition is definition:
                 old: int = cells[0]
                 cells[0] = owned
                 old_keeper = self._keeper
                 self._keeper = keeper
-                self._open = still_open
                 del old_keeper
                 return old
-        return None
 
     def owned_raw(self) -> int:
         """Return the pointer of an externref, with a count for the caller."""
         self._check_open()
         return externref.retain_at(self._definition.storage, 0)
 
-    def close(self) -> None:
-        """Drop the value; generated code must not use the global any more."""
-        old = self._swap(0, None, still_open=False)
-        if old and self.value_type == "externref":
+    def _release(self) -> None:
+        old = self._swap(0, None)
+        if self._value_type == "externref":
             externref.release(old)
-
-    def __del__(self) -> None:
-        # At interpreter exit what modules name may be gone already.
-        if getattr(self, "_open", False) and getattr(externref, "release", None):
-            self.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return not self._open
 
     def _write(self, value: Any) -> None:
         if self.value_type in REFERENCE_TYPES:

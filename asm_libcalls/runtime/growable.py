@@ -92,7 +92,8 @@ class Growable(Defined):
             raise ValueError(f"{what} must be in 0 .. {end} {self._unit_in_full}, got {size}")
         return size
 
-    def _current_size(self) -> int:
+    def current_size(self) -> int:
+        """Return the size, whatever a derived class says of it."""
         raise NotImplementedError
 
     def _prepare(self, current: int, desired: int, fill: Any) -> Any:
@@ -108,7 +109,7 @@ class Growable(Defined):
         asked = -1
         while True:
             self._check_open()
-            current = self._current_size()
+            current = self.current_size()
             desired = current + delta
             if desired > self._limit:
                 return -1

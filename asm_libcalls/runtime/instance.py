@@ -11,7 +11,8 @@ import ctypes
 import weakref
 
 from asm_libcalls.native import process
-from asm_libcalls.owned import NotCopied
+from asm_libcalls.native.stack_walker import departures
+from asm_libcalls.owned import Owned, is_a
 from asm_libcalls.runtime import instance_arguments
 from asm_libcalls.runtime.activations import StackMapRegistry, VMExternRefActivationsTable
 from asm_libcalls.runtime.funcref import FuncRef
@@ -34,7 +35,7 @@ from asm_libcalls.vmcontext import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol
 
     class Binding(Protocol):
@@ -52,7 +53,7 @@ DEFAULT_STACK_MAP_REGISTRY = StackMapRegistry()
 _live: weakref.WeakValueDictionary[int, Instance] = weakref.WeakValueDictionary()
 
 
-class Instance(NotCopied):
+class Instance(Owned):
     """An instance of a WebAssembly module, for native code to run in.
 
     Parameters
@@ -103,7 +104,7 @@ class Instance(NotCopied):
     """
 
     # A member of its own, so that machine code finds it in the object.
-    __slots__ = ("__dict__", "__weakref__", "_vmctx")
+    __slots__ = ("_vmctx",)
 
     def __init__(
         self,
@@ -120,6 +121,7 @@ class Instance(NotCopied):
         function_class: type[FuncRef] = FuncRef,
         binding: Binding | None = None,
     ) -> None:
+        self._begin()
         self._vmctx = 0
         self._function_class = function_class
         # Everything is checked before anything is changed: what was given can be used again.
@@ -134,7 +136,7 @@ class Instance(NotCopied):
         ]
         if stack_map_registry is None:
             stack_map_registry = DEFAULT_STACK_MAP_REGISTRY
-        elif not isinstance(stack_map_registry, StackMapRegistry):
+        elif not is_a(stack_map_registry, StackMapRegistry):
             raise TypeError(
                 "Instance(): stack_map_registry must be a StackMapRegistry, "
                 f"got {type(stack_map_registry).__name__}"
@@ -160,7 +162,7 @@ class Instance(NotCopied):
         self.elements = [instance_arguments.element_segment(segment) for segment in elements]
         function_count = len(imported["functions"]) + len(defined_functions)
         for i, segment in enumerate(self.elements):
-            if segment in self.elements[:i]:
+            if any(segment is other for other in self.elements[:i]):
                 raise ValueError(f"Instance(): elements[{i}] is given twice")
             segment.check(function_count, f"Instance(): elements[{i}]")
 
@@ -173,7 +175,20 @@ class Instance(NotCopied):
         self._write_imports(vmctx, imported)
         self._write_fixed(vmctx, signature_ids)
         self._write_header(vmctx)
+        # What the addresses in the VMContext belong to, whatever is done to the public attributes.
+        self._fixed = (self.activations_table, self.stack_map_registry, self.interrupts)
+        self._imported_definitions = [
+            part.definition_owner
+            for kind in ("memories", "tables", "globals")
+            for part in imported[kind]
+        ]
+        self._used: list[object] = [
+            *(*self.memories, *self.tables, *self.globals),
+            *(memory.reservation for memory in self.memories),
+            *((table.reservation, table.keepers()) for table in self.tables),
+        ]
         self._vmctx = vmctx
+        self._finish()
         _live[vmctx] = self
         self.functions = self._write_functions(vmctx, imported["functions"], defined_functions)
         for segment in self.elements:
@@ -196,11 +211,6 @@ class Instance(NotCopied):
             raise ValueError("the Instance is closed")
         return self._vmctx
 
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return not self._vmctx
-
     def __native_address__(self, kind: str) -> Any:
         """Return the vmctx, for native code that takes one: see :mod:`asm_libcalls.signatures`."""
         return self.vmctx if kind == "vmctx" else NotImplemented
@@ -215,36 +225,37 @@ class Instance(NotCopied):
         self._data_segments[index].length = 0
 
     def close(self) -> None:
-        """Release what the instance holds. No code of it may run any more; twice is a no-op.
+        """Release what the instance holds; twice is a no-op.
 
-        What it defined lives on where others imported it.
+        No call enters its code any more. Code of it that runs, in this thread or another, may go
+        on: what it uses is released when it has left, with this object and its functions. What it
+        defined lives on where others imported it.
+
+        Raises
+        ------
+        BaseException
+            The first exception that a destructor raised.
         """
+        super().close()
+
+    def _release(self) -> None:
         vmctx, self._vmctx = self._vmctx, 0
-        if not vmctx:
-            return
         _live.pop(vmctx, None)
         _header(vmctx).magic = 0
         segments, self.elements = self.elements, []
         self.memories, self.tables, self.globals, self.functions = [], [], [], []
-        self._memory_keepers: list[Memory] = []
+        releases: list[Callable[[], None]] = [segment.close for segment in segments]
+        if not may_be_running():
+            self._used = []
+            releases.append(self._fixed[0].close)
         errors: list[BaseException] = []
-        for clear in (self.activations_table.close, *(segment.drop for segment in segments)):
+        for release in releases:
             try:
-                clear()
+                release()
             except BaseException as error:
                 errors.append(error)
         if errors:
             raise errors[0]
-
-    def __enter__(self) -> Instance:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_vmctx", 0) and _header is not None:
-            self.close()
 
     # The VMContext, part by part.
 
@@ -295,8 +306,6 @@ class Instance(NotCopied):
     def _write_header(self, vmctx: int) -> None:
         # Code that loads memory 0 without asking whether there is one finds an empty one.
         self._no_memory = VMMemoryDefinition()
-        # Whatever anybody does to the public list, what the definitions describe must be there.
-        self._memory_keepers = list(self.memories)
         self._memory_definitions = (ctypes.c_size_t * (len(self.memories) + 1))(
             *(memory.definition_address for memory in self.memories),
             ctypes.addressof(self._no_memory),
@@ -387,11 +396,16 @@ def gc(instance: Instance) -> None:
     BaseException
         The first exception that a destructor raised.
     """
-    if not isinstance(instance, Instance):
+    if not is_a(instance, Instance):
         raise TypeError(f"gc(): instance must be an Instance, got {type(instance).__name__}")
     if instance.closed:
         raise ValueError("gc(): the Instance is closed")
     instance.activations_table.gc(instance.stack_map_registry)
+
+
+def may_be_running() -> bool:
+    """Return whether native code may be running, in another thread or below this Python code."""
+    return process.may_run_elsewhere() or departures() != []
 
 
 def _header(vmctx: int) -> InstanceHeader:

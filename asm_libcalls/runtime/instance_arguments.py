@@ -5,6 +5,7 @@ Each function raises TypeError or ValueError, which says which argument it was.
 
 from __future__ import annotations
 
+from asm_libcalls.owned import is_a
 from asm_libcalls.runtime.element_segment import ElementSegment
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.global_ import Global
@@ -23,14 +24,15 @@ _IMPORT_KINDS = ("functions", "tables", "memories", "globals")
 
 
 def _checked(parts: Sequence[Any], kind: type[Any], what: str) -> list[Any]:
+    parts = list(parts)
     for i, part in enumerate(parts):
-        if not isinstance(part, kind):
+        if not is_a(part, kind):
             raise TypeError(
                 f"Instance(): {what}[{i}] must be a {kind.__name__}, got {type(part).__name__}"
             )
         if part.closed:
             raise ValueError(f"Instance(): {what}[{i}] is closed")
-    return list(parts)
+    return parts
 
 
 def defined_parts(parts: Sequence[Any], kind: type[Any], what: str) -> list[Any]:
@@ -64,7 +66,7 @@ def imported_parts(imports: Mapping[str, Sequence[Any]] | None) -> dict[str, lis
     }
     functions = list(imports.get("functions", ()))
     for i, function in enumerate(functions):
-        if not isinstance(function, FuncRef):
+        if not is_a(function, FuncRef):
             raise TypeError(
                 f"Instance(): imports['functions'][{i}] must be a FuncRef, "
                 f"got {type(function).__name__}"
@@ -102,8 +104,8 @@ def function(function: Any, index: int) -> tuple[int, int]:
 
 def element_segment(segment: Any) -> ElementSegment:
     """Return an element segment; from a pair of its type and its items, if that was given."""
-    if isinstance(segment, ElementSegment):
-        return segment
+    if is_a(segment, ElementSegment):
+        return segment  # type: ignore[no-any-return]
     try:
         element_type, items = segment
     except (TypeError, ValueError):

@@ -58,7 +58,8 @@ class Memory(Growable):
         The system has no address space for it.
     """
 
-    _reservation: Reservation | None = None  # None when closed, or never made
+    _closes_when_dropped = False  # code that runs may use the definition; the rest is a resource
+    _reservation: Reservation | None = None
     _unit, _unit_in_full, _largest = "pages", "pages of 64 KiB", MAXIMUM_PAGES
 
     def __init__(
@@ -69,6 +70,7 @@ class Memory(Growable):
         limiter: Callable[[int, int, int | None], object] | None = None,
         reserve: int | None = None,
     ) -> None:
+        self._begin()
         super().__init__(minimum, maximum, limiter)
         self._limit = self._reserved(reserve, MAXIMUM_PAGES)
         reservation = Reservation(self._limit * WASM_PAGE_SIZE, f"a memory of {self._limit} pages")
@@ -77,9 +79,10 @@ class Memory(Growable):
             raise MemoryError(f"no memory for {self.minimum} pages")
         self._definition = VMMemoryDefinition(reservation.address, length)
         self._reservation = reservation
+        self._finish()
 
     def __repr__(self) -> str:
-        if self._reservation is None:
+        if self.closed:
             return "<Memory closed>"
         return f"<Memory of {self.size} pages, maximum {self.maximum}>"
 
@@ -90,9 +93,10 @@ class Memory(Growable):
     @property
     def size(self) -> int:
         """The size in pages of 64 KiB."""
-        return self._current_size()
+        return self.current_size()
 
-    def _current_size(self) -> int:
+    def current_size(self) -> int:
+        """Return the size, whatever a derived class says of it."""
         return int(self._definition.current_length) // WASM_PAGE_SIZE
 
     @property
@@ -129,12 +133,11 @@ class Memory(Growable):
             raise HeapOutOfBounds
         return reservation.address + start, reservation
 
-    def close(self) -> None:
-        """Give the memory up. Views of it stay valid; generated code must not use it any more."""
-        if self._reservation is not None:
-            self._definition.current_length = 0
-            self._definition.base = 0
-            self._reservation = None
+    def _release(self) -> None:
+        # Views and calls that run hold the reservation too; the length goes first, for them.
+        self._definition.current_length = 0
+        self._definition.base = 0
+        self._reservation = None
 
     def __buffer__(self, flags: int) -> memoryview:
         reservation = self._open_reservation()
@@ -143,10 +146,12 @@ class Memory(Growable):
         exporter._reservation = reservation  # type: ignore[attr-defined]
         return memoryview(exporter).cast("B")  # ctypes has formats that memoryview can not index
 
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return self._reservation is None
+    def _get_buffer(self, flags: int) -> memoryview:
+        """Do as CPython 3.12 does with a class's ``__buffer__``, for those before it."""
+        view = self.__buffer__(flags)
+        if type(view) is not memoryview:
+            raise TypeError("__buffer__ returned non-memoryview object")
+        return view
 
     def _open_reservation(self) -> Reservation:
         reservation = self._reservation

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+from asm_libcalls.owned import is_a
 from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.externref import VMExternRef
-from asm_libcalls.runtime.funcref import FuncRef
+from asm_libcalls.runtime.funcref import FuncRef, raw_and_keeper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,9 +22,10 @@ REFERENCE_TYPES = ("funcref", "externref")
 
 def check_reference_type(reference_type: object, what: str) -> str:
     """Return a reference type, or raise ValueError."""
-    if reference_type not in REFERENCE_TYPES:
-        raise ValueError(f"{what} must be 'funcref' or 'externref', got {reference_type!r}")
-    return str(reference_type)
+    for name in REFERENCE_TYPES:  # ours is returned, whatever else says that it is equal
+        if reference_type == name:
+            return name
+    raise ValueError(f"{what} must be 'funcref' or 'externref', got {reference_type!r}")
 
 
 def owned_raw(reference_type: str, value: Any, what: str) -> tuple[int, Any]:
@@ -40,12 +42,10 @@ def owned_raw(reference_type: str, value: Any, what: str) -> tuple[int, Any]:
     if value is None:
         return 0, None
     if reference_type == "externref":
-        if isinstance(value, VMExternRef):
-            return externref.retain(value.as_raw()), None
-        box = VMExternRef(value)
-        return externref.retain(box.as_raw()), None
-    if isinstance(value, FuncRef):
-        return value.as_raw(), value.instance
+        box = value if is_a(value, VMExternRef) else VMExternRef(value)
+        return externref.retain(VMExternRef.as_raw(box)), None
+    if is_a(value, FuncRef):
+        return raw_and_keeper(value)
     raise TypeError(f"{what} must be a FuncRef or None (funcref), got {type(value).__name__}")
 
 

@@ -61,7 +61,7 @@ class Table(Growable):
         More elements at first than the implementation allows.
     """
 
-    _reservation: Reservation | None = None  # None when closed, or never made
+    _reservation: Reservation | None = None
     _unit = _unit_in_full = "elements"
 
     def __init__(
@@ -73,77 +73,78 @@ class Table(Growable):
         limiter: Callable[[int, int, int | None], object] | None = None,
         reserve: int | None = None,
     ) -> None:
-        self.element_type = check_reference_type(element_type, "Table(): element_type")
+        self._begin()
+        self._element_type = check_reference_type(element_type, "Table(): element_type")
         super().__init__(minimum, maximum, limiter)
         if self.minimum > MAXIMUM_ELEMENTS:
             raise MemoryError(f"a table of {self.minimum} elements; at most {MAXIMUM_ELEMENTS}")
         self._limit = self._reserved(reserve, MAXIMUM_ELEMENTS)
-        self._keepers: set[Any] = set()  # instances whose functions were ever put in
+        self._keepers: dict[int, Any] = {}  # by id: instances whose functions were ever put in
         reservation = Reservation(self._limit * _ELEMENT, f"a table of {self._limit} elements")
         if not reservation.make_accessible(self.minimum * _ELEMENT):
             raise MemoryError(f"no memory for a table of {self.minimum} elements")
         self._definition = VMTableDefinition(reservation.address, self.minimum)
         self._elements: Any = _Elements.from_address(reservation.address)
         self._reservation = reservation
+        self._finish()
+
+    @property
+    def element_type(self) -> str:
+        """``"funcref"`` or ``"externref"``."""
+        return self._element_type
 
     def __repr__(self) -> str:
-        if self._reservation is None:
+        if self.closed:
             return "<Table closed>"
-        return f"<Table of {self._current_size()} {self.element_type}, maximum {self.maximum}>"
+        return f"<Table of {self.current_size()} {self._element_type}, maximum {self.maximum}>"
 
     def __len__(self) -> int:
-        return self._current_size()
+        return self.current_size()
 
-    def _current_size(self) -> int:
+    def current_size(self) -> int:
+        """Return the size, whatever a derived class says of it."""
         return int(self._definition.current_elements)
 
     def __getitem__(self, index: int) -> Any:
         at, _kept = self._index(index)
-        if self.element_type == "externref":
+        if self._element_type == "externref":
             return externref.value_at(self._elements, at)
-        return from_raw(self.element_type, self._elements[at])
+        return from_raw(self._element_type, self._elements[at])
 
     def __setitem__(self, index: int, value: Any) -> None:
         at, _ = self._index(index)
-        raw, keeper = owned_raw(self.element_type, value, "table element")
+        raw, keeper = owned_raw(self._element_type, value, "table element")
         self.store(at, [raw], keeper)
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(self._current_size()))
+        return (self[i] for i in range(self.current_size()))
 
     def grow(self, delta: int, init_value: Any = None) -> int:
         """Grow by `delta` elements of one value; the previous size, or -1 where it may not."""
         self._check_open()
-        raw, keeper = owned_raw(self.element_type, init_value, "Table.grow(): init_value")
+        raw, keeper = owned_raw(self._element_type, init_value, "Table.grow(): init_value")
         try:
             return self.grow_raw(self._checked(delta, "Table.grow(): delta"), raw, keeper)
         finally:
             self.release([raw])
 
-    def close(self) -> None:
-        """Drop every element; generated code must not use the table any more."""
-        reservation = self._reservation
-        if reservation is None:
-            return
-        nothing: set[Any] = set()
-        # No call in between, so one alone closes, and drops all that there is.
-        if self._reservation is reservation:
-            count = self._definition.current_elements
-            self._definition.current_elements = 0
-            self._reservation = None
-            keepers = self._keepers
-            self._keepers = nothing
-            # The base stays: native code in another thread may have read the size before.
-            if self.element_type == "externref":
-                elements = self._elements
-                # Made null first: what reads the table meanwhile finds no dropped reference.
-                externref.release_all(externref.take_at(elements, i) for i in range(count))
-            del keepers, reservation
+    def _release(self) -> None:
+        # Instances that use the table keep the reservation and the keepers as long as they live.
+        reservation, self._reservation = self._reservation, None
+        count = self._definition.current_elements
+        self._definition.current_elements = 0
+        # The base stays: native code in another thread may have read the size before.
+        self._keepers = {}
+        if self._element_type == "externref":
+            elements = self._elements
+            # Made null first: what reads the table meanwhile finds no dropped reference.
+            externref.release_all(externref.take_at(elements, i) for i in range(count))
+        del reservation
 
-    def __del__(self) -> None:
-        # At interpreter exit what modules name may be gone already.
-        if self._reservation is not None and getattr(externref, "release_all", None):
-            self.close()
+    @property
+    def reservation(self) -> object:
+        """What keeps the elements in place while somebody holds it, whoever closes the table."""
+        return self._open_reservation()
 
     # Raw pointers: what the libcalls work with.
 
@@ -157,13 +158,13 @@ class Table(Growable):
         """Return pointers, each with a count for the caller; TableOutOfBounds past the end."""
         _kept = self._open_reservation()
         self.check_range(start, count)
-        if self.element_type != "externref":
+        if self._element_type != "externref":
             return list(self._elements[start : start + count])
         return externref.retain_range(self._elements, start, count)
 
     def check_range(self, start: int, count: int) -> None:
         """Raise TableOutOfBounds unless ``start + count``, not wrapped, is within the table."""
-        if start + count > self._current_size():
+        if start + count > self.current_size():
             self._check_open()
             raise TableOutOfBounds
 
@@ -177,7 +178,7 @@ class Table(Growable):
             reservation = self._open_reservation()
             self.check_range(start, len(owned))
             if keeper is not None:
-                self._keepers.add(keeper)
+                self._keepers[id(keeper)] = keeper
         except BaseException:
             self.release(owned)
             raise
@@ -194,16 +195,16 @@ class Table(Growable):
     def grow_raw(self, delta: int, raw: int, keeper: Any = None) -> int:
         """Grow by `delta` copies of a pointer, each with a count of its own; or return -1."""
         if keeper is not None:
-            self._keepers.add(keeper)
+            self._keepers[id(keeper)] = keeper
         return self._grow(delta, raw)
 
-    def keepers(self) -> set[Any]:
+    def keepers(self) -> dict[int, Any]:
         """Return what the table's function references keep alive."""
         return self._keepers
 
-    def keep(self, keepers: set[Any]) -> None:
+    def keep(self, keepers: dict[int, Any]) -> None:
         """Keep alive what another table's function references do."""
-        self._keepers |= keepers
+        self._keepers.update(keepers)
 
     def _open_reservation(self) -> Reservation:
         reservation = self._reservation
@@ -221,7 +222,7 @@ class Table(Growable):
             return None
         if not accessible:
             return None
-        counts = bool(fill) and self.element_type == "externref"
+        counts = bool(fill) and self._element_type == "externref"
         counter = externref.counter(fill) if counts else ctypes.c_size_t()
         # The elements behind the size are null already.
         return reservation, slice(current, current + len(new)), new, counter
@@ -245,18 +246,13 @@ class Table(Growable):
         except TypeError:
             raise TypeError(f"a table index must be an int, got {type(index).__name__}") from None
         reservation = self._open_reservation()
-        size = self._current_size()
+        size = self.current_size()
         if not 0 <= at < size:
             self._check_open()
             raise IndexError(f"table index {at} is not in 0 .. {size - 1}")
         return at, reservation
 
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return self._reservation is None
-
     def release(self, addresses: Sequence[int]) -> None:
         """Drop pointers whose counts the caller owned."""
-        if self.element_type == "externref":
+        if self._element_type == "externref":
             externref.release_all(addresses)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from types import MappingProxyType
 
+from asm_libcalls.owned import Owned, is_a
 from asm_libcalls.runtime.instance import gc
 from asm_libcalls.runtime.memory import Memory
 from asm_libcalls.toy_jit.limits import Admission, StoreLimits
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Instance"]
 
 
-class Instance:
+class Instance(Owned):
     """An instance of a module.
 
     Parameters
@@ -75,6 +76,8 @@ class Instance:
     of a thread's stack if that is less.
     """
 
+    _closes_when_dropped = False  # its functions may be elsewhere, and keep what they need
+
     def __init__(
         self,
         module: Module,
@@ -83,7 +86,8 @@ class Instance:
         time_limit: float | None = None,
         limits: StoreLimits | None = None,
     ) -> None:
-        if not isinstance(module, Module):
+        self._begin()
+        if not is_a(module, Module):
             raise TypeError(f"Instance(): module must be a Module, got {type(module).__name__}")
         seconds = math.inf
         if time_limit is not None:
@@ -121,6 +125,7 @@ class Instance:
                 value.name = name
         self.exports: Mapping[str, Any] = MappingProxyType(exports)
         self.runtime.owner = self
+        self._finish()
         with self.time_limit(seconds):
             copy_segments(decoded, self.runtime, matched)
             if decoded.start is not None:
@@ -185,20 +190,21 @@ class Instance:
     def close(self) -> None:
         """Release what the instance holds; twice is a no-op.
 
-        Its functions raise ValueError from then on. What it exports and others import lives on.
+        Its functions raise ValueError from then on, and code of it that runs stops with that at its
+        next loop or function call. It never waits: what running code uses is released when the
+        code has left and nobody has this object, or a function of it, any more. What it exports
+        and others import lives on.
 
         Raises
         ------
-        RuntimeError
-            Code of the instance is running in this thread. (What runs in another thread is not
-            seen: an instance is used by one thread at a time.)
+        BaseException
+            The first exception that a destructor raised.
         """
-        self.runtime.close()
-        if self._admission is not None:
-            self._admission.close()
+        super().close()
 
-    def __enter__(self) -> Instance:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def _release(self) -> None:
+        try:
+            self.runtime.close()
+        finally:
+            if self._admission is not None:
+                self._admission.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asm_libcalls.libcalls import DECLARATIONS
+from asm_libcalls.owned import Owned
 from asm_libcalls.toy_jit.frontend.decoder import decode_module
 from asm_libcalls.toy_jit.frontend.external_types import exports_of, imports_of
 from asm_libcalls.toy_jit.link.linker import compile_module
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.toy_jit.frontend.external_types import ExportType, ImportType
+    from asm_libcalls.toy_jit.link.compiled_code import CompiledCode
 
 __all__ = ["Module"]
 
 
-class Module:
+class Module(Owned):
     """A compiled module.
 
     Parameters
@@ -35,8 +37,6 @@ class Module:
     ----------
     decoded : asm_libcalls.toy_jit.frontend.module.Module
         Its parts.
-    code : CompiledCode
-        Its machine code, which all its instances share.
 
     Raises
     ------
@@ -46,7 +46,10 @@ class Module:
         `wasm` is not bytes-like.
     """
 
+    _closes_when_dropped = False  # its instances keep the code
+
     def __init__(self, wasm: Any, options: CompileOptions | None = None) -> None:
+        self._begin()
         try:
             binary = bytes(memoryview(wasm).cast("B"))
         except TypeError:
@@ -62,7 +65,29 @@ class Module:
                 "Module(): options must be what compile_options() returns, "
                 f"got {type(options).__name__}"
             )
-        self.code = compile_module(self.decoded, options or CompileOptions(), runtime_addresses())
+        self._code: CompiledCode | None = compile_module(
+            self.decoded, options or CompileOptions(), runtime_addresses()
+        )
+        self._finish()
+
+    @property
+    def code(self) -> CompiledCode:
+        """Its machine code, which all its instances share; ValueError if it is closed."""
+        code = self._code
+        if code is None:
+            self._check_open()
+            raise AssertionError
+        return code
+
+    def close(self) -> None:
+        """Let go of the code; twice is a no-op. No instance of it is made any more.
+
+        Instances that there are keep the code, which is unmapped when the last one is gone.
+        """
+        super().close()
+
+    def _release(self) -> None:
+        self._code = None
 
     @classmethod
     def from_file(
@@ -134,6 +159,7 @@ class Module:
         That includes an instance whose start function is running, which nobody has yet. One that
         is not running traps when it is called next.
         """
-        for runtime in interrupts.stoppable.copy().values():
-            if isinstance(runtime, CompiledInstance) and runtime.code is self.code:
+        code = self.code
+        for runtime in interrupts.stoppable_instances():
+            if isinstance(runtime, CompiledInstance) and runtime.code is code:
                 runtime.ask_to_trap()

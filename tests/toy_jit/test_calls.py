@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import gc
 import math
+import weakref
 
 import pytest
 import wasm_builder as wasm
@@ -218,20 +220,70 @@ def test_an_importer_outlives_the_closed():
         caller.exports["f"](0)
 
 
-def test_an_instance_is_not_closed_while_it_runs():
-    errors = []
+@pytest.mark.parametrize("checks", [False, True])
+def test_an_instance_that_is_closed_while_it_runs(checks):
+    """It refuses calls at once; its code goes on with its memory, until its next check."""
+    code = "call 00 i32.const 00 i32.load 02 00"
+    if checks:
+        code = f"call 00 loop 40 end {code[8:]}"
+    closing = []
 
     def host():
-        try:
-            instance.close()
-        except RuntimeError as error:
-            errors.append(str(error))
+        memoryview(instance.memory)[0] = 42
+        if not closing:
+            return
+        instance.close()
+        assert instance.closed
+        with pytest.raises(ValueError, match="the Instance is closed"):
+            instance.exports["f"]()
+        gc.collect()
 
-    functions = {"f": Function("-> i32", "call 00 i32.const 00 i32.load 02 00")}
-    instance = instantiate(functions, {"h": "->"}, {"h": host}, **MEMORY)
-    assert instance.exports["f"]() == 0
-    assert errors == ["close(): the Instance is running code"]
-    instance.close()
+    instance = instantiate({"f": Function("-> i32", code)}, {"h": "->"}, {"h": host}, **MEMORY)
+    f = instance.exports["f"]
+    for called in (False, True):
+        assert f() == 42, called
+    closing.append(True)
+    if checks:
+        with pytest.raises(ValueError, match="the Instance is closed"):
+            f()
+    else:
+        assert f() == 42
+    with pytest.raises(ValueError, match="the Instance is closed"):
+        f()
+
+
+def test_references_in_frames_outlive_the_close_of_their_instance():
+    """Code that runs has borrowed them; they are dropped with the instance."""
+    functions = {"f": Function("externref -> externref", "call 00 local.get 00")}
+
+    def host():
+        holder.pop().close()
+        gc.collect()
+        made.extend(asm_libcalls.VMExternRef(i) for i in range(1000))
+
+    class Thing:
+        pass
+
+    made = []
+    instance = instantiate(functions, {"h": "->"}, {"h": host})
+    holder = [instance]
+    f = instance.exports["f"]
+    thing = Thing()
+    alive = weakref.ref(thing)
+    assert f(thing) is thing
+    del thing, instance, f
+    gc.collect()
+    assert alive() is None
+
+
+def test_a_module_that_is_closed_makes_no_more_instances():
+    with toy_jit.Module(build({"seven": Function("-> i32", "i32.const 07")})) as module:
+        instance = toy_jit.Instance(module)
+    assert module.closed
+    assert instance.exports["seven"]() == 7
+    for use in (lambda: toy_jit.Instance(module), lambda: module.code, module.interrupt):
+        with pytest.raises(ValueError, match="the Module is closed"):
+            use()
 
 
 def test_a_memory_that_is_closed_has_no_bytes():
@@ -242,8 +294,6 @@ def test_a_memory_that_is_closed_has_no_bytes():
 
 
 def test_the_builtin_alone_keeps_the_instance():
-    import gc
-
     f = instantiate({"load": LOAD}, **MEMORY).exports["load"]
     f(0)
     builtin = type(f).__call__

@@ -51,7 +51,10 @@ class Module(Protocol):
     """A compiled module: :class:`asm_libcalls.toy_jit.Module`."""
 
     decoded: decoded_module.Module
-    code: CompiledCode
+
+    @property
+    def code(self) -> CompiledCode:
+        """Its machine code."""
 
 
 def listing(module: Module, index: int) -> Iterator[Line]:

@@ -184,8 +184,9 @@ class HostInstance(Instance):
     """
 
     def __init__(self, functions: Sequence[tuple[Callable[..., Any], FuncType, str]]) -> None:
+        self._begin()
         thunks = default_binding().thunks()
-        self.function_keepers: set[Instance] = set()
+        self.function_keepers: dict[int, Instance] = {}
         self._calls = [_HostCall(self, *row) for row in functions]
         rows = []
         for call in self._calls:

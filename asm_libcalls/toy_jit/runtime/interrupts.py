@@ -22,9 +22,10 @@ from weakref import WeakValueDictionary
 
 from asm_libcalls.binding import default_binding
 from asm_libcalls.emitter import libc
+from asm_libcalls.native import process
 from asm_libcalls.native.entry import MachineEntry
 from asm_libcalls.native.stack_walker import departed_stacks
-from asm_libcalls.runtime.instance import Instance
+from asm_libcalls.runtime.instance import Instance, may_be_running
 from asm_libcalls.toy_jit.codegen.places import VMCTX_IN_FRAME
 from asm_libcalls.toy_jit.runtime.watcher import Watcher, is_main_thread
 from asm_libcalls.traps import Interrupt
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "StoppableInstance", "current_record", "interrupted", "interrupts_of_thread", "limit_of_time",
-    "stoppable", "time_limit", "watcher",
+    "stoppable", "stoppable_instances", "time_limit", "watcher",
 ]  # fmt: skip
 
 _POINTER = ctypes.sizeof(ctypes.c_size_t)
@@ -90,6 +91,12 @@ def _let_main_thread_look() -> None:
             thread.look()
 
 
+def _let_all_threads_look() -> None:
+    for thread in [*_threads.values()]:
+        thread.walks = True
+        thread.look()
+
+
 def current_record() -> ThreadRecord | None:
     """Return the record of this thread, if it has ever entered native code."""
     return _entry().record()
@@ -102,6 +109,7 @@ def _entry() -> MachineEntry:
 
 
 watcher = Watcher(_let_main_thread_look, current_record)
+process.own_threads.append(lambda: watcher.running)
 
 
 def interrupts_of_thread() -> int:
@@ -126,6 +134,14 @@ stoppable: WeakValueDictionary[int, StoppableInstance] = WeakValueDictionary()
 """The instances with compiled code, by vmctx."""
 
 
+def stoppable_instances() -> Iterator[StoppableInstance]:
+    """Yield the instances with compiled code that there are now."""
+    for reference in stoppable.valuerefs():  # a list: other threads come and go meanwhile
+        instance = reference()
+        if instance is not None:
+            yield instance
+
+
 class StoppableInstance(Instance):
     """An instance whose code checks its VMInterrupts.
 
@@ -138,6 +154,7 @@ class StoppableInstance(Instance):
     """
 
     def __init__(self, **parts: Any) -> None:
+        self._begin()
         self.asked_to_trap = False
         self.deadlines: list[float] = []
         super().__init__(**parts)
@@ -154,9 +171,15 @@ class StoppableInstance(Instance):
         # In this order: a thread that enters the instance from here on looks by itself, and one
         # that has entered it is among the threads.
         self.look_at_entry()
-        for thread in [*_threads.values()]:
-            thread.walks = True
-            thread.look()
+        _let_all_threads_look()
+
+    def _release(self) -> None:
+        # Code that runs stops at its next check, and what enters it at the first.
+        stoppable.pop(self._vmctx, None)
+        _point(self._vmctx, _LOOK)
+        if may_be_running():
+            _let_all_threads_look()
+        super()._release()
 
     def ask_to_trap(self) -> None:
         """Have what it is computing trap, or else what it computes next."""
@@ -208,8 +231,8 @@ def _instances_on_stack() -> list[StoppableInstance]:
     """Return the instances that are to trap, of those with frames on this thread's stack."""
     sought = {
         vmctx: instance
-        for vmctx, instance in stoppable.copy().items()
-        if instance.asked_to_trap or instance.has_expired()
+        for instance in stoppable_instances()
+        if (vmctx := instance._vmctx) and (instance.asked_to_trap or instance.has_expired())
     }
     found = {}
     if sought:

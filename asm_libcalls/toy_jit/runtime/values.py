@@ -7,6 +7,7 @@ half first. An externref is any Python object, and None is null; a funcref is a
 
 from __future__ import annotations
 
+from asm_libcalls.owned import is_a
 from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef
@@ -70,11 +71,12 @@ def to_slots(
         elif value is None:
             pattern = 0
         elif valtype == EXTERNREF:
-            boxes.append(value if isinstance(value, VMExternRef) else VMExternRef(value))
+            boxes.append(value if is_a(value, VMExternRef) else VMExternRef(value))
             pattern = boxes[-1].as_raw()
-        elif isinstance(value, FuncRef):
+        elif is_a(value, FuncRef):
             pattern = value.as_raw()
-            instance.function_keepers.add(value.instance)
+            keeper = value.instance
+            instance.function_keepers[id(keeper)] = keeper
         else:
             raise TypeError(f"{what} must be a Func or None (funcref), got {type(value).__name__}")
         slots.append(pattern & 0xFFFFFFFFFFFFFFFF)

@@ -1,4 +1,6 @@
-"""The buffer slot of a Python class, for CPython before 3.12: calls ``__buffer__`` as 3.12 does.
+"""The buffer slot of a Python class, for CPython before 3.12: calls its ``_get_buffer``.
+
+That is a method which calls ``__buffer__`` and checks what comes, as 3.12 does itself.
 
 ``asm_libcalls_get_buffer(self, view, flags)`` is a ``getbufferproc``: called with the GIL held,
 it returns 0, or -1 with the error indicator set and ``view->obj`` NULL.
@@ -19,17 +21,17 @@ __all__ = ["GET_BUFFER", "routines"]
 GET_BUFFER = "asm_libcalls_get_buffer"
 
 _VIEW_OBJ = 8  # Py_buffer: buf, obj, ...
-_NAME = b"__buffer__".ljust(16, b"\0")
+_NAME = b"_get_buffer".ljust(16, b"\0")
 
 
 def routines() -> Iterator[Routine]:
     """Assemble the getbufferproc."""
     from asm_libcalls.x86_64.assembler import sequence
 
-    yield sequence(GET_BUFFER, _get_buffer)
+    yield sequence(GET_BUFFER, _body)
 
 
-def _get_buffer() -> None:
+def _body() -> None:
     from peachpy.x86_64 import (
         ADD, JMP, JZ, LABEL, LEA, MOV, MOVSXD, POP, PUSH, RET, SUB, TEST, XOR, Label, eax, ebp, ecx,
         edx, qword, r12, rax, rbx, rdi, rsi,

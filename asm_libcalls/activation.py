@@ -127,7 +127,7 @@ class Departure(ctypes.Structure):
     stack_limit : address
         That of the activation: see :class:`ThreadRecord`.
     serial : int
-        Counts the departures of the thread.
+        Counts the departures of the thread; 0 once this one has returned.
     frames : address
         A copy of the stack from `exit_frame_pointer` to the canary, where `owner` is known and it
         is not too long; else 0.

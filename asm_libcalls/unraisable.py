@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     Listener = tuple[list[BaseException], Callable[[Any], bool], "Listener | None"]
     """Where exceptions go, which of them, and the listener round this one."""
 
-__all__ = ["hear"]
+__all__ = ["hear", "who_runs"]
 
-_listeners: dict[int, Listener | None] = {}  # the innermost one of each thread
+who_runs: list[Callable[[], int]] = [get_ident]
+"""The last one returns what stands for the thread that runs, or for its greenlet: each of them has
+a stack of listeners of its own."""
+
+_listeners: dict[int, Listener | None] = {}  # the innermost one of each of them
 
 
 class _Hook:
@@ -32,7 +36,7 @@ class _Hook:
     previous: Any = sys.__unraisablehook__
 
     def __call__(self, unraisable: Any) -> None:
-        listener = _listeners.get(get_ident())
+        listener = _listeners.get(who_runs[-1]())
         while listener is not None and unraisable.exc_value is not None:
             heard, wants, listener = listener
             if wants(unraisable):
@@ -59,7 +63,7 @@ def hear(
     wants : callable, optional
         Asked with what ``sys.unraisablehook`` gets; what it does not want is for others.
     """
-    thread = get_ident()
+    thread = who_runs[-1]()
     outer = _listeners.get(thread)
     try:
         _listeners[thread] = (heard, wants, outer)
@@ -80,7 +84,9 @@ def _leave() -> None:
 
 
 def _forget_other_threads() -> None:
-    # In a forked child only this thread lives on.
+    # In a forked child only this thread lives on, and its greenlets, if there are any.
+    if len(who_runs) > 1:
+        return
     thread = get_ident()
     for other in [each for each in _listeners if each != thread]:
         del _listeners[other]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.native.process import thread_state
+from asm_libcalls.native import greenlets
+from asm_libcalls.native.process import CtypesActivation, thread_state
 from asm_libcalls.traps import Trap
-from asm_libcalls.unraisable import hear
+from asm_libcalls.unraisable import hear, who_runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,15 +45,17 @@ class PythonEntry:
         result = signature.result
         if result is not None:
             function.restype = exact_type(result.ctypes_name)
-        raised: list[BaseException] = []
+        greenlets.notice()
         activations = thread_state.activations
-        depth = len(activations)
+        activation = CtypesActivation(who_runs[-1]())
+        raised = activation.raised
         try:
-            activations.append(raised)
+            activations.append(activation)
             # A signal handler may raise before a callback's first line: ctypes reports that.
             value = hear(lambda: function(*arguments), raised, _is_of_a_callback)
         finally:
-            del activations[depth:]
+            if activation in activations:  # a signal handler may have raised before it was
+                activations.remove(activation)
         if raised:
             _raise_first(raised)
         return 0 if result is None else pattern_of(value)
@@ -119,8 +122,10 @@ def report(exception: BaseException) -> None:
     instruction would end the process with a signal, and so does this; any other exception is
     printed as ctypes prints them, and native code gets a 0.
     """
-    if thread_state.activations:
-        thread_state.activations[-1].append(exception)
+    runs = who_runs[-1]()
+    own = [each for each in thread_state.activations if each.who == runs]
+    if own:
+        own[-1].raised.append(exception)
     elif isinstance(exception, Trap):
         _die()
     else:

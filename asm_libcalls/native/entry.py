@@ -22,7 +22,7 @@ from asm_libcalls.traps import Trap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from asm_libcalls.signatures import Signature
@@ -149,20 +149,32 @@ class MachineEntry:
         record = ThreadRecord.from_address(address)
         return tuple(record.trace[: record.trace_count])
 
-    def departures(self) -> list[Departure] | None:
-        """Return this thread's departures, the newest first.
+    def newest_departure(self, owner: int) -> Departure | None:
+        """Return this thread's newest departure, of one owner unless that is 0."""
+        record = self.record()
+        if record is None:
+            return None
+        address = record.departures
+        if owner:
+            assert process.image is not None
+            prototype = ctypes.PYFUNCTYPE(ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t)
+            find = prototype(process.image.routine("asm_libcalls_find_departure"))
+            address = find(ctypes.addressof(record), owner)
+        return Departure.from_address(address) if address else None
+
+    def departures(self) -> Iterator[Departure] | None:
+        """Iterate over this thread's departures, the newest first.
 
         None where native code called Python without one: its frames are not known.
         """
         record = self.record()
         if record is None:
-            return []
-        if record.innermost:
-            return None
-        found = []
-        address = record.departures
-        while address:
-            departure = Departure.from_address(address)
-            found.append(departure)
-            address = departure.next
-        return found
+            return iter(())
+        return None if record.innermost else _linked(record.departures)
+
+
+def _linked(address: int) -> Iterator[Departure]:
+    while address:
+        departure = Departure.from_address(address)
+        address = departure.next  # before whoever iterates does anything
+        yield departure

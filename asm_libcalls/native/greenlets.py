@@ -8,13 +8,14 @@ without greenlet nothing is asked.
 from __future__ import annotations
 
 import sys
-from _thread import get_ident
+from ctypes import addressof
 
+from asm_libcalls import unraisable
 from asm_libcalls.native import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any
 
     from asm_libcalls.activation import Departure
@@ -48,6 +49,13 @@ def _take(module: Any, capsule: Any) -> None:
         functions = (ctypes.c_void_p * (_GET_CURRENT + 1)).from_address(pointer)
         process.image.set_slot("greenlet_getcurrent", functions[_GET_CURRENT] or 0)
     _getcurrent.append(module.getcurrent)
+    unraisable.who_runs.append(_who_runs)
+
+
+def _who_runs() -> int:
+    # The main greenlet is its thread, which may have been asked for before there were others.
+    running = _getcurrent[0]()
+    return unraisable.who_runs[0]() if running.parent is None else id(running)
 
 
 def current() -> int:
@@ -56,32 +64,46 @@ def current() -> int:
     return id(_getcurrent[0]()) if _getcurrent else 0
 
 
-Place = tuple[int, int, int]
-"""A thread, a greenlet of it (0 where there are none), and the serial number of its newest
-departure; 0 for that is where native code was not left."""
+Place = tuple[int, int, int, int]
+"""A thread, a greenlet of it (0 where there are none), and its newest departure: its serial number
+and its address, 0 where native code was not left."""
 
 
-def position(departures: Iterable[Departure]) -> Place:
+def position() -> Place:
     """Return where the running greenlet of this thread is."""
     owner = current()
-    for departure in departures:
-        if not owner or departure.owner == owner:
-            return get_ident(), owner, departure.serial
-    return get_ident(), owner, 0
+    newest = _newest(owner)
+    if newest is None:
+        return _thread(), owner, 0, 0
+    return _thread(), owner, newest.serial, addressof(newest)
 
 
-def is_at(place: Place, departures: Iterable[Departure]) -> bool:
+def is_at(place: Place) -> bool:
     """Return whether a greenlet of this thread, or the thread, is still where it was."""
-    thread, owner, serial = place
-    if thread != get_ident():
+    thread, owner, serial, _ = place
+    if thread not in (0, _thread()):
         return False
-    for departure in departures:
-        if departure.owner == owner or not owner:
-            return bool(departure.serial == serial)
-    return serial == 0
+    newest = _newest(owner)
+    return serial == (0 if newest is None else newest.serial)
 
 
-def is_over(place: Place, departures: Iterable[Departure]) -> bool:
+def is_over(place: Place) -> bool:
     """Return whether the departure of a place has ended, if it was this thread's."""
-    thread, _, serial = place
-    return bool(serial) and thread == get_ident() and serial not in {d.serial for d in departures}
+    thread, _, serial, address = place
+    if not serial or thread != _thread():
+        return False
+    from asm_libcalls.activation import Departure
+
+    return bool(Departure.from_address(address).serial != serial)
+
+
+def _newest(owner: int) -> Departure | None:
+    entry = process.machine_entry
+    return None if entry is None else entry.newest_departure(owner)
+
+
+def _thread() -> int:
+    # The address of its record, 0 while it has none. (Its number may be that of a greenlet: gevent
+    # replaces the function.)
+    record = None if process.machine_entry is None else process.machine_entry.record()
+    return 0 if record is None else addressof(record)

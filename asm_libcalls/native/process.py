@@ -11,7 +11,7 @@ from _thread import _count, _local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any, Protocol
 
     from asm_libcalls.activation import Departure, ThreadRecord
@@ -34,8 +34,11 @@ if TYPE_CHECKING:
         def trace(self) -> tuple[int, ...]:
             """Return the return addresses that this thread's last trap came through."""
 
-        def departures(self) -> list[Departure] | None:
-            """Return this thread's departures, the newest first; None if one is not known."""
+        def newest_departure(self, owner: int) -> Departure | None:
+            """Return this thread's newest departure, of one owner unless that is 0."""
+
+        def departures(self) -> Iterator[Departure] | None:
+            """Iterate over this thread's departures, newest first; None if one is not known."""
 
     class NativeInterface(Protocol):
         """How Python calls native code, and how native code calls Python."""
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "CtypesActivation",
     "may_run_elsewhere",
     "own_threads",
     "runs_unknown_frames",
@@ -97,11 +101,29 @@ def tell_observers(trap: Trap) -> None:
         observe(trap)
 
 
+class CtypesActivation:
+    """One entry through ctypes that has not ended.
+
+    Attributes
+    ----------
+    who : int
+        The thread or greenlet that entered, by :data:`asm_libcalls.unraisable.who_runs`.
+    raised : list of BaseException
+        By its callbacks.
+    """
+
+    __slots__ = ("raised", "who")
+
+    def __init__(self, who: int) -> None:
+        self.who = who
+        self.raised: list[BaseException] = []
+
+
 class _ThreadState(_local):
     """What ctypes entries and ctypes callbacks note for their thread."""
 
     def __init__(self) -> None:
-        self.activations: list[list[BaseException]] = []
+        self.activations: list[CtypesActivation] = []  # of all greenlets of the thread
         self.callbacks = 0  # that run, called by native code
 
 

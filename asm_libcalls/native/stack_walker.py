@@ -21,14 +21,14 @@ __all__ = ["calling_frame", "departed_stacks", "departures", "stack_frames"]
 _WORD = ctypes.sizeof(ctypes.c_size_t)
 
 
-def departures() -> list[Departure] | None:
-    """Return where this thread's native code was left for Python, the newest first.
+def departures() -> Iterator[Departure] | None:
+    """Iterate over where this thread's native code was left for Python, the newest first.
 
     None where the frames of some of it are not known: it was entered or left through ctypes.
     """
     if process.runs_unknown_frames():
         return None
-    return [] if process.machine_entry is None else process.machine_entry.departures()
+    return iter(()) if process.machine_entry is None else process.machine_entry.departures()
 
 
 def stack_frames(innermost: bool = False) -> Iterator[tuple[int, int]] | None:

@@ -28,7 +28,7 @@ import operator
 import weakref
 
 from asm_libcalls.native import greenlets
-from asm_libcalls.native.stack_walker import departures, stack_frames
+from asm_libcalls.native.stack_walker import stack_frames
 from asm_libcalls.owned import OPEN, Owned
 from asm_libcalls.runtime import externref
 
@@ -279,20 +279,19 @@ class VMExternRefActivationsTable(Owned):
         For references between Python and native code, which no frame holds: a signal's handler may
         collect at any moment. They have arrived when native code leaves for Python the next time.
         """
-        left = departures() or []
-        kept = {place for place in self.transfers if not greenlets.is_over(place, left)}
-        self.transfers = frozenset({*kept, greenlets.position(left)})
+        kept = {place for place in self.transfers if not greenlets.is_over(place)}
+        self.transfers = frozenset({*kept, greenlets.position()})
 
     def end_transfer(self) -> None:
         """Know that the references have arrived: native code has run since."""
         if self.transfers:
-            self.transfers -= {greenlets.position(departures() or [])}
+            self.transfers -= {greenlets.position()}
 
     def transfers_here(self) -> frozenset[greenlets.Place]:
         """Return those transfers, one or none, that begin where this greenlet or thread is now."""
         if not self.transfers:
             return frozenset()
-        return self.transfers & {greenlets.position(departures() or [])}
+        return self.transfers & {greenlets.position()}
 
     def end_transfers(self, before: frozenset[greenlets.Place]) -> None:
         """End the transfers that began here, or in calls from here, but for those from before.
@@ -300,14 +299,15 @@ class VMExternRefActivationsTable(Owned):
         What other greenlets have on its way is not touched.
         """
         if self.transfers:
-            *who, serial = greenlets.position(departures() or [])
+            thread, owner, serial, _ = greenlets.position()
             self.transfers = before | {
-                place for place in self.transfers if [*place[:2]] != who or place[2] < serial
+                place
+                for place in self.transfers
+                if place[0] not in (0, thread) or place[1] != owner or place[2] < serial
             }
 
     def _in_transfer(self) -> bool:
-        left = departures() or []
-        return any(greenlets.is_at(place, left) for place in self.transfers)
+        return any(map(greenlets.is_at, self.transfers))
 
     def clear(self) -> None:
         """Drop every entry."""

@@ -405,7 +405,8 @@ def gc(instance: Instance) -> None:
 
 def may_be_running() -> bool:
     """Return whether native code may be running, in another thread or below this Python code."""
-    return process.may_run_elsewhere() or departures() != []
+    left = departures()
+    return process.may_run_elsewhere() or left is None or next(left, None) is not None
 
 
 def _header(vmctx: int) -> InstanceHeader:

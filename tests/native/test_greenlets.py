@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import sys
 import threading
 import weakref
 
@@ -15,6 +16,7 @@ from asm_libcalls import HostFunction, catch_traps
 from asm_libcalls.activation import Departure
 from asm_libcalls.native import process
 from asm_libcalls.runtime.activations import VMExternRefActivationsTable
+from asm_libcalls.unraisable import hear
 
 greenlet = pytest.importorskip("greenlet")
 
@@ -427,3 +429,60 @@ def test_recursion_in_greenlets_traps():
     shallow = [started(run, depth) for depth in (10, 100, 1000)]
     assert greenlet.greenlet(run).switch(10_000_000) == "overflow"
     assert [worker.switch() for worker in shallow] == ["returned"] * 3
+
+
+WITHOUT_MACHINE_CODE = """
+    import greenlet
+    from asm_libcalls import HostFunction, backend_report, catch_traps
+
+    main = greenlet.getcurrent()
+
+    def wait(number):
+        given = main.switch()
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    host = HostFunction(wait, "(i64) -> i64")
+    call = catch_traps(host.address, "(i64) -> i64")
+    outcomes = {}
+
+    def run(number):
+        try:
+            outcomes[number] = call(number)
+        except ValueError as error:
+            outcomes[number] = repr(error)
+
+    workers = [greenlet.greenlet(run) for _ in range(4)]
+    for number, worker in enumerate(workers):
+        worker.switch(number)
+    for number in (1, 0, 3, 2):
+        workers[number].switch(number if number % 2 else ValueError(number))
+    print(sorted(outcomes.items()))
+"""
+
+
+@pytest.mark.parametrize("backend", ["fallback", "auto"])
+def test_exceptions_find_their_greenlet_on_either_backend(child, backend):
+    done = child(WITHOUT_MACHINE_CODE, variables={"ASM_LIBCALLS_BACKEND": backend})
+    assert done.stdout == "[(0, 'ValueError(0)'), (1, 1), (2, 'ValueError(2)'), (3, 3)]\n"
+
+
+def test_exceptions_of_destructors_that_switch_are_heard_by_those_who_listen():
+    class Failing:
+        def __init__(self, number):
+            self.number = number
+
+        def __del__(self):
+            switch_to_main()
+            raise KeyError(self.number)
+
+    def run(number):
+        heard = []
+        hear(lambda: Failing(number) and None, heard)
+        return [error.args for error in heard]
+
+    before = sys.unraisablehook
+    workers = [started(run, number) for number in range(3)]
+    assert [worker.switch() for worker in workers] == [[(number,)] for number in range(3)]
+    assert sys.unraisablehook is before

@@ -472,7 +472,7 @@ def _call_python() -> None:
 
 def _return_to_native() -> None:
     """Emit: take the departure off the list, and make its activation the innermost again."""
-    from peachpy.x86_64 import JZ, LABEL, MOV, TEST, Label, r15, rax, rcx, rdx, rsi
+    from peachpy.x86_64 import JZ, LABEL, MOV, TEST, Label, qword, r15, rax, rcx, rdx, rsi
     from peachpy.x86_64.registers import rbp
 
     last = Label("last")
@@ -489,6 +489,7 @@ def _return_to_native() -> None:
     JZ(last)
     MOV([rcx + Departure.link.offset], rdx)
     LABEL(last)
+    MOV(qword[rax + Departure.serial.offset], 0)
     MOV(rcx, [rsi + ThreadRecord.free_departures.offset])
     MOV([rax + Departure.next.offset], rcx)
     MOV([rsi + ThreadRecord.free_departures.offset], rax)

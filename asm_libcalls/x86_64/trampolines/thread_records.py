@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECK_STACK",
+    "FIND_DEPARTURE",
     "FREE_THREAD_RECORD",
     "MAKE_THREAD_RECORD",
     "STACK_LIMIT",
@@ -55,6 +56,9 @@ CHECK_STACK = "asm_libcalls_check_stack"
 """``void check(vmctx, stack_pointer)``: called where a stack pointer is below the limit of an
 instance's VMInterrupts. It traps if it is below that of the activation too; else they get it."""
 
+FIND_DEPARTURE = "asm_libcalls_find_departure"
+"""``Departure *find(ThreadRecord *, owner)``: find the newest departure of an owner, or NULL."""
+
 MAXIMUM_BUDGET = 4 << 20
 UNKNOWN_BUDGET = 16 << 10
 RESERVE = 512 << 10
@@ -63,6 +67,9 @@ MINIMUM_RESERVE = 40 << 10
 
 ENTRY_COST = 512
 """Bytes of the budget that each further entry costs, whatever it uses."""
+
+_LONGEST_SEARCH = 1000
+"""An entry looks at so many departures of other greenlets for one that it is nested in."""
 
 _PAGE = 4096  # limits are rounded to it, so that calls from near the same depth have the same one
 
@@ -75,6 +82,7 @@ def routines() -> Iterator[Routine]:
     yield sequence(FREE_THREAD_RECORD, _free)
     yield sequence(STACK_LIMIT, _stack_limit)
     yield sequence(CHECK_STACK, _check_stack)
+    yield sequence(FIND_DEPARTURE, _find_departure)
 
 
 def load_thread_record() -> None:
@@ -201,8 +209,8 @@ def _free() -> None:
 
 def _stack_limit() -> None:
     from peachpy.x86_64 import (
-        ADD, AND, CMOVA, CMOVB, CMP, JA, JE, JMP, JNZ, JZ, LABEL, MOV, RET, SHR, SUB, TEST, Label,
-        qword, r8, r8d, r9, rax, rcx, rdi, rdx,
+        ADD, AND, CMOVA, CMOVB, CMP, DEC, JA, JE, JMP, JNZ, JZ, LABEL, MOV, RET, SHR, SUB, TEST,
+        Label, qword, r8, r8d, r9, r9d, rax, rcx, rdi, rdx,
     )  # fmt: skip
     from peachpy.x86_64.registers import rsp
 
@@ -244,6 +252,7 @@ def _stack_limit() -> None:
     LABEL(nested)
     MOV(r8, [rax + record.innermost.offset])
     MOV(r8, [r8 + Activation.owner.offset])
+    MOV(r9d, _LONGEST_SEARCH)
     LABEL(next_departure)
     CMP(qword[rdx + Departure.stack_limit.offset], 0)
     JE(skip)
@@ -252,6 +261,8 @@ def _stack_limit() -> None:
     CMP(r8, [rdx + Departure.owner.offset])
     JE(found)
     LABEL(skip)
+    DEC(r9d)
+    JZ(fresh)
     MOV(rdx, [rdx + Departure.next.offset])
     TEST(rdx, rdx)
     JNZ(next_departure)
@@ -301,3 +312,19 @@ def _check_stack() -> None:
     POP(rbx)
     MOV(edi, int(TrapCode.STACK_OVERFLOW))
     TAIL_JUMP("asm_libcalls_raise_trap")
+
+
+def _find_departure() -> None:
+    from peachpy.x86_64 import CMP, JE, JMP, JZ, LABEL, MOV, RET, TEST, Label, rax, rdi, rsi
+
+    again, found = Label("again"), Label("found")
+    MOV(rax, [rdi + ThreadRecord.departures.offset])
+    LABEL(again)
+    TEST(rax, rax)
+    JZ(found)
+    CMP(rsi, [rax + Departure.owner.offset])
+    JE(found)
+    MOV(rax, [rax + Departure.next.offset])
+    JMP(again)
+    LABEL(found)
+    RET()

@@ -269,7 +269,7 @@ def wasm_i32(value):
 def test_registers_of_instructions(cpu, on_cpu):
     """Every instruction whose registers the compiler chooses, with every register."""
     capstone = pytest.importorskip("capstone", reason="pip install capstone, to disassemble")
-    from asm_libcalls.toy_jit.codegen import templates, vectors
+    from asm_libcalls.toy_jit.codegen import templates, vector_registers
 
     on_cpu(CPUS[cpu])
     others = {*templates.TEMPLATES}
@@ -305,7 +305,7 @@ def test_registers_of_instructions(cpu, on_cpu):
             if written.count("xmm10") == 2:
                 roles["to"], own["to"], given["to"] = roles["right"], "xmm10", given["right"]
             index = integers[i % len(integers)] if "r14 + rax" in written else ""
-            changed = text(bytes(vectors._with_registers(code, **given, index=index)))
+            changed = text(bytes(vector_registers.with_registers(code, **given, index=index)))
             expected = written.replace("r14 + rax", f"r14 + {index}")
             for role in given:
                 expected = expected.replace(own[role], f"<{role}>")

@@ -15,7 +15,9 @@ from asm_libcalls.toy_jit.frontend import opcodes as op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asm_libcalls.toy_jit.codegen.handlers import Handler
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
     from asm_libcalls.toy_jit.frontend.module import FuncType
     from asm_libcalls.toy_jit.frontend.validator import Body
 
@@ -52,7 +54,7 @@ class FunctionCompiler(Emitter):
         layout.functions.append((start, len(code)))
         layout.brief.append(is_brief(body))
 
-    def handlers(self) -> list[Handler]:
+    def handlers(self) -> Sequence[Callable[[Any, Any], None]]:
         """Return the emitters by opcode."""
         return make_handlers(self.layout.inline)
 

@@ -18,9 +18,13 @@ from asm_libcalls.toy_jit.frontend import opcodes as op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-    from asm_libcalls.toy_jit.codegen.handlers import Handler
+    from asm_libcalls.toy_jit.codegen.places import Place
+    from asm_libcalls.toy_jit.codegen.vectors import VectorEmitter
+
+    Handler = Callable[[VectorEmitter, Any], None]
 
 __all__ = ["make_vector_handlers"]
 
@@ -36,7 +40,7 @@ def make_vector_handlers(inline: bool) -> list[Handler]:
     inline : bool
         Whether lanes are rounded by the CPU's own instruction instead of a libcall for each.
     """
-    handlers = make_handlers(inline)[:]
+    handlers: list[Handler] = [*make_handlers(inline)]
     handlers += [
         _handler(name or "", opcode, inline)
         for opcode, name in enumerate(op.NAMES[op.VECTORS :], op.VECTORS)
@@ -64,7 +68,7 @@ def _handler(name: str, opcode: int, inline: bool) -> Handler:
 
 
 def _direct(name: str) -> Handler:
-    def emit(c: Any, immediate: Any) -> None:
+    def emit(c: VectorEmitter, immediate: Any) -> None:
         right, left = c.pop(), c.pop()
         if name in SWAPPED:
             left, right = right, left
@@ -73,22 +77,22 @@ def _direct(name: str) -> Handler:
     return emit
 
 
-def _constant(c: Any, immediate: Any) -> None:
+def _constant(c: VectorEmitter, immediate: Any) -> None:
     c.stack.append(("vconst", immediate))
 
 
-def _condition(condition: str) -> Any:
-    """Make the maker of the emitter of an instruction that leaves its outcome in the flags."""
+def _condition(condition: str) -> Handler:
+    """Make the emitter of an instruction that leaves its outcome in the flags."""
 
-    def emit(c: Any, immediate: Any) -> None:
+    def emit(c: VectorEmitter, immediate: Any) -> None:
         c.take((_FIRST,))
-        c.emit(op.NAMES[c.opcode])
+        c.emit(op.NAMES[c.opcode] or "")
         c.push_condition(condition)
 
     return emit
 
 
-def _bitselect(c: Any, immediate: Any) -> None:
+def _bitselect(c: VectorEmitter, immediate: Any) -> None:
     c.take((_FIRST, _SECOND, _THIRD))
     c.emit("v128.bitselect")
     c.push_register(_FIRST)
@@ -99,7 +103,7 @@ def _shift(name: str, opcode: int) -> Handler:
     template = name + ".const"
     most = NARROWED[name.partition(".")[0]]
 
-    def emit(c: Any, immediate: Any) -> None:
+    def emit(c: VectorEmitter, immediate: Any) -> None:
         if c.stack[-1][0] != "const" or template not in TEMPLATES:
             by_register(c, immediate)
             return
@@ -122,7 +126,7 @@ def _shift(name: str, opcode: int) -> Handler:
     return emit
 
 
-def _local_set(c: Any, immediate: Any) -> None:
+def _local_set(c: VectorEmitter, immediate: Any) -> None:
     """Set a local, which a vector that was just made is made in right away."""
     local, value = c.locals[immediate], c.stack[-1]
     if (
@@ -151,7 +155,7 @@ def _access(name: str, opcode: int) -> Handler:
     stores, has_lane = verb.startswith("store"), opcode in op.LANES
     any_target = name in _ANY_TARGET or (name == "v128.load32_splat" and has_avx())
 
-    def emit(c: Any, immediate: Any) -> None:
+    def emit(c: VectorEmitter, immediate: Any) -> None:
         offset, lane = immediate if has_lane else (immediate, None)
         c.make_room(2 if stores or has_lane else 1)
         if name == "v128.store":
@@ -192,7 +196,7 @@ def _extract(name: str, lanes: str) -> Handler:
     template = {"f64x2": "f32x4.extract_lane"}.get(lanes, name[:-1] + "u" if signed else name)
     result = "xmm0" if lanes[0] == "f" else "rax"
 
-    def emit(c: Any, lane: int) -> None:
+    def emit(c: VectorEmitter, lane: int) -> None:
         c.take((_FIRST,))
         c.emit(template)
         c.code[-1] = (68, 238)[lane] if lanes == "f64x2" else lane
@@ -206,7 +210,7 @@ def _extract(name: str, lanes: str) -> Handler:
 def _replace(name: str, lanes: str) -> Handler:
     value = "xmm0" if lanes[0] == "f" else "rax"
 
-    def emit(c: Any, lane: int) -> None:
+    def emit(c: VectorEmitter, lane: int) -> None:
         c.take((_FIRST, value))
         if lanes == "f64x2":
             c.emit(f"{name}.{lane}")
@@ -223,7 +227,7 @@ def _round(lanes: str, verb: str) -> Handler:
     scalar, size = lanes[:3], int(lanes[1:3]) // 8
     libcall = f"{scalar}_{verb}"
 
-    def emit(c: Any, immediate: Any) -> None:
+    def emit(c: VectorEmitter, immediate: Any) -> None:
         height = len(c.stack) - 1
         c.spill(height)
         c.flush_registers(height)
@@ -270,7 +274,7 @@ def _order(lanes: list[int]) -> int:
     return sum((lane & 3) << 2 * i for i, lane in enumerate(lanes))
 
 
-def _shuffle(c: Any, lanes: bytes) -> None:
+def _shuffle(c: VectorEmitter, lanes: bytes) -> None:
     left, right = c.stack[-2:]
     swapped = bytes(lane ^ 16 for lane in lanes)
     if left == right or max(lanes) < 16 or min(lanes) > 15:
@@ -289,7 +293,7 @@ def _shuffle(c: Any, lanes: bytes) -> None:
         c.push_register(_FIRST)
 
 
-def _shuffle_two(c: Any, lanes: bytes) -> None:
+def _shuffle_two(c: VectorEmitter, lanes: bytes) -> None:
     dwords, words = _wide_lanes(lanes, 4), _wide_lanes(lanes, 2)
     if dwords and max(dwords[:2]) < 4 <= min(dwords[2:]):
         c.emit("vector.shuffle_ps")
@@ -308,7 +312,7 @@ def _shuffle_two(c: Any, lanes: bytes) -> None:
         c.emit("vector.shuffle_two")
 
 
-def _shuffle_one(c: Any, lanes: bytes, place: Any) -> None:
+def _shuffle_one(c: VectorEmitter, lanes: bytes, place: Place) -> None:
     dwords = _wide_lanes(lanes, 4)
     if dwords:
         register = c.in_register(place, _SECOND)

@@ -21,9 +21,7 @@ and after a call, none is known to.
 
 from __future__ import annotations
 
-from functools import cache
-
-from asm_libcalls.toy_jit.codegen.compiler import FunctionCompiler
+from asm_libcalls.toy_jit.codegen.calls import Emitter
 from asm_libcalls.toy_jit.codegen.places import HOLE, halves
 from asm_libcalls.toy_jit.codegen.registers import (
     ACCUMULATORS,
@@ -33,19 +31,18 @@ from asm_libcalls.toy_jit.codegen.registers import (
 )
 from asm_libcalls.toy_jit.codegen.stencils.vectors import COMMUTATIVE
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES, has_avx
-from asm_libcalls.toy_jit.codegen.vector_handlers import make_vector_handlers
+from asm_libcalls.toy_jit.codegen.vector_registers import variant, with_registers
 from asm_libcalls.toy_jit.frontend.module import V128
 from asm_libcalls.toy_jit.frontend.operands import FUNCTION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asm_libcalls.toy_jit.codegen.handlers import Handler
     from asm_libcalls.toy_jit.codegen.places import Place
     from asm_libcalls.toy_jit.frontend.module import FuncType
     from asm_libcalls.toy_jit.frontend.operands import Frame
     from asm_libcalls.toy_jit.frontend.validator import Body
 
-__all__ = ["VectorFunctionCompiler"]
+__all__ = ["VectorEmitter"]
 
 _FIRST, _SECOND, _THIRD = ACCUMULATORS["v"]
 
@@ -64,8 +61,8 @@ def _offsets(types: bytes) -> tuple[list[tuple[str, int]], int]:
     return found, offset
 
 
-class VectorFunctionCompiler(FunctionCompiler):
-    """Compiles functions with vectors.
+class VectorEmitter(Emitter):
+    """The code of functions with vectors while it grows, and where their values are.
 
     Attributes
     ----------
@@ -80,10 +77,6 @@ class VectorFunctionCompiler(FunctionCompiler):
     """
 
     produced = (-1, -1, "")
-
-    def handlers(self) -> list[Handler]:
-        """Return the emitters by opcode."""
-        return make_vector_handlers(self.layout.inline)
 
     # -- the frame
 
@@ -130,7 +123,7 @@ class VectorFunctionCompiler(FunctionCompiler):
         self.stack = stack
 
     def check(self, references: tuple[int, ...]) -> None:
-        """Let a loop be stopped from outside; see FunctionCompiler."""
+        """Let a loop be stopped from outside; see Emitter."""
         self.forget()
         super().check(references)
 
@@ -179,7 +172,7 @@ class VectorFunctionCompiler(FunctionCompiler):
         bytes_, holes, _ = TEMPLATES[name]
         code = self.code
         start = len(code)
-        code += _variant(bytes_, to, left, right, index)
+        code += variant(bytes_, to, left, right, index)
         for at, which in holes:
             HOLE.pack_into(code, start + at, values[which])
 
@@ -223,7 +216,7 @@ class VectorFunctionCompiler(FunctionCompiler):
         end, start, field = self.produced
         if end != len(self.code):
             return False
-        self.code[start:] = _with_registers(self.code[start:], **{field: register})
+        self.code[start:] = with_registers(self.code[start:], **{field: register})
         return True
 
     # -- operands
@@ -378,85 +371,3 @@ class VectorFunctionCompiler(FunctionCompiler):
         for i, place in enumerate(self.stack[base:]):
             self.move(self.slot(frame.height + i, place), place)
         self.jump_to("jump", frame)
-
-
-# -- registers of instructions
-
-_ENDS_OF_OPCODES = {0x38: 1, 0x3A: 1}  # a second byte of the opcode, behind 0F
-
-
-@cache
-def _variant(code: bytes, to: str, left: str, right: str, index: str) -> bytes:
-    return bytes(_with_registers(code, to, left, right, index))
-
-
-def _with_registers(
-    code: bytes | bytearray, to: str = "", left: str = "", right: str = "", index: str = ""
-) -> bytearray:
-    """Return an instruction with other registers, where they are given.
-
-    `to` is what its ModRM byte names in `reg`, `left` in VEX.vvvv, `right` in `rm`; `index` is that
-    of the SIB byte.
-
-    Source: Intel SDM volume 2, 2.1.5 (ModRM, SIB), 2.2.1 (REX) and 2.3.5 (VEX).
-    """
-    changed = bytearray(code)
-    for register, change in ((to, _change_reg), (left, _change_vvvv), (right, _change_rm)):
-        if register:
-            change(changed, int(register[1:]))
-    if index:
-        _change_index(changed, _NUMBERS[index] if index in _NUMBERS else int(index[1:]))
-    return changed
-
-
-def _prefix_and_modrm(code: bytearray) -> tuple[int, int]:
-    """Return where the byte with the bits for registers above 7 is, and where ModRM is."""
-    if code[0] == 0xC4:
-        return 1, 4
-    if code[0] == 0xC5:
-        return 1, 3
-    at = 1 if code[0] in (0x66, 0xF2, 0xF3) else 0
-    assert code[at] & 0xF0 == 0x40, "a REX prefix"
-    assert code[at + 1] == 0x0F
-    return at, at + 3 + _ENDS_OF_OPCODES.get(code[at + 2], 0)
-
-
-def _set(code: bytearray, at: int, mask: int, value: int) -> None:
-    code[at] = code[at] & ~mask | value
-
-
-def _change_reg(code: bytearray, number: int) -> None:
-    prefix, modrm = _prefix_and_modrm(code)
-    if code[0] in (0xC4, 0xC5):
-        _set(code, prefix, 0x80, (number < 8) << 7)
-    else:
-        _set(code, prefix, 4, number >> 3 << 2)
-    _set(code, modrm, 0x38, (number & 7) << 3)
-
-
-def _change_rm(code: bytearray, number: int) -> None:
-    prefix, modrm = _prefix_and_modrm(code)
-    assert code[0] != 0xC5, "the short prefix has no bit for rm"
-    if code[0] == 0xC4:
-        _set(code, prefix, 0x20, (number < 8) << 5)
-    else:
-        _set(code, prefix, 1, number >> 3)
-    _set(code, modrm, 7, number & 7)
-
-
-_NUMBERS = {"rax": 0, "rcx": 1, "rdx": 2, "rbx": 3, "rsi": 6, "rdi": 7}
-
-
-def _change_index(code: bytearray, number: int) -> None:
-    prefix, modrm = _prefix_and_modrm(code)
-    assert code[modrm] & 7 == 4, "a SIB byte"
-    if code[0] == 0xC4:
-        _set(code, prefix, 0x40, (number < 8) << 6)
-    else:
-        _set(code, prefix, 2, number >> 3 << 1)
-    _set(code, modrm + 1, 0x38, (number & 7) << 3)
-
-
-def _change_vvvv(code: bytearray, number: int) -> None:
-    assert code[0] in (0xC4, 0xC5), "a VEX prefix"
-    _set(code, 2 if code[0] == 0xC4 else 1, 0x78, (~number & 15) << 3)

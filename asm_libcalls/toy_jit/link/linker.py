@@ -10,7 +10,6 @@ from asm_libcalls.toy_jit.codegen.compiler import FunctionCompiler
 from asm_libcalls.toy_jit.codegen.layout import CodeLayout
 from asm_libcalls.toy_jit.codegen.places import halves
 from asm_libcalls.toy_jit.codegen.templates import load_vectors
-from asm_libcalls.toy_jit.codegen.vectors import VectorFunctionCompiler
 from asm_libcalls.toy_jit.frontend.validator import validate_function
 from asm_libcalls.toy_jit.link.compiled_code import CompiledCode
 from asm_libcalls.traps import TrapCode
@@ -50,6 +49,9 @@ def compile_module(
         body = validate_function(module, index)
         if body.vectors:
             load_vectors(function.start)
+            # Late: most modules have no vectors.
+            from asm_libcalls.toy_jit.codegen.vector_compiler import VectorFunctionCompiler
+
             VectorFunctionCompiler(layout).compile(body, function.type)
         else:
             compiler.compile(body, function.type)

@@ -1,0 +1,22 @@
+"""The one pass over a function with vectors."""
+
+from __future__ import annotations
+
+from asm_libcalls.toy_jit.codegen.compiler import FunctionCompiler
+from asm_libcalls.toy_jit.codegen.vector_handlers import make_vector_handlers
+from asm_libcalls.toy_jit.codegen.vectors import VectorEmitter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+__all__ = ["VectorFunctionCompiler"]
+
+
+class VectorFunctionCompiler(VectorEmitter, FunctionCompiler):
+    """Compiles functions with vectors: each one by another compiler of this class."""
+
+    def handlers(self) -> Sequence[Callable[[Any, Any], None]]:
+        """Return the emitters by opcode."""
+        return make_vector_handlers(self.layout.inline)

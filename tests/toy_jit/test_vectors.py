@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import struct
+import subprocess
+import sys
 
+import program_calls
 import pytest
+from child_process import environment
 from jit_modules import MEMORY, Function, build, instantiate
 from spec_runner import SpecFile
 from wasm_builder import I32, exported, functype, imported
@@ -341,6 +347,43 @@ def test_a_cpu_without_sse4_1(monkeypatch):
         toy_jit.Module(build({"f": Function("-> v128", f"v128.const {'00' * 16}")}))
     assert caught.value.proposal == "simd"
     instantiate({"f": Function("-> i32", "i32.const 05")}).exports["f"]()
+
+
+EMULATED = """
+import json, program_calls
+from asm_libcalls import toy_jit
+outcome = {}
+for name in ("vector_matrix", "vector_sha256", "vector_blake3"):
+    try:
+        exports = toy_jit.Instance(toy_jit.Module(program_calls.wasm(name))).exports
+    except toy_jit.InvalidModule as error:
+        outcome[name] = str(error)
+        continue
+    calls = program_calls.CALLS[name][:2]
+    outcome[name] = [
+        exports[call["function"]].call_bits(*program_calls.patterns(call))[0] for call in calls
+    ]
+print(json.dumps(outcome))
+"""
+
+
+@pytest.mark.parametrize("cpu", ["Conroe", "Penryn"])
+def test_emulated_cpus(cpu):
+    """One without SSE4.1, and one that has no more than it."""
+    qemu = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
+    if qemu is None:
+        pytest.skip("no qemu-x86_64-static: install Debian's package qemu-user-static")
+    done = subprocess.run(
+        [qemu, "-cpu", cpu, sys.executable, "-c", EMULATED],
+        env=environment(PYTHONDONTWRITEBYTECODE="1"), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name, outcome in json.loads(done.stdout).items():
+        if cpu == "Conroe":
+            assert "need a CPU with SSE4.1, which this one has not" in outcome
+        else:
+            assert outcome == [int(call["result"][1]) for call in program_calls.CALLS[name][:2]]
 
 
 @pytest.mark.parametrize("name", ["f32x4", "f64x2"])

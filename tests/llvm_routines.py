@@ -12,8 +12,9 @@ __all__ = ["load_for"]
 
 def load_for(load_routines: Callable[..., LoadedImage], features: frozenset[str]) -> LoadedImage:
     """Assemble and load the libcalls for a CPU with these features."""
+    from asm_libcalls.llvm.libcalls import DECLARATIONS
     from asm_libcalls.llvm.x86_64.division import DIVIDE_BY_ZERO
-    from asm_libcalls.llvm.x86_64.image import families
+    from asm_libcalls.x86_64 import families
     from asm_libcalls.x86_64.assembler import sequence
     from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
     from asm_libcalls.x86_64.trampolines.enter import RAISE_DIVISION_BY_ZERO
@@ -21,4 +22,5 @@ def load_for(load_routines: Callable[..., LoadedImage], features: frozenset[str]
     def leave() -> Any:
         return TAIL_JUMP(RAISE_DIVISION_BY_ZERO)
 
-    return load_routines(sequence(DIVIDE_BY_ZERO, leave), *families(features))
+    libcalls = families.routines(DECLARATIONS.values(), features)
+    return load_routines(sequence(DIVIDE_BY_ZERO, leave), *libcalls)

@@ -1,7 +1,7 @@
 """Call frame information: for each instruction, where the caller's registers are, as DWARF has it.
 
 Debuggers, profilers and exceptions walk the stack by it. No policy and no PeachPy here: what the
-frames are, ``unwind.py`` finds out.
+frames are, ``call_frames.py`` finds out.
 
 Source: DWARF 5, 6.4 (call frame information); Linux Standard Base 5.0, 10.6 (exception frames);
 System V ABI for AMD64, figure 3.36 (numbers of the registers).

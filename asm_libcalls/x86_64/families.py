@@ -1,8 +1,8 @@
 """The families of libcalls that are machine code: the rows of a table, and a file here for each.
 
-A family's file says what it needs of the CPU (``REQUIRES``), yields its routines (``routines``) and
-may say how a trap is seen coming (``GUARDS``). It imports PeachPy in functions alone, because what
-it says is asked for where an image has its routines and PeachPy is not there.
+A family's file yields its routines (``routines``) and may say what it needs of the CPU
+(``REQUIRES``) and how a trap is seen coming (``GUARDS``). It imports PeachPy in functions alone,
+because what it says is asked for where an image has its routines and PeachPy is not there.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ def module_of(declaration: Declaration) -> ModuleType | None:
 
 def why_not(declaration: Declaration, features: frozenset[str]) -> str:
     """Return why a CPU with these features can not run a libcall's family; "" where it can."""
-    module = module_of(declaration)
-    missing = frozenset() if module is None else module.REQUIRES - features
+    missing = _requires(module_of(declaration)) - features
     return f"the CPU lacks {', '.join(sorted(missing))}" if missing else ""
 
 
@@ -50,5 +49,10 @@ def routines(table: Iterable[Declaration], features: frozenset[str]) -> Iterator
     families = {declaration.module("x86_64"): declaration for declaration in table}
     for declaration in families.values():
         module = module_of(declaration)
-        if module is not None and features >= module.REQUIRES:
+        if module is not None and features >= _requires(module):
             yield from module.routines(features)
+
+
+def _requires(module: ModuleType | None) -> frozenset[str]:
+    needed: frozenset[str] = getattr(module, "REQUIRES", frozenset())
+    return needed

@@ -15,6 +15,7 @@ MODULES = (
     "activation.py",
     "calling_convention.py",
     "libcalls.py",
+    "llvm/libcalls.py",
     "signatures.py",
     "traps.py",
     "vmcontext.py",

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["GUARDS", "REQUIRES", "routines"]
+__all__ = ["GUARDS", "routines"]
 
-REQUIRES: frozenset[str] = frozenset()
 
 GUARDS = {
     "i64_sdiv": "quotient_fits",
@@ -34,7 +33,7 @@ GUARDS = {
     "i64_udiv": "divisor_not_zero",
     "i64_urem": "divisor_not_zero",
 }
-"""For each libcall that may trap, the stencil of ``builtins.py`` that sees it coming."""
+"""For each libcall that may trap, the stencil of ``function_stencils.py`` that sees it coming."""
 
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:

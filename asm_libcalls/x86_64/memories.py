@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["LONG", "REQUIRES", "routines"]
+__all__ = ["LONG", "routines"]
 
-REQUIRES: frozenset[str] = frozenset()
 
 LONG = 1 << 20
 """A builtin leaves copying or filling more bytes than these, which takes some 50 microseconds, to
@@ -135,7 +134,7 @@ class _Libcall(_Setting):
 
 
 class _Builtin(_Setting):
-    """A stencil of ``builtins.py``, which leaves what is wrong to the slow path."""
+    """A stencil of ``function_stencils.py``, which leaves what is wrong to the slow path."""
 
     def check_index(self, register: Any, count: str) -> None:
         from peachpy.x86_64 import CMP, rdi

@@ -5,7 +5,9 @@ The first table's image knows what catches a trap, so this one leaves for a rout
 
 from __future__ import annotations
 
+from asm_libcalls.llvm.libcalls import DECLARATIONS
 from asm_libcalls.llvm.x86_64.division import DIVIDE_BY_ZERO
+from asm_libcalls.x86_64 import families
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,10 +15,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["FAMILIES", "families", "routines"]
-
-FAMILIES = ("division", "multiplication", "shifts", "conversions", "half_precision", "powi")
-"""The files of this folder that hold libcalls. Every x86-64 CPU can run them."""
+__all__ = ["routines"]
 
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
@@ -24,15 +23,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     from asm_libcalls.x86_64.assembler import sequence
 
     yield sequence(DIVIDE_BY_ZERO, _raise)
-    yield from families(features)
-
-
-def families(features: frozenset[str]) -> Iterator[Routine]:
-    """Assemble the libcalls for a CPU with these features."""
-    from importlib import import_module
-
-    for name in FAMILIES:
-        yield from import_module(f"asm_libcalls.llvm.x86_64.{name}").routines(features)
+    yield from families.routines(DECLARATIONS.values(), features)
 
 
 def _raise() -> None:

@@ -38,7 +38,7 @@ class Shape(tuple[object, ...]):
         The routine that makes the call (``asm_libcalls_enter`` or its twin), or "" for a bare
         call of a leaf routine.
     guard : str
-        A stencil of ``builtins.py`` that keeps a bare call from trapping, or "", or
+        A stencil of ``function_stencils.py`` that keeps a bare call from trapping, or "", or
         :data:`EVERYTHING`.
     inline : str
         What stands in place of a bare call: a stencil, or a routine of the image to be copied,
@@ -83,7 +83,7 @@ def parts_of(
     body: Stencil | None = None,
     vmctx: tuple[int, int] | None = None,
 ) -> list[Part]:
-    """Choose the stencils of a shape, in order: see ``builtins.py`` for what they do.
+    """Choose the stencils of a shape, in order: see ``function_stencils.py`` for what they do.
 
     `body` is the routine that stands in place of a bare call, if one does; `vmctx` is the address
     of the class that stands for one, and the offset of its member.

@@ -27,8 +27,8 @@ def describe(instructions: Sequence[Any], holes: Mapping[int, str]) -> str:
     """Return what the instructions of a stencil do to the stack, for :func:`frames`.
 
     A word for each instruction that does something: where it begins and ends, whether nothing goes
-    on behind it, the role that it jumps to, and the effects of ``unwind.py``. All are separated by
-    commas; a displacement is a number or the name of a hole, a ``-`` before it.
+    on behind it, the role that it jumps to, and the effects of ``call_frames.py``. All are
+    separated by commas; a displacement is a number or the name of a hole, a ``-`` before it.
 
     Parameters
     ----------

@@ -65,6 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
     names = libcall.declaration.parameters
     types = libcall.signature.parameters
     pointers = [n for n, t in zip(names, types, strict=True) if t.kind == "pointer"]
+    if pointers and not libcall.takes_instance:
+        raise CommandError(
+            f"{libcall.name} cannot be called from here: it stores a result "
+            f"({', '.join(pointers)}) in a buffer, which asm_libcalls.llvm takes in Python",
+            NOT_HERE,
+        )
     if pointers:
         raise CommandError(
             f"{libcall.name} can not be called from here: it works on an instance, and there is "

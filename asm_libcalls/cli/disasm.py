@@ -61,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _routine(name: str) -> tuple[str, LoadedImage]:
     """Return the routine behind a name, and the image that it is in."""
     from asm_libcalls.binding import default_binding
+    from asm_libcalls.llvm.binding import LlvmLibcall, default_llvm_binding
 
     backend = default_binding().x86_64
     if backend is not None and name in backend.loaded.image.routines:
@@ -72,7 +73,10 @@ def _routine(name: str) -> tuple[str, LoadedImage]:
             f"show: {libcall.reason}",
             NOT_HERE,
         )
-    return libcall.name, backend.loaded
+    loaded = backend.loaded
+    if isinstance(libcall, LlvmLibcall):
+        loaded = default_llvm_binding().loaded or loaded
+    return libcall.name, loaded
 
 
 def _print(name: str, instructions: list[Instruction]) -> None:

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from asm_libcalls import LIBCALLS, __version__, output
-from asm_libcalls.cli.subcommands import CHECK_FAILED, OK, add_json
+from asm_libcalls import __version__, output
+from asm_libcalls.cli.subcommands import (
+    CHECK_FAILED,
+    OK,
+    WASMTIME,
+    add_json,
+    add_table,
+    libcalls_of,
+)
 from asm_libcalls.output import Cell
 
 if TYPE_CHECKING:
@@ -102,12 +109,13 @@ NARROW_COLUMN = 35
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    add_table(parser, WASMTIME)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, print, and return the exit code."""
-    rows = [Row(libcall) for libcall in LIBCALLS.values()]
+    rows = [Row(libcall) for libcall in libcalls_of(arguments.table)]
     good = all(row.result == "passed" for row in rows)
     if arguments.json:
         output.print_json(

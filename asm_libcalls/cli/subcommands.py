@@ -14,19 +14,27 @@ if TYPE_CHECKING:
     from asm_libcalls.binding import Libcall
 
 __all__ = [
+    "ALL",
     "CHECK_FAILED",
     "COMMANDS",
+    "LLVM",
     "NOT_HERE",
     "OK",
     "TRAPPED",
     "USAGE",
+    "WASMTIME",
     "CommandError",
     "add_json",
+    "add_table",
     "find_libcall",
+    "libcalls_of",
 ]
 
 COMMANDS = ("list", "call", "disasm", "verify", "report", "bench", "run", "build-library")
 """In the order of the help; the first one is the default."""
+
+WASMTIME, LLVM, ALL = "wasmtime", "llvm", "all"
+"""What ``--table`` takes."""
 
 OK = 0
 CHECK_FAILED = 1
@@ -55,8 +63,30 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_table(parser: argparse.ArgumentParser, default: str) -> None:
+    """Give a command the option ``--table``."""
+    parser.add_argument(
+        "--table",
+        choices=(WASMTIME, LLVM, ALL),
+        default=default,
+        help="whose libcalls: Wasmtime's, LLVM's, or all (default: %(default)s)",
+    )
+
+
+def libcalls_of(table: str) -> list[Libcall]:
+    """Return the libcalls of a table, or of both, in order."""
+    from asm_libcalls import LIBCALLS
+
+    libcalls = list(LIBCALLS.values()) if table != LLVM else []
+    if table != WASMTIME:
+        from asm_libcalls import llvm
+
+        libcalls += llvm.LIBCALLS.values()
+    return libcalls
+
+
 def find_libcall(name: str) -> Libcall:
-    """Return a libcall by its name or its C symbol.
+    """Return a libcall of either table by its name or its C symbol.
 
     Raises
     ------
@@ -70,10 +100,15 @@ def find_libcall(name: str) -> Libcall:
     libcall = LIBCALLS.get(name.removeprefix(SYMBOL_PREFIX))
     if libcall is not None:
         return libcall
-    near = [n for n, found in LIBCALLS.items() if found.declaration.instruction == name]
+    libcalls = {libcall.name: libcall for libcall in libcalls_of(ALL)}
+    libcall = libcalls.get(name.removeprefix("__"))
+    if libcall is not None:
+        return libcall
+    near = [n for n, found in libcalls.items() if found.declaration.instruction == name]
     if not near:
         from difflib import get_close_matches
 
-        near = get_close_matches(name.lower().removeprefix(SYMBOL_PREFIX), LIBCALLS, n=3)
+        bare = name.lower().removeprefix(SYMBOL_PREFIX).removeprefix("__")
+        near = get_close_matches(bare, libcalls, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else '"asm-libcalls list" shows all'
     raise CommandError(f"no libcall is named {name!r}; {hint}", USAGE)

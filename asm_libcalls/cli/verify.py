@@ -14,9 +14,12 @@ from asm_libcalls.cli.subcommands import (
     CHECK_FAILED,
     NOT_HERE,
     OK,
+    WASMTIME,
     CommandError,
     add_json,
+    add_table,
     find_libcall,
+    libcalls_of,
 )
 from asm_libcalls.output import Cell
 
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from asm_libcalls.checks.engine import Verdict
 
 HELP = "compare a libcall's implementations over edge cases and random ones"
-DESCRIPTION = """Compare what serves each libcall (all of them, or those named) with the fallback
+DESCRIPTION = """Compare what serves each libcall (all of a table, or those named) with the fallback
 and with an oracle that is neither, over edge cases and random ones. The first difference of each
 libcall is shown in bits. A run is repeated with its seed, which it prints."""
 
@@ -53,6 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="round all 2^32 patterns of f32 instead, some minutes",
     )
+    add_table(parser, WASMTIME)
     add_json(parser)
 
 
@@ -70,13 +74,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Verify, print, and return the exit code."""
     if arguments.exhaustive:
         return verify_exhaustive.run(arguments, _progress_bar)
-    from asm_libcalls import LIBCALLS
     from asm_libcalls.checks.engine import verify
 
     if arguments.names:
         libcalls = list(dict.fromkeys(find_libcall(name) for name in arguments.names))
     else:
-        libcalls = list(LIBCALLS.values())
+        libcalls = libcalls_of(arguments.table)
     seed = arguments.seed
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "little")

@@ -4,6 +4,9 @@ MCJIT finds what was told to the whole process, once (:func:`add_symbols`). ORC 
 libraries that were linked into its LLJIT, so each library imports what its code uses
 (:func:`import_symbols`). :func:`declare` puts the declaration into a module's IR.
 
+The libcalls of both tables are known here: those that a WebAssembly compiler calls, and those that
+LLVM itself calls for 128-bit integers, half precision and powers (:mod:`asm_libcalls.llvm`).
+
 A symbol that LLVM can not resolve is address 0 in MCJIT, without an error until it is called. A
 libcall that traps unwinds to the innermost :func:`asm_libcalls.catch_traps` of the thread, so
 compiled code that may trap must be entered through one.
@@ -11,11 +14,13 @@ compiled code that may trap must be entered through one.
 
 from __future__ import annotations
 
+import ctypes
+
 import llvmlite.binding
 import llvmlite.ir
 
 from asm_libcalls.binding import default_binding
-from asm_libcalls.integrations.numeric import NUMERIC
+from asm_libcalls.llvm.binding import LlvmLibcall, default_llvm_binding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["add_symbols", "declare", "import_symbols"]
 
 
-def add_symbols(*names: str) -> dict[str, int]:
+def add_symbols(*names: str, replace: bool = False) -> dict[str, int]:
     """Make symbols known to every MCJIT engine of this process.
 
     It must happen before the code that uses them is finalized. Calling it again changes nothing.
@@ -35,25 +40,28 @@ def add_symbols(*names: str) -> dict[str, int]:
     Parameters
     ----------
     *names : str
-        Symbols of :func:`asm_libcalls.symbols` and :func:`asm_libcalls.runtime_symbols`, or names
-        of libcalls; by default all of them.
+        Symbols of :func:`asm_libcalls.symbols`, :func:`asm_libcalls.llvm.symbols` and
+        :func:`asm_libcalls.runtime_symbols`, or names of libcalls; by default all of them.
+    replace : bool, optional
+        Whether to take symbols from others who have them. By default LLVM's libcalls are left to
+        whoever has them, in LLVM or in the process: another compiler-rt, libgcc, numba.
 
     Returns
     -------
     dict of str to int
-        The symbols and their addresses.
+        The symbols that are ours now, and their addresses.
 
     Raises
     ------
     ValueError
-        There is no such symbol, or LLVM knows another function by it. (Wasmtime's C library has
-        a few of the same names for other functions, ``wasmtime_table_grow`` among them.) Nothing
-        is added then.
+        There is no such symbol, or LLVM knows another function by one of the first table's.
+        (Wasmtime's C library has a few of the same names for other functions,
+        ``wasmtime_table_grow`` among them.) Nothing is added then.
     """
-    chosen = _choose(names, "add_symbols()")
+    chosen = _choose(names, "add_symbols()", replace)
     for symbol, address in chosen.items():
         known = llvmlite.binding.address_of_symbol(symbol)
-        if known not in (None, address):
+        if known not in (None, address) and not replace:
             raise ValueError(
                 f"add_symbols(): {symbol} is known to LLVM already, as {known:#x}; ours is at "
                 f"{address:#x}"
@@ -63,13 +71,15 @@ def add_symbols(*names: str) -> dict[str, int]:
     return chosen
 
 
-def import_symbols(builder: Any, *names: str) -> Any:
+def import_symbols(builder: Any, *names: str, replace: bool = False) -> Any:
     """Make symbols known to the code of one library of an ORC LLJIT.
 
     Parameters
     ----------
     builder : llvmlite.binding.JITLibraryBuilder
     *names : str
+        As in :func:`add_symbols`.
+    replace : bool, optional
         As in :func:`add_symbols`.
 
     Returns
@@ -82,7 +92,7 @@ def import_symbols(builder: Any, *names: str) -> Any:
     ValueError
         There is no such symbol.
     """
-    for symbol, address in _choose(names, "import_symbols()").items():
+    for symbol, address in _choose(names, "import_symbols()", replace).items():
         builder.import_symbol(symbol, address)
     return builder
 
@@ -109,9 +119,7 @@ def declare(module: Any, name: str) -> Any:
     ValueError
         There is no such libcall, or the module has another thing by its symbol.
     """
-    libcalls = default_binding().libcalls
-    found = {each.symbol: each for each in libcalls.values()}
-    libcall = libcalls.get(name) or found.get(name)
+    libcall = _find(name)
     if libcall is None:
         raise ValueError(f"declare(): there is no libcall {name!r}")
     type_ = _function_type(libcall)
@@ -125,30 +133,46 @@ def declare(module: Any, name: str) -> Any:
         argument.name = parameter
     # A trap jumps: it is no unwinding that LLVM could see, but it does not return either.
     function.attributes.add("nounwind")
-    if libcall.name in NUMERIC and not libcall.declaration.traps:
+    has_pointer = any(t.kind == "pointer" for t in libcall.signature.parameters)
+    if not has_pointer and not libcall.declaration.traps:
         function.attributes.add("readnone")
     return function
 
 
-def _choose(names: tuple[str, ...], where: str) -> dict[str, int]:
-    binding = default_binding()
-    known = {**binding.symbols(), **binding.runtime_symbols()} if not names else {}
-    for name in names:
-        libcall = binding.libcalls.get(name)
-        symbol = name if libcall is None else libcall.symbol
-        known[symbol] = _address(symbol, where)
-    return known
+def _choose(names: tuple[str, ...], where: str, replace: bool) -> dict[str, int]:
+    """Return symbols and addresses, but of LLVM's libcalls those alone that are for us to give."""
+    chosen = {name: default_binding().runtime_symbols()[name] for name in _runtime_symbols(names)}
+    for name in names or (*default_binding().libcalls, *default_llvm_binding().libcalls):
+        libcall = _find(name)
+        if libcall is not None:
+            is_left = isinstance(libcall, LlvmLibcall) and _others_have(libcall)
+            if replace or not is_left:
+                chosen[libcall.symbol] = libcall.address
+        elif name not in chosen:
+            raise ValueError(f"{where}: there is no symbol {name!r}")
+    return chosen
 
 
-def _address(symbol: str, where: str) -> int:
-    binding = default_binding()
-    for libcall in binding.libcalls.values():  # asked one by one: an address may cost a callback
-        if libcall.symbol == symbol:
-            return libcall.address
-    try:
-        return binding.runtime_symbols()[symbol]
-    except KeyError:
-        raise ValueError(f"{where}: there is no symbol {symbol!r}") from None
+def _runtime_symbols(names: tuple[str, ...]) -> list[str]:
+    known = default_binding().runtime_symbols()
+    return [name for name in names or known if name in known]
+
+
+def _find(name: str) -> Libcall | None:
+    """Return a libcall of either table by its name or its symbol."""
+    for binding in (default_binding(), default_llvm_binding()):
+        for libcall in binding.libcalls.values():
+            if name in (libcall.name, libcall.symbol):
+                return libcall
+    return None
+
+
+def _others_have(libcall: Libcall) -> bool:
+    """Return whether LLVM, or the process, finds another function by a libcall's symbol."""
+    known = llvmlite.binding.address_of_symbol(libcall.symbol)
+    if known is not None:
+        return bool(known != libcall.address)
+    return hasattr(ctypes.CDLL(None), libcall.symbol)
 
 
 def _function_type(libcall: Libcall) -> Any:
@@ -164,4 +188,20 @@ def _type(value_type: ValueType) -> Any:
         return llvmlite.ir.IntType(8).as_pointer()
     if value_type.kind == "integer":
         return llvmlite.ir.IntType(value_type.bits)
-    return llvmlite.ir.FloatType() if value_type.bits == 32 else llvmlite.ir.DoubleType()
+    if value_type.name == "bf16":
+        return BFloatType()
+    ir = llvmlite.ir
+    return {16: ir.HalfType, 32: ir.FloatType, 64: ir.DoubleType}[value_type.bits]()
+
+
+class BFloatType(llvmlite.ir.Type):  # type: ignore[misc]
+    """LLVM's ``bfloat``, which ``llvmlite.ir`` lacks."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloatType)
+
+    def __hash__(self) -> int:
+        return hash(BFloatType)

@@ -491,3 +491,49 @@ def test_the_chosen_machine_code_is_listed(capsys: pytest.CaptureFixture[str]) -
     done = run("list", ASM_LIBCALLS_BACKEND="x86_64")
     assert done.returncode == 0
     assert "served by x86_64" in done.stdout
+
+
+# ---- the second table
+
+
+@pytest.mark.parametrize("table", ["llvm", "wasmtime", "all"])
+def test_list_and_verify_take_either_table(table: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from asm_libcalls import llvm
+
+    expected = [*LIBCALLS] * (table != "llvm") + [*llvm.LIBCALLS] * (table != "wasmtime")
+    code, out, _ = in_process(capsys, "list", "--table", table, "--json")
+    assert code == 0
+    assert [row["name"] for row in strict_json(out)["libcalls"]] == expected
+    code, out, _ = in_process(capsys, "verify", "--table", table, "--count", "5", "--json")
+    assert code == 0
+    assert {row["name"]: row["result"] for row in strict_json(out)["libcalls"]} == dict.fromkeys(
+        expected, "agrees"
+    )
+
+
+@pytest.mark.parametrize("name", ["divti3", "__divti3"])
+def test_libcalls_of_the_second_table_are_called_by_name_and_symbol(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = in_process(capsys, "call", name, str(-(2**127)), "-1")
+    assert (code, out) == (0, f"{-(2**127)}  i128 0x8{'0' * 31}\n")
+    code, _, error = in_process(capsys, "call", name, "1", "0")
+    assert code == 3
+    assert "integer divide by zero" in error
+
+
+def test_a_second_result_has_no_place_on_the_command_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, _, error = in_process(capsys, "call", "muloti4", "1", "2", "3")
+    assert code == 4
+    assert "stores a result (overflow) in a buffer" in error
+
+
+@needs_machine_code
+def test_machine_code_of_the_second_table_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("capstone", reason="the disassembler, of the extra cli")
+    code, out, _ = in_process(capsys, "disasm", "__udivti3")
+    assert code == 0
+    assert " div " in out
+    assert "asm_libcalls_divide_by_zero" in out

@@ -55,6 +55,8 @@ _PACKAGES = ("llvm", "toy_jit", "ufuncs")
 
 def __getattr__(name: str) -> object:
     if name in LIBCALLS:
+        if _sys.meta_path is None:  # the interpreter ends, and imports nothing any more
+            return LIBCALLS[name]
         from asm_libcalls.functions import make_functions
 
         # Many at once, since their code shares pages; those of the first thread stay.

@@ -7,6 +7,7 @@ error that says why not), ``fallback`` (Python alone; no machine code of ours is
 
 from __future__ import annotations
 
+import atexit
 import os
 
 from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS
@@ -314,6 +315,15 @@ class Binding:
         function: Callable[..., int | None] = getattr(family, declaration.name)
         return function
 
+    def load_numeric_fallbacks(self) -> None:
+        """Import what the libcalls of numbers are served by, before nothing is imported any more.
+
+        A finalizer that runs when the interpreter ends may be the first to call one.
+        """
+        for libcall in self.libcalls.values():
+            if not libcall.takes_instance:
+                self.fallback_of(libcall.declaration)
+
     def address_of(self, libcall: Libcall) -> int:
         """Return the C address of a libcall; for the fallback, of a new host function."""
         if libcall.backend == "x86_64":
@@ -395,4 +405,6 @@ def default_binding() -> Binding:
         process.interface = binding.interface
         process.builtin_addresses = binding.builtin_addresses
         _default.append(binding)
+        if binding.x86_64 is None:
+            atexit.register(binding.load_numeric_fallbacks)
     return _default[0]

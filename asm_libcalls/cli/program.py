@@ -28,7 +28,8 @@ exit codes:
   2    wrong usage: an unknown name, a number that is none
   3    the libcall trapped, or the module
   4    not possible here: there is no machine code to show or to write, a package
-       is missing, the libcall needs an instance, the module imports something
+       is missing, the libcall needs an instance, the module imports something,
+       or the output cannot be written
   130  interrupted
 
 environment:
@@ -38,6 +39,7 @@ environment:
   ASM_LIBCALLS_PERF_MAP  1: name code for perf
 """
 
+CANNOT_WRITE = 4
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 """What a shell reports of a program that SIGPIPE ended."""
@@ -52,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The words after the program's name; those of this process by default.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.stdout is None:
+        print(f"{PROGRAM}: the standard output is closed", file=sys.stderr)
+        return CANNOT_WRITE
     try:
         try:
             return _run(words)
@@ -63,12 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return INTERRUPTED
         finally:
             sys.stdout.flush()  # a broken pipe is noticed here, not at the interpreter's exit
-    except BrokenPipeError:
-        # Whoever read has left. What is still in the buffers goes nowhere, without a complaint.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+    except BrokenPipeError:  # whoever read has left
+        _write_nowhere()
         return BROKEN_PIPE
+    except OSError as error:  # a full disk, for example
+        _write_nowhere()
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return CANNOT_WRITE
+
+
+def _write_nowhere() -> None:
+    """Let what is still in the buffers go nowhere, without a complaint at the interpreter's end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _run(words: list[str]) -> int:

@@ -63,7 +63,11 @@ def _overload(function: Any, declaration: Declaration) -> None:
         def choose_binary(x: Any, y: Any) -> Any:
             return implementation if _takes(kinds, [x, y]) else None
 
-        numba.extending.overload(function)(choose_binary)
+        # Inlined, what may raise makes a loop of prange run in order: it has a second way out then.
+        # numba would run a call in parallel, and lose what it raises: the wrapper of a parallel
+        # loop sets the exception on the worker's thread, and goes on.
+        inline = "always" if declaration.traps else "never"
+        numba.extending.overload(function, inline=inline)(choose_binary)
 
 
 def _takes(kinds: list[str], given: list[Any]) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -460,6 +462,31 @@ def test_a_broken_pipe_ends_quietly(words: tuple[str, ...]) -> None:
     err = process.stderr.read()
     process.stderr.close()
     assert (process.wait(timeout=300), err) == (141, b"")
+
+
+@pytest.mark.parametrize("output", ["closed", "/dev/full"])
+@pytest.mark.parametrize(
+    "words",
+    [("list",), ("list", "--json"), ("report",), ("call", "i64_sdiv", "7", "2"), ("--help",)],
+    ids=" ".join,
+)
+def test_an_output_that_cannot_be_written_is_one_line(words: tuple[str, ...], output: str) -> None:
+    """And not a traceback at the interpreter's end."""
+    with contextlib.ExitStack() as stack:
+        stdout = None
+        if output != "closed":
+            stdout = stack.enter_context(Path(output).open("wb"))
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {">&-" if stdout is None else ""}', "sh", *command(*words)],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 4, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("asm-libcalls: ")
 
 
 def test_the_package_imports_nothing_of_the_command_line() -> None:

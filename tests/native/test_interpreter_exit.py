@@ -45,3 +45,37 @@ def test_so_do_cycles_while_native_code_keeps_a_python_function(child):
         """
     )
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("backend", ["auto", "fallback"])
+@pytest.mark.parametrize("how", ["a global", "in a cycle", "held by the package"])
+def test_the_first_use_of_a_libcall_may_be_in_a_finalizer(child, how, backend):
+    keep = {
+        "a global": "late = Late()",
+        "in a cycle": "late = Late(); late.itself = late",
+        "held by the package": "asm_libcalls.late = Late()",
+    }[how]
+    done = child(
+        f"""
+        import asm_libcalls
+
+        class Late:
+            def __del__(self):
+                given = (
+                    asm_libcalls.i64_sdiv(7, 2), asm_libcalls.i64_ushr(-1, 63),
+                    asm_libcalls.f64_nearest(2.5), asm_libcalls.f32_ceil(-0.5),
+                )
+                assert given == (3, 1, 2.0, 0.0), given
+                try:
+                    asm_libcalls.i64_srem(7, 0)
+                except ZeroDivisionError:
+                    print("done")
+
+        {keep}
+        """,
+        variables={"ASM_LIBCALLS_BACKEND": backend},
+    )
+    assert done.stderr == ""
+    assert done.stdout.split() in (["done"], [])  # CPython may drop what a module holds
+    if how != "held by the package":
+        assert done.stdout.split() == ["done"]

@@ -43,7 +43,7 @@ class MachineInterface:
         """Return an entry whose callees run with the GIL."""
         if self._holding_gil is None:
             from asm_libcalls.native.entry import MachineEntry
-            from asm_libcalls.x86_64.trampolines.enter import ENTER_HOLDING_GIL
+            from asm_libcalls.x86_64.trampolines import ENTER_HOLDING_GIL
 
             key = self.loaded.slot("activations_key")
             self._holding_gil = MachineEntry(self.loaded.routine(ENTER_HOLDING_GIL), key)

@@ -204,7 +204,7 @@ def native_functions(
         return [_python_function(s, _slow(s, interface)) for s in specifications]
     from asm_libcalls.x86_64.python_functions.function_objects import Unsupported
     from asm_libcalls.x86_64.python_functions.function_shapes import Shape
-    from asm_libcalls.x86_64.trampolines.enter import ENTER_HOLDING_GIL
+    from asm_libcalls.x86_64.trampolines import ENTER_HOLDING_GIL
 
     shapes = []
     for s in specifications:

@@ -10,7 +10,7 @@ from asm_libcalls.native import greenlets
 from asm_libcalls.native.host_calls import call_closed, refuse_result, result_converter
 from asm_libcalls.signatures import Signature
 from asm_libcalls.x86_64 import code_cache
-from asm_libcalls.x86_64.trampolines import call_python, call_records
+from asm_libcalls.x86_64.trampolines import CALL_PYTHON, THUNKS, call_records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class ThunkPool:
 
     def _more(self) -> None:
         loaded = code_cache.load("thunks")
-        loaded.set_slot(call_python.CALL_PYTHON, self._call_python)
-        for name in call_python.THUNKS:
+        loaded.set_slot(CALL_PYTHON, self._call_python)
+        for name in THUNKS:
             loaded.set_slot(name, ctypes.addressof(self._closed[0]))
             self._free.append((loaded, name))
 

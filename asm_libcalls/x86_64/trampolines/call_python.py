@@ -28,59 +28,49 @@ from __future__ import annotations
 
 import ctypes
 
+from peachpy.x86_64 import (
+    ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JA, JB, JBE, JE, JMP, JNS, JNZ, JZ, LABEL, LEA,
+    MOV, MOVSD, MOVSS, MOVSXD, POP, PUSH, RET, SUB, TEST, UD2, XOR, Label, dword, eax, ecx, edi,
+    edx, esi, qword, r12, r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
+)  # fmt: skip
+from peachpy.x86_64.registers import rbp, rsp
+
 from asm_libcalls.calling_convention import CALLEE_SAVED, FLOAT_REGISTERS, INTEGER_REGISTERS
 from asm_libcalls.activation import Activation, Departure, ThreadRecord
-from asm_libcalls.x86_64.trampolines.call_records import (
-    ADDRESS,
-    DEPARTURE,
-    F32,
-    F64,
-    FLOATS,
-    FRAME,
-    GIL_STATE,
-    I32,
-    I64,
-    INTEGERS,
-    NOTHING,
-    RESULT,
-    RESULT_HIGH,
-    SAVED,
-    U32,
-    U64,
-    HostCallRecord,
-    Parameter,
-)
+from asm_libcalls.x86_64.trampolines import CALL_PYTHON, THUNKS
 from asm_libcalls.emitter.image import Reference, Routine
 from asm_libcalls.traps import TrapCode
+from asm_libcalls.x86_64.assembler import registers, sequence
+from asm_libcalls.x86_64.assembler.instructions import (
+    CALL_ROUTINE, CALL_SLOT, LOAD_SLOT, LOAD_SLOT_ADDRESS, TAIL_JUMP, TAIL_JUMP_SLOT,
+)  # fmt: skip
+from asm_libcalls.x86_64.trampolines.call_records import (
+    ADDRESS, DEPARTURE, F32, F64, FLOATS, FRAME, GIL_STATE, I32, I64, INTEGERS, NOTHING, RESULT,
+    RESULT_HIGH, SAVED, U32, U64, HostCallRecord, Parameter,
+)  # fmt: skip
+from asm_libcalls.x86_64.trampolines.enter import get_owner
+from asm_libcalls.x86_64.trampolines.thread_records import MAKE_THREAD_RECORD, load_thread_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CALL_PYTHON", "THUNKS", "routines", "thunk_routines"]
+__all__ = ["routines", "thunk_routines"]
 
-CALL_PYTHON = "asm_libcalls_call_python"
 ARGUMENTS_BELOW_LIMIT = 1024
 """Bytes below the stack limit that a call from just above it may reach with its arguments."""
 
 MAXIMUM_COPY = 64 << 10
 """Bytes of native frames that are copied at most, for each call of Python by a greenlet."""
 
-THUNKS = tuple(f"thunk {i}" for i in range(128))
-"""The routines of an image of thunks: of 32 bytes each, so one page."""
-
 
 def routines() -> Iterator[Routine]:
     """Assemble the body of the thunks."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     yield sequence(CALL_PYTHON, _call_python, framed=True)
 
 
 def thunk_routines() -> list[Routine]:
     """Assemble one image's worth of thunks, each with a slot of its name."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     pattern = sequence("thunk", _thunk)
     return [
         Routine(
@@ -99,11 +89,6 @@ def thunk_routines() -> list[Routine]:
 
 
 def _thunk() -> None:
-    from peachpy.x86_64 import MOV, PUSH, rax
-    from peachpy.x86_64.registers import rbp, rsp
-
-    from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT_ADDRESS, TAIL_JUMP_SLOT
-
     PUSH(rbp)
     MOV(rbp, rsp)
     LOAD_SLOT_ADDRESS(rax, "record")
@@ -111,26 +96,6 @@ def _thunk() -> None:
 
 
 def _call_python() -> None:
-    from peachpy.x86_64 import (
-        ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JA, JB, JBE, JE, JMP, JNS, JNZ, JZ, LABEL,
-        LEA, MOV, MOVSD, MOVSS, MOVSXD, POP, PUSH, RET, SUB, TEST, UD2, XOR, Label, dword, eax,
-        ecx, edi, edx, esi, qword, r12, r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import rbp, rsp
-
-    from asm_libcalls.x86_64.assembler import registers
-    from asm_libcalls.x86_64.assembler.instructions import (
-        CALL_ROUTINE,
-        CALL_SLOT,
-        LOAD_SLOT,
-        TAIL_JUMP,
-    )
-    from asm_libcalls.x86_64.trampolines.enter import get_owner
-    from asm_libcalls.x86_64.trampolines.thread_records import (
-        MAKE_THREAD_RECORD,
-        load_thread_record,
-    )
-
     record = HostCallRecord
     callee_saved = registers(CALLEE_SAVED)
 
@@ -472,9 +437,6 @@ def _call_python() -> None:
 
 def _return_to_native() -> None:
     """Emit: take the departure off the list, and make its activation the innermost again."""
-    from peachpy.x86_64 import JZ, LABEL, MOV, TEST, Label, qword, r15, rax, rcx, rdx, rsi
-    from peachpy.x86_64.registers import rbp
-
     last = Label("last")
     MOV(rax, [rbp + DEPARTURE])
     # In this order, since the watcher of another thread looks for either of them.
@@ -497,11 +459,6 @@ def _return_to_native() -> None:
 
 def _release_gil() -> None:
     """Emit: give back what the body took to call Python."""
-    from peachpy.x86_64 import CMP, JE, JMP, JZ, LABEL, MOV, TEST, Label, dword, edi, r15
-    from peachpy.x86_64.registers import rbp
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
-
     stranger, released = Label("stranger"), Label("released")
     TEST(r15, r15)
     JZ(stranger)
@@ -517,10 +474,6 @@ def _release_gil() -> None:
 
 def _release_record() -> None:
     """Emit: drop the call's references to what the record in rbx keeps. Clobbers r13."""
-    from peachpy.x86_64 import MOV, r13, rbx, rdi
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
-
     MOV(r13, [rbx + HostCallRecord.owner.offset])
     MOV(rdi, [rbx + HostCallRecord.callable.offset])
     CALL_SLOT("Py_DecRef")

@@ -29,6 +29,13 @@ from __future__ import annotations
 import ctypes
 from functools import partial
 
+from peachpy.x86_64 import (
+    ADD, AND, CALL, CLD, CMP, DEC, DIV, INC, JAE, JBE, JE, JMP, JNE, JNZ, JZ, LABEL, LDMXCSR, LEA,
+    MOV, MOVUPS, OR, POP, PUSH, RET, SHR, STMXCSR, SUB, TEST, UD2, XOR, Label, eax, ecx, edi, esi,
+    qword, r8, r12, r13, r14, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
+)  # fmt: skip
+from peachpy.x86_64.registers import rbp, rsp
+
 from asm_libcalls.calling_convention import (
     CALLEE_SAVED,
     FLOAT_REGISTERS,
@@ -45,6 +52,11 @@ from asm_libcalls.activation import (
     ThreadRecord,
 )
 from asm_libcalls.traps import TrapCode
+from asm_libcalls.x86_64.trampolines import ENTER_HOLDING_GIL, thread_records
+from asm_libcalls.x86_64.assembler import registers, sequence
+from asm_libcalls.x86_64.assembler.instructions import (
+    CALL_ROUTINE, CALL_SLOT, FLDCW, FNSTCW, LOAD_ADDRESS, LOAD_SLOT, TAIL_JUMP,
+)  # fmt: skip
 from asm_libcalls.x86_64.trampolines.thread_records import MAKE_THREAD_RECORD, load_thread_record
 
 TYPE_CHECKING = False
@@ -54,7 +66,6 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
 
 __all__ = [
-    "ENTER_HOLDING_GIL",
     "GREENLET_GETCURRENT",
     "RAISE_DIVISION_BY_ZERO",
     "get_owner",
@@ -62,9 +73,6 @@ __all__ = [
     "push_activation",
     "routines",
 ]
-
-ENTER_HOLDING_GIL = "asm_libcalls_enter_holding_gil"
-"""``asm_libcalls_enter`` for short calls, and for callees that need the GIL."""
 
 RAISE_DIVISION_BY_ZERO = "asm_libcalls_raise_division_by_zero"
 """``asm_libcalls_raise_trap`` for libcalls that divide by zero where nothing catches the trap."""
@@ -75,9 +83,6 @@ _FRAME = -(-(_SAVED + ctypes.sizeof(Activation)) // 16) * 16  # so that rsp is a
 
 def routines() -> Iterator[Routine]:
     """Assemble the entry, the raises, and what they need of the thread's record."""
-    from asm_libcalls.x86_64.assembler import sequence
-    from asm_libcalls.x86_64.trampolines import thread_records
-
     yield from thread_records.routines()
     for name in ("asm_libcalls_enter", ENTER_HOLDING_GIL):
         yield sequence(name, partial(_enter, name))
@@ -97,13 +102,6 @@ def get_owner() -> None:
     It is borrowed: what asks runs in it. The C function may run Python code, in other greenlets
     too, which it ends.
     """
-    from peachpy.x86_64 import (
-        ADD, CALL, JMP, JZ, LABEL, MOV, POP, PUSH, SUB, TEST, XOR, Label, eax, rax, rdi,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import rsp
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT
-
     done, failed = Label("owner_known"), Label("no_owner")
     LOAD_SLOT(rax, GREENLET_GETCURRENT)
     TEST(rax, rax)
@@ -129,13 +127,6 @@ def push_activation(landing: str) -> None:
 
     `landing` is the symbol that a raise continues at. Clobbers what a C call clobbers.
     """
-    from peachpy.x86_64 import (
-        CMP, JE, JNZ, JZ, LABEL, MOV, OR, STMXCSR, TEST, XOR, Label, eax, qword, rax, rcx,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import rbp, rsp
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, FNSTCW, LOAD_ADDRESS
-
     has_record, failed, pushed = Label("has_record"), Label("no_record"), Label("pushed")
     owned = Label("owned")
     MOV(qword[rsp + Activation.owner.offset], 0)
@@ -173,24 +164,12 @@ def push_activation(landing: str) -> None:
 
 def pop_activation() -> None:
     """Emit: take the Activation at [rsp] off this thread's list. Clobbers rax and rcx."""
-    from peachpy.x86_64 import MOV, rax, rcx
-    from peachpy.x86_64.registers import rsp
-
     MOV(rax, [rsp + Activation.thread.offset])
     MOV(rcx, [rsp + Activation.previous.offset])
     MOV([rax + ThreadRecord.innermost.offset], rcx)
 
 
 def _enter(name: str) -> None:
-    from peachpy.x86_64 import (
-        AND, CALL, DEC, JMP, JNZ, JZ, LABEL, LEA, MOV, MOVUPS, POP, PUSH, RET, SUB, TEST,
-        Label, eax, r12, rax, rbx, rcx, rdi, rsi, xmm0,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import rbp, rsp
-
-    from asm_libcalls.x86_64.assembler import registers
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
-
     stack_ready, copy, leave = Label("stack_ready"), Label("copy"), Label("leave")
     landing, no_memory = Label("landing"), Label("no_memory")
     callee_saved = registers(CALLEE_SAVED)
@@ -253,10 +232,6 @@ def _enter(name: str) -> None:
 
 
 def _raise_trap() -> None:
-    from peachpy.x86_64 import MOV, OR, XOR, edi, esi, rax, rdi
-
-    from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
-
     MOV(edi, edi)  # a C caller may leave anything above the 32 bits of the code
     MOV(rax, TRAPPED)
     OR(rdi, rax)
@@ -265,34 +240,18 @@ def _raise_trap() -> None:
 
 
 def _raise_division_by_zero() -> None:
-    from peachpy.x86_64 import MOV, esi, rdi
-
-    from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
-
     MOV(rdi, TRAPPED | TrapCode.INTEGER_DIVISION_BY_ZERO)
     MOV(esi, 1)
     TAIL_JUMP("asm_libcalls_raise_status")
 
 
 def _raise_exception() -> None:
-    from peachpy.x86_64 import MOV, XOR, esi, rdi
-
-    from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
-
     MOV(rdi, EXCEPTION)
     XOR(esi, esi)
     TAIL_JUMP("asm_libcalls_raise_status")
 
 
 def _raise_status() -> None:
-    from peachpy.x86_64 import (
-        AND, CLD, CMP, DIV, INC, JAE, JBE, JMP, JNE, JZ, LABEL, LDMXCSR, MOV, SHR, TEST, UD2, XOR,
-        Label, ecx, r8, r12, r13, r14, rax, rbx, rcx, rdi, rdx, rsi,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import rbp, rsp
-
-    from asm_libcalls.x86_64.assembler.instructions import FLDCW
-
     nobody, traced, next_frame = Label("nobody"), Label("traced"), Label("next_frame")
     illegal = Label("illegal")
     MOV(rbx, rdi)  # callee-saved registers are free: this never returns to its caller

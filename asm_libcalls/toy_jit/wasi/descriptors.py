@@ -14,10 +14,18 @@ from asm_libcalls.toy_jit.wasi.errors import Errno, WasiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import Any
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any, Protocol
 
-    from asm_libcalls.toy_jit.wasi.call import Call
+    class Waiter(Protocol):
+        """The call that a descriptor works for."""
+
+        def check(self) -> None:
+            """Raise Interrupt if the calling instance has no time left, or is to stop."""
+
+        def wait(self, interests: Mapping[int, int], seconds: float | None) -> dict[int, int]:
+            """Wait until a file descriptor of the host is ready, or the time is up."""
+
 
 __all__ = ["Descriptor", "DescriptorTable", "HostDescriptor"]
 
@@ -70,11 +78,11 @@ class Descriptor:
             raise WasiError(Errno.SPIPE)
         raise WasiError(Errno.BADF)
 
-    def read(self, call: Call, buffers: Sequence[memoryview], offset: int | None = None) -> int:
+    def read(self, call: Waiter, buffers: Sequence[memoryview], offset: int | None = None) -> int:
         """Read into `buffers`, and return how many bytes; 0 at the end."""
         raise NotImplementedError
 
-    def write(self, call: Call, buffers: Sequence[memoryview], offset: int | None = None) -> int:
+    def write(self, call: Waiter, buffers: Sequence[memoryview], offset: int | None = None) -> int:
         """Write `buffers`, and return how many bytes."""
         raise NotImplementedError
 
@@ -135,7 +143,7 @@ class HostDescriptor(Descriptor):
         self._owned = owned
         self._keeps = keeps
 
-    def read(self, call: Call, buffers: Sequence[memoryview], offset: int | None = None) -> int:
+    def read(self, call: Waiter, buffers: Sequence[memoryview], offset: int | None = None) -> int:
         """Read; while nothing is there, wait, but not longer than the guest has time."""
         if offset is not None:
             return os.preadv(self.host, buffers, offset)
@@ -149,7 +157,7 @@ class HostDescriptor(Descriptor):
                 if self.flags & FdFlag.NONBLOCK:
                     raise
 
-    def write(self, call: Call, buffers: Sequence[memoryview], offset: int | None = None) -> int:
+    def write(self, call: Waiter, buffers: Sequence[memoryview], offset: int | None = None) -> int:
         """Write; what has to wait for a reader does so no longer than the guest has time."""
         if offset is not None:
             return os.pwritev(self.host, buffers, offset)
@@ -165,7 +173,7 @@ class HostDescriptor(Descriptor):
                 break
         return written
 
-    def _write_all(self, call: Call, chunk: memoryview) -> int:
+    def _write_all(self, call: Waiter, chunk: memoryview) -> int:
         written = 0
         while written < len(chunk):
             try:
@@ -178,7 +186,7 @@ class HostDescriptor(Descriptor):
                     raise
         return written
 
-    def _wait(self, call: Call, events: int) -> None:
+    def _wait(self, call: Waiter, events: int) -> None:
         if not self._pollable:
             return
         if self.flags & FdFlag.NONBLOCK:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from asm_libcalls.toy_jit.wasi.call import Call
+    from asm_libcalls.toy_jit.wasi.descriptors import Waiter
 
 __all__ = ["standard_stream"]
 
@@ -92,7 +92,7 @@ class _Reader(_Stream):
         self._read = getattr(file, "read1", file.read)
         self._left = b""
 
-    def read(self, call: Call, buffers: Sequence[memoryview], offset: int | None = None) -> int:
+    def read(self, call: Waiter, buffers: Sequence[memoryview], offset: int | None = None) -> int:
         """Read what is there; only if that is nothing, ask the stream."""
         if offset is not None:
             raise WasiError(Errno.SPIPE)
@@ -125,7 +125,7 @@ class _Writer(_Stream):
         super().__init__(abi.STREAM_RIGHTS & ~Right.FD_READ, is_terminal)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def write(self, call: Call, buffers: Sequence[memoryview], offset: int | None = None) -> int:
+    def write(self, call: Waiter, buffers: Sequence[memoryview], offset: int | None = None) -> int:
         """Write, and flush what Python keeps."""
         if offset is not None:
             raise WasiError(Errno.SPIPE)

@@ -74,8 +74,8 @@ def test_no_circle_of_modules(types):
 ORDER = [
     "owned",
     "unraisable",
-    "literals",
     "signatures",
+    "literals",
     "traps",
     "libcalls",
     "calling_convention",

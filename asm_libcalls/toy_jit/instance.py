@@ -72,8 +72,10 @@ class Instance(Owned):
     The growth of a memory or table is limited by its attribute `limiter` too, which can be set
     where it is exported: ``limiter(current, desired, maximum)`` refuses with a false result.
 
-    Recursion traps with StackOverflow while there are 512 KiB left for host functions, or a quarter
-    of a thread's stack if that is less.
+    From its entry on, WebAssembly may use an eighth of what is left of the thread's stack (at most
+    4 MiB); recursion beyond that traps with StackOverflow. Calls by its host functions share it.
+
+    Each greenlet (gevent) has its own calls: host functions may switch, wait and be killed.
     """
 
     _closes_when_dropped = False  # its functions may be elsewhere, and keep what they need

@@ -5,14 +5,14 @@ Source: Intel SDM volume 2, 2.1.5 (ModRM, SIB), 2.2.1 (REX) and 2.3.5 (VEX).
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 __all__ = ["variant", "with_registers"]
 
 _ENDS_OF_OPCODES = {0x38: 1, 0x3A: 1}  # a second byte of the opcode, behind 0F
 
 
-@cache
+@lru_cache(4096)
 def variant(code: bytes, to: str, left: str, right: str, index: str) -> bytes:
     """Return the code of a stencil with these registers; see :func:`with_registers`."""
     return bytes(with_registers(code, to, left, right, index))

@@ -66,6 +66,10 @@ class VectorEmitter(Emitter):
 
     Attributes
     ----------
+    settled : list of Place
+        The slot of each operand, as that of a vector or not, as it was put there last.
+    local_places : set of Place
+        Where locals are.
     known : dict of Place to str
         The registers that have what is at these places too, the one that was used last at the end.
     checked : dict of Place to int
@@ -96,10 +100,12 @@ class VectorEmitter(Emitter):
         self.cleared = (-8 - bottom) // 8
         bottom = bottom // 16 * 16
         self.slots = [("slot", bottom - 16 * (i + 1)) for i in range(body.max_height + 1)]
+        self.settled = list(self.slots)
         self.produced = (-1, -1, "")
 
     def free_registers(self, taken: set[str]) -> dict[str, list[Place]]:
         """Return the registers that no local has, by the accumulator that they are like."""
+        self.local_places = {*self.locals}
         free = super().free_registers(taken)
         rest = [r for r in FLOATS if r not in taken and as_vector(r) not in taken]
         free["xmm0"] = []  # a float that the accumulator has no room for goes to its slot
@@ -119,7 +125,7 @@ class VectorEmitter(Emitter):
         stack += self.stack[height:]
         for i, valtype in enumerate(types, height):
             if valtype == V128:
-                stack[i] = ("vslot", stack[i][1])
+                stack[i] = self.settled[i] = ("vslot", stack[i][1])
         self.stack = stack
 
     def check(self, references: tuple[int, ...]) -> None:
@@ -143,7 +149,15 @@ class VectorEmitter(Emitter):
         slot = self.slot(height, place)
         self.move(slot, place)
         self.held.pop(place[0], None)
-        self.stack[height] = slot
+        self.stack[height] = self.settled[height] = slot
+
+    def flush(self, start: int = 0) -> None:
+        """Put all operands from a height on into their slots. Changes no flags."""
+        stack = self.stack
+        if stack[start:] != self.settled[start : len(stack)]:
+            for height in range(start, len(stack)):
+                if stack[height] != self.settled[height]:
+                    self.spill(height)
 
     # -- emitting
 
@@ -253,7 +267,7 @@ class VectorEmitter(Emitter):
             return str(place[0])
         register = self.known.pop(place, "")
         if not register:
-            is_kept = place[0] == "vconst" or place in self.locals
+            is_kept = place[0] == "vconst" or place in self.local_places
             register = self.vector_register(but, otherwise) if is_kept else otherwise
             self.move((register,), place)
         if register != otherwise:
@@ -319,7 +333,7 @@ class VectorEmitter(Emitter):
             reach = end
         if self.checked.get(place, -1) < reach:
             self.emit("memory.check." + register, end)
-            if place[0] == "const" or place in self.locals:
+            if place[0] == "const" or place in self.local_places:
                 self.checked[place] = reach
         return register, offset
 

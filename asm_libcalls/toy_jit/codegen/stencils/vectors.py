@@ -16,51 +16,53 @@ __all__ = ["COMMUTATIVE", "DIRECT", "NARROWED", "SWAPPED", "vectors"]
 
 _CPU_LANES = {"i8x16": "b", "i16x8": "w", "i32x4": "d", "i64x2": "q"}
 
+_TWICE = {"b": "w", "w": "d", "d": "q", "q": "dq"}  # the letter of lanes twice as wide
+
+# As the CPU compares: a > b is b < a. Its minimum is b where neither is less, as pmin(b, a) is.
+_COMPARISONS = {"eq": 0, "lt": 1, "le": 2, "ne": 4, "gt": 1, "ge": 2}
+_SWAPPED_VERBS = ("andnot", "pmin", "pmax", "gt", "ge", "lt_s")
+
+
+def _direct_integers(lanes: str, letter: str) -> dict[str, str]:
+    found = {
+        f"{lanes}.add": f"padd{letter}", f"{lanes}.sub": f"psub{letter}",
+        f"{lanes}.eq": f"pcmpeq{letter}",
+        f"vector.unpack_low_{letter}": f"punpckl{letter}{_TWICE[letter]}",
+        f"vector.unpack_high_{letter}": f"punpckh{letter}{_TWICE[letter]}",
+    }  # fmt: skip
+    if letter != "q":
+        found |= {f"{lanes}.gt_s": f"pcmpgt{letter}", f"{lanes}.lt_s": f"pcmpgt{letter}"}
+        for sign in "su":
+            found |= {f"{lanes}.{v}_{sign}": f"p{v}{sign}{letter}" for v in ("min", "max")}
+    if letter in "bw":
+        found[f"{lanes}.avgr_u"] = f"pavg{letter}"
+        for verb in ("add", "sub"):
+            found |= {
+                f"{lanes}.{verb}_sat_s": f"p{verb}s{letter}",
+                f"{lanes}.{verb}_sat_u": f"p{verb}us{letter}",
+            }
+    return found
+
+
+def _direct_floats(lanes: str, suffix: str) -> dict[str, str]:
+    found = {f"{lanes}.{verb}": verb + suffix for verb in ("add", "sub", "mul", "div")}
+    found |= {f"{lanes}.p{verb}": verb + suffix for verb in ("min", "max")}
+    return found | {f"{lanes}.{v}": f"cmp{suffix} {p}" for v, p in _COMPARISONS.items()}
+
+
 DIRECT: dict[str, str] = {
     "v128.and": "pand", "v128.or": "por", "v128.xor": "pxor", "v128.andnot": "pandn",
     "i8x16.narrow_i16x8_s": "packsswb", "i8x16.narrow_i16x8_u": "packuswb",
     "i16x8.narrow_i32x4_s": "packssdw", "i16x8.narrow_i32x4_u": "packusdw",
     "i16x8.mul": "pmullw", "i32x4.mul": "pmulld", "i32x4.dot_i16x8_s": "pmaddwd",
-    "vector.unpack_low_q": "punpcklqdq", "vector.unpack_high_q": "punpckhqdq",
     "vector.shuffle": "pshufb",
+    **{name: text for row in _CPU_LANES.items() for name, text in _direct_integers(*row).items()},
+    **_direct_floats("f32x4", "ps"), **_direct_floats("f64x2", "pd"),
 }  # fmt: skip
 """Instructions of two vectors that one instruction of the CPU does, and some that shuffles take."""
 
-SWAPPED = {"v128.andnot"}
+SWAPPED = frozenset(name for name in DIRECT if name.partition(".")[2] in _SWAPPED_VERBS)
 """Those whose operands the CPU takes in the other order."""
-
-for _lanes, _letter in _CPU_LANES.items():
-    DIRECT[f"{_lanes}.add"] = "padd" + _letter
-    DIRECT[f"{_lanes}.sub"] = "psub" + _letter
-    DIRECT[f"{_lanes}.eq"] = "pcmpeq" + _letter
-    if _letter != "q":
-        DIRECT[f"{_lanes}.gt_s"] = DIRECT[f"{_lanes}.lt_s"] = "pcmpgt" + _letter
-        SWAPPED.add(f"{_lanes}.lt_s")
-        DIRECT[f"vector.unpack_low_{_letter}"] = (
-            f"punpckl{_letter}" + {"b": "w", "w": "d", "d": "q"}[_letter]
-        )
-        DIRECT[f"vector.unpack_high_{_letter}"] = DIRECT[f"vector.unpack_low_{_letter}"].replace(
-            "punpckl", "punpckh"
-        )
-        for _verb in ("min", "max"):
-            for _sign in "su":
-                DIRECT[f"{_lanes}.{_verb}_{_sign}"] = f"p{_verb}{_sign}{_letter}"
-    if _letter in "bw":
-        DIRECT[f"{_lanes}.avgr_u"] = "pavg" + _letter
-        for _verb in ("add", "sub"):
-            DIRECT[f"{_lanes}.{_verb}_sat_s"] = f"p{_verb}s{_letter}"
-            DIRECT[f"{_lanes}.{_verb}_sat_u"] = f"p{_verb}us{_letter}"
-# As the CPU compares: a > b is b < a. Its minimum is b where neither is less, as pmin(b, a) is.
-_COMPARISONS = {"eq": 0, "lt": 1, "le": 2, "ne": 4, "gt": 1, "ge": 2}
-for _lanes, _suffix in (("f32x4", "ps"), ("f64x2", "pd")):
-    for _verb in ("add", "sub", "mul", "div"):
-        DIRECT[f"{_lanes}.{_verb}"] = _verb + _suffix
-    for _verb in ("min", "max"):
-        DIRECT[f"{_lanes}.p{_verb}"] = _verb + _suffix
-        SWAPPED.add(f"{_lanes}.p{_verb}")
-    for _verb, _predicate in _COMPARISONS.items():
-        DIRECT[f"{_lanes}.{_verb}"] = f"cmp{_suffix} {_predicate}"
-    SWAPPED |= {f"{_lanes}.gt", f"{_lanes}.ge"}
 
 COMMUTATIVE = frozenset(
     name for name in DIRECT

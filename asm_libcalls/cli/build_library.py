@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ DESCRIPTION = """Write an ELF shared object with the libcalls that are pure mach
 the 64-bit integers, and those on memories except growing. Other tools load it by name
 (ctypes.CDLL, cffi's dlopen, llvmlite's load_library_permanently, a linker) and find
 wasmtime_f64_nearest and its relatives in it; no Python has to run. A trap calls the function that
-was given to asm_libcalls_set_trap_handler; where there is none, it ends the process by SIGILL."""
+was given to asm_libcalls_set_trap_handler; where there is none, it ends the process by SIGILL. With
+--table llvm it has __divti3 and its relatives, which end the process by SIGFPE."""
 
 _LEVELS = {
     "x86-64-v2": "x86-64-v2",
@@ -29,10 +31,23 @@ _LEVELS = {
 }
 _NATIVE = "native"
 
+_TABLES = {
+    "wasmtime": ("library", "asm_libcalls.libcalls"),
+    "llvm": ("llvm_library", "asm_libcalls.llvm.libcalls"),
+}
+"""By table: its library's image, and the module of its rows."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("file", metavar="FILE.so", help="what to write; replaced if it is there")
+    parser.add_argument(
+        "--table",
+        choices=[*_TABLES],
+        default="wasmtime",
+        help="whose libcalls: Wasmtime's, or LLVM's under compiler-rt's names, for those who have "
+        "no compiler-rt (default: %(default)s)",
+    )
     parser.add_argument(
         "--cpu-level",
         choices=[*_LEVELS, _NATIVE],
@@ -46,17 +61,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write, tell what was written, and return the exit code."""
     from asm_libcalls.emitter.availability import Unavailable
-    from asm_libcalls.libcalls import DECLARATIONS
     from asm_libcalls.x86_64 import code_cache
 
+    kind, module = _TABLES[arguments.table]
     try:
-        image, content = code_cache.content("library", _features(arguments.cpu_level))
+        image, content = code_cache.content(kind, _features(arguments.cpu_level))
     except Unavailable as reason:
         raise CommandError(f"no library can be made: {reason}", NOT_HERE) from None
-    declarations = [row for name, row in DECLARATIONS.items() if name in image.routines]
+    rows = import_module(module).DECLARATIONS.values()
+    declarations = [row for row in rows if {row.name, row.symbol} & image.routines.keys()]
     _write(Path(arguments.file), content)
     if arguments.header:
-        _write(Path(arguments.header), _header(declarations).encode())
+        _write(Path(arguments.header), _header(arguments.table, declarations).encode())
     count, level = len(declarations), arguments.cpu_level
     print(f"{arguments.file}: {count} libcalls for {level}, {len(content)} bytes")
     return OK
@@ -97,29 +113,37 @@ def _write(path: Path, content: bytes) -> None:
         raise CommandError(f"{path} can not be written: {error.strerror or error}", USAGE) from None
 
 
-def _header(declarations: Sequence[Declaration]) -> str:
+_TRAPS = """\
+typedef struct VMContext VMContext;
+
+/* Set what is called when a libcall traps, and return what was called before. It must
+   not return; without it the process ends. */
+typedef void (*asm_libcalls_trap_handler)(uint32_t code);
+asm_libcalls_trap_handler {}(asm_libcalls_trap_handler handler);"""
+
+
+def _header(table: str, declarations: Sequence[Declaration]) -> str:
     from asm_libcalls import __version__
     from asm_libcalls.traps import TrapCode
     from asm_libcalls.x86_64.library import SET_TRAP_HANDLER
 
+    is_llvm = table == "llvm"
+    what = "what LLVM calls" if is_llvm else "WebAssembly runtime libcalls"
+    guard = f"ASM_LIBCALLS_{'LLVM_' * is_llvm}H"
     lines = [
-        f"/* The library that asm_libcalls {__version__} writes: WebAssembly runtime libcalls. */",
-        "#ifndef ASM_LIBCALLS_H",
-        "#define ASM_LIBCALLS_H",
+        f"/* The library that asm_libcalls {__version__} writes: {what}. */",
+        f"#ifndef {guard}",
+        f"#define {guard}",
         "#include <stdint.h>",
         "#ifdef __cplusplus",
         'extern "C" {',
         "#endif",
         "",
-        "typedef struct VMContext VMContext;",
-        "",
-        "/* Set what is called when a libcall traps, and return what was called before. It must",
-        "   not return; without it the process ends. */",
-        "typedef void (*asm_libcalls_trap_handler)(uint32_t code);",
-        f"asm_libcalls_trap_handler {SET_TRAP_HANDLER}(asm_libcalls_trap_handler handler);",
-        *(f"#define ASM_LIBCALLS_TRAP_{code.name} {int(code)}" for code in TrapCode),
-        "",
     ]
+    if not is_llvm:
+        lines.append(_TRAPS.format(SET_TRAP_HANDLER))
+        lines += [f"#define ASM_LIBCALLS_TRAP_{code.name} {int(code)}" for code in TrapCode]
+        lines.append("")
     for declaration in declarations:
         lines += [f"/* {declaration.doc} */", declaration.c_declaration]
     lines += ["", "#ifdef __cplusplus", "}", "#endif", "#endif", ""]

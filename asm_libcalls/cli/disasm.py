@@ -73,10 +73,9 @@ def _routine(name: str) -> tuple[str, LoadedImage]:
             f"show: {libcall.reason}",
             NOT_HERE,
         )
-    loaded = backend.loaded
     if isinstance(libcall, LlvmLibcall):
-        loaded = default_llvm_binding().loaded or loaded
-    return libcall.name, loaded
+        return libcall.symbol, default_llvm_binding().loaded or backend.loaded
+    return libcall.name, backend.loaded
 
 
 def _print(name: str, instructions: list[Instruction]) -> None:

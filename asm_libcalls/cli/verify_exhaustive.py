@@ -1,11 +1,19 @@
-"""``verify --exhaustive``: f32 rounding over all 2^32 patterns, with a bar that shows how far."""
+"""``verify --exhaustive``: f32 rounding and half precision over all patterns, with a bar."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from asm_libcalls import output
-from asm_libcalls.cli.subcommands import CHECK_FAILED, OK, USAGE, CommandError
+from asm_libcalls.cli.subcommands import (
+    CHECK_FAILED,
+    LLVM,
+    OK,
+    USAGE,
+    WASMTIME,
+    CommandError,
+    find_libcall,
+)
 from asm_libcalls.output import Cell
 
 if TYPE_CHECKING:
@@ -14,6 +22,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from asm_libcalls.binding import Libcall
+    from asm_libcalls.checks.exhaustive import Exhaustive
 
     ProgressBar = Callable[[list[Libcall], int], AbstractContextManager[Callable[[str, int], None]]]
 
@@ -21,23 +30,30 @@ __all__ = ["run"]
 
 
 def run(arguments: argparse.Namespace, progress_bar: ProgressBar) -> int:
-    """Check every pattern of the named libcalls, all f32 rounding by default; print."""
-    from asm_libcalls import LIBCALLS
-    from asm_libcalls.checks.exhaustive import FUNCTIONS, PATTERNS, verify_exhaustively
+    """Check every pattern of the named libcalls, by default all of the table's; print."""
+    from asm_libcalls.checks import exhaustive
+    from asm_libcalls.checks.exhaustive import PATTERNS
+    from asm_libcalls.llvm.checks import exhaustive as llvm_exhaustive
 
-    names = tuple(dict.fromkeys(arguments.names)) or FUNCTIONS
-    wrong = [name for name in names if name not in FUNCTIONS]
+    checks: dict[str, Callable[..., list[Exhaustive]]]
+    checks = dict.fromkeys(exhaustive.FUNCTIONS, exhaustive.verify_exhaustively)
+    if arguments.names or arguments.table != WASMTIME:
+        of_llvm: dict[str, Callable[..., list[Exhaustive]]]
+        of_llvm = dict.fromkeys(llvm_exhaustive.FUNCTIONS, llvm_exhaustive.verify_exhaustively)
+        checks = of_llvm if arguments.table == LLVM else {**checks, **of_llvm}
+    libcalls = [find_libcall(name) for name in dict.fromkeys(arguments.names or checks)]
+    names = [libcall.name for libcall in libcalls]
+    wrong = [name for name in names if name not in checks]
     if wrong:
         raise CommandError(
-            f"--exhaustive is for {', '.join(FUNCTIONS)}, not for {', '.join(wrong)}", USAGE
+            f"--exhaustive is for {', '.join(checks)}, not for {', '.join(wrong)}", USAGE
         )
-    libcalls = [LIBCALLS[name] for name in names]
     if not arguments.json:
-        print(f"{len(names)} libcalls, {PATTERNS:,} patterns each\n", flush=True)
+        print(f"{len(names)} libcalls, all {PATTERNS:,} patterns, or all there are\n", flush=True)
     results = []
     with progress_bar(libcalls, PATTERNS) as tell:
         for name in names:
-            results += verify_exhaustively((name,), tell)
+            results += checks[name]((name,), tell)
     if arguments.json:
         output.print_json(
             {

@@ -97,4 +97,4 @@ def title(name: str) -> str:
     declaration = DECLARATIONS.get(name)
     if declaration is not None:
         return declaration.symbol
-    return name if name.startswith(("wasm::", "asm_libcalls_")) else f"asm_libcalls::{name}"
+    return name if name.startswith(("wasm::", "asm_libcalls_", "__")) else f"asm_libcalls::{name}"

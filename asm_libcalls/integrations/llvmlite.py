@@ -145,8 +145,10 @@ def _choose(names: tuple[str, ...], where: str, replace: bool) -> dict[str, int]
     for name in names or (*default_binding().libcalls, *default_llvm_binding().libcalls):
         libcall = _find(name)
         if libcall is not None:
-            is_left = isinstance(libcall, LlvmLibcall) and _others_have(libcall)
-            if replace or not is_left:
+            of_llvm = isinstance(libcall, LlvmLibcall)
+            if of_llvm and not names and libcall.symbol not in default_llvm_binding().symbols():
+                continue  # it has no address here
+            if replace or not (of_llvm and _others_have(libcall)):
                 chosen[libcall.symbol] = libcall.address
         elif name not in chosen:
             raise ValueError(f"{where}: there is no symbol {name!r}")

@@ -31,7 +31,10 @@ def __dir__() -> list[str]:
 
 
 def symbols() -> dict[str, int]:
-    """Return the C address of each libcall by its symbol, ``"__divti3"`` and so on."""
+    """Return the C address of each libcall by its symbol, ``"__divti3"`` and so on.
+
+    Where no machine code serves, those of 16 and 128 bits have none: ctypes has no such types.
+    """
     return _binding.symbols()
 
 

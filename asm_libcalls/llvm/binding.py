@@ -153,7 +153,7 @@ class LlvmBinding(Binding):
         """Return which backend serves a libcall, and why."""
         if self.loaded is None:
             return "fallback", self.reason
-        if declaration.name not in self.loaded.image.routines:
+        if declaration.symbol not in self.loaded.image.routines:
             return "fallback", IN_PYTHON
         return "x86_64", self.loaded.origin.partition(" (")[0]
 
@@ -161,8 +161,18 @@ class LlvmBinding(Binding):
         """Return the C address of a libcall; for the fallback, of a new host function."""
         if libcall.backend == "x86_64":
             assert self.loaded is not None
-            return self.loaded.routine(libcall.name)
+            return self.loaded.routine(libcall.symbol)
         return super().address_of(libcall)
+
+    def symbols(self) -> dict[str, int]:
+        """Return the C symbol and address of every libcall that has an address here."""
+        found = {}
+        for libcall in self.libcalls.values():
+            try:
+                found[libcall.symbol] = libcall.address
+            except RuntimeError:  # ctypes, where that serves, has not all types
+                continue
+        return found
 
 
 _default: list[LlvmBinding] = []

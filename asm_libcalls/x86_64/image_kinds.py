@@ -88,6 +88,9 @@ IMAGES = {
     "ufuncs": ImageKind("asm_libcalls.x86_64.ufunc_loops"),
     "native_loops": ImageKind("asm_libcalls.x86_64.call_loops", for_cpu=False),
     "llvm": ImageKind("asm_libcalls.llvm.x86_64.image", folders=("llvm/x86_64",)),
+    "llvm_library": ImageKind(
+        "asm_libcalls.llvm.x86_64.library", folders=("llvm/x86_64",), exports="exports"
+    ),
     "toy_jit": ImageKind(
         "asm_libcalls.toy_jit.codegen.stencils", folders=("toy_jit/codegen", "toy_jit/frontend")
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import stat
 import struct
 import subprocess
@@ -391,3 +392,53 @@ def test_the_fallback_can_write_it_too(libraries, tmp_path):
     words = [sys.executable, "-m", "asm_libcalls", "build-library", str(path)]
     subprocess.run(words, env=environment(ASM_LIBCALLS_BACKEND="fallback"), check=True, timeout=60)
     assert path.read_bytes() == (libraries / "x86-64-v2.so").read_bytes()
+
+
+# LLVM's libcalls.
+
+
+@pytest.fixture(scope="module")
+def llvm_library(tmp_path_factory, machine_code):
+    pytest.importorskip("peachpy", reason="there is nothing to assemble a library with")
+    path = tmp_path_factory.mktemp("llvm") / "runtime.so"
+    header = path.with_suffix(".h")
+    assert main(["build-library", str(path), "--table", "llvm", "--header", str(header)]) == 0
+    return path
+
+
+def test_llvm_s_libcalls_have_compiler_rt_s_names(llvm_library):
+    from asm_libcalls import llvm
+
+    elf = ElfFile(llvm_library.read_bytes())
+    exported = {symbol.name for symbol in elf.symbols(".dynsym")}
+    assert exported == set(llvm.symbols())
+    compiler = shutil.which("cc")
+    if compiler is not None:
+        header = llvm_library.with_suffix(".h")
+        text = "#if !defined(__clang__) && __GNUC__ < 13\n#define __bf16 _Float16\n#endif\n"
+        header.write_text(text + header.read_text())
+        command = [compiler, "-x", "c", "-Wall", "-Werror", "-fsyntax-only", str(header)]
+        subprocess.run(command, check=True)
+
+
+def test_llvm_s_libcalls_work_and_divide_by_zero(llvm_library, child):
+    done = child(
+        f"""
+        import ctypes, resource
+        from asm_libcalls import catch_traps, llvm
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        library = ctypes.CDLL({str(llvm_library)!r})
+        calls = {{
+            name: catch_traps(
+                ctypes.cast(getattr(library, libcall.symbol), ctypes.c_void_p).value,
+                libcall.signature,
+            )
+            for name, libcall in llvm.LIBCALLS.items()
+        }}
+        print(calls["divti3"](-(2**100), 7), calls["truncdfhf2"](1.1), flush=True)
+        calls["udivti3"](1, 0)
+        """,
+        exit_status=-signal.SIGFPE,
+    )
+    assert done.stdout == f"{-(2**100 // 7)} 1.099609375\n"

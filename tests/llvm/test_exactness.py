@@ -41,7 +41,7 @@ def routines(request, load_routines):
 @pytest.mark.parametrize("name", DECLARATIONS)
 def test_other_cpus_do_the_same(name, routines, random_cases):
     libcall = llvm.LIBCALLS[name]
-    call = catch_traps(routines.routine(name), libcall.signature).call_bits
+    call = catch_traps(routines.routine(f"__{name}"), libcall.signature).call_bits
     checker = checker_of(libcall)
     size = 16 if libcall.signature.parameters[-1].kind == "pointer" else 0
     ours, theirs = (ctypes.create_string_buffer(size + 1) for _ in range(2))

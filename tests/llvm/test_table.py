@@ -38,8 +38,16 @@ def test_the_names_are_those_of_compiler_rt():
     assert not DECLARATIONS.keys() & LIBCALLS.keys()
 
 
-def test_symbols_are_all_addresses():
-    assert set(llvm.symbols()) == set(COMPILER_RT)
+def test_symbols_are_all_addresses(accelerated, fallback):
+    assert set(llvm.symbols()) == set(LlvmBinding(accelerated).symbols())
+    assert set(LlvmBinding(accelerated).symbols()) == set(COMPILER_RT)
+    # Without machine code ctypes has to do, and it knows no such types.
+    without = LlvmBinding(fallback)
+    assert set(without.symbols()) == {
+        "__mulodi4", "__mulosi4", "__gnu_f2h_ieee", "__gnu_h2f_ieee", "__powisf2", "__powidf2",
+    }  # fmt: skip
+    with pytest.raises(RuntimeError, match="ctypes has no type for the i128"):
+        without.libcalls["divti3"].address  # noqa: B018
     assert all(llvm.symbols().values())
     assert not llvm.symbols().keys() & asm_libcalls.symbols().keys()
 

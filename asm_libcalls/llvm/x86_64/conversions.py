@@ -50,16 +50,16 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
 
     for format_ in (F64, F32):
         letters = format_.letters
-        yield sequence(f"fix{letters}ti", partial(_to_signed, features, format_))
-        yield sequence(f"fixuns{letters}ti", partial(_to_unsigned, features, format_))
-    yield sequence("fixhfti", partial(_half_to_integer, features, True))
-    yield sequence("fixunshfti", partial(_half_to_integer, features, False))
+        yield sequence(f"__fix{letters}ti", partial(_to_signed, features, format_))
+        yield sequence(f"__fixuns{letters}ti", partial(_to_unsigned, features, format_))
+    yield sequence("__fixhfti", partial(_half_to_integer, features, True))
+    yield sequence("__fixunshfti", partial(_half_to_integer, features, False))
     for format_ in (F64, F32):
         letters = format_.letters
-        yield sequence(f"floatti{letters}", partial(_from_integer, features, format_, True))
-        yield sequence(f"floatunti{letters}", partial(_from_integer, features, format_, False))
-    yield sequence("floattihf", partial(_half_from_integer, features, True))
-    yield sequence("floatuntihf", partial(_half_from_integer, features, False))
+        yield sequence(f"__floatti{letters}", partial(_from_integer, features, format_, True))
+        yield sequence(f"__floatunti{letters}", partial(_from_integer, features, format_, False))
+    yield sequence("__floattihf", partial(_half_from_integer, features, True))
+    yield sequence("__floatuntihf", partial(_half_from_integer, features, False))
 
 
 def _to_signed(features: frozenset[str], format_: Float) -> None:

@@ -43,7 +43,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
         ("umodti3", _unsigned, REMAINDER),
         ("udivmodti4", _unsigned, BOTH),
     ):
-        yield sequence(name, partial(divide, features, wanted))
+        yield sequence(f"__{name}", partial(divide, features, wanted))
 
 
 def _unsigned(features: frozenset[str], wanted: str) -> None:

@@ -70,20 +70,20 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     from asm_libcalls.x86_64.assembler import sequence
 
     if {"f16c", "avx"} <= features:
-        yield sequence("truncsfhf2", _float_to_half)
-        yield sequence("gnu_f2h_ieee", _float_to_half)
-        yield sequence("truncdfhf2", _double_to_half)
-        yield sequence("extendhfsf2", partial(_half_to_float, False))
-        yield sequence("gnu_h2f_ieee", partial(_half_to_float, True))
+        yield sequence("__truncsfhf2", _float_to_half)
+        yield sequence("__gnu_f2h_ieee", _float_to_half)
+        yield sequence("__truncdfhf2", _double_to_half)
+        yield sequence("__extendhfsf2", partial(_half_to_float, False))
+        yield sequence("__gnu_h2f_ieee", partial(_half_to_float, True))
     else:
         for name in ("truncsfhf2", "gnu_f2h_ieee"):
-            yield sequence(name, partial(_narrow, features, Narrowing(False, *F16)))
-        yield sequence("truncdfhf2", partial(_narrow, features, Narrowing(True, *F16)))
-        yield sequence("extendhfsf2", partial(_half_to_float_by_hand, features, False))
-        yield sequence("gnu_h2f_ieee", partial(_half_to_float_by_hand, features, True))
-    yield sequence("truncsfbf2", partial(_float_to_bfloat, features))
-    yield sequence("truncdfbf2", partial(_narrow, features, Narrowing(True, *BF16)))
-    yield sequence("extendbfsf2", partial(_bfloat_to_float, features))
+            yield sequence(f"__{name}", partial(_narrow, features, Narrowing(False, *F16)))
+        yield sequence("__truncdfhf2", partial(_narrow, features, Narrowing(True, *F16)))
+        yield sequence("__extendhfsf2", partial(_half_to_float_by_hand, features, False))
+        yield sequence("__gnu_h2f_ieee", partial(_half_to_float_by_hand, features, True))
+    yield sequence("__truncsfbf2", partial(_float_to_bfloat, features))
+    yield sequence("__truncdfbf2", partial(_narrow, features, Narrowing(True, *BF16)))
+    yield sequence("__extendbfsf2", partial(_bfloat_to_float, features))
 
 
 def _float_to_half() -> None:

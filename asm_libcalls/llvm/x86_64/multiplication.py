@@ -21,10 +21,10 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the family for a CPU with these features."""
     from asm_libcalls.x86_64.assembler import sequence
 
-    yield sequence("multi3", _multi3)
-    yield sequence("muloti4", _muloti4)
-    yield sequence("mulodi4", _mulodi4)
-    yield sequence("mulosi4", _mulosi4)
+    yield sequence("__multi3", _multi3)
+    yield sequence("__muloti4", _muloti4)
+    yield sequence("__mulodi4", _mulodi4)
+    yield sequence("__mulosi4", _mulosi4)
 
 
 def _multi3() -> None:

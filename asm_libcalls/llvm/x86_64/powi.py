@@ -30,8 +30,8 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the family for a CPU with these features."""
     from asm_libcalls.x86_64.assembler import sequence
 
-    yield sequence("powisf2", partial(_powi, features, False))
-    yield sequence("powidf2", partial(_powi, features, True))
+    yield sequence("__powisf2", partial(_powi, features, False))
+    yield sequence("__powidf2", partial(_powi, features, True))
 
 
 def _powi(features: frozenset[str], is_double: bool) -> None:

@@ -22,9 +22,9 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     from asm_libcalls.x86_64.assembler import sequence
 
     bmi2 = "bmi2" in features
-    yield sequence("ashlti3", _left_bmi2 if bmi2 else _left)
+    yield sequence("__ashlti3", _left_bmi2 if bmi2 else _left)
     for name, copies_sign in (("lshrti3", False), ("ashrti3", True)):
-        yield sequence(name, partial(_right_bmi2 if bmi2 else _right, copies_sign))
+        yield sequence(f"__{name}", partial(_right_bmi2 if bmi2 else _right, copies_sign))
 
 
 def _left() -> None:

@@ -1,0 +1,39 @@
+"""LLVM's libcalls as a library for other tools: a compiler-rt for those who have none.
+
+Nothing here knows of traps: a zero divisor is divided by.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asm_libcalls.emitter.image import Routine
+
+__all__ = ["exports", "routines"]
+
+
+def routines(features: frozenset[str]) -> Iterator[Routine]:
+    """Assemble the library for a CPU with these features."""
+    from asm_libcalls.llvm.x86_64.division import DIVIDE_BY_ZERO
+    from asm_libcalls.llvm.x86_64.image import families
+    from asm_libcalls.x86_64.assembler import sequence
+
+    yield sequence(DIVIDE_BY_ZERO, _divide)
+    yield from families(features)
+
+
+def exports() -> frozenset[str]:
+    """Return the symbols that the library offers."""
+    from asm_libcalls.llvm.libcalls import DECLARATIONS
+
+    return frozenset(row.symbol for row in DECLARATIONS.values())
+
+
+def _divide() -> None:
+    from peachpy.x86_64 import DIV, UD2, XOR, ecx
+
+    XOR(ecx, ecx)
+    DIV(ecx)
+    UD2()

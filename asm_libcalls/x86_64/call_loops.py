@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["SIGNATURES", "NativeLoops", "routines"]
+__all__ = ["CALL_EACH_RECORD", "RECORD_WORDS", "SIGNATURES", "NativeLoops", "routines"]
 
 SIGNATURES = {
     "(f32) -> f32": "call_each_f32",
@@ -25,6 +25,13 @@ SIGNATURES = {
     "(i64, i64) -> i64": "call_each_i64",
 }
 """Signatures of functions that can be called, by the routine that calls them."""
+
+
+CALL_EACH_RECORD = "call_each_record"
+"""A loop for any signature of few arguments: ``(function, records, count)``. A record has the
+arguments, five words for integers and one for a float; the results are dropped."""
+
+RECORD_WORDS = 6
 
 
 class NativeLoops:
@@ -44,6 +51,11 @@ class NativeLoops:
         prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (operands + 2), ctypes.c_size_t)
         return prototype(self._image.routine(SIGNATURES[signature]))
 
+    def record_function(self) -> Any:
+        """Return the ctypes function of :data:`CALL_EACH_RECORD`."""
+        prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+        return prototype(self._image.routine(CALL_EACH_RECORD))
+
 
 def routines() -> Iterator[Routine]:
     """Assemble the loops."""
@@ -54,6 +66,7 @@ def routines() -> Iterator[Routine]:
     yield sequence("call_each_f32", partial(_call_each_float, MOVSS, 4))
     yield sequence("call_each_f64", partial(_call_each_float, MOVSD, 8))
     yield sequence("call_each_i64", _call_each_i64)
+    yield sequence(CALL_EACH_RECORD, _call_each_record)
 
 
 def _call_each_float(move: Any, size: int) -> None:
@@ -118,6 +131,36 @@ def _call_each_i64() -> None:
     for pointer in (reg_first, reg_second, reg_out):
         ADD(pointer, 8)
     SUB(reg_count, 1)
+    JNZ(loop)
+    LABEL(none)
+    for register in reversed(saved):
+        POP(register)
+    RET()
+
+
+def _call_each_record() -> None:
+    from peachpy.x86_64 import (
+        ADD, CALL, JNZ, JZ, LABEL, MOV, MOVQ, POP, PUSH, RET, SUB, TEST, Label, r8, r12, rbx, rcx,
+        rdi, rdx, rsi, xmm0,
+    )  # fmt: skip
+    from peachpy.x86_64.registers import rbp
+
+    loop, none = Label("loop"), Label("none")
+    saved = (rbx, rbp, r12)  # three, which leaves rsp at a multiple of 16
+    for register in saved:
+        PUSH(register)
+    MOV(rbx, rdi)
+    MOV(rbp, rsi)
+    MOV(r12, rdx)
+    TEST(r12, r12)
+    JZ(none)
+    LABEL(loop)
+    for i, register in enumerate((rdi, rsi, rdx, rcx, r8)):
+        MOV(register, [rbp + 8 * i])
+    MOVQ(xmm0, [rbp + 40])
+    CALL(rbx)
+    ADD(rbp, 8 * RECORD_WORDS)
+    SUB(r12, 1)
     JNZ(loop)
     LABEL(none)
     for register in reversed(saved):

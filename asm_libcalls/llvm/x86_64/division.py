@@ -2,13 +2,13 @@
 
 An i128 arrives in two registers, low half first (rdi:rsi and rdx:rcx), and leaves in rax:rdx. One
 ``div`` divides 128 bits by 64 where the quotient has 64. So a divisor of 64 bits takes one, or two
-(the remainder of the high half is below the divisor); a longer divisor takes one, of the dividend's
-half by the divisor's upper 64 bits, which estimates the quotient to within 1.
+(the remainder of the high half is below the divisor); a longer divisor takes one, by its upper
+64 bits, which estimates the quotient to within 1.
 
 Nothing traps but a zero divisor: ``MIN / -1`` is MIN, as in compiler-rt.
 
-Source: System V ABI for AMD64, 3.2.3 (__int128); H. S. Warren, Hacker's Delight, second edition,
-9-5 (the estimate); Intel SDM volume 2, DIV.
+Source: System V ABI for AMD64, 3.2.3 (__int128); D. E. Knuth, The Art of Computer
+Programming, volume 2, 4.3.1, algorithm D; Intel SDM volume 2, DIV.
 """
 
 from __future__ import annotations
@@ -207,75 +207,58 @@ def _hand_over(wanted: str, quotient_high: Any, low: Any, high: Any, label: str)
 def _divide_by_long_divisor(features: frozenset[str], wanted: str, prefix: str) -> None:
     """Emit: rax, rdi:rsi = rdi:rsi divided by r9:rcx, a smaller number of more than 64 bits.
 
-    The dividend's half by the divisor's upper 64 bits gives a quotient that, shifted back, is the
-    wanted one or, seldom, one more. What is then left over is too much for a remainder: the divisor
-    is below 2**127, or the quotient is 1 and never wrong.
+    Both are shifted until the divisor's first bit is set. The dividend's upper 128 bits by the
+    divisor's upper 64 then are the quotient or, seldom, one more: the divisor's other bits make up
+    for less than 1. What is left over says which. (It would not where the divisor is above 2**127;
+    but there the quotient is 1, and never wrong.)
     """
     from peachpy.x86_64 import (
-        ADC,
-        ADD,
-        BSR,
-        DEC,
-        DIV,
-        IMUL,
-        JB,
-        LABEL,
-        LZCNT,
-        MOV,
-        MUL,
-        NOT,
-        OR,
-        RCR,
-        SBB,
-        SHL,
-        SHLX,
-        SHR,
-        SHRX,
-        SUB,
-        XOR,
-        Label,
-        cl,
-        ecx,
-        r9,
-        r10,
-        r11,
-        rax,
-        rcx,
-        rdi,
-        rdx,
-        rsi,
+        ADC, ADD, BSR, DEC, DIV, IMUL, JB, LABEL, LZCNT, MOV, MUL, NOT, OR, SBB, SHL, SHLX, SHR,
+        SHRX, SUB, XOR, Label, cl, ecx, r9, r10, r11, rax, rcx, rdi, rdx, rsi,
     )  # fmt: skip
 
-    has_bmi2 = {"bmi2", "lzcnt"} <= features
-    # r10 = the upper 64 bits of the divisor, from its first one on
-    MOV(rax, r9)
-    if has_bmi2:
+    # r10 = the divisor's upper 64 bits, rdx:rax = the dividend's upper 128, both shifted. Counts
+    # are taken modulo 64, so a shift to the right by 64 less the count is one by 1 and by the rest.
+    if {"bmi2", "lzcnt"} <= features:
         LZCNT(r11, rcx)
-        SHR(rax, 1)
         SHLX(r10, rcx, r11)
-        NOT(r11)  # counts are taken modulo 64, so this is 63 less it
-        SHRX(rax, rax, r11)
+        SHLX(rax, rsi, r11)
+        NOT(r11)
+        MOV(rdx, r9)
+        SHR(rdx, 1)
+        SHRX(rdx, rdx, r11)
+        OR(r10, rdx)
+        MOV(rdx, rdi)
+        SHR(rdx, 1)
+        SHRX(rdx, rdx, r11)
+        OR(rax, rdx)
+        MOV(rdx, rsi)
+        SHR(rdx, 1)
+        SHRX(rdx, rdx, r11)
+        MOV(r11, rcx)
+        DIV(r10)
     else:
         MOV(r11, rcx)
-        BSR(rcx, rcx)
+        BSR(rcx, rcx)  # 63 less the leading zeros
+        MOV(rdx, r9)
+        SHR(rdx, 1)
+        SHR(rdx, cl)
+        MOV(rax, rdi)
         SHR(rax, 1)
         SHR(rax, cl)
+        XOR(ecx, 63)
         MOV(r10, r11)
-        XOR(ecx, 63)
         SHL(r10, cl)
+        OR(r10, rdx)
+        MOV(rdx, rsi)
+        SHL(rdx, cl)
+        OR(rax, rdx)
         XOR(ecx, 63)
-    OR(r10, rax)
-    MOV(rdx, rsi)
-    MOV(rax, rdi)
-    SHR(rdx, 1)
-    RCR(rax, 1)
-    DIV(r10)
-    if has_bmi2:
-        SHRX(rax, rax, r11)
-        MOV(r11, rcx)
-    else:
-        SHR(rax, cl)
+        MOV(rdx, rsi)
+        SHR(rdx, 1)
+        SHR(rdx, cl)
         MOV(rcx, r11)
+        DIV(r10)
     MOV(r10, rax)
     IMUL(r11, rax)
     MUL(r9)

@@ -20,10 +20,17 @@ from asm_libcalls.toy_jit.wasi.streams import standard_stream
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import Any
+    from typing import Any, Protocol
 
-    from asm_libcalls.toy_jit.instance import Instance
     from asm_libcalls.toy_jit.wasi.call import CallTable
+
+    class Instance(Protocol):
+        """An :class:`asm_libcalls.toy_jit.Instance`, as far as it is needed here."""
+
+        @property
+        def exports(self) -> Mapping[str, Any]:
+            """What it exports, by name."""
+
 
 __all__ = ["MODULE", "Preview1"]
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from _thread import get_ident
+from functools import partial
 
 from asm_libcalls.native import process
 from asm_libcalls.native.stack_walker import departures
@@ -182,8 +184,8 @@ class Instance(Owned):
             for kind in ("memories", "tables", "globals")
             for part in imported[kind]
         ]
-        self._used: list[object] = [
-            *(*self.memories, *self.tables, *self.globals),
+        self._parts = [*self.memories, *self.tables, *self.globals]
+        self._resources = [
             *(memory.reservation for memory in self.memories),
             *((table.reservation, table.keepers()) for table in self.tables),
         ]
@@ -245,9 +247,10 @@ class Instance(Owned):
         segments, self.elements = self.elements, []
         self.memories, self.tables, self.globals, self.functions = [], [], [], []
         releases: list[Callable[[], None]] = [segment.close for segment in segments]
+        self._parts = []
         if not may_be_running():
-            self._used = []
-            releases.append(self._fixed[0].close)
+            self._resources = []
+        releases.append(partial(_release_references, self._fixed[0], self._fixed[1]))
         errors: list[BaseException] = []
         for release in releases:
             try:
@@ -401,6 +404,39 @@ def gc(instance: Instance) -> None:
     if instance.closed:
         raise ValueError("gc(): the Instance is closed")
     instance.activations_table.gc(instance.stack_map_registry)
+
+
+_borrowed_from: list[tuple[int, VMExternRefActivationsTable]] = []
+"""The threads of frames that may hold references of closed instances, and what keeps those."""
+
+
+def _release_references(table: VMExternRefActivationsTable, registry: StackMapRegistry) -> None:
+    """Drop the references of a closed instance that no frame holds, and others later.
+
+    That is when an instance is closed, and this thread has no native frames any more. (An instance
+    is used by one thread at a time, so the frames are this thread's.)
+    """
+    thread = get_ident()
+    if _has_native_frames():
+        _borrowed_from.append((thread, table))
+        table.gc(registry)
+        return
+    tables = [table, *(each for owner, each in [*_borrowed_from] if owner == thread)]
+    _borrowed_from[:] = [row for row in _borrowed_from if row[0] != thread]
+    errors: list[BaseException] = []
+    for each in tables:
+        try:
+            each.close()
+        except BaseException as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def _has_native_frames() -> bool:
+    """Return whether native code of this thread has called Python, which may be unknown."""
+    left = departures()
+    return left is None or any(True for _ in left)
 
 
 def may_be_running() -> bool:

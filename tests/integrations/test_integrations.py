@@ -260,7 +260,7 @@ def test_numba_code_raises_what_python_raises(numba):
     assert compiled(numba, "i64_srem")(MINIMUM, -1) == 0
 
 
-@pytest.mark.filterwarnings("ignore:(?s).*will not be executed in parallel")
+@pytest.mark.filterwarnings("ignore:(?s).*parallel")
 @pytest.mark.parametrize("name", ["i64_sdiv", "i64_udiv", "i64_srem", "i64_urem"])
 @pytest.mark.parametrize("size", [10, 1000])
 def test_numba_raises_in_a_loop_that_was_to_run_in_parallel(numba, name, size):

@@ -1,0 +1,398 @@
+"""Use the whole public runtime at random, with Python coming in wherever it may.
+
+Two threads each own a *world*: memories, tables, globals, segments, instances, host functions, and
+compiled modules with imports. Operations are drawn at random. Destructors, limiters, signal
+handlers and host functions come back into the same world: they grow, write, close, raise, collect,
+fork, and switch greenlets where greenlet is installed. After each operation sizes are compared with
+a model; at the end of each world every externref must be gone.
+
+``python tools/stress.py [SECONDS] [SEED]`` prints the seed, and how many operations of each kind
+there were, how many of them in the middle of another one.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import gc
+import importlib
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import asm_libcalls
+from asm_libcalls import ElementSegment, Global, HostFunction, Instance, Memory, Table, VMExternRef
+from asm_libcalls.runtime import externref
+
+greenlet: Any = None
+with contextlib.suppress(ImportError):
+    greenlet = importlib.import_module("greenlet")
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Expected = (ValueError, RuntimeError, IndexError, asm_libcalls.Trap)
+DEPTH = 3
+"""How deep operations come in the middle of others."""
+
+
+class Planned(Exception):
+    """What a host function, a limiter or a destructor raises on purpose."""
+
+
+def wasm_module() -> bytes:
+    """Return a module that calls a host function with a reference, grows, and loads.
+
+    (module
+      (import "m" "h" (func (param externref) (result externref)))
+      (memory 1 8) (table 2 16 externref)
+      (func (export "pass") (param externref) (result externref) local.get 0 call 0)
+      (func (export "grow") (param i32) (result i32) local.get 0 memory.grow)
+      (func (export "load") (param i32) (result i32) local.get 0 i32.load)
+      (func (export "put") (param externref) i32.const 0 local.get 0 table.set 0)
+      (func (export "take") (result externref) i32.const 0 table.get 0))
+    """
+
+    def section(number: int, content: str) -> bytes:
+        body = bytes.fromhex(content)
+        return bytes([number, len(body)]) + body
+
+    bodies = [
+        "00 20 00 10 00 0b",
+        "00 20 00 40 00 0b",
+        "00 20 00 28 02 00 0b",
+        "00 41 00 20 00 26 00 0b",
+        "00 41 00 25 00 0b",
+    ]
+    code = f"{len(bodies):02x}" + "".join(f"{len(bytes.fromhex(b)):02x} {b}" for b in bodies)
+    names = ("pass", "grow", "load", "put", "take")
+    exports = f"{len(names):02x}" + "".join(
+        f"{len(name):02x} {name.encode().hex()} 00 {i + 1:02x}" for i, name in enumerate(names)
+    )
+    return b"\0asm\1\0\0\0" + b"".join(
+        (
+            section(1, "04 60 01 6f 01 6f 60 01 7f 01 7f 60 01 6f 00 60 00 01 6f"),
+            section(2, "01 01 6d 01 68 00 00"),
+            section(3, "05 00 01 01 02 03"),
+            section(4, "01 6f 01 02 10"),
+            section(5, "01 01 01 08"),
+            section(7, exports),
+            section(10, code),
+        )
+    )
+
+
+class World:
+    """What one thread works on, with a model of the sizes."""
+
+    def __init__(self, stress: Stress, chance: random.Random) -> None:
+        self.stress, self.chance = stress, chance
+        self.depth = 0
+        self.values: list[Any] = ["text", 5, None]
+        self.tables = [Table("externref", 4, 4000, limiter=self.limit) for _ in range(2)]
+        self.memory = Memory(1, 40, limiter=self.limit)
+        self.growths = {id(each): [4] for each in self.tables} | {id(self.memory): [1]}
+        self.global_ = Global("externref", "first", True)
+        self.instance = Instance(
+            [self.memory],
+            self.tables,
+            [self.global_],
+            data=[b"passive data"],
+            elements=[ElementSegment("externref", ["a", self.guest(), "b"])],
+        )
+        self.reference = VMExternRef("a value")
+        self.host = HostFunction(self.called, "(i64, f64) -> i64")
+        self.enter = asm_libcalls.catch_traps(self.host.address, self.host.signature)
+        self.compiled: Any = None
+        if stress.module is not None:
+            from asm_libcalls import toy_jit
+
+            self.compiled = toy_jit.Instance(stress.module, {"m": {"h": self.passed}})
+
+    def guest(self) -> Any:
+        """Return an object whose destructor comes back into this world."""
+        world = self
+
+        class Guest:
+            def __del__(self) -> None:
+                world.intrude("destructor")
+
+        guest: Any = Guest()
+        if self.chance.random() < 0.3:
+            guest.itself = guest  # so that a collection finds it
+        return guest
+
+    def limit(self, current: int, desired: int, maximum: int | None) -> bool:
+        """Decide about a growth, after something else."""
+        self.intrude("limiter")
+        if self.chance.random() < 0.03:
+            raise Planned
+        return self.chance.random() < 0.9
+
+    def called(self, number: int, real: float) -> int:
+        """Be called by native code."""
+        self.intrude("host function")
+        if self.chance.random() < 0.1:
+            raise Planned
+        return number
+
+    def passed(self, value: Any) -> Any:
+        """Be called by compiled code."""
+        self.intrude("import")
+        if greenlet is not None and self.chance.random() < 0.2:
+            greenlet.greenlet(lambda: self.intrude("greenlet")).switch()
+        return value if self.chance.random() < 0.8 else self.guest()
+
+    def intrude(self, where: str) -> None:
+        """Do something in the middle of something else."""
+        if self.depth < DEPTH and not self.stress.ends:
+            self.stress.intrusions[where] += 1
+            self.operate()
+
+    def operate(self) -> None:
+        """Do one operation, and compare with the model."""
+        name = self.chance.choice(NAMES)
+        self.depth += 1
+        self.stress.counts[name] += 1
+        if self.depth > 1:
+            self.stress.inner[name] += 1
+        try:
+            OPERATIONS[name](self)
+        except (Planned, *Expected, MemoryError) as error:
+            self.stress.errors[type(error).__name__] += 1
+        finally:
+            self.depth -= 1
+        if self.depth == 0:
+            self.check()
+
+    def check(self) -> None:
+        """Compare the sizes; nothing may come in between."""
+        self.depth += DEPTH
+        for table in self.tables:
+            if not table.closed:
+                assert len(table) == sum(self.growths[id(table)]), (table, self.growths)
+        if not self.memory.closed:
+            assert self.memory.size == sum(self.growths[id(self.memory)]), self.memory
+        self.depth -= DEPTH
+
+    def grow(self, it: Any, delta: int, *value: Any) -> None:
+        """Grow something, and note it."""
+        if it.grow(delta, *value) >= 0:
+            self.growths[id(it)].append(delta)
+
+    def libcall(self, name: str, *arguments: Any) -> Any:
+        """Call a libcall."""
+        return asm_libcalls.LIBCALLS[name](self.instance, *arguments)
+
+    def end(self) -> None:
+        """Close everything, in any order."""
+        parts: list[Any] = [
+            self.host,
+            self.instance,
+            *self.tables,
+            self.memory,
+            self.global_,
+            self.reference,
+        ]
+        if self.compiled is not None:
+            parts.append(self.compiled)
+        self.chance.shuffle(parts)
+        for part in parts:
+            with contextlib.suppress(Planned, *Expected):
+                part.close()
+            assert part.closed
+        self.compiled = None
+
+
+def _table(w: World) -> Table:
+    return w.chance.choice(w.tables)
+
+
+def _small(w: World) -> int:
+    return w.chance.randrange(5)
+
+
+def _value(w: World) -> Any:
+    return w.guest() if w.chance.random() < 0.5 else w.chance.choice(w.values)
+
+
+def _fork(w: World) -> None:
+    if w.chance.random() > 0.02 or threading.current_thread() is not threading.main_thread():
+        return
+    child = os.fork()
+    if not child:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            w.stress.ends = True
+            w.end()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0, "the forked child failed"
+
+
+def _close(w: World) -> None:
+    if w.chance.random() < 0.01:
+        parts: list[Any] = [*w.tables, w.memory, w.global_, w.instance, w.host]
+        w.chance.choice(parts).close()
+
+
+def _close_compiled(w: World) -> None:
+    if w.chance.random() < 0.01 and w.compiled is not None:
+        w.compiled.close()
+
+
+def _call_compiled(w: World, name: str, *arguments: Any) -> Any:
+    return None if w.compiled is None else w.compiled.exports[name](*arguments)
+
+
+def _grow_table(w: World) -> None:
+    if w.libcall("table_grow", 0, 2, w.reference) != 0xFFFFFFFF:
+        w.growths[id(w.tables[0])].append(2)
+
+
+def _grow_memory(w: World) -> None:
+    if w.libcall("memory32_grow", 1, 0) != 0xFFFFFFFF:
+        w.growths[id(w.memory)].append(1)
+
+
+OPERATIONS: dict[str, Callable[[World], Any]] = {
+    "table get": lambda w: _table(w)[_small(w)],
+    "table set": lambda w: _table(w).__setitem__(_small(w), _value(w)),
+    "table list": lambda w: [*_table(w)],
+    "table grow": lambda w: w.grow(_table(w), _small(w), _value(w)),
+    "memory grow": lambda w: w.grow(w.memory, w.chance.randrange(2)),
+    "memory view": lambda w: memoryview(w.memory)[:8].tobytes(),
+    "global get": lambda w: w.global_.value,
+    "global set": lambda w: setattr(w.global_, "value", _value(w)),
+    "table_grow": _grow_table,
+    "table_fill": lambda w: w.libcall("table_fill", 1, _small(w), w.reference, _small(w)),
+    "table_copy": lambda w: w.libcall("table_copy", 0, 1, _small(w), _small(w), _small(w)),
+    "table_copy within": lambda w: w.libcall("table_copy", 0, 0, _small(w), _small(w), 3),
+    "table_init": lambda w: w.libcall("table_init", 0, 0, _small(w), 0, _small(w)),
+    "elem_drop": lambda w: w.chance.random() < 0.05 and w.libcall("elem_drop", 0),
+    "memory32_grow": _grow_memory,
+    "memory_fill": lambda w: w.libcall("memory_fill", 0, _small(w), 7, 3000),
+    "memory_copy": lambda w: w.libcall("memory_copy", 0, 5, 0, 900, 60000),
+    "memory_init": lambda w: w.libcall("memory_init", 0, 0, 10, 0, _small(w)),
+    "externref_global_get": lambda w: w.libcall("externref_global_get", 0),
+    "externref_global_set": lambda w: w.libcall("externref_global_set", 0, w.reference),
+    "insert": lambda w: w.libcall("activations_table_insert_with_gc", w.reference),
+    "gc": lambda w: asm_libcalls.gc(w.instance),
+    "collect": lambda w: w.chance.random() < 0.1 and gc.collect(w.chance.randrange(3)),
+    # The address of a closed one may be another's by now.
+    "host function": lambda w: w.host.closed or w.enter(w.chance.randrange(99), 0.5),
+    "pass": lambda w: _call_compiled(w, "pass", _value(w)),
+    "put": lambda w: _call_compiled(w, "put", _value(w)),
+    "take": lambda w: _call_compiled(w, "take"),
+    "compiled grow": lambda w: _call_compiled(w, "grow", 1),
+    "load": lambda w: _call_compiled(w, "load", w.chance.choice((0, 65532, 65533, -1))),
+    "reference": lambda w: VMExternRef(_value(w)).clone().drop(),
+    "instance": lambda w: Instance([Memory(1)], [Table("externref", 2)]).close(),
+    "close": _close,
+    "close compiled": _close_compiled,
+    "fork": _fork,
+}
+
+
+NAMES = [*OPERATIONS]
+
+
+class Stress:
+    """The threads, and what they count."""
+
+    def __init__(self, seed: int, seconds: float) -> None:
+        self.seed = seed
+        self.end = time.monotonic() + seconds
+        self.ends = False
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.inner: collections.Counter[str] = collections.Counter()
+        self.intrusions: collections.Counter[str] = collections.Counter()
+        self.errors: collections.Counter[str] = collections.Counter()
+        self.worlds = 0
+        self.failures: list[BaseException] = []
+        self.current: dict[int, World] = {}
+        self.module: Any = None
+        if asm_libcalls.runtime_symbols():  # there is machine code
+            from asm_libcalls import toy_jit
+
+            self.module = toy_jit.Module(wasm_module())
+
+    def work(self, number: int) -> None:
+        """Work on one world after the other."""
+        chance = random.Random(self.seed * 2 + number)
+        try:
+            while time.monotonic() < self.end and not self.failures:
+                world = World(self, chance)
+                self.current[threading.get_ident()] = world
+                for _ in range(chance.randrange(20, 400)):
+                    world.operate()
+                self.current.pop(threading.get_ident())
+                world.end()
+                self.worlds += 1
+        except BaseException as failure:
+            self.failures.append(failure)
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        """Handle a signal by an operation."""
+        world = self.current.get(threading.get_ident())
+        if world is not None:
+            world.intrude("signal handler")
+
+    def run(self) -> int:
+        """Run both threads; return how many externrefs they have left behind."""
+        before = signal.signal(signal.SIGALRM, self.on_signal)
+        thread = threading.Thread(target=self.work, args=(1,))
+        thread.start()
+        signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+        try:
+            self.work(0)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        thread.join()
+        self.ends = True
+        self.current.clear()
+        if self.failures:
+            raise self.failures[0]
+        for _ in range(5):
+            gc.collect()
+        return len(externref._boxes)
+
+    def report(self) -> str:
+        """Return the counts as a table."""
+        lines = [f"seed {self.seed}: {self.worlds} worlds, {self.counts.total()} operations, "
+                 f"{self.inner.total()} of them in the middle of another one"]  # fmt: skip
+        lines += [f"  {name:22} {n:9} {self.inner[name]:9}" for name, n in self.counts.items()]
+        for what, counter in (("came in", self.intrusions), ("raised", self.errors)):
+            lines.append(f"{what}: " + ", ".join(f"{k} {v}" for k, v in counter.most_common()))
+        return "\n".join(lines)
+
+
+def main(words: list[str]) -> int:
+    """Run for so many seconds; a seed repeats the draws of each thread."""
+    seconds = float(words[0]) if words else 60
+    seed = int(words[1]) if len(words) > 1 else random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}", flush=True)
+    unraisable = sys.unraisablehook
+    sys.unraisablehook = lambda it: (
+        None if isinstance(it.exc_value, (Planned, *Expected)) else unraisable(it)
+    )
+    left = len(externref._boxes)
+    stress = Stress(seed, seconds)
+    left = stress.run() - left
+    print(stress.report())
+    if left > 0:
+        print(f"{left} externrefs were left behind")
+    return int(left > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

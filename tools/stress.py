@@ -348,6 +348,13 @@ class Stress:
 
     def run(self) -> int:
         """Run both threads; return how many externrefs they have left behind."""
+        # Everything is imported before signals come: a handler cannot use a module that the code
+        # below it is importing.
+        world = World(self, random.Random(self.seed))
+        for name in NAMES:
+            with contextlib.suppress(Planned, *Expected):
+                OPERATIONS[name](world)
+        world.end()
         before = signal.signal(signal.SIGALRM, self.on_signal)
         thread = threading.Thread(target=self.work, args=(1,))
         thread.start()

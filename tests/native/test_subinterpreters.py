@@ -123,6 +123,21 @@ with HostFunction(twice, "(i64) -> i64") as function:
         call = native_function(function.address, "(i64) -> i64", release_gil=release)
 assert set(called) == {__import__("threading").get_ident()}
 """,
+    "the interpreter of a host function": """
+import sys
+from asm_libcalls import HostFunction, catch_traps, native_function
+here = sys
+def find(number):
+    import sys  # which looks it up in the interpreter that the thread is in
+    return sys is here
+with HostFunction(find, "(i64) -> i64") as function:
+    for call in (
+        catch_traps(function.address, "(i64) -> i64"),
+        native_function(function.address, "(i64) -> i64"),
+        native_function(function.address, "(i64) -> i64", release_gil=True),
+    ):
+        assert call(0) == 1
+""",
     "toy_jit": """
 from jit_modules import Function, build
 from asm_libcalls import Trap, toy_jit

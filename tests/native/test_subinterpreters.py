@@ -11,9 +11,9 @@ KINDS = ["legacy", "isolated"] if sys.version_info >= (3, 12) else ["legacy"]
 # Isolated ones of 3.12 have no ctypes, so the fallback serves numbers, and nothing else is there.
 WITHOUT_CTYPES = (3, 12) <= sys.version_info < (3, 13)
 
-# PyGILState_Ensure of 3.10 and 3.11 takes the main interpreter, so what thunks call waits for ever.
-WITHOUT_CALLS_OF_PYTHON = sys.version_info < (3, 12)
-CALL_PYTHON = ("host functions", "toy_jit", "threads", "time limits")
+# Those that _xxsubinterpreters makes before 3.12 may start no threads.
+WITHOUT_THREADS = sys.version_info < (3, 12)
+NEED_THREADS = ("threads", "time limits")
 
 NUMBERS = """
 import asm_libcalls
@@ -219,8 +219,8 @@ subinterpreters.use({kind!r}, {NUMBERS!r})
 def test_what_native_code_needs(child, what, kind):
     if kind == "isolated" and WITHOUT_CTYPES:
         pytest.skip("isolated subinterpreters of 3.12 cannot import ctypes")
-    if what in CALL_PYTHON and WITHOUT_CALLS_OF_PYTHON:
-        pytest.skip("native code cannot call Python in a subinterpreter before 3.12")
+    if what in NEED_THREADS and WITHOUT_THREADS:
+        pytest.skip("no threads can be started in subinterpreters before 3.12")
     done = child(
         f"""
 import subinterpreters
@@ -239,7 +239,7 @@ def test_several_at_once(child, kind):
     """Each in a thread of its own, with a GIL of its own where there are such."""
     if kind == "isolated" and WITHOUT_CTYPES:
         pytest.skip("isolated subinterpreters of 3.12 cannot import ctypes")
-    uses = [USES[what] for what in USES if not (what in CALL_PYTHON and WITHOUT_CALLS_OF_PYTHON)]
+    uses = [USES[what] for what in USES if not (what in NEED_THREADS and WITHOUT_THREADS)]
     everything = NUMBERS + "".join(uses)
     child(
         f"""

@@ -98,12 +98,16 @@ class StackMapRegistry(Owned):
         if start <= 0 or size <= 0:
             raise ValueError(f"register(): an empty range of code: {start:#x}, {size} bytes")
         by_address = {}
+        # A map that several calls share stays one. What is kept keeps its number.
+        converted: dict[int, tuple[object, tuple[int, ...]]] = {}
         for offset, slots in maps.items():
             if not 0 < offset <= size:
                 raise ValueError(
                     f"register(): return address at {offset} is outside the {size} bytes of code"
                 )
-            by_address[start + offset] = tuple(operator.index(slot) for slot in slots)
+            if id(slots) not in converted:
+                converted[id(slots)] = slots, tuple(operator.index(slot) for slot in slots)
+            _, by_address[start + offset] = converted[id(slots)]
         end = start + size
         while True:
             ranges = self._ranges

@@ -163,8 +163,9 @@ class Instance(Owned):
         self.data = [instance_arguments.data_segment(segment, i) for i, segment in enumerate(data)]
         self.elements = [instance_arguments.element_segment(segment) for segment in elements]
         function_count = len(imported["functions"]) + len(defined_functions)
+        segments: dict[int, int] = {}
         for i, segment in enumerate(self.elements):
-            if any(segment is other for other in self.elements[:i]):
+            if segments.setdefault(id(segment), i) != i:
                 raise ValueError(f"Instance(): elements[{i}] is given twice")
             segment.check(function_count, f"Instance(): elements[{i}]")
 

@@ -38,10 +38,12 @@ def _checked(parts: Sequence[Any], kind: type[Any], what: str) -> list[Any]:
 def defined_parts(parts: Sequence[Any], kind: type[Any], what: str) -> list[Any]:
     """Return the memories, tables or globals that an instance is to define."""
     checked = _checked(parts, kind, what)
+    seen: set[int] = set()
     for i, part in enumerate(checked):
         part.check_adoptable()
-        if any(part is other for other in checked[:i]):
+        if id(part) in seen:
             raise ValueError(f"Instance(): {what}[{i}] is given twice")
+        seen.add(id(part))
     return checked
 
 

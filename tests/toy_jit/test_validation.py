@@ -395,7 +395,7 @@ def test_reference_limit():
     """2,000 references at each of 2,000 calls, as a hostile module might have, are too many."""
     null, call, pop = b"\xd0\x6f", b"\x10\x00", b"\x1a"
     validate_module(function(null * 1000 + call * 1000 + pop * 1000))
-    with pytest.raises(LimitExceeded, match="too many references"):
+    with pytest.raises(LimitExceeded, match="slots of references in stack maps"):
         validate_module(function(null * 2000 + call * 2000 + pop * 2000))
 
 

@@ -110,4 +110,4 @@ def is_zero(name: str) -> Handler:
 def constant_operand(c: Emitter, immediate: Any) -> None:
     """Put a constant on the operand stack, which emits nothing."""
     # An i32 in a slot or a register is zero-extended.
-    c.stack.append(constant(immediate & 0xFFFFFFFF if c.opcode == op.I32_CONST else immediate))
+    c.push(constant(immediate & 0xFFFFFFFF if c.opcode == op.I32_CONST else immediate))

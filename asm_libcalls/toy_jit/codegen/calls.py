@@ -30,13 +30,14 @@ class Emitter(Places):
 
     Attributes
     ----------
-    references : list of int
-        The slots of its locals that are externrefs, by rbp: in all its stack maps.
+    references : tuple of int
+        The slots of its locals that are externrefs, by rbp: in all its stack maps, and all of what
+        most of them have.
     result_types : bytes
         The types of its results.
     outgoing : int
         The slots that its calls need for arguments and results.
-    checks : list of (int, int, int, list of int)
+    checks : list of (int, int, int, tuple of int)
         For each check: its jump, where to go on after an interrupt, its place in the module, and
         the slots of references.
     """
@@ -44,14 +45,26 @@ class Emitter(Places):
     def begin_function(self, body: Body, functype: FuncType) -> None:
         """Begin a function."""
         self.begin(body, len(functype.params))
-        self.references = [
+        self.references = tuple(
             home[1]
             for home, valtype in zip(self.homes, body.local_types, strict=True)
             if valtype == EXTERNREF
-        ]
+        )
         self.result_types = functype.results
         self.outgoing = 0
-        self.checks: list[tuple[int, int, int, list[int]]] = []
+        self.checks: list[tuple[int, int, int, tuple[int, ...]]] = []
+
+    def check_size(self) -> None:
+        """Raise LimitExceeded if the code is too large."""
+        self.layout.budget.check("max_code_size", len(self.code), self.offset)
+
+    def stack_map(self, operands: list[int]) -> tuple[int, ...]:
+        """Return the slots of the locals that are references, and of operands."""
+        if not operands:
+            return self.references  # the same object, so a thousand calls cost no more than one
+        # The validator has counted the operands.
+        self.layout.budget.use("max_stack_map_slots", len(self.references), self.offset)
+        return (*self.references, *operands)
 
     # -- calls
 
@@ -60,11 +73,11 @@ class Emitter(Places):
         self.code += TEMPLATES["call"][0]
         self.layout.calls.append((len(self.code) - 4, role))
 
-    def site_of(self, offset: int, slots: list[int]) -> None:
+    def site_of(self, offset: int, slots: tuple[int, ...]) -> None:
         """Note a call at a place in the module, with the slots of the references in the frame."""
         self.layout.sites.append((len(self.code), offset))
         if slots:
-            self.layout.stack_maps[len(self.code)] = tuple(slots)
+            self.layout.stack_maps[len(self.code)] = slots
 
     def site(self, references: tuple[int, ...]) -> None:
         """Note the call whose return address is here: where it is in the module, its stack map.
@@ -77,7 +90,7 @@ class Emitter(Places):
             for height in references
             if height < len(self.stack) and self.stack[height] == self.slots[height]
         ]
-        self.site_of(self.offset, self.references + slots)
+        self.site_of(self.offset, self.stack_map(slots))
 
     def call_other(self, references: tuple[int, ...]) -> None:
         """Call code that may be another instance's: its address is in rax, its vmctx in rcx."""
@@ -103,7 +116,7 @@ class Emitter(Places):
         for i in range(len(functype.results)):
             slot = self.slots[len(self.stack)]
             self.move(slot, ("argument", 8 * i))
-            self.stack.append(slot)
+            self.push(slot)
 
     def libcall(
         self,
@@ -188,10 +201,12 @@ class Emitter(Places):
         if frame.opcode == FUNCTION:
             self.return_()
             return
+        self.check_size()
         base = len(self.stack) - len(frame.label)
         self.flush(base)
-        for i in range(len(frame.label)):
-            self.move(self.slots[frame.height + i], self.slots[base + i])
+        if base != frame.height:
+            for i in range(len(frame.label)):
+                self.move(self.slots[frame.height + i], self.slots[base + i])
         self.jump_to("jump", frame)
 
     def branch_if(self, condition: str, frame: Frame) -> None:
@@ -203,14 +218,14 @@ class Emitter(Places):
             return
         not_taken: list[int] = []
         self.jump("jump." + NEGATED[condition], not_taken)
-        state = list(self.stack), dict(self.held)
+        state = self.state(base)
         self.branch(frame)
-        self.stack, self.held = state
+        self.restore(state)
         self.land(not_taken)
 
     # -- checks
 
-    def check_of(self, slots: list[int]) -> None:
+    def check_of(self, slots: tuple[int, ...]) -> None:
         """Note the check that was emitted last, with the slots of the references in the frame."""
         at = len(self.code)  # behind the check, whose jump is the last of it
         # What was interrupted checks again: only then is it known that the stack is deep enough.
@@ -219,4 +234,4 @@ class Emitter(Places):
     def check(self, references: tuple[int, ...]) -> None:
         """Let a loop be stopped from outside; `references` are heights, all in their slots."""
         self.code += TEMPLATES["check"][0]
-        self.check_of([*self.references, *(self.slots[height][1] for height in references)])
+        self.check_of(self.stack_map([self.slots[height][1] for height in references]))

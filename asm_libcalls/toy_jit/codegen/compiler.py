@@ -39,17 +39,21 @@ class FunctionCompiler(Emitter):
         handlers, marks = self.handlers(), layout.marks
         instructions = body.instructions
         last = len(instructions) - 1
+        most = layout.budget.limits["max_code_size"]
         for i, (opcode, immediate, height, offset) in enumerate(instructions):
             self.opcode, self.height, self.offset = opcode, height, offset
             self.next_opcode = instructions[i + 1][0] if i < last else op.END
             if marks is not None:
                 marks.append((len(code), offset, opcode, immediate))
             handlers[opcode](self, immediate)
+            if len(code) > most:
+                self.check_size()
         size = 8 * self.outgoing - self.slots[-1][1]
         size = -(-size // 16) * 16
         self.patch(frame_hole, size)
         layout.ends.append(len(code))
         self._out_of_line(size)
+        self.check_size()
 
         layout.functions.append((start, len(code)))
         layout.brief.append(is_brief(body))
@@ -63,7 +67,7 @@ class FunctionCompiler(Emitter):
         bytes_, holes, _ = TEMPLATES["prologue"]
         self.code += bytes_
         # The stack map: of the locals only parameters are there yet.
-        self.check_of([slot for slot in self.references if slot > 0])
+        self.check_of(tuple(slot for slot in self.references if slot > 0))
         cleared = self.cleared
         if cleared > _CLEARED_ONE_BY_ONE:
             # [rbp + 8 * rcx + offset] for rcx from the number of slots down to 1
@@ -82,7 +86,7 @@ class FunctionCompiler(Emitter):
             if (role, offset) not in stubs:
                 stubs[role, offset] = len(self.code)
                 self.call(role)
-                self.site_of(offset, [])
+                self.site_of(offset, ())
             self.patch_jump(at, stubs[role, offset])
         for i, (at, back, offset, slots) in enumerate(self.checks):
             self.land([at])

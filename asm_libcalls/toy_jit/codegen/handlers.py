@@ -103,19 +103,19 @@ _CALLED = {
 
 
 def _local_get(c: Emitter, immediate: Any) -> None:
-    c.stack.append(c.locals[immediate])
+    c.push(c.locals[immediate])
 
 
 def local_set(c: Emitter, immediate: Any) -> None:
     """Emit local.set and local.tee."""
     local, value = c.locals[immediate], c.pop()
-    if value != local and local in c.stack:  # operands that were to be read from it later
-        for i, place in enumerate(c.stack):
-            if place == local:
+    if value != local and c.reads(local):
+        for i in range(c.flushed, len(c.stack)):
+            if c.stack[i] == local:
                 c.spill(i)
     c.move(local, value)
     if c.opcode == op.LOCAL_TEE:
-        c.stack.append(value if value[0] in ("const", "wide") else local)
+        c.push(value if value[0] in ("const", "wide") else local)
 
 
 def _unless_externref(types: str, handler: Handler) -> Handler:
@@ -156,7 +156,7 @@ def _select(c: Emitter, immediate: Any) -> None:
 
 
 def _ref_null(c: Emitter, immediate: Any) -> None:
-    c.stack.append(constant(0))
+    c.push(constant(0))
 
 
 def _ref_func(c: Emitter, immediate: Any) -> None:
@@ -243,13 +243,13 @@ def _br_table(c: Emitter, frames: tuple[Frame, ...]) -> None:
     table = len(c.code)
     c.patch_jump(start + jumps[0][0], table)
     c.code += bytes(4 * len(frames))
-    stack = list(c.stack)  # all in their slots
     branches: dict[Frame, int] = {}
     for i, frame in enumerate(frames):
         if frame not in branches:
             branches[frame] = len(c.code)
+            state = c.state(len(c.stack) - len(frame.label))
             c.branch(frame)
-            c.stack, c.held = list(stack), {}
+            c.restore(state)
         c.patch(table + 4 * i, branches[frame] - table)
 
 

@@ -6,6 +6,7 @@ import ctypes
 from itertools import count
 
 from asm_libcalls.libcalls import BUILTIN_SLOTS, DECLARATIONS
+from asm_libcalls.toy_jit.frontend.budget import Budget
 from asm_libcalls.vmcontext import VMOffsets
 
 TYPE_CHECKING = False
@@ -45,6 +46,8 @@ class CodeLayout:
 
     Attributes
     ----------
+    budget : Budget
+        What compiling the module may use.
     inline : bool
         Whether instructions are emitted instead of libcalls of numbers.
     code : bytearray
@@ -81,6 +84,7 @@ class CodeLayout:
         self, module: Module, options: CompileOptions, addresses: Mapping[str, int]
     ) -> None:
         self.inline = options.inline
+        self.budget = Budget(len(module.binary), options.limits)
         self.code = bytearray()
         self.functions: list[tuple[int, int]] = []
         self.brief: list[bool] = []

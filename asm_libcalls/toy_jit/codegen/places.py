@@ -56,6 +56,8 @@ VMCTX_IN_FRAME = -8
 HOLE = struct.Struct("<i")
 """What a hole takes, and a distance."""
 
+_MOST_UNFLUSHED = 100  # operands
+
 _FLAG_USERS = frozenset((op.BR_IF, op.IF, op.OPCODES["i32.eqz"], op.SELECT))
 
 # Intel's condition codes, and their opposites.
@@ -98,6 +100,9 @@ class Places:
         The slots that locals with a register have while a call runs.
     free : dict of str to list of Place
         The registers that operands may have, by the accumulator that they are like.
+    flushed : int
+        The operands from the bottom of the stack that are known to be in their slots. Of those
+        above, few read a local or are constants: so no instruction takes long.
     cleared : int
         The 8-byte slots of the locals that begin as 0, from the highest down.
     """
@@ -121,6 +126,7 @@ class Places:
         self.offset = body.instructions[0][3]
         self.traps = []
         self.stack: list[Place] = []
+        self.flushed = 0
         self.clear(0, b"")
 
     def lay_out(self, body: Body, parameters: int) -> None:
@@ -175,6 +181,16 @@ class Places:
 
     # -- operands
 
+    def push(self, place: Place) -> None:
+        """Put an operand on the stack that is in no register of the operands."""
+        self.stack.append(place)
+        if len(self.stack) - self.flushed > _MOST_UNFLUSHED:
+            self.flush()
+
+    def reads(self, local: Place) -> bool:
+        """Return whether an operand is to be read from a local later."""
+        return local in self.stack[self.flushed :]
+
     def push_register(self, register: str) -> None:
         """Put an operand on the stack that is in a register of no local."""
         self.held[register] = len(self.stack)
@@ -186,7 +202,9 @@ class Places:
 
     def pop(self) -> Place:
         """Take the top operand from the stack, and return where it is."""
-        place = self.stack.pop()
+        stack = self.stack
+        place = stack.pop()
+        self.flushed = min(self.flushed, len(stack))
         self.held.pop(place[0], None)
         return place
 
@@ -220,10 +238,11 @@ class Places:
 
     def flush(self, start: int = 0) -> None:
         """Put all operands from a height on into their slots. Changes no flags."""
-        stack = self.stack
-        if stack[start:] != self.slots[start : len(stack)]:
-            for height in range(start, len(stack)):
-                self.spill(height)
+        end = len(self.stack)
+        for height in range(max(start, self.flushed), end):
+            self.spill(height)
+        if start <= self.flushed:
+            self.flushed = end
 
     def flush_registers(self, end: int) -> None:
         """Put the operands below a height that are in registers into their slots."""
@@ -236,9 +255,22 @@ class Places:
 
         The lowest `height` ones were there before; those above have these `types`.
         """
-        self.stack = self.slots[: height + len(types)]
+        kept = min(height, self.flushed)
+        self.stack[kept:] = self.slots[kept : height + len(types)]
+        self.flushed = height + len(types)
         self.held: dict[str, int] = {}
         self.condition = ""
+
+    def state(self, base: int) -> tuple[int, list[Place], dict[str, int], int]:
+        """Return where the operands are, of which only those from `base` on may be taken."""
+        return base, self.stack[base:], dict(self.held), self.flushed
+
+    def restore(self, state: tuple[int, list[Place], dict[str, int], int]) -> None:
+        """Go on where the operands are as they were."""
+        base, top, self.held, self.flushed = state
+        self.stack[base:] = top
+        for register, height in self.held.items():
+            self.stack[height] = (register,)
 
     # -- conditions
 

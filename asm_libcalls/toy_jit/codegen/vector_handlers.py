@@ -78,7 +78,7 @@ def _direct(name: str) -> Handler:
 
 
 def _constant(c: VectorEmitter, immediate: Any) -> None:
-    c.stack.append(("vconst", immediate))
+    c.push(("vconst", immediate))
 
 
 def _condition(condition: str) -> Handler:
@@ -132,12 +132,12 @@ def _local_set(c: VectorEmitter, immediate: Any) -> None:
     if (
         local[0][0] == "v"
         and value[0] in c.held
-        and local not in c.stack
+        and not c.reads(local)
         and local[0] != "vslot"
         and c.retarget(local[0])
     ):
         c.pop()
-        c.stack.append(local)
+        c.push(local)
     c.checked.pop(local, None)
     local_set(c, immediate)
     if local[0][0] == "v":
@@ -242,7 +242,7 @@ def _round(lanes: str, verb: str) -> Handler:
             c.site(())
             c.emit(f"store.{scalar}", at)
         c.restore_locals()
-        c.stack.append(("vslot", offset))
+        c.push(("vslot", offset))
 
     return emit
 

@@ -66,8 +66,6 @@ class VectorEmitter(Emitter):
 
     Attributes
     ----------
-    settled : list of Place
-        The slot of each operand, as that of a vector or not, as it was put there last.
     local_places : set of Place
         Where locals are.
     known : dict of Place to str
@@ -100,7 +98,6 @@ class VectorEmitter(Emitter):
         self.cleared = (-8 - bottom) // 8
         bottom = bottom // 16 * 16
         self.slots = [("slot", bottom - 16 * (i + 1)) for i in range(body.max_height + 1)]
-        self.settled = list(self.slots)
         self.produced = (-1, -1, "")
 
     def free_registers(self, taken: set[str]) -> dict[str, list[Place]]:
@@ -120,13 +117,10 @@ class VectorEmitter(Emitter):
     def clear(self, height: int, types: bytes) -> None:
         """Begin where control comes together; see Places."""
         self.forget()
-        stack = self.stack[:height]
         super().clear(height, types)
-        stack += self.stack[height:]
         for i, valtype in enumerate(types, height):
             if valtype == V128:
-                stack[i] = self.settled[i] = ("vslot", stack[i][1])
-        self.stack = stack
+                self.stack[i] = ("vslot", self.stack[i][1])
 
     def check(self, references: tuple[int, ...]) -> None:
         """Let a loop be stopped from outside; see Emitter."""
@@ -149,15 +143,7 @@ class VectorEmitter(Emitter):
         slot = self.slot(height, place)
         self.move(slot, place)
         self.held.pop(place[0], None)
-        self.stack[height] = self.settled[height] = slot
-
-    def flush(self, start: int = 0) -> None:
-        """Put all operands from a height on into their slots. Changes no flags."""
-        stack = self.stack
-        if stack[start:] != self.settled[start : len(stack)]:
-            for height in range(start, len(stack)):
-                if stack[height] != self.settled[height]:
-                    self.spill(height)
+        self.stack[height] = slot
 
     # -- emitting
 
@@ -358,7 +344,7 @@ class VectorEmitter(Emitter):
             source = (prefix + "argument", offset)
             slot = self.slot(len(self.stack), source)
             self.move(slot, source)
-            self.stack.append(slot)
+            self.push(slot)
 
     def return_(self) -> None:
         """Emit the way out of the function, with the results on the stack."""
@@ -380,8 +366,10 @@ class VectorEmitter(Emitter):
         if frame.opcode == FUNCTION:
             self.return_()
             return
+        self.check_size()
         base = len(self.stack) - len(frame.label)
         self.flush(base)
-        for i, place in enumerate(self.stack[base:]):
-            self.move(self.slot(frame.height + i, place), place)
+        if base != frame.height:
+            for i, place in enumerate(self.stack[base:]):
+                self.move(self.slot(frame.height + i, place), place)
         self.jump_to("jump", frame)

@@ -15,6 +15,7 @@ from asm_libcalls.toy_jit.errors import InvalidModule, LimitExceeded, MalformedM
 from asm_libcalls.toy_jit.frontend import module as parts
 from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend import proposals
+from asm_libcalls.toy_jit.frontend.budget import Budget
 from asm_libcalls.toy_jit.frontend.instructions import READERS
 from asm_libcalls.toy_jit.frontend.module import (
     F32,
@@ -39,6 +40,8 @@ __all__ = ["decode_module"]
 
 MAX_ARITY = 1000  # parameters, and results, of a function type: the limit of browsers and Wasmtime
 MAX_PAGES = 0x1_0000  # of a memory: 4 GiB
+
+_NOTHING = Budget(0)  # constant expressions use nothing
 
 UNEVEN_CODE = "function and code section have inconsistent lengths"
 UNEVEN_DATA = "data count and data section have inconsistent lengths"
@@ -321,7 +324,7 @@ class _Decoder:
                 del found[-1:]
                 exprs.append((opcode, None))
                 continue
-            immediate = READERS[opcode][0](Operands(module, reader, b""))
+            immediate = READERS[opcode][0](Operands(module, reader, b"", _NOTHING))
             if opcode == op.REF_NULL:
                 valtype = immediate
             elif opcode == op.REF_FUNC:

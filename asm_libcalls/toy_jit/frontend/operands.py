@@ -11,7 +11,7 @@ as far as one pass can see: it is dead, too, after a block that nothing leaves.
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit.errors import InvalidModule, LimitExceeded
+from asm_libcalls.toy_jit.errors import InvalidModule
 from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend.module import EXTERNREF, type_names
 
@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from asm_libcalls.toy_jit.frontend.budget import Budget
     from asm_libcalls.toy_jit.frontend.module import FuncType, Module
     from asm_libcalls.toy_jit.frontend.reader import Reader
 
@@ -27,9 +28,14 @@ __all__ = ["FUNCTION", "UNKNOWN", "Frame", "Operands"]
 UNKNOWN = 0
 FUNCTION = -1  # the "opcode" of the outermost frame
 
-# All operands that are references, summed over the instructions of a function that may call: keeps
-# a hostile function from making a list of thousands of references for each of thousands of calls.
-MAX_REFERENCES = 1 << 20
+
+_KNOWN = bytes([UNKNOWN, *[0xFF] * 255])
+
+
+def _match(have: bytes | bytearray, need: bytes) -> bool:
+    """Return whether types are those that are needed, or unknown: by arithmetic, for long ones."""
+    differences = int.from_bytes(have, "little") ^ int.from_bytes(need, "little")
+    return not differences & int.from_bytes(have.translate(_KNOWN), "little")
 
 
 class Frame:
@@ -84,6 +90,8 @@ class Operands:
     Attributes
     ----------
     module : Module
+    budget : Budget
+        What compiling the module may use.
     reader : Reader
         Of the function's instructions.
     local_types : bytes
@@ -96,15 +104,15 @@ class Operands:
         The instruction that is being validated, and where it is.
     """
 
-    def __init__(self, module: Module, reader: Reader, local_types: bytes) -> None:
+    def __init__(self, module: Module, reader: Reader, local_types: bytes, budget: Budget) -> None:
         self.module = module
+        self.budget = budget
         self.reader = reader
         self.local_types = local_types
         self.vals = bytearray()
         self.ctrls: list[Frame] = []
         self.live = True
         self.opcode = self.offset = 0
-        self._references_left = MAX_REFERENCES
 
     # -- operands
 
@@ -132,9 +140,7 @@ class Operands:
         # What is there of them; in unreachable code the stack has all that is missing below.
         present = vals[max(bottom, frame.height) :]
         missing = len(types) - len(present)
-        if (missing and not frame.unreachable) or any(
-            have not in (need, UNKNOWN) for have, need in zip(present, types[missing:], strict=True)
-        ):
+        if (missing and not frame.unreachable) or not _match(present, types[missing:]):
             raise self.mismatch(type_names(types))
 
     def mismatch(self, needed: str) -> InvalidModule:
@@ -154,9 +160,7 @@ class Operands:
         while slot >= 0:
             slots.append(slot)
             slot = vals.find(EXTERNREF, slot + 1)
-        self._references_left -= len(slots)
-        if self._references_left < 0:
-            raise LimitExceeded("too many references on the operand stack", self.offset)
+        self.budget.use("max_stack_map_slots", len(slots), self.offset)
         return tuple(slots)
 
     # -- frames

@@ -67,6 +67,7 @@ from __future__ import annotations
 
 from asm_libcalls.toy_jit.errors import LimitExceeded, MalformedModule
 from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend.budget import Budget
 from asm_libcalls.toy_jit.frontend.decoder import decode_module
 from asm_libcalls.toy_jit.frontend.instructions import READERS, RULES
 from asm_libcalls.toy_jit.frontend.module import V128, FuncType
@@ -122,12 +123,13 @@ def validate_module(binary: bytes | bytearray | memoryview) -> Module:
         If it is malformed, invalid, or beyond a limit.
     """
     module = decode_module(binary)
+    budget = Budget(len(module.binary))
     for index in range(module.imported_functions, len(module.functions)):
-        validate_function(module, index)
+        validate_function(module, index, budget)
     return module
 
 
-def validate_function(module: Module, index: int) -> Body:
+def validate_function(module: Module, index: int, budget: Budget | None = None) -> Body:
     """Decode and validate a function of `module`.
 
     Parameters
@@ -136,6 +138,8 @@ def validate_function(module: Module, index: int) -> Body:
         From :func:`~asm_libcalls.toy_jit.frontend.decoder.decode_module`.
     index : int
         Its index; not that of an import.
+    budget : Budget, optional
+        What compiling the module may use.
 
     Returns
     -------
@@ -148,8 +152,9 @@ def validate_function(module: Module, index: int) -> Body:
     """
     function = module.functions[index]
     reader = Reader(module.binary, function.start, function.end)
-    local_types = function.type.params + _locals(reader, len(function.type.params))
-    stacks = Operands(module, reader, local_types)
+    budget = budget or Budget(len(module.binary))
+    local_types = function.type.params + _locals(reader, len(function.type.params), budget)
+    stacks = Operands(module, reader, local_types, budget)
     stacks.enter(FUNCTION, FuncType(b"", function.type.results))
     body = _validate(stacks)
     if reader.pos != function.end:
@@ -157,7 +162,7 @@ def validate_function(module: Module, index: int) -> Body:
     return body
 
 
-def _locals(reader: Reader, count: int) -> bytes:
+def _locals(reader: Reader, count: int, budget: Budget) -> bytes:
     """Read the declarations of locals, which stand behind `count` parameters."""
     start = reader.pos
     groups = [(reader.u32(), reader.value_type()) for _ in range(reader.length())]
@@ -166,6 +171,7 @@ def _locals(reader: Reader, count: int) -> bytes:
         raise MalformedModule("too many locals", start)
     if count + declared > MAX_SLOTS:
         raise LimitExceeded(f"more than {MAX_SLOTS} locals", start)
+    budget.use("max_locals", count + declared, start)
     return b"".join(bytes([valtype]) * repeat for repeat, valtype in groups)
 
 

@@ -40,13 +40,13 @@ def compile_module(
     Raises
     ------
     InvalidModule
-        A function is not valid.
+        A function is not valid, or beyond a limit of the options.
     """
     layout = CodeLayout(module, options, addresses)
     compiler = FunctionCompiler(layout)
     for index in range(module.imported_functions, len(module.functions)):
         function = module.functions[index]
-        body = validate_function(module, index)
+        body = validate_function(module, index, layout.budget)
         if body.vectors:
             load_vectors(function.start)
             # Late: most modules have no vectors.

@@ -1,7 +1,7 @@
-"""Numbers as text and back to bit patterns, in the syntax of WebAssembly's text format.
+"""Converts between bit patterns and numbers in the syntax of WebAssembly's text format.
 
-``0x2a``, ``-1_000``, ``1.5e3``, ``0x1.8p3``, ``inf``, ``-nan:0x200000``: what
-:func:`format_pattern` writes, :func:`parse` reads back to the same bits, every NaN included.
+Examples are ``0x2a``, ``-1_000``, ``1.5e3``, ``0x1.8p3``, ``inf``, ``-nan:0x200000``.
+:func:`parse` reads the output of :func:`format_pattern` back to the same bits, for every NaN too.
 
 Source: WebAssembly 2.0, 6.3.1 (integers) and 6.3.2 (floating-point).
 """
@@ -33,7 +33,7 @@ _FRACTION_BITS = {"f16": 10, "bf16": 7, "f32": 23, "f64": 52}
 
 
 def parse(value_type: ValueType, text: str, where: str) -> int:
-    """Return the bit pattern that a number's text stands for.
+    """Return the bit pattern of a number's text.
 
     Parameters
     ----------
@@ -42,16 +42,16 @@ def parse(value_type: ValueType, text: str, where: str) -> int:
         ``inf``, ``nan`` (the canonical one) and ``nan:0x`` with a payload of the type's fraction.
         A float is rounded once, to nearest, ties to even.
     text : str
-        Case is free, and ``_`` may stand between digits.
+        The number, in either case, with ``_`` allowed between digits.
     where : str
-        What to call the argument in an error.
+        Name of the argument in errors.
 
     Raises
     ------
     ValueError
-        The text is no such number.
+        The text is not such a number.
     OverflowError
-        The integer is out of the type's range, signed and unsigned.
+        The integer is outside both the signed and the unsigned range of the type.
     """
     text = text.strip()
     if value_type.kind == "float":
@@ -118,8 +118,8 @@ def _exact(plain: str) -> Fraction:
 def _rounded_to_odd(number: float, exact: Fraction) -> float:
     """Make the f64 nearest to `exact` safe to round again, to a narrower float.
 
-    Rounding twice to nearest can end at the wrong side of a tie. An inexact f64 whose last digit
-    is odd is never a tie of those, and is on the right side of it.
+    Rounding to nearest twice can land on the wrong side of a tie. An inexact f64 whose last bit is
+    odd is never a tie of the narrower type, and is on the right side of it.
     """
     error = exact - Fraction(number)
     (pattern,) = struct.unpack("<Q", struct.pack("<d", number))
@@ -143,7 +143,7 @@ def format_pattern(value_type: ValueType, pattern: int) -> str:
         return f"{sign}nan" + ("" if payload == 1 << (fraction_bits - 1) else f":{payload:#x}")
     number = value_type.from_bits(pattern)
     if value_type.bits < 64 and payload < 0:
-        # Nine digits tell any two f32 apart, five any two f16; mostly fewer do.
+        # Nine digits distinguish any two f32, five any two f16; usually fewer suffice.
         for precision in range(1, 10):
             shorter = float(f"{number:.{precision}g}")
             if value_type.to_bits(shorter, "") == pattern:
@@ -157,7 +157,7 @@ def format_bits(value_type: ValueType, pattern: int) -> str:
 
 
 def describe(value_type: ValueType, pattern: int) -> dict[str, str]:
-    """Return a value for JSON, where neither NaN nor 64 bits may be a number."""
+    """Return a value for JSON, as strings: JSON numbers hold neither NaN nor 64 bits."""
     return {
         "type": value_type.name,
         "bits": format_bits(value_type, pattern),

@@ -1,7 +1,7 @@
-"""Printing: tables in colour where a terminal reads them, plain text everywhere else.
+"""Prints tables, paragraphs and JSON: in colour on a terminal, as plain text elsewhere.
 
-rich draws on terminals; without it, and into files and pipes, the same rows are plain text of
-their natural width, in which nothing is ever cut off.
+rich draws tables on terminals. Without rich, and into files and pipes, the same rows are plain
+text at full width; nothing is cut off.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["Cell", "console", "paragraph", "print_json", "print_table", "termina
 
 
 class Cell(NamedTuple):
-    """A cell of a table: its text, maybe of several lines, and how rich shows it."""
+    """A cell of a table: its text, of one or more lines, and its style for rich."""
 
     text: str
     style: str = ""
 
 
 def console() -> Console | None:
-    """Return rich's console of the standard output, None where plain text is wanted."""
+    """Return rich's console of the standard output; None for plain text."""
     try:
         from rich.console import Console
     except ImportError:
@@ -36,7 +36,7 @@ def console() -> Console | None:
 
 
 def terminal_width() -> int | None:
-    """Return the width of the terminal that the standard output is, None if it is none."""
+    """Return the width in columns of the standard output; None if it is no terminal."""
     rich_console = console()
     if rich_console is not None:
         return rich_console.width
@@ -44,12 +44,12 @@ def terminal_width() -> int | None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON that every reader accepts: a NaN would be a mistake here."""
+    """Print a value as strict JSON, in which a NaN is an error."""
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
 def table_width(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> int:
-    """Return how many columns of a terminal the table fills."""
+    """Return the width of a table in terminal columns."""
     return sum(_column_widths(headers, rows)) + 2 * (len(headers) - 1)
 
 
@@ -101,7 +101,7 @@ def _print_plain(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None
 
 
 def paragraph(text: str) -> str:
-    """Return a sentence broken into lines for the terminal, or as it is for a file or pipe."""
+    """Return a text broken into lines for a terminal; unchanged for a file or pipe."""
     import textwrap
 
     width = terminal_width()

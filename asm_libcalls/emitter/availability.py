@@ -1,4 +1,4 @@
-"""Whether machine code can be made and run here: the CPU, the system, the assembler."""
+"""Checks whether machine code can be made and run: CPU, operating system, assembler."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["Unavailable", "check_assembler", "check_machine"]
 
 
 class Unavailable(Exception):
-    """The backend can not serve here, or not one family of it; the message says why."""
+    """The backend, or one family of it, cannot serve on this machine; the message says why."""
 
 
 def check_machine() -> None:
-    """Raise Unavailable unless x86-64 code can be put on pages here: the CPU, then the system."""
+    """Raise Unavailable unless this is an x86-64 CPU and a system where code can be loaded."""
     machine = os.uname().machine if hasattr(os, "uname") else sys.platform
     if machine not in ("x86_64", "amd64") or sys.maxsize <= 2**32:
         bits = "64" if sys.maxsize > 2**32 else "32"
@@ -27,8 +27,8 @@ def check_assembler() -> str:
     import warnings
 
     try:
-        # Where its .pyc files are missing, its escape sequences are warnings; a user who makes
-        # warnings errors has done so for his own code.
+        # Without .pyc files, PeachPy's invalid escape sequences are warnings. A program that turns
+        # warnings into errors does not mean PeachPy's.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import peachpy

@@ -1,11 +1,11 @@
-"""Where a routine's caller is, at each of its instructions: derived from what they do to the stack.
+"""Derives the call frame at each instruction of a routine from its effects on the stack.
 
-The instructions are followed along every path, and what is known of rsp, of copies of it and of
-the caller's registers is kept for each; where paths meet, what they agree on. So whoever writes a
-routine declares nothing, and can forget nothing.
+The analysis follows every path. For each instruction it keeps what is known of rsp, of copies of
+rsp and of the caller's registers; where paths meet, it keeps what they agree on. So a routine's
+source declares no unwind information, and cannot forget any.
 
-Works on PeachPy's instruction objects, and imports none of PeachPy. What matters of them are their
-*effects*: code that is put together at run time, of stencils, is followed by those alone.
+It works on PeachPy's instruction objects and imports nothing of PeachPy. An instruction is reduced
+to its *effects*; code composed from stencils at run time is followed by effects alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     Frames = tuple[tuple[int, Frame], ...]
-    """Each from an offset on."""
+    """Frames, each with the offset from which it holds."""
 
     Effect = tuple[str, int, int, int]
     """``("push", R, 0, 0)``, ``("pop", R, 0, 0)``, ``("set", R, BASE, DISPLACEMENT)`` for
@@ -34,7 +34,7 @@ _GENERAL_PURPOSE = 0xF  # PeachPy's mask of them
 _WORD = 8
 
 _LEAVE = frozenset({"JMP", "RET", "TAIL_JUMP", "TAIL_JUMP_SLOT", "UD2"})
-"""What no instruction follows."""
+"""Instructions after which control does not reach the next one."""
 
 
 class _State:
@@ -43,13 +43,13 @@ class _State:
     Attributes
     ----------
     depth : int or None
-        Of rsp.
+        Distance of rsp.
     copies : dict of int to int
-        Callee-saved registers that hold an address in the frame.
+        Callee-saved registers that hold an address in the frame, and its distance.
     saved : dict of int to int
-        Where the caller's values are that were pushed.
+        Callee-saved registers whose caller's value was pushed, and its distance.
     written : set of int
-        Callee-saved registers that do not hold the caller's values any more.
+        Callee-saved registers that no longer hold the caller's values.
     """
 
     __slots__ = ("copies", "depth", "saved", "written")
@@ -66,7 +66,7 @@ class _State:
         return _State(self.depth, dict(self.copies), dict(self.saved), set(self.written))
 
     def meet(self, other: _State) -> bool:
-        """Keep what both know; return whether that changed anything."""
+        """Keep what both states know; return whether this state changed."""
         before = self.depth, len(self.copies), len(self.saved), len(self.written)
         if self.depth != other.depth:
             self.depth = None
@@ -94,7 +94,7 @@ class _State:
             self.saved = {r: at for r, at in self.saved.items() if at <= depth}
 
     def write(self, register: int, distance: int | None = None) -> None:
-        """Note that a register is overwritten, with an address in the frame or anything."""
+        """Note that a register is overwritten: with an address in the frame, or with anything."""
         if register == RSP:
             self.put_stack_pointer(distance)
         elif register in CALLEE_SAVED:
@@ -108,17 +108,17 @@ class _State:
 
 
 class Node:
-    """A place in code that is followed: what the instruction there does to the stack.
+    """An instruction in the control-flow graph: its effects on the stack and its successors.
 
     Attributes
     ----------
     offset : int
-        Of its first byte.
+        Offset of its first byte.
     effects : sequence of Effect
     target : int or None
-        The number of the node that it may jump to.
+        Number of the node that it may jump to.
     leaves : bool
-        Whether nothing goes on behind it.
+        Whether control never reaches the next node.
     """
 
     __slots__ = ("effects", "leaves", "offset", "target")
@@ -137,14 +137,14 @@ class Node:
 
 
 def frames(instructions: Sequence[Any], *, framed: bool = False) -> Frames:
-    """Return the frames of a routine: each with the offset of the instruction that it begins at.
+    """Return the frames of a routine, each with the offset of the first instruction it holds at.
 
     Parameters
     ----------
     instructions : sequence
         Encoded instructions of PeachPy.
     framed : bool
-        The routine is not called but jumped to, with its caller's rbp pushed and rbp set.
+        The routine is jumped to, not called, with its caller's rbp pushed and rbp set.
     """
     labels = {i.identifier: at for at, i in enumerate(instructions) if i.name == "LABEL"}
     nodes = []
@@ -164,7 +164,7 @@ def frames(instructions: Sequence[Any], *, framed: bool = False) -> Frames:
 
 
 def follow(nodes: Sequence[Node], *, framed: bool = False) -> Frames:
-    """Return the frames of code, from where it is entered: at the first node."""
+    """Return the frames of code that is entered at its first node."""
     if framed:
         entered = _State(2 * _WORD, {RBP: 2 * _WORD}, {RBP: 2 * _WORD}, {RBP})
     elif any(node.effects for node in nodes):
@@ -199,7 +199,7 @@ def follow(nodes: Sequence[Node], *, framed: bool = False) -> Frames:
 
 
 def leaves(instruction: Any) -> bool:
-    """Return whether nothing goes on behind an instruction of PeachPy."""
+    """Return whether control never reaches the instruction after an instruction of PeachPy."""
     return instruction.name in _LEAVE
 
 
@@ -261,7 +261,7 @@ def _is_general_purpose(operand: Any) -> bool:
 
 
 def _address(name: str, operands: Sequence[Any]) -> tuple[int | None, int]:
-    """Return the register that the destination is at a known distance from; None for anything."""
+    """Return the register and displacement of the result; None where it may be any address."""
     target, source = operands
     if name == "LEA":
         address = source.address

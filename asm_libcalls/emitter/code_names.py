@@ -1,7 +1,7 @@
-"""Which function lies where in loaded code: for profilers and debuggers, who know only addresses.
+"""Names, addresses and call frames of functions in loaded code, for profilers and debuggers.
 
-Whoever loads code announces a *source*, which lists its functions when asked: as long as nobody
-profiles, debugs or walks the stack, that costs one dict entry for each load.
+A loader of code announces a *source*, which lists the functions when it is called. Without a
+profiler, debugger or stack walk, this costs one dict entry for each load.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     Function = tuple[int, int, str, bytes | None]
-    """The address, the size in bytes, the name, and the call frame instructions (``eh_frame.py``),
-    if they are known and not in a file that the dynamic linker has loaded."""
+    """Address, size in bytes, name and call frame instructions (``eh_frame.py``). The instructions
+    are empty if they are unknown or in a file that the dynamic linker has loaded."""
 
     Source = Callable[[], Iterable[Function]]
     """Lists functions."""
 
     class Observer(Protocol):
-        """Is told what code there is."""
+        """Is notified when code is loaded and unloaded."""
 
         def loaded(self, address: int, source: Source) -> None:
-            """Be told of code that was loaded at an address."""
+            """Note that code was loaded at an address."""
 
         def unloaded(self, address: int) -> None:
-            """Be told that the code at an address is about to go."""
+            """Note that the code at an address is about to be unmapped."""
 
 
 __all__ = [
@@ -48,7 +48,7 @@ __all__ = [
 PERF_VARIABLE, GDB_VARIABLE = "ASM_LIBCALLS_PERF_MAP", "ASM_LIBCALLS_GDB"
 
 sources: dict[int, Source] = {}
-"""What was announced and not withdrawn, by the address of its code."""
+"""The announced sources, by the address of their code."""
 
 _observers: list[Observer] = []
 
@@ -59,7 +59,7 @@ def are_asked_for(variable: str) -> bool:
 
 
 def enable_or_warn(enable: Callable[[], object], otherwise: str) -> None:
-    """Call a function for a program that did not ask: what goes wrong is a RuntimeWarning."""
+    """Call a function that the environment asked for; report an error as a RuntimeWarning."""
     try:
         enable()
     except OSError as error:
@@ -69,7 +69,7 @@ def enable_or_warn(enable: Callable[[], object], otherwise: str) -> None:
 
 
 def printable(name: str) -> str:
-    """Return a name without what would end a line, or can not be encoded: spaces stand there."""
+    """Return a name with a space for each character that ends a line or cannot be encoded."""
     return "".join(c if c.isprintable() else " " for c in name)
 
 
@@ -81,19 +81,19 @@ def announce(address: int, source: Source) -> None:
 
 
 def withdraw(address: int) -> None:
-    """Take back what was announced: the code at this address is about to go."""
+    """Remove the source at this address, whose code is about to be unmapped."""
     if sources.pop(address, None) is not None:
         for observer in _observers:
             observer.unloaded(address)
 
 
 def observe(observer: Observer) -> None:
-    """Tell `observer` of the code that is loaded from now on."""
+    """Notify `observer` of all code that is loaded or unloaded from now on."""
     _observers.append(observer)
 
 
 def title(name: str) -> str:
-    """Return what profilers and debuggers call a routine: a libcall's symbol, or whose it is."""
+    """Return the name of a routine for profilers and debuggers: its C symbol or a prefixed name."""
     declaration = DECLARATIONS.get(name)
     if declaration is not None:
         return declaration.symbol

@@ -1,7 +1,7 @@
-"""Functions of code that is loaded, registered with somebody else: an unwinder, a debugger.
+"""Keeps the functions of loaded code registered with an unwinder or a debugger.
 
-Code comes and goes in any thread, and also while the garbage collector runs in the middle of
-something; so what is gone is taken back by whoever has the lock.
+Code is loaded and unloaded in any thread, and unloaded also by the garbage collector at any
+allocation. So an unload only queues its registration, and the holder of the lock removes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Registry"]
 
 
 class Registry:
-    """Has something registered elsewhere for each piece of code, as long as that is there."""
+    """Keeps an external registration (unwinder, gdb) for each loaded piece of code."""
 
     def __init__(self) -> None:
         self._registered: dict[int, int] = {}
@@ -27,15 +27,15 @@ class Registry:
         self._lock = allocate_lock()
 
     def register(self, functions: list[tuple[int, int, str, bytes]]) -> int:
-        """Register functions; return what :meth:`unregister` needs to take it back."""
+        """Register functions; return a token for :meth:`unregister`."""
         raise NotImplementedError
 
     def unregister(self, token: int) -> None:
-        """Take back what was registered."""
+        """Remove the registration with this token."""
         raise NotImplementedError
 
     def observe(self) -> None:
-        """Register all code that is loaded, and from now on what is loaded."""
+        """Register all loaded code, and all code that is loaded from now on."""
         code_names.observe(self)
         os.register_at_fork(after_in_child=self._forget_other_threads)
         for address, source in list(code_names.sources.items()):
@@ -56,13 +56,13 @@ class Registry:
         self._settle()
 
     def unloaded(self, address: int) -> None:
-        """Take back what was registered."""
+        """Remove the registration of the code at this address."""
         self._gone.append(address)
         self._settle()
 
     def _settle(self) -> None:
-        # Whoever has the lock does this in our place. It may be this very thread: the garbage
-        # collector, which can start anywhere above, may find a module that nobody needs any more.
+        # If the lock is taken, its holder does this. The holder may be this very thread: the
+        # garbage collector can run anywhere above and unload a module.
         while self._gone and self._lock.acquire(blocking=False):
             try:
                 self._unregister_gone()

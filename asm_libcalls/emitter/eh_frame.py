@@ -1,7 +1,7 @@
-"""Call frame information: for each instruction, where the caller's registers are, as DWARF has it.
+"""Call frame information in DWARF's encoding: the caller's registers at each instruction.
 
-Debuggers, profilers and exceptions walk the stack by it. No policy and no PeachPy here: what the
-frames are, ``call_frames.py`` finds out.
+Debuggers, profilers and C++ exceptions walk the stack by it. This module only encodes and decodes;
+``call_frames.py`` derives the frames.
 
 Source: DWARF 5, 6.4 (call frame information); Linux Standard Base 5.0, 10.6 (exception frames);
 System V ABI for AMD64, figure 3.36 (numbers of the registers).
@@ -45,12 +45,12 @@ class Frame:
     Attributes
     ----------
     register : int or None
-        The CFA is this register (a DWARF number) plus `offset`; None: nobody knows it any more.
+        The CFA is this register (a DWARF number) plus `offset`; None if the CFA is unknown.
     offset : int
     saved : tuple of tuple of int
-        The caller's registers that are on the stack, and how many bytes below the CFA.
+        The caller's registers that are on the stack, each with its distance below the CFA in bytes.
     lost : tuple of int
-        Those that were overwritten and are nowhere.
+        The caller's registers that were overwritten without being saved.
     """
 
     __slots__ = ("lost", "offset", "register", "saved")
@@ -81,7 +81,7 @@ class Frame:
 
 
 ENTERED = Frame(_RSP, _WORD)
-"""At the first instruction of a function that was called."""
+"""The frame at the first instruction of a called function."""
 
 
 def encode(functions: Iterable[tuple[int, int, bytes]], index_at: int) -> tuple[bytes, bytes]:
@@ -90,8 +90,7 @@ def encode(functions: Iterable[tuple[int, int, bytes]], index_at: int) -> tuple[
     Parameters
     ----------
     functions : iterable
-        The address, the size in bytes and the :func:`instructions` of each, in the order of their
-        addresses.
+        Address, size in bytes and :func:`instructions` of each, in the order of the addresses.
     index_at : int
         The address of ``.eh_frame_hdr``, a multiple of 8. All addresses count from one base.
     """
@@ -105,7 +104,7 @@ def encode(functions: Iterable[tuple[int, int, bytes]], index_at: int) -> tuple[
     for address, size, changes in functions:
         start = len(content)
         index += struct.pack("<ii", address - index_at, at + start - index_at)
-        # The distances to the common part and to the function count from where they stand.
+        # Both distances, to the CIE and to the function, count from their own fields.
         head = struct.pack("<IiI", start + 4, address - (at + start + 8), size)
         content += _record(head + b"\0" + changes)
     content += bytes(4)  # the end
@@ -113,12 +112,12 @@ def encode(functions: Iterable[tuple[int, int, bytes]], index_at: int) -> tuple[
 
 
 def encode_anywhere(functions: Iterable[tuple[int, int, bytes]]) -> bytes:
-    """Return the content of an ``.eh_frame`` that holds addresses, so it may lie anywhere itself.
+    """Return the content of an ``.eh_frame`` with absolute addresses, valid at any address.
 
     Parameters
     ----------
     functions : iterable
-        The address, the size in bytes and the :func:`instructions` of each.
+        Address, size in bytes and :func:`instructions` of each.
     """
     content = bytearray(_common(b"", b""))
     for address, size, changes in functions:
@@ -128,17 +127,17 @@ def encode_anywhere(functions: Iterable[tuple[int, int, bytes]]) -> bytes:
 
 
 def read(content: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
-    """Yield the address, size and instructions of each function in what :func:`encode` made.
+    """Yield the address, size and instructions of each function in an output of :func:`encode`.
 
     Parameters
     ----------
     content : bytes
-        Of the ``.eh_frame``.
+        The ``.eh_frame``.
     at : int
         Its address.
     """
     head = struct.Struct("<IIiIB")
-    start = 4 + struct.unpack_from("<I", content)[0]  # behind the common part
+    start = 4 + struct.unpack_from("<I", content)[0]  # after the CIE
     while len(content) - start > head.size:
         size, _, distance, function_size, _ = head.unpack_from(content, start)
         end = start + 4 + size
@@ -164,9 +163,9 @@ def _common(augmentation: bytes, its_data: bytes) -> bytes:
 def instructions(
     frames: Iterable[tuple[int, Frame]], current: Frame = ENTERED, at: int = 0
 ) -> bytes:
-    """Return what changes from frame to frame, each of which begins at an offset.
+    """Return the call frame instructions for a sequence of frames, each from an offset on.
 
-    Before them it is `current`, and what is known reaches as far as `at`.
+    Up to offset `at`, the frame is `current`.
     """
     result = bytearray()
     for offset, frame in frames:
@@ -178,7 +177,7 @@ def instructions(
 
 
 def advance(distance: int) -> bytes:
-    """Return the instruction that the next changes hold so many bytes further on."""
+    """Return the instruction that advances the location by `distance` bytes."""
     if distance < _ADVANCE:
         return bytes([_ADVANCE | distance] if distance else [])
     for limit, code, size in _ADVANCE_BY:

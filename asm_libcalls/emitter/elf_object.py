@@ -1,16 +1,16 @@
-"""An ELF shared object for x86-64, of code that is linked already. No policy, no PeachPy here.
+"""Writes linked code as an ELF shared object for x86-64. Only the format is here, no policy.
 
-What a dynamic linker needs to map it and to find symbols, what debuggers and profilers name and
-unwind frames by, and two sections for what the maker has to say. It refers to no other library, has
-no relocations and runs nothing when it is loaded::
+The file has what a dynamic linker maps and finds symbols by, what debuggers and profilers name and
+unwind frames by, and two sections for the writer's own data. It refers to no other library, has no
+relocations and no initializers::
 
     read         headers, .identity, .note.gnu.property, .hash, .dynsym, .dynstr, .eh_frame_hdr,
                  .eh_frame
     read, run    .text         from the next page on
-    read, write  .data, from the page behind the code on; .dynamic
+    read, write  .data, from the page after the code on; .dynamic
     not mapped   .contents, .symtab, .strtab, .shstrtab, section headers
 
-Every address is the offset in the file.
+Every address equals its offset in the file.
 
 Source: System V ABI (gABI) 4.1, chapters 4 and 5; its AMD64 supplement 1.0; Linux Standard Base
 5.0, 10.6; Linux Extensions to gABI (``.note.gnu.property``).
@@ -55,7 +55,7 @@ _SECTIONS = (
 )  # fmt: skip
 _SYMBOL_SECTIONS = ("", ".text", ".eh_frame", ".symtab", ".strtab", ".shstrtab")
 
-# Which CPUs can run it, for the C library to refuse the others: GNU_PROPERTY_X86_ISA_1_NEEDED.
+# GNU_PROPERTY_X86_ISA_1_NEEDED: the C library refuses to load the file on older CPUs.
 _GNU_PROPERTY_TYPE_0, _ISA_1_NEEDED = 5, 0xC0008002
 
 
@@ -66,11 +66,11 @@ class Symbol:
     ----------
     name : str
     at : int
-        From the beginning of the code.
+        Offset from the beginning of the code.
     size : int
     is_function : bool
     is_exported : bool
-        Whether other libraries find it by its name; debuggers always do.
+        Whether the dynamic linker finds it by name; debuggers always do.
     """
 
     __slots__ = ("at", "is_exported", "is_function", "name", "size")
@@ -86,20 +86,20 @@ class Symbol:
 
 
 class Object:
-    """What was written, and where some of it is.
+    """A written shared object, with the offsets of some of its parts.
 
     Attributes
     ----------
     content : bytearray
         The whole file.
     identity_at : int
-        Where ``.identity``, still zeros, begins: the same place in every file.
+        Offset of ``.identity``, the same in every file. Its bytes are still zeros.
     code_at : int
-        Where the code begins.
+        Offset of the code.
     contents_at : int
-        Where ``.contents`` begins.
+        Offset of ``.contents``.
     frames : tuple of int
-        Where ``.eh_frame`` begins, and its size.
+        Offset and size of ``.eh_frame``.
     """
 
     __slots__ = ("code_at", "content", "contents_at", "frames", "identity_at")
@@ -127,19 +127,19 @@ def write(
     Parameters
     ----------
     code : bytes
-        Whole pages; it reaches the data, which is right behind it, relative to rip.
+        Whole pages. The code refers to the data, which follows it, relative to rip.
     data : bytes
-        What each process has of its own begins like this.
+        Initial content of the writable data, of which each process has its own copy.
     symbols : sequence of Symbol
     functions : sequence of tuple
-        What frames can be walked through: distance from the beginning of the code, size, and call
-        frame instructions.
+        Offset from the beginning of the code, size and call frame instructions of each function
+        with known frames.
     identity_size : int
-        Bytes that the maker fills in.
+        Size of ``.identity`` in bytes, which the caller fills in.
     contents : bytes
-        What else the maker has to say.
+        Content of ``.contents``.
     level : int
-        What the CPU must be, x86-64-v1 to v4.
+        The N of x86-64-vN, 1 to 4, that the CPU must have.
     """
     assert code
     assert not len(code) % PAGE
@@ -163,19 +163,19 @@ def write(
         file.add_symbols(".symtab", ".strtab", _SHT_SYMTAB, 0, ordered)
         return file
 
-    # Symbols and frames hold addresses, so all is written once to learn where the code will be.
+    # Symbols and frames hold addresses. So the file is laid out once to learn the code's offset.
     code_at, _ = lay_out(0).places[".text"]
     file = lay_out(code_at)
     return Object(file.finish(_ET_DYN, list(_segments(file.places))), file.places)
 
 
 def write_symbols(functions: Sequence[tuple[int, int, str, bytes]]) -> bytes:
-    """Write what a debugger needs to know of code that is in memory, and in no file.
+    """Write an ELF object with symbols and frames, for a debugger, of code that is in no file.
 
     Parameters
     ----------
     functions : sequence of tuple
-        The address, the size in bytes, the name and the call frame instructions of each.
+        Address, size in bytes, name and call frame instructions of each.
     """
     from asm_libcalls.emitter import eh_frame
 
@@ -217,7 +217,7 @@ class _File:
         entry: int = 0,
         memory: tuple[int, int] | None = None,
     ) -> None:
-        """Append a section; `memory` is where it is, and its size, if it is not in the file."""
+        """Append a section; `memory` is its address and size if it has no content in the file."""
         assert self.sections[len(self.headers)] == name
         at = self.align(alignment)
         self.content += content
@@ -234,7 +234,7 @@ class _File:
     def add_symbols(
         self, name: str, strings: str, kind: int, flags: int, symbols: Sequence[Symbol]
     ) -> None:
-        """Append symbols, the local ones of which come first, and their names."""
+        """Append symbols, local ones first, and their names."""
         names, name_at = _strings([symbol.name for symbol in symbols])
         content = bytearray(_SYMBOL.size)
         for symbol in symbols:
@@ -261,7 +261,7 @@ class _File:
         self.add(".eh_frame", _SHT_X86_64_UNWIND, _ALLOC, frames)
 
     def finish(self, kind: int, segments: Sequence[bytes]) -> bytearray:
-        """Append the section headers, fill in what stands at the beginning, return the content."""
+        """Append the section headers, fill in the file header, and return the content."""
         self.add(".shstrtab", _SHT_STRTAB, 0, self._names, alignment=1)
         sections_at = self.align(8)
         content = self.content + b"".join(self.headers)
@@ -296,7 +296,7 @@ def _segments(places: dict[str, tuple[int, int]]) -> Iterator[bytes]:
 
 
 def _strings(texts: Iterable[str]) -> tuple[bytes, dict[str, int]]:
-    """Return a string table, and where each string is in it."""
+    """Return a string table, and the offset of each string in it."""
     content = bytearray(1)
     places = {"": 0}
     for text in texts:

@@ -1,9 +1,9 @@
-"""Routines linked into one position-independent image. Pure data: PeachPy is not needed here.
+"""Routines, and their linking into one position-independent image. Pure data, without PeachPy.
 
-An image is code, then (from the next page on) data: a table of eight-byte *slots* that hold what
-is known only at run time, the addresses of C functions and callbacks. Code refers to both relative
-to the instruction pointer, so an image holds no address: it can be kept in a file and mapped
-anywhere, and its code pages need never be written after they are made.
+An image is code, then (from the next page on) data: a table of eight-byte *slots* that hold
+addresses known only at run time, those of C functions and callbacks. Code refers to both relative
+to the instruction pointer, so an image contains no address. It can be kept in a file and mapped
+anywhere, and its code pages are never written after they are made.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.eh_frame import Frame
 
     Frames = tuple[tuple[int, Frame], ...]
-    """The frames of a routine, each from an offset on."""
+    """The frames of a routine, each with the offset from which it holds."""
 
 __all__ = ["CODE_PAGE", "Hole", "Image", "PlacedStencil", "Reference", "Routine", "link"]
 
@@ -34,11 +34,11 @@ class Reference:
     Attributes
     ----------
     offset : int
-        Where the four bytes are in the routine; the distance counts from their end.
+        Offset of the four bytes in the routine; the distance counts from their end.
     symbol : str
         A routine of the image, or a slot.
     is_slot : bool
-        Which of the two.
+        Whether `symbol` is a slot.
     """
 
     __slots__ = ("is_slot", "offset", "symbol")
@@ -55,9 +55,10 @@ class Hole:
     Attributes
     ----------
     kind : {"number", "slot", "stencil"}
-        A number that is known then, the distance to a slot, or to another stencil by its role.
+        A number given when the stencil is copied; the distance to a slot; or the distance to
+        another stencil, by its role.
     offset : int
-        Where the four bytes are in the stencil.
+        Offset of the four bytes in the stencil.
     symbol : str
         The name of the number, the slot or the role.
     """
@@ -82,7 +83,7 @@ class Hole:
 
 
 class Routine:
-    """The code of one routine, with the constants that it loads behind it.
+    """The code of one routine, followed by the constants that it loads.
 
     Attributes
     ----------
@@ -95,18 +96,19 @@ class Routine:
     alignment : int
         The alignment that `code` needs, at least 16.
     references : tuple of Reference
-        What the linker fills in.
+        The displacements that the linker fills in.
     labels : dict of str to int
-        Further symbols inside the routine, by their offset.
+        Further symbols inside the routine, with their offsets.
     frames : tuple of tuple
-        Where its caller is, from which offset on; () where nobody knows: a stencil is no function.
+        Its call frames, each with the offset from which it holds; () if they are unknown. A
+        stencil has none.
     holes : tuple of Hole, optional
-        Of a stencil, which is copied and never run in the image; None for a routine.
+        Holes of a stencil, which is copied and never run in the image; None for a routine.
     effects : str
-        What a stencil does to the stack, for ``stack_effects.py``; "" where nobody asked for it.
+        Effects of a stencil on the stack, for ``stack_effects.py``; "" if they were not recorded.
     is_straight : bool
-        Whether all but its last instruction, which returns, can be copied in place of a call: it
-        has no jump, and refers to nothing.
+        Whether all instructions but the last, a ``ret``, can be copied in place of a call: they
+        contain no jump and no reference.
     """
 
     __slots__ = (
@@ -153,10 +155,10 @@ class PlacedStencil:
     Attributes
     ----------
     offset, size : int
-        Where its code is.
+        Place of its code.
     holes : tuple of Hole
     effects : str
-        What it does to the stack.
+        Its effects on the stack.
     """
 
     __slots__ = ("effects", "holes", "offset", "size")
@@ -174,7 +176,7 @@ class Image:
     Attributes
     ----------
     code : bytes
-        What goes on executable pages, a whole number of :data:`CODE_PAGE`.
+        Content of the executable pages; its size is a multiple of :data:`CODE_PAGE`.
     routines : dict of str to tuple of int
         Offset and size of each routine in `code`.
     straight : frozenset of str
@@ -208,13 +210,13 @@ class Image:
         self.straight = straight
         self.slots = slots
         self.size = size
-        self._frames = frames  # few ask, so they are not read before
+        self._frames = frames  # rarely used, so read on demand
 
     @property
     def frames(self) -> dict[str, bytes]:
-        """Of the routines whose callers can be found: call frame instructions (``eh_frame.py``).
+        """Call frame instructions (``eh_frame.py``) of the routines whose frames are known.
 
-        Put together whenever it is read.
+        Computed at each access.
         """
         return self._frames()
 
@@ -229,7 +231,7 @@ def link(routines: Iterable[Routine]) -> Image:
     Raises
     ------
     ValueError
-        Two routines have one name, or a routine refers to one that is not there.
+        Two routines have the same name, or a routine refers to an unknown symbol.
     """
     placed: list[tuple[int, Routine]] = []
     symbols: dict[str, int] = {}  # what references can name

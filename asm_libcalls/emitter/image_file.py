@@ -1,15 +1,15 @@
-"""An image as the content of a file, and back. No policy here: nothing is opened or trusted.
+"""Encodes an image as the content of a file, and decodes it. No file is opened or trusted here.
 
 The file is an ELF shared object (``elf_object.py``), for dynamic linkers, debuggers and profilers.
-What we read ourselves stands in it beside that:
+Two more sections are for this module:
 
 ==================== ==============================================================
 ``.identity``        digest, key, and eight places and sizes (little-endian)
 ``.contents``        UTF-8 lines: what assembled it, then every routine, label, stencil and slot
 ==================== ==============================================================
 
-The digest is BLAKE2b of all but itself. It finds what a full disk, a crash or a bad disk left; it
-is no signature: whom the file belongs to is the reader's question.
+The digest is BLAKE2b of everything but itself. It detects files damaged by a full disk, a crash or
+a bad disk. It is no signature: the reader must check the file's owner.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class DamagedImage(ValueError):
 
 
 def digest(*parts: bytes | memoryview) -> bytes:
-    """Return a strong hash of some bytes; their lengths count, so no two divisions are alike."""
+    """Return a strong hash of byte strings; each length is hashed too, so boundaries matter."""
     try:
-        # What hashlib wraps, without the OpenSSL that importing hashlib loads (2 ms and more).
+        # hashlib wraps this; importing hashlib loads OpenSSL too (2 ms and more).
         from _blake2 import blake2b
     except ImportError:
         from hashlib import blake2b
@@ -67,15 +67,15 @@ def pack(
     Parameters
     ----------
     image : Image
-        As it was linked.
+        The linked image.
     key : bytes
-        What the image was made from, :data:`KEY_SIZE` bytes.
+        Digest of everything that the image was made from, :data:`KEY_SIZE` bytes.
     assembler : str
-        What made it, for people.
+        Name of the assembler, for display.
     level : int
-        What the CPU must be, x86-64-v1 to v4.
+        The N of x86-64-vN, 1 to 4, that the CPU must have.
     exports : collection of str, optional
-        The routines that other libraries find by their names; by default all of them.
+        Routines that the dynamic linker finds by name; by default all.
     """
     from asm_libcalls.emitter import elf_object
     from asm_libcalls.emitter.shared_object import CLAIM_SIZE
@@ -102,7 +102,7 @@ def pack(
 
 
 def _lines(image: Image) -> Iterator[str]:
-    """Yield a line for each thing in the image: its kind, its name and places, tabs in between."""
+    """Yield a line for each item of the image: kind, name and offsets, separated by tabs."""
     rows: list[tuple[object, ...]] = [
         *(
             ("straight" if name in image.straight else "routine", name, at, size)
@@ -127,7 +127,7 @@ def _symbols(
     from asm_libcalls.emitter.code_names import title
     from asm_libcalls.emitter.elf_object import Symbol
 
-    for name in frames:  # stencils and labels are none
+    for name in frames:  # stencils and labels have none
         at, size = image.routines[name]
         is_exported = exports is None or name in exports
         yield Symbol(title(name), at, size, is_function=True, is_exported=is_exported)
@@ -141,12 +141,12 @@ def _digest_of(content: bytes | bytearray) -> bytes:
 
 
 def unpack(content: bytes, key: bytes) -> tuple[Image, int, str]:
-    """Return the image in the content of a file, where its code begins there, and what made it.
+    """Return the image in a file's content, the offset of its code, and its assembler's name.
 
     Raises
     ------
     DamagedImage
-        It is truncated, altered, of another version or of another key.
+        The content is truncated, altered, of another version or of another key.
     """
     if len(content) < _IDENTITY_AT + _IDENTITY.size:
         raise DamagedImage(f"it ends after {len(content)} bytes")

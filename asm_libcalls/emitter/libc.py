@@ -1,6 +1,6 @@
-"""The functions of the C library that we call, with their prototypes. No policy here.
+"""Functions of the C library for memory, with their prototypes. No policy here.
 
-Python's own ``mmap`` objects unmap at shutdown, under code that may still be called; so mappings
+Python's ``mmap`` objects unmap at shutdown, while code in them may still be called. So mappings
 are made with the C library's functions.
 """
 
@@ -31,7 +31,7 @@ __all__ = [
     "munmap",
 ]
 
-# POSIX fixes the names; the numbers are those of Linux, the same on x86-64, arm64 and s390x.
+# POSIX defines the names; the numbers are those of Linux on x86-64, arm64 and s390x alike.
 PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC = 0, 1, 2, 4
 MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE = 0x02, 0x10, 0x20, 0x4000
 
@@ -41,7 +41,7 @@ _process = ctypes.CDLL(None, use_errno=True)
 
 
 def prototype(name: str, result: Any, *parameters: Any) -> Any:
-    function = _process[name]  # a new object at each look-up: nobody else's prototype changes
+    function = _process[name]  # each look-up gives a new object: no other user's prototype changes
     function.restype = result
     function.argtypes = parameters
     return function
@@ -79,7 +79,7 @@ def mmap(
     file: int = -1,
     offset: int = 0,
 ) -> int:
-    """Map `length` bytes and return the address; raise OSError where the system refuses."""
+    """Map `length` bytes and return the address; raise OSError if the system refuses."""
     result: int = _mmap(address, length, protection, flags, file, offset)
     if result == _MAP_FAILED:
         raise _error(f"mmap of {length} bytes with protection {protection}")
@@ -87,13 +87,13 @@ def mmap(
 
 
 def mprotect(address: int, length: int, protection: int) -> None:
-    """Change the protection of whole pages; raise OSError where the system refuses."""
+    """Change the protection of whole pages; raise OSError if the system refuses."""
     if _mprotect(address, length, protection):
         raise _error(f"mprotect of {length} bytes to protection {protection}")
 
 
 def malloc(content: bytes) -> int:
-    """Copy bytes to memory that stays until it is freed, also when Python has gone."""
+    """Copy bytes to memory that lasts until it is freed, even beyond Python's finalization."""
     address: int = _malloc(len(content)) or 0
     if not address:
         raise MemoryError(f"malloc of {len(content)} bytes")

@@ -1,7 +1,7 @@
-"""Executable pages for the code of a JIT, never writable and executable at once.
+"""Loads a user's machine code on executable pages, never writable and executable at once.
 
-The bytes may come from any assembler or encoder. What they need is on the page "Writing a JIT" of
-the documentation.
+The bytes may come from any assembler or encoder. The page "Writing a JIT" of the documentation
+says what the code must do.
 """
 
 from __future__ import annotations
@@ -23,31 +23,30 @@ _SET = (bytes.fromhex("4889e5"), bytes.fromhex("488bec"))  # mov rbp, rsp: two e
 def load_code(code: Any, functions: Mapping[str, tuple[int, int]] | None = None) -> int:
     """Put machine code on executable pages of its own.
 
-    The pages are written, then sealed read and execute, and live until the process ends: nobody
-    can know who still holds an address in them. So load the functions of a module together, one
-    after the other in one piece of code, and not each by itself.
+    The pages are written, then sealed read and execute. They live until the process ends, because
+    any C code may hold an address in them. Every call takes whole pages, so load all functions of
+    a module as one piece of code.
 
     Parameters
     ----------
     code : bytes-like
-        Position-independent x86-64 code. Constants may stand in it, to be read relative to rip.
+        Position-independent x86-64 code. It may contain constants, read relative to rip.
     functions : mapping of str to (int, int), optional
-        The offset and the size in bytes of functions in it, by the names that perf is to show. One
-        that begins with ``push rbp; mov rbp, rsp`` must keep rbp so until it returns: gdb names it
-        too, and ``backtrace`` and debuggers walk through its frame.
+        Offset and size in bytes of each function, by the name for perf to show. A function that
+        begins with ``push rbp; mov rbp, rsp`` must keep rbp so until it returns: gdb names it too,
+        and ``backtrace`` and debuggers walk through its frame.
 
     Returns
     -------
     int
-        The address of its first byte, a multiple of the page size (so of every alignment that
-        code and constants ask for).
+        Address of the first byte, a multiple of the page size.
 
     Raises
     ------
     TypeError, ValueError
-        No bytes, or none at all; or what is said of a function can not be.
+        `code` is not bytes-like or is empty, or an item of `functions` is invalid.
     OSError
-        This is no x86-64 Linux, or the system refuses executable memory.
+        The system is not x86-64 Linux, or refuses executable memory.
 
     Examples
     --------
@@ -116,7 +115,7 @@ def _check(name: Any, place: Any, length: int) -> tuple[str, int, int]:
 def _call_frames(code: bytes) -> bytes | None:
     """Return the call frame instructions of a function with a frame pointer; None if it has none.
 
-    Which other registers it has saved, and where, nobody said: they count as lost.
+    The other callee-saved registers count as lost, because their places are unknown.
     """
     at = len(_LANDING) if code.startswith(_LANDING) else 0
     if not code.startswith(_PUSH, at) or not code.startswith(_SET, at + 1):

@@ -1,16 +1,16 @@
-"""An image on executable pages that are never writable at the same time.
+"""Loads an image on pages that are never writable and executable at the same time.
 
-Three named steps, as in CPython's ``jit.c``: *allocate* (read and write), *copy*, *seal* (read and
-execute). Where the system refuses to make written memory executable (``PR_SET_MDWE``, hardened
-services), the code is written to a memfd instead, and that is mapped read and execute. Where it
-refuses that too, an OSError says so and the fallback serves.
+The steps are those of CPython's ``jit.c``: *allocate* (read and write), *copy*, *seal* (read and
+execute). If the system refuses to make written memory executable (``PR_SET_MDWE``, hardened
+services), the code is written to a memfd, which is mapped read and execute. If the system refuses
+that too, an OSError is raised, and the fallback serves.
 
-An image that is in a file already is executed from there: loaded as the shared object that it is
-(``shared_object.py``) or, where that does not go, mapped read and execute. Its pages are shared by
-all processes that do so, and were never writable in any.
+An image that is in a file is executed from the file: loaded as a shared object
+(``shared_object.py``) or, failing that, mapped read and execute. Processes share these pages, which
+are writable in none.
 
-What is loaded stays, since a function object may call it until the process ends; unless somebody
-who knows of every reference to it says that there is none (:func:`unload`).
+A loaded image lives until the process ends, because function objects may call it, unless a caller
+that knows of every reference unloads it (:func:`unload`).
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class LoadedImage:
     ----------
     image : Image
     address : int
-        Where its code begins.
+        Address of its code.
     way : str
         How its pages were made: ``"library"``, ``"file"``, ``"anonymous"`` or ``"memfd"``.
     origin : str
-        What made the code, for people: the assembler, or the file that it was in; "" for code that
-        was put together at run time.
+        The assembler or the file that the code came from, for display; "" for code composed at run
+        time.
     """
 
     __slots__ = ("address", "image", "origin", "way")
@@ -66,8 +66,8 @@ class LoadedImage:
         return ctypes.string_at(self.address + placed.offset, placed.size)
 
     def functions(self) -> list[Function]:
-        """List the routines whose callers can be found, for ``code_names``."""
-        is_known = self.way == "library"  # to all who look for frames there
+        """List the routines whose frames are known, for ``code_names``."""
+        is_known = self.way == "library"  # unwinders find the file's .eh_frame
         found = []
         for name, frames in self.image.frames.items():
             size = self.image.routines[name][1]
@@ -80,7 +80,7 @@ class LoadedImage:
         return int(ctypes.c_uint64.from_address(self.address + self.image.slots[name]).value)
 
     def set_slot(self, name: str, value: int) -> None:
-        """Write a slot; a name that the image does not use is ignored."""
+        """Write a slot; a slot that the image does not have is ignored."""
         offset = self.image.slots.get(name)
         if offset is not None:
             ctypes.c_uint64.from_address(self.address + offset).value = value
@@ -95,21 +95,20 @@ def load(
     ----------
     image : Image
     file : int
-        The descriptor of a file that has its code too, or -1.
+        Descriptor of a file that contains its code, or -1.
     offset : int
-        Where the code begins in the file, a multiple of the page size.
+        Offset of the code in the file, a multiple of the page size.
     path : str
-        The file's path, if it is a shared object whose path nobody else can exchange; or "".
+        Path of the file if it is a shared object and no other user can replace it; else "".
     announced : bool
-        Whether ``code_names`` is told of the routines. If not, the caller knows better what is in
-        the image.
+        Whether the routines are announced to ``code_names``. If not, the caller announces them.
 
     Raises
     ------
     OSError
-        The system refuses executable memory, in every way that we know.
+        The system refuses executable memory in each of these ways.
     """
-    # Code and data in one reservation, so that the distance between them is the image's.
+    # One reservation for code and data keeps the distance between them that the image has.
     length = _length(image)
     assert len(image.code) % CODE_PAGE == 0
     if len(image.code) % libc.PAGE_SIZE:
@@ -126,11 +125,11 @@ def _load(image: Image, length: int, file: int, offset: int, path: str) -> Loade
         if path:
             try:
                 return LoadedImage(image, _load_library(image, path, offset), "library")
-            except (OSError, AttributeError):  # it is loaded already; a C library without dlinfo
+            except (OSError, AttributeError):  # already loaded, or a C library without dlinfo
                 pass
         try:
             return LoadedImage(image, _load_file(image.code, length, file, offset), "file")
-        except OSError:  # on a file system without execution; or the file says something else now
+        except OSError:  # a file system mounted noexec, or the file has changed
             pass
     try:
         return LoadedImage(image, _load_anonymous(image.code, length), "anonymous")
@@ -145,7 +144,7 @@ def _load(image: Image, length: int, file: int, offset: int, path: str) -> Loade
 
 
 def unload(loaded: LoadedImage) -> None:
-    """Unmap an image. Nothing may call or name what is in it any more."""
+    """Unmap an image. Nothing may call into it or refer to it any more."""
     assert loaded.way != "library"
     code_names.withdraw(loaded.address)
     libc.munmap(loaded.address, _length(loaded.image))
@@ -173,7 +172,7 @@ def _load_anonymous(code: bytes, length: int) -> int:
 
 
 def memfd(content: bytes | bytearray) -> int:
-    """Return the descriptor of a file in memory; raise OSError where the system has none."""
+    """Return the descriptor of a file in memory; raise OSError if the system has no memfd."""
     if not hasattr(os, "memfd_create"):
         raise OSError("no memfd_create on this system")
     file = os.memfd_create("asm_libcalls")
@@ -206,7 +205,7 @@ def _load_file(code: bytes, length: int, file: int, offset: int) -> int:
             file=file,
             offset=offset,
         )
-        # What will be executed, not what was read before.
+        # Compare the mapped bytes, which are executed, not the bytes read before.
         if ctypes.string_at(address, len(code)) != code:
             raise OSError("the file changed between reading and mapping it")
     except OSError:

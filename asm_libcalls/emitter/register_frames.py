@@ -1,11 +1,11 @@
-"""The C library's unwinder is told of the frames of code that it does not know from a file.
+"""Registers unwind information of code that is in no file with libgcc's unwinder.
 
-``backtrace``, crash handlers and C++ exceptions walk the stack by libgcc's unwinder. What the
-dynamic linker has loaded it finds by itself; what was put together at run time, or assembled in
-this process, is registered with it. Debuggers do not look here: see ``integrations/gdb.py``.
+``backtrace``, crash handlers and C++ exceptions walk the stack by libgcc's unwinder. It finds by
+itself what the dynamic linker has loaded; code composed or assembled in this process has to be
+registered. Debuggers do not use it: see ``integrations/gdb.py``.
 
-Nobody walks through our frames before there is a callback into Python, or a compiled module; so it
-starts there (:func:`start`), and not when the package is imported.
+No stack walk meets our frames before the first callback into Python or compiled module. So
+registration starts then (:func:`start`), not when the package is imported.
 
 Source: Linux Standard Base 5.0, 10.6 (exception frames); libgcc's ``unwind-dw2-fde.c``.
 """
@@ -23,7 +23,7 @@ __all__ = ["start", "state"]
 class _Unwinder(Registry):
     def __init__(self) -> None:
         super().__init__()
-        # With the GIL: libgcc has a lock, which a fork in another thread must not find taken.
+        # With the GIL held: libgcc's lock must not be taken while another thread forks.
         library = ctypes.PyDLL("libgcc_s.so.1")
         self._add = library["__register_frame"]
         self._remove = library["__deregister_frame"]
@@ -33,8 +33,8 @@ class _Unwinder(Registry):
     def register(self, functions: list[tuple[int, int, str, bytes]]) -> int:
         from asm_libcalls.emitter.eh_frame import encode_anywhere
 
-        # Of the C library's memory: it is looked at until the very end of the process, when
-        # Python's objects are gone.
+        # In malloc's memory: the unwinder reads it until the process ends, when Python's objects
+        # are gone.
         content = encode_anywhere((at, size, frames) for at, size, _, frames in functions)
         token = libc.malloc(content)
         self._add(token)
@@ -45,11 +45,11 @@ class _Unwinder(Registry):
         libc.free(token)
 
 
-_started: list[_Unwinder | str] = []  # one, or why there is none
+_started: list[_Unwinder | str] = []  # the unwinder, or why it cannot be used
 
 
 def start() -> None:
-    """Register all code, and from now on what is loaded; without libgcc there is nothing to do."""
+    """Register all code, loaded now or later; without libgcc do nothing."""
     if not _started:
         try:
             unwinder = _Unwinder()
@@ -61,7 +61,7 @@ def start() -> None:
 
 
 def state() -> str:
-    """Return whether it was started, and why it could not be, for the backend report."""
+    """Return the state of the registration, for the backend report."""
     if not _started:
         return "told when there is a callback"
     refusal = _started[0] if isinstance(_started[0], str) else ""

@@ -1,12 +1,12 @@
-"""An image's file loaded by the dynamic linker, so that everybody knows what its code is.
+"""Loads an image's file by the dynamic linker, so that debuggers and unwinders know its code.
 
-What the dynamic linker has loaded is found by ``backtrace``, debuggers, exceptions and ``dladdr``:
-they walk through its frames and name its routines. Such a library is there once in a process, with
-one set of slots, so only the first image that asks for a file gets it like this.
+``backtrace``, debuggers, C++ exceptions and ``dladdr`` find what the dynamic linker has loaded:
+they walk through its frames and name its routines. A process has such a library once, with one set
+of slots. So only the first image that asks for a file gets it.
 
-The linker opens the file by its path, so it must be one that nobody else can exchange; that is for
-the caller to know. Loading runs no code of the file, since it has no initializers, and before
-anything in it is run, its code in memory is compared with what was checked.
+The linker opens the file by its path. The caller ensures that no other user can replace the file.
+Loading runs no code of the file, which has no initializers. Before any of it runs, its code in
+memory is compared with the bytes that were checked.
 
 Source: ``dlopen(3)``, ``dlinfo(3)``; ``<link.h>`` of glibc and musl (``struct link_map``).
 """
@@ -21,7 +21,7 @@ from asm_libcalls.emitter import libc
 __all__ = ["CLAIM_SIZE", "load"]
 
 CLAIM_SIZE = 40
-"""Bytes of a ``pthread_mutex_t``; in its initial state they are zeros. It is behind the slots."""
+"""Bytes of a ``pthread_mutex_t``, all zeros initially. It follows the slots."""
 
 _RTLD_DI_LINKMAP = 2
 
@@ -34,21 +34,21 @@ def load(path: str, code_at: int, code: bytes, claim_at: int) -> int:
     path : str
         Absolute.
     code_at : int
-        Where the code begins in the file, and in memory from the first mapped byte on.
+        Offset of the code in the file, and in memory from the first mapped byte.
     code : bytes
-        What must stand there.
+        The expected code.
     claim_at : int
-        From the beginning of the code: the mutex, locked by whom the library belongs to.
+        Offset from the code to the mutex, which the image that owns the library has locked.
 
     Raises
     ------
     OSError
-        The system or the dynamic linker refuses; another image in this process has the library; or
-        the file is not what it was when it was checked.
+        The system or the dynamic linker refuses; another image in this process owns the library;
+        or the file has changed since it was checked.
     """
     handle = ctypes.c_void_p(ctypes.CDLL(path, mode=os.RTLD_NOW | os.RTLD_LOCAL)._handle)
     try:
-        link_map = ctypes.POINTER(ctypes.c_size_t)()  # its first member is where the library is
+        link_map = ctypes.POINTER(ctypes.c_size_t)()  # its first member is the load address
         if _dlinfo(handle, _RTLD_DI_LINKMAP, ctypes.addressof(link_map)):
             raise OSError("dlinfo: no link map")
         address: int = link_map[0] + code_at

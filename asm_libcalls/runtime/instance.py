@@ -405,31 +405,41 @@ def gc(instance: Instance) -> None:
     if instance.closed:
         raise ValueError("gc(): the Instance is closed")
     instance.activations_table.gc(instance.stack_map_registry)
+    _drop_unused_references()
 
 
 _borrowed_from: list[tuple[int, VMExternRefActivationsTable]] = []
-"""The threads of frames that may hold references of closed instances, and what keeps those."""
+"""The threads that may still use references of closed instances, and what keeps those."""
 
 
 def _release_references(table: VMExternRefActivationsTable, registry: StackMapRegistry) -> None:
-    """Drop the references of a closed instance that no frame holds, and others later.
+    """Drop the references of a closed instance that nothing uses, and the others later.
 
-    That is when an instance is closed, and this thread has no native frames any more. (An instance
-    is used by one thread at a time, so the frames are this thread's.)
+    Native frames use them, and what is on its way between Python and native code. (An instance is
+    used by one thread at a time, so these are the frames of this thread.)
     """
-    thread = get_ident()
+    _borrowed_from.append((get_ident(), table))
     if _has_native_frames():
-        _borrowed_from.append((thread, table))
         table.gc(registry)
+    else:
+        _drop_unused_references()
+
+
+def _drop_unused_references() -> None:
+    """Drop what closed instances had lent to this thread, once it has left native code."""
+    if not _borrowed_from or _has_native_frames():
         return
-    tables = [table, *(each for owner, each in [*_borrowed_from] if owner == thread)]
-    _borrowed_from[:] = [row for row in _borrowed_from if row[0] != thread]
+    thread = get_ident()
     errors: list[BaseException] = []
-    for each in tables:
-        try:
-            each.close()
-        except BaseException as error:
-            errors.append(error)
+    for row in [*_borrowed_from]:
+        owner, table = row
+        if owner == thread and not table.transfers:
+            try:
+                table.close()
+            except BaseException as error:
+                errors.append(error)
+            if row in _borrowed_from:
+                _borrowed_from.remove(row)
     if errors:
         raise errors[0]
 

@@ -16,13 +16,12 @@ MODULES = (
     "calling_convention.py",
     "libcalls.py",
     "llvm/libcalls.py",
-    "signatures.py",
     "traps.py",
     "vmcontext.py",
 )
 """Of the package's other modules those that say what the code is: layouts, signatures, names."""
 
-FOLDERS = ("emitter", "x86_64")
+FOLDERS = ("emitter", "signatures", "x86_64")
 """The folders that every image is made from, with all folders in them."""
 
 

@@ -1,16 +1,6 @@
-"""Value types and signatures: ``"(vmctx, i32, i32) -> i32"`` to and from C, ctypes and bits.
+"""Value types: the C types of libcalls, and the one conversion of Python numbers to bit patterns.
 
-A :class:`Signature` is a string in one canonical spelling, so it prints, compares and pickles
-like one; what the spelling means is in its attributes. Only C types appear (the first rule of a
-libcall): integers of 32, 64 and 128 bits, floats of 16, 32 and 64 bits, and pointers. ``u32``,
-``u64`` and ``u128`` are i32, i64 and i128 whose *results* are read as unsigned; an argument may
-always be given in either reading.
-
-Nothing of the runtime is known here. An object that stands for an address in native code passes
-itself, by a method ``__native_address__(kind)``: given the name of the value type (``"vmctx"``,
-``"externref"``, ``"anyfunc"`` or ``"reference"``) it returns the address, or NotImplemented where
-it is of another kind, and raises ValueError where it is closed. The caller keeps the object alive
-while native code runs.
+A pattern is the bits of a value as an unsigned integer of its width: a float keeps every NaN.
 """
 
 from __future__ import annotations
@@ -20,10 +10,9 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["VALUE_TYPES", "WASM_NUMBERS", "Callee", "Signature", "ValueType"]
+__all__ = ["VALUE_TYPES", "WASM_NUMBERS", "ValueType", "describe", "known_type"]
 
 POINTER_BITS = struct.calcsize("P") * 8
 _F16 = struct.Struct("<e")
@@ -96,7 +85,7 @@ class ValueType:
         return f"<ValueType {self.name}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_known_type, (self.name,))
+        return (known_type, (self.name,))
 
     def to_bits(self, value: Any, where: str) -> int:
         """Return the bit pattern of a Python value, an unsigned integer.
@@ -131,7 +120,7 @@ class ValueType:
                 raise  # its own error
             expected = "an address (int) or None" if self.kind == "pointer" else "an integer"
             raise TypeError(
-                f"{where} must be {expected} ({self.name}), got {_describe(value)}"
+                f"{where} must be {expected} ({self.name}), got {describe(value)}"
             ) from None
         lowest = 0 if self.kind == "pointer" else -(1 << (self.bits - 1))
         if not lowest <= integer <= self.mask:
@@ -147,12 +136,12 @@ class ValueType:
         if isinstance(value, (str, bytes)) or not (
             hasattr(type_, "__float__") or hasattr(type_, "__index__")
         ):
-            raise TypeError(f"{where} must be a real number ({self.name}), got {_describe(value)}")
+            raise TypeError(f"{where} must be a real number ({self.name}), got {describe(value)}")
         try:
             number = float(value)
         except TypeError as error:
             raise TypeError(
-                f"{where} must be a real number ({self.name}), got {_describe(value)}"
+                f"{where} must be a real number ({self.name}), got {describe(value)}"
             ) from error
         except OverflowError:
             raise OverflowError(
@@ -192,47 +181,13 @@ class ValueType:
             integer = operator.index(pattern)
         except TypeError:
             raise TypeError(
-                f"{where} must be a bit pattern (int of {self.bits} bits), got {_describe(pattern)}"
+                f"{where} must be a bit pattern (int of {self.bits} bits), got {describe(pattern)}"
             ) from None
         if not 0 <= integer <= self.mask:
             raise OverflowError(
                 f"{where} must be a bit pattern in 0 .. 2**{self.bits}-1, got {_short(integer)}"
             )
         return integer
-
-
-class Callee:
-    """What error messages call a function and its arguments.
-
-    Attributes
-    ----------
-    title : str
-        The function, for example ``"i64_sdiv()"``.
-    where : tuple of str
-        Each argument, for example ``"i64_sdiv(): argument 'dividend'"``.
-    listed : str
-        The parameters, as they follow their count; or "".
-    """
-
-    __slots__ = ("listed", "title", "where")
-
-    def __init__(self, title: str, where: tuple[str, ...], listed: str = "") -> None:
-        self.title = title
-        self.where = where
-        self.listed = listed
-
-    @classmethod
-    def named(cls, name: str, parameters: tuple[str, ...]) -> Callee:
-        """Return the callee of a function whose parameters have names."""
-        where = tuple([f"{name}(): argument {parameter!r}" for parameter in parameters])
-        return cls(f"{name}()", where, f" ({', '.join(parameters)})" if parameters else "")
-
-    def check_count(self, count: int) -> None:
-        """Raise TypeError unless there are as many arguments as parameters."""
-        expected = len(self.where)
-        if count != expected:
-            plural = "argument" if expected == 1 else "arguments"
-            raise TypeError(f"{self.title} takes {expected} {plural}{self.listed}, got {count}")
 
 
 _SHORT_FLOATS = {"f16": (10, 15), "bf16": (7, 127)}
@@ -266,7 +221,8 @@ def _from_half(pattern: int) -> float:
     return float(_F64.unpack(_U64.pack(wide))[0])
 
 
-def _describe(value: object) -> str:
+def describe(value: object) -> str:
+    """Return a value for an error message: its type and its text, shortened."""
     try:
         text = repr(value)
     except Exception:  # also an integer of more than 4300 digits somewhere inside
@@ -315,167 +271,6 @@ WASM_NUMBERS = {
 """The number types of WebAssembly and its vector type, which in Python is an unsigned int."""
 
 
-def _known_type(name: str) -> ValueType:
+def known_type(name: str) -> ValueType:
+    """Return the value type of a name, of C or of WebAssembly."""
     return VALUE_TYPES.get(name) or WASM_NUMBERS[name]
-
-
-class Signature(str):
-    """A C signature in its canonical spelling, for example ``"(vmctx, u32, u32) -> u32"``.
-
-    Parameters
-    ----------
-    text : str
-        Parameter types in parentheses, then ``-> type`` unless there is no result. Spaces are
-        free; the types are those of :data:`VALUE_TYPES`.
-
-    Attributes
-    ----------
-    parameters : tuple of ValueType
-    result : ValueType or None
-
-    Raises
-    ------
-    ValueError
-        The text is not a signature; the message says where.
-
-    Examples
-    --------
-    >>> Signature("( i64,i64 )->i64")
-    '(i64, i64) -> i64'
-    >>> Signature("(f32)").result is None
-    True
-    """
-
-    __slots__ = ("parameters", "result")
-
-    parameters: tuple[ValueType, ...]
-    result: ValueType | None
-
-    def __new__(cls, text: str) -> Signature:
-        """Parse `text`; a Signature is returned as it is."""
-        if isinstance(text, Signature):
-            return text
-        if not isinstance(text, str):
-            raise TypeError(f"a signature must be a str, got {_describe(text)}")
-        parameters_text, arrow, result_text = text.partition("->")
-        parameters_text = parameters_text.strip()
-        if not (parameters_text.startswith("(") and parameters_text.endswith(")")):
-            raise ValueError(
-                f"signature {text!r}: expected parameter types in parentheses, "
-                'for example "(i64, i64) -> i64"'
-            )
-        inner = parameters_text[1:-1].strip()
-        names = [name.strip() for name in inner.split(",")] if inner else []
-        parameters = tuple(_value_type(name, text) for name in names)
-        result = _value_type(result_text.strip(), text) if arrow else None
-        canonical = "(" + ", ".join(t.name for t in parameters) + ")"
-        if result is not None:
-            canonical += f" -> {result.name}"
-        self = super().__new__(cls, canonical)
-        self.parameters = parameters
-        self.result = result
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Signature, (str(self),))
-
-    def to_patterns(self, arguments: Sequence[Any], callee: Callee) -> list[int]:
-        """Check the arguments of a call and return their bit patterns.
-
-        Parameters
-        ----------
-        arguments : sequence of object
-            Python numbers; addresses, and objects that have one in native code (see the module).
-            The caller keeps them alive while native code has their addresses.
-        callee : Callee
-
-        Raises
-        ------
-        TypeError
-            The wrong count, or an argument of the wrong type.
-        OverflowError
-            An integer that its type cannot hold.
-        ValueError
-            An object that is closed.
-        """
-        callee.check_count(len(arguments))
-        return [
-            _address_of(value_type, argument, where)
-            if value_type.is_runtime
-            else value_type.to_bits(argument, where)
-            for value_type, argument, where in zip(
-                self.parameters, arguments, callee.where, strict=True
-            )
-        ]
-
-    def check_patterns(self, patterns: Sequence[Any], callee: Callee) -> list[int]:
-        """Return the bit patterns of a call, if they are as many and as wide as they should be."""
-        callee.check_count(len(patterns))
-        return [
-            value_type.check_pattern(pattern, where)
-            for value_type, pattern, where in zip(
-                self.parameters, patterns, callee.where, strict=True
-            )
-        ]
-
-    def from_pattern(self, pattern: int) -> Any:
-        """Return the Python value of a result's bit pattern; None where there is no result."""
-        return None if self.result is None else self.result.from_bits(pattern)
-
-    def c_declaration(self, symbol: str, parameter_names: tuple[str, ...]) -> str:
-        """Return the C prototype, for example ``int64_t wasmtime_i64_ishl(int64_t x, ...);``."""
-        result = "void" if self.result is None else self.result.c_name
-        parts = [
-            t.c_name + ("" if t.c_name.endswith("*") else " ") + name
-            for t, name in zip(self.parameters, parameter_names, strict=True)
-        ]
-        space = "" if result.endswith("*") else " "
-        return f"{result}{space}{symbol}({', '.join(parts) or 'void'});"
-
-    def ctypes_prototype(self, release_gil: bool = True) -> Any:
-        """Return the ``CFUNCTYPE`` class of this signature, always the same one.
-
-        It is a ``PYFUNCTYPE`` where the GIL is to be held.
-
-        Raises
-        ------
-        RuntimeError
-            ctypes has no type for one of the value types.
-        """
-        import ctypes
-
-        for value_type in (*self.parameters, self.result):
-            if value_type is not None and not value_type.ctypes_name:
-                raise RuntimeError(f"ctypes has no type for the {value_type.name} of {self}")
-
-        key = (str(self), release_gil)
-        if key not in _prototypes:
-            make = ctypes.CFUNCTYPE if release_gil else ctypes.PYFUNCTYPE
-            result = None if self.result is None else getattr(ctypes, self.result.ctypes_name)
-            parameters = (getattr(ctypes, t.ctypes_name) for t in self.parameters)
-            _prototypes[key] = make(result, *parameters)
-        return _prototypes[key]
-
-
-def _address_of(value_type: ValueType, argument: Any, where: str) -> int:
-    pass_itself = getattr(type(argument), "__native_address__", None)
-    if pass_itself is not None:
-        try:
-            address = pass_itself(argument, value_type.name)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
-        if address is not NotImplemented:
-            return int(address)
-    return value_type.to_bits(argument, where)
-
-
-_prototypes: dict[tuple[str, bool], Any] = {}
-
-
-def _value_type(name: str, text: str) -> ValueType:
-    try:
-        return VALUE_TYPES[name]
-    except KeyError:
-        raise ValueError(
-            f"signature {text!r}: unknown type {name!r}, expected one of {', '.join(VALUE_TYPES)}"
-        ) from None

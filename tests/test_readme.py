@@ -1,4 +1,4 @@
-"""Everything that the README shows is run, and says what the README says."""
+"""The README: its programs and commands run, and print what it shows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_block_is_of_a_kind_that_is_run() -> None:
 
 @pytest.mark.parametrize("backend", ["auto", "fallback"])
 def test_the_sessions_show_what_python_prints(backend: str, tmp_path: Path) -> None:
-    """In a process of its own, where one session goes on in the next one, as for a reader."""
+    """All sessions run in one new process, each with the names of those before it."""
     (tmp_path / "sessions.txt").write_text("\n".join(blocks("pycon")))
     done = run_child(
         "import doctest; print(doctest.testfile('sessions.txt', module_relative=False))",
@@ -50,7 +50,7 @@ def test_the_sessions_show_what_python_prints(backend: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("backend", ["auto", "fallback"])
 @pytest.mark.parametrize("index", range(len(blocks("python"))))
 def test_the_programs_run(index: int, backend: str, tmp_path: Path) -> None:
-    """A program with functions named test_... is for pytest, which has to find them."""
+    """Programs with functions named test_... run under pytest, others as scripts."""
     program = blocks("python")[index]
     machine_code = backend == "auto" and LIBCALLS["f64_ceil"].backend == "x86_64"
     if "toy_jit" in program and not machine_code:
@@ -75,7 +75,7 @@ def test_the_programs_run(index: int, backend: str, tmp_path: Path) -> None:
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """Return each command of the console blocks with the lines that it is said to print."""
+    """Return each command of the console blocks with the lines shown below it."""
     found: list[tuple[str, list[str]]] = []
     for block in blocks("console"):
         for line in block.splitlines():
@@ -88,7 +88,7 @@ def commands() -> list[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize(("line", "shown"), commands(), ids=[line for line, _ in commands()])
 def test_the_commands_print_what_is_shown(line: str, shown: list[str]) -> None:
-    """Line for line; ``...`` stands for any lines, and an address for any other one."""
+    """Lines are compared in order; ``...`` matches any lines, and addresses match each other."""
     start = ".venv/bin/python -m asm_libcalls"
     assert line.startswith(start)
     if LIBCALLS["f64_ceil"].backend != "x86_64":
@@ -108,7 +108,7 @@ def test_the_commands_print_what_is_shown(line: str, shown: list[str]) -> None:
 
 
 def _masked(line: str) -> str:
-    """Replace addresses, and spaces by one: the columns are as wide as the addresses are."""
+    """Replace addresses, and each run of spaces by one: columns are as wide as addresses."""
     line = re.sub(r"\b(0x)?[57][0-9a-f]{11}\b", "ADDRESS", line)
     return re.sub(r"[ -]{2,}", " ", line)
 
@@ -128,13 +128,13 @@ def test_make_knows_the_targets_that_are_named() -> None:
         assert done.returncode == 0, done.stderr
 
 
-def test_the_house_is_as_shown() -> None:
-    """Every file and folder of the picture is there."""
-    (house,) = (text for text in INDENTED if "THE TABLE" in text)
-    named = [line[4:28].split() for line in house.splitlines() if line[4:28].strip()]
+def test_the_tree_is_as_shown() -> None:
+    """Every file and folder of the tree under "What is where" exists."""
+    (tree,) = (text for text in INDENTED if "THE TABLE" in text)
+    named = [line[4:28].split() for line in tree.splitlines() if line[4:28].strip()]
     inside = False
     count = 0
-    for line, names in zip(house.splitlines(), named, strict=True):
+    for line, names in zip(tree.splitlines(), named, strict=True):
         inside = line.startswith("        ")
         for name in names:
             path = REPOSITORY / ("asm_libcalls" if inside else ".") / name.rstrip("/")

@@ -10,10 +10,8 @@ call fails, the thread's error indicator is set, and stays so while
 ``asm_libcalls_raise_exception`` unwinds the native frames of the caller. By then nothing of Python
 is on the stack above the entry.
 
-While Python runs no activation is the thread's innermost. What was left is in a *departure*, a
-record on the heap, since the stack may not stay where it is: a greenlet that waits in a host
-function is copied away, and others use its addresses. The body finds its way back by what is in its
-own frame and registers, which come back with the stack; it never looks at the other departures.
+While Python runs, a *departure* records what was left (``departures.py``). The body finds its way
+back by what is in its own frame and registers, which come back with the stack.
 
 Python runs with the thread state that native code was entered with, so in the interpreter of the
 entry. Native code that was not entered through us (a plain ctypes call, a thread of a C library),
@@ -29,14 +27,14 @@ from __future__ import annotations
 import ctypes
 
 from peachpy.x86_64 import (
-    ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JA, JB, JBE, JE, JMP, JNS, JNZ, JZ, LABEL, LEA,
+    ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JB, JE, JMP, JNS, JNZ, JZ, LABEL, LEA,
     MOV, MOVSD, MOVSS, MOVSXD, POP, PUSH, RET, SUB, TEST, UD2, XOR, Label, dword, eax, ecx, edi,
-    edx, esi, qword, r12, r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
+    edx, r12, r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
 )  # fmt: skip
 from peachpy.x86_64.registers import rbp, rsp
 
 from asm_libcalls.calling_convention import CALLEE_SAVED, FLOAT_REGISTERS, INTEGER_REGISTERS
-from asm_libcalls.activation import Activation, Departure, ThreadRecord
+from asm_libcalls.activation import Activation, ThreadRecord
 from asm_libcalls.x86_64.trampolines import CALL_PYTHON, THUNKS
 from asm_libcalls.emitter.image import Reference, Routine
 from asm_libcalls.traps import TrapCode
@@ -45,10 +43,14 @@ from asm_libcalls.x86_64.assembler.instructions import (
     CALL_ROUTINE, CALL_SLOT, LOAD_SLOT, LOAD_SLOT_ADDRESS, TAIL_JUMP, TAIL_JUMP_SLOT,
 )  # fmt: skip
 from asm_libcalls.x86_64.trampolines.call_records import (
-    ADDRESS, DEPARTURE, F32, F64, FLOATS, FRAME, GIL_STATE, I32, I64, INTEGERS, NOTHING, RESULT,
+    ADDRESS, F32, F64, FLOATS, FRAME, GIL_STATE, I32, I64, INTEGERS, NOTHING, RESULT,
     RESULT_HIGH, SAVED, U32, U64, HostCallRecord, Parameter,
 )  # fmt: skip
-from asm_libcalls.x86_64.trampolines.enter import get_owner
+from asm_libcalls.x86_64.trampolines.departures import (
+    allocate_departure,
+    leave_native,
+    return_to_native,
+)
 from asm_libcalls.x86_64.trampolines.thread_records import MAKE_THREAD_RECORD, load_thread_record
 
 TYPE_CHECKING = False
@@ -59,9 +61,6 @@ __all__ = ["routines", "thunk_routines"]
 
 ARGUMENTS_BELOW_LIMIT = 1024
 """Bytes below the stack limit that a call from just above it may reach with its arguments."""
-
-MAXIMUM_COPY = 64 << 10
-"""Bytes of native frames that are copied at most, for each call of Python by a greenlet."""
 
 
 def routines() -> Iterator[Routine]:
@@ -110,7 +109,7 @@ def _call_python() -> None:
 
     # r15: the activation, or 0 for strangers. r12: the thread's record.
     strangers, has_record, abort = Label("strangers"), Label("has_record"), Label("abort")
-    left, linked, no_departure = Label("left"), Label("linked"), Label("no_departure")
+    left, no_departure = Label("left"), Label("no_departure")
     too_deep, has_gil, allocated = Label("too_deep"), Label("has_gil"), Label("allocated")
     load_thread_record()
     TEST(rax, rax)
@@ -141,73 +140,7 @@ def _call_python() -> None:
 
     # Leave: [rbp + DEPARTURE] is the record of it.
     LABEL(left)
-    MOV(rax, [r12 + ThreadRecord.free_departures.offset])
-    TEST(rax, rax)
-    JZ(no_departure)
-    MOV(rcx, [rax + Departure.next.offset])
-    MOV([r12 + ThreadRecord.free_departures.offset], rcx)
-    LABEL(allocated)
-    MOV([rbp + DEPARTURE], rax)
-    MOV([rax + Departure.thread.offset], r12)
-    MOV(qword[rax + Departure.owner.offset], 0)
-    MOV(qword[rax + Departure.frames.offset], 0)
-    MOV([rax + Departure.activation.offset], r15)
-    MOV([rax + Departure.exit_frame_pointer.offset], rbp)
-    MOV(rcx, [r12 + ThreadRecord.departed.offset])
-    INC(rcx)
-    MOV([r12 + ThreadRecord.departed.offset], rcx)
-    MOV([rax + Departure.serial.offset], rcx)
-    XOR(ecx, ecx)
-    XOR(edx, edx)
-    unentered = Label("unentered")
-    TEST(r15, r15)
-    JZ(unentered)
-    MOV(rcx, [r15 + Activation.frame_pointer.offset])
-    MOV(rdx, [r12 + ThreadRecord.stack_limit.offset])
-    LABEL(unentered)
-    MOV([rax + Departure.canary.offset], rcx)
-    MOV([rax + Departure.stack_limit.offset], rdx)
-    MOV(rcx, [r12 + ThreadRecord.departures.offset])
-    MOV([rax + Departure.next.offset], rcx)
-    LEA(rdx, [r12 + ThreadRecord.departures.offset])
-    MOV([rax + Departure.link.offset], rdx)
-    MOV([rdx], rax)
-    TEST(rcx, rcx)
-    JZ(linked)
-    LEA(rdx, [rax + Departure.next.offset])
-    MOV([rcx + Departure.link.offset], rdx)
-    LABEL(linked)
-    MOV(qword[r12 + ThreadRecord.innermost.offset], 0)
-    get_owner()
-    MOV(r12, [rbp + DEPARTURE])
-    MOV([r12 + Departure.owner.offset], rax)
-    # Where there are greenlets, a copy of the native frames: what a stack walk reads of them while
-    # another greenlet runs.
-    copied, copy = Label("copied"), Label("copy")
-    TEST(rax, rax)
-    JZ(copied)
-    MOV(r13, [r12 + Departure.canary.offset])
-    SUB(r13, rbp)
-    JBE(copied)
-    CMP(r13, MAXIMUM_COPY)
-    JA(copied)
-    ADD(r13, 16)  # the canary's own words
-    CMP(r13, [r12 + Departure.capacity.offset])
-    JBE(copy)
-    MOV(rdi, [r12 + Departure.buffer.offset])
-    MOV(rsi, r13)
-    CALL_SLOT("realloc")
-    TEST(rax, rax)
-    JZ(copied)
-    MOV([r12 + Departure.buffer.offset], rax)
-    MOV([r12 + Departure.capacity.offset], r13)
-    LABEL(copy)
-    MOV(rdi, [r12 + Departure.buffer.offset])
-    MOV([r12 + Departure.frames.offset], rdi)
-    MOV(rsi, rbp)
-    MOV(rdx, r13)
-    CALL_SLOT("memcpy")
-    LABEL(copied)
+    leave_native(no_departure, allocated)
 
     # Another thread may close the host function until here, and the function itself from here on:
     # the references keep the record and the callable as long as the call needs them.
@@ -346,7 +279,7 @@ def _call_python() -> None:
     MOV(rdi, r14)
     CALL_SLOT("Py_DecRef")
     _release_record()
-    _return_to_native()
+    return_to_native()
     _release_gil()
     MOV(rax, [rbp + RESULT])
     MOV(rdx, [rbp + RESULT_HIGH])
@@ -397,7 +330,7 @@ def _call_python() -> None:
     TEST(r15, r15)
     JZ(nobody)
     _release_record()  # a destructor keeps the error indicator as it is
-    _return_to_native()
+    return_to_native()
     _release_gil()
     TAIL_JUMP("asm_libcalls_raise_exception")
 
@@ -406,12 +339,7 @@ def _call_python() -> None:
     MOV([rbp + GIL_STATE], eax)
     JMP(left)
 
-    LABEL(no_departure)
-    MOV(edi, 1)
-    MOV(esi, ctypes.sizeof(Departure))
-    CALL_SLOT("calloc")
-    TEST(rax, rax)
-    JNZ(allocated)
+    allocate_departure(no_departure, allocated)
     TEST(r15, r15)
     JZ(abort)
     CALL_SLOT("PyErr_NoMemory")
@@ -433,28 +361,6 @@ def _call_python() -> None:
     CALL_SLOT("PyErr_WriteUnraisable")
     LABEL(abort)
     UD2()
-
-
-def _return_to_native() -> None:
-    """Emit: take the departure off the list, and make its activation the innermost again."""
-    last = Label("last")
-    MOV(rax, [rbp + DEPARTURE])
-    # In this order, since the watcher of another thread looks for either of them.
-    MOV(rsi, [rax + Departure.thread.offset])
-    MOV(rcx, [rax + Departure.stack_limit.offset])
-    MOV([rsi + ThreadRecord.stack_limit.offset], rcx)
-    MOV([rsi + ThreadRecord.innermost.offset], r15)
-    MOV(rcx, [rax + Departure.next.offset])
-    MOV(rdx, [rax + Departure.link.offset])
-    MOV([rdx], rcx)
-    TEST(rcx, rcx)
-    JZ(last)
-    MOV([rcx + Departure.link.offset], rdx)
-    LABEL(last)
-    MOV(qword[rax + Departure.serial.offset], 0)
-    MOV(rcx, [rsi + ThreadRecord.free_departures.offset])
-    MOV([rax + Departure.next.offset], rcx)
-    MOV([rsi + ThreadRecord.free_departures.offset], rax)
 
 
 def _release_gil() -> None:

@@ -1,0 +1,138 @@
+"""Leaving native code for Python, and coming back to it: the departures of the thunks' body.
+
+While Python runs, no activation is the thread's innermost. What was left is in a *departure*, a
+record on the heap, since the stack may not stay where it is: a greenlet that waits in a host
+function is copied away, and others use its addresses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from peachpy.x86_64 import (
+    ADD, CMP, INC, JA, JBE, JNZ, JZ, LABEL, LEA, MOV, SUB, TEST, XOR, Label, ecx, edi, edx, esi,
+    qword, r12, r13, r15, rax, rcx, rdi, rdx, rsi,
+)  # fmt: skip
+from peachpy.x86_64.registers import rbp
+
+from asm_libcalls.activation import Activation, Departure, ThreadRecord
+from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
+from asm_libcalls.x86_64.trampolines.call_records import DEPARTURE
+from asm_libcalls.x86_64.trampolines.enter import get_owner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["allocate_departure", "leave_native", "return_to_native"]
+
+MAXIMUM_COPY = 64 << 10
+"""Bytes of native frames that are copied at most, for each call of Python by a greenlet."""
+
+
+def leave_native(no_departure: Any, allocated: Any) -> None:
+    """Emit: make a departure of the activation in r15, put it on the list, and note who leaves.
+
+    r12 is the thread's record at first, and [rbp + DEPARTURE] the departure in the end. Clobbers
+    r13. `no_departure` is where :func:`allocate_departure` is, which goes on at `allocated`.
+    """
+    linked = Label("linked")
+    MOV(rax, [r12 + ThreadRecord.free_departures.offset])
+    TEST(rax, rax)
+    JZ(no_departure)
+    MOV(rcx, [rax + Departure.next.offset])
+    MOV([r12 + ThreadRecord.free_departures.offset], rcx)
+    LABEL(allocated)
+    MOV([rbp + DEPARTURE], rax)
+    MOV([rax + Departure.thread.offset], r12)
+    MOV(qword[rax + Departure.owner.offset], 0)
+    MOV(qword[rax + Departure.frames.offset], 0)
+    MOV([rax + Departure.activation.offset], r15)
+    MOV([rax + Departure.exit_frame_pointer.offset], rbp)
+    MOV(rcx, [r12 + ThreadRecord.departed.offset])
+    INC(rcx)
+    MOV([r12 + ThreadRecord.departed.offset], rcx)
+    MOV([rax + Departure.serial.offset], rcx)
+    XOR(ecx, ecx)
+    XOR(edx, edx)
+    unentered = Label("unentered")
+    TEST(r15, r15)
+    JZ(unentered)
+    MOV(rcx, [r15 + Activation.frame_pointer.offset])
+    MOV(rdx, [r12 + ThreadRecord.stack_limit.offset])
+    LABEL(unentered)
+    MOV([rax + Departure.canary.offset], rcx)
+    MOV([rax + Departure.stack_limit.offset], rdx)
+    MOV(rcx, [r12 + ThreadRecord.departures.offset])
+    MOV([rax + Departure.next.offset], rcx)
+    LEA(rdx, [r12 + ThreadRecord.departures.offset])
+    MOV([rax + Departure.link.offset], rdx)
+    MOV([rdx], rax)
+    TEST(rcx, rcx)
+    JZ(linked)
+    LEA(rdx, [rax + Departure.next.offset])
+    MOV([rcx + Departure.link.offset], rdx)
+    LABEL(linked)
+    MOV(qword[r12 + ThreadRecord.innermost.offset], 0)
+    get_owner()
+    MOV(r12, [rbp + DEPARTURE])
+    MOV([r12 + Departure.owner.offset], rax)
+    # Where there are greenlets, a copy of the native frames: what a stack walk reads of them while
+    # another greenlet runs.
+    copied, copy = Label("copied"), Label("copy")
+    TEST(rax, rax)
+    JZ(copied)
+    MOV(r13, [r12 + Departure.canary.offset])
+    SUB(r13, rbp)
+    JBE(copied)
+    CMP(r13, MAXIMUM_COPY)
+    JA(copied)
+    ADD(r13, 16)  # the canary's own words
+    CMP(r13, [r12 + Departure.capacity.offset])
+    JBE(copy)
+    MOV(rdi, [r12 + Departure.buffer.offset])
+    MOV(rsi, r13)
+    CALL_SLOT("realloc")
+    TEST(rax, rax)
+    JZ(copied)
+    MOV([r12 + Departure.buffer.offset], rax)
+    MOV([r12 + Departure.capacity.offset], r13)
+    LABEL(copy)
+    MOV(rdi, [r12 + Departure.buffer.offset])
+    MOV([r12 + Departure.frames.offset], rdi)
+    MOV(rsi, rbp)
+    MOV(rdx, r13)
+    CALL_SLOT("memcpy")
+    LABEL(copied)
+
+
+def allocate_departure(no_departure: Any, allocated: Any) -> None:
+    """Emit: allocate a departure, out of line. Goes on behind it where there is no memory."""
+    LABEL(no_departure)
+    MOV(edi, 1)
+    MOV(esi, ctypes.sizeof(Departure))
+    CALL_SLOT("calloc")
+    TEST(rax, rax)
+    JNZ(allocated)
+
+
+def return_to_native() -> None:
+    """Emit: take the departure off the list, and make its activation the innermost again."""
+    last = Label("last")
+    MOV(rax, [rbp + DEPARTURE])
+    # In this order, since the watcher of another thread looks for either of them.
+    MOV(rsi, [rax + Departure.thread.offset])
+    MOV(rcx, [rax + Departure.stack_limit.offset])
+    MOV([rsi + ThreadRecord.stack_limit.offset], rcx)
+    MOV([rsi + ThreadRecord.innermost.offset], r15)
+    MOV(rcx, [rax + Departure.next.offset])
+    MOV(rdx, [rax + Departure.link.offset])
+    MOV([rdx], rcx)
+    TEST(rcx, rcx)
+    JZ(last)
+    MOV([rcx + Departure.link.offset], rdx)
+    LABEL(last)
+    MOV(qword[rax + Departure.serial.offset], 0)
+    MOV(rcx, [rsi + ThreadRecord.free_departures.offset])
+    MOV([rax + Departure.next.offset], rcx)
+    MOV([rsi + ThreadRecord.free_departures.offset], rax)

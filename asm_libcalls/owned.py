@@ -17,6 +17,8 @@ from __future__ import annotations
 import gc
 import sys
 
+from asm_libcalls.steps import step
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,10 +93,16 @@ class Owned(NotCopied):
 
     def close(self) -> None:
         """Release what it owns; native code must not use it any more. Twice is a no-op."""
-        # No call in between: of two threads, or a destructor in the middle, one alone closes.
+        if self._end():
+            self._release()
+
+    @step
+    def _end(self) -> bool:
+        """Be closed; return whether it was open: of two threads one alone closes."""
         if self._state is OPEN:
             self._state = CLOSED
-            self._release()
+            return True
+        return False
 
     def _release(self) -> None:
         """Release what it owns; called once."""

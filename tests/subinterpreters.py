@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 
 for _name in ("_interpreters", "_xxsubinterpreters"):  # of 3.13, and before
     try:
@@ -19,7 +20,7 @@ def create(kind):
         return _module.create(kind)
     if sys.version_info >= (3, 12):
         return _module.create(isolated=kind == "isolated")
-    return _module.create()
+    return _module.create(isolated=False)  # else it can have no threads
 
 
 def run(interpreter, code):
@@ -35,7 +36,15 @@ def run(interpreter, code):
 
 def destroy(interpreter):
     """End it, which runs its exit functions."""
-    _module.destroy(interpreter)
+    until = time.monotonic() + 120
+    while True:
+        try:
+            return _module.destroy(interpreter)
+        except RuntimeError:
+            # Before 3.12 it waits for no thread; that of time limits ends within a second.
+            if sys.version_info >= (3, 12) or time.monotonic() > until:
+                raise
+        time.sleep(0.05)
 
 
 def use(kind, code):

@@ -72,6 +72,7 @@ def test_no_circle_of_modules(types):
 
 
 ORDER = [
+    "steps",
     "owned",
     "unraisable",
     "signatures",

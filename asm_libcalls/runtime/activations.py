@@ -31,6 +31,7 @@ from asm_libcalls.native import greenlets
 from asm_libcalls.native.stack_walker import stack_frames
 from asm_libcalls.owned import OPEN, Owned
 from asm_libcalls.runtime import externref
+from asm_libcalls.steps import step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ class StackMapRegistry(Owned):
             if self._replace(ranges, kept):
                 return
 
+    @step
     def _replace(self, old: object, new: Any) -> bool:
         # It makes no call, so no other thread runs between the question and the answer.
         if self._ranges is old:
@@ -214,6 +216,7 @@ class VMExternRefActivationsTable(Owned):
     def _filled(self) -> int:
         return int(self._header.next - self._start) // _SLOT
 
+    @step
     def insert(self, address: int) -> bool:
         """Insert a pointer with the count that the caller owns; False if the chunk is full."""
         header, chunk, start = self._header, self._chunk, self._start
@@ -320,6 +323,13 @@ class VMExternRefActivationsTable(Owned):
     def _release(self) -> None:
         self._sweep(set())
 
+    @step
+    def _exchange(self, roots: set[int]) -> set[int]:
+        # Without a call in between: whatever runs Python may insert into the set.
+        survivors = self._over_approximated
+        self._over_approximated = roots
+        return survivors
+
     def _precise_roots(self, registry: StackMapRegistry) -> set[int] | None:
         frames = stack_frames()
         if frames is None:
@@ -338,16 +348,22 @@ class VMExternRefActivationsTable(Owned):
         return roots
 
     def _keep(self, address: int) -> None:
+        if not self._add(address):
+            externref.release(address)  # the set has its count
+
+    @step
+    def _add(self, address: int) -> bool:
         # No call between the question and the answer, or the set may be another one.
         if self._state is OPEN and address not in self._over_approximated:
             self._over_approximated.add(address)
-            return
-        externref.release(address)  # the set has its count
+            return True
+        return False
 
     def _empty_chunk(self) -> None:
         for address in self._take_chunk():
             self._keep(address)
 
+    @step
     def _take_chunk(self) -> list[int]:
         header, chunk, start = self._header, self._chunk, self._start
         while True:
@@ -362,9 +378,7 @@ class VMExternRefActivationsTable(Owned):
     def _sweep(self, roots: set[int]) -> None:
         for address in roots:
             externref.retain(address)
-        # Without a call in between: whatever runs Python may insert into the set.
-        survivors = self._over_approximated
-        self._over_approximated = roots
+        survivors = self._exchange(roots)
         old = [*self._take_chunk(), *survivors]
         nothing: set[int] = set()
         if (

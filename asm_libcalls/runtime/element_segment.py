@@ -10,6 +10,7 @@ from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.reference import check_reference_type, owned_raw
+from asm_libcalls.steps import step
 from asm_libcalls.traps import TableOutOfBounds
 
 TYPE_CHECKING = False
@@ -97,17 +98,22 @@ class ElementSegment(Owned):
 
     def drop(self) -> None:
         """Make the segment empty."""
-        nothing: list[int] = []
-        no_keepers: dict[int, Any] = {}
+        dropped, _kept = self._empty([], {})
+        if self._element_type == "externref":
+            # Made null first: what copies the segment meanwhile finds no dropped reference.
+            externref.release_all(externref.take_at(dropped, i) for i in range(len(dropped)))
+
+    def _release(self) -> None:
+        self.drop()
+
+    @step
+    def _empty(
+        self, nothing: list[int], no_keepers: dict[int, Any]
+    ) -> tuple[list[int], dict[int, Any]]:
+        """Return what it has, and leave nothing."""
         # No call in between: what runs Python may drop it too, and each reference has one count.
         dropped = self._raw
         self._raw = nothing
         keepers = self.keepers
         self.keepers = no_keepers
-        if self._element_type == "externref":
-            # Made null first: what copies the segment meanwhile finds no dropped reference.
-            externref.release_all(externref.take_at(dropped, i) for i in range(len(dropped)))
-        del keepers
-
-    def _release(self) -> None:
-        self.drop()
+        return dropped, keepers

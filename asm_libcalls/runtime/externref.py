@@ -22,6 +22,7 @@ import ctypes
 import operator
 
 from asm_libcalls.owned import NotCopied
+from asm_libcalls.steps import step
 from asm_libcalls.unraisable import hear
 from asm_libcalls.vmcontext import VMExternData
 
@@ -62,6 +63,7 @@ def is_live(address: int) -> bool:
     return address in _boxes
 
 
+@step
 def value_of(address: int) -> Any:
     """Return the Python object in a live box."""
     return _boxes[address][1]
@@ -72,6 +74,7 @@ def strong_count(address: int) -> int:
     return int(_boxes[address][0].value)
 
 
+@step
 def retain(address: int) -> int:
     """Count one more owner of a live box, and return its address; 0, the null, is let through."""
     if address:
@@ -92,12 +95,14 @@ def counter(address: int) -> Any:
 # jump, without a new object that the collector knows of.
 
 
+@step
 def value_at(cells: Any, index: int) -> Any:
     """Return the Python object of the reference in an array; None for null."""
     address = cells[index]
     return _boxes[address][1] if address else None
 
 
+@step
 def retain_at(cells: Any, index: int) -> int:
     """Count one more owner of the reference in an array, and return its address."""
     address: int = cells[index]
@@ -106,6 +111,7 @@ def retain_at(cells: Any, index: int) -> int:
     return address
 
 
+@step
 def take_at(cells: Any, index: int) -> int:
     """Make the reference in an array null, and return its address with the count that it had."""
     address: int = cells[index]
@@ -127,14 +133,21 @@ def retain_range(cells: Any, start: int, count: int) -> list[int]:
 
 def release(address: int) -> None:
     """Count one owner less; the last one drops the value. 0, the null, is let through."""
-    if address and _boxes is not None:  # at interpreter exit it dies with what it holds
-        try:
-            count = _boxes[address][0]
-        except KeyError:
-            raise ValueError(f"no live externref at address {address:#x}") from None
-        count.value -= 1
-        if count.value == 0:
-            drop_and_dealloc(address)
+    if not address or _boxes is None:  # at interpreter exit it dies with what it holds
+        return
+    if not _count_down(address):
+        drop_and_dealloc(address)
+
+
+@step
+def _count_down(address: int) -> int:
+    """Count one owner less of a live box, and return how many there are."""
+    try:
+        count = _boxes[address][0]
+    except KeyError:
+        raise ValueError(f"no live externref at address {address:#x}") from None
+    count.value -= 1
+    return int(count.value)
 
 
 def release_all(addresses: Iterable[int]) -> None:

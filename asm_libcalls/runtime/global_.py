@@ -9,6 +9,7 @@ from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.definition import Defined
 from asm_libcalls.runtime.reference import REFERENCE_TYPES, from_raw, owned_raw
 from asm_libcalls.signatures import WASM_NUMBERS
+from asm_libcalls.steps import step
 from asm_libcalls.vmcontext import VMGlobalDefinition
 
 TYPE_CHECKING = False
@@ -134,15 +135,23 @@ class Global(Defined):
         """Exchange the pointer, and return the old one."""
         while True:
             definition = self._definition
-            cells = definition.storage
-            # No call from here on: what comes out is what was there when the new one goes in.
-            if self._definition is definition:
-                old: int = cells[0]
-                cells[0] = owned
-                old_keeper = self._keeper
-                self._keeper = keeper
-                del old_keeper
-                return old
+            exchanged = self._exchange(definition, definition.storage, owned, keeper)
+            if exchanged is not None:
+                return exchanged[0]
+
+    @step
+    def _exchange(
+        self, definition: Any, cells: Any, owned: int, keeper: Any
+    ) -> tuple[int, Any] | None:
+        """Exchange the pointer and the keeper, where it is still in this place."""
+        # No call from here on: what comes out is what was there when the new one goes in.
+        if self._definition is definition:
+            old: int = cells[0]
+            cells[0] = owned
+            old_keeper = self._keeper
+            self._keeper = keeper
+            return old, old_keeper
+        return None
 
     def owned_raw(self) -> int:
         """Return the pointer of an externref, with a count for the caller."""

@@ -15,6 +15,7 @@ import sys
 
 from asm_libcalls.runtime.growable import Growable
 from asm_libcalls.runtime.reservation import Reservation
+from asm_libcalls.steps import step
 from asm_libcalls.traps import HeapOutOfBounds
 from asm_libcalls.vmcontext import VMMemoryDefinition
 
@@ -164,6 +165,7 @@ class Memory(Growable):
         reservation = self._open_reservation()
         return reservation if reservation.make_accessible(desired * WASM_PAGE_SIZE) else None
 
+    @step
     def _commit(self, prepared: Reservation, current: int, desired: int) -> bool:
         before, after = current * WASM_PAGE_SIZE, desired * WASM_PAGE_SIZE
         # No call from here on: see growable.py.

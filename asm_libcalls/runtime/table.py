@@ -15,6 +15,7 @@ from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.growable import Growable
 from asm_libcalls.runtime.reference import check_reference_type, from_raw, owned_raw
 from asm_libcalls.runtime.reservation import Reservation
+from asm_libcalls.steps import step
 from asm_libcalls.traps import TableOutOfBounds
 from asm_libcalls.vmcontext import VMTableDefinition
 
@@ -130,16 +131,22 @@ class Table(Growable):
 
     def _release(self) -> None:
         # Instances that use the table keep the reservation and the keepers as long as they live.
-        reservation, self._reservation = self._reservation, None
-        count = self._definition.current_elements
-        self._definition.current_elements = 0
+        count, *_kept = self._empty({})
         # The base stays: native code in another thread may have read the size before.
-        self._keepers = {}
         if self._element_type == "externref":
             elements = self._elements
             # Made null first: what reads the table meanwhile finds no dropped reference.
             externref.release_all(externref.take_at(elements, i) for i in range(count))
-        del reservation
+
+    @step
+    def _empty(self, nothing: dict[int, Any]) -> tuple[int, dict[int, Any], Reservation | None]:
+        """Take everything out: the size, and what was kept until now."""
+        reservation, self._reservation = self._reservation, None
+        count = self._definition.current_elements
+        self._definition.current_elements = 0
+        keepers = self._keepers
+        self._keepers = nothing
+        return count, keepers, reservation
 
     @property
     def reservation(self) -> object:
@@ -182,15 +189,23 @@ class Table(Growable):
         except BaseException:
             self.release(owned)
             raise
+        before = self._exchange(where, owned, reservation)
+        self.release(owned if before is None else before)
+        if before is None:
+            self._check_open()
+
+    @step
+    def _exchange(
+        self, where: slice, owned: Sequence[int], reservation: Reservation
+    ) -> list[int] | None:
+        """Put pointers in and return what was there; None if the table has been closed."""
         elements = self._elements
-        before = elements[where]
+        before: list[int] = elements[where]
         # Nothing runs between the last read and the write: what is dropped is what was there.
         if self._reservation is reservation:
             elements[where] = owned
-            self.release(before)
-        else:
-            self.release(owned)
-            self._check_open()
+            return before
+        return None
 
     def grow_raw(self, delta: int, raw: int, keeper: Any = None) -> int:
         """Grow by `delta` copies of a pointer, each with a count of its own; or return -1."""
@@ -227,6 +242,7 @@ class Table(Growable):
         # The elements behind the size are null already.
         return reservation, slice(current, current + len(new)), new, counter
 
+    @step
     def _commit(self, prepared: tuple[Any, ...], current: int, desired: int) -> bool:
         reservation, where, new, counter = prepared
         elements, count = self._elements, len(new)

@@ -11,6 +11,7 @@ import weakref
 
 import process_maps
 import pytest
+from free_threading import frees_what_was_dropped
 from in_threads import in_threads
 
 import asm_libcalls
@@ -130,6 +131,7 @@ def test_calls_leave_no_memory():
     )  # 300 times the smallest object would be 7 kB a way, 350 kB in all
 
 
+@frees_what_was_dropped
 def test_functions_leave_no_memory():
     def make():
         for i in range(500):
@@ -175,6 +177,7 @@ def test_a_batch_shares_its_pages():
 # --- what keeps what alive -----------------------------------------------------------------------
 
 
+@frees_what_was_dropped
 def test_a_dropped_function_is_freed():
     slow = Callable()
     alive = weakref.ref(slow)
@@ -191,6 +194,7 @@ def test_a_dropped_function_is_freed():
     assert seen() is None
 
 
+@frees_what_was_dropped
 @pytest.mark.parametrize("how", ["attribute", "closure", "partial"])
 def test_a_cycle_is_collected(how):
     if how == "closure":

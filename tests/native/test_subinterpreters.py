@@ -11,10 +11,6 @@ KINDS = ["legacy", "isolated"] if sys.version_info >= (3, 12) else ["legacy"]
 # Isolated ones of 3.12 have no ctypes, so the fallback serves numbers, and nothing else is there.
 WITHOUT_CTYPES = (3, 12) <= sys.version_info < (3, 13)
 
-# Those that _xxsubinterpreters makes before 3.12 may start no threads.
-WITHOUT_THREADS = sys.version_info < (3, 12)
-NEED_THREADS = ("threads", "time limits")
-
 NUMBERS = """
 import asm_libcalls
 assert asm_libcalls.f64_nearest(2.5) == 2.0 and asm_libcalls.i64_sdiv(-7, 2) == -3
@@ -219,8 +215,6 @@ subinterpreters.use({kind!r}, {NUMBERS!r})
 def test_what_native_code_needs(child, what, kind):
     if kind == "isolated" and WITHOUT_CTYPES:
         pytest.skip("isolated subinterpreters of 3.12 cannot import ctypes")
-    if what in NEED_THREADS and WITHOUT_THREADS:
-        pytest.skip("no threads can be started in subinterpreters before 3.12")
     done = child(
         f"""
 import subinterpreters
@@ -239,8 +233,7 @@ def test_several_at_once(child, kind):
     """Each in a thread of its own, with a GIL of its own where there are such."""
     if kind == "isolated" and WITHOUT_CTYPES:
         pytest.skip("isolated subinterpreters of 3.12 cannot import ctypes")
-    uses = [USES[what] for what in USES if not (what in NEED_THREADS and WITHOUT_THREADS)]
-    everything = NUMBERS + "".join(uses)
+    everything = NUMBERS + "".join(USES.values())
     child(
         f"""
 import subinterpreters, threading

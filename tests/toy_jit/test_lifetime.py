@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import wasm_builder as wasm
+from free_threading import frees_what_was_dropped
 from in_threads import in_threads
 from jit_modules import EXTERNREFS, FUNCREFS, MEMORY, Function, build, instantiate
 from process_maps import mappings
@@ -252,6 +253,7 @@ def use(module, reference_itself=True):
     return weakref.ref(instance.runtime), weakref.ref(instance.exports["f"])
 
 
+@frees_what_was_dropped
 def test_an_instance_that_nobody_has_is_collected():
     module = toy_jit.Module(BINARY)
     references = use(module)
@@ -259,6 +261,7 @@ def test_an_instance_that_nobody_has_is_collected():
     assert [reference() for reference in references] == [None, None]
 
 
+@frees_what_was_dropped
 def test_code_goes_with_the_last_that_could_run_it():
     module = toy_jit.Module(BINARY)
     address = module.code.address
@@ -298,6 +301,7 @@ def test_code_stays_while_a_table_has_its_functions():
     assert user.exports["f"]() == 7
 
 
+@frees_what_was_dropped
 def test_finalizers_of_garbage_may_call_it():
     """A finalizer in the cycle runs before what it calls is taken apart, in whatever order."""
     results = []
@@ -339,6 +343,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@frees_what_was_dropped
 @pytest.mark.parametrize(
     ("what", "count"), [("instances", 3_000), ("modules", 1_000), ("cycles", 1_000)]
 )

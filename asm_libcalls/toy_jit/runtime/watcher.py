@@ -21,6 +21,7 @@ import math
 import os
 import threading
 from contextlib import suppress
+from functools import cache
 from importlib.machinery import BuiltinImporter
 from importlib.util import module_from_spec
 from time import monotonic
@@ -44,8 +45,20 @@ _thread: Any = module_from_spec(BuiltinImporter.find_spec("_thread"))  # type: i
 BuiltinImporter.exec_module(_thread)
 
 
+def _state_function(name: str, *parameters: Any) -> Any:
+    return ctypes.PYFUNCTYPE(ctypes.c_void_p, *parameters)((name, ctypes.pythonapi))
+
+
+@cache
+def _is_main_interpreter() -> bool:
+    get, get_main = map(_state_function, ("PyInterpreterState_Get", "PyInterpreterState_Main"))
+    return bool(get() == get_main())
+
+
 def is_main_thread() -> bool:
-    """Return whether this is the thread that runs signal handlers."""
+    """Return whether this is the thread that runs signal handlers, which no subinterpreter has."""
+    if not _is_main_interpreter():
+        return False
     number = _thread.get_native_id()
     # The process's first one, and the only one behind a fork, of which `threading` may not know.
     return bool(number in (os.getpid(), threading.main_thread().native_id))
@@ -57,17 +70,12 @@ def _wait_for_thread_states() -> None:
     One that has given its lock back still has a state for a moment, and an interpreter that finds
     another thread's state at its end aborts the process.
     """
-    pointer = ctypes.c_void_p
-
-    def api(name: str, *parameters: Any) -> Any:
-        return ctypes.PYFUNCTYPE(pointer, *parameters)((name, ctypes.pythonapi))
-
-    interpreter = api("PyInterpreterState_Get")()
-    if interpreter == api("PyInterpreterState_Main")():
+    if _is_main_interpreter():
         return
-    newest = api("PyInterpreterState_ThreadHead", pointer)
-    older = api("PyThreadState_Next", pointer)
-    this = api("PyThreadState_Get")()
+    newest = _state_function("PyInterpreterState_ThreadHead", ctypes.c_void_p)
+    older = _state_function("PyThreadState_Next", ctypes.c_void_p)
+    interpreter = _state_function("PyInterpreterState_Get")()
+    this = _state_function("PyThreadState_Get")()
     pause = _thread.allocate_lock()
     pause.acquire()
     until = monotonic() + _LONGEST_WAIT

@@ -161,6 +161,9 @@ class FunctionMaker:
 
     def _parts(self, shape: Shape) -> list[Part]:
         inline, vmctx_of = shape[4:]
+        if vmctx_of and not object_layouts.HAS_GIL:
+            # Another thread may free the int in the member while we read it.
+            return parts_of(self._stencils, shape.leaving_all(), self.layout)
         body = None
         if inline in self._loaded.image.straight:
             body = Stencil(self._loaded.code(str(inline)).removesuffix(_RET))

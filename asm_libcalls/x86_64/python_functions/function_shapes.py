@@ -68,6 +68,11 @@ class Shape(tuple[object, ...]):
         read = "none" if result is None else "u64" if result.kind == "pointer" else result.name
         return super().__new__(cls, (parameters, read, enter, guard, inline, vmctx_of))
 
+    def leaving_all(self) -> Shape:
+        """Return the shape that leaves every call of this one to the slow path."""
+        parameters, result, *_ = self
+        return super().__new__(Shape, (parameters, result, "", EVERYTHING, "", None))
+
     def title(self) -> str:
         """Return what debuggers and profilers call the code."""
         parameters, result, _, _, inline, _ = self

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "HAS_GIL",
     "INTEGER_LAYOUTS",
     "NEWEST_TESTED",
     "FunctionState",
@@ -39,6 +40,9 @@ __all__ = [
 
 NEWEST_TESTED = (3, 15)
 """The newest CPython that the tests ran on; newer ones are looked at in the same way."""
+
+HAS_GIL = "t" not in getattr(sys, "abiflags", "")
+"""Whether this is a build with the GIL: without it what an object refers to may go at any time."""
 
 _PYTHON_API_VERSION = 1013  # of every Python 3
 _WORD = 8

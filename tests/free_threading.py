@@ -1,0 +1,16 @@
+"""Builds of CPython without the GIL, and what the tests cannot expect of them."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+WITHOUT_GIL = "t" in getattr(sys, "abiflags", "")
+
+# Free-threading HOWTO of 3.13, "Immortalization".
+frees_what_was_dropped = pytest.mark.skipif(
+    WITHOUT_GIL and sys.version_info < (3, 14),
+    reason="without the GIL CPython 3.13 never frees functions, classes and modules once it has "
+    "started a thread",
+)

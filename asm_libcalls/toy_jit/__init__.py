@@ -7,11 +7,11 @@ WebAssembly 2.0. ``Module(wasm)`` decodes, validates and compiles in one pass, b
     instance.exports["add"](1, 2)
 
 An import is a Python callable, a Memory, Table or Global, or what another instance exports. An
-i32 or i64 is an int, a v128 an int of 128 bits without a sign, an f32 or f64 a float, an externref
-any object, a funcref a Func, a null None; several results are a tuple. What a callable raises
-crosses WebAssembly unchanged; a Trap says in its ``wasm_backtrace`` which functions it came
-through. Signal handlers run while WebAssembly does, so Ctrl-C ends a loop;
-``instance.interrupt()`` and ``instance.time_limit(seconds)`` make it trap.
+i32 or i64 is an int, a v128 an unsigned int of 128 bits, an f32 or f64 a float, an externref
+any object, a funcref a Func, a null None. Several results are a tuple. Exceptions of a callable
+cross WebAssembly unchanged. A Trap lists in its ``wasm_backtrace`` the functions it passed through.
+Signal handlers run during WebAssembly code, so Ctrl-C ends a loop. ``instance.interrupt()`` and
+``instance.time_limit(seconds)`` make it trap.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _LAZY = {
     "access_caller": "runtime.callers",
     "compile_options": "options",
 }
-# The decoder and validator need no machine code; what follows them assembles the stencils.
+# Late: the decoder and validator need no machine code, and these modules assemble the stencils.
 
 
 def __getattr__(name: str) -> object:

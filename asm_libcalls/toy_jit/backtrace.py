@@ -1,4 +1,4 @@
-"""Frames of WebAssembly functions, as a trap's ``wasm_backtrace`` has them."""
+"""Frames of WebAssembly functions: the items of a trap's ``wasm_backtrace``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class WasmFrame:
     function_name : str or None
         From the name section or an export.
     offset : int
-        Of the instruction, in bytes from the beginning of the module.
+        The instruction's, in bytes from the beginning of the module.
     """
 
     __slots__ = ("function_index", "function_name", "offset")
@@ -40,7 +40,7 @@ class WasmFrame:
 
 
 def describe(backtrace: Sequence[WasmFrame]) -> list[str]:
-    """Write a backtrace, a line for each frame; frames that repeat themselves share one."""
+    """Write a backtrace, a line for each frame; equal frames in succession share a line."""
     lines: list[list[Any]] = []
     for frame in map(str, backtrace):
         if lines and lines[-1][0] == frame:

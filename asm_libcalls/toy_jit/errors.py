@@ -1,7 +1,7 @@
-"""Why a module is refused, with the byte that gave the reason, or cannot be linked.
+"""Exceptions for modules that are refused, or cannot be linked.
 
 Messages begin with the wording of the spec's reference interpreter where it has one, because the
-official test suite names its expectations by those words.
+official test suite compares with it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ __all__ = ["InvalidModule", "LimitExceeded", "LinkError", "MalformedModule", "Un
 
 
 class InvalidModule(Exception):
-    """The bytes are no WebAssembly module that may be instantiated.
+    """The bytes are not a module that can be instantiated.
 
-    Raised itself, it says that a module is well-formed but not valid (spec 2.0, section 3).
+    The class itself means that a module is well-formed but not valid (spec 2.0, section 3).
 
     Parameters
     ----------
     what : str
         The rule that is broken.
     offset : int or None
-        Where in the module, in bytes; None where it is no place in it that is wrong.
+        Where in the module, in bytes; None if the error has no place.
     """
 
     def __init__(self, what: str, offset: int | None = None) -> None:
@@ -42,9 +42,8 @@ class MalformedModule(InvalidModule):
 class LimitExceeded(InvalidModule):
     """The module is valid, but larger than a limit allows (spec 2.0, appendix A.2).
 
-    The limits of compiling are this implementation's and those of
-    :func:`~asm_libcalls.toy_jit.compile_options`, those of instances are given by
-    :class:`~asm_libcalls.toy_jit.StoreLimits`. The message names the limit.
+    Limits on compiling are fixed, or set by :func:`~asm_libcalls.toy_jit.compile_options`. Limits
+    on instances are set by :class:`~asm_libcalls.toy_jit.StoreLimits`. The message names the limit.
     """
 
 
@@ -73,7 +72,7 @@ class LinkError(Exception):
     Attributes
     ----------
     missing : tuple of ImportType
-        All imports that are not there.
+        All imports that are missing.
     """
 
     missing: tuple[Any, ...] = ()

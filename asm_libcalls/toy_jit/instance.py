@@ -1,8 +1,8 @@
-"""Instances: modules with their imports, ready to be called.
+"""The public class Instance: a module with its imports, ready to be called.
 
-An instance of a module is an :class:`asm_libcalls.Instance` with the module's code. Instantiation
-is that of the specification (2.0, 4.5.4): imports are matched, segments are copied in order, the
-start function is called.
+It wraps an :class:`asm_libcalls.Instance` in which the module's code runs. Instantiation follows
+the specification (2.0, 4.5.4): match the imports, copy the segments in order, call the start
+function. The steps are in ``runtime/``.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ class Instance(Owned):
     imports : mapping of str to mapping of str to object, optional
         By module and name: Python callables, Memory, Table, Global, or another instance's exports.
     time_limit : number, optional
-        The seconds that instantiation, with the start function, may take; then it traps with
-        Interrupt. No limit by default. (:meth:`time_limit` limits what is called later.)
+        Seconds after which instantiation, including the start function, traps with Interrupt.
+        No limit by default. (:meth:`time_limit` limits later calls.)
     limits : StoreLimits, optional
-        For the memories and tables that the module makes: growth beyond them returns -1.
+        For the memories and tables that the module defines: growth beyond them returns -1.
 
     Attributes
     ----------
     exports : Mapping
         By name, in the order of the module: Func, Memory, Table or Global.
     runtime : asm_libcalls.Instance
-        What the compiled code runs in.
+        The instance in which the compiled code runs.
 
     Raises
     ------
@@ -56,29 +56,29 @@ class Instance(Owned):
     Trap
         A segment does not fit (the message names it), or the start function trapped.
     LimitExceeded
-        A memory or table would begin larger than `limits` allows, or is one too many.
+        The initial size of a memory or table, or a count, is above a limit of `limits`.
     TypeError, ValueError
         A limit is no number, or negative.
 
     Notes
     -----
-    Instances of one module share its code. An instance, with all that it is linked to, is used by
-    one thread at a time; others may do so after it, or call :meth:`interrupt`.
+    Instances of one module share its code. Only one thread at a time may use an instance and the
+    instances it is linked to. Any thread may call :meth:`interrupt`.
 
-    An exported function keeps its instance alive. Where nobody has either any more, the garbage
-    collector frees both, also with host functions that refer to the instance; the code goes with
-    the last instance of the module.
+    An exported function keeps its instance alive. The garbage collector frees both when they are
+    unreachable, cycles through host functions included. The code is unmapped with the last
+    instance of the module.
 
-    The growth of a memory or table is limited by its attribute `limiter` too, which can be set
-    where it is exported: ``limiter(current, desired, maximum)`` refuses with a false result.
+    An exported memory or table has an attribute `limiter`, which limits its growth too:
+    ``limiter(current, desired, maximum)`` refuses with a false result.
 
-    From its entry on, WebAssembly may use an eighth of what is left of the thread's stack (at most
-    4 MiB); recursion beyond that traps with StackOverflow. Calls by its host functions share it.
+    A call from Python may use an eighth of the stack that its thread has left (at most 4 MiB).
+    Recursion beyond that traps with StackOverflow. Calls by its host functions share this budget.
 
     Each greenlet (gevent) has its own calls: host functions may switch, wait and be killed.
     """
 
-    _closes_when_dropped = False  # its functions may be elsewhere, and keep what they need
+    _closes_when_dropped = False  # exported functions may outlive this object, and need the runtime
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Instance(Owned):
         for func, brief in zip(own, module.code.layout.brief, strict=True):
             func.brief = brief
         self._spaces = {
-            "func": [*matched["func"], *own],  # an import is the function that it stands for
+            "func": [*matched["func"], *own],  # a re-exported import is the function itself
             "table": self.runtime.tables,
             "memory": self.runtime.memories,
             "global": self.runtime.globals,
@@ -138,12 +138,12 @@ class Instance(Owned):
 
     @property
     def memory(self) -> Memory:
-        """Its memory, exported or not.
+        """The instance's memory, exported or not.
 
         Raises
         ------
         AttributeError
-            It has none.
+            The instance has no memory.
         """
         memories = self._spaces["memory"]
         if not memories:
@@ -152,25 +152,25 @@ class Instance(Owned):
         return memory
 
     def interrupt(self) -> None:
-        """Stop what this instance is computing, from another thread: it traps with Interrupt.
+        """Make the running code of this instance trap with Interrupt; for other threads.
 
-        Code that is not running now traps when it is called next. It notices at the next loop or
-        function call, in this instance or in another one that it has called. A host function that
-        runs is not stopped; one that catches the Interrupt of what it called goes on.
+        The trap comes at the next loop or function call, in this instance or in one that it has
+        called. If no code runs, the next call traps. A running host function is not stopped, and
+        one that catches the Interrupt goes on.
         """
         self.runtime.ask_to_trap()
 
     def time_limit(self, seconds: float) -> interrupts.time_limit:
-        """Make a context in which this instance may compute for so many seconds at most.
+        """Return a context manager that limits how long this instance may compute.
 
-        Then it traps with Interrupt, at its next loop or function call, and so does whatever is
-        called in it until the context is left::
+        After that time its code traps with Interrupt, at the next loop or function call. So does
+        each further call until the context is left::
 
             with instance.time_limit(0.5):
                 instance.exports["main"]()
 
         The limit covers the instances that this one calls, through imports and host functions. A
-        host function that runs is not stopped. Contexts may be nested: each limit holds.
+        running host function is not stopped. Contexts may be nested: each limit holds.
 
         Raises
         ------
@@ -180,7 +180,7 @@ class Instance(Owned):
         return interrupts.time_limit(self.runtime, seconds)
 
     def gc(self) -> None:
-        """Drop the externrefs that no frame holds any more, which also happens by itself at times.
+        """Release externrefs that no frame holds. Collections also run by themselves.
 
         Raises
         ------
@@ -192,10 +192,10 @@ class Instance(Owned):
     def close(self) -> None:
         """Release what the instance holds; twice is a no-op.
 
-        Its functions raise ValueError from then on, and code of it that runs stops with that at its
-        next loop or function call. It never waits: what running code uses is released when the
-        code has left and nobody has this object, or a function of it, any more. What it exports
-        and others import lives on.
+        Its functions raise ValueError from then on, and so does its running code at the next loop
+        or function call. Closing never waits. What running code uses is released after the code
+        has left, when this object and its functions are unreachable. Exports that other instances
+        import stay usable.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Limits on what modules make when they run, with the names and meaning of Wasmtime's."""
+"""Limits on the memories, tables and instances of modules, named and defined as in Wasmtime."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _UNITS = {"memory_size": "bytes", "table_elements": "elements"}
 
 
 class StoreLimits:
-    """Limits for instances: on each memory and table that they make, and on how many there are.
+    """Limits on the size of each memory and table, and on the number of all of them.
 
-    Memories and tables that a module imports are not counted. One object may be given to several
-    instances: then the counts are of all of them together, as in a store of Wasmtime.
+    Imported memories and tables are not counted. Instances that are given the same object are
+    counted together, as in a store of Wasmtime.
 
     Parameters
     ----------
     memory_size : int, optional
-        The bytes that each memory may have.
+        Maximum of each memory, in bytes.
     table_elements : int, optional
-        The elements that each table may have.
+        Maximum of each table, in elements.
     instances, tables, memories : int, optional
-        How many there may be at the same time. An instance is counted until it is closed or
-        collected, a table or memory until it is collected.
+        Maximum number at the same time. An instance is counted until it is closed or collected, a
+        table or memory until it is collected.
 
     Raises
     ------
@@ -70,39 +70,39 @@ class StoreLimits:
     memories = property(lambda self: self._limits["memories"])
 
     def check_size(self, name: str, size: int, what: str) -> None:
-        """Raise LimitExceeded if a memory or table would begin too large."""
+        """Raise LimitExceeded if the initial size of a memory or table is too large."""
         limit = self._limits[name]
         if limit is not None and size > limit:
             raise LimitExceeded(f"{what} of {size} {_UNITS[name]}: StoreLimits.{name} is {limit}")
 
     def take(self, name: str) -> object:
-        """Count one more, and return what stands for it; raise LimitExceeded if it is too many."""
+        """Count one more, and return a token for it; raise LimitExceeded if it is too many."""
         limit, counted = self._limits[name], self._counted[name]
         token = object()
-        counted.add(token)  # first, so that two threads never both get the last one
+        counted.add(token)  # before the check, so that two threads never both get the last one
         if limit is not None and len(counted) > limit:
             counted.discard(token)
             raise LimitExceeded(f"too many {name}: StoreLimits.{name} is {limit}")
         return token
 
     def give_back(self, name: str, token: object) -> None:
-        """Count one less; twice is a no-op."""
+        """Count a token no more; twice is a no-op."""
         self._counted[name].discard(token)
 
 
 class Admission:
-    """What one instance takes of the counts of a StoreLimits.
+    """The part that one instance has in the counts of a StoreLimits.
 
     Parameters
     ----------
     limits : StoreLimits
     module : asm_libcalls.toy_jit.frontend.module.Module
-        Of which the instance is to be made.
+        The module of the instance.
 
     Raises
     ------
     LimitExceeded
-        There are too many.
+        A count is above its limit.
     """
 
     def __init__(self, limits: StoreLimits, module: Module) -> None:
@@ -119,19 +119,19 @@ class Admission:
             raise
 
     def give_back(self) -> None:
-        """Give all of it back, for an instance that is not made after all."""
+        """Give all of it back, because instantiation failed."""
         for name, token in self._taken:
             self._limits.give_back(name, token)
 
     def belongs_to(self, instance: Instance) -> None:
-        """Give each back when what it was taken for is collected."""
+        """Give back each token when the counted object is collected."""
         memories, tables = self._imported
         owners = (instance, *instance.memories[memories:], *instance.tables[tables:])
         for (name, token), owner in zip(self._taken, owners, strict=True):
             weakref.finalize(owner, self._limits.give_back, name, token).atexit = False
 
     def close(self) -> None:
-        """Give the instance's own back, which is closed."""
+        """Give back the token of the instance, which is closed."""
         self._limits.give_back(*self._taken[0])
 
 

@@ -1,4 +1,4 @@
-"""A compiled module: from the bytes of the binary format to code that instances share."""
+"""The public class Module: a compiled module, whose code its instances share."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class Module(Owned):
     wasm : bytes-like
         The binary format.
     options : CompileOptions, optional
-        What :func:`compile_options` made.
+        From :func:`compile_options`.
 
     Attributes
     ----------
     decoded : asm_libcalls.toy_jit.frontend.module.Module
-        Its parts.
+        The decoded module.
 
     Raises
     ------
     InvalidModule
-        It is malformed or not valid: what, and at which byte.
+        The module is malformed or not valid. The message names the reason and the byte.
     TypeError
         `wasm` is not bytes-like.
     """
@@ -72,7 +72,7 @@ class Module(Owned):
 
     @property
     def code(self) -> CompiledCode:
-        """Its machine code, which all its instances share; ValueError if it is closed."""
+        """The machine code, which all instances share; ValueError if the module is closed."""
         code = self._code
         if code is None:
             self._check_open()
@@ -80,9 +80,9 @@ class Module(Owned):
         return code
 
     def close(self) -> None:
-        """Let go of the code; twice is a no-op. No instance of it is made any more.
+        """Release the code, and refuse new instances; twice is a no-op.
 
-        Instances that there are keep the code, which is unmapped when the last one is gone.
+        Existing instances keep the code. It is unmapped with the last one.
         """
         super().close()
 
@@ -98,8 +98,8 @@ class Module(Owned):
         Parameters
         ----------
         path : str or path-like
-            A module in the binary format; one in the text format if the name ends in ``.wat``,
-            which wabt's ``wat2wasm`` or the package wasmtime converts.
+            A module in the binary format. If the name ends in ``.wat``, the text format, which
+            wabt's ``wat2wasm`` or the package wasmtime converts.
         options : CompileOptions, optional
 
         Raises
@@ -125,12 +125,12 @@ class Module(Owned):
 
     @property
     def imports(self) -> tuple[ImportType, ...]:
-        """What it imports, in its order: `module`, `name`, `kind` and `type` of each."""
+        """The imports, in the module's order: `module`, `name`, `kind` and `type` of each."""
         return imports_of(self.decoded)
 
     @property
     def exports(self) -> tuple[ExportType, ...]:
-        """What it exports, in its order: `name`, `kind` and `type` of each."""
+        """The exports, in the module's order: `name`, `kind` and `type` of each."""
         return exports_of(self.decoded)
 
     def __repr__(self) -> str:
@@ -138,7 +138,7 @@ class Module(Owned):
         return f"<Module{name}: {len(self.decoded.functions)} functions>"
 
     def libcall_counts(self) -> dict[str, int]:
-        """Return how often the code of this module has called each libcall, by its name.
+        """Return how often the code of this module has called each libcall, by libcall name.
 
         Raises
         ------
@@ -154,10 +154,10 @@ class Module(Owned):
         return dict(zip(DECLARATIONS, counters, strict=True))
 
     def interrupt(self) -> None:
-        """Stop what the instances of this module are computing: they trap with Interrupt.
+        """Make the running code of all instances of this module trap with Interrupt.
 
-        That includes an instance whose start function is running, which nobody has yet. One that
-        is not running traps when it is called next.
+        That includes a start function, whose instance has not been returned yet. An instance that
+        is not running traps at its next call.
         """
         code = self.code
         for runtime in interrupts.stoppable_instances():

@@ -1,4 +1,4 @@
-"""How modules are compiled."""
+"""The options of compiling a module."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ __all__ = ["CompileOptions", "compile_options"]
 
 
 class CompileOptions:
-    """What :func:`compile_options` returns.
+    """The result of :func:`compile_options`, which describes the attributes.
 
     Attributes
     ----------
     inline, count_libcalls, listing : bool
-        As they were given.
     limits : dict of str to int or None
-        The limits, by their names.
+        By name.
     """
 
     __slots__ = ("count_libcalls", "inline", "limits", "listing")
@@ -47,22 +46,22 @@ def compile_options(
     Parameters
     ----------
     inline : bool
-        Emit the CPU's own instructions instead of calling the libcalls where it has them: for
-        64-bit shifts and divisions and, with SSE4.1, for rounding, of lanes of vectors too.
+        Emit instructions of the CPU instead of libcalls where it has them: for 64-bit shifts and
+        divisions and, with SSE4.1, for rounding, also of vector lanes.
     count_libcalls : bool
-        Count how often each libcall is called: :meth:`Module.libcall_counts` tells. All instances
-        of a module share the counters, which are exact where one thread runs them.
+        Count the calls of each libcall, for :meth:`Module.libcall_counts`. All instances of a
+        module share the counters. They are exact if one thread runs the instances.
     listing : bool
         Note where the code of each instruction begins, for
         :func:`asm_libcalls.toy_jit.link.listing.listing`.
     max_code_size : int, optional
-        The bytes of machine code that a module may become: by default 4 MiB and 256 for each of
-        its bytes.
+        Maximum machine code, in bytes. By default 4 MiB and 256 for each byte of the module.
     max_stack_map_slots : int, optional
-        The slots of references, over all places where an externref may be collected: by default
-        2**20 and 16 for each byte of the module.
+        Maximum number of slots in all stack maps. By default 2**20 and 16 for each byte of the
+        module.
     max_locals : int, optional
-        The locals of all functions: by default 2**20 and 16 for each byte of the module.
+        Maximum number of locals of all functions. By default 2**20 and 16 for each byte of the
+        module.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The text format (.wat), by whichever converter is installed: wabt's, or the package wasmtime."""
+"""Conversion of the text format (.wat), by wabt's wat2wasm or else the package wasmtime."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ class NoConverter(RuntimeError):
 
 
 class TextRefused(ValueError):
-    """The converter refuses the text; its message says where."""
+    """The converter refuses the text; its message names the place."""
 
 
 def convert(text: bytes, name: str) -> bytes:
-    """Return the binary of a module in the text format.
+    """Convert a module in the text format to the binary format.
 
     Parameters
     ----------
     text : bytes
     name : str
-        What to call it in errors.
+        The text's name in errors.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""From the code of functions to code that runs: links, unwind information, listings."""
+"""Machine code made ready to run: linking, loading, unwind information, listings."""

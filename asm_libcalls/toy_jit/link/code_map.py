@@ -1,4 +1,4 @@
-"""Which instruction of which function an address of compiled code belongs to: for backtraces."""
+"""Map from addresses of compiled code to functions and instructions, for backtraces."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["extend", "find", "forget", "register"]
 
 
 class _Code:
-    """Where the functions and calls of a module are in memory."""
+    """The addresses of a module's functions and calls."""
 
     def __init__(self, module: Module, layout: CodeLayout, address: int) -> None:
         self.module = module
@@ -47,7 +47,7 @@ _codes: dict[int, _Code] = {}
 
 
 def register(module: Module, layout: CodeLayout, address: int) -> None:
-    """Make the addresses of a module's code known."""
+    """Add a module's code to the map."""
     _codes[address] = _Code(module, layout, address)
     bisect.insort(_starts, address)
 
@@ -59,15 +59,15 @@ def forget(address: int) -> None:
 
 
 def find(return_address: int) -> WasmFrame | None:
-    """Return the frame whose code goes on at an address, or None if that is no code of ours."""
+    """Return the frame with a return address, or None if that is not in compiled code."""
     before = _starts[: bisect.bisect_right(_starts, return_address)]
-    # Another thread may have forgotten it meanwhile; then the address is not in it.
+    # Another thread may have forgotten the code meanwhile; then the address is not in it.
     code = _codes.get(before[-1]) if before else None
     return code.frame(return_address) if code is not None else None
 
 
 def extend(trap: Trap) -> None:
-    """Add the frames of the code that called this Python function, which a trap is leaving."""
+    """Add to a trap that leaves a Python function the frames of the code that called it."""
     if len(trap.wasm_backtrace) >= MAXIMUM_TRACE:
         return
     trace = tuple(address for address, _ in stack_frames(innermost=True) or ())[:MAXIMUM_TRACE]

@@ -1,4 +1,4 @@
-"""A module's code in memory, and what knows its addresses while it is there."""
+"""A module's code in memory, and its registrations: stack maps, code map, unwind information."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CompiledCode:
     size : int
     layout : CodeLayout
     pages : Resource
-        Keeps the code where it is: all that can run or name the code refers to this.
+        Keeps the code mapped. Each object that can run the code refers to it.
     """
 
     def __init__(self, module: Module, layout: CodeLayout) -> None:
@@ -44,18 +44,18 @@ class CompiledCode:
         self.pages = Resource(partial(_unload, loaded, layout.counters))
 
     def function_address(self, defined_index: int) -> int:
-        """Return the address of a function, by its index among the defined ones."""
+        """Return the address of a function, by its index among the defined functions."""
         return self.address + self.layout.functions[defined_index][0]
 
     def code_of(self, defined_index: int) -> bytes:
-        """Return the code of a function as it is in memory."""
+        """Return a copy of a function's code."""
         start, end = self.layout.functions[defined_index]
         return ctypes.string_at(self.address + start, end - start)
 
 
 def _unload(loaded: LoadedImage, counters: object) -> None:
-    # What the code writes to goes with it, not before.
-    # Forgotten first: another module may get the same addresses as soon as they are free.
+    # `counters` is an argument to stay alive as long as the code that writes to it.
+    # Unregistered first: another module may get the same addresses as soon as they are free.
     DEFAULT_STACK_MAP_REGISTRY.unregister(loaded.address)
     code_map.forget(loaded.address)
     pages.unload(loaded)

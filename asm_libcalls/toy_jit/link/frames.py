@@ -1,8 +1,8 @@
-"""Names and frames of compiled functions: for profilers, debuggers and who else walks the stack.
+"""Names and unwind information of compiled functions, for profilers, debuggers and unwinders.
 
-All functions begin with one stencil and end with another, any number of times; so what there is to
-say of these is worked out once. In between rbp is the frame pointer, and the other callee-saved
-registers are compiled code's own: what enters it keeps its caller's.
+Each function begins with the stencil "prologue" and has any number of the stencil "epilogue". Their
+call frame instructions are worked out once. In between rbp is the frame pointer. The other
+callee-saved registers belong to compiled code: the entry stencil saves its caller's.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["functions"]
 
 
 def _changes() -> tuple[tuple[bytes, int], tuple[int, bytes, int]]:
-    """Work out what :data:`_BEGIN` and :data:`_END` are."""
+    """Work out :data:`_BEGIN` and :data:`_END`."""
     written = ",".join(f"write,{r},0,0" for r in sorted(CALLEE_SAVED - {RBP}))
     body = Stencil(b"\x90", (), f"0,0,-,target,{written}")
     prologue, epilogue = STENCILS["prologue"], STENCILS["epilogue"]
-    numbers = {"frame": 0}  # rsp says nothing as long as rbp does
+    numbers = {"frame": 0}  # any size: the CFA is relative to rbp there
     parts = [Part(prologue, numbers), Part(body), Part(epilogue), Part(body, role="target")]
     epilogue_at = len(prologue.code) + len(body.code)
     rows = stack_effects.frames(parts)
@@ -42,12 +42,12 @@ def _changes() -> tuple[tuple[bytes, int], tuple[int, bytes, int]]:
 
 
 _BEGIN, _END = _changes()
-"""The call frame instructions at a function's beginning, and how far they reach. Where they begin
-in an epilogue, what they are, and how far they reach."""
+"""``_BEGIN``: the call frame instructions of the prologue, and the offset that they reach.
+``_END``: the offset in an epilogue where its instructions begin, these, and where they end."""
 
 
 def functions(module: Module, layout: CodeLayout, address: int) -> Iterator[Function]:
-    """List the functions of a module's code for ``code_names``, and what is behind them."""
+    """List the functions and stubs of a module's code for ``code_names``."""
     prefix = f"wasm::{printable(module.name)}::" if module.name else "wasm::"
     size = len(layout.code)
     epilogues = iter([*layout.epilogues, size])
@@ -61,7 +61,7 @@ def functions(module: Module, layout: CodeLayout, address: int) -> Iterator[Func
         yield address + start, end - start, prefix + name, _call_frames(its_own)
     ends = [*list(layout.stubs.values())[1:], size]
     for (role, start), end in zip(layout.stubs.items(), ends, strict=True):
-        # They are called, and leave by a jump.
+        # Stubs have no frame: they are called, and leave by a jump.
         yield address + start, end - start, prefix + role.replace(".", " "), b""
 
 

@@ -1,7 +1,7 @@
-"""From functions to code that runs: the layout of a module's code, its links, its load.
+"""Compile the functions of a module, link their code, and load it.
 
-Code knows its module's VMContext layout and this process's addresses, but no instance: instances
-of a module share it.
+The code contains offsets of the module's VMContext and addresses of this process, but nothing of
+an instance. So the instances of a module share it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def compile_module(
         body = validate_function(module, index, layout.budget)
         if body.vectors:
             load_vectors(function.start)
-            # Late: most modules have no vectors.
+            # Late import: most modules have no vectors.
             from asm_libcalls.toy_jit.codegen.vector_compiler import VectorFunctionCompiler
 
             VectorFunctionCompiler(layout).compile(body, function.type)
@@ -60,7 +60,7 @@ def compile_module(
 
 
 def _link(compiler: FunctionCompiler) -> None:
-    """Emit what is behind the functions, and fill in the distances of calls."""
+    """Emit stubs and constants behind the functions, and fill in the distances of calls."""
     layout, code = compiler.layout, compiler.code
     targets: dict[str, int] = {}
     raise_trap = layout.addresses["asm_libcalls_raise_trap"]
@@ -81,6 +81,6 @@ def _link(compiler: FunctionCompiler) -> None:
         else:
             compiler.patch_jump(at, targets[role])
     for value, patches in layout.constants.items():
-        code += b"\xcc" * (-len(code) % 16)  # as the load of one requires
+        code += b"\xcc" * (-len(code) % 16)  # the loads require this alignment
         compiler.land(patches)
         code += value.to_bytes(16, "little")

@@ -1,7 +1,7 @@
-"""The code of a function, with the WebAssembly instruction beside what it was compiled to.
+"""Listings: the disassembly of a function, below each WebAssembly instruction its machine code.
 
-For modules that were compiled with ``compile_options(listing=True)``: only then is it noted where
-the code of each instruction begins.
+The module must be compiled with ``compile_options(listing=True)``, which notes where the code of
+each instruction begins.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Line(NamedTuple):
     Attributes
     ----------
     address : int
-        Of the machine instruction; 0 for a WebAssembly instruction.
+        The machine instruction's; 0 for a WebAssembly instruction.
     offset : int
-        From the beginning of the function's code; of a WebAssembly instruction, in the module.
+        From the beginning of the function's code; for a WebAssembly instruction, of the module.
     code : bytes
         The machine instruction; empty for a WebAssembly instruction, or a heading.
     text : str
     comment : str
-        What it refers to, by name.
+        The name of the operand's target.
     """
 
     address: int
@@ -58,7 +58,7 @@ class Module(Protocol):
 
 
 def listing(module: Module, index: int) -> Iterator[Line]:
-    """Disassemble a function, as it is in memory.
+    """Disassemble a function's code in memory.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def listing(module: Module, index: int) -> Iterator[Line]:
     ModuleNotFoundError
         capstone is not installed.
     ValueError
-        The module was compiled without the notes, or the function is imported.
+        The module was compiled without ``listing=True``, or the function is imported.
     """
     code, decoded = module.code, module.decoded
     layout = code.layout
@@ -99,7 +99,7 @@ def listing(module: Module, index: int) -> Iterator[Line]:
         if at == out_of_line:
             yield Line(0, -1, b"", "out of line: traps and interrupts")
         text, comment = f"{found.mnemonic} {found.op_str}".strip(), ""
-        target = targets.get(at + found.size - 4)  # the distance is the last of a call
+        target = targets.get(at + found.size - 4)  # a call ends with its distance
         for operand in found.operands:
             if operand.type == capstone.x86.X86_OP_IMM and found.group(capstone.CS_GRP_JUMP):
                 text = f"{found.mnemonic} +{operand.imm - code.address - start:#x}"

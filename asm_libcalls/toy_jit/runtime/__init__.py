@@ -1,1 +1,1 @@
-"""What compiled code needs while it runs, and what Python calls it by."""
+"""Instances, calls between Python and compiled code, interrupts: all that runs with the code."""

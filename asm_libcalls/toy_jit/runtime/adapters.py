@@ -1,8 +1,8 @@
-"""C functions that call compiled code: arguments from System V registers to the slots of a frame.
+"""Adapters: C functions that move arguments from System V registers to slots and call the code.
 
-The code of an adapter is the same for all functions with the same parameters; the vmctx and the
-address of the code that it calls are in two slots of its own. So adapters are made many at a time,
-and one whose function is gone serves another function later.
+Functions with the same parameters have the same adapter code. Each adapter has two image slots, for
+the vmctx and for the address of the compiled code. So adapters are assembled several at a time,
+and the adapter of a collected function is used again.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ __all__ = ["Adapter"]
 
 _PER_IMAGE = 16
 _OWN_SLOTS = (VMCTX_SLOT, CODE_SLOT)
-_PUSHED = 8 * len(CALLEE_SAVED)  # which compiled code changes
+_PUSHED = 8 * len(CALLEE_SAVED)  # compiled code changes them
 _TYPES = {I32: VALUE_TYPES["i32"], F64: VALUE_TYPES["f64"]}
 
-_free: dict[bytes, list[tuple[LoadedImage, str]]] = {}  # by what is passed in which registers
+_free: dict[bytes, list[tuple[LoadedImage, str]]] = {}  # by the kinds of the parameters
 
 
 class Adapter(Resource):
-    """An adapter, which is taken for one function while this object lives.
+    """An adapter, in use for one function while this object lives.
 
     Parameters
     ----------
     params : bytes
         The value types of the function's parameters, which must fit registers.
     vmctx, code : int
-        What it runs in, and the address of its compiled code.
+        The addresses of the function's VMContext and compiled code.
 
     Attributes
     ----------
     address : int
-        Its C address.
+        The adapter's C address.
     """
 
     __slots__ = ("address",)
@@ -70,7 +70,7 @@ def _take(kinds: bytes) -> tuple[LoadedImage, str]:
     free = _free.setdefault(kinds, [])
     while True:
         try:
-            return free.pop()  # one operation: threads never get the same one
+            return free.pop()  # atomic: two threads never get the same one
         except IndexError:
             parts = _parts(kinds)
             pattern = compose("adapter", parts)

@@ -1,4 +1,4 @@
-"""``Func.call_async``: a call in a worker thread, that a cancelled task interrupts."""
+"""``Func.call_async``: a call in a worker thread, interrupted when its task is cancelled."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["call_async"]
 
 _PAST = 0.0
-"""A time that has come, on any clock of :func:`time.monotonic`."""
+"""A deadline that has passed, whatever :func:`time.monotonic` returns."""
 
 
 class _Call:
-    """A call in the worker thread, which goes on until it is cancelled.
+    """A call in the worker thread, with a deadline that comes when it is cancelled.
 
-    It is one more limit of the instance's time: an interrupt that comes when the call has just
-    ended is gone with it, and cannot hit the next one.
+    The deadline is removed at the end of the call. So a cancellation that comes just after the end
+    cannot interrupt the next call.
     """
 
     def __init__(self, instance: interrupts.StoppableInstance) -> None:
@@ -35,7 +35,7 @@ class _Call:
         self._is_running = False
 
     def begin(self) -> bool:
-        """Note that the call begins; return whether it may, as it was not cancelled before."""
+        """Note that the call begins; return False if it was cancelled before, and must not."""
         with self._lock:
             if self._deadline == _PAST:
                 return False
@@ -50,7 +50,7 @@ class _Call:
             self._instance.deadlines.remove(self._deadline)
 
     def cancel(self) -> bool:
-        """Have it trap; return whether it is running, so that its end is to be awaited."""
+        """Make the call trap; return whether it is running, so that its end must be awaited."""
         with self._lock:
             if self._is_running and self._deadline != _PAST:
                 self._instance.deadlines.append(_PAST)
@@ -74,20 +74,20 @@ async def call_async(
     ----------
     function : callable
     instance : StoppableInstance
-        What traps when the task is cancelled.
+        The instance that traps when the task is cancelled.
     arguments : tuple
     seconds : float
-        The limit of its time, from the beginning of the call.
+        The time limit, from the beginning of the call.
     """
     call = _Call(instance)
 
     def work() -> Any:
         if not call.begin():
-            return None  # for nobody
+            return None  # not used: the task was cancelled
         try:
             with interrupts.time_limit(instance, seconds):
                 return function(*arguments)
-        except StopIteration as error:  # a future cannot have it
+        except StopIteration as error:  # a future refuses this exception
             raise RuntimeError("a host function raised StopIteration") from error
         finally:
             call.end()
@@ -98,17 +98,17 @@ async def call_async(
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         if call.cancel():
-            # The instance is free for other calls when the task has ended.
+            # The task ends after the call, so that the instance is free for other calls then.
             while not future.done():
                 try:
                     await asyncio.wait([future])
                 except asyncio.CancelledError:
-                    continue  # it is being cancelled already
+                    continue  # cancelled again
         future.add_done_callback(_forget)
         raise
 
 
 def _forget(future: asyncio.Future[Any]) -> None:
-    """Take note of what nobody awaits, so that asyncio does not complain."""
+    """Retrieve an exception that is not awaited, so that asyncio does not log it."""
     if not future.cancelled():
         future.exception()

@@ -1,4 +1,4 @@
-"""Which instance called the host function that is running: what ``access_caller`` asks."""
+"""``access_caller``: find the instance that called the host function that is running."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["access_caller", "calling_runtime"]
 
 
 def calling_runtime() -> CompiledInstance | None:
-    """Return what the code runs in that called this thread's innermost host function.
+    """Return the instance whose code called this thread's innermost host function.
 
-    None where that was no WebAssembly, but Python. An instance that calls an import which another
-    one exports again is the caller all the same: its frame is asked, not who was linked to what.
+    None if Python called it. The caller is taken from its frame, not from the links between
+    instances: so it is right too where another instance re-exports the host function.
     """
     frame = calling_frame()
     if frame is None or code_map.find(frame[0]) is None:
@@ -34,10 +34,10 @@ def calling_runtime() -> CompiledInstance | None:
 
 
 def access_caller(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a host function that is given the calling instance before its arguments.
+    """Make a host function that gets the calling instance as its first argument.
 
-    The name is wasmtime-py's. So a function needs no variable that is set when there is an
-    instance, and works for any number of them::
+    The name is wasmtime-py's. The function needs no variable for the instance, and works for any
+    number of instances::
 
         @toy_jit.access_caller
         def log(caller, address, length):
@@ -48,13 +48,13 @@ def access_caller(function: Callable[..., Any]) -> Callable[..., Any]:
     Parameters
     ----------
     function : callable
-        Called with the :class:`~asm_libcalls.toy_jit.Instance` whose code calls it, also while its
-        start function runs, and the arguments. Where Python calls it, it is given None.
+        Called with the :class:`~asm_libcalls.toy_jit.Instance` whose code calls it, and the
+        arguments. This works in a start function too. If Python calls it, it gets None.
 
     Returns
     -------
     callable
-        To be given as an import.
+        For use as an import.
     """
     if not callable(function):
         raise TypeError(f"access_caller(): function must be callable, got {function!r}")

@@ -1,4 +1,4 @@
-"""What compiled code runs in: an instance that keeps its code."""
+"""CompiledInstance: the runtime instance in which a module's compiled code runs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["CompiledInstance"]
 
 
 class CompiledInstance(StoppableInstance):
-    """What compiled code runs in.
+    """An instance that runs compiled code.
 
     Attributes
     ----------
     code : CompiledCode
-        What it runs, kept as long as this instance or a function of it is there.
+        Kept alive by this instance and its functions.
     function_keepers : dict of int to Instance
-        By id, the instances of function references that were given to it.
+        By id, the instances of function references that were passed to it.
     owner : asm_libcalls.toy_jit.Instance
-        What users have of it; its functions keep it alive, as they do this.
+        The public object. The functions keep both alive.
     """
 
     owner: Any

@@ -45,7 +45,7 @@ class Func(FuncRef):
     name : str
         Its export name, or ``"function N"``.
     brief : bool
-        Whether it soon ends, whatever it is given: then a call keeps the GIL.
+        Whether it ends soon for all arguments: then a call keeps the GIL.
     """
 
     __slots__ = ("brief", "name")
@@ -65,18 +65,18 @@ class Func(FuncRef):
         return f"<Func {self.name} {type_names(t.params)} -> {type_names(t.results)}>"
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call it: numbers in, a number out; None for no result, a tuple for several.
+        """Call the function; return its result, None without one, or a tuple of several.
 
         Raises
         ------
         TypeError, OverflowError
-            An argument that does not fit its type, or the wrong count.
+            An argument does not fit its type, or the number of arguments is wrong.
         Trap
             The function trapped.
         """
         builtin = _builtin(self)
         if builtin is not None:
-            # From now on a call goes straight to the builtin: it is found on the class.
+            # Later calls go straight to the builtin, __call__ of a class of its own.
             answer_calls(self, builtin)
             return builtin(*arguments)
         results = self._call(arguments, bits=False)
@@ -85,9 +85,9 @@ class Func(FuncRef):
     async def call_async(self, *arguments: Any, time_limit: float | None = None) -> Any:
         """Call it in a worker thread (the default executor of asyncio's loop), and await the end.
 
-        The loop goes on meanwhile. If the task is cancelled, the function traps at its next loop or
-        call, and the task ends then; a host function that runs is waited for. An instance is used
-        by one call at a time.
+        The event loop goes on meanwhile. If the task is cancelled, the function traps at its next
+        loop or call, and then the task ends; a running host function ends first. Only one call at
+        a time may use an instance.
 
         Parameters
         ----------
@@ -112,7 +112,7 @@ class Func(FuncRef):
         return await call_async(self, self.instance, arguments, seconds)
 
     def call_bits(self, *patterns: Any) -> tuple[Any, ...]:
-        """Call it with bit patterns (unsigned), and references as objects; return a tuple."""
+        """Call it with unsigned bit patterns, and references as objects; return a tuple of them."""
         return self._call(patterns, bits=True)
 
     def _call(self, arguments: Sequence[Any], bits: bool) -> tuple[Any, ...]:
@@ -129,7 +129,7 @@ class Func(FuncRef):
         activations_table = self.instance.activations_table
         before = activations_table.transfers_here()
         try:
-            # Kept: compiled code may not have them in its frame when somebody collects.
+            # Kept: a collection may run before compiled code has them in its frame.
             given, _kept = to_slots(params, arguments, self.instance, where, bits)
             for i, slot in enumerate(given):
                 slots[i] = slot
@@ -145,14 +145,14 @@ class Func(FuncRef):
 
 
 def _builtin(func: Func) -> Callable[..., Any] | None:
-    """Make a builtin that calls a function of numbers, or return None where it takes more."""
+    """Make a builtin that calls a function; None if its types are not numbers in registers."""
     functype = func.type
     types = (*functype.params, *functype.results)
     if len(functype.results) > 1 or V128 in types or any(map(is_reference, types)):
         return None
     names = [VALUE_TYPE_NAMES[t] for t in functype.params]
     if assign(VALUE_TYPES[name] for name in names).stack:
-        return None  # an adapter takes what registers hold
+        return None  # an adapter takes arguments from registers only
     signature = f"({', '.join(names)})"
     if functype.results:
         signature += f" -> {VALUE_TYPE_NAMES[functype.results[0]]}"
@@ -163,7 +163,7 @@ def _builtin(func: Func) -> Callable[..., Any] | None:
         signature,
         name=printable(func.name),  # C has no name with U+0000
         module=__name__,
-        slow=partial(_call_slowly, func, adapter),  # which the builtin keeps alive, and so these
+        slow=partial(_call_slowly, func, adapter),  # the builtin keeps it, and so both, alive
         release_gil=not func.brief,
     )
     builtin: Callable[..., Any] = native_functions([specification])[0]
@@ -171,7 +171,7 @@ def _builtin(func: Func) -> Callable[..., Any] | None:
 
 
 def _call_slowly(func: Func, adapter: Adapter, *arguments: Any) -> Any:
-    """Call a function with arguments that its builtin leaves to Python, or refuse them."""
+    """Call a function with arguments that its builtin cannot convert, or refuse them."""
     results = func._call(arguments, bits=False)
     return results[0] if results else None
 
@@ -179,8 +179,8 @@ def _call_slowly(func: Func, adapter: Adapter, *arguments: Any) -> Any:
 class HostInstance(Instance):
     """An instance of Python functions, for others to import.
 
-    It alone keeps the functions alive: what a function refers to may be what imports it, and such a
-    cycle the garbage collector can see and break.
+    Only this object keeps the Python functions alive. So the garbage collector can break a cycle of
+    a function and an instance that imports it.
     """
 
     def __init__(self, functions: Sequence[tuple[Callable[..., Any], FuncType, str]]) -> None:
@@ -201,7 +201,7 @@ class HostInstance(Instance):
             func.name = name  # type: ignore[attr-defined]
 
     def share(self, importer: Instance) -> None:
-        """Root what the functions return where the frames are that it goes to."""
+        """Root externrefs that the functions return in the importer, whose frames get them."""
         self.activations_table = importer.activations_table
         self.stack_map_registry = importer.stack_map_registry
 
@@ -212,13 +212,13 @@ def host_instance(functions: Sequence[tuple[Callable[..., Any], FuncType, str]])
     Parameters
     ----------
     functions : sequence of (callable, FuncType, str)
-        What to call, its type, and what to call it in errors.
+        Each with its type, and its name in errors.
     """
     return HostInstance(functions)
 
 
 class _HostCall:
-    """What the thunk of a host function calls: with the arguments' slots, and their address."""
+    """The callable behind a host function's thunk, called with the slots and their address."""
 
     def __init__(
         self, instance: HostInstance, function: Callable[..., Any], functype: FuncType, name: str
@@ -232,7 +232,7 @@ class _HostCall:
         *arguments, slots = given
         params, results = self.functype.params, self.functype.results
         instance = self.instance()
-        assert instance is not None  # who called us imports it
+        assert instance is not None  # the calling instance imports it
         instance.activations_table.end_transfer()
         try:
             returned = self.function(*from_slots(params, arguments))

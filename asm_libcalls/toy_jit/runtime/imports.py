@@ -1,4 +1,4 @@
-"""Matching what is given for a module's imports with what it declares."""
+"""Import matching: check given objects against the imports that a module declares."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["WASI", "match_imports"]
 
 
 WASI = "wasi_snapshot_preview1"
-"""The module that programs import WASI from."""
+"""The module name of WASI preview 1's imports."""
 
 _KINDS: dict[str, type[Any]] = {"func": FuncRef, "table": Table, "memory": Memory, "global": Global}
 
@@ -32,14 +32,14 @@ _KINDS: dict[str, type[Any]] = {"func": FuncRef, "table": Table, "memory": Memor
 def match_imports(
     decoded: decoded_module.Module, given: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, list[Any]], HostInstance | None]:
-    """Find the imports of a module in what is given for them.
+    """Look up the imports of a module in a mapping, and check their types.
 
     Returns
     -------
     dict of str to list
         The imports of each kind, in their order.
     HostInstance or None
-        Of the imports that are Python callables.
+        The instance of the imports that are Python callables.
     """
     _check_missing(decoded, given)
     imports: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
@@ -48,7 +48,7 @@ def match_imports(
         name = f"{entry.module}.{entry.name}"
         value = given[entry.module][entry.name]
         if entry.kind == "func" and callable(value) and not isinstance(value, FuncRef):
-            own = getattr(value, "wasm_type", None)  # most Python functions take what comes
+            own = getattr(value, "wasm_type", None)  # most Python functions declare no type
             if own is not None and own != entry.type:
                 raise LinkError(
                     f"incompatible import type for {name}: expected {entry.type!r}, got {own!r}"

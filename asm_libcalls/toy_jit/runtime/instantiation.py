@@ -1,4 +1,4 @@
-"""What instantiation makes and copies: the parts of an instance, and its segments.
+"""Instantiation: make the parts of an instance, and copy its segments.
 
 Source: WebAssembly 2.0, 4.5.4 (instantiation) and 4.4.13 (constant expressions).
 """
@@ -42,7 +42,7 @@ def make_runtime(
     imports: Imports,
     limits: StoreLimits,
 ) -> CompiledInstance:
-    """Make what the code of a module runs in.
+    """Make the runtime instance of a module, with its memories, tables, globals and functions.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def make_runtime(
     Raises
     ------
     LimitExceeded
-        One would begin larger than its limit.
+        The initial size of one is above its limit.
     """
     functions = decoded.functions[decoded.imported_functions :]
     memories = decoded.memories[decoded.imported_memories :]
@@ -108,7 +108,7 @@ def copy_segments(
     Raises
     ------
     Trap
-        One does not fit: the message says which.
+        A segment does not fit. The message names it.
     """
     vmctx = runtime.vmctx
     for i, element in enumerate(decoded.elements):
@@ -131,7 +131,7 @@ def copy_segments(
 
 
 class _naming:
-    """A context in which a trap says which segment did not fit."""
+    """A context manager that adds the segment that did not fit to a trap's message."""
 
     def __init__(self, segment: str, count: int, start: int, target: Memory | Table) -> None:
         self.described = segment, count, start, target
@@ -156,13 +156,13 @@ def _name(valtype: int) -> str:
 
 
 def _global(entry: decoded_module.Global, imports: Imports) -> Global:
-    # There are no functions yet: those that refer to one are null at first.
+    # The functions do not exist yet: make_runtime sets globals that refer to one afterwards.
     value = None if entry.init[0] == op.REF_FUNC else _constant(entry.init, imports)
     return Global.from_bits_or_reference(_name(entry.type.value), value, entry.type.mutable)
 
 
 def _constant(expression: decoded_module.ConstExpr, imports: Imports) -> Any:
-    """Evaluate a constant expression; a function is its index."""
+    """Evaluate a constant expression; the value of a function reference is its index."""
     opcode, immediate = expression
     if opcode == op.BLOCK:
         return _extended_constant(immediate, imports)

@@ -1,16 +1,15 @@
-"""Stopping compiled code from outside: a trap that another thread asks for, and Python's signals.
+"""Interrupts: requests to trap, time limits, and Python's signal handlers, during compiled code.
 
-Every function and every loop compares rsp with a stack limit. Each thread has its own
-``VMInterrupts``, and each instance points to those of the thread that entered it last: an entry,
-and a call from instance to instance, see to that. The highest limit, above every stack pointer,
-sends code to :func:`interrupted`, which is Python: there an asked-for trap is raised, and Python
-has run the handlers of pending signals (Ctrl-C is one: KeyboardInterrupt).
+Each function and each loop of compiled code checks rsp against the stack limit in a
+``VMInterrupts``. Each thread has one, and each instance points to that of the thread that entered
+it last: entries, and calls between instances, set the pointer. The limit STOP is above every stack
+pointer. It sends code to :func:`interrupted`, a Python function, which raises requested traps.
+Python runs the handlers of pending signals there (Ctrl-C: KeyboardInterrupt).
 
-What is asked for concerns an instance, and all that it calls: other instances, whose functions it
-imports or calls through a host function. So all threads are made to look, and each walks its stack
-for the instance. If it is not there, it looks when it is entered next: until then it points to
-:data:`_LOOK`, whose limit is the highest too. What replaces that pointer by a thread's hands the
-request on to the thread.
+A request is for an instance and all that it calls, by imports or through host functions. So a
+request makes all threads check, and each walks its stack for the instance. It also points the
+instance to :data:`_LOOK`, whose limit is STOP. So an instance that is on no stack checks at its
+next entry, where the pointer is set to the thread's VMInterrupts again.
 """
 
 from __future__ import annotations
@@ -47,14 +46,14 @@ _POINTER = ctypes.sizeof(ctypes.c_size_t)
 
 
 class _Thread:
-    """What makes the code of one thread stop.
+    """The VMInterrupts of one thread, and the state of its checks.
 
     Attributes
     ----------
     interrupts : VMInterrupts
-        Kept for good: an instance may point to those of a thread that has ended.
+        Never freed: an instance may point to that of a thread that has ended.
     walks : bool
-        Whether it is to look for all instances on its stack.
+        Whether the next check concerns all instances on the thread's stack.
     """
 
     def __init__(self) -> None:
@@ -67,16 +66,16 @@ class _Thread:
         return ctypes.addressof(self.interrupts)
 
     def look(self) -> None:
-        """Have its code come to :func:`interrupted` at the next check."""
+        """Make the thread's code call :func:`interrupted` at its next check."""
         self.interrupts.stack_limit = VMInterrupts.STOP
 
 
 _look = VMInterrupts(VMInterrupts.STOP, 0)
 _LOOK = ctypes.addressof(_look)
-"""The VMInterrupts of instances that come to :func:`interrupted` at the next check."""
+"""Address of the VMInterrupts of instances that call :func:`interrupted` at their next check."""
 
 _threads: dict[int, _Thread] = {}
-"""By pthread_t: what ends gives its own to a later thread with the same number."""
+"""By pthread_t. A new thread with the number of one that has ended takes over its entry."""
 
 _pthread_self = libc.prototype("pthread_self", ctypes.c_ulong)
 
@@ -115,13 +114,13 @@ process.own_threads.append(lambda: watcher.running)
 def interrupts_of_thread() -> int:
     """Return the address of this thread's VMInterrupts, and note it in the thread's record.
 
-    What enters compiled code calls this where it finds none in the record.
+    The entry stencil calls this if the record has none.
     """
     record = current_record()
-    assert record is not None  # it is entering
+    assert record is not None  # made by the entry that calls this
     thread = _this_thread()
     is_main = is_main_thread()
-    if not (is_main and thread.is_main):  # of which everything is known
+    if not (is_main and thread.is_main):  # else the watcher cleared its record
         thread.is_main = is_main
         thread.look()
     record.interrupts = thread.address
@@ -135,8 +134,8 @@ stoppable: WeakValueDictionary[int, StoppableInstance] = WeakValueDictionary()
 
 
 def stoppable_instances() -> Iterator[StoppableInstance]:
-    """Yield the instances with compiled code that there are now."""
-    for reference in stoppable.valuerefs():  # a list: other threads come and go meanwhile
+    """Yield the instances with compiled code that exist now."""
+    for reference in stoppable.valuerefs():  # a list: other threads change the mapping meanwhile
         instance = reference()
         if instance is not None:
             yield instance
@@ -148,9 +147,10 @@ class StoppableInstance(Instance):
     Attributes
     ----------
     asked_to_trap : bool
-        Whether it is to trap, once.
+        Whether it must trap, once.
     deadlines : list of float
-        When it is to trap, from then on: of the limits that are in force now.
+        Of the time limits in force, on the clock of :func:`time.monotonic`. Once the earliest has
+        passed, the instance traps at each check.
     """
 
     def __init__(self, **parts: Any) -> None:
@@ -162,19 +162,19 @@ class StoppableInstance(Instance):
         self.look_at_entry()
 
     def look_at_entry(self) -> None:
-        """Have its code come to :func:`interrupted` at its next check on whatever thread."""
+        """Make its code call :func:`interrupted` at its next check, on any thread."""
         if not self.closed:
             _point(self.vmctx, _LOOK)
 
     def look(self) -> None:
-        """Have its code, and all that it calls, come to :func:`interrupted` at the next check."""
-        # In this order: a thread that enters the instance from here on looks by itself, and one
-        # that has entered it is among the threads.
+        """Make its code, and all code that it calls, call :func:`interrupted` at the next check."""
+        # In this order: a thread that enters the instance after the first call checks at the entry,
+        # and a thread that entered it before is reached by the second.
         self.look_at_entry()
         _let_all_threads_look()
 
     def _release(self) -> None:
-        # Code that runs stops at its next check, and what enters it at the first.
+        # Running code stops at its next check, and a new call at its first.
         stoppable.pop(self._vmctx, None)
         _point(self._vmctx, _LOOK)
         if may_be_running():
@@ -182,18 +182,18 @@ class StoppableInstance(Instance):
         super()._release()
 
     def ask_to_trap(self) -> None:
-        """Have what it is computing trap, or else what it computes next."""
+        """Make its running code trap, or else its next call."""
         self.asked_to_trap = True
         self.look()
 
     def has_expired(self) -> bool:
-        """Return whether a limit of its time has expired."""
+        """Return whether a time limit has expired."""
         return any(deadline <= monotonic() for deadline in [*self.deadlines])
 
     def trap_if_asked(self) -> None:
-        """Raise Interrupt if this instance is to trap."""
+        """Raise Interrupt if this instance must trap."""
         if self.has_expired():
-            # Until the limit is called off, whoever catches this: so it looks again.
+            # A host function may catch this, but the limit stays in force: so check again.
             self.look_at_entry()
             thread = _this_thread()
             thread.walks = True
@@ -205,19 +205,19 @@ class StoppableInstance(Instance):
 
 
 def _point(vmctx: int, interrupts: int) -> None:
-    """Let an instance point to these VMInterrupts, the first field of the VMContext."""
+    """Set the pointer to the VMInterrupts, the first field of the VMContext."""
     ctypes.c_size_t.from_address(vmctx).value = interrupts
 
 
 def interrupted(vmctx: int) -> None:
-    """Let signal handlers run, and trap if somebody asked for it; compiled code calls this."""
+    """Trap if that was requested; compiled code calls this. Signal handlers run in it."""
     instance = stoppable.get(vmctx)
     if instance is None:
-        _point(vmctx, _LOOK)  # so that each call comes here
+        _point(vmctx, _LOOK)  # so that each further call comes here too
         raise ValueError("the Instance is closed")
     instance.activations_table.end_transfer()
     thread = _this_thread()
-    # Before the questions, so that who asks from now on is heard at the next check.
+    # Reset before the requests are read, so that a later request has effect at the next check.
     walks, thread.walks = thread.walks, False
     thread.interrupts.stack_limit = thread.interrupts.native_stack_limit
     _point(vmctx, thread.address)
@@ -228,7 +228,7 @@ def interrupted(vmctx: int) -> None:
 
 
 def _instances_on_stack() -> list[StoppableInstance]:
-    """Return the instances that are to trap, of those with frames on this thread's stack."""
+    """Return the instances with frames on this thread's stack that must trap."""
     sought = {
         vmctx: instance
         for instance in stoppable_instances()
@@ -237,7 +237,7 @@ def _instances_on_stack() -> list[StoppableInstance]:
     found = {}
     if sought:
         for frame_pointer in _frames():
-            # Of other native code it is any word of its frame: what looks like a vmctx is one.
+            # In a frame of other native code this is any word. One that equals a vmctx counts.
             word = _word(frame_pointer + VMCTX_IN_FRAME)
             if word in sought:
                 found[word] = sought.pop(word)
@@ -245,7 +245,7 @@ def _instances_on_stack() -> list[StoppableInstance]:
 
 
 def _frames() -> Iterator[int]:
-    """Yield the frame pointers of this greenlet's native code, as far as they can be followed."""
+    """Yield the frame pointers of this greenlet's native code, as far as the chain is intact."""
     for departure, moved in departed_stacks(_entry().departures() or (), own=True):
         at, canary = departure.exit_frame_pointer, departure.canary
         while moved == 0 and at < canary and at % _POINTER == 0:  # between them is live stack
@@ -265,7 +265,7 @@ def limit_of_time(value: Any, where: str) -> float:
     TypeError
         It is no number.
     ValueError
-        It is negative, or not a number.
+        It is negative, or NaN.
     """
     if not (hasattr(type(value), "__float__") or hasattr(type(value), "__index__")):
         raise TypeError(f"{where} must be a number of seconds, got {type(value).__name__}")
@@ -281,10 +281,10 @@ def limit_of_time(value: Any, where: str) -> float:
 
 
 class time_limit:
-    """A context in which an instance computes for some seconds at most.
+    """A context manager that limits how long an instance computes.
 
-    Then what it computes traps with :class:`~asm_libcalls.traps.Interrupt`, and so does whatever it
-    computes from then on until the context is left. Contexts may be nested, and entered again.
+    After that time its running code traps with :class:`~asm_libcalls.traps.Interrupt`, and so does
+    each further call until the context is left. Contexts may be nested, and entered again.
     """
 
     def __init__(self, instance: StoppableInstance, seconds: Any) -> None:

@@ -1,7 +1,7 @@
-"""What compiled code calls beside the libcalls: interrupts, ``table.get``; and where it finds them.
+"""The Python functions that compiled code calls besides the libcalls, and the slots of its images.
 
-All of it is Python behind thunks, since it is rare: a thread's first entry, a request to stop, and
-a reference that comes out of a table and has to be rooted.
+They run rarely, so they are Python behind thunks: at a thread's first entry, at a request to stop,
+and for a reference from a table, which must be rooted.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
 
 
 def runtime_addresses() -> dict[str, int]:
-    """Return the C addresses that compiled code is linked to, by symbol."""
+    """Return the C addresses that compiled code may call, by symbol."""
     binding = default_binding()
     assert binding.x86_64 is not None
     raise_trap = "asm_libcalls_raise_trap"
@@ -87,7 +87,7 @@ def fill_slots(loaded: LoadedImage) -> None:
         elif name.startswith("toy_jit"):
             value = _address(name)
         elif name.startswith("adapter "):
-            continue  # for whoever makes an adapter of the stencil
+            continue  # slots of a stencil; runtime/adapters.py sets those of an adapter
         else:
             value = libc.function_address(name)
         loaded.set_slot(name, value)

@@ -1,6 +1,6 @@
-"""Wasm values at the border to Python: numbers, references, and the slots that code has of them.
+"""Conversion between Python objects and the slots in which compiled code has Wasm values.
 
-A slot has 64 bits. An i32 or f32 is in the low half of its slot, and a v128 in two slots, the lower
+A slot has 64 bits. An i32 or f32 is in the low half of its slot, a v128 in two slots, the lower
 half first. An externref is any Python object, and None is null; a funcref is a
 :class:`~asm_libcalls.toy_jit.runtime.functions.Func` or None.
 """
@@ -35,17 +35,17 @@ def is_reference(valtype: int) -> bool:
 
 
 def slot_count(types: bytes) -> int:
-    """Return how many slots values of these types take."""
+    """Return the number of slots that values of these types take."""
     return len(types) + types.count(V128)
 
 
 def to_slots(
     types: bytes, values: Sequence[Any], instance: Any, where: str, bits: bool = False
 ) -> tuple[list[int], list[VMExternRef]]:
-    """Return the slots of Python values that go into compiled code, and the externrefs.
+    """Convert Python values to slots for compiled code; return these and the externrefs.
 
-    The externrefs are to be kept until compiled code has run: a signal's handler that collects
-    while its frame has no arguments yet takes them out of the activations table.
+    The caller keeps the externrefs until compiled code has run. A signal handler may collect before
+    its frame has the arguments, which takes them out of the activations table.
 
     Parameters
     ----------
@@ -54,10 +54,10 @@ def to_slots(
     values : sequence of object
         Numbers (with `bits`, their unsigned patterns), and the Python objects of references.
     instance : CompiledInstance or HostInstance
-        Whose activations table keeps the externrefs alive; it keeps the functions itself.
+        Keeps the functions alive, and its activations table the externrefs.
     where : str
-        What to call the values in an error; where they are several, or arguments, their number
-        comes behind it.
+        The values' name in errors. The number of the value is added if they are several, or
+        arguments.
     """
     numbered = len(types) > 1 or where.endswith("argument")
     slots = []
@@ -90,8 +90,8 @@ def to_slots(
 
 
 def from_slots(types: bytes, slots: Sequence[int], bits: bool = False) -> tuple[Any, ...]:
-    """Return the Python values of slots that come out of compiled code."""
-    if V128 not in types:  # there may be more slots
+    """Convert slots from compiled code to Python values."""
+    if V128 not in types:  # `slots` may be longer than `types`
         return tuple(_from_pattern(t, slots[i], bits) for i, t in enumerate(types))
     values = []
     at = 0

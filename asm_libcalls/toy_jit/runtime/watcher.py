@@ -1,16 +1,16 @@
-"""A thread that wakes running code: for signals, and when a time limit expires.
+"""The watcher: a thread that makes running code check for signals and expired time limits.
 
-Python only notes a signal down, and runs its handler in its main thread, between two instructions
-of Python. So while the main thread is in native code, the watcher makes that code look, some times
-a second. It needs no signal handler and no wake-up descriptor, which others (asyncio, IPython) set
-as they need them. It also calls back when a deadline has passed. It ends where neither the main
-thread nor a deadline needs it any more.
+CPython records a signal, and runs its handler in the main thread between two bytecode instructions.
+So while the main thread is in native code, the watcher makes that code call Python every
+:data:`PERIOD`. It needs no signal handler and no wake-up descriptor, which asyncio and IPython set
+for themselves. It also calls functions at deadlines. It ends when the main thread has left native
+code and no deadline is left.
 
-Entries of the main thread that the watcher must hear of find no interrupts in their thread's
-record, and so come to Python.
+The watcher clears the interrupts in the main thread's record. So the next entry calls Python,
+which reports it to the watcher.
 
-Source: the thread functions are the interpreter's own, also where gevent or eventlet has replaced
-those of ``_thread`` by functions of greenlets, which do not run while native code does.
+It uses the interpreter's own ``_thread`` even if gevent or eventlet has replaced those functions:
+theirs make greenlets, which do not run while native code does.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["Watcher", "is_main_thread"]
 
 PERIOD = 0.05
-"""Seconds between two looks of the main thread's code: how long a signal may wait."""
+"""Seconds between two checks of the main thread's code: how long a signal may wait."""
 
 _LONGEST_WAIT = 1.0
-"""Seconds after which the thread looks whether it is still needed."""
+"""Seconds after which the watcher checks whether it is still needed."""
 
 _thread: Any = module_from_spec(BuiltinImporter.find_spec("_thread"))  # type: ignore[arg-type]
 BuiltinImporter.exec_module(_thread)
@@ -60,15 +60,15 @@ def is_main_thread() -> bool:
     if not _is_main_interpreter():
         return False
     number = _thread.get_native_id()
-    # The process's first one, and the only one behind a fork, of which `threading` may not know.
+    # The process's first thread, or after a fork its only one, which `threading` may not know.
     return bool(number in (os.getpid(), threading.main_thread().native_id))
 
 
 def _wait_for_thread_states() -> None:
-    """In a subinterpreter: wait until it has no thread's state but this thread's.
+    """In a subinterpreter: wait until this thread's state is the only one.
 
-    One that has given its lock back still has a state for a moment, and an interpreter that finds
-    another thread's state at its end aborts the process.
+    A thread has its state for a moment after it has released its lock, and a subinterpreter that
+    ends with another thread's state aborts the process.
     """
     if _is_main_interpreter():
         return
@@ -84,12 +84,12 @@ def _wait_for_thread_states() -> None:
 
 
 class Watcher:
-    """The thread, while there is one, and what it waits for.
+    """The watcher thread, which is started when it is needed, and its deadlines.
 
     Parameters
     ----------
     let_look : callable
-        Lets the code that the main thread runs come to Python at its next check.
+        Makes the main thread's running code call Python at its next check.
     find_record : callable
         Returns the record of the calling thread, or None.
     """
@@ -99,46 +99,46 @@ class Watcher:
     ) -> None:
         self._let_look = let_look
         self._find_record = find_record
-        self._record: ThreadRecord | None = None  # of the main thread, while that is watched
-        # When to call what. Each change is one operation, so a signal handler may make another.
+        self._record: ThreadRecord | None = None  # the main thread's, while it is watched
+        # Changes are atomic, so a signal handler may make another at any time.
         self._deadlines: dict[object, tuple[float, Callable[[], None]]] = {}
         self._renew()
-        # A thread that Python finds at its end is ended by pthread_exit, for which glibc loads a
-        # library: in a sandbox that refuses that, the process aborts.
+        # Python ends threads that run at its exit by pthread_exit, for which glibc loads a library:
+        # in a sandbox that refuses that, the process aborts.
         atexit.register(self._end)
         if hasattr(os, "register_at_fork"):
-            # A fork finds no thread of ours, of which Python would warn.
+            # Python warns of a fork while another thread runs.
             os.register_at_fork(
                 before=self._pause, after_in_parent=self._resume, after_in_child=self._fork
             )
 
     def _renew(self) -> None:
-        self._alive = _thread.allocate_lock()  # held by the thread, as long as it is there
-        self._wake = _thread.allocate_lock()  # given back where it is to look before its time
+        self._alive = _thread.allocate_lock()  # held while the thread runs
+        self._wake = _thread.allocate_lock()  # released to end the thread's wait early
         self._wake.acquire()
         self._stop = threading.Event()
-        self._next = 0.0  # when the thread looks by itself, while it waits
+        self._next = 0.0  # when the thread's wait ends, while it waits
         self._paused = False
 
     @property
     def running(self) -> bool:
-        """Whether the thread is there."""
+        """Whether the thread runs."""
         return bool(self._alive.locked())
 
     def entered(self, record: ThreadRecord) -> None:
-        """Note that the main thread enters native code, and has just been given its interrupts."""
+        """Watch the main thread, which enters native code and has its interrupts in its record."""
         known, self._record = self._record, record
-        # Where there are no more threads, or Python is shutting down, signals wait.
+        # If no thread can be started, or Python is shutting down, signals wait.
         with suppress(RuntimeError):
             self._start(at_once=known is None)
 
     def add(self, key: object, deadline: float, call: Callable[[], None]) -> None:
-        """Call something, once, when :func:`time.monotonic` has reached a deadline.
+        """Call a function once, when :func:`time.monotonic` has reached a deadline.
 
         Raises
         ------
         RuntimeError
-            There can be no more threads.
+            No thread can be started.
         """
         self._deadlines[key] = deadline, call
         try:
@@ -162,7 +162,7 @@ class Watcher:
             self._look_at_once()
 
     def _look_at_once(self) -> None:
-        with suppress(RuntimeError):  # it was woken before
+        with suppress(RuntimeError):  # it was released before
             self._wake.release()
 
     def _watch(self, alive: Any, wake: Any, stop: Any) -> None:
@@ -175,7 +175,7 @@ class Watcher:
                 alive.release()
                 return
             self._call_back()
-            # Where there are interrupts, something was entered meanwhile.
+            # If the record has interrupts, native code was entered meanwhile.
             if record is not None and not record.interrupts:
                 if record.innermost:
                     self._let_look()
@@ -185,7 +185,7 @@ class Watcher:
                         self._record = record  # entered before the line above
             if not self._is_needed():
                 alive.release()
-                # What was entered or added before this line has found the thread alive.
+                # An entry or deadline before this line has found the thread alive: check again.
                 if not self._is_needed() or not alive.acquire(blocking=False):
                     return
 
@@ -202,7 +202,7 @@ class Watcher:
         if wait <= 0:
             return
         self._next = now + wait
-        # Who adds a deadline from here on finds when we look; what was added before is found now.
+        # A deadline added from here on is compared with `_next`; one added before is found now.
         if self._earliest() >= earliest:
             wake.acquire(timeout=wait)
         self._next = 0.0
@@ -233,7 +233,7 @@ class Watcher:
             self._start(at_once=False)
 
     def _fork(self) -> None:
-        # This thread is the child's main thread, whatever it was before.
+        # This thread is the child's main thread, even if it was another one in the parent.
         was_watched = self._paused
         self._renew()
         record = self._find_record()

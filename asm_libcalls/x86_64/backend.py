@@ -1,4 +1,4 @@
-"""The x86-64 backend, loaded: what this CPU can run, on executable pages."""
+"""Loads the x86-64 backend: the routines that this CPU can run, on executable pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Backend", "Unavailable", "check_machine", "load", "routines", "slot_
 
 
 class Backend:
-    """What is loaded.
+    """The loaded backend.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Backend:
         The routines of every family that this CPU can run, and the trap entry and exit.
     cpu : Cpu
     assembler : str
-        What made the code, for example ``"PeachPy 0.2.0"`` or ``"image (file ...)"``.
+        Origin of the code, for example ``"PeachPy 0.2.0"`` or ``"image (file ...)"``.
     """
 
     __slots__ = ("assembler", "cpu", "loaded")
@@ -38,7 +38,7 @@ class Backend:
 
     @property
     def families(self) -> dict[str, str]:
-        """Each family that is machine code, with "" if it is served and else why not."""
+        """Each family that has machine code, with "" if it is served, else the reason."""
         from asm_libcalls.libcalls import DECLARATIONS
         from asm_libcalls.x86_64 import families
 
@@ -49,19 +49,19 @@ class Backend:
         }
 
     def why_not(self, declaration: Declaration) -> str:
-        """Return why this CPU can not run a libcall's family; "" where it can."""
+        """Return why this CPU cannot run a libcall's family; "" if it can."""
         from asm_libcalls.x86_64 import families
 
         return families.why_not(declaration, self.cpu.features)
 
     def guard_of(self, declaration: Declaration) -> str:
-        """Return the stencil by which a function sees the traps of a libcall coming, or ""."""
+        """Return the stencil that tests a libcall's arguments for a trap beforehand, or ""."""
         from asm_libcalls.x86_64 import families
 
         return families.guard_of(declaration)
 
     def has_checked(self, name: str) -> bool:
-        """Return whether a stencil does the work of a libcall on an instance, with all checks."""
+        """Return whether a stencil implements a libcall on an instance, with all checks."""
         from asm_libcalls.x86_64.python_functions.function_stencils import STENCIL_PREFIX
 
         return STENCIL_PREFIX + name in self.loaded.image.stencils
@@ -73,8 +73,8 @@ def load() -> Backend:
     Raises
     ------
     Unavailable
-        Another CPU or system, no assembler, no executable memory, or anything else that keeps
-        machine code from being made: the fallback serves then, and the cause is chained.
+        The CPU or system is another, there is no assembler or no executable memory, or making
+        machine code failed otherwise. The fallback serves then. The cause is chained.
     """
     if _loaded:
         return _loaded[0]
@@ -91,7 +91,7 @@ def load() -> Backend:
 
 
 _loaded: list[Backend] = []
-"""The backend, once it is loaded: every binding of the process uses this one."""
+"""The backend, once it is loaded; every binding of the process uses it."""
 
 
 def _load() -> Backend:
@@ -138,10 +138,10 @@ _NAMES_BEFORE_3_13 = {"PyThreadState_GetUnchecked": "_PyThreadState_UncheckedGet
 
 
 def slot_value(name: str) -> int:
-    """Return what a slot holds at first.
+    """Return the initial value of a slot.
 
-    It bears the name of the C function (of libc or CPython) whose address it holds. Two do not, and
-    are 0: ``activations_key``, and ``greenlet_getcurrent``, which
+    A slot has the name of the C function (of libc or CPython) whose address it holds. Two others
+    are 0 initially: ``activations_key``, and ``greenlet_getcurrent``, which
     :mod:`asm_libcalls.native.greenlets` fills in.
     """
     from asm_libcalls.emitter import libc

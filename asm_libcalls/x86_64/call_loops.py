@@ -1,8 +1,8 @@
 """Loops in machine code that call a C function once for each element, as compiled code would.
 
-For what must be called often and not from Python: the exhaustive check calls each f32 rounding
-libcall four billion times, and the benchmark times calls at the C address. Each takes the address
-of the function, the operands' arrays, the result's array and the number of elements.
+They call libcalls often, without Python: the exhaustive check calls each f32 rounding libcall four
+billion times, and the benchmark times calls at the C address. A loop takes the address of the
+function, the operands' arrays, the result's array and the number of elements.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ SIGNATURES = {
     "(f64) -> f64": "call_each_f64",
     "(i64, i64) -> i64": "call_each_i64",
 }
-"""Signatures of functions that can be called, by the routine that calls them."""
+"""The routine that calls functions of each signature."""
 
 
 CALL_EACH_RECORD = "call_each_record"
-"""A loop for any signature of few arguments: ``(function, records, count)``. A record has the
-arguments, five words for integers and one for a float; the results are dropped."""
+"""A loop for any signature of few arguments: ``(function, records, count)``. A record is five words
+for integer arguments and one for a float; results are dropped."""
 
 RECORD_WORDS = 6
 
@@ -45,7 +45,7 @@ class NativeLoops:
     def function(self, signature: str) -> Any:
         """Return the ctypes function ``(function, first, ..., result, count)`` for a signature.
 
-        All but `count` are addresses; the GIL is given up for the call.
+        All but `count` are addresses; the GIL is released during the call.
         """
         operands = signature.count(",") + 1
         prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (operands + 2), ctypes.c_size_t)
@@ -81,7 +81,7 @@ def _call_each_float(move: Any, size: int) -> None:
     saved = (rbx, rbp, r12, r13)
     for register in saved:
         PUSH(register)
-    SUB(rsp, 8)  # a multiple of 16 at each call, as the ABI has it
+    SUB(rsp, 8)  # a multiple of 16 at each call, as the ABI requires
     for register, argument in zip(
         (reg_function, reg_in, reg_out, reg_count), (rdi, rsi, rdx, rcx), strict=True
     ):

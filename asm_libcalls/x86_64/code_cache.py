@@ -1,16 +1,16 @@
 """The code cache: assembled images in files, as ``__pycache__`` is for Python.
 
-An image is looked for in the package (a wheel brings images for the usual CPUs) and then in the
-user's cache folder; where there is none it is assembled, and kept in the cache folder. Its key is a
-hash of all sources that it is made from, of the ABI and of the CPU's features.
+An image is looked up in the package (a wheel brings images for the usual CPUs), then in the user's
+cache folder. An image found in neither is assembled and written to the cache folder. Its key is a
+hash of all its sources, of the ABI and of the CPU's features.
 
-``ASM_LIBCALLS_CACHE`` names the cache folder; by default it is ``asm_libcalls`` in
-``$XDG_CACHE_HOME`` or ``~/.cache``. ``off``: no image file is read or written, so that PeachPy
+``ASM_LIBCALLS_CACHE`` names the cache folder; the default is ``asm_libcalls`` in
+``$XDG_CACHE_HOME`` or ``~/.cache``. With ``off``, no image file is read or written, and PeachPy
 assembles everything.
 
-What is in a file here is executed, so a file counts only if nobody but the user (or, in the
-package, whoever could change the package's own code) can have written it. Anything wrong with a
-file or a folder means that it is not used; it is never an error.
+The content of these files is executed. So a file is used only if no other user can have written it
+(in the package: no user who could not change the package's own code). A file or folder that fails
+a check is not used; that is never an error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.pages import LoadedImage
 
     Check = Callable[[os.stat_result], None]
-    """Raises PermissionError where somebody else may have written a file or in a folder."""
+    """Raises PermissionError if another user may have written a file or in a folder."""
 
 __all__ = [
     "ENVIRONMENT_VARIABLE",
@@ -55,13 +55,13 @@ _SUFFIX, _UNFINISHED = ".image", ".unfinished"
 _ABI = b"x86-64 System V"
 
 _LARGEST = 64 << 20
-"""Bytes of the largest file that is read; an image has some hundred thousand."""
+"""Bytes of the largest file that is read; an image has a few hundred thousand."""
 
 _KEPT = 40
-"""Files in the cache folder; when there are more, the oldest go."""
+"""Most files in the cache folder; the oldest beyond it are removed."""
 
 refusals: list[str] = []
-"""Why files and folders were not used, in this process, for the backend report."""
+"""Why this process did not use files and folders, for the backend report."""
 
 _sources: dict[tuple[str, ...], tuple[bytes, float]] = {}  # their digest, the newest one's time
 _started = time.time()
@@ -74,7 +74,7 @@ def load(name: str, features: frozenset[str] = frozenset()) -> LoadedImage:
     ----------
     name : str
     features : frozenset of str
-        Of this CPU.
+        The features of this CPU.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def load(name: str, features: frozenset[str] = frozenset()) -> LoadedImage:
 
 
 def content(name: str, features: frozenset[str] = frozenset()) -> tuple[Image, bytes]:
-    """Return an image, and the content of its file, which may be none yet. Nothing is loaded.
+    """Return an image, and the content of its file, written or not. Nothing is loaded.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def _that_count(name: str, features: frozenset[str]) -> frozenset[str]:
 
 
 class _Found:
-    """An image in a file that can be trusted, while the file is open."""
+    """An image in a trusted file, while the file is open."""
 
     __slots__ = ("assembler", "content", "file", "image", "offset", "path")
 
@@ -156,7 +156,7 @@ def _find(name: str, features: frozenset[str]) -> _Found | None:
 
 
 def _assemble(name: str, features: frozenset[str]) -> tuple[Image, str, bytes]:
-    """Return the image, what made it, and the content of the file that it is kept in, if it is."""
+    """Return the image, the assembler's name, and the content of the cache file, if any."""
     assembler = check_assembler()
     image = link(IMAGES[name].assemble(features))
     kept = b""
@@ -164,14 +164,14 @@ def _assemble(name: str, features: frozenset[str]) -> tuple[Image, str, bytes]:
     key = None if os.environ.get(ENVIRONMENT_VARIABLE) == OFF else _key(name, features)
     if key is not None and cache:
         try:
-            # The modules in memory may be of other sources than the key. They are imported a moment
-            # before this one, and file systems tell time to two seconds.
+            # If a source has changed since its import, the key is not that of the modules in
+            # memory. They are imported shortly before this one; file times are accurate to 2 s.
             if _read_sources(IMAGES[name].folders, _PACKAGE)[1] > _started - 3:
                 raise OSError("nothing is kept, the package's sources have just been changed")
             packed = _pack(name, image, key, assembler, features)
             _keep(cache, _cached_name(name, key), packed)
             kept = packed
-        except OSError as error:  # a full disk, a read-only home: the next process assembles again
+        except OSError as error:  # full disk, read-only home: the next process assembles again
             _refuse(cache, error)
     return image, assembler, kept
 
@@ -183,23 +183,23 @@ def _pack(name: str, image: Image, key: bytes, assembler: str, features: frozens
 
 
 def folder() -> str:
-    """Return the path of the user's cache folder, there or not; "" if there is to be none."""
+    """Return the path of the user's cache folder, existing or not; "" if the cache is off."""
     asked = os.environ.get(ENVIRONMENT_VARIABLE, "")
     if asked == OFF:
         return ""
     if asked:
         return os.path.abspath(os.path.expanduser(asked))  # noqa: PTH100, PTH111 (5 ms for pathlib)
-    # A set-user-ID program's environment is not its owner's.
+    # A set-user-ID program's environment comes from another user.
     if os.geteuid() != os.getuid() or os.getegid() != os.getgid():
         return ""
     home = os.environ.get("XDG_CACHE_HOME", "")
-    if not home.startswith("/"):  # to be ignored then, says the XDG base directory specification
+    if not home.startswith("/"):  # the XDG Base Directory Specification ignores relative paths
         home = os.path.expanduser("~/.cache")  # noqa: PTH111
     return f"{home}/asm_libcalls" if home.startswith("/") else ""
 
 
 def write_package_images(target: str, package: str = _PACKAGE) -> list[str]:
-    """Assemble every image for every level into a folder, as a wheel has them in ``image-files``.
+    """Assemble every image for every level into a folder, for ``image-files`` of a wheel.
 
     Returns
     -------
@@ -229,7 +229,7 @@ def _cached_name(name: str, key: bytes) -> str:
 
 
 def _key(name: str, features: frozenset[str], package: str = _PACKAGE) -> bytes | None:
-    # PeachPy's version is not in it: with an image nobody asks whether there is a PeachPy.
+    # PeachPy's version is not part of the key: an image serves without PeachPy.
     try:
         sources, _ = _read_sources(IMAGES[name].folders, package)
     except (OSError, ImportError):  # a zip file, .pyc files alone, or a Python without hashes
@@ -255,7 +255,7 @@ def _read_sources(folders: tuple[str, ...], package: str) -> tuple[bytes, float]
 
 
 def _inside(package: str, folder: str) -> Iterator[str]:
-    """Yield the sources in a folder of the package and in the folders in it, in one order."""
+    """Yield the sources in a folder of the package, recursively, in a fixed order."""
     with os.scandir(f"{package}/{folder}") as entries:
         inside = sorted((entry.name, entry.is_dir()) for entry in entries)
     for name, is_folder in inside:
@@ -267,7 +267,7 @@ def _inside(package: str, folder: str) -> Iterator[str]:
 
 
 def _read(descriptor: int) -> bytes:
-    # Up to what the file held when it was opened: less is a truncated file, which is found out.
+    # At most the size when the file was opened; a shorter read fails the digest.
     size = min(os.fstat(descriptor).st_size, _LARGEST)
     content = os.read(descriptor, size)
     while len(content) < size:
@@ -279,7 +279,7 @@ def _read(descriptor: int) -> bytes:
 
 
 def _find_in(path: str, file_name: str, key: bytes, check: Check) -> _Found | None:
-    """Open a file with an image, if there is one that can be trusted."""
+    """Open the file of an image, if it exists and can be trusted."""
     try:
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -289,9 +289,9 @@ def _find_in(path: str, file_name: str, key: bytes, check: Check) -> _Found | No
         return None
     file = -1
     try:
-        # The descriptors are checked, not the names: what they are of can not be exchanged.
+        # Descriptors are checked, not names: their files cannot be replaced.
         check(os.fstat(directory))
-        # Not to wait where somebody has put a pipe.
+        # O_NONBLOCK: opening a named pipe must not wait.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         file = os.open(file_name, flags, dir_fd=directory)
         status = os.fstat(file)
@@ -313,7 +313,7 @@ def _find_in(path: str, file_name: str, key: bytes, check: Check) -> _Found | No
 
 
 def _keep(path: str, file_name: str, content: bytes) -> None:
-    """Write a file into the cache folder: all of it under its name, or nothing."""
+    """Write a file into the cache folder, completely or not at all."""
     directory = _make_folder(path)
     unfinished = f".{file_name}.{os.getpid()}.{os.urandom(4).hex()}{_UNFINISHED}"
     try:
@@ -322,12 +322,12 @@ def _keep(path: str, file_name: str, content: bytes) -> None:
         file = os.open(unfinished, flags, 0o600, dir_fd=directory)
         try:
             try:
-                os.fchmod(file, 0o600)  # whatever the umask is
+                os.fchmod(file, 0o600)  # independent of the umask
                 rest = memoryview(content)
                 while rest:
                     rest = rest[os.write(file, rest) :]
             finally:
-                os.close(file)  # the last chance for a full disk to say so
+                os.close(file)  # may report a full disk
             os.rename(unfinished, file_name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
             os.unlink(unfinished, dir_fd=directory)
@@ -347,20 +347,20 @@ def _make_folder(path: str) -> int:
     there = parent
     while not os.path.exists(there):  # noqa: PTH110
         there = os.path.dirname(there)  # noqa: PTH120
-    # `sudo` leaves HOME another's: root's folders in it would be in that user's way.
+    # Under `sudo`, HOME may be another user's; folders of root there would obstruct that user.
     owner = os.stat(there).st_uid  # noqa: PTH116
     if owner not in (os.geteuid(), 0):
         raise PermissionError(f"{there} belongs to user {owner}: no folder is made there")
     os.makedirs(parent, exist_ok=True)  # noqa: PTH103
     try:  # noqa: SIM105 (importing contextlib takes 1 ms)
         os.mkdir(path, 0o700)  # noqa: PTH102
-    except FileExistsError:  # another process was quicker
+    except FileExistsError:  # another process made it
         pass
     return os.open(path, flags)
 
 
 def _tidy(directory: int) -> None:
-    """Remove the oldest files, and what processes left that were ended while they wrote."""
+    """Remove the oldest files, and partial files of processes that ended while writing."""
     found = []
     for name in os.listdir(directory):
         try:

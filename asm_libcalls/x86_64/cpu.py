@@ -1,7 +1,7 @@
-"""What this CPU and this operating system support, asked with ``cpuid`` and ``xgetbv``.
+"""Features of this CPU and operating system, read with ``cpuid`` and ``xgetbv``.
 
-A feature is named here only if it can be used: the AVX families need the operating system to save
-their registers, which it says in XCR0.
+A feature is reported only if it can be used: the AVX families need the operating system to save
+their registers, as XCR0 tells.
 
 Source: Intel SDM volume 1, 14.3 (AVX) and 15.2 (AVX-512), volume 2, CPUID and XGETBV; AMD APM
 volume 3, appendix E.
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FEATURES", "SLOW_DIVIDE_64", "Cpu", "detect", "routines"]
 
-# Where each feature's bit is: leaf, subleaf, register (0 eax, 1 ebx, 2 ecx, 3 edx), bit, and what
-# must be set in XCR0 (1: SSE and AVX state; 2: AVX-512 state as well).
+# Each feature's bit: leaf, subleaf, register (0 eax, 1 ebx, 2 ecx, 3 edx), bit, and the state
+# needed in XCR0 (1: SSE and AVX; 2: AVX-512 as well).
 FEATURES: dict[str, tuple[int, int, int, int, int]] = {
     "sse3": (1, 0, 2, 0, 0),
     "ssse3": (1, 0, 2, 9, 0),
@@ -43,12 +43,12 @@ FEATURES: dict[str, tuple[int, int, int, int, int]] = {
     "fsrm": (7, 0, 3, 4, 0),
     "lzcnt": (0x80000001, 0, 2, 5, 0),
 }
-"""Features by PeachPy's names where PeachPy has one."""
+"""Features, by PeachPy's names if PeachPy has one."""
 
 SLOW_DIVIDE_64 = "slow_divide_64"
-"""Not a feature but a tuning, named as LLVM's: a 64-bit division takes 35 to 95 cycles, even of
-small operands, and a 32-bit one about 25. So it is up to Skylake and on Intel's small cores up to
-Goldmont Plus, and with AMD before Zen; from Cannon Lake and Zen on, small operands are fast.
+"""A tuning rather than a feature, by LLVM's name: a 64-bit division takes 35 to 95 cycles, even of
+small operands, and a 32-bit one about 25. This holds for Intel's CPUs up to Skylake, Intel's small
+cores up to Goldmont Plus, and AMD's CPUs before Zen. Later CPUs are fast with small operands.
 
 Source: Intel SDM volume 4, table 2-1 (models); uops.info (DIV and IDIV, r64 and r32).
 """
@@ -72,7 +72,7 @@ _XCR0_MASKS = {1: 0b110, 2: 0b1110_0110}
 
 
 class Cpu:
-    """One CPU model as its system lets it be used.
+    """A CPU model, with the features that the operating system enables.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class Cpu:
         The marketing name, or "".
     family, model : int
     features : frozenset of str
-        Names out of :data:`FEATURES`, and :data:`SLOW_DIVIDE_64` where it applies.
+        Names out of :data:`FEATURES`, and :data:`SLOW_DIVIDE_64` if it applies.
     """
 
     __slots__ = ("brand", "family", "features", "model", "vendor")
@@ -98,7 +98,7 @@ class Cpu:
 
 
 def routines() -> list[Routine]:
-    """Assemble the two probes."""
+    """Assemble the probes ``cpuid`` and ``xgetbv``."""
     from peachpy.x86_64 import CPUID, LOAD, MOV, RETURN, XGETBV, GeneralPurposeRegister64
     from peachpy.x86_64.registers import eax, ebx, ecx, edx
 
@@ -133,7 +133,7 @@ def routines() -> list[Routine]:
 
 
 def detect(probes: LoadedImage) -> Cpu:
-    """Ask the CPU, through the loaded probes."""
+    """Return this CPU's description, read by the loaded probes."""
     registers = (ctypes.c_uint32 * 4)()
     run_cpuid = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p)(
         probes.routine("cpuid")
@@ -143,7 +143,7 @@ def detect(probes: LoadedImage) -> Cpu:
     answers: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def cpuid(leaf: int, subleaf: int = 0) -> tuple[int, ...]:
-        # Once each: a virtual machine's CPU asks its host, which takes some microseconds.
+        # Each leaf once: in a virtual machine cpuid exits to the hypervisor, some microseconds.
         if (leaf, subleaf) not in answers:
             run_cpuid(leaf, subleaf, ctypes.addressof(registers))
             answers[leaf, subleaf] = tuple(registers)

@@ -1,4 +1,4 @@
-"""How much the CPU's caches hold, as the system tells."""
+"""Size of the CPU's outermost cache, read from Linux's sysfs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _USUAL = 32 << 20
 
 
 def last_level_cache(folder: Path = _FOLDER) -> int:
-    """Return the bytes of the outermost cache that holds data; 32 MiB where it is not known."""
+    """Return the bytes of the outermost data or unified cache; 32 MiB if unknown."""
     sizes = []
     for cache in folder.glob("index*"):
         try:
             if (cache / "type").read_text().strip() != "Instruction":
                 level = int((cache / "level").read_text())
                 sizes.append((level, _bytes((cache / "size").read_text().strip())))
-        except (OSError, ValueError):  # a hypervisor hides it, or a kernel writes it otherwise
+        except (OSError, ValueError):  # hidden by a hypervisor, or another format
             continue
     return max(sizes)[1] if sizes else _USUAL
 

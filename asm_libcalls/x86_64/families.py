@@ -1,8 +1,8 @@
-"""The families of libcalls that are machine code: the rows of a table, and a file here for each.
+"""Finds the file of each libcall family that has machine code, and what it needs of the CPU.
 
-A family's file yields its routines (``routines``) and may say what it needs of the CPU
-(``REQUIRES``) and how a trap is seen coming (``GUARDS``). It imports PeachPy in functions alone,
-because what it says is asked for where an image has its routines and PeachPy is not there.
+A family's file yields its routines (``routines``). It may declare the CPU features that it needs
+(``REQUIRES``) and the stencils that test arguments for traps (``GUARDS``). It imports PeachPy only
+in functions, because these declarations are read without PeachPy when an image has the routines.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["guard_of", "module_of", "routines", "why_not"]
 
 
 def module_of(declaration: Declaration) -> ModuleType | None:
-    """Return the file of a libcall's family; None where it has none."""
+    """Return the module of a libcall's family; None if it has none."""
     from importlib import import_module
 
     name = declaration.module("x86_64")
@@ -32,13 +32,13 @@ def module_of(declaration: Declaration) -> ModuleType | None:
 
 
 def why_not(declaration: Declaration, features: frozenset[str]) -> str:
-    """Return why a CPU with these features can not run a libcall's family; "" where it can."""
+    """Return why a CPU with these features cannot run a libcall's family; "" if it can."""
     missing = _requires(module_of(declaration)) - features
     return f"the CPU lacks {', '.join(sorted(missing))}" if missing else ""
 
 
 def guard_of(declaration: Declaration) -> str:
-    """Return the stencil by which a function sees the traps of a libcall coming, or ""."""
+    """Return the stencil that tests a libcall's arguments for a trap beforehand, or ""."""
     module = module_of(declaration)
     guards: dict[str, str] = getattr(module, "GUARDS", {})
     return guards.get(declaration.name, "")

@@ -1,4 +1,4 @@
-"""Whether anybody else can have written a file whose content is executed, or can exchange it."""
+"""Checks whether another user can have written, or can replace, a file that is executed."""
 
 # Importing pathlib takes 5 ms.
 # ruff: noqa: PTH116, PTH120
@@ -14,7 +14,7 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def check_own_file(status: os.stat_result) -> None:
-    """Raise PermissionError unless a file or folder is the user's, and written by nobody else."""
+    """Raise PermissionError unless only the user owns and can write a file or folder."""
     if status.st_uid != os.geteuid():
         raise PermissionError(f"it belongs to user {status.st_uid}, not to {os.geteuid()}")
     if status.st_mode & _OTHERS:
@@ -22,9 +22,9 @@ def check_own_file(status: os.stat_result) -> None:
 
 
 def check_package_file(status: os.stat_result) -> None:
-    """Raise PermissionError where others may write a file than may write the package's code."""
-    # Installers obey the umask, which lets the group write in many places: the package's own code
-    # too then, and that is being executed.
+    """Raise PermissionError if a user who cannot modify the package can modify this file."""
+    # Installers follow the umask, which often lets the group write. Then the group can write the
+    # package's own code too, which is executed anyway.
     own = os.stat(__file__)
     if status.st_uid not in (own.st_uid, os.geteuid(), 0):
         raise PermissionError(f"it belongs to user {status.st_uid}, not to the package's")
@@ -34,16 +34,16 @@ def check_package_file(status: os.stat_result) -> None:
 
 
 def lasting_path(path: str, file: int, package: str) -> str:
-    """Return the path of an open file if nobody else can put another file there, else "".
+    """Return the path of an open file if no other user can replace the file there, else "".
 
     Parameters
     ----------
     path : str
-        What it was opened by.
+        The path that it was opened by.
     file : int
         Its descriptor.
     package : str
-        The folder of the package: who can exchange what is in there can exchange this code too.
+        The package's folder. A user who can replace files there can replace this code too.
     """
     try:
         real = os.path.realpath(path)

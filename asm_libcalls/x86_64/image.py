@@ -1,4 +1,4 @@
-"""The public place of ``Routine``, which ``x86_64.assembler.sequence`` returns."""
+"""Public name of ``Routine``, which ``x86_64.assembler.sequence`` returns; nothing else."""
 
 from asm_libcalls.emitter.image import Routine
 

@@ -1,4 +1,4 @@
-"""The images there are: what each is assembled from, and the CPUs that a wheel brings them for."""
+"""Table of the images: what each is assembled from, and the CPU levels that a wheel covers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MODULES = (
     "traps.py",
     "vmcontext.py",
 )
-"""Of the package's other modules those that say what the code is: layouts, signatures, names."""
+"""Other modules of the package that the code depends on: layouts, signatures, names."""
 
 FOLDERS = ("emitter", "signatures", "x86_64")
-"""The folders that every image is made from, with all folders in them."""
+"""Folders, with all nested ones, whose sources every image depends on."""
 
 
 class ImageKind:
@@ -31,15 +31,15 @@ class ImageKind:
     Attributes
     ----------
     module : str
-        Whose function ``routines`` (or `function`) assembles it.
+        The module whose function assembles it.
     function : str
+        The name of that function, by default ``routines``.
     for_cpu : bool
-        Whether the function takes the CPU's features; otherwise every x86-64 CPU runs the result.
+        Whether the function takes the CPU's features; else every x86-64 CPU runs the result.
     folders : tuple of str
-        Of the package, with the folders in them: the sources that it is made from, beside
-        :data:`MODULES`.
+        Folders of the package, with all nested ones: its sources, beside :data:`MODULES`.
     exports : str
-        The module's function that names what other libraries may look up; "" for all routines.
+        The module's function that names the exported routines; "" if all are.
     """
 
     __slots__ = ("exports", "folders", "for_cpu", "function", "module")
@@ -68,7 +68,7 @@ class ImageKind:
         return routines
 
     def exported(self) -> frozenset[str] | None:
-        """Return the routines that other libraries may look up; None for all of them."""
+        """Return the routines that the dynamic linker finds by name; None for all."""
         from importlib import import_module
 
         if not self.exports:
@@ -99,7 +99,7 @@ IMAGES = {
         folders=("toy_jit/codegen", "toy_jit/frontend"),
     ),
 }
-"""By name. Modules are named, not imported: with an image, what assembles it is not needed."""
+"""The images, by name. Modules are named, not imported: a file's image needs no assembler."""
 
 _V2 = frozenset({"sse3", "ssse3", "sse4_1", "sse4_2", "popcnt"})
 _V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma3", "lzcnt"}
@@ -115,7 +115,7 @@ LEVELS: dict[str, frozenset[str]] = {
     "x86-64-v4-erms": _V4 | _STRINGS,
     "x86-64-v4-erms-slow_divide_64": _V4 | _STRINGS | _SLOW,
 }
-"""The CPUs that a wheel has images for: a level, and what else the routines of it look at. AMD's
+"""The CPUs that a wheel has images for: a level, and further features that routines use. AMD's
 first x86-64-v3 CPUs have no fast string instructions; every x86-64-v4 CPU has them.
 
 Source: System V ABI, AMD64 supplement, "Micro-Architecture Levels"; names as in ``cpu.py``.
@@ -123,12 +123,12 @@ Source: System V ABI, AMD64 supplement, "Micro-Architecture Levels"; names as in
 
 
 def architecture_level(features: frozenset[str]) -> int:
-    """Return the N of the highest x86-64-vN that these features make up."""
+    """Return the N of the highest x86-64-vN whose features are all present."""
     names = {"x86-64-v2": 2, "x86-64-v3": 3, "x86-64-v4-erms": 4}
     return max([1, *(level for name, level in names.items() if LEVELS[name] <= features)])
 
 
 def levels_of(features: frozenset[str]) -> list[str]:
-    """Return the levels whose images a CPU can run, what suits it best first."""
+    """Return the levels whose images a CPU can run, the best first."""
     fitting = [name for name, needed in LEVELS.items() if needed <= features]
     return sorted(fitting, key=lambda name: len(LEVELS[name]), reverse=True)

@@ -1,11 +1,11 @@
 """64-bit shifts, division and remainder.
 
 ``idiv`` faults where Wasm traps (a zero divisor, ``MIN / -1``) and also where Wasm does not
-(``MIN % -1``), so the divisors 0 and -1 are looked at first. A trap leaves through
+(``MIN % -1``), so the divisors 0 and -1 are tested first. A trap jumps to
 ``asm_libcalls_raise_trap``, which never returns.
 
-Where the CPU's 64-bit division is slow for every operand, operands that fit 32 bits take a 32-bit
-one; which CPUs these are, ``cpu.py`` says.
+On CPUs whose 64-bit division is slow for every operand (``SLOW_DIVIDE_64`` of ``cpu.py``), operands
+below 2**32 take a 32-bit division.
 
 Source: Intel SDM volume 2, IDIV, DIV, SHL, SHLX; WebAssembly 2.0, 4.3.2.
 """
@@ -33,7 +33,7 @@ GUARDS = {
     "i64_udiv": "divisor_not_zero",
     "i64_urem": "divisor_not_zero",
 }
-"""For each libcall that may trap, the stencil of ``function_stencils.py`` that sees it coming."""
+"""For each libcall that may trap, the stencil of ``function_stencils.py`` that tests for it."""
 
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
@@ -103,7 +103,7 @@ def _trap(code: TrapCode) -> None:
 
 
 def _jump_if_32_bits(reg_dividend: Any, reg_divisor: Any, short: Any) -> None:
-    """Go to `short` if both operands are below 2**32: an unsigned 32-bit division does then."""
+    """Go to `short` if both operands are below 2**32, so that a 32-bit division suffices."""
     from peachpy.x86_64 import JZ, MOV, OR, SHR, rdx
 
     MOV(rdx, reg_dividend)

@@ -1,10 +1,9 @@
-"""The libcalls as a library for other tools: machine code alone, no Python behind it.
+"""The image of ``build-library``: libcalls for other tools, as machine code without Python.
 
-Those on numbers, and those on memories that need no Python. A trap ends in
-``asm_libcalls_raise_trap`` as everywhere, but here it is another one: it knows no activation, and
-calls the *handler* that the program has set, with the trap's code. A handler leaves the libcall by
-``longjmp`` or an exception. Where there is none, or it returns, an illegal instruction ends the
-process.
+It has the numeric libcalls, and the memory libcalls that need no Python. A trap jumps to
+``asm_libcalls_raise_trap``, of which this image has its own: without activations, it calls the
+*handler* that the program has set, with the trap code. A handler leaves the libcall by ``longjmp``
+or an exception. Without a handler, or if it returns, an illegal instruction ends the process.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ __all__ = ["SET_TRAP_HANDLER", "exports", "routines"]
 
 SET_TRAP_HANDLER = "asm_libcalls_set_trap_handler"
 """``void (*asm_libcalls_set_trap_handler(void (*handler)(uint32_t code)))(uint32_t code)``: set the
-handler of all threads and return the one before. A function, since a program that refers to another
-library's variable may get a copy of it.
+handler of all threads and return the previous one. It is a function because a program that refers
+to another library's variable may get a copy.
 """
 
 _HANDLER = "trap_handler"
@@ -38,7 +37,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
 
 
 def exports() -> frozenset[str]:
-    """Return the names of what the library offers."""
+    """Return the names of the exported functions."""
     from asm_libcalls.libcalls import DECLARATIONS
 
     return frozenset({*DECLARATIONS, SET_TRAP_HANDLER})
@@ -50,7 +49,7 @@ def _raise_trap() -> None:
     from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT
 
     nobody = Label("nobody")
-    PUSH(rdi)  # the code, for whoever reads the core; and libcalls are leaves: it aligns the stack
+    PUSH(rdi)  # the code, for a core dump; it also aligns the stack, since libcalls are leaves
     LOAD_SLOT(rax, _HANDLER)
     TEST(rax, rax)
     JZ(nobody)

@@ -2,15 +2,15 @@
 
 Every index and size is an unsigned 32-bit integer in the low half of its register. The ABI leaves
 the upper half undefined, so a 32-bit ``mov`` clears it first; then ``destination + length`` is a
-33-bit sum in a 64-bit register and can not wrap. A range that ends exactly at the end of a memory
-(or of a segment) is inside, also when it is empty; one byte further traps.
+33-bit sum in a 64-bit register and cannot wrap. A range that ends exactly at the end of a memory
+(or of a segment) is inside, even if it is empty; one byte further traps.
 
-Indices of memories and segments are not checked: compiled code has them from a validated module.
-What Python calls is another matter. Each body is assembled a second time, as a stencil of the
-builtins, where it checks its indices, and where all that a libcall would trap of, or that takes
-long, leaves for the slow path. There the GIL is held throughout, so nothing is closed meanwhile.
+A libcall does not check indices of memories and segments: compiled code has them from a validated
+module. Each body is assembled a second time, as a stencil for a Python builtin. The stencil checks
+its indices, and jumps to the slow path before a trap or a long operation. It holds the GIL
+throughout, so nothing is closed meanwhile.
 
-Growing is not here: it reserves memory and asks a limiter, in Python.
+Growing is implemented in Python: it reserves memory and asks a limiter.
 
 Source: ``wasmtime_runtime::libcalls`` of Wasmtime 0.22; WebAssembly 2.0, 4.4.7 (memory
 instructions); System V ABI for AMD64, 3.2.3 (argument registers).
@@ -35,11 +35,11 @@ __all__ = ["LONG", "routines"]
 
 
 LONG = 1 << 20
-"""A builtin leaves copying or filling more bytes than these, which takes some 50 microseconds, to
-its slow path, which releases the GIL."""
+"""Most bytes that a builtin copies or fills itself, in some 50 microseconds; for more it takes the
+slow path, which releases the GIL."""
 
 _PAGE_SHIFT = 16
-"""Bytes to pages of 64 KiB."""
+"""Shift from bytes to pages of 64 KiB."""
 
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 
@@ -60,7 +60,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
         "memory_init": _init,
         "data_drop": _data_drop,
     }
-    # A defined memory by its defined index, an imported one by its memory index.
+    # A defined memory is given by its defined index, an imported one by its memory index.
     for prefix, array, count in (
         ("", "defined_memories", "defined_memory_count"),
         ("imported_", "memories", "imported_memory_count"),
@@ -77,9 +77,9 @@ def _emit(body: Callable[[_Setting], None], setting: type[_Setting], *_: object)
 
 
 class _Setting:
-    """What a body is part of; rdi is the vmctx until the last check of an index.
+    """The checks and the end of a body; rdi is the vmctx until the last check of an index.
 
-    Bodies leave r11 alone, where a builtin has its arguments.
+    Bodies preserve r11, where a builtin has its arguments.
     """
 
     def check_index(self, register: Any, count: str) -> None:
@@ -96,7 +96,7 @@ class _Setting:
         raise NotImplementedError
 
     def end(self) -> None:
-        """Emit: there is nothing more to do."""
+        """Emit: return."""
         raise NotImplementedError
 
     def end_with(self, routine: str) -> None:
@@ -134,7 +134,7 @@ class _Libcall(_Setting):
 
 
 class _Builtin(_Setting):
-    """A stencil of ``function_stencils.py``, which leaves what is wrong to the slow path."""
+    """A stencil of ``function_stencils.py``, which jumps to the slow path if a check fails."""
 
     def check_index(self, register: Any, count: str) -> None:
         from peachpy.x86_64 import CMP, rdi
@@ -177,7 +177,7 @@ def _header(field: str) -> int:
 
 
 def _index_segments(reg_segments: Any, reg_index: Any) -> None:
-    """Emit: from the array to the VMDataSegment of a zero-extended index, which is clobbered."""
+    """Emit: reg_segments += offset of the VMDataSegment of a zero-extended index; clobbers it."""
     from peachpy.x86_64 import ADD, SHL
 
     size = ctypes.sizeof(VMDataSegment)
@@ -189,7 +189,7 @@ def _index_segments(reg_segments: Any, reg_index: Any) -> None:
 def _base_of_memory(reg_vmctx: Any, reg_index: Any) -> None:
     """Emit: reg_index = the base of a memory, from its zero-extended memory index.
 
-    From the table below the header: one load instead of three, see :class:`InstanceHeader`.
+    It is in the table below the header: one load instead of three, see :class:`InstanceHeader`.
     """
     from peachpy.x86_64 import MOV, NEG
 
@@ -286,7 +286,7 @@ def _fill(array: str, count: str, setting: _Setting) -> None:
     MOV(esi, ecx)
     MOV(edx, r8d)
     LEA(rax, [rdi + rdx * 1])
-    # In this order: a memory that another thread closes has no length before it has no base.
+    # Base after length: closing a memory in another thread clears the length before the base.
     MOV(r9, [r10 + VMMemoryDefinition.base.offset])
     CMP(rax, [r10 + VMMemoryDefinition.current_length.offset])
     setting.check_not_above()

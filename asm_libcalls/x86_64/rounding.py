@@ -1,9 +1,8 @@
 """Float rounding: one ``roundss`` or ``roundsd`` each.
 
-The instruction is Wasm's rounding exactly: the direction is its immediate, not MXCSR's; a
+The instruction is exactly Wasm's rounding: the direction is in its immediate, not in MXCSR; a
 signalling NaN comes back quiet with sign and payload kept; -0 and infinities stay. Bit 3 of the
-immediate suppresses the inexact exception, as the C functions promise of ``ceil`` and ``rint``'s
-quiet relatives.
+immediate suppresses the inexact exception, as C's ``nearbyint`` does.
 
 Source: Intel SDM volume 2, ROUNDSD and table 4-18 (immediate); WebAssembly 2.0, 4.3.3.
 """
@@ -31,7 +30,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
 
     from asm_libcalls.x86_64.assembler import function
 
-    # With AVX the VEX form, so that callers with dirty upper halves pay no transition.
+    # With AVX the VEX form: callers with dirty upper halves pay no transition penalty.
     avx = "avx" in features
     for value_type, legacy, vex in (("f32", ROUNDSS, VROUNDSS), ("f64", ROUNDSD, VROUNDSD)):
         for verb, direction in DIRECTIONS.items():

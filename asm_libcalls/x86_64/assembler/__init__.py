@@ -1,7 +1,7 @@
-"""PeachPy code to routines: ``Function`` for leaves, plain sequences for what owns the stack.
+"""Assembles PeachPy code to routines: leaf functions, and sequences that manage the stack.
 
-PeachPy keeps one active function in a module, so assembling is neither re-entrant nor
-thread-safe; it happens once, while the package is imported, under the import lock.
+PeachPy keeps the active function in a module's global, so assembling is neither re-entrant nor
+thread-safe. It happens once, while the package is imported, under the import lock.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ def _peachpy_type(c_name: str) -> Any:
 
 
 def registers(names: Sequence[str]) -> tuple[Any, ...]:
-    """Return PeachPy's registers of these names, for example of ``INTEGER_REGISTERS``."""
+    """Return PeachPy's registers by name, for example those of ``INTEGER_REGISTERS``."""
     return tuple(getattr(peachpy_registers, name) for name in names)
 
 
 def target(*extensions: str) -> Any:
-    """Return a PeachPy target: x86-64 as every CPU has it, and the named extensions.
+    """Return a PeachPy target: baseline x86-64 and the named extensions.
 
-    PeachPy refuses any other instruction, so what a routine needs of the CPU is declared.
+    PeachPy refuses any other instruction, so each routine declares what it needs of the CPU.
     """
     result = peachpy.x86_64.uarch.default
     for name in extensions:
@@ -74,12 +74,12 @@ def function(
     signature : str
         Its C signature; `body` gets one PeachPy argument for each parameter.
     body : callable
-        Writes the instructions: ``LOAD.ARGUMENT`` for every argument first, then the work, a
-        ``RETURN`` or a tail jump at the end of each path.
+        Emits the instructions: ``LOAD.ARGUMENT`` for every argument first, and a ``RETURN`` or a
+        tail jump at the end of each path.
     extensions : sequence of str
-        What it needs beyond plain x86-64, in PeachPy's names (``"sse4_1"``).
+        CPU features beyond baseline x86-64, by PeachPy's names (``"sse4_1"``).
     wide_vectors : bool
-        Whether it uses ymm or zmm registers, so that it must end in ``vzeroupper``.
+        Whether it uses ymm or zmm registers, and so must end in ``vzeroupper``.
     """
     parsed = Signature(signature)
     arguments = tuple(
@@ -90,9 +90,9 @@ def function(
     microarchitecture = target(*extensions)
     peachpy_function = Function(name, arguments, result, target=microarchitecture)
     if microarchitecture.has_avx and not wide_vectors:
-        # PeachPy ends every function that uses AVX in vzeroupper, unless it believes that the
-        # caller lives in AVX code too. Scalar VEX instructions leave no dirty upper halves. (Where
-        # there is no AVX it must not believe so: it would refuse every SSE instruction.)
+        # PeachPy ends every function that uses AVX in vzeroupper unless the caller is declared to
+        # be AVX code. Scalar VEX instructions leave no dirty upper halves. (Without AVX this must
+        # stay unset: PeachPy would refuse every SSE instruction.)
         peachpy_function.avx_environment = True
     with peachpy_function:
         body(*arguments)
@@ -127,20 +127,20 @@ def sequence(
     framed: bool = False,
     stencil: list[Any] | None = None,
 ) -> Routine:
-    """Assemble a routine from exactly the instructions of its body, physical registers only.
+    """Assemble a routine from exactly the instructions of its body, with physical registers.
 
-    Its labels become symbols of the image, written ``ROUTINE.LABEL``.
+    Its labels become symbols of the image, named ``ROUTINE.LABEL``.
 
     Parameters
     ----------
     name : str
     body : callable
-        Writes the instructions.
+        Emits the instructions.
     framed : bool
-        It is jumped to, by code that has pushed its caller's rbp and set rbp.
+        The routine is jumped to, by code that has pushed its caller's rbp and set rbp.
     stencil : list, optional
-        It is not run where it stands, so what its caller's frame is means nothing. The encoded
-        instructions are added to the list.
+        If given, the routine is a stencil: it is not run in the image and has no call frames. The
+        encoded instructions are appended to the list.
     """
     with InstructionStream() as stream:
         body()
@@ -159,7 +159,7 @@ def sequence(
 
 
 def _lay_out(instructions: Sequence[Any]) -> tuple[dict[str, int], int]:
-    # A branch starts short and becomes long where its label is too far; that can only push other
+    # A branch starts short and becomes long if its label is too far. Lengthening only pushes other
     # labels further away, so the passes end.
     _check_labels(instructions)
     labels: dict[Any, int] = {}
@@ -188,7 +188,7 @@ def _lay_out(instructions: Sequence[Any]) -> tuple[dict[str, int], int]:
 
 
 def _check_labels(instructions: Sequence[Any]) -> None:
-    # By identity: two labels of one name are two labels.
+    # Labels are compared by identity: two labels with the same name differ.
     defined: set[Any] = set()
     for instruction in instructions:
         if isinstance(instruction, LABEL):
@@ -206,7 +206,7 @@ def _text(label: tuple[Any, ...]) -> str:
 
 
 def _is_straight(instructions: Sequence[Any]) -> bool:
-    """Return whether instructions run from the first to a ``ret`` at the end, and refer to none."""
+    """Return whether there is one ``ret``, at the end, and neither a branch nor a reference."""
     *others, last = [i for i in instructions if i.bytecode]
     return last.name == "RET" and not any(
         i.name in ("RET", "CALL") or isinstance(i, (BranchInstruction, _Reference)) for i in others

@@ -1,9 +1,8 @@
-"""Instructions that PeachPy lacks, as subclasses of its own.
+"""Instructions that PeachPy lacks, as subclasses of PeachPy's ``Instruction``.
 
-Two kinds: instructions that it does not know (``rep movsb``, the x87 control word), and references
-to a symbol of the image, whose four displacement bytes are filled in when the image is linked.
-A reference is always relative to the instruction pointer, so code never holds an address and an
-image can stand anywhere.
+They are of two kinds: unknown instructions (``rep movsb``, the x87 control word), and references to
+a symbol of the image, whose four displacement bytes the linker of the image fills in. A reference
+is always relative to the instruction pointer, so code is position-independent.
 """
 
 from __future__ import annotations
@@ -175,7 +174,7 @@ class CALL_ROUTINE(CALL_SLOT):
 
 
 class JUMP_IF(Instruction, _Reference):
-    """``jcc routine``: leave for another routine, or another stencil, if a condition holds."""
+    """``jcc routine``: jump to another routine, or another stencil, if a condition holds."""
 
     is_slot = False
     conditions: ClassVar[dict[str, int]] = {
@@ -192,9 +191,9 @@ class JUMP_IF(Instruction, _Reference):
         _emit(self)
 
 
-# PeachPy ends a basic block at a RET, and a tail jump leaves the function as a RET does.
+# A subclass of RET, because PeachPy ends a basic block there: a tail jump leaves the function too.
 class TAIL_JUMP(RET, _Reference):
-    """``jmp routine``: leave for another routine of the image."""
+    """``jmp routine``: jump to another routine of the image."""
 
     bytecodes: tuple[int, ...] = (0xE9, 0, 0, 0, 0)
     is_slot = False
@@ -209,7 +208,7 @@ class TAIL_JUMP(RET, _Reference):
 
 
 class TAIL_JUMP_SLOT(TAIL_JUMP):
-    """``jmp [rip + slot]``: leave for the C function whose address the slot holds."""
+    """``jmp [rip + slot]``: jump to the C function whose address the slot holds."""
 
     bytecodes = (0xFF, 0x25, 0, 0, 0, 0)
     is_slot = True

@@ -1,14 +1,14 @@
-"""Assembler's text to PeachPy: the language that stencils are written in.
+"""Translates assembly text, in which stencils are written, to PeachPy instructions.
 
-As in Intel's manuals, with a ``;`` or a line's end behind each instruction, and these words:
+The syntax is Intel's, with a ``;`` or a line's end after each instruction, and these words:
 
 =============== ===================================================================================
 ``source``      any other word is a hole: a 32-bit number, to be filled in
 ``wide``        the two holes of a 64-bit number: ``source`` and ``source_high``
-``.done``       a label of the stencil; ``.done:`` says where it is
-``>target``     a place outside the stencil: behind ``call``, ``jmp``, ``lea`` and ``jCONDITION``
-``$name``       a slot of the image: behind ``call``, ``jmp`` and ``mov REGISTER``
-``load_memory`` in place of an instruction: a piece that whoever calls has in PeachPy
+``.done``       a label of the stencil; ``.done:`` defines it
+``>target``     a place outside the stencil: after ``call``, ``jmp``, ``lea`` and ``jCONDITION``
+``$name``       a slot of the image: after ``call``, ``jmp`` and ``mov REGISTER``
+``load_memory`` in place of an instruction: a piece that the caller gives as PeachPy code
 =============== ===================================================================================
 """
 
@@ -48,7 +48,7 @@ _NUMBER = re.compile(r"-?\d+$")
 def body(
     text: str, pieces: Mapping[str, Callable[[], object]] | None = None
 ) -> Callable[[Hole], object]:
-    """Return what emits the instructions of a stencil, for ``stencils.assemble``."""
+    """Return a function that emits the instructions of a stencil, for ``stencils.assemble``."""
     its_pieces = pieces or {}
 
     def emit(hole: Hole) -> None:

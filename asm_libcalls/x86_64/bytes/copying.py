@@ -1,20 +1,20 @@
-"""Copying bytes: C's ``memmove``, in the registers of its ABI, but without a result.
+"""Copying bytes: ``asm_libcalls_move_bytes``, C's ``memmove`` without a result.
 
-``asm_libcalls_move_bytes`` takes the destination in rdi, the source in rsi and the length in rdx;
-the ranges may overlap in any way. It touches no byte outside of them, changes caller-saved
-registers only and never sets DF. The memory libcalls jump to it when the bounds are checked.
+It takes the destination in rdi, the source in rsi and the length in rdx; the ranges may overlap in
+any way. It touches no byte outside of them, changes caller-saved registers only and never sets DF.
+The memory libcalls jump to it after their bounds checks.
 
 By length, V being the width of a vector:
 
 ===================== =============================================================
 up to 8 V             no loop: two registers, or two rows of vectors, from the start and from the
-                      end, that meet or overlap in the middle; all are loaded before one is stored
+                      end, that meet or overlap in the middle; all loads precede all stores
 above                 one vector at the near end and four at the far end, loaded first and stored
                       last; between them a loop of four vectors a turn, with aligned stores, that
                       goes upwards, or downwards if the destination begins inside the source
-``LONG_FROM``         the same; but if the end is just over a page, what is in the last page is
-                      moved by itself, so that no store crosses the border
-``STREAM_FROM``       the loop with stores past the caches, if the ranges are disjoint
+``LONG_FROM``         the same; but if the end is just over a page, the bytes in the last page are
+                      moved separately, so that no store crosses the page boundary
+``STREAM_FROM``       the loop with non-temporal stores, if the ranges are disjoint
 ===================== =============================================================
 """
 
@@ -46,8 +46,8 @@ __all__ = ["MOVE_BYTES", "routine"]
 
 MOVE_BYTES = "asm_libcalls_move_bytes"
 
-# Where the destination is this much further into its page than the source, or less, rep movsb
-# takes its slow path; a destination in the same place of its page is fine.
+# rep movsb is slow if the destination's offset in its page exceeds the source's by 1 to this many
+# bytes; equal offsets are fast.
 _SLOW_REP_MOVSB = 63
 
 
@@ -200,7 +200,7 @@ def _loop_upwards(vectors: Vectors, store: Any) -> None:
     _load_row(vectors, far, r8 + rsi * 1)
     LEA(r9, [rcx + rsi * 1])  # source of the turn
     LABEL(turn)
-    # No store of an earlier turn reached what this one loads: the destination is behind.
+    # No earlier turn stored to what this turn loads: the destination is below.
     _load_row(vectors, vectors.registers[_TURN], r9)
     ADD(r9, row)
     for i, register in enumerate(vectors.registers[_TURN]):
@@ -230,7 +230,7 @@ def _loop_downwards(vectors: Vectors) -> None:
     SUB(rsi, rdi)  # source - destination
     LEA(r9, [rcx + rsi * 1])  # end of the turn's source
     LABEL(turn)
-    # No store of an earlier turn reached what this one loads: the destination is ahead.
+    # No earlier turn stored to what this turn loads: the destination is above.
     _load_row(vectors, vectors.registers[_TURN], r9, -UNROLL)
     SUB(r9, row)
     for i, register in reversed(list(enumerate(vectors.registers[_TURN]))):
@@ -246,7 +246,7 @@ def _loop_downwards(vectors: Vectors) -> None:
 def _forward_to_page() -> None:
     """Emit: move all but the last r10 bytes upwards; leave the rest in rdi, rsi and rdx.
 
-    The source of the rest is above all that is stored here.
+    The source of the rest is above all stores of this part.
     """
     SUB(rdx, r10)
     LEA(rax, [rdi + rdx * 1])
@@ -260,7 +260,7 @@ def _forward_to_page() -> None:
 def _backward_to_page() -> None:
     """Emit: move the last r10 bytes, less than 8 V; leave the rest in rdi, rsi and rdx.
 
-    What is stored here is above the source of the rest.
+    The stores of this part are above the source of the rest.
     """
     SUB(rdx, r10)
     MOV(r8, rdi)
@@ -283,7 +283,7 @@ def _jump_if_source_begins_inside(target: Any) -> None:
 
 
 def _string(forward: Any) -> None:
-    """Emit: ``rep movsb`` if the ranges are disjoint and not in its slow place, else `forward`."""
+    """Emit: ``rep movsb`` if the ranges are disjoint and it is fast for them, else `forward`."""
     LEA(ecx, [rax - 1])
     AND(ecx, PAGE - 1)
     CMP(ecx, _SLOW_REP_MOVSB)

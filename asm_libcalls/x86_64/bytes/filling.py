@@ -1,12 +1,12 @@
-"""Filling bytes: C's ``memset``, in the registers of its ABI, but without a result.
+"""Filling bytes: ``asm_libcalls_fill_bytes``, C's ``memset`` without a result.
 
-``asm_libcalls_fill_bytes`` takes the destination in rdi, the value in sil (whatever stands above)
-and the length in rdx. It touches no byte outside the range, changes caller-saved registers only
-and never sets DF. The memory libcalls jump to it when the bounds are checked.
+It takes the destination in rdi, the value in sil (the bits above are ignored) and the length in
+rdx. It touches no byte outside the range, changes caller-saved registers only and never sets DF.
+The memory libcalls jump to it after their bounds checks.
 
-The plan is that of ``moves.py``: up to eight vectors, stores from both ends that overlap in the
-middle; above, four vectors at each end and a loop of aligned stores between them, with what is in
-a last page filled by itself; where it is as fast, ``rep stosb``.
+The method is that of ``copying.py``. Up to eight vectors, stores from both ends overlap in the
+middle. Above, a loop of aligned stores runs between four vectors at each end, and the bytes in a
+last page are filled separately. ``rep stosb`` is used where it is as fast.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["FILL_BYTES", "routine"]
 FILL_BYTES = "asm_libcalls_fill_bytes"
 
 _EACH_BYTE = 0x0101_0101_0101_0101
-"""Times a byte: that byte eight times."""
+"""Multiplied by a byte: that byte eight times."""
 
 
 def routine(vectors: Vectors) -> Routine:
@@ -76,7 +76,7 @@ def _fill(vectors: Vectors) -> None:
 
 
 def _broadcast(vectors: Vectors) -> Any:
-    """Emit: the byte in eax to all of a vector; return that. Clobbers rax and r8."""
+    """Emit: the byte in eax to all bytes of a vector; return the vector. Clobbers rax and r8."""
     vector = vectors.registers[0]
     if vectors.width == 16:
         MOV(r8, _EACH_BYTE)
@@ -147,7 +147,7 @@ def _loop(vectors: Vectors, vector: Any) -> None:
     turn = Label("turn")
     width, row = vectors.width, UNROLL * vectors.width
 
-    # Four vectors at each end, so that at an aligned destination nothing is stored twice.
+    # Four vectors at each end: an aligned destination is not stored to twice.
     for i in range(UNROLL):
         vectors.move([rdi + i * width], vector)
     LEA(rcx, [rdi + row])

@@ -1,19 +1,19 @@
-"""What moving bytes fast depends on: the vectors of a CPU, and the lengths where methods change.
+"""The vectors of a CPU for copying and filling, and the lengths from which methods change.
 
 Everything here was measured on an AMD Zen 4 (ERMS and FSRM; 32 KiB L1, 1 MiB L2, 32 MiB L3) as a
-ratio to glibc 2.36, which takes 64-byte vectors and ``rep movsb`` there. Found on the way:
+ratio to glibc 2.36, which uses 64-byte vectors and ``rep movsb`` there. Findings:
 
-- 64-byte vectors gain nothing over 32: a store of them takes two cycles, and where addresses are
-  not aligned every one crosses a cache line instead of every other one.
-- Without ``vzeroupper`` a call is 2 to 3 cycles shorter, so the registers of AVX-512 serve where
-  there are any: above ymm15 nothing is left dirty.
-- ``rep movsb`` starts slowly (15 to 20 ns) and is then as fast as 32-byte vectors, not faster. And
-  it has a trap: where the destination is 1 to 31 bytes further into its page than the source,
-  it is 2 to 30 times slower, even if both are megabytes apart. 16-byte vectors it beats by a half.
+- 64-byte vectors gain nothing over 32: a store takes two cycles, and at unaligned addresses every
+  store crosses a cache line instead of every other one.
+- Without ``vzeroupper`` a call is 2 to 3 cycles shorter. So the registers of AVX-512 are used if
+  the CPU has them: above ymm15 no upper half is left dirty.
+- ``rep movsb`` starts slowly (15 to 20 ns) and is then as fast as 32-byte vectors, not faster. If
+  the destination's offset in its page exceeds the source's by 1 to 31 bytes, it is 2 to 30 times
+  slower, even if both are megabytes apart. It is faster than 16-byte vectors by a half.
 - ``rep stosb`` is as fast as 32-byte vectors beyond the L2 cache, and a few nanoseconds slower
   before.
-- A store that crosses the border of two pages costs some 50 cycles, the time of copying 1.5 KiB.
-- Stores past the caches pay when a copy and its source do not fit L3 together.
+- A store that crosses a page boundary costs some 50 cycles, the time of copying 1.5 KiB.
+- Non-temporal stores pay if source and destination together exceed L3.
 
 Source: Intel 64 and IA-32 Architectures Optimization Reference Manual, "REP prefix and data
 movement" and "Enhanced REP MOVSB and STOSB operation"; Intel SDM volume 1, 14.3.2 (VZEROUPPER);
@@ -37,17 +37,17 @@ CACHE_LINE = 64
 PAGE = 4096
 
 UNROLL = 4
-"""Vectors in one turn of a loop."""
+"""Vectors for each turn of a loop."""
 
 LONG_FROM = 2 << 10
-"""Bytes from which it pays to look at where a range ends, and at the string instructions."""
+"""Bytes from which page boundaries and the string instructions are considered."""
 
 STREAM_FROM = 16 << 20
-"""Bytes from which a copy stores past the caches: it reads and writes 32 MiB together."""
+"""Bytes from which a copy uses non-temporal stores: it reads and writes 32 MiB together."""
 
 
 class Vectors:
-    """The vector registers and instructions that a CPU with some features does best with.
+    """The best vector registers and instructions for a CPU with some features.
 
     Attributes
     ----------
@@ -57,15 +57,14 @@ class Vectors:
     registers : tuple
         16 of them.
     move, store_aligned, stream : PeachPy instructions
-        Load or store at any address; store at a multiple of `width`; the same past the caches.
+        Load or store at any address; store at a multiple of `width`; the same, non-temporal.
     move_16 : PeachPy instruction
         Load or store 16 bytes at any address, with xmm0 to xmm15; leaves no dirty upper half.
     dirty : bool
         Whether `registers` have upper halves that slow down SSE instructions until they are
         cleared.
     rep_movsb_from, rep_stosb_from : int or None
-        Bytes from which the string instruction is at least as fast, if it ever is; not less than
-        :data:`LONG_FROM`.
+        Bytes from which the string instruction is used, at least :data:`LONG_FROM`; None for never.
     """
 
     __slots__ = (
@@ -111,8 +110,8 @@ class Vectors:
     def jump_unless_end_crosses_page(self, fine: Any) -> None:
         """Emit: go to `fine` unless the last UNROLL vectors of [rdi, rdi + rdx) may cross a page.
 
-        They do at one length in 32, and at every multiple of the page's size if the destination
-        isn't aligned. Leaves in r10 the number of bytes in the last page if it falls through.
+        They do at one length in 32, and at every multiple of the page size if the destination is
+        not aligned. Falling through leaves in r10 the number of bytes in the last page.
         """
         LEA(r10, [rdi + rdx * 1 - 1])
         AND(r10d, PAGE - 1)

@@ -1,13 +1,13 @@
-"""Copy and patch: pieces of machine code, assembled once, put together at run time without PeachPy.
+"""Copy and patch: machine code assembled once as stencils, composed at run time without PeachPy.
 
-A *stencil* is a few instructions with *holes* (:class:`asm_libcalls.emitter.image.Hole`): four
-bytes each, that hold a number which is known only when the stencil is used (a displacement, a
-count), or the distance to a slot or to another stencil. Stencils are in the image beside its
-routines, and so in its file where there is one; nobody runs them there.
+A *stencil* is a few instructions with *holes* (:class:`asm_libcalls.emitter.image.Hole`) of four
+bytes each. A hole is for a number known only when the stencil is used (a displacement, a count), or
+for the distance to a slot or another stencil. Stencils are in an image beside its routines, and so
+in its file; they are copied, never run there.
 
 =================== =================================================================
-`parts`             stencils read from an image, and put together
-`stack_effects`     what a composition does to the stack, for unwinding
+`parts`             stencils read from an image, and composed
+`stack_effects`     unwind information for compositions
 `assembling`        PeachPy instructions to stencils
 =================== =================================================================
 

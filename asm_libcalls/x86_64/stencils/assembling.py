@@ -1,4 +1,4 @@
-"""PeachPy instructions to stencils: where the holes are, and what is done to the stack."""
+"""Assembles PeachPy instructions to stencils, with their holes and stack effects."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def assemble(
     Parameters
     ----------
     name : str
-        Its symbol, with the prefix that ``parts.read`` is given.
+        Its symbol, with the prefix that ``parts.read`` takes.
     body : callable
-        Writes the instructions. It is given a function that makes a hole: ``hole("offset")``
-        stands for a 32-bit displacement or immediate.
+        Emits the instructions. Its argument is a function that makes a hole: ``hole("offset")`` is
+        a 32-bit displacement or immediate.
     has_effects : bool
-        Note what it does to the stack, so that the frames of compositions are known.
+        Whether to record its stack effects, which the call frames of compositions need.
     """
     placeholders: dict[str, int] = {}
 

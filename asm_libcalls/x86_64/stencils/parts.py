@@ -1,4 +1,4 @@
-"""Stencils read from an image, and put together to routines. PeachPy is not needed here."""
+"""Reads stencils from an image and composes routines from them, without PeachPy."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ class Stencil:
     ----------
     code : bytes
     holes : tuple of Hole
-        What is to be filled in.
     effects : str
-        What it does to the stack, for ``stack_effects.py``; "" too where nobody asked for it.
+        Its effects on the stack, for ``stack_effects.py``; "" if they were not recorded.
     """
 
     __slots__ = ("code", "effects", "holes")
@@ -45,11 +44,11 @@ class Part:
     ----------
     stencil : Stencil
     numbers : dict of str to int
-        What to write into its holes, signed 32-bit.
+        Values for its holes, signed 32-bit.
     slots : dict of str to str
-        For each slot that goes by another name here than in the stencil, the name here.
+        New names of slots, by their names in the stencil.
     role : str
-        What other parts call it in their jumps, or "".
+        Its name as a jump target of other parts, or "".
     """
 
     __slots__ = ("numbers", "role", "slots", "stencil")
@@ -77,12 +76,12 @@ def read(loaded: LoadedImage, prefix: str) -> dict[str, Stencil]:
 
 
 def compose(name: str, parts: Iterable[Part]) -> Routine:
-    """Put stencils one after the other and fill in all their holes, except the slots.
+    """Concatenate stencils and fill in all their holes, except the slots.
 
     Raises
     ------
     KeyError
-        A hole has no number, or a jump no part with the role that it names.
+        A hole has no number, or no part has the role that a jump names.
     """
     placed: list[tuple[int, Part]] = []
     roles: dict[str, int] = {}

@@ -1,8 +1,8 @@
-"""Where the callers of code are that was composed of stencils.
+"""Unwind information for code composed from stencils.
 
-Nobody has the instructions of a stencil at run time. So what they do to the stack is noted when it
-is assembled, as a text that is kept beside its holes; a composition is followed by those notes,
-when somebody asks for its frames.
+The PeachPy instructions of a stencil are gone at run time. So their stack effects are recorded as
+text when the stencil is assembled, and stored beside its holes. The call frames of a composition
+are derived from these texts on demand.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ _LEAVES, _NONE = "leaves", "-"
 
 
 def describe(instructions: Sequence[Any], holes: Mapping[int, str]) -> str:
-    """Return what the instructions of a stencil do to the stack, for :func:`frames`.
+    """Return a text with the stack effects of a stencil's instructions, for :func:`frames`.
 
-    A word for each instruction that does something: where it begins and ends, whether nothing goes
-    on behind it, the role that it jumps to, and the effects of ``call_frames.py``. All are
-    separated by commas; a displacement is a number or the name of a hole, a ``-`` before it.
+    The text has a word for each instruction with an effect: where it begins and ends, whether
+    control never reaches the next one, the role that it jumps to, and the effects of
+    ``call_frames.py``, separated by commas. A displacement is a number or the name of a hole, a
+    ``-`` before it.
 
     Parameters
     ----------
     instructions : sequence
         Encoded instructions of PeachPy.
     holes : dict of int to str
-        The names of the numbers that stand for holes.
+        Names of the holes, by their placeholder numbers.
     """
     words = []
     start = 0
     for instruction in instructions:
         end = start + len(instruction.bytecode or b"")
-        # A jump to a label of its own does not leave: the stack is as deep on all its paths.
+        # A jump to a label of the stencil does not leave: the depth is equal on all its paths.
         leaves = call_frames.leaves(instruction) and not getattr(instruction, "label_name", None)
         jumps = instruction.name.startswith(_JUMPS) and not instruction.is_slot
         effects = call_frames.effects_of(instruction)
@@ -57,9 +58,9 @@ def describe(instructions: Sequence[Any], holes: Mapping[int, str]) -> str:
 
 
 def frames(parts: Iterable[Part]) -> Frames:
-    """Return where the caller of a composition is, from which offset on: as of a routine.
+    """Return the call frames of a composition, as those of a routine.
 
-    Its stencils must have been assembled with their effects.
+    Its stencils must have been assembled with ``has_effects``.
     """
     nodes: list[call_frames.Node] = []
     roles: dict[str, int] = {}

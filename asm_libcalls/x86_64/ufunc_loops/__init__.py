@@ -1,13 +1,13 @@
-"""The inner loops of :mod:`asm_libcalls.ufuncs`: what this CPU can run of them, in one image.
+"""The inner loops of :mod:`asm_libcalls.ufuncs` that this CPU can run, in one image.
 
 ========================= ==================================================================
-`rounding_loops`          ceil, floor, trunc, nearest of f32 and f64
-`division_loops`          sdiv, srem, udiv, urem; `division_vectors` and `division_by_scalar`
-`shift_loops`             ishl, sshr, ushr
-`binary_loops`            what division and shifts share
+`rounding`                ceil, floor, trunc, nearest of f32 and f64; `rounding_vectors`
+`division`                sdiv, srem, udiv, urem; `division_vectors` and `division_by_scalar`
+`shifts`                  ishl, sshr, ushr
+`binary`                  the common part of division and shifts
 ========================= ==================================================================
 
-The image is made when the ufuncs are first asked for, not when the package is imported.
+The image is loaded when the ufuncs are first used, not when the package is imported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["routines"]
 
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
-    """Assemble the loops for a CPU with these features, each named as its libcall and ``_loop``."""
+    """Assemble the loops for a CPU with these features, named after their libcalls."""
     from asm_libcalls.x86_64.ufunc_loops import division, rounding, shifts
 
     if features >= rounding.REQUIRES:

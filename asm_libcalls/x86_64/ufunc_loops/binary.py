@@ -1,19 +1,17 @@
-"""What the NumPy inner loops of two 64-bit operands share: registers, prologue, overlap, flags.
+"""Common parts of NumPy inner loops of two 64-bit operands: registers, prologue, overlap, flags.
 
 The loop function is NumPy's ``PyUFuncGenericFunction``, ``(char **args, intp *n, intp *steps, void
-*data)``; steps are in bytes, of any sign, and may be 0. A loop has up to three kinds of ways
-through:
+*data)``; steps are in bytes, of any sign, and may be 0. A loop has up to three kinds of paths:
 
-- *contiguous*, with or without an operand of step 0 that is loaded once: whole vectors;
-- *strided*: vectors packed from and unpacked to anywhere;
-- *sequential*: one element after the other, for the rest, for few elements, and wherever a result
-  may be the operand of a later element. ``reduce`` (output step 0, and the output is the first
-  operand) and ``accumulate`` (the output is the first operand, shifted by one element) do that.
-  NumPy copies operands out of the way of any other overlap, unless the input is read ahead of the
-  output.
+- *contiguous*: whole vectors; an operand of step 0 is loaded once;
+- *strided*: vectors gathered from and scattered to any addresses;
+- *sequential*: one element at a time, for the rest, for few elements, and if a result may be the
+  operand of a later element. That happens in ``reduce`` (output step 0, and the output is the first
+  operand) and ``accumulate`` (the output is the first operand, shifted by one element). NumPy
+  copies operands with any other overlap, unless the input is read ahead of the output.
 
-NumPy gives the GIL up around a loop of more than 500 elements: loops touch nothing but their
-arguments, and the stack.
+NumPy releases the GIL around a loop of more than 500 elements, so loops touch only their arguments
+and the stack.
 """
 
 from __future__ import annotations
@@ -54,7 +52,7 @@ SIZE = 8
 reg_a, reg_b, reg_out = rdi, rsi, r8
 reg_a_step, reg_b_step, reg_out_step = r9, r10, r11
 reg_n = rcx
-# rax and rdx are left for the work.
+# rax and rdx are scratch.
 
 
 def load_arguments() -> None:
@@ -76,10 +74,10 @@ def jump_unless_contiguous(elsewhere: Any, *, a: bool = True, b: bool = True) ->
 
 
 def jump_if_overlapping(sequential: Any, *, a: bool = True, b: bool = True) -> None:
-    """On a contiguous way: jump where an element's result is the operand of a later one.
+    """On a contiguous path: jump if an element's result may be the operand of a later one.
 
-    That is where the output begins behind the beginning of a contiguous operand, but before its
-    end; or where it covers an operand of step 0.
+    That is if the output begins inside a contiguous operand, after its beginning, or covers an
+    operand of step 0.
     """
     for pointer, contiguous in ((reg_a, a), (reg_b, b)):
         LEA(rdx, [reg_n * SIZE])
@@ -95,11 +93,11 @@ def jump_if_overlapping(sequential: Any, *, a: bool = True, b: bool = True) -> N
 
 
 def jump_if_strided_overlap(sequential: Any, *, a: bool = True) -> None:
-    """On a strided way: jump unless it is certain that no result is the operand of a later element.
+    """On a strided path: jump unless no result can be the operand of a later element.
 
-    It is certain where the ranges are apart; and where both advance by the same step and are less
-    than that step apart, as the same array is to itself, and one column of a matrix to the next.
-    Without `a`, only the second operand is looked at.
+    None can if the ranges are disjoint, or if both advance by the same step and are less than that
+    step apart, as one array and itself, or neighbouring columns of a matrix. Without `a`, only the
+    second operand is tested.
     """
     operands = ((reg_a, reg_a_step), (reg_b, reg_b_step))
     for pointer, step in operands if a else operands[1:]:
@@ -131,7 +129,7 @@ def jump_if_strided_overlap(sequential: Any, *, a: bool = True) -> None:
 
 
 def _reach(step: Any, *, upwards: bool) -> None:
-    """Leave in rax how many bytes an operand and the output reach towards each other.
+    """Leave in rax how many bytes an operand and the output extend towards each other.
 
     That is the operand upwards from its first element and the output downwards, or the reverse.
     """
@@ -152,31 +150,31 @@ def _reach(step: Any, *, upwards: bool) -> None:
 
 
 def advance() -> None:
-    """Go to the next element."""
+    """Advance all pointers to the next element."""
     ADD(reg_a, reg_a_step)
     ADD(reg_b, reg_b_step)
     ADD(reg_out, reg_out_step)
 
 
-# Exception flags, as MXCSR has them. A loop collects them in the red zone below the stack pointer,
-# which signal handlers leave alone, and writes MXCSR once: that takes tens of cycles.
+# Exception flags, by their bits in MXCSR. A loop collects them in the red zone below the stack
+# pointer, which signal handlers preserve, and writes MXCSR once, which takes tens of cycles.
 DIVIDE_FLAG, OVERFLOW_FLAG = 1 << 2, 1 << 3
 _flags, _mxcsr = dword[rsp - 8], dword[rsp - 4]
 _distance, _first_reach = qword[rsp - 16], qword[rsp - 24]
 
 
 def clear_flags() -> None:
-    """Begin to collect flags."""
+    """Clear the collected flags."""
     MOV(_flags, 0)
 
 
 def raise_flag(flag: int) -> None:
-    """Raise a flag; rax and the other registers stay."""
+    """Collect a flag; all registers are preserved."""
     OR(_flags, flag)
 
 
 def return_with_flags() -> None:
-    """Return, with the raised flags set in MXCSR, where NumPy looks for them after the loop."""
+    """Return, with the collected flags set in MXCSR, which NumPy reads after the loop."""
     raised = Label("raised")
     CMP(_flags, 0)
     JNE(raised)

@@ -4,9 +4,9 @@ A divisor 0 gives 0 and raises the divide flag; ``MIN / -1`` gives MIN and raise
 ``MIN % -1`` is 0. NumPy's own integer division does the same, and then warns or raises, or not, as
 ``np.errstate`` says.
 
-With AVX-512 vectors divide (`division_vectors`); elsewhere a divisor that all elements share is
-turned into a multiplication (`division_by_scalar`); and what is left goes one element after the
-other through ``div`` and ``idiv``.
+With AVX-512, vectors divide (`division_vectors`). Without it, a divisor that all elements share
+becomes a multiplication (`division_by_scalar`). The remaining elements go one at a time through
+``div`` and ``idiv``.
 
 Source: Intel SDM volume 2, DIV and IDIV; NumPy's ``loops_arithmetic``, for the flags.
 """
@@ -87,7 +87,7 @@ def _sequential(signed: bool, remainder: bool) -> None:
         TEST(rdx, rdx)
         JZ(zero)
     # Two operands below 2^32 take the 32-bit division: several times as fast on Intel's CPUs before
-    # Ice Lake, and nowhere slower.
+    # Ice Lake, and slower on none.
     OR(rdx, rax)
     SHR(rdx, 32)
     JZ(short)

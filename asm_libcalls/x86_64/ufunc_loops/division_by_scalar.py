@@ -7,8 +7,8 @@ below 2^64, with t = floor(m n / 2^64),
 
 and no intermediate value overflows. Signed operands are divided by their magnitudes.
 
-Vectors multiply halves of 32 bits, and put the high half of the product together by hand, as in
-school. One after the other, CPUs have an instruction for it.
+Vectors multiply halves of 32 bits and add the partial products to the high half of the product.
+For single elements CPUs have an instruction.
 
 Source: T. Granlund and P. L. Montgomery, "Division by Invariant Integers using Multiplication",
 PLDI 1994, figure 4.1; Intel SDM volume 2, MUL, MULX, SHRX.
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["scalar_division"]
 
 _FEWEST = 8
-"""Elements that pay for finding the multiplier, which takes a division itself."""
+"""Fewest elements for which finding the multiplier, itself a division, pays."""
 
-# Of the operands' registers, those of b become free. The flags' place in the red zone stays.
+# The registers of operand b become free. The flags stay in the red zone.
 reg_divisor, reg_multiplier = reg_b, r10
 reg_count, reg_shift_first, reg_shift = rbx, r12, rcx
 reg_divisor_sign, reg_sign, reg_magnitude = r13, r14, r15
@@ -53,16 +53,16 @@ _SAVED = (rbx, r12, r13, r14, r15)
 def scalar_division(
     *, signed: bool, remainder: bool, features: frozenset[str], sequential: Any, finish: Any
 ) -> None:
-    """Write the ways of a division loop for a divisor of step 0; others jump to `sequential`.
+    """Emit the paths of a division loop for a divisor of step 0; others jump to `sequential`.
 
     Parameters
     ----------
     signed, remainder : bool
         Which of the four divisions.
     features : frozenset of str
-        What the CPU has.
+        Features of the CPU.
     sequential, finish : Label
-        Where to go with what this way does not take on; and when all is done.
+        Targets for operands that these paths do not handle, and for the end.
     """
     loop, restore = Label("multiply"), Label("restore")
     bmi2 = "bmi2" in features
@@ -71,7 +71,7 @@ def scalar_division(
     TEST(reg_b_step, reg_b_step)
     JNZ(sequential)
     jump_if_strided_overlap(sequential, a=False)
-    # Flags are not looked for below: the sequential way raises them.
+    # The code below raises no flags; the sequential path does.
     MOV(rax, [reg_b])
     TEST(rax, rax)
     JZ(sequential)
@@ -164,7 +164,7 @@ def _find_multiplier() -> None:
 
 
 class _Vectors:
-    """The contiguous way, of quotients only: 256-bit vectors with AVX2, else 128-bit ones."""
+    """The contiguous path, of quotients only: 256-bit vectors with AVX2, else 128-bit ones."""
 
     def __init__(self, avx2: bool, signed: bool) -> None:
         import peachpy.x86_64 as x86
@@ -180,7 +180,7 @@ class _Vectors:
         self.xmm_shift_first, self.xmm_shift = x86.xmm11, x86.xmm12
 
     def write(self, *, otherwise: Any) -> None:
-        """Write it; jump where it does not serve, and fall through with what is left."""
+        """Emit it; jump to `otherwise` if it does not apply; fall through with the rest."""
         x86 = self.x86
         together = 2
         lanes, loop = together * self.width // 8, Label("multiply_vectors")
@@ -188,8 +188,8 @@ class _Vectors:
         JNE(otherwise)
         CMP(reg_out_step, 8)
         JNE(otherwise)
-        # Where the output begins inside the operand, but not with it, an element may be the result
-        # of an earlier one.
+        # If the output begins inside the operand, but not at its beginning, an element may be the
+        # result of an earlier one.
         LEA(rdx, [reg_count * 8])
         MOV(rax, reg_out)
         SUB(rax, reg_a)
@@ -222,7 +222,7 @@ class _Vectors:
             x86.VZEROUPPER()
 
     def _op(self, name: str, result: Any, first: Any, second: Any) -> None:
-        """Write ``result = first OP second``; AVX has three operands, SSE two."""
+        """Emit ``result = first OP second``; AVX has three operands, SSE two."""
         if self.avx2:
             getattr(self.x86, f"V{name}")(result, first, second)
             return

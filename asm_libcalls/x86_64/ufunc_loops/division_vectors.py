@@ -1,10 +1,10 @@
 """Truncating 64-bit division in 512-bit vectors, by doubles, exact for every operand.
 
 No x86 instruction divides vectors of integers. This divides eight unsigned elements a by b, 1 <= b,
-in the time of less than two scalar divisions. Doubles have 53 bits, so the quotient of the doubles
-is only near; but every rounding below is directed so that it is never too large, and that makes the
-rest easy. Let u = 2^-52, so that one directed rounding changes a value by less than a factor 1 - u
-or 1 + u. No value is subnormal, infinite or beyond 2^64.
+in less time than two scalar divisions. Doubles have 53 bits, so the quotient of the doubles is only
+approximate; but every rounding below is directed so that the quotient is never too large. Let
+u = 2^-52, so that one directed rounding changes a value by less than a factor 1 - u or 1 + u. No
+value is subnormal, infinite or beyond 2^64.
 
 1. y = b rounded up, so b <= y < b(1 + u).
 2. r = 1/y rounded down, so r <= 1/b and r > (1/b) (1 - u)/(1 + u) > (1/b)(1 - 2u).
@@ -18,12 +18,12 @@ or 1 + u. No value is subnormal, infinite or beyond 2^64.
 7. If b < 2^14, steps 3 to 5 are done once more with the remainder r1 < b + 2^14 <= 2^15 in place of
    a. Then what remains is less than b + 4u*2^15 < b + 1, hence at most b, and step 6 ends it too.
 
-Signed operands are divided by their magnitudes, which are at most 2^63 and so right as unsigned
+Signed operands are divided by their magnitudes, which are at most 2^63 and so exact as unsigned
 integers; ``MIN / -1`` gives the magnitude 2^63, whose pattern is MIN, as NumPy's wraps. A divisor 0
-passes through as anything (infinity, not a number) and is put right at the end.
+gives any intermediate value (infinity, NaN); the result is corrected at the end.
 
 The rounding is in the instructions, not in MXCSR, and they suppress all exceptions: neither the
-process's rounding mode nor its exception masks matter, and no flag is raised but those we mean.
+process's rounding mode nor its exception masks matter, and no unwanted flag is raised.
 
 Source: Intel SDM volume 2, VCVTUQQ2PD, VDIVPD, VCVTTPD2UQQ, VPMULLQ; volume 1, 15.6.4 (static
 rounding).
@@ -70,13 +70,13 @@ _SMALL = 1 << 14
 
 _LESS, _NOT_LESS = 1, 5  # predicates of VPCMPUQ
 
-# What an iteration works with. Magnitudes are the operands themselves where they are unsigned.
+# Registers of an iteration. The magnitudes of unsigned operands are the operands themselves.
 zmm_a, zmm_b, zmm_reciprocal, zmm_quotient, zmm_remainder, zmm_scratch = (
     zmm0, zmm1, zmm2, zmm3, zmm8, zmm9,
 )  # fmt: skip
 zmm_signed_a, zmm_signed_b = zmm10, zmm11
 k_tail, k_negative, k_small, k_scratch = k1, k2, k3, k4
-# As a mask k0 means every lane. It has to be written: PeachPy 0.2 encodes a comparison into a bare
+# As a mask k0 means every lane. It must be explicit: PeachPy 0.2 encodes a comparison into a bare
 # mask register as if it were masked by that register.
 k_all = k0
 # Constants.
@@ -84,16 +84,16 @@ zmm_small, zmm_one, zmm_one_double, zmm_zero = zmm16, zmm17, zmm18, zmm19
 
 
 def vector_division(*, signed: bool, remainder: bool, sequential: Any, finish: Any) -> None:
-    """Write the vector ways of a division loop: by vector, by scalar, of a scalar, and strided.
+    """Emit the vector paths of a division loop: by vector, by scalar, of a scalar, and strided.
 
     Parameters
     ----------
     signed, remainder : bool
         Which of the four divisions.
     sequential : Label
-        Where to go with what these ways do not take on, and with what they leave.
+        Target for operands that these paths do not handle, and for the remaining elements.
     finish : Label
-        Where to go when all is done.
+        Target for the end.
     """
     strided = Label("strided")
     kind = _Kind(signed, remainder)
@@ -123,7 +123,7 @@ class _Kind:
 
 
 class _Way:
-    """One way through: which operands are fixed, and the code of it."""
+    """One path: the operands of step 0, and the code."""
 
     def __init__(
         self, kind: _Kind, name: str, *, a_fixed: bool = False, b_fixed: bool = False
@@ -136,10 +136,10 @@ class _Way:
         self.loaded_b = zmm_signed_b if kind.signed else zmm_b
 
     def contiguous(self, sequential: Any, finish: Any) -> None:
-        """Write the loop over whole vectors, and once more its body for what is left, masked."""
+        """Emit the loop over whole vectors, then its body again, masked, for the rest."""
         loop, tail, done = (Label(f"{self.name}_{n}") for n in ("loop", "tail", "done"))
         if self.b_fixed:
-            # Flags are not looked for below: the sequential way raises them.
+            # The code below raises no flags; the sequential path does.
             MOV(rax, [reg_b])
             TEST(rax, rax)
             JZ(sequential)
@@ -168,7 +168,7 @@ class _Way:
         if not self.a_fixed:
             VMOVDQU64(self.loaded_a(k_tail.z), [reg_a])
         if not self.b_fixed:
-            # The other lanes divide by what raises no flag and needs no second step.
+            # The other lanes divide by a value that raises no flag and needs no second step.
             VMOVDQA64(self.loaded_b, zmm_small)
             VMOVDQU64(self.loaded_b(k_tail), [reg_b])
         VMOVDQU64(zword[reg_out](k_tail), self._divide("tail"))
@@ -177,7 +177,7 @@ class _Way:
         JMP(finish)
 
     def strided(self, sequential: Any, finish: Any) -> None:
-        """Write the loop over vectors that are packed from anywhere and unpacked to anywhere."""
+        """Emit the loop over vectors gathered from and scattered to any addresses."""
         loop = Label("strided_loop")
         self._constants()
         SUB(reg_n, _LANES)
@@ -216,7 +216,7 @@ class _Way:
         VDIVPD(zmm_reciprocal, zmm_one_double, zmm_scratch, {rd_sae})  # step 2
 
     def _divide(self, where: str) -> Any:
-        """Write the division of the loaded operands; return the register of the result."""
+        """Emit the division of the loaded operands; return the register of the result."""
         signed, remainder = self.kind.signed, self.kind.remainder
         if signed and remainder:
             VPMOVQ2M(k_negative, self.loaded_a)
@@ -262,7 +262,7 @@ class _Way:
             VPADDQ(zmm_quotient, zmm_quotient, zmm4)
 
     def _look_for_flags(self, where: str, masked: bool) -> None:
-        # Both flags come with small divisors only, so only the second step looks for them.
+        # Both flags need small divisors, so only the second step tests for them.
         no_zero = Label(f"{self.name}_{where}_no_zero")
         VPTESTNMQ(k_scratch(k_all), zmm_b, zmm_b)
         KORTESTB(k_scratch, k_scratch)

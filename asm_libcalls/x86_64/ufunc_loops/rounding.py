@@ -1,13 +1,13 @@
-"""NumPy inner loops for float rounding: the vector forms of what `rounding` does to one number.
+"""NumPy inner loops for float rounding: the vector forms of the libcalls of ``rounding.py``.
 
 The loop function is NumPy's ``PyUFuncGenericFunction``, ``(char **args, intp *n, intp *steps, void
-*data)``; steps are in bytes, of any sign, and may be 0. One body serves every instruction set; what
-differs between them is in :class:`Isa`.
+*data)``; steps are in bytes, of any sign, and may be 0. One body serves every instruction set;
+:class:`Isa` has the differences.
 
-Overlap. NumPy hands over operands that do not overlap, that are the same array, or whose input is
-read ahead of the output, because it counts on one element being read after the one before it is
-written. Every way below keeps to that: no element is loaded after a later one is stored. The way
-backwards does not, and is for operands that are apart.
+NumPy passes operands that are disjoint, that are the same array, or whose input is read ahead of
+the output, because it expects elements to be read and written in order. Every path below but one
+conforms: no element is loaded after a later one is stored. The exception is the backward path,
+which is for disjoint operands.
 
 Source: Intel SDM volume 2, ROUNDPS and VRNDSCALEPS (the immediates agree where the scale is 0);
 NumPy reference, "Universal functions (ufunc) C-API".
@@ -39,11 +39,11 @@ __all__ = ["REQUIRES", "routines"]
 _SIZES = {"f32": 4, "f64": 8}
 
 _NEAR = 1 << 15
-"""Bytes of output from which on the first-level cache does not hold it all."""
+"""Bytes of output that exceed the first-level cache."""
 
 _LINE = 64
 _PREFETCHED = 2 * _LINE
-"""How far ahead a line of the output is asked for, in bytes: it gains up to three percent."""
+"""Prefetch distance of the output in bytes; prefetching gains up to three percent."""
 
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
@@ -84,9 +84,9 @@ def _loop(isa: Isa) -> None:
     CMP(reg_n, width // size)
     JL(scatter)
 
-    # Contiguous, at least one vector. The first and the last vector are loaded before anything is
-    # stored and stored after everything is loaded, so that they may overlap what is between them;
-    # and what is between begins where the output is aligned to whole vectors.
+    # Contiguous, at least one vector. The first and the last vector are loaded before all stores
+    # and stored after all loads, so they may overlap the elements between them, which begin where
+    # the output is aligned to whole vectors.
     stream, not_streaming, distant, backwards, singles, last = (
         Label(n) for n in ("stream", "not_streaming", "distant", "backwards", "singles", "last")
     )
@@ -127,15 +127,15 @@ def _loop(isa: Isa) -> None:
     isa.store(reg_first, head)
     isa.end()
 
-    # More than the caches hold: stores that go past them save reading the output's lines first.
-    # Not in place, where those lines are read anyway; and such a store must be aligned.
+    # Beyond the caches' size, non-temporal stores save reading the output's lines first. They must
+    # be aligned, and gain nothing in place, where the lines are read anyway.
     LABEL(stream)
     CMP(reg_in, reg_out)
     JE(not_streaming)
     TEST(reg_out, width - 1)
     JNZ(not_streaming)
     _quads(isa, "stream", isa.stream)
-    SFENCE()  # these stores are not in order with those of other threads until then
+    SFENCE()  # non-temporal stores are weakly ordered
     JMP(singles)
 
     LABEL(distant)
@@ -146,7 +146,7 @@ def _loop(isa: Isa) -> None:
     _quads_backwards(isa.distant)
     JMP(singles)
 
-    # From anywhere to contiguous: elements are packed into xmm registers on the way in.
+    # Strided input, contiguous output: elements are gathered into xmm registers.
     LABEL(gather)
     CMP(reg_out_step, size)
     JNE(scatter)
@@ -172,7 +172,7 @@ def _loop(isa: Isa) -> None:
     ADD(reg_n, line)
     JE(done)
 
-    # From anywhere to anywhere, and the elements that are left of the way above.
+    # Strided output, and the elements that the path above leaves.
     LABEL(scatter)
     scatter_loop, scatter_rest, scatter_one = (
         Label(n) for n in ("scatter_loop", "scatter_rest", "scatter_one")
@@ -207,15 +207,15 @@ def _loop(isa: Isa) -> None:
 def _quads(
     isa: Isa, name: str, store: Callable[[Any, Any], None], *, prefetch: bool = False
 ) -> None:
-    """Round four vectors at a time, while there are as many; at least four to begin with."""
+    """Round four vectors at a time while four remain; at least four must remain at first."""
     loop = Label(f"{name}_loop")
     LABEL(loop)
     for i, vector in enumerate(isa.vector[:4]):
         offset = i * isa.vector_bytes
         if prefetch and offset % _LINE == 0:
             PREFETCHW([rsi + _PREFETCHED + offset])
-        # Each is stored as soon as it is rounded. Four loads and then four stores are slower on
-        # Zen 4 by a tenth in the second-level cache and by half in the third.
+        # Each is stored as soon as it is rounded. On Zen 4, four loads and then four stores are
+        # slower by a tenth in the second-level cache and by half in the third.
         isa.load_rounded(vector, rdi + offset)
         store(rsi + offset, vector)
     ADD(rdi, 4 * isa.vector_bytes)
@@ -226,11 +226,10 @@ def _quads(
 
 
 def _jump_if_stores_look_like_loads(width: int, backwards: Any) -> None:
-    """Jump where the output lies a little ahead of the input, modulo 4096, and they are apart.
+    """Jump if the output is a little ahead of the input, modulo 4096, and they are disjoint.
 
-    A load waits for an earlier store whose address has the same low 12 bits, until the CPU sees
-    that they differ: wide vectors take twice their time then. Backwards each load is of an address
-    that no store before it looks like.
+    This is 4K aliasing: a load waits for an earlier store to an address with the same low 12 bits,
+    and wide vectors take twice the time. Backwards, no load aliases an earlier store.
     """
     forwards = Label("forwards")
     MOV(rax, rsi)
@@ -249,7 +248,7 @@ def _jump_if_stores_look_like_loads(width: int, backwards: Any) -> None:
 
 
 def _quads_backwards(isa: Isa) -> None:
-    """Do as `_quads` does, from the last four vectors to the first."""
+    """Round as `_quads` does, from the last four vectors to the first."""
     four = 4 * isa.vector_bytes
     loop = Label("backwards_loop")
     MOV(rax, rcx)

@@ -1,7 +1,7 @@
-"""The instructions that round vectors of floats, with the same arguments for each instruction set.
+"""The instructions that round vectors of floats, with one interface for all instruction sets.
 
-Here is what differs between the instruction sets, and nothing of how a loop goes: that is in
-`rounding_loops`.
+This module has the differences between the instruction sets; ``ufunc_loops/rounding.py`` has the
+loops.
 
 Source: Intel SDM volume 2, ROUNDPS, VRNDSCALEPS and PREFETCHW.
 """
@@ -19,7 +19,7 @@ REQUIRES = frozenset({"sse4_1"})
 
 
 class Isa:
-    """The instructions of one instruction set, with the same arguments for all of them.
+    """The instructions of one instruction set, SSE4.1 in this base class.
 
     Attributes
     ----------
@@ -27,9 +27,9 @@ class Isa:
     vector : tuple of registers
         At least six, as wide as the vectors.
     distant : Isa
-        The instructions for more than the first-level cache holds.
+        The instructions for arrays beyond the first-level cache.
     has_prefetch : bool
-        Whether PREFETCHW is there, or does nothing.
+        Whether PREFETCHW can be executed (some CPUs run it as a no-op).
     """
 
     vector_bytes = 16
@@ -51,7 +51,7 @@ class Isa:
         return getattr(self.x86, name + self.precision)
 
     def begin(self) -> None:
-        """Prepare registers; on each path that rounds single elements."""
+        """Prepare registers, on each path that rounds single elements."""
 
     def end(self) -> None:
         """Leave the routine."""
@@ -67,7 +67,7 @@ class Isa:
         self.instruction("MOVUP")([address], vector)
 
     def stream(self, address: Any, vector: Any) -> None:
-        """Store a whole vector past the caches, to an aligned address."""
+        """Store a whole vector to an aligned address, non-temporally."""
         self.instruction("MOVNTP")([address], vector)
 
     def load_rounded_one(self, xmm: Any, address: Any) -> None:
@@ -82,7 +82,7 @@ class Isa:
         self.instruction("MOVS")([address], xmm)
 
     def load_packed(self, xmm: Any, addresses: list[Any]) -> None:
-        """Load as many elements as an xmm register holds from anywhere."""
+        """Load as many elements as an xmm register holds, from any addresses."""
         first, *others = addresses
         self.instruction("MOVS")(xmm, [first])
         for lane, address in enumerate(others, start=1):
@@ -113,7 +113,7 @@ class Avx(Isa):
         self.xmm_zero = x86.xmm15
 
     def begin(self) -> None:
-        # The upper lanes of VROUNDSS's result; a register that nothing else writes.
+        # Source of the upper lanes of VROUNDSS's result; nothing else writes this register.
         self.x86.VXORPS(self.xmm_zero, self.xmm_zero, self.xmm_zero)
 
     def end(self) -> None:
@@ -160,7 +160,7 @@ class Avx512(Avx):
         super().__init__(size, immediate)
         x86 = self.x86
         self.vector = (x86.zmm0, x86.zmm1, x86.zmm2, x86.zmm3, x86.zmm4, x86.zmm5)
-        # Zen 4 is one or two percent faster with vectors half as wide where it waits for caches.
+        # Zen 4 is one or two percent faster with vectors half as wide beyond the first-level cache.
         self.distant = Avx(size, immediate)
 
     def load_rounded(self, vector: Any, address: Any) -> None:

@@ -1,9 +1,9 @@
 """NumPy inner loops for 64-bit shifts, the count modulo 64: the loops of ``integers.py``.
 
-Vectors shift each element by its own count since AVX2; all but the arithmetic shift right, which
-came with AVX-512. Before, it is made of the logical one: x >> c is ((x >>> c) ^ m) - m for the
-place m = 2^63 >>> c of the sign bit afterwards. Vector shifts give 0 for counts beyond 63, so
-counts are masked first.
+AVX2 shifts each element of a vector by its own count; the arithmetic shift right needs AVX-512.
+With AVX2 it is composed from the logical one: x >> c is ((x >>> c) ^ m) - m, where m = 2^63 >>> c
+is the shifted place of the sign bit. Vector shifts give 0 for counts beyond 63, so counts are
+masked first.
 
 Source: Intel SDM volume 2, VPSLLVQ, VPSRLVQ, VPSRAVQ.
 """
@@ -69,7 +69,7 @@ def _sequential(shift: Any, reg_n: Any) -> None:
 
 
 class _Vectors:
-    """The contiguous ways: count by count, one count for all, and one number by many counts."""
+    """The contiguous paths: a count for each element, one count for all, one number for all."""
 
     def __init__(self, name: str, extension: str) -> None:
         import peachpy.x86_64 as x86
@@ -82,7 +82,7 @@ class _Vectors:
         self.registers = [getattr(x86, f"{prefix}{i}") for i in range(16)]
 
     def write(self, sequential: Any) -> None:
-        """Write the ways; what they do not take on, and what they leave, goes to `sequential`."""
+        """Emit the paths; other operands, and the remaining elements, go to `sequential`."""
         x86 = self.x86
         x86.CMP(reg_n, self.width // 8)
         x86.JB(sequential)
@@ -158,7 +158,7 @@ class _Vectors:
         (self.x86.VMOVDQU64 if self.avx512 else self.x86.VMOVDQU)([address], register)
 
     def _prepare(self, count: Any, sign: Any) -> None:
-        """Mask counts; where the arithmetic shift has to be made, find the sign's places."""
+        """Mask counts; for the composed arithmetic shift, compute the places of the sign."""
         if self.avx512:
             self.x86.VPANDQ(count, count, self.counts_mask)
             return

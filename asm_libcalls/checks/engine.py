@@ -1,10 +1,9 @@
-"""Does what serves a libcall agree with the other implementations? The engine behind the answer.
+"""Compares the implementation that serves a libcall with the others, case by case.
 
-``list`` runs it on edge cases at every start (:func:`self_check`), ``verify`` on edge cases and as
-many random ones as wanted (:func:`verify`). The engine knows no libcall: a family's
-:class:`Checker`, in ``checks/FAMILY.py``, makes the cases and runs them through each
-implementation. Three judges are better than two: a checker brings an *oracle* as well, which
-computes the answer in another way than both implementations do.
+``list`` compares over edge cases at every start (:func:`self_check`), ``verify`` over edge cases
+and random ones (:func:`verify`). The engine knows no libcall: a family's :class:`Checker`, in
+``checks/FAMILY.py``, makes the cases and runs them through each implementation. A checker also has
+an *oracle*, which computes the answer in a different way from both implementations.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ __all__ = [
 ]
 
 Case = Any
-"""What a checker's implementations take: a tuple of bit patterns, or more for a stateful family."""
+"""Input of a checker's implementations: a tuple of bit patterns, or more for a stateful family."""
 
 PROGRESS_STEP = 256
-"""After how many cases the progress is told."""
+"""Number of cases between two progress reports."""
 
 
 class Outcome(NamedTuple):
-    """What one implementation did with one case; outcomes that are equal agree.
+    """The outcome of one implementation for one case; equal outcomes agree.
 
     Attributes
     ----------
@@ -53,9 +52,9 @@ class Outcome(NamedTuple):
     trap : int or None
         The trap code.
     effects : tuple of (str, object)
-        What else the call changed, by name: the bytes of a memory, for example.
+        The state after the call, by name: the bytes of a memory, for example.
     error : str
-        An exception that is no trap. It agrees with nothing, not even with itself.
+        An exception other than a trap. It agrees with nothing, not even with itself.
     """
 
     result: int | None
@@ -64,7 +63,7 @@ class Outcome(NamedTuple):
     error: str = ""
 
     def describe(self, libcall: Libcall) -> dict[str, str]:
-        """Return it as plain values: a number's type, bits and text; or a trap; or an error."""
+        """Return plain values: a number's type, bits and text; or a trap; or an error."""
         if self.error:
             return {"error": self.error}
         if self.trap is not None:
@@ -85,26 +84,26 @@ Implementation = Callable[[Case], Outcome]
 
 
 class Checker:
-    """How the libcalls of one family are checked.
+    """Base class of the checkers of families.
 
-    A family that needs an instance around each call derives from this class; one whose cases are
-    bit patterns alone from :class:`PatternChecker`. Either way ``checks/FAMILY.py`` holds one
-    under the name ``CHECKER``.
+    The cases of a :class:`PatternChecker` are bit patterns. A family that works on an instance
+    derives from this class. ``checks/FAMILY.py`` has an object of either under the name
+    ``CHECKER``.
     """
 
     def edge_cases(self, libcall: Libcall) -> Iterable[Case]:
-        """Return the cases where mistakes live; the self-check runs them at every ``list``."""
+        """Return the cases where faults are likely; ``list`` checks them at every start."""
         raise NotImplementedError
 
     def random_cases(self, libcall: Libcall, source: random.Random) -> Iterator[Case]:
-        """Return a stream of cases, the same from an equal `source`.
+        """Return a stream of cases, the same for an equal `source`.
 
-        It is endless, or empty where the edge cases are all that there is.
+        It is endless, or empty if the edge cases are all possible cases.
         """
         raise NotImplementedError
 
     def implementations(self, libcall: Libcall) -> dict[str, Implementation]:
-        """Return what to compare, by name; the first is the one that serves."""
+        """Return the implementations to compare, by name, the one that serves first."""
         raise NotImplementedError
 
     def describe_inputs(self, libcall: Libcall, case: Case) -> dict[str, dict[str, str]]:
@@ -116,11 +115,11 @@ class PatternChecker(Checker):
     """A checker whose cases are tuples of bit patterns, one for each parameter."""
 
     def oracle(self, libcall: Libcall) -> Callable[..., int]:
-        """Return a third implementation on bit patterns; it raises :class:`Trap` as they do."""
+        """Return a third implementation on bit patterns, which also raises :class:`Trap`."""
         raise NotImplementedError
 
     def implementations(self, libcall: Libcall) -> dict[str, Implementation]:
-        """Return what :func:`served_functions` has, and the oracle."""
+        """Return those of :func:`served_functions`, and the oracle."""
         found = {**served_functions(libcall), "oracle": self.oracle(libcall)}
         return {name: partial(_run, function) for name, function in found.items()}
 
@@ -135,10 +134,10 @@ class PatternChecker(Checker):
 
 
 def served_functions(libcall: Libcall) -> dict[str, Callable[..., int]]:
-    """Return the implementations of a libcall on bit patterns, by name; the one that serves first.
+    """Return the implementations of a libcall on bit patterns, by name, the one that serves first.
 
-    Machine code is compared with the fallback; the fallback, where that serves, with itself as
-    native code sees it, entered at its C address.
+    Machine code is compared with the fallback. A fallback that serves is compared with itself,
+    called at its C address as native code does.
     """
     found = {libcall.backend: libcall.call_bits}
     if libcall.backend != "fallback":
@@ -149,15 +148,15 @@ def served_functions(libcall: Libcall) -> dict[str, Callable[..., int]]:
 
 
 def address_or_reason(libcall: Libcall) -> tuple[int, str]:
-    """Return the C address of a libcall and "", or 0 and the reason why it has none here."""
+    """Return the C address of a libcall and "", or 0 and the reason why it has none."""
     try:
         return libcall.address, ""
-    except (RuntimeError, MemoryError) as error:  # no ctypes, or it may not make callbacks
+    except (RuntimeError, MemoryError) as error:  # no ctypes, or no callbacks
         return 0, str(error)
 
 
 def observe(function: Callable[..., int | None], *arguments: Any) -> Outcome:
-    """Call, and return what came of it."""
+    """Call a function and return the outcome."""
     try:
         return Outcome(function(*arguments))
     except Trap as trap:
@@ -176,13 +175,13 @@ class Difference(NamedTuple):
     Attributes
     ----------
     case_number : int
-        Which case of the run it was, from 1.
+        Number of the case in the run, from 1.
     inputs, outcomes : dict of str to dict
-        The parameters, and what each implementation made of them, as plain values.
+        The parameters, and the outcome of each implementation, as plain values.
     xor : str
         The bits in which two results differ, "" unless there are two.
     effects : dict of str to str
-        The effects that differ, each with both readings.
+        The effects that differ, each with both values.
     """
 
     case_number: int
@@ -192,7 +191,7 @@ class Difference(NamedTuple):
     effects: dict[str, str]
 
     def lines(self) -> list[str]:
-        """Return it as text, one fact a line."""
+        """Return the difference as lines of text."""
         rows = {name: _text(value) for name, value in {**self.inputs, **self.outcomes}.items()}
         rows |= self.effects
         if self.xor:
@@ -208,12 +207,12 @@ def _text(value: dict[str, str]) -> str:
 
 
 class Verdict(NamedTuple):
-    """What a check found.
+    """The result of a check.
 
     Attributes
     ----------
     cases : int
-        How many cases were run.
+        Number of cases.
     compared : tuple of str
         The implementations, the one that serves first.
     difference : Difference or None
@@ -226,7 +225,7 @@ class Verdict(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether there was something to compare, and all agreed."""
+        """Whether at least two implementations were compared, and all agreed."""
         return self.difference is None and self.cases > 0
 
 
@@ -236,7 +235,7 @@ def checker_of(libcall: Libcall) -> Checker:
     Raises
     ------
     LookupError
-        The family has none: a mistake of ours, since nothing may be served unchecked.
+        The family has none. This is a fault of the package: every family needs a checker.
     """
     module = libcall.declaration.module("checks")
     try:
@@ -249,7 +248,7 @@ def checker_of(libcall: Libcall) -> Checker:
 
 
 def self_check(libcall: Libcall) -> Verdict:
-    """Compare what serves a libcall with the other implementations, over the edge cases."""
+    """Compare the implementation that serves a libcall with the others, over the edge cases."""
     checker = checker_of(libcall)
     return _compare(libcall, checker, checker.edge_cases(libcall), lambda done: None)
 
@@ -265,13 +264,12 @@ def verify(
     Parameters
     ----------
     libcall : Libcall
-        One that is served.
     count : int
-        How many random cases follow the edge cases.
+        Number of random cases after the edge cases.
     seed : int
-        Runs of equal seed and count compare the same cases, whatever else is verified with them.
+        Equal seed and count give the same cases, independently of other libcalls of the run.
     progress : callable
-        Told now and then how many cases are done.
+        Called now and then with the number of cases done.
     """
     checker = checker_of(libcall)
     source = random.Random(f"{seed} {libcall.name}")
@@ -321,7 +319,7 @@ def _difference(
 
 
 def _contrast(one: Any, other: Any) -> str:
-    """Put two readings side by side; of long ones only what follows the first difference."""
+    """Return two values side by side; long ones from the first difference on."""
     if isinstance(one, bytes) and isinstance(other, bytes):
         at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
         if at is None:

@@ -1,9 +1,9 @@
-"""f32 rounding over all 2^32 patterns: the machine code against an oracle that is neither backend.
+"""Checks f32 rounding over all 2^32 patterns against an oracle that is neither backend.
 
-The oracle is exact arithmetic on the bits, in NumPy's integer operations on a block of patterns
-that share sign and exponent. It is itself held against the fallback on patterns of every block.
-Compared with it are the libcall, called at its C address for each pattern, and the ufunc's loop in
-each of its ways: contiguous, packing strided elements, and one element at a time.
+The oracle is exact integer arithmetic, in NumPy's operations on a block of patterns that share sign
+and exponent. The oracle itself is compared with the fallback on patterns of every block. The
+libcall is called at its C address for each pattern. The ufunc's loop is run on each of its paths:
+contiguous, with strided input, and one element at a time.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _ONE = _BIAS << _FRACTION_BITS
 _HALF = (_BIAS - 1) << _FRACTION_BITS
 _QUIET = 1 << 22
 _BLOCK = 1 << 15
-"""Patterns of a block: its arrays fit the second-level cache."""
+"""Patterns of a block, so few that its arrays fit the second-level cache."""
 
 _SAMPLES = 16
-"""Patterns of each sign and exponent on which the oracle is held against the fallback."""
+"""Patterns of each sign and exponent on which the oracle is compared with the fallback."""
 
 
 class PatternDifference(NamedTuple):
-    """Where an implementation differs from the oracle.
+    """A pattern for which an implementation differs from the oracle.
 
     Attributes
     ----------
     way : str
-        Which implementation.
+        Name of the implementation.
     pattern, got, wanted : int
     """
 
@@ -57,7 +57,7 @@ class PatternDifference(NamedTuple):
 
 
 class Exhaustive(NamedTuple):
-    """What came of one function.
+    """The result for one function.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Exhaustive(NamedTuple):
     ways : tuple of str
         The implementations that were compared with the oracle.
     patterns : int
-        How many patterns each of them rounded.
+        Number of patterns that each of them rounded.
     seconds : float
     difference : PatternDifference or None
         The first one.
@@ -83,16 +83,16 @@ def verify_exhaustively(
     tell: Callable[[str, int], None] = lambda name, done: None,
     blocks: Sequence[int] | None = None,
 ) -> list[Exhaustive]:
-    """Round every f32 with each function in each way and compare.
+    """Round every f32 with each implementation of each function, and compare.
 
     Parameters
     ----------
     names : sequence of str
         Out of :data:`FUNCTIONS`.
     tell : callable
-        Called with a name and the number of patterns done, now and then.
+        Called now and then with a name and the number of patterns done.
     blocks : sequence of int, optional
-        Which of the 512 values of sign and exponent; all of them by default.
+        Values of sign and exponent, out of 512; by default all.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def _first_difference(
 def _oracle(name: str, top: int, patterns: Any) -> Any:
     """Round patterns that share the sign and exponent `top`."""
     negative, exponent = top >> 8, top & 0xFF
-    if exponent == 0xFF:  # infinity, where the fraction is 0, and the NaNs, which become quiet
+    if exponent == 0xFF:  # infinity, with the fraction 0, and NaNs, which become quiet
         is_nan = (patterns & np.uint32(_QUIET * 2 - 1)) != 0
         return patterns | is_nan.astype(np.uint32) * np.uint32(_QUIET)
     if exponent >= _BIAS + _FRACTION_BITS:  # no digits behind the point
@@ -161,13 +161,13 @@ def _oracle(name: str, top: int, patterns: Any) -> Any:
         else:
             up = magnitude != 0 if away else magnitude < 0
         return up.astype(np.uint32) * np.uint32(_ONE) + sign
-    # The digits behind the point are the pattern's low bits. One more before it is `unit`, and a
-    # carry out of the fraction is the next exponent's first pattern, as it should be.
+    # The digits after the point are the pattern's low bits. The last digit before it has the weight
+    # `unit`. A carry out of the fraction correctly gives the next exponent's first pattern.
     unit = 1 << (_BIAS + _FRACTION_BITS - exponent)
     if away is None:
-        # Ties go to even: half a unit is added, or just less where the digit before the point is
-        # even. That digit is the bit `unit`, but for 1.x, where it is implicit and is 1, as the
-        # lowest bit of the exponent's pattern is.
+        # Ties go to even: half a unit is added, or just less if the digit before the point is even.
+        # That digit is the bit `unit`. For 1.x it is the implicit 1, which equals the lowest bit of
+        # the exponent's pattern.
         odd = (patterns >> np.uint32(unit.bit_length() - 1)) & np.uint32(1)
         return (patterns + (np.uint32(unit // 2 - 1) + odd)) & np.uint32(2**32 - unit)
     if away:

@@ -1,8 +1,8 @@
-"""Checks of the externref libcalls: who owns what before and after, and what is dropped.
+"""Checks of the externref libcalls: the owners of references before and after, and drops.
 
-A GC may drop what nothing holds, or keep it where the native frames can not be walked; both are
-right. So the entries that fill the activations table up are compared by the balance of the counts:
-each count has an owner, and each owner a count. Source: ``wasmtime_runtime::externref`` 0.22.
+A GC may drop unheld references, or keep them if native frames cannot be walked; both are correct.
+So the entries that fill the activations table are compared by the balance of the counts: each count
+has an owner, and each owner a count. Source: ``wasmtime_runtime::externref`` 0.22.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from asm_libcalls.vmcontext import VMExternData
 __all__ = ["CHECKER"]
 
 GLOBALS = (1, 0, 2)
-"""The reference in each global, 0 is null; the first one is imported."""
+"""The reference in each global, 0 for null; the first global is imported."""
 
 REFERENCES = 3
 
 DROPPED = 4
-"""The reference whose count compiled code has just brought to 0."""
+"""The reference whose count compiled code has just decremented to 0."""
 
 
 class _Value:
-    """A value that can be seen to die."""
+    """A value whose destruction can be observed."""
 
 
 class ExternrefScene(Scene):
-    """An instance of three globals, and an activations table that is filled up as a case wants."""
+    """An instance of three globals, and an activations table filled as each case says."""
 
     def __init__(self) -> None:
         self._externrefs = [VMExternRef(f"value {i + 1}") for i in range(REFERENCES)]
@@ -57,7 +57,7 @@ class ExternrefScene(Scene):
         self._unowned = 0
 
     def patterns(self, libcall: Libcall, case: Sequence[int]) -> list[int]:
-        """Fill the table up; put the vmctx in front, and pointers for reference numbers."""
+        """Fill the table; return the case with its vmctx, and references as pointers."""
         filled, *numbers = case
         for _ in range(filled):
             self._instance.activations_table.insert(externref.retain(self._filler.as_raw()))
@@ -81,7 +81,7 @@ class ExternrefScene(Scene):
         box = VMExternRef(value)
         self._unowned = externref.retain(box.as_raw())
         box.drop()
-        # What compiled code does inline, before it calls drop_externref.
+        # Compiled code does this inline, before it calls drop_externref.
         VMExternData.from_address(self._unowned).ref_count = 0
         return self._unowned
 
@@ -93,7 +93,7 @@ class ExternrefScene(Scene):
         )
 
     def state(self) -> State:
-        """Return what the globals hold, and the owners."""
+        """Return the references in the globals, and the owners."""
         table = self._instance.activations_table
         owners = [r.strong_count() for r in self._externrefs]
         in_globals = [self.result(global_.bits) for global_ in self._globals]
@@ -109,7 +109,7 @@ class ExternrefScene(Scene):
 
 
 class ExternrefModel(Model):
-    """The same, counted by hand. The first argument is how full the activations table is."""
+    """The scene, with explicit counts. The first argument is the table's number of entries."""
 
     def __init__(self) -> None:
         self.globals = list(GLOBALS)
@@ -117,7 +117,7 @@ class ExternrefModel(Model):
         self.dropped = False
 
     def state(self) -> State:
-        """Return what the globals hold, and the owners: the scene, globals and the table."""
+        """Return the references in the globals, and the owners: scene, globals and table."""
         owners = [1 + self.globals.count(i + 1) + self.borrowed[i] for i in range(REFERENCES)]
         return (
             ("references in the globals", self.globals),
@@ -127,11 +127,11 @@ class ExternrefModel(Model):
         )
 
     def drop_externref(self, filled: int, reference: int) -> None:
-        """Let the value die."""
+        """Destroy the value."""
         self.dropped = True
 
     def activations_table_insert_with_gc(self, filled: int, reference: int) -> None:
-        """Give the table a count."""
+        """Let the table own a count."""
         self.borrowed[reference - 1] += 1
 
     def externref_global_get(self, filled: int, index: int) -> int:
@@ -147,7 +147,7 @@ class ExternrefModel(Model):
 
 
 class ExternrefChecker(SceneChecker):
-    """Externrefs: null and others, in an activations table that has room or has not."""
+    """Externrefs: null and others, with an activations table that is full or not."""
 
     scene = ExternrefScene
     model = ExternrefModel
@@ -159,7 +159,7 @@ class ExternrefChecker(SceneChecker):
     between: ClassVar[Mapping[str, int]] = {"filled": 9}
 
     def parameters(self, libcall: Libcall) -> tuple[str, ...]:
-        """Put the table's filling in front."""
+        """Return the table's number of entries, then the libcall's parameters."""
         return ("filled", *super().parameters(libcall))
 
     def choices(self, libcall: Libcall, parameter: str) -> Sequence[int]:

@@ -1,8 +1,8 @@
 """Checks of the 64-bit shifts, divisions and remainders. The oracle is exact arithmetic.
 
-A shift is a multiplication or a floor division by a power of two, a quotient is an exact fraction
-cut off at the point, a remainder is what the quotient leaves: no bit operations, so a mistake in
-them is not repeated here. Source: WebAssembly 2.0, 4.3.2.
+A shift is a multiplication or a floor division by a power of two; a quotient is a truncated exact
+fraction; a remainder is computed from the quotient. The oracle uses no bit operations, so it cannot
+repeat a fault in them. Source: WebAssembly 2.0, 4.3.2.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BOUNDARIES = sorted(
         for offset in (-1, 0, 1)
     }
 )
-"""0, the neighbours of 1, of the shift width, of 32 bits and of both ends of the range."""
+"""0 and the neighbours of 1, of the shift width, of 32 bits and of both ends of the range."""
 
 
 class IntegerChecker(PatternChecker):
@@ -48,12 +48,12 @@ class IntegerChecker(PatternChecker):
             yield ((_random_integer(source) * y + source.getrandbits(2) - 1) % _MODULUS, y)
 
     def oracle(self, libcall: Libcall) -> Callable[[int, int], int]:
-        """Return the same by exact arithmetic."""
+        """Return the libcall by exact arithmetic."""
         return _ORACLES[libcall.name]
 
 
 def _random_integer(source: Random) -> int:
-    # Of uniform 64 bits nearly all are longer than 56, and all quotients would be tiny.
+    # Nearly all uniform 64-bit numbers have more than 56 bits: all quotients would be tiny.
     kind = source.getrandbits(4)
     if kind == 0:
         return _BOUNDARIES[source.getrandbits(16) % len(_BOUNDARIES)]

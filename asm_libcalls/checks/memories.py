@@ -1,7 +1,7 @@
 """Checks of the memory libcalls, in an instance of three memories and three data segments.
 
-The model is bytearrays and slices, where the implementations move bytes by address. Source:
-WebAssembly 2.0, 4.4.7 (memory instructions) and 4.5.3.9 (growing memories).
+The model uses bytearrays and slices; the implementations move bytes by address. Source: WebAssembly
+2.0, 4.4.7 (memory instructions) and 4.5.3.9 (growing memories).
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class MemoryScene(Scene):
             ctypes.memmove(memory.base, content, len(content))
 
     def reset(self) -> None:
-        """Write the contents; what grew or was dropped has to be made anew."""
+        """Write the contents; make a new instance if a memory grew or a segment was dropped."""
         if self.state() != self._first:
             self._write()
             if self.state() != self._first:
                 self._make()
 
     def patterns(self, libcall: Libcall, case: Sequence[int]) -> list[int]:
-        """Put the vmctx in front."""
+        """Return the vmctx, then the case."""
         return [self._instance.vmctx, *case]
 
     def state(self) -> State:
@@ -75,7 +75,7 @@ class MemoryScene(Scene):
 
 
 class MemoryModel(Model):
-    """The same with bytearrays."""
+    """The scene as bytearrays."""
 
     def __init__(self) -> None:
         self.memories = [bytearray(content) for content in _FIRST]
@@ -88,7 +88,7 @@ class MemoryModel(Model):
         return (*contents, *lengths)
 
     def imported_memory32_grow(self, delta: int, index: int) -> int:
-        """Append zeros, if the maximum allows it."""
+        """Append zeros if the maximum allows it."""
         before = self.imported_memory32_size(index)
         if before + delta > LIMITS[index][1]:
             return U32_MAXIMUM
@@ -96,7 +96,7 @@ class MemoryModel(Model):
         return before
 
     def memory32_grow(self, delta: int, index: int) -> int:
-        """Do it to a defined memory."""
+        """Append zeros to a defined memory."""
         return self.imported_memory32_grow(delta, IMPORTED + index)
 
     def imported_memory32_size(self, index: int) -> int:
@@ -108,7 +108,7 @@ class MemoryModel(Model):
         return self.imported_memory32_size(IMPORTED + index)
 
     def memory_copy(self, to: int, dst: int, source: int, src: int, count: int) -> None:
-        """Copy a slice: its bytes are taken before any is written, so an overlap is no matter."""
+        """Copy a slice. All bytes are read before any is written, so overlaps do not matter."""
         self._write(to, dst, count, _slice(self.memories[source], src, count))
 
     def imported_memory_fill(self, index: int, dst: int, val: int, count: int) -> None:
@@ -117,7 +117,7 @@ class MemoryModel(Model):
         self._write(index, dst, count, bytes([val % 256]) * (count if fits else 0))
 
     def memory_fill(self, index: int, dst: int, val: int, count: int) -> None:
-        """Do it to a defined memory."""
+        """Write a slice of one byte to a defined memory."""
         self.imported_memory_fill(IMPORTED + index, dst, val, count)
 
     def memory_init(self, index: int, segment: int, dst: int, src: int, count: int) -> None:
@@ -159,13 +159,13 @@ class MemoryChecker(SceneChecker):
     between: ClassVar[Mapping[str, int]] = {"dst": 17, "src": 17, "len": 17, "val": 32}
 
     def choices(self, libcall: Libcall, parameter: str) -> Sequence[int]:
-        """Return the values; of a libcall on an imported memory only imported indices."""
+        """Return the values; a libcall on an imported memory gets imported indices only."""
         if parameter == "memory_index" and libcall.name.startswith("imported_"):
             return range(IMPORTED)
         return super().choices(libcall, parameter)
 
     def is_legal(self, libcall: Libcall, case: Sequence[int]) -> bool:
-        """Leave most pairs of memories out: bounds and overlaps are the same in all of them."""
+        """Leave out most pairs of memories: bounds and overlaps are the same in all pairs."""
         return libcall.name != "memory_copy" or (case[0], case[2]) in PAIRS
 
 

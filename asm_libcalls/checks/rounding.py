@@ -1,7 +1,7 @@
-"""Checks of the rounding libcalls. The oracle goes through exact integers, not through patterns.
+"""Checks of the rounding libcalls. The oracle computes with exact integers, not with patterns.
 
-:func:`math.floor` and its kin turn a float into the exact Python integer, which an f64 holds
-exactly where the libcall has anything to round. What an integer can not say (the sign of zero,
+:func:`math.floor` and its relatives turn a float into an exact Python integer, which an f64
+represents exactly if the float has a fraction. What an integer cannot represent (the sign of zero,
 infinities, NaN) is decided here, by WebAssembly 2.0, 4.3.3.
 """
 
@@ -36,14 +36,14 @@ class _Format:
         self.quiet = 1 << (self.fraction_bits - 1)
 
     def around_the_point(self, exponent: int, whole: int) -> Iterator[int]:
-        """Yield magnitudes of one exponent at and beside the halves and the integers.
+        """Yield magnitudes of one exponent, at and beside halves and integers.
 
         Parameters
         ----------
         exponent : int
             Unbiased: the magnitudes are from 2**exponent up to twice that.
         whole : int
-            A fraction whose digits behind the binary point do not count.
+            A fraction; its digits after the binary point are ignored.
         """
         base = (exponent + self.bias) << self.fraction_bits
         unit = 1 << min(max(self.fraction_bits - exponent, 0), self.fraction_bits)
@@ -67,7 +67,7 @@ class RoundingChecker(PatternChecker):
         magnitudes = [0, 1, ones, ones + 1, form.infinity - 1, form.infinity]
         magnitudes += [form.infinity | p for p in (1, form.quiet - 1, form.quiet, ones)]
         for exponent in range(-3, form.fraction_bits + 3):
-            # The digit before the point decides a tie: even, odd, and odd with a carry.
+            # The last digit before the point decides a tie: even, odd, and odd with a carry.
             for whole in (0, 1 << max(form.fraction_bits - exponent, 0), ones):
                 magnitudes += form.around_the_point(exponent, whole)
         for magnitude in dict.fromkeys(magnitudes):
@@ -75,7 +75,7 @@ class RoundingChecker(PatternChecker):
             yield (magnitude | form.sign,)
 
     def random_cases(self, libcall: Libcall, source: Random) -> Iterator[tuple[int]]:
-        """Yield patterns: half of them any, half with digits on both sides of the point."""
+        """Yield patterns: half uniform, half with digits on both sides of the point."""
         bits = libcall.signature.parameters[0].bits
         form = _FORMATS[bits]
         while True:

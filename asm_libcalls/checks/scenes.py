@@ -1,9 +1,9 @@
-"""What the checkers of the stateful families share: an instance in a known state, and its model.
+"""Base classes for the checkers of stateful families: an instance in a known state, and its model.
 
-A case is the numbers of a call without its vmctx, references among them by their index in the
-scene. Each implementation has a :class:`Scene` of its own, which is put back into the first state
-before each case; the oracle has a model of it in plain Python lists. What is compared is the result
-or the trap, and the whole state afterwards: a trap must have changed nothing.
+A case is the numbers of a call without its vmctx; a reference is its index in the scene. Each
+implementation has its own :class:`Scene`, which is reset before each case; the oracle has a model
+of it in plain Python lists. The result or the trap is compared, and the whole state afterwards: a
+trap must change nothing.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ __all__ = ["U32_MAXIMUM", "Model", "Scene", "SceneChecker", "State"]
 U32_MAXIMUM = 0xFFFFFFFF
 
 State = tuple[tuple[str, Any], ...]
-"""Everything that a libcall of the family may change, by name."""
+"""The state that a libcall of the family may change, by name."""
 
 
 class Scene(ABC):
-    """An instance, with all that a family's libcalls work on."""
+    """An instance with the objects that a family's libcalls work on."""
 
     @abstractmethod
     def reset(self) -> None:
-        """Put it back into the first state."""
+        """Restore the initial state."""
 
     @abstractmethod
     def patterns(self, libcall: Libcall, case: Sequence[int]) -> list[int]:
-        """Return the bit patterns that a case stands for, the vmctx included."""
+        """Return the bit patterns of a case, the vmctx included."""
 
     @abstractmethod
     def state(self) -> State:
-        """Return what may have changed."""
+        """Return the state that may have changed."""
 
     def result(self, pattern: int) -> int:
-        """Return a result that is the same in every scene: no address."""
+        """Return a result without addresses, equal in every scene."""
         return pattern
 
 
@@ -51,7 +51,7 @@ class Model(ABC):
 
     @abstractmethod
     def state(self) -> State:
-        """Return what may have changed, as :meth:`Scene.state` does."""
+        """Return the state that may have changed, as :meth:`Scene.state` does."""
 
 
 class SceneChecker(Checker):
@@ -60,11 +60,11 @@ class SceneChecker(Checker):
     Attributes
     ----------
     scene, model : type
-        What to make for each implementation, and for the oracle.
+        Classes to instantiate for each implementation, and for the oracle.
     values : mapping of str to sequence of int
         The edge values of each parameter, by its name in the table.
     between : mapping of str to int
-        The parameters that are free numbers, and how many of their bits are worth trying.
+        The parameters that are free numbers, and the number of bits to try of each.
     """
 
     scene: Callable[[], Scene]
@@ -73,7 +73,7 @@ class SceneChecker(Checker):
     between: ClassVar[Mapping[str, int]]
 
     def parameters(self, libcall: Libcall) -> tuple[str, ...]:
-        """Return what a case has a number for."""
+        """Return the names of the numbers in a case."""
         return tuple(name for name in libcall.declaration.parameters if name != "vmctx")
 
     def choices(self, libcall: Libcall, parameter: str) -> Sequence[int]:
@@ -85,14 +85,14 @@ class SceneChecker(Checker):
         return True
 
     def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int, ...]]:
-        """Yield every combination of the edge values that is legal."""
+        """Yield every legal combination of the edge values."""
         choices = [self.choices(libcall, name) for name in self.parameters(libcall)]
         return (case for case in product(*choices) if self.is_legal(libcall, case))
 
     def random_cases(self, libcall: Libcall, source: Random) -> Iterator[tuple[int, ...]]:
         """Yield legal calls: indices out of the edge values, free numbers also between them.
 
-        Without a free number the edge cases are all cases, and nothing is yielded.
+        Without a free number nothing is yielded: the edge cases are all cases.
         """
         names = self.parameters(libcall)
         while self.between.keys() & set(names):
@@ -107,7 +107,7 @@ class SceneChecker(Checker):
         return choices[source.getrandbits(16) % len(choices)]
 
     def implementations(self, libcall: Libcall) -> dict[str, Implementation]:
-        """Return what serves, its other implementations, and the model; each with its state."""
+        """Return the implementations and the model, each with its scene; what serves is first."""
         found: dict[str, Implementation] = {
             name: partial(_run_in_scene, libcall, function, self.scene())
             for name, function in served_functions(libcall).items()
@@ -133,7 +133,7 @@ def _run_in_scene(
         if result is not None:
             result = None if libcall.signature.result is None else scene.result(result)
         return outcome._replace(result=result, effects=scene.state())
-    except Exception as error:  # the call, or one before it, has left the scene in ruins
+    except Exception as error:  # this call, or an earlier one, has corrupted the scene
         return Outcome(None, error=f"the state can not be read: {type(error).__name__}: {error}")
 
 

@@ -1,7 +1,8 @@
 """Checks of the table libcalls, in an instance of three tables and three element segments.
 
-The model is lists of labels; the counts of the externrefs follow from how often each label is
-held. Source: WebAssembly 2.0, 4.4.6 (table instructions) and 4.5.3.8 (growing tables).
+The model is lists of numbers, one for each reference; the count of an externref is how often the
+lists hold its number. Source: WebAssembly 2.0, 4.4.6 (table instructions) and 4.5.3.8 (growing
+tables).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LIMITS: tuple[tuple[int, int | None], ...] = ((6, 8), (5, None), (4, 6))
 
 SEGMENT_TYPES = ("externref", "funcref", "externref")
 SEGMENTS = ((1, 2, 0, 3, 1, 2), (1, 0, 2, 2), ())
-"""References by their number, 0 is null; the last segment is dropped before the call."""
+"""References by number, 0 for null; the last segment is dropped before the call."""
 
 REFERENCES = 3
 FUNCTIONS = 2
@@ -84,7 +85,7 @@ class TableScene(Scene):
                 table[place] = self._reference(table.element_type, number)
 
     def reset(self) -> None:
-        """Write the elements; what grew or was dropped has to be made anew."""
+        """Write the elements; make a new instance if a table grew or a segment was dropped."""
         if self.state() != self._first:
             self._write()
             if self.state() != self._first:
@@ -98,7 +99,7 @@ class TableScene(Scene):
         self._owner.close()
 
     def patterns(self, libcall: Libcall, case: Sequence[int]) -> list[int]:
-        """Put the vmctx in front, and pointers in the place of reference numbers."""
+        """Return the vmctx, then the case with references as pointers."""
         patterns = [self._instance.vmctx]
         for value_type, number in zip(libcall.signature.parameters[1:], case, strict=True):
             if value_type.name == "reference":
@@ -123,7 +124,7 @@ class TableScene(Scene):
 
 
 class TableModel(Model):
-    """The same with lists of numbers."""
+    """The scene as lists of numbers."""
 
     def __init__(self) -> None:
         self.tables = [list(numbers) for numbers in _FIRST]
@@ -148,7 +149,7 @@ class TableModel(Model):
         )
 
     def table_grow(self, table: int, delta: int, init_value: int) -> int:
-        """Append references, if the maximum allows it."""
+        """Append references if the maximum allows it."""
         before = len(self.tables[table])
         maximum = LIMITS[table][1]
         if before + delta > (MAXIMUM_ELEMENTS if maximum is None else maximum):
@@ -204,7 +205,7 @@ class TableChecker(SceneChecker):
     between: ClassVar[Mapping[str, int]] = {"dst": 4, "src": 4, "len": 3}
 
     def is_legal(self, libcall: Libcall, case: Sequence[int]) -> bool:
-        """Return whether the reference types agree: validation sees to that."""
+        """Return whether the reference types agree, as validation ensures."""
         if libcall.name == "table_copy":
             return TYPES[case[0]] == TYPES[case[1]]
         if libcall.name == "table_init":

@@ -13,18 +13,17 @@ ushr                        u64                  logical shift right, the count 
 =========================== ==================== ============================================
 
 They are real :class:`numpy.ufunc` objects: ``out=``, ``where=``, ``dtype=``, casting, broadcasting,
-``reduce``, ``accumulate``, ``at`` and ``outer`` work, and other types are cast to the first loop
-that takes them safely: integers and half floats round as floats, small integers divide as i64. A
-signed loop takes no uint64 and an unsigned one no signed array; say ``dtype`` or ``view`` which you
-mean.
+``reduce``, ``accumulate``, ``at`` and ``outer`` work. Other types are cast to the first loop that
+takes them safely: integers and half floats round as floats, small integers divide as i64. A signed
+loop takes no uint64, and an unsigned loop no signed array; use ``dtype`` or ``view`` to choose.
 
-An array has no traps. A zero divisor gives 0 and ``MIN / -1`` gives MIN, as in NumPy's own integer
-division, and as there :func:`numpy.errstate` says whether ``divide`` and ``over`` warn, raise or
-pass. NaNs keep sign and payload and come back quiet; a signalling one is ``invalid``, as for
-``np.ceil``. Unlike NumPy's shifts, those here take the count modulo 64, as WebAssembly and CPUs do.
+Ufuncs do not trap. A zero divisor gives 0 and ``MIN / -1`` gives MIN, as in NumPy's own integer
+division; :func:`numpy.errstate` decides whether ``divide`` and ``over`` warn, raise or pass. NaNs
+keep sign and payload and come back quiet; a signalling NaN is ``invalid``, as for ``np.ceil``.
+Unlike NumPy's shifts, these take the count modulo 64, as WebAssembly and CPUs do.
 
-The inner loops are machine code, with the widest vectors of this CPU; where there is none, they are
-NumPy's. :data:`BACKENDS` says which.
+The inner loops are machine code with the widest vectors of this CPU. Without machine code, they use
+NumPy. :data:`BACKENDS` has the backend of each ufunc.
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ _TABLE: dict[str, tuple[dict[str, str], str]] = {
 
 
 def _machine_loops() -> tuple[LoadedImage | None, str]:
-    """Return the image of the loops, and else None and the reason."""
+    """Return the image of the loops and "", or None and the reason."""
     binding = default_binding()
     if binding.x86_64 is None:
         return None, binding.x86_64_reason
@@ -92,7 +91,7 @@ def _machine_loops() -> tuple[LoadedImage | None, str]:
 
     try:
         return code_cache.load("ufuncs", binding.x86_64.cpu.features), ""
-    except Exception as error:  # no assembler any more, no executable memory any more, ...
+    except Exception as error:  # the assembler or executable memory is gone, for example
         return None, f"machine code could not be made: {type(error).__name__}: {error}"
 
 
@@ -104,9 +103,9 @@ def _make_ufuncs() -> dict[str, np.ufunc]:
     else:
         from asm_libcalls.x86_64.cpu_caches import last_level_cache
 
-        # From this many bytes on the output of rounding goes past the caches. Operand and output
-        # then fill three eighths of the outermost one, which other cores and the program's other
-        # data need too. Measured on Zen 4 it pays from half of it on, and loses nothing from here.
+        # From this many bytes of output on, rounding uses non-temporal stores. Operand and output
+        # then fill three eighths of the outermost cache, which other cores and data share. On
+        # Zen 4 it pays from half of that cache on, and loses nothing from here.
         streaming = last_level_cache() * 3 // 16
     result = {}
     for name, (loops, doc) in _TABLE.items():
@@ -126,7 +125,7 @@ def _make_ufuncs() -> dict[str, np.ufunc]:
 
 
 BACKENDS: dict[str, str] = {}
-"""What serves each ufunc: ``"x86_64"``, or ``"fallback: "`` and the reason."""
+"""The backend of each ufunc: ``"x86_64"``, or ``"fallback: "`` and the reason."""
 
 _ufuncs = _make_ufuncs()
 

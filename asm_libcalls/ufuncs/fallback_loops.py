@@ -1,9 +1,8 @@
-"""NumPy inner loops without machine code of ours: NumPy's own, or made of NumPy's operations.
+"""The ufuncs' fallback: inner loops of NumPy, or callbacks that use NumPy's operations.
 
-Where one of NumPy's loops does just what a libcall does, its address is taken out of NumPy's ufunc:
-rounding, the unsigned divisions and ``fmod``. The others are ctypes callbacks, one call for each
-array, that compute with NumPy on views of the operands. A ufunc made of either is a real ufunc, as
-it is with machine code.
+If a loop of NumPy computes exactly what a libcall does, its address is taken from NumPy's ufunc:
+rounding, the unsigned divisions and ``fmod``. The other loops are ctypes callbacks, called once for
+each array, that compute with NumPy on views of the operands. Either way the result is a real ufunc.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ _immortal: list[Any] = []
 
 
 def fallback_loop(libcall: str, dtypes: Sequence[str]) -> Loop:
-    """Return the inner loop of a libcall for these types, the best one that is to be had."""
+    """Return the inner loop of a libcall for these types: NumPy's own, else a callback."""
     return borrowed_loop(libcall, dtypes) or callback_loop(libcall, dtypes)
 
 
-# NumPy's ufuncs that agree with a libcall in every element and every flag. Not among them: the
-# floor division of signed integers, which rounds down, and the shifts, which give 0 beyond 63.
+# NumPy's ufuncs that agree with a libcall in every element and every flag. The floor division of
+# signed integers does not, as it rounds down; nor do the shifts, which give 0 beyond 63.
 _NUMPY_UFUNCS: dict[str, np.ufunc] = {
     **{
         f"{value_type}_{name}": ufunc
@@ -53,7 +52,7 @@ _NUMPY_UFUNCS: dict[str, np.ufunc] = {
 
 
 class _UFuncObject(ctypes.Structure):
-    """The public fields of ``PyUFuncObject``, behind the object's head.
+    """The public fields of ``PyUFuncObject``, after the object's header.
 
     Source: ``numpy/ufuncobject.h``.
     """
@@ -73,7 +72,7 @@ class _UFuncObject(ctypes.Structure):
 
 
 def borrowed_loop(libcall: str, dtypes: Sequence[str]) -> Loop | None:
-    """Return NumPy's own loop, or None where it has none or its ufuncs are laid out otherwise."""
+    """Return NumPy's own loop; None if it has none or the layout of its ufuncs is unknown."""
     ufunc = _NUMPY_UFUNCS.get(libcall)
     if ufunc is None:
         return None
@@ -161,7 +160,7 @@ def _view(address: int, count: int, step: int, dtype: np.dtype[Any]) -> np.ndarr
 
 
 def _feeds(output: Any, operand: Any) -> bool:
-    """Tell whether an element's result may be the operand of a later one, as in a reduction."""
+    """Return whether an element's result may be the operand of a later one, as in a reduction."""
     if output.size == 1:
         return False
     same_place = output.ctypes.data == operand.ctypes.data and output.strides == operand.strides
@@ -191,11 +190,11 @@ _libm: list[Any] = []
 
 @contextlib.contextmanager
 def _flags_added() -> Iterator[Callable[[str], None]]:
-    """Give a function that raises a floating-point exception flag, and keep those there were.
+    """Yield a function that raises a floating-point exception flag; preserve earlier flags.
 
-    NumPy's operations inside clear the flags; NumPy reads them when the loop, perhaps called many
-    times, has ended. C's names for the flags have another value on each CPU, so they are raised by
-    what raises them: the pole of a logarithm, and an exponential beyond every number.
+    NumPy's operations inside clear the flags, but NumPy reads them only after the last call of the
+    loop. C's constants for the flags differ between CPUs, so operations raise them: the pole of a
+    logarithm, and an exponential that overflows.
     """
     if not _libm:
         process = ctypes.CDLL(None)
@@ -210,7 +209,7 @@ def _flags_added() -> Iterator[Callable[[str], None]]:
     try:
         yield raised.add
     finally:
-        libm.feholdexcept(ctypes.create_string_buffer(256))  # forget what happened inside
+        libm.feholdexcept(ctypes.create_string_buffer(256))  # drop the flags raised inside
         if "divide" in raised:
             libm.log(0.0)
         if "over" in raised:

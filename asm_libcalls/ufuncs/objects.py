@@ -1,9 +1,9 @@
-"""A real ``np.ufunc`` from the addresses of inner loops, through NumPy's C API.
+"""Makes a real ``np.ufunc`` from the addresses of inner loops, through NumPy's C API.
 
-``PyUFunc_FromFuncAndData`` is what NumPy's own ufuncs and SciPy's are made with. An extension
-module reaches it through a table of functions in a capsule, at an index that NumPy's public header
-``__ufunc_api.h`` compiles into every extension; so do we. NumPy copies nothing of what it is given,
-and a ufunc may outlive every reference of ours: all of it is kept for ever.
+``PyUFunc_FromFuncAndData`` makes NumPy's own ufuncs and SciPy's. This module calls it as extension
+modules do: through a table of functions in a capsule, at an index from NumPy's public header
+``__ufunc_api.h``. NumPy does not copy the arguments, and a ufunc may outlive every reference of
+ours, so the arguments are never freed.
 
 Source: NumPy reference, "Universal functions (ufunc) C-API"; ``numpy/__ufunc_api.h``.
 """
@@ -34,11 +34,11 @@ class Loop:
     Attributes
     ----------
     dtypes : tuple of numpy.dtype
-        Of the inputs, then of the output; native byte order.
+        The types of the inputs, then of the output, in native byte order.
     address : int
-        Of a function ``(char **args, intp *n, intp *steps, void *data)``.
+        Address of a function ``(char **args, intp *n, intp *steps, void *data)``.
     data : int
-        What it gets as its last argument, an address.
+        Its last argument, an address.
     """
 
     __slots__ = ("address", "data", "dtypes")
@@ -59,7 +59,7 @@ def _from_func_and_data() -> Any:
             ("PyCapsule_GetPointer", ctypes.pythonapi)
         )
         table = ctypes.cast(pointer_to(umath._UFUNC_API, None), ctypes.POINTER(ctypes.c_void_p))
-        # PYFUNCTYPE keeps the GIL and raises what the function sets.
+        # PYFUNCTYPE keeps the GIL and raises the exception that the function sets.
         prototype = ctypes.PYFUNCTYPE(
             ctypes.py_object,
             ctypes.c_void_p,  # functions
@@ -87,11 +87,11 @@ def make_ufunc(name: str, doc: str, loops: Sequence[Loop], module: str) -> np.uf
     name : str
         Its ``__name__``, by which it is an attribute of `module`.
     doc : str
-        Its docstring, behind the line with the signature that NumPy puts first.
+        Its docstring, to which NumPy prepends a line with the signature.
     loops : sequence of Loop
-        In the order in which NumPy looks for the first that its arguments can be cast to.
+        The loops, in the order in which NumPy tries to cast its arguments to their types.
     module : str
-        Its ``__module__``, where NumPy lets it be set (2.2 and later).
+        Its ``__module__``, set if NumPy allows it (2.2 and later).
     """
     count, operands = len(loops), len(loops[0].dtypes)
     functions = (ctypes.c_void_p * count)(*(loop.address for loop in loops))

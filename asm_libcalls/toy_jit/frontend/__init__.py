@@ -1,1 +1,1 @@
-"""From the bytes of a module to validated instructions; needs no machine code."""
+"""Decoding and validation: from a module's bytes to validated instructions. No machine code."""

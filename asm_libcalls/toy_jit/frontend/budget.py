@@ -1,9 +1,9 @@
-"""What compiling one module may use, so that time and memory stay in proportion to its bytes.
+"""Limits on compiling one module, so that time and memory stay in proportion to its bytes.
 
-A few bytes of a module can ask for much: a call of two bytes moves a thousand arguments, or needs a
-stack map of fifty thousand slots. What grows so is counted, and refused beyond a limit, which by
-default is a constant and a multiple of the module's size. Whatever a compiler makes of a program
-stays far below it.
+A few bytes of a module can need much: a call of two bytes moves a thousand arguments, or has a
+stack map of fifty thousand slots. Such amounts are counted, and refused above a limit. A default
+limit is a constant and a multiple of the module's size. The modules that compilers produce stay
+far below it.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ DEFAULTS = {
     "max_stack_map_slots": ("slots of references in stack maps", 1 << 20, 16),
     "max_locals": ("locals", 1 << 20, 16),
 }
-"""By the name of the option: what it limits, a constant, and how much for each byte of a module."""
+"""By the name of the option: the limited amount, a constant, and the multiple of the size."""
 
 
 class Budget:
-    """What is left of each limit.
+    """The amounts that one module has used, and their limits.
 
     Parameters
     ----------
     size : int
-        The bytes of the module.
+        The size of the module, in bytes.
     limits : mapping of str to int or None
-        The limits that were given, by the names in :data:`DEFAULTS`; None is the default.
+        The given limits, by the names in :data:`DEFAULTS`; None is the default.
 
     Attributes
     ----------
@@ -48,12 +48,12 @@ class Budget:
         self._used = dict.fromkeys(DEFAULTS, 0)
 
     def use(self, name: str, amount: int, offset: int) -> None:
-        """Use some of it, for what is at `offset` in the module."""
+        """Add an amount, which the byte at `offset` needs, and check the sum."""
         self._used[name] += amount
         self.check(name, self._used[name], offset)
 
     def check(self, name: str, amount: int, offset: int) -> None:
-        """Raise LimitExceeded if so much in all is too much."""
+        """Raise LimitExceeded if an amount is above its limit."""
         limit = self.limits[name]
         if amount > limit:
             what = DEFAULTS[name][0]

@@ -1,12 +1,11 @@
 """Bytes to :class:`Module`: the binary format, and the validity of all but function bodies.
 
-The sections come in a fixed order in which everything is defined before it is used (the data count
-section exists for this reason), so decoding and validating are one walk over the bytes. Only the
-functions' locals and instructions stay as they are, found and measured; the pass of
-:mod:`~asm_libcalls.toy_jit.frontend.validator` reads them.
+The sections have a fixed order, in which definitions precede uses (the data count section exists
+for this reason). So decoding and validating are one pass over the bytes. Of function bodies it
+notes the place only; :mod:`~asm_libcalls.toy_jit.frontend.validator` reads them.
 
-Hostile input costs no more than its length: every count is checked against the bytes that are
-left before anything is done that many times.
+The cost of hostile input is proportional to its length: each count is checked against the bytes
+that are left before anything is done that many times.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ __all__ = ["decode_module"]
 MAX_ARITY = 1000  # parameters, and results, of a function type: the limit of browsers and Wasmtime
 MAX_PAGES = 0x1_0000  # of a memory: 4 GiB
 
-_NOTHING = Budget(0)  # constant expressions use nothing
+_NOTHING = Budget(0)  # constant expressions use nothing that is limited
 
 UNEVEN_CODE = "function and code section have inconsistent lengths"
 UNEVEN_DATA = "data count and data section have inconsistent lengths"
@@ -67,7 +66,7 @@ def decode_module(binary: bytes | bytearray | memoryview) -> Module:
         If the bytes are no valid module.
     """
     binary = bytes(memoryview(binary))  # refuses an int, of which bytes() makes zeros
-    if binary[:4] == b"\0asm" and binary[6:8] == b"\1\0":  # the layer: of modules it is 0
+    if binary[:4] == b"\0asm" and binary[6:8] == b"\1\0":  # the layer, which is 0 for modules
         raise proposals.refusal(proposals.COMPONENT, 4)
     for start, field, what in (
         (0, b"\0asm", "magic header not detected"),
@@ -80,14 +79,13 @@ def decode_module(binary: bytes | bytearray | memoryview) -> Module:
 
 
 class _Decoder:
-    """The module that is being filled, and what is only needed until it is full."""
+    """The module that is being decoded, and the state of decoding."""
 
     def __init__(self, module: Module) -> None:
         self.module = module
         self.exported: set[str] = set()
-        self.defined = 0  # the functions that have code, or are imports
-        # What an import or export of each kind is an index into, with the kind's name there and
-        # the noun for messages.
+        self.defined = 0  # the number of functions that have code, or are imports
+        # By the kind of an import or export: its index space, its name, and the noun for messages.
         self.kinds: tuple[tuple[str, Sequence[object], str], ...] = (
             ("func", module.functions, "function"),
             ("table", module.tables, "table"),
@@ -126,10 +124,10 @@ class _Decoder:
         return module
 
     def names(self, reader: Reader) -> None:
-        """Read the name section (spec 2.0, appendix A.4), or none of it.
+        """Read the name section (spec 2.0, appendix A.4).
 
         A custom section cannot make a module invalid (spec 2.0, section 5.5.3): a malformed one is
-        as good as none.
+        ignored.
         """
         name = None
         function_names = {}
@@ -248,10 +246,10 @@ class _Decoder:
         has_expressions = flags & 4
         table, offset, reftype = 0, None, FUNCREF
         if mode == "active":
-            # Bit 1 says that the table is named; without it, table 0 has to be there all the same.
+            # Bit 1: the table's index follows. Without it the table is 0, which must exist too.
             table = self.index(reader, module.tables, "table", flags & 2)
             offset = self.constant(reader, I32)
-        if flags & 3:  # all but the short forms say what their elements are
+        if flags & 3:  # all but the short forms have the type of their elements
             if has_expressions:
                 reftype = reader.reference_type()
             elif reader.byte() != 0:
@@ -293,7 +291,7 @@ class _Decoder:
         return kind
 
     def index(self, reader: Reader, space: Sequence[object], noun: str, is_there: int) -> int:
-        """Read an index; where it is left out, it is 0."""
+        """Read an index, or return 0 if it is left out; check that it is in its space."""
         if not is_there and not space:
             raise InvalidModule(f"unknown {noun} 0", reader.pos)
         return reader.index(space, noun) if is_there else 0
@@ -301,7 +299,7 @@ class _Decoder:
     def constant(self, reader: Reader, expected: int) -> parts.ConstExpr:
         """Read a constant expression of a value type (spec 2.0, section 3.3.10).
 
-        Extended ones, which are of WebAssembly 3.0, add, subtract and multiply integers too.
+        Extended constant expressions (WebAssembly 3.0) also add, subtract and multiply integers.
         """
         module, start = self.module, reader.pos
         exprs: list[parts.ConstExpr] = []
@@ -330,7 +328,7 @@ class _Decoder:
             elif opcode == op.REF_FUNC:
                 module.references.add(immediate)
             elif opcode == op.GLOBAL_GET:
-                # Not one that this module defines, even before this place (3.4.10).
+                # Globals of the module itself are not allowed, not even earlier ones (3.4.10).
                 if immediate >= module.imported_globals:
                     raise InvalidModule(f"unknown global {immediate}", at)
                 if module.globals[immediate].type.mutable:
@@ -369,17 +367,17 @@ class _Decoder:
         return parts.GlobalType(valtype, mutable == 1)
 
 
-# By section id, in the order of sections: what reads an item. The data count comes before the code.
+# By section id, in the order of sections: the reader of an item. The data count precedes the code.
 _SECTIONS = {
     1: _Decoder.type_, 2: _Decoder.import_, 3: _Decoder.function, 4: _Decoder.table,
     5: _Decoder.memory, 6: _Decoder.global_, 7: _Decoder.export, 8: _Decoder.start,
     9: _Decoder.element, 12: _Decoder.data_count, 10: _Decoder.code, 11: _Decoder.data,
 }  # fmt: skip
 _RANKS = {section_id: rank for rank, section_id in enumerate(_SECTIONS)}
-_SINGLE = (8, 12)  # have one item, and do not say how many
+_SINGLE = (8, 12)  # these have one item, and no count of items
 
-# What a constant expression consists of, and the type that each instruction leaves; 0 is the type
-# that the immediate says.
+# The instructions of constant expressions, and the type of each result; 0 means that the immediate
+# determines it.
 _CONSTANT = {
     op.I32_CONST: I32, op.I64_CONST: I64, op.F32_CONST: F32, op.F64_CONST: F64,
     op.V128_CONST: V128, op.REF_FUNC: FUNCREF, op.REF_NULL: 0, op.GLOBAL_GET: 0,

@@ -1,7 +1,7 @@
-"""What a module imports and exports, as users see it.
+"""Public descriptions of a module's imports and exports.
 
-Names are those of wasmtime-py (``params``, ``results``, ``content``, ``element``, ``limits``) and,
-for kinds, those of the JavaScript API. Value types are spelled: ``"i32"``, ``"externref"``.
+Attributes have wasmtime-py's names (``params``, ``results``, ``content``, ``element``, ``limits``),
+kinds those of the JavaScript API. Value types are strings: ``"i32"``, ``"externref"``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = [
 
 
 class _Type:
-    """Compares, hashes and prints by the values of its slots, which do not change."""
+    """Base of immutable records, which compare, hash and print by their slots."""
 
     __slots__: tuple[str, ...] = ()
 
@@ -140,7 +140,7 @@ class GlobalType(_Type):
 
 
 class ImportType(_Type):
-    """What a module imports.
+    """An import of a module.
 
     Attributes
     ----------
@@ -160,7 +160,7 @@ class ImportType(_Type):
 
 
 class ExportType(_Type):
-    """What a module exports: `name`, `kind` and `type` as in :class:`ImportType`."""
+    """An export of a module: `name`, `kind` and `type` as in :class:`ImportType`."""
 
     __slots__ = ("kind", "name", "type")
     name: str
@@ -175,7 +175,7 @@ _KINDS = {"func": "function", "table": "table", "memory": "memory", "global": "g
 
 
 def imports_of(module: parts.Module) -> tuple[ImportType, ...]:
-    """List what a decoded module imports, in its order."""
+    """List the imports of a decoded module, in its order."""
     return tuple(map(import_type, module.imports))
 
 
@@ -185,7 +185,7 @@ def import_type(entry: parts.Import) -> ImportType:
 
 
 def exports_of(module: parts.Module) -> tuple[ExportType, ...]:
-    """List what a decoded module exports, in its order."""
+    """List the exports of a decoded module, in its order."""
     spaces: dict[str, list[Any]] = {
         "func": [function.type for function in module.functions],
         "table": module.tables,

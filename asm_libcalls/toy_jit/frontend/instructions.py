@@ -1,8 +1,8 @@
-"""What instructions are: the readers of their immediates, and the rules of those that have one.
+"""Decoding and validation of single instructions: readers of immediates, and rules.
 
-A *rule* is there for instructions whose type depends on their immediates, on the stack, or on the
-module: called with the stacks and the immediates, it checks (spec 2.0, section 3.3), does to the
-stacks what the instruction does, and returns what goes into the stream as its immediate.
+An instruction has a *rule* if its type depends on immediates, on the stack, or on the module. The
+rule gets the stacks and the immediates. It validates the instruction (spec 2.0, section 3.3),
+changes the stacks as the instruction does, and returns the immediate for the validated list.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = ["READERS", "RULES"]
 
 ONE_I32 = bytes([I32])
 
-# -- immediates, by the letters of the table of instructions
+# -- immediates, by the letters of the table in opcodes.py
 
-# Block types that are one byte: nothing, or one result.
+# Block types of one byte: no result, or one.
 _BLOCK_TYPES = {0x40: FuncType(b"", b"")}
 _BLOCK_TYPES.update((valtype, FuncType(b"", bytes([valtype]))) for valtype in VALUE_TYPES)
 
@@ -72,7 +72,7 @@ def _value_type(s: Operands) -> int:
 
 
 def _memory(s: Operands) -> None:
-    """Read the byte that stands for the one memory."""
+    """Read the index of the memory: a byte, which must be 0."""
     reader = s.reader
     if reader.byte() != 0:
         raise MalformedModule("zero byte expected", reader.pos - 1)
@@ -89,7 +89,7 @@ def _data(s: Operands) -> int:
 def _access(s: Operands) -> int:
     """Read the alignment and offset of a load or store; return the offset."""
     align = s.reader.u32()
-    if 64 <= align < 128:  # bit 6 says that a memory is named
+    if 64 <= align < 128:  # bit 6: the index of a memory follows
         raise proposals.refusal(proposals.MEMORY_OF_ACCESS, s.offset)
     if align >= 32:
         raise MalformedModule("malformed memop flags", s.offset)
@@ -102,7 +102,7 @@ def _access(s: Operands) -> int:
 
 
 def _lane(s: Operands, count: int = 0) -> int:
-    """Read the index of a lane, of which there are `count`, or as many as the instruction says."""
+    """Read a lane index below `count`, or below the instruction's number of lanes if that is 0."""
     lane = s.reader.byte()
     if lane >= (count or op.LANES[s.opcode]):
         raise InvalidModule(f"invalid lane index {lane}", s.offset)
@@ -134,7 +134,7 @@ _BY_LETTER: dict[str, Callable[[Operands], Any]] = {
 }
 
 READERS = [tuple(_BY_LETTER[letter] for letter in letters) for letters in op.IMMEDIATES]
-"""By opcode: what reads its immediates."""
+"""By opcode: the readers of its immediates."""
 
 # -- structured control
 
@@ -157,7 +157,7 @@ def _else(s: Operands) -> Frame:
         raise MalformedModule("END opcode expected", s.offset)
     s.leave()
     frame.has_else = True
-    frame.targeted = frame.targeted or s.live  # by the jump over what follows
+    frame.targeted = frame.targeted or s.live  # by the jump over the `else`
     frame.unreachable = False
     s.vals += frame.params
     s.live = frame.live
@@ -303,7 +303,7 @@ def _ref_func(s: Operands, index: int) -> int:
 
 
 def _bulk(s: Operands, *indices: int | None) -> tuple[Any, ...]:
-    """Validate an instruction on memories, tables and segments, whose type is in the table."""
+    """Validate an instruction on memories, tables and segments, with its type in op.TYPES."""
     module, letters = s.module, op.IMMEDIATES[s.opcode]
     elements = [
         module.tables[index].element if letter == "t" else module.elements[index].type
@@ -337,4 +337,4 @@ RULES = [
     or (_bulk if set(letters) & set("mdte") else _lane_access if len(letters) > 1 else None)
     for opcode, letters in enumerate(op.IMMEDIATES)
 ]
-"""By opcode: its rule, or None where the type in the table is all."""
+"""By opcode: its rule, or None if op.TYPES has its whole type."""

@@ -1,16 +1,15 @@
-"""What a module is, decoded: types, index spaces, segments (spec 2.0, sections 2.3 and 2.5).
+"""The decoded module: types, index spaces, segments (spec 2.0, sections 2.3 and 2.5).
 
-Value types are the bytes that stand for them in the binary format, and sequences of them (the
-parameters of a function, its locals, the operand stack of the validator) are ``bytes``. So a
-sequence is a slice of the module, and comparing two is one machine loop.
+A value type is its byte in the binary format. A sequence of them (parameters, locals, the operand
+stack of the validator) is ``bytes``: so it is a slice of the module, and comparing two is fast.
 
-Instructions with a constant value, which initialise globals and segments, are pairs
-``(opcode, immediate)``: one of ``(I32_CONST, int)``, ``(I64_CONST, int)``, ``(F32_CONST, bits)``,
+A constant expression, which initialises a global or segment, is a pair ``(opcode, immediate)``:
+``(I32_CONST, int)``, ``(I64_CONST, int)``, ``(F32_CONST, bits)``,
 ``(F64_CONST, bits)``, ``(V128_CONST, bits)``, ``(GLOBAL_GET, global index)``,
-``(REF_FUNC, function index)`` and ``(REF_NULL, reference type)``, with the opcodes of
+``(REF_FUNC, function index)`` or ``(REF_NULL, reference type)``, with the opcodes of
 :mod:`~asm_libcalls.toy_jit.frontend.opcodes`.
 An extended constant expression, which adds, subtracts or multiplies, is ``(BLOCK, instructions)``:
-a tuple of such pairs and ``(I32_ADD, None)``, in the order in which a stack machine runs them.
+a tuple of such pairs and pairs like ``(I32_ADD, None)``, in the order of the module.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def type_names(types: bytes) -> str:
 
 
 class _Record:
-    """Has the fields that its class declares, and compares and prints by them.
+    """Base of records, which have the fields that a class declares, and compare and print by them.
 
     (The `dataclasses` module is slow to import.)
     """
@@ -119,8 +118,8 @@ class Export(_Record):
 class Function(_Record):
     """A function of the index space.
 
-    Its `type_index` is the place of its `type` in `Module.types`. From `start` to `end` its locals
-    and instructions lie in the module; both are 0 for an import.
+    `type_index` is the index of its `type` in `Module.types`. Its locals and instructions are the
+    bytes from `start` to `end` of the module; both are 0 for an import.
     """
 
     type_index: int
@@ -146,11 +145,11 @@ class Element(_Record):
     init : list of tuple
         Its elements, as constant expressions.
     mode : {"passive", "active", "declarative"}
-        Who copies it: `table.init`, instantiation, or nobody.
+        Copied by `table.init`, by instantiation, or never.
     table : int
-        For an active one, the table.
+        The index of an active segment's table.
     offset : tuple or None
-        For an active one, the place in the table.
+        An active segment's offset in the table, a constant expression.
     """
 
     type: int
@@ -170,7 +169,7 @@ class Data(_Record):
 
 
 class Module:
-    """A decoded module: what the decoder finds in `binary`.
+    """A decoded module.
 
     Attributes
     ----------
@@ -190,13 +189,13 @@ class Module:
     elements : list of Element
     data : list of Data
     data_count : int or None
-        What the data count section says, if there is one.
+        The value of the data count section, if the module has one.
     references : set of int
         The functions that `ref.func` may name (C.refs of the spec).
     name : str or None
-        The module's name in its name section.
+        From the name section.
     function_names : dict of int to str
-        The functions' names in its name section.
+        From the name section.
     """
 
     def __init__(self, binary: bytes) -> None:
@@ -222,7 +221,7 @@ class Module:
 
     @property
     def has_vectors(self) -> bool:
-        """Whether a v128 can come from a global, or from a function."""
+        """Whether a v128 can come from a global or a function."""
         if self._has_vectors is None:
             types = [functype.params + functype.results for functype in self.types]
             types += [bytes([entry.type.value]) for entry in self.globals]
@@ -230,7 +229,7 @@ class Module:
         return self._has_vectors
 
     def function_name(self, index: int) -> str | None:
-        """Return what a function is called: in the name section, or in an export."""
+        """Return a function's name, from the name section or an export."""
         if self._exported_names is None:  # the first one of a function counts
             exported = [(e.index, e.name) for e in self.exports if e.kind == "func"]
             self._exported_names = dict(reversed(exported))

@@ -1,8 +1,7 @@
-"""The instructions: opcodes, immediates, types and names (spec 2.0, index of instructions).
+"""The table of instructions: opcodes, immediates, types, names (spec 2.0, index of instructions).
 
-An opcode here is the byte that an instruction begins with; those behind the prefix 0xFC are
-``0x100 +`` the number that follows it, and those behind 0xFD (vectors) ``0x200 +`` theirs. So one
-flat list serves all of them.
+An opcode is the first byte of the instruction. Behind the prefix 0xFC it is ``0x100 +`` the number
+that follows, behind 0xFD (vectors) ``0x200 +`` that number. So all tables are flat lists.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ __all__ = [
     "value_types",
 ]
 
-# The opcodes that code has to name: structured control, and instructions with immediates.
+# The opcodes that other modules name: structured control, and instructions with immediates.
 UNREACHABLE, NOP, BLOCK, LOOP, IF, ELSE = range(0x06)
 END, BR, BR_IF, BR_TABLE, RETURN, CALL, CALL_INDIRECT = range(0x0B, 0x12)
 DROP, SELECT, SELECT_T = range(0x1A, 0x1D)
@@ -251,34 +250,34 @@ _TABLE = """
 """
 
 ELEMENT = 0
-"""In TYPES, what stands for the type of a table's elements."""
+"""In TYPES: the type of a table's or segment's elements."""
 
 _LETTERS = {"i": I32, "I": I64, "f": F32, "F": F64, "v": V128, "p": FUNCREF,
             "x": EXTERNREF, "t": ELEMENT}  # fmt: skip
 
 NAMES: list[str | None] = [None] * COUNT
-"""By opcode: its name, or None where there is no instruction."""
+"""By opcode: the instruction's name, or None."""
 
 IMMEDIATES = [""] * COUNT
-"""By opcode: what follows it, in the letters of the table."""
+"""By opcode: its immediates, in the letters of the table."""
 
 TYPES: list[tuple[bytes, bytes]] = [(b"", b"")] * COUNT
-"""By opcode: parameters and results, where they are always the same but for ELEMENT."""
+"""By opcode: parameters and results, which may contain ELEMENT; empty if only a rule knows them."""
 
 SIGNATURES: list[tuple[bytes, int, bytes] | None] = [None] * COUNT
-"""By opcode: (parameters, how many, results) where these and the opcode are all there is to it, but
-for the alignment and offset of loads and stores."""
+"""By opcode: (parameters, their number, results) if these are the whole type; else None. Loads and
+stores have one, although they also have an alignment and an offset."""
 
 ALIGNMENTS: dict[int, int] = {}
 """By opcode: the largest allowed alignment of a load or store, as a power of two."""
 
 
 LANES: dict[int, int] = {}
-"""By opcode: how many lanes there are, where the index of one is an immediate."""
+"""By opcode with a lane index as an immediate: the number of lanes."""
 
 
 def prefixed(prefix: int, number: int, offset: int) -> int:
-    """Return the opcode of a prefix and the number behind it, or raise where there is none."""
+    """Return the opcode of a prefix and the number behind it; raise if it is illegal."""
     opcode = (VECTORS if prefix == VECTOR_PREFIX else 0x100) + number
     if number >= 0x100 or NAMES[opcode] is None:
         if prefix == VECTOR_PREFIX:
@@ -290,7 +289,7 @@ def prefixed(prefix: int, number: int, offset: int) -> int:
 
 
 def illegal(opcode: int, offset: int) -> InvalidModule:
-    """Make the error for an opcode that stands for no instruction, or one of a proposal."""
+    """Make the error for an illegal opcode, or one of an unsupported proposal."""
     if opcode in proposals.OPCODES:
         return proposals.refusal(proposals.OPCODES[opcode], offset)
     number = f"{opcode:02x}" if opcode < 0x100 else f"fc {opcode - 0x100:02x}"
@@ -298,7 +297,7 @@ def illegal(opcode: int, offset: int) -> InvalidModule:
 
 
 def value_types(letters: str) -> bytes:
-    """Return the value types of letters of the table."""
+    """Return the value types that letters of the table mean."""
     return bytes(_LETTERS[letter] for letter in letters)
 
 

@@ -1,12 +1,12 @@
 """The two stacks of the validation algorithm (spec 2.0, appendix A.3): operands and frames.
 
-The operand stack is a ``bytearray`` of value types. In code that cannot be reached (behind a
-branch that is always taken) it has any number of operands of any type below those that are known:
-the *unknown* type 0 stands for one of them, once something has asked for it.
+The operand stack is a ``bytearray`` of value types. In unreachable code (behind a branch that is
+always taken) it has any number of operands of any type below the known ones. The *unknown* type 0
+means such an operand, after an instruction has popped it.
 
-Two things that sound alike are kept apart. A *frame* is ``unreachable`` by the typing rules, from
-an unconditional branch to the end of its block. The *code* is ``live`` if control can come there,
-as far as one pass can see: it is dead, too, after a block that nothing leaves.
+Unreachable and dead differ. A *frame* is ``unreachable`` by the typing rules, from an unconditional
+branch to the end of its block. *Code* is ``live`` if control can reach it, as far as one pass can
+tell: it is also dead after a block that control never leaves.
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ _KNOWN = bytes([UNKNOWN, *[0xFF] * 255])
 
 
 def _match(have: bytes | bytearray, need: bytes) -> bool:
-    """Return whether types are those that are needed, or unknown: by arithmetic, for long ones."""
+    """Return whether each type is the needed one or unknown; fast for long sequences."""
     differences = int.from_bytes(have, "little") ^ int.from_bytes(need, "little")
     return not differences & int.from_bytes(have.translate(_KNOWN), "little")
 
 
 class Frame:
-    """A control frame: a function, `block`, `loop` or `if` that is open.
+    """A control frame: a function, `block`, `loop` or `if` whose `end` has not been read.
 
     Attributes
     ----------
     opcode : int
         FUNCTION, BLOCK, LOOP or IF.
     params, results : bytes
-        What the block takes from the operand stack and leaves on it.
+        The types that the block takes from the operand stack, and leaves on it.
     label : bytes
-        What a branch to it carries: the parameters of a loop, else the results.
+        The types that a branch to it takes: the parameters of a loop, else the results.
     height : int
-        The operands below the block's own.
+        The number of operands below the block's own.
     live : bool
-        Whether control can come to its beginning. A frame that is not live is not in the stream.
+        Whether control can reach its beginning. The validated list has live frames only.
     targeted : bool
-        Whether live code jumps to its label: a `br`, `br_if` or `br_table`, or the first part of an
-        `if` over its `else`.
+        Whether live code jumps to its label: by `br`, `br_if` or `br_table`, or from the end of an
+        `if`'s first part over its `else`.
     has_else : bool
-        For an `if`, whether it has an `else` (so far).
+        Whether an `if` has an `else` (so far).
     unreachable : bool
-        Of the validator: whether the rest of the block has a polymorphic stack.
+        Whether the rest of the block has a polymorphic stack (for the validator).
     references : tuple of int
-        Of a loop: the operand slots that hold externrefs at its beginning.
+        The operand slots that hold externrefs at the beginning of a loop.
     target, otherwise : Any
-        Free for the compiler, which may keep its label or lists of patches here; None at first.
+        For the compiler: its label or lists of patches; None at first.
     """
 
     def __init__(self, opcode: int, functype: FuncType, height: int, live: bool) -> None:
@@ -85,23 +85,23 @@ class Frame:
 
 
 class Operands:
-    """Both stacks of a function, and what its instructions refer to.
+    """Both stacks of a function, and the state that its instructions refer to.
 
     Attributes
     ----------
     module : Module
     budget : Budget
-        What compiling the module may use.
+        The limits on compiling the module.
     reader : Reader
-        Of the function's instructions.
+        Reads the function's instructions.
     local_types : bytes
     vals : bytearray
         The operands' types.
     ctrls : list of Frame
     live : bool
-        Whether control can come to the next instruction.
+        Whether control can reach the next instruction.
     opcode, offset : int
-        The instruction that is being validated, and where it is.
+        The instruction that is being validated, and its offset in the module.
     """
 
     def __init__(self, module: Module, reader: Reader, local_types: bytes, budget: Budget) -> None:
@@ -117,13 +117,13 @@ class Operands:
     # -- operands
 
     def pop(self, types: bytes) -> None:
-        """Take operands of these types from the stack."""
+        """Pop operands of these types."""
         self.check(types)
         vals = self.vals
         del vals[max(self.ctrls[-1].height, len(vals) - len(types)) :]
 
     def pop_any(self) -> int:
-        """Take one operand, and return its type or UNKNOWN."""
+        """Pop one operand, and return its type or UNKNOWN."""
         frame, vals = self.ctrls[-1], self.vals
         if len(vals) > frame.height:
             return vals.pop()
@@ -132,12 +132,12 @@ class Operands:
         return UNKNOWN
 
     def check(self, types: bytes) -> None:
-        """Check that operands of these types are on top of the stack, and leave them there."""
+        """Check that operands of these types are on top of the stack, without popping them."""
         frame, vals = self.ctrls[-1], self.vals
         bottom = len(vals) - len(types)
         if bottom >= frame.height and vals.endswith(types):
             return
-        # What is there of them; in unreachable code the stack has all that is missing below.
+        # Check those that are there. In unreachable code the stack has any others below.
         present = vals[max(bottom, frame.height) :]
         missing = len(types) - len(present)
         if (missing and not frame.unreachable) or not _match(present, types[missing:]):
@@ -153,10 +153,10 @@ class Operands:
         return InvalidModule(what, self.offset)
 
     def references(self) -> tuple[int, ...]:
-        """List the operand slots that hold externrefs: what a stack map is made from."""
+        """List the operand slots that hold externrefs, for a stack map."""
         vals = self.vals
         slots = []
-        slot = vals.find(EXTERNREF)  # a machine loop, for stacks that are deep for no good reason
+        slot = vals.find(EXTERNREF)  # fast even if hostile input makes the stack deep
         while slot >= 0:
             slots.append(slot)
             slot = vals.find(EXTERNREF, slot + 1)
@@ -166,14 +166,14 @@ class Operands:
     # -- frames
 
     def enter(self, opcode: int, functype: FuncType) -> Frame:
-        """Open a frame, whose parameters have been taken from the stack."""
+        """Push a frame, whose parameters have been popped, and push them again."""
         frame = Frame(opcode, functype, len(self.vals), self.live)
         self.ctrls.append(frame)
         self.vals += functype.params
         return frame
 
     def leave(self) -> Frame:
-        """Check that the innermost block may end here, and take its results from the stack."""
+        """Check that the innermost block may end here, and pop its results."""
         frame, vals = self.ctrls[-1], self.vals
         self.check(frame.results)
         if len(vals) - len(frame.results) > frame.height:
@@ -182,7 +182,7 @@ class Operands:
         return frame
 
     def set_unreachable(self) -> None:
-        """Say that control does not go on to the next instruction of this block."""
+        """Note that control does not go on to the next instruction of this block."""
         frame = self.ctrls[-1]
         del self.vals[frame.height :]
         frame.unreachable = True

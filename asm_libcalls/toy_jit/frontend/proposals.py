@@ -1,7 +1,7 @@
-"""What belongs to a proposal that toy_jit does not support, by the byte that says so.
+"""Tables of unsupported proposals, by the byte of the binary format that each one adds.
 
 Proposals have the names of their repositories at github.com/WebAssembly. A byte that no proposal
-here uses stays what the specification calls it: an illegal opcode, a malformed type.
+here uses is refused in the specification's words, as an illegal opcode or a malformed type.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 Feature = tuple[str, str]
-"""What needs a proposal, and the proposal's name."""
+"""The feature in words for a message, and the proposal's name."""
 
 _THREADS = "threads"
 _MEMORY64 = "memory64"
@@ -80,7 +80,7 @@ HEAP_TYPES: dict[int, Feature] = {
     0x74: ("the type nullexnref (exceptions)", _EXCEPTIONS),
     0x75: ("the type nullcontref", _STACK_SWITCHING),
 }
-"""By the byte that stands for an abstract heap type."""
+"""By the byte of an abstract heap type."""
 
 VALUE_TYPES: dict[int, Feature] = {
     **HEAP_TYPES,
@@ -89,7 +89,7 @@ VALUE_TYPES: dict[int, Feature] = {
 }
 """By the first byte of a value type."""
 
-# By flag, the one that says most first.
+# By flag. Of several flags, the first in this order is named.
 _PAGE_SIZE = (8, ("a memory with a page size of its own", "custom-page-sizes"))
 MEMORY_FLAGS: tuple[tuple[int, Feature], ...] = (
     (2, ("a shared memory", _THREADS)),

@@ -1,4 +1,4 @@
-"""A cursor over the bytes of one section, that never reads past its end (spec 2.0, section 5.1)."""
+"""A bounds-checked cursor over the bytes of one section, and LEB128 (spec 2.0, section 5)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Reader", "signed", "unsigned"]
 
 
 class Reader:
-    """Reads `data` from `pos` to `end`; all offsets are those in the whole module."""
+    """Reads `data` from `pos` to `end`. All offsets are from the beginning of the module."""
 
     __slots__ = ("data", "end", "pos")
 
@@ -50,10 +50,10 @@ class Reader:
         return value
 
     def length(self) -> int:
-        """Read how many bytes or elements follow.
+        """Read the number of bytes or elements that follow.
 
-        An element takes at least one byte, so a length above the number of bytes that are left is
-        refused here, before anybody loops or allocates for it.
+        An element takes at least one byte. So a length above the number of bytes that are left is
+        refused here, before a loop or an allocation of that length.
         """
         start = self.pos
         count = self.u32()
@@ -70,7 +70,7 @@ class Reader:
         return index
 
     def sized(self) -> Reader:
-        """Read a size, and step over that many bytes: a reader of them."""
+        """Read a size, skip so many bytes, and return a reader of them."""
         size = self.length()
         start = self.pos
         self.pos = start + size
@@ -81,7 +81,7 @@ class Reader:
         start = self.pos
         data = self.take(self.length())
         try:
-            # Refuses what the spec refuses: overlong forms, surrogates, anything above 0x10FFFF.
+            # Refuses overlong forms, surrogates, and all above 0x10FFFF, as the spec requires.
             return data.decode()
         except UnicodeDecodeError:
             raise MalformedModule("malformed UTF-8 encoding", start) from None
@@ -109,8 +109,8 @@ class Reader:
 
 # -- LEB128 integers (spec 2.0, section 5.2.2)
 #
-# What the spec refuses is refused: more bytes than the width needs, and unused bits in the last
-# byte that are not zero (unsigned) or copies of the sign (signed).
+# As the spec requires, these are refused: more bytes than the width needs, and unused bits in the
+# last byte that are not zero (unsigned) or copies of the sign (signed).
 
 
 def unsigned(code: bytes, pos: int, end: int, bits: int = 32) -> tuple[int, int]:
@@ -124,7 +124,7 @@ def unsigned(code: bytes, pos: int, end: int, bits: int = 32) -> tuple[int, int]
     Raises
     ------
     MalformedModule
-        If it is too long or too large, or not finished before `end`.
+        It is too long or too large, or does not end before `end`.
     """
     return _read(code, pos, end, bits, is_signed=False)
 
@@ -142,7 +142,7 @@ def _read(code: bytes, pos: int, end: int, bits: int, is_signed: bool) -> tuple[
         if pos >= end:
             raise MalformedModule("unexpected end of section or function", end)
         byte = code[pos]
-        # The bits of this byte that the width has not, and those of the sign.
+        # The bits of this byte that are beyond the width, and those of the sign.
         unused = (-1 << min(7, bits - shift - is_signed)) & 0x7F
         if byte & unused and not (is_signed and byte & unused == unused):
             raise MalformedModule("integer too large", pos)

@@ -1,21 +1,21 @@
-"""Function bodies: decoded and validated in one pass, into a list that a compiler can eat.
+"""Decode and validate function bodies, in one pass, into lists of instructions for the compiler.
 
 :func:`validate_function` is the only reader of instructions. It follows the algorithm of the spec
-(2.0, appendix A.3) and leaves a :class:`Body`, whose `instructions` is a flat list of tuples
+(2.0, appendix A.3) and returns a :class:`Body`, whose `instructions` is a flat list of tuples
 ``(opcode, immediate, height, offset)`` in the order of the code:
 
 opcode
-    As in :mod:`.opcodes`: 0xFC 0x0A is 0x10A, 0xFD 0x0C is 0x20C. `select t` comes as SELECT.
+    As in :mod:`.opcodes`: 0xFC 0x0A is 0x10A, 0xFD 0x0C is 0x20C. `select t` becomes SELECT.
 immediate
     See below.
 height
-    The operands on the stack before the instruction, in slots from the bottom of the function. At
-    an `else` or `end`, -1 says that the code before it does not run into it.
+    The number of operands on the stack before the instruction. At an `else` or `end`, -1 means
+    that control does not fall through to it.
 offset
-    Of the opcode, in bytes from the beginning of the module.
+    The opcode's, in bytes from the beginning of the module.
 
-There are **no dead instructions** in the list: nothing behind an unconditional branch up to the
-`else` or `end` of a block that control can come to, and nothing behind a block that nothing leaves.
+The list has **no dead instructions**: none from an unconditional branch to the `else` or `end` of a
+block that control can reach, and none behind a block that control never leaves.
 `nop` is left out too. Every BLOCK, LOOP and IF in the list has its END; the last tuple is the END
 of the function.
 
@@ -47,20 +47,20 @@ MEMORY_SIZE, MEMORY_GROW                       (references,)
 MEMORY_COPY, MEMORY_FILL                       (references,)
 ============================================== ====================================================
 
-*references* are the slots of the operand stack, the instruction's own operands included, that hold
-an externref before the instruction: a tuple of ints, ascending. They are there at each instruction
-that may leave the compiled code for a host function or a libcall that can collect garbage; those
-of a loop, where it may be interrupted, are in its Frame. (Locals that are references are to be seen
-in `Body.local_types`. A funcref is not counted, so it is none of these.)
+*references* are the operand slots that hold an externref before the instruction, its own operands
+included: an ascending tuple of ints. Each safepoint has them: an instruction that may call a host
+function or a libcall that can collect garbage. A loop, which is a safepoint because it may be
+interrupted, has them in its Frame. (`Body.local_types` tells which locals are references. A funcref
+is not reference counted, so it is not among them.)
 
-A branch to a frame moves ``len(frame.label)`` operands from the top of the stack (below what
-`br_if` and `br_table` look at) down to `frame.height`; at an `end`, the results are already there.
-An ELSE whose height is not -1 is such a jump too, to the end. A frame's `targeted` and `has_else`
-are final when the list is read.
+A branch to a frame moves ``len(frame.label)`` operands from the top of the stack (below the operand
+of `br_if` and `br_table`) down to `frame.height`. At an `end`, the results are already there.
+An ELSE whose height is not -1 is such a branch too, to the end. A frame's `targeted` and `has_else`
+are final when the list is complete.
 
-Why a list, and not a call of the compiler for each instruction? So the compiler can look ahead,
-knows the size of its frame and which blocks are branched to before it emits the first byte, and
-never sees an instruction of a function that turns out to be invalid.
+The result is a list, instead of a call of the compiler for each instruction, for three reasons: the
+compiler can look ahead; it knows the size of its frame and the targets of branches before it emits
+the first byte; and it never gets an instruction of an invalid function.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Body:
     Attributes
     ----------
     instructions : list of tuple
-        As the module's docstring says.
+        As the module's docstring describes.
     local_types : bytes
         The value types of the parameters and then of the other locals.
     max_height : int
@@ -115,12 +115,12 @@ class Body:
 
 
 def validate_module(binary: bytes | bytearray | memoryview) -> Module:
-    """Decode and validate a module, all of it.
+    """Decode and validate a whole module.
 
     Raises
     ------
     InvalidModule
-        If it is malformed, invalid, or beyond a limit.
+        The module is malformed, invalid, or beyond a limit.
     """
     module = decode_module(binary)
     budget = Budget(len(module.binary))
@@ -137,9 +137,9 @@ def validate_function(module: Module, index: int, budget: Budget | None = None) 
     module : Module
         From :func:`~asm_libcalls.toy_jit.frontend.decoder.decode_module`.
     index : int
-        Its index; not that of an import.
+        The function's index; not that of an import.
     budget : Budget, optional
-        What compiling the module may use.
+        The limits on compiling the module.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def validate_function(module: Module, index: int, budget: Budget | None = None) 
     Raises
     ------
     InvalidModule
-        If it is malformed, invalid, or beyond a limit.
+        The function is malformed, invalid, or beyond a limit.
     """
     function = module.functions[index]
     reader = Reader(module.binary, function.start, function.end)
@@ -163,7 +163,7 @@ def validate_function(module: Module, index: int, budget: Budget | None = None) 
 
 
 def _locals(reader: Reader, count: int, budget: Budget) -> bytes:
-    """Read the declarations of locals, which stand behind `count` parameters."""
+    """Read the declarations of locals; `count` parameters precede them."""
     start = reader.pos
     groups = [(reader.u32(), reader.value_type()) for _ in range(reader.length())]
     declared = sum(repeat for repeat, _ in groups)
@@ -180,7 +180,7 @@ def _validate(stacks: Operands) -> Body:
     reader, vals, ctrls = stacks.reader, stacks.vals, stacks.ctrls
     instructions: list[Instruction] = []
     max_height = 0
-    # Where no instruction is one of vectors, they may still come from outside.
+    # Without an instruction on vectors, a v128 may still come from a global or a function.
     vectors = V128 in stacks.local_types or stacks.module.has_vectors
     while ctrls:
         stacks.offset = offset = reader.pos
@@ -213,7 +213,7 @@ def _validate(stacks: Operands) -> Body:
             stacks.pop(params)
             vals += results
 
-        if opcode in (op.ELSE, op.END):  # which are there if control can come to their block
+        if opcode in (op.ELSE, op.END):  # in the list if their block is live
             live, height = immediate.live, height if live else -1
         elif opcode == op.SELECT_T:
             opcode = op.SELECT

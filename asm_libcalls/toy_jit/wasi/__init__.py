@@ -1,4 +1,4 @@
-"""WASI preview 1: what programs that clang, Rust, Go and TinyGo make for WebAssembly import.
+"""WASI preview 1: the imports of programs compiled by clang, Rust, Go and TinyGo.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Constants and layouts of structures, as compiled programs know them.
+"""Constants and structures of the ABI of WASI preview 1.
 
 Source: witx of wasi_snapshot_preview1. All is little-endian; a pointer or size has 32 bits.
 """
@@ -26,11 +26,11 @@ PRESTAT = Struct("<B3xI")
 DIRENT = Struct("<QQIB3x")
 """Next cookie, inode, length of the name that follows, file type."""
 EVENT = Struct("<QHB5xQH6x")
-"""User data, errno, type, bytes that are there, flags."""
+"""User data, errno, type, available bytes, flags."""
 
 
 class Right:
-    """What a descriptor may be used for: a bit for each call, by its name."""
+    """Rights of a descriptor: a bit for each call that it may be used in."""
 
     FD_DATASYNC = 1 << 0
     FD_READ = 1 << 1
@@ -71,7 +71,7 @@ _EACH = (
     | Right.POLL_FD_READWRITE
 )
 STREAM_RIGHTS = _EACH | Right.FD_READ | Right.FD_WRITE
-"""What terminals and pipes are good for."""
+"""The rights that make sense for terminals and pipes."""
 FILE_RIGHTS = (
     STREAM_RIGHTS
     | Right.FD_SEEK
@@ -80,7 +80,7 @@ FILE_RIGHTS = (
     | Right.FD_ALLOCATE
     | Right.FD_FILESTAT_SET_SIZE
 )
-"""What files are good for."""
+"""The rights that make sense for files."""
 DIRECTORY_RIGHTS = (
     _EACH
     | Right.FD_READDIR
@@ -99,11 +99,11 @@ DIRECTORY_RIGHTS = (
     | Right.PATH_REMOVE_DIRECTORY
     | Right.PATH_UNLINK_FILE
 )
-"""What folders are good for."""
+"""The rights that make sense for folders."""
 
 
 class FileType:
-    """What a file is."""
+    """Types of files."""
 
     UNKNOWN = 0
     BLOCK_DEVICE = 1
@@ -126,7 +126,7 @@ _FILE_TYPES = {
 
 
 def filetype_of(mode: int) -> int:
-    """Return the type of a file from its mode on the host; a FIFO is of an unknown one."""
+    """Return the type of a file from its mode on the host; that of a FIFO is unknown."""
     return _FILE_TYPES.get(stat.S_IFMT(mode), FileType.UNKNOWN)
 
 
@@ -142,7 +142,7 @@ class FdFlag:
 
 
 class OFlag:
-    """How ``path_open`` opens."""
+    """Flags of ``path_open``."""
 
     CREAT = 1
     DIRECTORY = 2
@@ -152,7 +152,7 @@ class OFlag:
 
 
 class FstFlag:
-    """Which times are set, and to what."""
+    """Flags of calls that set times: which ones, and to which value."""
 
     ATIM = 1
     ATIM_NOW = 2

@@ -1,11 +1,11 @@
-"""Paths that never leave the folder that they begin at, whoever changes it meanwhile.
+"""Path resolution that never leaves its root folder, even while others change the file system.
 
-A path is split: its folder is opened, and the last component is named to the system relative to
-that descriptor, without following it. The folder is found by ``openat2`` with RESOLVE_BENEATH, so
-the kernel refuses every way out (``..`` above the beginning, absolute paths and links, links that
-lead out), at each step, while others rename and replace what is on the way. Where there is no
-``openat2``, the walk is made here, one component after the other, with O_PATH and O_NOFOLLOW;
-``..`` goes back to a folder that is still open, so nothing that is moved meanwhile leads outside.
+A path is split into a folder and its last component. The folder is opened; system calls get its
+descriptor and the last component, and do not follow that. The folder is opened by ``openat2`` with
+RESOLVE_BENEATH: the kernel refuses each step that leaves the root (``..`` above it, absolute paths
+and links, links to the outside), also if others rename and replace folders meanwhile. Without
+``openat2``, this module opens one component after the other with O_PATH and O_NOFOLLOW. There
+``..`` returns to a folder that is still open, so a folder that is moved meanwhile is no way out.
 
 Source: openat2(2), open(2), path_resolution(7).
 """
@@ -33,7 +33,7 @@ _MAXIMUM_PATH = 4096  # Linux's PATH_MAX
 _OPENAT2 = 437  # the same number on every architecture
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
 _ATTEMPTS = 64
-_MAXIMUM_DEPTH = 256  # of a walk, which keeps each folder on the way open
+_MAXIMUM_DEPTH = 256  # of a walk, which keeps each folder of the path open
 
 
 class _OpenHow(ctypes.Structure):
@@ -45,16 +45,16 @@ class _OpenHow(ctypes.Structure):
 
 
 class Place:
-    """Where a path leads: a folder and a name in it; a context manager that closes the folder.
+    """The target of a path: a folder and a name in it; a context manager that closes the folder.
 
     Attributes
     ----------
     folder : int
         A file descriptor of the host, opened with O_PATH.
     name : bytes
-        One component: no link was followed that it may be. ``.`` for the folder itself.
+        One component, which may be a link that was not followed. ``.`` for the folder itself.
     is_folder : bool
-        Whether the path ends in a slash, so that it must be one.
+        Whether the path ends in a slash, so that its target must be a folder.
     """
 
     __slots__ = ("folder", "is_folder", "name")
@@ -75,7 +75,7 @@ class Place:
         os.close(self.folder)
 
     def link(self) -> bytes | None:
-        """Return where it leads if it is a symbolic link, else None."""
+        """Return the content of a symbolic link, or None if it is something else."""
         try:
             return os.readlink(self.name, dir_fd=self.folder)
         except OSError as error:
@@ -84,35 +84,35 @@ class Place:
             raise
 
     def status(self) -> os.stat_result:
-        """Return what the host says of it; of a link itself."""
+        """Return its status on the host; that of a link itself."""
         return os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
 
     def check_is_folder(self) -> None:
-        """Raise WasiError(NOTDIR) if the path ends in a slash, and it is something else."""
+        """Raise WasiError(NOTDIR) if the path ends in a slash, and this is not a folder."""
         if self.is_folder and not stat.S_ISDIR(self.status().st_mode):
             raise WasiError(Errno.NOTDIR)
 
 
 def locate(root: int, path: bytes, *, follow: bool, check: Callable[[], None]) -> Place:
-    """Find where a path leads.
+    """Resolve a path beneath a folder.
 
     Parameters
     ----------
     root : int
-        The file descriptor of the folder where the path begins, which it never leaves.
+        The file descriptor of the folder that the path is relative to, and never leaves.
     path : bytes
     follow : bool
-        Whether a symbolic link is followed that the last component is. What is there when the
-        caller uses the place may be a link again; it must not be followed then.
+        Whether to follow the last component if it is a symbolic link. It may be replaced by another
+        link before the caller uses the result; the caller must not follow that.
     check : callable
-        Called while the kernel asks to try again; it may raise.
+        Called before each retry that the kernel asks for; it may raise.
 
     Raises
     ------
     WasiError
-        PERM where the path leads out.
+        PERM if the path leads outside.
     OSError
-        As the host has it.
+        An error of the host.
     """
     for _ in range(_MAXIMUM_LINKS + 1):
         if not path:
@@ -137,13 +137,13 @@ def locate(root: int, path: bytes, *, follow: bool, check: Callable[[], None]) -
         place.close()
         if target.startswith(b"/"):
             raise WasiError(Errno.PERM)
-        # From where the link is: what leads there is walked again, as it may have changed.
+        # The new path begins with the link's folder, which is resolved again: it may have changed.
         path = b"/".join(filter(None, (folder_path, target))) + (b"/" if is_folder else b"")
     raise WasiError(Errno.LOOP)
 
 
 class _Kernel:
-    """The system call, and whether this kernel has it."""
+    """The system call ``openat2``, and whether this kernel has it."""
 
     def __init__(self) -> None:
         self._syscall = libc.prototype(
@@ -180,18 +180,18 @@ def _open_folder(root: int, path: bytes, check: Callable[[], None]) -> int:
             if error.errno == errno.EXDEV:
                 raise WasiError(Errno.PERM) from None
             if error.errno in (errno.ENOSYS, errno.EPERM, errno.E2BIG):
-                # An old kernel, or a sandbox that refuses what it does not know.
+                # An old kernel, or a sandbox that refuses unknown system calls.
                 _kernel.has_openat2 = error.errno == errno.EPERM
                 return _walk(root, path)
             if error.errno != errno.EAGAIN or attempt == _ATTEMPTS - 1:
                 raise
-            check()  # something was renamed while the kernel went up; it asks to try again
+            check()  # a rename during a ".." step: the kernel asks to try again
     raise AssertionError
 
 
 def _walk(root: int, path: bytes) -> int:
     """Open a folder beneath `root`, one component after the other."""
-    opened: list[int] = []  # the folders on the way, the innermost last
+    opened: list[int] = []  # the folders of the path, the innermost last
     components = path.split(b"/")[::-1]
     links = 0
     try:

@@ -1,4 +1,4 @@
-"""What a call of the guest has at hand: its memory, the descriptors, and when it has to stop."""
+"""Call: one call of the guest, with its memory, its descriptors, and its interrupts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["SLICE", "Call"]
 
 SLICE = 0.05
-"""Seconds that a call waits before it looks whether it is to stop."""
+"""Seconds that a call waits before it checks for interrupts."""
 
 
 class Call:
@@ -31,7 +31,7 @@ class Call:
     memory : GuestMemory
     descriptors : DescriptorTable
     system : Preview1
-        Whose arguments and environment these are.
+        Has the program's arguments and environment.
     """
 
     __slots__ = ("_runtime", "descriptors", "memory", "system")
@@ -49,7 +49,7 @@ class Call:
         self.system = system
 
     def check(self) -> None:
-        """Raise Interrupt if the calling instance has no time left, or is to stop."""
+        """Raise Interrupt if the calling instance must trap, or its time limit has expired."""
         if self._runtime is not None and not self._runtime.closed:
             interrupts.interrupted(self._runtime.vmctx)
 
@@ -59,15 +59,15 @@ class Call:
         Parameters
         ----------
         interests : mapping of int to int
-            What is waited for (``select.POLLIN``, ``POLLOUT``), by file descriptor of the host.
+            The events (``select.POLLIN``, ``POLLOUT``), by file descriptor of the host.
         seconds : float or None
-            How long at most, up to :data:`SLICE`. None to wait until something is ready, which may
-            take for ever.
+            The longest wait, up to :data:`SLICE`. None to wait until an event comes, without a
+            limit.
 
         Returns
         -------
         dict of int to int
-            What is ready.
+            The events that came.
         """
         poll = select.poll()
         for fd, events in interests.items():

@@ -1,4 +1,4 @@
-"""Calls on descriptors: reading and writing, what a file is, what a folder has in it."""
+"""Calls on descriptors: reading and writing, status of descriptors and files, lists of folders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ADVICE = (
 
 
 def signed_offset(offset: int) -> int:
-    """Return an offset or size in a file, which the host has as a signed number."""
+    """Return an offset or size in a file; refuse one that the host's signed type cannot have."""
     if offset >= 1 << 63:
         raise WasiError(Errno.INVAL)
     return offset
@@ -98,7 +98,7 @@ def _fd_allocate(call: Call, fd: int, offset: int, length: int) -> None:
     os.posix_fallocate(descriptor.host, signed_offset(offset), signed_offset(length))
 
 
-# -- what a descriptor is
+# -- descriptors themselves
 
 
 def _fd_close(call: Call, fd: int) -> None:
@@ -144,11 +144,11 @@ def _fd_prestat_dir_name(call: Call, fd: int, buffer: int, length: int) -> None:
     call.memory.range(buffer, len(name))[:] = name
 
 
-# -- what the file is
+# -- status of files
 
 
 def filestat(call: Call, result: int, status: os.stat_result) -> None:
-    """Write what the host says of a file."""
+    """Write the host's status of a file."""
     call.memory.write(
         abi.FILESTAT,
         result,
@@ -164,7 +164,7 @@ def filestat(call: Call, result: int, status: os.stat_result) -> None:
 
 
 def new_times(status: os.stat_result, atim: int, mtim: int, flags: int) -> tuple[int, int]:
-    """Return the times of access and modification that flags and values ask for."""
+    """Return the times of access and modification to set, from flags and values."""
     both = (FstFlag.ATIM | FstFlag.ATIM_NOW, FstFlag.MTIM | FstFlag.MTIM_NOW)
     if flags & ~FstFlag.ALL or any(flags & mask == mask for mask in both):
         raise WasiError(Errno.INVAL)
@@ -204,7 +204,7 @@ def _fd_filestat_set_times(call: Call, fd: int, atim: int, mtim: int, flags: int
 def _list(folder: HostDescriptor) -> list[tuple[bytes, int, int]]:
     """List names, inodes and types, "." and ".." first.
 
-    Both with the folder's own inode: what is above it the guest need not know.
+    Both have the folder's own inode, because a guest must not learn of the folder above.
     """
     own = folder.status().st_ino
     entries = [(name, own, FileType.DIRECTORY) for name in (b".", b"..")]
@@ -231,7 +231,7 @@ def _fd_readdir(call: Call, fd: int, buffer: int, length: int, cookie: int, resu
     used = 0
     for i, (name, inode, filetype) in enumerate(folder.listing[cookie:], cookie + 1):
         entry = abi.DIRENT.pack(i, inode & _U64, len(name), filetype) + name
-        part = entry[: length - used]  # the last one may be cut off: then the guest asks again
+        part = entry[: length - used]  # the last one may be truncated: then the guest asks again
         target[used : used + len(part)] = part
         used += len(part)
         if used == length:
@@ -239,7 +239,7 @@ def _fd_readdir(call: Call, fd: int, buffer: int, length: int, cookie: int, resu
     call.memory.write_u32(result, used)
 
 
-# -- sockets: none can be opened
+# -- sockets, which cannot be opened
 
 
 def _no_socket(call: Call, fd: int, *_: int) -> None:

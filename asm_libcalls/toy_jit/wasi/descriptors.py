@@ -1,4 +1,4 @@
-"""What a guest's descriptors are: files and folders of the host, and streams in Python."""
+"""Descriptors of a guest, files and folders of the host among them, and their table."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Waiter(Protocol):
-        """The call that a descriptor works for."""
+        """The call that uses a descriptor."""
 
         def check(self) -> None:
-            """Raise Interrupt if the calling instance has no time left, or is to stop."""
+            """Raise Interrupt if the calling instance must trap, or its time limit has expired."""
 
         def wait(self, interests: Mapping[int, int], seconds: float | None) -> dict[int, int]:
             """Wait until a file descriptor of the host is ready, or the time is up."""
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["Descriptor", "DescriptorTable", "HostDescriptor"]
 
 MAXIMUM = 512
-"""Descriptors of a guest, so that it does not use up those of the process."""
+"""Maximum number of descriptors of a guest, so that it does not use up those of the process."""
 
 PIPE_BUF = select.PIPE_BUF
-"""Bytes that a pipe takes without blocking once it is ready to be written to."""
+"""Bytes that a pipe which is ready for writing takes without blocking."""
 
 _WHENCE = (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END)
 
@@ -46,11 +46,11 @@ class Descriptor:
     filetype : int
         A value of :class:`~asm_libcalls.toy_jit.wasi.abi.FileType`.
     natural : int
-        What such a file is good for.
+        The rights that make sense for its type.
     rights, inheriting : int
-        What it may be used for, and what is opened through it.
+        Its rights, and those of descriptors that are opened through it.
     flags : int
-        Of :class:`~asm_libcalls.toy_jit.wasi.abi.FdFlag`.
+        Bits of :class:`~asm_libcalls.toy_jit.wasi.abi.FdFlag`.
     preopened : bytes or None
         The guest's name of a preopened folder.
     host : int
@@ -68,39 +68,39 @@ class Descriptor:
         self.listing: list[tuple[bytes, int, int]] = []
 
     def need(self, rights: int) -> None:
-        """Check that it may be used for all of `rights`."""
+        """Check that it has all of `rights`."""
         if self.rights & rights == rights:
             return
         if self.natural & rights == rights:
-            raise WasiError(Errno.NOTCAPABLE)  # given up
+            raise WasiError(Errno.NOTCAPABLE)  # dropped by fd_fdstat_set_rights, or never inherited
         is_directory = self.filetype == FileType.DIRECTORY
         if rights & (Right.FD_SEEK | Right.FD_TELL) and not is_directory:
             raise WasiError(Errno.SPIPE)
         raise WasiError(Errno.BADF)
 
     def read(self, call: Waiter, buffers: Sequence[memoryview], offset: int | None = None) -> int:
-        """Read into `buffers`, and return how many bytes; 0 at the end."""
+        """Read into `buffers`, and return the number of bytes; 0 at the end."""
         raise NotImplementedError
 
     def write(self, call: Waiter, buffers: Sequence[memoryview], offset: int | None = None) -> int:
-        """Write `buffers`, and return how many bytes."""
+        """Write `buffers`, and return the number of bytes."""
         raise NotImplementedError
 
     def status(self) -> os.stat_result | None:
-        """Return what the host says of the file; None where it knows nothing."""
+        """Return the host's status of the file, or None if it has none."""
         return None
 
     def sync(self) -> None:
-        """Have written what was written."""
+        """Write data to the medium; a no-op in this class."""
 
     def set_flags(self, flags: int) -> None:
-        """Change the flags: only whether reading and writing block, unless it is a file."""
+        """Change the flags; only NONBLOCK may change in this class."""
         if (flags ^ self.flags) & ~FdFlag.NONBLOCK:
             raise WasiError(Errno.NOTSUP)
         self.flags = flags
 
     def close(self) -> None:
-        """Give up what it stands for; twice is a no-op."""
+        """Release what it holds; twice is a no-op."""
 
 
 class HostDescriptor(Descriptor):
@@ -112,10 +112,10 @@ class HostDescriptor(Descriptor):
     owned : bool
         Whether it is closed with this object.
     readable, writable : bool
-        How it was opened.
+        The access that it was opened with.
     inheriting, flags : int
     keeps : object
-        What keeps the host's descriptor open meanwhile, if it is not owned.
+        The owner of the host's descriptor, kept alive if the descriptor is not owned.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class HostDescriptor(Descriptor):
         self._keeps = keeps
 
     def read(self, call: Waiter, buffers: Sequence[memoryview], offset: int | None = None) -> int:
-        """Read; while nothing is there, wait, but not longer than the guest has time."""
+        """Read; without data, wait until there is some, or the guest's time limit expires."""
         if offset is not None:
             return os.preadv(self.host, buffers, offset)
         if not any(map(len, buffers)):
@@ -153,12 +153,12 @@ class HostDescriptor(Descriptor):
             self._wait(call, select.POLLIN)
             try:
                 return os.readv(self.host, buffers)
-            except BlockingIOError:  # another reader was faster, or the guest does not wait
+            except BlockingIOError:  # another reader was faster, or the guest does not block
                 if self.flags & FdFlag.NONBLOCK:
                     raise
 
     def write(self, call: Waiter, buffers: Sequence[memoryview], offset: int | None = None) -> int:
-        """Write; what has to wait for a reader does so no longer than the guest has time."""
+        """Write; wait for a reader until the guest's time limit expires."""
         if offset is not None:
             return os.pwritev(self.host, buffers, offset)
         if not self._pollable:
@@ -190,29 +190,29 @@ class HostDescriptor(Descriptor):
         if not self._pollable:
             return
         if self.flags & FdFlag.NONBLOCK:
-            # What we opened does not block in the host either (path_open).
+            # A descriptor of path_open does not block in the host either.
             if not self._owned and not call.wait({self.host: events}, 0):
                 raise BlockingIOError(errno.EAGAIN, "not ready")
         else:
             call.wait({self.host: events}, None)
 
     def seek(self, offset: int, whence: int) -> int:
-        """Move, and return where it is then, in bytes."""
+        """Move, and return the new position in bytes."""
         if whence >= len(_WHENCE):
             raise WasiError(Errno.INVAL)
         return os.lseek(self.host, offset, _WHENCE[whence])
 
     def status(self) -> os.stat_result:
-        """Return what the host says of the file."""
+        """Return the host's status of the file."""
         return os.fstat(self.host)
 
     def sync(self) -> None:
-        """Have the host write it to the medium, where there is one."""
+        """Make the host write the file to its medium, if it has one."""
         if not self._pollable:
             os.fsync(self.host)
 
     def set_flags(self, flags: int) -> None:
-        """Change whether it appends and blocks."""
+        """Change the flags for appending and blocking."""
         changed = flags ^ self.flags
         if changed & FdFlag.APPEND and self._owned:
             now = fcntl.fcntl(self.host, fcntl.F_GETFL) & ~os.O_APPEND
@@ -222,7 +222,7 @@ class HostDescriptor(Descriptor):
         super().set_flags(flags)
 
     def close(self) -> None:
-        """Close the host's descriptor if it is ours."""
+        """Close the host's descriptor if it is owned."""
         host, self.host = self.host, -1
         if host >= 0 and self._owned:
             os.close(host)
@@ -243,9 +243,9 @@ def _is_seekable(host: int) -> bool:
 
 
 def _chunks(buffers: Sequence[memoryview]) -> Iterator[memoryview]:
-    """Cut what is written into pieces that do not block once a pipe is ready."""
+    """Cut data into pieces that a ready pipe takes without blocking."""
     if sum(map(len, buffers)) <= PIPE_BUF:
-        buffers = [memoryview(b"".join(buffers))]  # in one piece: others write there too
+        buffers = [memoryview(b"".join(buffers))]  # in one piece: others may write there too
     for buffer in buffers:
         for start in range(0, len(buffer), PIPE_BUF):
             yield buffer[start : start + PIPE_BUF]
@@ -265,20 +265,20 @@ class DescriptorTable:
         return descriptor
 
     def get(self, fd: int, rights: int) -> Descriptor:
-        """Return a descriptor that may be used for `rights`."""
+        """Return a descriptor that has `rights`."""
         descriptor = self[fd]
         descriptor.need(rights)
         return descriptor
 
     def file(self, fd: int, rights: int) -> HostDescriptor:
-        """Return a file of the host that may be used for `rights`."""
+        """Return a file of the host that has `rights`."""
         descriptor = self.get(fd, rights)
         if not isinstance(descriptor, HostDescriptor):
             raise WasiError(Errno.NOTSUP)
         return descriptor
 
     def folder(self, fd: int, rights: int) -> HostDescriptor:
-        """Return a folder that may be used for `rights`."""
+        """Return a folder that has `rights`."""
         descriptor = self[fd]
         if descriptor.filetype != FileType.DIRECTORY:
             raise WasiError(Errno.NOTDIR)
@@ -287,7 +287,7 @@ class DescriptorTable:
         return descriptor
 
     def add(self, descriptor: Descriptor) -> int:
-        """Give a descriptor the lowest number that is free."""
+        """Give a descriptor the lowest free number, and return that."""
         if len(self._entries) >= MAXIMUM:
             descriptor.close()
             raise WasiError(Errno.MFILE)

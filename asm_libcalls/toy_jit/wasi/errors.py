@@ -1,4 +1,4 @@
-"""Error numbers: those of WASI, and which of them an OSError of the host is.
+"""Error numbers of WASI, and their mapping from an OSError of the host.
 
 Source: witx of wasi_snapshot_preview1, ``errno``.
 """
@@ -21,11 +21,11 @@ Errno = IntEnum(
     "STALE TIMEDOUT TXTBSY XDEV NOTCAPABLE",
     start=0,
 )
-"""What a call returns."""
+"""Error numbers, the results of all calls."""
 
 
 class WasiError(Exception):
-    """A call fails with a number of WASI."""
+    """A call fails with an error number of WASI."""
 
     def __init__(self, number: Errno) -> None:
         super().__init__(number)
@@ -42,5 +42,5 @@ _BY_HOST[errno.EOPNOTSUPP] = Errno.NOTSUP
 
 
 def errno_of(error: OSError) -> Errno:
-    """Return WASI's number for an error of the host; IO where it has none."""
+    """Return WASI's number for an error of the host, or IO if it has none."""
     return _BY_HOST.get(error.errno or 0, Errno.IO)

@@ -1,4 +1,4 @@
-"""The guest's memory: every pointer and length is checked before anything is read or written."""
+"""Access to the guest's memory, which checks each pointer and length before it reads or writes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 __all__ = ["MAXIMUM_BUFFERS", "GuestMemory"]
 
 MAXIMUM_BUFFERS = 1024
-"""Of one read or write (Linux's IOV_MAX); the guest asks again for the rest."""
+"""Maximum number in one read or write (Linux's IOV_MAX); the guest asks again for the rest."""
 
 MAXIMUM_PATH = 4096
-"""Bytes of a path: Linux's PATH_MAX."""
+"""Maximum length of a path in bytes: Linux's PATH_MAX."""
 
 
 class GuestMemory:
-    """The memory of the calling instance, as it is during one call.
+    """The memory of the calling instance, for one call.
 
     Parameters
     ----------
     memory : Memory or None
-        Without one, every access fails.
+        None if the instance has no memory; then each access fails.
     """
 
     __slots__ = ("_view",)
@@ -39,7 +39,7 @@ class GuestMemory:
             self._view = memoryview(b"")
 
     def range(self, address: int, length: int) -> memoryview:
-        """Return a view of a range; WasiError(FAULT) if it is not all there."""
+        """Return a view of a range; WasiError(FAULT) if it is not within the memory."""
         end = address + length
         if end > len(self._view):
             raise WasiError(Errno.FAULT)
@@ -78,7 +78,7 @@ class GuestMemory:
     def buffers(self, address: int, count: int) -> list[memoryview]:
         """Return views of the buffers that an array of (pointer, length) names.
 
-        No more than 2 GiB less a page in all, which is the most that Linux reads or writes at once.
+        At most 2 GiB less a page in all: Linux reads or writes no more at once.
         """
         array = self.range(address, count * IOVEC.size)[: MAXIMUM_BUFFERS * IOVEC.size]
         views = []

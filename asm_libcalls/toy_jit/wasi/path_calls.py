@@ -1,4 +1,4 @@
-"""Calls on paths, all of them beneath a folder that the guest has a descriptor of."""
+"""Calls on paths, which are relative to a folder's descriptor and never leave that folder."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _OPEN_FLAGS = (
     (OFlag.EXCL, os.O_EXCL),
     (OFlag.TRUNC, os.O_TRUNC),
 )
-# Reading and writing wait for the host themselves (`HostDescriptor`), so that a guest whose time is
-# up is stopped; opening a FIFO or a terminal must not wait or take the terminal either.
+# HostDescriptor waits before it reads or writes, so that a time limit stops a guest; so the host's
+# descriptor must not block. Nor may opening a FIFO block, or a terminal become the controlling one.
 _ALWAYS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -45,7 +45,7 @@ def _locate(
 ) -> Place:
     folder = call.descriptors.folder(fd, rights)
     name = call.memory.path(path, length)
-    # A slash at the end means the folder that a link leads to.
+    # A slash at the end means the folder that the link refers to.
     return locate(folder.host, name, follow=follow, check=call.check)
 
 
@@ -86,8 +86,8 @@ def _path_open(
                 raise WasiError(Errno.ISDIR)
             flags |= os.O_DIRECTORY
         host = _open(call, place, flags | _ALWAYS, waits=not fdflags & FdFlag.NONBLOCK)
-    # As in Wasmtime, what is asked for decides about reading and writing alone: programs ask for
-    # less than they use. Rights that a folder has given up are not had again through it.
+    # As in Wasmtime, the requested rights decide about reading and writing only: programs request
+    # fewer than they use. Rights that a folder has dropped are not granted through it.
     opened = HostDescriptor(
         host,
         owned=True,
@@ -106,7 +106,7 @@ def _open(call: Call, place: Place, flags: int, *, waits: bool) -> int:
         try:
             return os.open(place.name, flags, 0o666, dir_fd=place.folder)
         except OSError as error:
-            # A FIFO that is opened for writing while nobody reads.
+            # A FIFO that is opened for writing and has no reader.
             is_fifo = error.errno == errno.ENXIO and stat.S_ISFIFO(place.status().st_mode)
             if not (waits and is_fifo):
                 raise
@@ -148,7 +148,7 @@ def _path_filestat_set_times(
 def _locate_there(
     call: Call, fd: int, rights: int, path: int, length: int, *, follow: bool
 ) -> Place:
-    """Find what is there: with a slash at the end it is a folder, or where a link to one leads."""
+    """Resolve a path that exists. One with a slash at its end is a folder, or a link to one."""
     folder = call.descriptors.folder(fd, rights)
     name = call.memory.path(path, length)
     follow = follow or name.endswith(b"/")
@@ -189,7 +189,7 @@ def _path_link(
 
 
 def _check_new(place: Place) -> None:
-    """Refuse a new name that ends in a slash, if it is not the name of a folder that is there."""
+    """Refuse a new name that ends in a slash, unless a folder of that name exists."""
     if place.is_folder:
         place.check_is_folder()
 
@@ -235,7 +235,7 @@ def _path_symlink(
     old = call.memory.path(target, target_length)
     if not old:
         raise WasiError(Errno.NOENT)
-    if old.startswith(b"/"):  # it leads out; so might a relative one, which is seen when it is used
+    if old.startswith(b"/"):  # it leads outside; a relative one is checked when it is followed
         raise WasiError(Errno.PERM)
     with _locate(call, fd, Right.PATH_SYMLINK, path, length) as place:
         _check_new(place)

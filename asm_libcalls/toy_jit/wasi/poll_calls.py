@@ -1,4 +1,4 @@
-"""``poll_oneoff``: wait for times and descriptors, as long as the guest has time."""
+"""``poll_oneoff``: wait for clocks and descriptors, until the guest's time limit expires."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _KIND_CLOCK, _KIND_READ, _KIND_WRITE = range(3)
 _ABSOLUTE = 1
 _HANGUP = 1
 _MAXIMUM = 4096
-"""Subscriptions of one call."""
+"""Maximum number of subscriptions of one call."""
 
 
 class _Subscription:
-    """What the guest waits for, and what came of it."""
+    """A subscription of the guest, and its result."""
 
     def __init__(self, call: Call, address: int) -> None:
         memory = call.memory
@@ -69,7 +69,7 @@ class _Subscription:
 
     @property
     def host(self) -> int:
-        """The host's descriptor, or -1."""
+        """The host's file descriptor, or -1."""
         return -1 if self.descriptor is None else self.descriptor.host
 
     def _waits(self) -> bool:
@@ -79,11 +79,11 @@ class _Subscription:
 
     @property
     def events(self) -> int:
-        """What the host is asked about."""
+        """The events to poll the host for."""
         return select.POLLIN if self.kind == _KIND_READ else select.POLLOUT
 
     def event(self, ready: dict[int, int]) -> tuple[int, ...]:
-        """Return the values of an event."""
+        """Return the fields of its event structure."""
         available = flags = 0
         if self.descriptor is not None and not self.error:
             found = ready.get(self.host, 0)
@@ -123,7 +123,7 @@ def _poll_oneoff(call: Call, subscriptions: int, events: int, count: int, result
 
 
 def _wait(call: Call, waiting: list[_Subscription]) -> dict[int, int]:
-    """Wait until one is ready, mark all that are, and return what the host said."""
+    """Wait until one is ready, mark all that are, and return the host's events."""
     interests: dict[int, int] = {}
     for each in waiting:
         if each.descriptor is not None and not each.is_ready:

@@ -1,4 +1,4 @@
-"""``Preview1``: the imports of a program, and what it may see of the host."""
+"""``Preview1``: the imports of one program, and its configuration."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.wasi.call import CallTable
 
     class Instance(Protocol):
-        """An :class:`asm_libcalls.toy_jit.Instance`, as far as it is needed here."""
+        """The attributes of :class:`asm_libcalls.toy_jit.Instance` that are used here."""
 
         @property
         def exports(self) -> Mapping[str, Any]:
-            """What it exports, by name."""
+            """Its exports, by name."""
 
 
 __all__ = ["MODULE", "Preview1"]
@@ -55,13 +55,14 @@ _MASKS = {"i": 0xFFFF_FFFF, "I": 0xFFFF_FFFF_FFFF_FFFF}
 class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
     """WASI preview 1, as imports for an :class:`~asm_libcalls.toy_jit.Instance`.
 
-    A program sees what it is given here, and clocks and random numbers; nothing else of the host::
+    A program has access to what it is given here, to clocks and random numbers, and to nothing else
+    of the host::
 
         with toy_jit.wasi.Preview1(args=["prog"], preopens={"/data": "some/folder"}) as wasi:
             code = wasi.start(toy_jit.Instance(module, wasi))
 
-    It belongs to one run of a program, whose descriptors it has. With other imports:
-    ``{**wasi, "env": {...}}``.
+    Each run of a program needs its own Preview1, which has its descriptors. Together with other
+    imports: ``{**wasi, "env": {...}}``.
 
     Parameters
     ----------
@@ -72,27 +73,26 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
     stdin : optional
         Bytes, a file descriptor, a file, or an object with ``read``. None: it is empty.
     stdout, stderr : optional
-        A file descriptor, a file, or an object with ``write``, which is given bytes unless it is a
-        text stream. None: Python's own.
+        A file descriptor, a file, or an object with ``write``, which is called with bytes unless it
+        is a text stream. None: Python's own.
     preopens : mapping of str or bytes to path
-        Folders of the host, by the guest's name for them. What is in them the program may read and
-        change, and nothing outside of them.
+        Folders of the host, by the guest's names for them. The program may read and change files in
+        them, but no others.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is not of its kind.
+        An argument has a wrong type or value.
     OSError
         A folder cannot be opened.
 
     Notes
     -----
-    Each call returns an error number, whatever happens; only ``proc_exit`` raises (:class:`Exit`),
-    and what stops a guest: Interrupt, and the exceptions of signal handlers. A call that waits
-    (``poll_oneoff``, reading from a pipe or a terminal) is stopped by them too; a ``read`` method
-    of an object in Python is not.
+    A call returns an error number. It raises only :class:`Exit` (``proc_exit``), Interrupt, and
+    exceptions of signal handlers. These also end a call that waits (``poll_oneoff``, reading from a
+    pipe or a terminal), but not a ``read`` method of a Python object.
 
-    A file of Python's is used by its descriptor: what its buffer has read already is lost.
+    A Python file is used through its descriptor: data in its read buffer is lost.
     """
 
     def __init__(
@@ -150,9 +150,9 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
         Raises
         ------
         ValueError
-            It exports no ``_start``; a library has ``_initialize``.
+            The instance exports no ``_start``. (A library exports ``_initialize``.)
         Trap
-            It trapped.
+            The program trapped.
         """
         try:
             _start(instance)()
@@ -163,8 +163,8 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
     async def start_async(self, instance: Instance, *, time_limit: float | None = None) -> int:
         """Run a program in a worker thread, and await its exit code.
 
-        As of :meth:`~asm_libcalls.toy_jit.Func.call_async`, which would end asyncio's loop with
-        :class:`Exit`, as any SystemExit does that leaves a task.
+        See :meth:`~asm_libcalls.toy_jit.Func.call_async`. Called directly, that would end asyncio's
+        loop with :class:`Exit`, as any SystemExit that leaves a task does.
 
         Raises
         ------
@@ -185,7 +185,7 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
         Raises
         ------
         ValueError
-            It is a program: it exports ``_start``.
+            The instance is a program: it exports ``_start``.
         """
         if "_start" in instance.exports:
             raise ValueError("initialize(): the Instance exports _start: it is a program")
@@ -194,7 +194,7 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
             function()
 
     def close(self) -> None:
-        """Close what the program has open, and the preopened folders; twice is a no-op."""
+        """Close the program's descriptors and the preopened folders; twice is a no-op."""
         self._descriptors.close_all()
 
     def __enter__(self) -> Preview1:
@@ -218,7 +218,7 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
             except WasiError as error:
                 return int(error.number)
             except OSError as error:
-                if error.errno is None:  # not the host's: a signal handler raises TimeoutError
+                if error.errno is None:  # not the host's; of a signal handler, such as TimeoutError
                     raise
                 return int(errno_of(error))
             except MemoryError:

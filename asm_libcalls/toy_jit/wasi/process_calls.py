@@ -1,4 +1,4 @@
-"""Calls about the process: arguments, environment, clocks, random numbers, its end."""
+"""Calls on the process: arguments, environment, clocks, random numbers, exit."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ _RANDOM_AT_ONCE = 1 << 20
 
 
 class Exit(SystemExit):
-    """The guest has ended with ``proc_exit``.
-
-    Not caught, it ends Python, as SystemExit does.
+    """The guest has called ``proc_exit``. Uncaught, it ends Python, as a SystemExit.
 
     Attributes
     ----------
@@ -83,7 +81,7 @@ def _clock(clock: int) -> int:
 
 
 def now(clock: int) -> int:
-    """Return what a clock says, in nanoseconds."""
+    """Return the time of a clock, in nanoseconds."""
     return time.clock_gettime_ns(_clock(clock))
 
 

@@ -1,4 +1,4 @@
-"""Standard streams: descriptors of what a user gives for stdin, stdout and stderr."""
+"""Standard streams: descriptors for the arguments stdin, stdout and stderr of Preview1."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _fileno(file: Any) -> int | None:
 
 
 class _Stream(Descriptor):
-    """A stream in Python: what its methods raise becomes an errno."""
+    """A stream in Python. OSError and ValueError of its methods become error numbers."""
 
     def __init__(self, natural: int, is_terminal: bool) -> None:
         filetype = FileType.CHARACTER_DEVICE if is_terminal else FileType.UNKNOWN
@@ -77,7 +77,7 @@ class _Stream(Descriptor):
         try:
             return function(*arguments)
         except OSError as error:
-            if error.errno is None:  # io.UnsupportedOperation is one
+            if error.errno is None:  # such as io.UnsupportedOperation
                 raise WasiError(Errno.BADF) from error
             raise
         except ValueError as error:  # closed
@@ -87,13 +87,13 @@ class _Stream(Descriptor):
 class _Reader(_Stream):
     def __init__(self, file: Any) -> None:
         super().__init__(abi.STREAM_RIGHTS & ~Right.FD_WRITE, False)
-        self._keeps = file  # a text file closes its buffer when it is gone
+        self._keeps = file  # a text file closes its buffer when it is collected
         file = getattr(file, "buffer", file) if isinstance(file, io.TextIOBase) else file
         self._read = getattr(file, "read1", file.read)
         self._left = b""
 
     def read(self, call: Waiter, buffers: Sequence[memoryview], offset: int | None = None) -> int:
-        """Read what is there; only if that is nothing, ask the stream."""
+        """Read data left from the last call; if none is left, call the stream's method."""
         if offset is not None:
             raise WasiError(Errno.SPIPE)
         wanted = sum(map(len, buffers))
@@ -101,7 +101,7 @@ class _Reader(_Stream):
             return 0
         if not self._left:
             data = self.call(self._read, wanted)
-            if data is None:  # it does not block, and nothing is there
+            if data is None:  # a non-blocking stream without data
                 raise WasiError(Errno.AGAIN)
             if isinstance(data, str):
                 data = data.encode("utf-8", "surrogateescape")
@@ -116,7 +116,7 @@ class _Reader(_Stream):
 
 
 class _Writer(_Stream):
-    """Writes to what `target` returns each time: ``sys.stdout`` may be another one by then."""
+    """Writes to the stream that `target` returns at each call: ``sys.stdout`` may be replaced."""
 
     def __init__(self, target: Callable[[], Any]) -> None:
         self._target = target
@@ -126,11 +126,11 @@ class _Writer(_Stream):
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def write(self, call: Waiter, buffers: Sequence[memoryview], offset: int | None = None) -> int:
-        """Write, and flush what Python keeps."""
+        """Write, and flush Python's buffer."""
         if offset is not None:
             raise WasiError(Errno.SPIPE)
         file = self._target()
-        if file is None:  # Python has no such stream
+        if file is None:  # sys.stdout and sys.stderr may be None
             raise WasiError(Errno.BADF)
         host = _fileno(file)
         if host is not None:

@@ -2,7 +2,7 @@
 
 ``asm_libcalls.llvm.divti3(-7, 2)`` calls one from Python; ``symbols()`` gives the C addresses to a
 JIT that resolves ``__divti3``; ``LIBCALLS["divti3"]`` has everything about one.
-:mod:`asm_libcalls.integrations.llvmlite` makes them known to llvmlite.
+:mod:`asm_libcalls.integrations.llvmlite` registers them with llvmlite.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The second table, served: its rows, its image, and the entry of the first one."""
+"""Binds the second table: its rows, and its machine code, which the first table's entry calls."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["LlvmBinding", "LlvmLibcall", "default_llvm_binding"]
 
 
 class LlvmLibcall(Libcall):
-    """One libcall of the second table, served.
+    """A bound libcall of the second table.
 
     A parameter that is a pointer takes a writable buffer: a :class:`bytearray`, an object of
     :mod:`ctypes`, an array. None is null where the libcall takes that. An address is refused,
-    because nobody could tell a wrong one from a right one.
+    because it cannot be checked.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -53,7 +53,7 @@ class LlvmLibcall(Libcall):
         return self.signature.to_patterns(given, self._callee), kept
 
     def _with_addresses(self, arguments: tuple[Any, ...]) -> tuple[list[Any], list[object]]:
-        """Put addresses in place of buffers, which are returned too: they are to be kept."""
+        """Replace buffers by their addresses; return also the buffers, to keep them alive."""
         given = list(arguments)
         kept: list[object] = []
         for i, value_type in enumerate(self.signature.parameters):
@@ -66,14 +66,14 @@ class LlvmLibcall(Libcall):
 
 
 class LlvmFallbackFunction(LlvmLibcall, FallbackFunction):
-    """A libcall of the second table in plain Python, whichever backend serves it otherwise."""
+    """A libcall of the second table in plain Python, also where machine code serves it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_fallback_here, (self.name,))
 
 
 _STORED = {"remainder": (16, True), "overflow": (4, False)}
-"""Of the parameters that are pointers: the bytes stored there, and whether null is allowed."""
+"""By the name of a pointer parameter: the bytes stored there, and whether null is allowed."""
 
 
 def _buffer(argument: Any, size: int, is_nullable: bool, where: str) -> Any:
@@ -112,7 +112,7 @@ class LlvmBinding(Binding):
     Parameters
     ----------
     base : Binding
-        Of the first table: how native code is entered and left, and what the CPU is.
+        Of the first table. It has the entry to native code, and the CPU's features.
 
     Attributes
     ----------
@@ -170,7 +170,7 @@ class LlvmBinding(Binding):
         for libcall in self.libcalls.values():
             try:
                 found[libcall.symbol] = libcall.address
-            except RuntimeError:  # ctypes, where that serves, has not all types
+            except RuntimeError:  # ctypes, without machine code, lacks some types
                 continue
         return found
 

@@ -1,4 +1,4 @@
-"""The libcalls of the second table as functions: what the names of ``asm_libcalls.llvm`` are."""
+"""Makes the functions of ``asm_libcalls.llvm``, one for each libcall of the second table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["make_functions"]
 
 MODULE = "asm_libcalls.llvm"
-"""Where they are found, and what pickling goes by."""
+"""The ``__module__`` of the functions, by which they are pickled."""
 
 
 def make_functions(binding: LlvmBinding) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def make_functions(binding: LlvmBinding) -> dict[str, Any]:
 
 
 def _specify(libcall: Libcall) -> Specification:
-    # Each call is the checked one: most take or return what no builtin unboxes.
+    # Every call is the checked one: most types here have no unboxing in machine code.
     return Specification(
         0,
         libcall.signature,

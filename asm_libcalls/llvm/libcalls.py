@@ -1,11 +1,11 @@
 """The second table: LLVM's libcalls, each declared once, under compiler-rt's names.
 
-A row fixes what a row of the first table does (``asm_libcalls/libcalls.py``). In place of a
-WebAssembly instruction stands what LLVM lowers to the libcall.
+A row has the same fields as in the first table (``asm_libcalls/libcalls.py``). Its instruction is
+the LLVM instruction or intrinsic that is lowered to the libcall.
 
 A ``pointer`` is where a libcall stores a second result.
 
-Source: compiler-rt of LLVM 22, lib/builtins (names, parameters, what happens out of range); LLVM
+Source: compiler-rt of LLVM 22, lib/builtins (names, parameters, results out of range); LLVM
 language reference (instructions and intrinsics).
 """
 

@@ -1,1 +1,1 @@
-"""How LLVM's libcalls are checked: one file per family, and the oracles that they share."""
+"""Checks of LLVM's libcalls: one file per family, and the oracles that they share."""

@@ -1,7 +1,7 @@
 """Checks of 128-bit integers from and to floats.
 
-To an integer the oracle cuts an exact fraction off; from one it is the nearest of all floats. What
-happens out of range is compiler-rt's: fp_fixint_impl.inc, fp_fixuint_impl.inc (LLVM 22).
+To an integer, the oracle truncates an exact fraction. From an integer, it searches the nearest
+float. Results out of range are compiler-rt's: fp_fixint_impl.inc, fp_fixuint_impl.inc (LLVM 22).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _INTEGERS = _integers()
 
 
 class ConversionChecker(PatternChecker):
-    """Powers of two that mean something, ties, and both ends of each range."""
+    """Chosen powers of two, ties, and both ends of each range."""
 
     def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int]]:
         """Yield numbers of the parameter's type."""
@@ -84,7 +84,7 @@ def _random_integer(source: Random) -> int:
 def _is_beyond(format_: str, pattern: int) -> bool:
     if is_nan(format_, pattern):
         return True
-    # An f16's infinity stands in the place of a number that would be in range.
+    # value_of() returns 65536 for an f16's infinity, which 128 bits could hold.
     largest = MODULUS if format_ != "f16" else 65536
     return abs(value_of(format_, pattern)) >= largest
 

@@ -1,4 +1,4 @@
-"""Checks of the 128-bit divisions and remainders. The oracle is exact fractions, cut off."""
+"""Checks of the 128-bit divisions and remainders. The oracle truncates exact fractions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Half precision over all patterns there are: the machine code against NumPy.
+"""Half precision over all bit patterns: the machine code against NumPy.
 
 Each libcall is called at its C address, from a loop in machine code. NumPy has float16; bfloat16 is
-the upper half of a float32, rounded as an integer. What a NaN becomes is put in by hand.
+the upper half of a float32, rounded as an integer. The results for NaNs are computed here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def verify_exhaustively(
     tell : callable
         Called with a name and the number of patterns done, now and then.
     step : int, optional
-        Of the blocks of 32768 patterns each, the first of so many is looked at.
+        Check one of every `step` blocks of 32768 patterns.
 
     Returns
     -------

@@ -1,6 +1,6 @@
-"""Checks of f16 and bf16 from and to f32 and f64: the oracle is the nearest of all floats.
+"""Checks of f16 and bf16 from and to f32 and f64: the oracle searches the nearest float.
 
-What a NaN becomes is compiler-rt's: fp_trunc_impl.inc, fp_extend_impl.inc (LLVM 22).
+The results for NaNs are compiler-rt's: fp_trunc_impl.inc, fp_extend_impl.inc (LLVM 22).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _POWERS = (-149, -134, -133, -132, -127, -126, -26, -25, -24, -23, -15, -14, 14,
 
 
 def formats(libcall: Libcall) -> tuple[str, str]:
-    """Return what is converted to what; some f16 travel in an integer."""
+    """Return the formats converted from and to; some libcalls pass an f16 as an integer."""
     result = libcall.signature.result
     assert result is not None
     source, target = libcall.signature.parameters[0].name, result.name

@@ -15,7 +15,7 @@ __all__ = ["CHECKER"]
 
 
 class MultiplicationChecker(StoringChecker):
-    """All pairs of boundaries; random pairs, many of which overflow by little or not quite."""
+    """All pairs of boundaries; random pairs, many with products close to overflow."""
 
     def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int, ...]]:
         """Yield all pairs of boundaries, of the parameters' width."""

@@ -1,10 +1,9 @@
-"""The oracle of rounding: of all patterns of a format, the one whose value is nearest.
+"""The oracle of rounding: finds the pattern of a format whose value is nearest.
 
-Values are exact fractions, and patterns of one sign are in the order of their values. So the
-nearest one is found by bisection, and nothing is shifted or cut off.
+Values are exact fractions, and patterns of one sign are in the order of their values. So bisection
+finds the nearest one, without shifting or truncating.
 
-Source: IEEE 754-2019, 4.3.1: ties to even; infinity stands for the number that would follow the
-largest one.
+Source: IEEE 754-2019, 4.3.1: ties to even; infinity counts as the number after the largest one.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def is_nan(format_: str, pattern: int) -> bool:
 
 
 def value_of(format_: str, pattern: int) -> Fraction:
-    """Return the exact value of a pattern that is no NaN; infinity as what would follow."""
+    """Return the exact value of a pattern that is no NaN; infinity as the next number."""
     bits, exponent = WIDTHS[format_]
     sign = 1 << (bits - 1)
     if pattern & sign:
@@ -51,7 +50,7 @@ def nearest(format_: str, value: Fraction, negative: bool) -> int:
     if value >= value_of(format_, high):
         low = high
     else:
-        # Four steps round the guess, if that is right; it is never trusted.
+        # Search only near the guess if the value is there; the guess is never trusted.
         guess = _guess(format_, value)
         around = max(guess - 2, low), min(guess + 2, high)
         if value_of(format_, around[0]) <= value < value_of(format_, around[1]):
@@ -79,13 +78,13 @@ def _guess(format_: str, value: Fraction) -> int:
 
 
 def edge_patterns(format_: str, exponents: tuple[int, ...] = ()) -> Iterator[int]:
-    """Yield patterns where mistakes live.
+    """Yield patterns where mistakes are likely.
 
     Parameters
     ----------
     format_ : str
     exponents : tuple of int
-        Powers of two that mean something; the ends of the format's own range are there always.
+        Powers of two to include; the ends of the format's own range always are.
     """
     bits, exponent_bits = WIDTHS[format_]
     fraction_bits = bits - 1 - exponent_bits

@@ -1,4 +1,4 @@
-"""Checks of powers. The oracle multiplies exact fractions and takes the nearest float each time."""
+"""Checks of powers. The oracle multiplies exact fractions and rounds each product to nearest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXPONENTS = (0, 1, 2, 3, 13, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 7)
 
 
 class PowerChecker(PatternChecker):
-    """Numbers round 1, ends of the range and NaN, with small and large exponents."""
+    """Numbers near 1, ends of the range and NaN, with small and large exponents."""
 
     def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int, int]]:
         """Yield pairs."""

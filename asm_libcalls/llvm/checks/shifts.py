@@ -18,7 +18,7 @@ _COUNTS = (0, 1, 2, 31, 32, 62, 63, 64, 65, 126, 127, 128, 192, 255, 2**31, 2**3
 
 
 class ShiftChecker(PatternChecker):
-    """Boundaries by counts on both sides of a register's and of the number's width."""
+    """Boundaries, and counts just below and above the width of a register and of the number."""
 
     def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int, int]]:
         """Yield all pairs of a boundary and a count."""

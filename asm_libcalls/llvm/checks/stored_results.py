@@ -1,4 +1,4 @@
-"""Checks of libcalls that store a second result through a pointer: what is there is an effect."""
+"""Checks of libcalls that store a second result through a pointer, which is compared too."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["StoringChecker"]
 
 
 class StoringChecker(PatternChecker):
-    """A case is a pattern for each parameter that is no pointer.
+    """A case has a pattern for each parameter that is no pointer.
 
-    The oracle of a libcall with a pointer returns (result, what is stored).
+    The oracle of a libcall with a pointer returns (result, stored number).
     """
 
     def implementations(self, libcall: Libcall) -> dict[str, Callable[[Any], Outcome]]:

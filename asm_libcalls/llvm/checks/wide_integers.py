@@ -16,11 +16,11 @@ BOUNDARIES = sorted(
         for offset in (-1, 0, 1)
     }
 )
-"""0, the neighbours of 1, of 32 bits, of a register and of both ends of the range."""
+"""0, and neighbours of 1, of 2**32, of a register's width and of both ends of the range."""
 
 
 def random_integer(source: Random) -> int:
-    """Return a pattern; every width is as likely as any other."""
+    """Return a pattern; all widths are equally likely."""
     kind = source.getrandbits(4)
     if kind == 0:
         return BOUNDARIES[source.getrandbits(16) % len(BOUNDARIES)]

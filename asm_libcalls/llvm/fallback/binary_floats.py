@@ -1,6 +1,6 @@
-"""The binary float formats, and exact numbers rounded to them: to nearest, ties to even.
+"""The binary float formats, and rounding of exact numbers to them: to nearest, ties to even.
 
-Everything is integers, so neither the CPU's rounding mode nor its NaNs come into it.
+All arithmetic is on integers, so the CPU's rounding mode and its NaNs have no effect.
 
 Source: IEEE 754-2019, 3.4 (interchange formats), 4.3.1 (roundTiesToEven).
 """
@@ -51,10 +51,10 @@ class Format:
         return fraction, max(exponent, 1) - self.bias - self.fraction
 
     def round(self, numerator: int, exponent: int, denominator: int = 1) -> int:
-        """Return the pattern nearest to numerator * 2**exponent / denominator, none negative."""
+        """Return the pattern nearest to numerator * 2**exponent / denominator, both >= 0."""
         if numerator == 0:
             return 0
-        # The last bit of the result stands for 2**unit; subnormal numbers share the least one.
+        # The result's last bit is worth 2**unit; all subnormal numbers have the least unit.
         length = numerator.bit_length() - denominator.bit_length()  # or one less
         if (numerator << max(-length, 0)) < (denominator << max(length, 0)):
             length -= 1
@@ -62,8 +62,8 @@ class Format:
         shift = exponent - unit
         whole, rest = divmod(numerator << max(shift, 0), divisor := denominator << max(-shift, 0))
         whole += rest * 2 > divisor or (rest * 2 == divisor and whole & 1)
-        # A number of `fraction` + 1 bits is normal; its topmost bit counts the exponent up, and so
-        # does a carry.
+        # A number of `fraction` + 1 bits is normal: its topmost bit, or a carry, increments the
+        # exponent.
         pattern = whole + ((unit + self.fraction + self.bias - 1) << self.fraction)
         return min(pattern, self.infinity)
 

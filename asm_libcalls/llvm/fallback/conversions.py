@@ -1,7 +1,7 @@
 """128-bit integers from and to floats, on bit patterns.
 
-To an integer: what has more than 128 bits, and NaN, becomes the largest or the smallest integer, by
-its sign. A signed result of 128 bits wraps around.
+A number of more than 128 bits, or a NaN, becomes the largest or the smallest integer, by its sign.
+A signed result of 128 bits wraps around.
 
 Source: compiler-rt of LLVM 22, fp_fixint_impl.inc, fp_fixuint_impl.inc, int_to_fp_impl.inc.
 """
@@ -34,7 +34,7 @@ _SIGN = 1 << 127
 
 
 def _magnitude(format_: Format, pattern: int) -> int:
-    """Return the magnitude, cut off at the point; something above 128 bits for what has more."""
+    """Return the magnitude, truncated; a number of more than 128 bits for infinity and NaN."""
     if format_.magnitude(pattern) >= format_.infinity:
         return 1 << 128
     significand, exponent = format_.split(pattern)

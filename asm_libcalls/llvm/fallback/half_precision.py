@@ -1,8 +1,8 @@
 """f16 and bf16 from and to f32 and f64, on bit patterns.
 
-What becomes narrower is rounded to nearest, ties to even, once, and its NaNs become quiet, with the
-upper part of their payload kept. What becomes wider keeps all bits of a NaN; and so does an f32
-that is a bf16 already.
+A narrowing conversion rounds once, to nearest, ties to even. A NaN becomes quiet and keeps the
+upper part of its payload. A widening conversion keeps all bits of a NaN, as does the conversion of
+an f32 that is already a bf16.
 
 Source: compiler-rt of LLVM 22, fp_trunc_impl.inc, fp_extend_impl.inc.
 """

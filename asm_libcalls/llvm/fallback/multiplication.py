@@ -1,4 +1,4 @@
-"""128-bit multiplication, and multiplications that say whether they overflow, on bit patterns.
+"""128-bit multiplication, and multiplications that report overflow, on bit patterns.
 
 Source: compiler-rt of LLVM 22, multi3.c, int_mulo_impl.inc.
 """

@@ -1,7 +1,7 @@
 """A float to the power of an integer, on bit patterns, each step rounded to nearest.
 
-The product takes the powers whose bits are set in the exponent's magnitude, the lowest first; a
-negative exponent divides 1 by it at the end.
+The power is computed by squaring, from the exponent's lowest bit. A negative exponent divides 1 by
+the result at the end.
 
 Source: compiler-rt of LLVM 22, powisf2.c, powidf2.c.
 """
@@ -18,7 +18,7 @@ __all__ = ["powidf2", "powisf2"]
 
 
 def _multiply(format_: Format, x: int, y: int) -> int:
-    """Multiply; an infinity never meets a zero here, since all are powers of one number."""
+    """Multiply two powers of one number, so never an infinity by a zero."""
     for each in (x, y):
         if format_.is_nan(each):
             return each | format_.quiet

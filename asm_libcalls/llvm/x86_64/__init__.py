@@ -1,1 +1,1 @@
-"""The second table in PeachPy: LLVM's libcalls, one file per family. Nothing is imported here."""
+"""LLVM's libcalls in PeachPy, one file per family, and their images. Imports nothing."""

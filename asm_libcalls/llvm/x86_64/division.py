@@ -1,11 +1,11 @@
 """128-bit division and remainder.
 
-An i128 arrives in two registers, low half first (rdi:rsi and rdx:rcx), and leaves in rax:rdx. One
-``div`` divides 128 bits by 64 where the quotient has 64. So a divisor of 64 bits takes one, or two
-(the remainder of the high half is below the divisor); a longer divisor takes one, by its upper
-64 bits, which estimates the quotient to within 1.
+An i128 is passed in two registers, low half first (rdi:rsi and rdx:rcx), and returned in rax:rdx.
+One ``div`` divides 128 bits by 64 if the quotient has 64. A divisor of 64 bits takes one or two:
+the remainder of the high half is below the divisor. A longer divisor takes one, by its upper 64
+bits, which estimates the quotient to within 1.
 
-Nothing traps but a zero divisor: ``MIN / -1`` is MIN, as in compiler-rt.
+Only a zero divisor traps: ``MIN / -1`` is MIN, as in compiler-rt.
 
 Source: System V ABI for AMD64, 3.2.3 (__int128); D. E. Knuth, The Art of Computer
 Programming, volume 2, 4.3.1, algorithm D; Intel SDM volume 2, DIV.
@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["DIVIDE_BY_ZERO", "routines"]
 
 DIVIDE_BY_ZERO = "asm_libcalls_divide_by_zero"
-"""Where a zero divisor leads: a routine of the image, which never returns."""
+"""The routine of the image that a zero divisor jumps to; it never returns."""
 
 QUOTIENT, REMAINDER, BOTH = "quotient", "remainder", "both"
-"""What a libcall returns; BOTH returns the quotient, and stores the remainder at r8 if that is not
-null."""
+"""The result of a libcall; BOTH also stores the remainder at r8, unless that is null."""
 
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
@@ -179,7 +178,7 @@ def _divide(
 
 
 def _hand_over(wanted: str, quotient_high: Any, low: Any, high: Any, label: str) -> None:
-    """Emit: rax:rdx = what is wanted, from the quotient rax:`quotient_high` and the remainder.
+    """Emit: rax:rdx = the wanted result, from the quotient rax:`quotient_high` and the remainder.
 
     A high half of None is 0.
     """
@@ -207,10 +206,10 @@ def _hand_over(wanted: str, quotient_high: Any, low: Any, high: Any, label: str)
 def _divide_by_long_divisor(features: frozenset[str], wanted: str, prefix: str) -> None:
     """Emit: rax, rdi:rsi = rdi:rsi divided by r9:rcx, a smaller number of more than 64 bits.
 
-    Both are shifted until the divisor's first bit is set. The dividend's upper 128 bits by the
-    divisor's upper 64 then are the quotient or, seldom, one more: the divisor's other bits make up
-    for less than 1. What is left over says which. (It would not where the divisor is above 2**127;
-    but there the quotient is 1, and never wrong.)
+    Both are shifted until the divisor's first bit is set. The dividend's upper 128 bits divided by
+    the divisor's upper 64 are the quotient or, seldom, one more: the divisor's other bits change it
+    by less than 1. The sign of the remainder decides. (It cannot where the divisor is above 2**127;
+    but there the estimate, 1, is always right.)
     """
     from peachpy.x86_64 import (
         ADC, ADD, BSR, DEC, DIV, IMUL, JB, LABEL, LZCNT, MOV, MUL, NOT, OR, SBB, SHL, SHLX, SHR,
@@ -218,7 +217,7 @@ def _divide_by_long_divisor(features: frozenset[str], wanted: str, prefix: str) 
     )  # fmt: skip
 
     # r10 = the divisor's upper 64 bits, rdx:rax = the dividend's upper 128, both shifted. Counts
-    # are taken modulo 64, so a shift to the right by 64 less the count is one by 1 and by the rest.
+    # are modulo 64, so a right shift by 64 - count is done as one by 1 and one by 63 - count.
     if {"bmi2", "lzcnt"} <= features:
         LZCNT(r11, rcx)
         SHLX(r10, rcx, r11)

@@ -1,14 +1,14 @@
 """f16 and bf16 from and to f32 and f64, rounded to nearest, ties to even, once.
 
-Where the CPU has F16C, ``vcvtps2ph`` (its rounding is the immediate's, not MXCSR's) and
-``vcvtph2ps`` do it. A double becomes a float first, with all that is cut off gathered in the last
-bit that stays, so that nothing is rounded twice. Elsewhere, and for bf16, it is integer arithmetic.
+With F16C, the conversions use ``vcvtps2ph`` (its rounding mode is the immediate's, not MXCSR's) and
+``vcvtph2ps``. A double becomes a float first; its last bit is set if any dropped bit was, so
+nothing is rounded twice. Without F16C, and for bf16, the conversions are integer arithmetic.
 
-What becomes narrower has its NaNs made quiet, the upper part of their payload kept. What becomes
-wider keeps all bits of a NaN, as compiler-rt does: ``vcvtph2ps`` would make it quiet.
+A narrowing conversion makes NaNs quiet and keeps the upper part of their payload. A widening one
+keeps all bits of a NaN, as compiler-rt does; ``vcvtph2ps`` would make it quiet.
 
-An f16 or bf16 is the low 16 bits of xmm0. A result of 16 bits is in eax as well, where LLVM up to
-14 looks for it.
+An f16 or bf16 is in the low 16 bits of xmm0. A result of 16 bits is also in eax, where LLVM up to
+14 expects it.
 
 Source: compiler-rt of LLVM 22, fp_trunc_impl.inc, fp_extend_impl.inc (NaN); Intel SDM volume 2,
 VCVTPS2PH, VCVTPH2PS; System V ABI for AMD64, 3.2.3 (_Float16).
@@ -120,8 +120,8 @@ def _double_to_half() -> None:
     OR(rax, rcx)
     AND(rax, ~cut_off)
     VMOVQ(xmm0, rax)
-    # Exact, unless that does not matter: below a float's normal range the half is 0 however it is
-    # rounded, and above its range infinity.
+    # This conversion is exact in the range that matters: below a float's normal range the half is
+    # 0 in any case, and above its range infinity.
     VCVTSD2SS(xmm0, xmm0, xmm0)
     VCVTPS2PH(xmm0, xmm0, 0)
     VPEXTRW(eax, xmm0, 0)
@@ -289,8 +289,8 @@ def _narrow(features: frozenset[str], narrowing: Narrowing) -> None:
     JNB(large)
     SUB(ecx, narrowing.lowest)
     JB(small)
-    # Normal. What is cut off carries if it is above one half, or is that and the last bit is set; a
-    # carry out of the fraction goes into the exponent, and on to infinity.
+    # Normal. The dropped bits carry if they are above one half, or equal and the last bit is set. A
+    # carry out of the fraction increments the exponent, up to infinity.
     MOV(rcx, rax)
     SHR(rcx, dropped)
     AND(ecx, 1)
@@ -311,7 +311,7 @@ def _narrow(features: frozenset[str], narrowing: Narrowing) -> None:
     OR(rax, rdx)
     MOV(r9, rax)
     SHR(rax, cl)
-    NEG(ecx)  # modulo 64, as shifts count: 64 less it
+    NEG(ecx)  # 64 - ecx modulo 64, as shifts count
     SHL(r9, cl)
     MOV(ecx, eax)
     AND(ecx, 1)
@@ -379,7 +379,7 @@ def _float_to_bfloat(features: frozenset[str]) -> None:
     TEST(ecx, 0xFFFF)
     JZ(exact)
     OR(eax, 0x40)
-    LABEL(exact)  # was a bf16 before: it comes back as it was
+    LABEL(exact)  # a bf16 already: unchanged
     copying(features, "MOVD")(xmm0, eax)
     RET()
 

@@ -1,6 +1,6 @@
-"""The image of the second table: all its families, and where they go on a zero divisor.
+"""The image of the second table: all its families, and the jump on a zero divisor.
 
-The first table's image knows what catches a trap, so this one leaves for a routine there.
+The first table's image raises traps, so this one jumps through a slot to a routine there.
 """
 
 from __future__ import annotations

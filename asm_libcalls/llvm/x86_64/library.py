@@ -1,6 +1,6 @@
-"""LLVM's libcalls as a library for other tools: a compiler-rt for those who have none.
+"""LLVM's libcalls as a library for other tools, in place of compiler-rt.
 
-Nothing here knows of traps: a zero divisor is divided by.
+It cannot raise traps: a zero divisor executes ``div`` by 0, as compiler-rt's code does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""128-bit multiplication, and multiplications that say whether they overflow.
+"""128-bit multiplication, and multiplications that report overflow.
 
 The product wraps around, as in compiler-rt, and the ``int`` that the last argument points to
 becomes 1 or 0.
@@ -130,8 +130,8 @@ def _muloti4() -> None:
     SUB(rdx, rax)
     SBB(rcx, rax)
     XOR(r9, rax)
-    # rdi:rsi times rdx:rcx. Two high halves that are not 0 make it too large; otherwise one of the
-    # crosswise products is 0.
+    # rdi:rsi times rdx:rcx. It overflows if both high halves are not 0; otherwise one of the cross
+    # products is 0.
     MOV(r10, rdx)
     TEST(rsi, rsi)
     SETNZ(r11b)
@@ -154,7 +154,7 @@ def _muloti4() -> None:
     ADD(rdx, rsi)
     SETB(cl)
     OR(r11b, cl)
-    # With its sign, it is too large if the sign is another one now, and it is not 0.
+    # With its sign applied, it overflowed if it is not 0 and has the other sign.
     XOR(rax, r9)
     XOR(rdx, r9)
     SUB(rax, r9)

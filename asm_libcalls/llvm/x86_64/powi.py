@@ -1,10 +1,10 @@
 """A float to the power of an integer: ``llvm.powi``.
 
-By squaring, in compiler-rt's order: the product takes the powers whose bits are set in the
-exponent, the lowest first, and a negative exponent divides 1 by it at the end. Each step rounds to
-nearest, so where MXCSR says otherwise, it is set for the while. To ask MXCSR takes longer than to
-multiply; 1 with next to nothing added, or taken away, stays 1 where rounding is to nearest, and
-nowhere else.
+The power is computed by squaring, from the exponent's lowest bit, as in compiler-rt; a negative
+exponent divides 1 by the result at the end. Each step rounds to nearest, so any other rounding mode
+in MXCSR is changed for the duration. Reading MXCSR takes longer than a multiplication. So the mode
+is tested by adding a tiny number to 1, and subtracting it: both sums are 1 only if rounding is to
+nearest.
 
 Source: Intel SDM volume 1, 4.8.4 (rounding), 10.2.3 (MXCSR).
 """
@@ -79,7 +79,7 @@ def _powi(features: frozenset[str], is_double: bool) -> None:
     RET()
 
     LABEL(unusual)
-    # What is below rsp is ours (System V ABI, 3.2.2: the red zone).
+    # The 128 bytes below rsp may be used (System V ABI, 3.2.2: the red zone).
     saved, changed = -8, -4
     STMXCSR([rsp + saved])
     MOV(ecx, [rsp + saved])

@@ -82,7 +82,7 @@ def _left_bmi2() -> None:
     SHLX(rax, rdi, rdx)
     SHLX(rcx, rsi, rdx)
     MOV(rsi, rdx)
-    NOT(rsi)  # modulo 64: 63 less the count
+    NOT(rsi)  # modulo 64: 63 - count
     SHR(rdi, 1)
     SHRX(rdi, rdi, rsi)
     OR(rcx, rdi)
@@ -157,7 +157,7 @@ def _right_bmi2(copies_sign: bool) -> None:
     SHRX(rax, rdi, rdx)
     (SARX if copies_sign else SHRX)(rcx, rsi, rdx)
     MOV(rdi, rdx)
-    NOT(rdi)  # modulo 64: 63 less the count
+    NOT(rdi)  # modulo 64: 63 - count
     MOV(r8, rsi)
     ADD(r8, r8)
     SHLX(r8, r8, rdi)

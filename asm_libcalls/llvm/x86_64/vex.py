@@ -1,6 +1,6 @@
-"""SSE instructions in the encoding that the CPU is best served with.
+"""SSE instructions in the VEX encoding if the CPU has AVX, in the legacy encoding otherwise.
 
-Where there is AVX that is VEX, so that callers whose upper halves are dirty pay no transition.
+VEX avoids the transition penalty if the caller left upper halves of vector registers dirty.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def copying(features: frozenset[str], name: str) -> Any:
 
 
 def updating(features: frozenset[str], name: str) -> Any:
-    """Return an instruction of two operands whose first is a source too, for example MULSD."""
+    """Return an instruction whose destination is also a source, for example MULSD."""
     instruction = copying(features, name)
     if "avx" not in features:
         return instruction

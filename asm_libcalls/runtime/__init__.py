@@ -1,4 +1,4 @@
-"""What native code runs in: instances, memories, tables, globals, references and their collection.
+"""The objects that native code works on: instances, memories, tables, globals, references, GC.
 
-As Wasmtime's ``runtime/vm``. The C layouts are in :mod:`asm_libcalls.vmcontext`.
+They correspond to Wasmtime's ``runtime/vm``. The C layouts are in :mod:`asm_libcalls.vmcontext`.
 """

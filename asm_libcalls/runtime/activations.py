@@ -1,20 +1,20 @@
-"""The externrefs that native frames hold: activations table, stack maps, and the GC between them.
+"""Externrefs that native frames hold: activations table, stack maps, and their GC.
 
-Compiled code does not count references. What it gets from a table, a global or the host it
-*borrows* from an activations table, which owns one count for each entry and over-approximates what
-the frames hold::
+Compiled code does not count references. It *borrows* those it gets from a table, a global or the
+host from an activations table. That owns one count for each entry, and has at least the references
+that the frames hold::
 
     VMExternRefActivationsTable { next*, end* }     compiled code inserts here, while next < end
               |                    |
               v                    v
     chunk    [ a, b, c, ........... ]               512 slots
-    set      { d, e, f }                            what survived, without a limit
+    set      { d, e, f }                            survivors, of any number
 
 When the chunk is full, :meth:`VMExternRefActivationsTable.gc` walks the native frames of this
-thread, asks a :class:`StackMapRegistry` which slots of each frame hold references, makes those
-*precise roots* the new table, and drops the rest. It must reach the entry of every activation (the
-canary), or it collects nothing. A frame of another thread is not seen: as a Wasmtime ``Store``, an
-instance, with all that it is linked to, is used by one thread at a time.
+thread. A :class:`StackMapRegistry` knows which slots of each frame hold references. These *precise
+roots* become the new table, and all others are dropped. The walk must reach the entry of every
+activation (the canary), or nothing is collected. Frames of other threads are not walked: like a
+Wasmtime ``Store``, an instance and all that it is linked to is used by one thread at a time.
 
 Source: ``wasmtime_runtime::externref`` of Wasmtime 0.22; DeTreville, "Experience with concurrent
 garbage collectors for Modula-2+" (deferred reference counting).
@@ -46,7 +46,7 @@ _SLOT = ctypes.sizeof(ctypes.c_size_t)
 
 
 class StackMapRegistry(Owned):
-    """Which slots of a frame hold externrefs, by the return address in the code it is running.
+    """Stack maps by return address: which slots of a frame hold externrefs.
 
     A *stack map* belongs to one call site. It lists the offsets, in bytes from the frame pointer
     (rbp) of the calling frame, of the 8-byte slots that hold an externref or null while the call
@@ -55,14 +55,14 @@ class StackMapRegistry(Owned):
     Attributes
     ----------
     address : int
-        What a VMContext points to; compiled code only passes it on.
+        The pointer in a VMContext; compiled code only passes it on.
     """
 
     def __init__(self) -> None:
         self._begin()
         self._cell = ctypes.c_size_t(id(self))
-        # (start, end, maps by return address), sorted. Replaced as a whole, so that a thread which
-        # looks up never sees the change of another one half done.
+        # (start, end, maps by return address), sorted. Replaced as a whole, so a lookup in another
+        # thread never sees half a change.
         self._ranges: tuple[tuple[int, int, dict[int, tuple[int, ...]]], ...] = ()
         _registries[id(self)] = self
         self._finish()
@@ -72,7 +72,7 @@ class StackMapRegistry(Owned):
 
     @property
     def address(self) -> int:
-        """The address that stands for it in a VMContext."""
+        """The pointer to it in a VMContext."""
         return ctypes.addressof(self._cell)
 
     def register(self, start: int, size: int, maps: Mapping[int, Iterable[int]]) -> None:
@@ -99,7 +99,7 @@ class StackMapRegistry(Owned):
         if start <= 0 or size <= 0:
             raise ValueError(f"register(): an empty range of code: {start:#x}, {size} bytes")
         by_address = {}
-        # A map that several calls share stays one. What is kept keeps its number.
+        # Maps that several calls share stay shared. Keeping `slots` keeps its id.
         converted: dict[int, tuple[object, tuple[int, ...]]] = {}
         for offset, slots in maps.items():
             if not 0 < offset <= size:
@@ -134,7 +134,7 @@ class StackMapRegistry(Owned):
 
     @step
     def _replace(self, old: object, new: Any) -> bool:
-        # It makes no call, so no other thread runs between the question and the answer.
+        # No call, so no other thread runs between comparison and assignment.
         if self._ranges is old:
             self._ranges = new
             return True
@@ -155,13 +155,13 @@ class StackMapRegistry(Owned):
 
 
 _registries: weakref.WeakValueDictionary[int, StackMapRegistry] = weakref.WeakValueDictionary()
-"""By id: a class may say of its objects that they are equal."""
+"""By id, because a subclass may define equality."""
 
 
 def _stack_map(return_address: int, registry: StackMapRegistry) -> tuple[int, ...]:
-    """Return the stack map of a call site, by whichever registry knows it.
+    """Return the stack map of a call site from `registry`, or from any other.
 
-    Instances that call each other may have a registry each.
+    Instances that call each other may have different registries.
     """
     found = registry.lookup(return_address)
     if found is None:
@@ -175,23 +175,23 @@ def _word(address: int) -> int:
 
 
 class _Header(ctypes.Structure):
-    """The part that compiled code knows; see ``VMOffsets.vm_extern_ref_activation_table_next``."""
+    """The part compiled code accesses; see ``VMOffsets.vm_extern_ref_activation_table_next``."""
 
     _fields_ = [("next", ctypes.c_size_t), ("end", ctypes.c_size_t)]
 
 
 class VMExternRefActivationsTable(Owned):
-    """What keeps the externrefs of native frames alive; one for each instance.
+    """Keeps the externrefs of native frames alive; one for each instance.
 
     Attributes
     ----------
     address : int
-        What the VMContext points to: ``next*`` and ``end*`` of the bump chunk. Compiled code may
+        The pointer in the VMContext: to ``next*`` and ``end*`` of the bump chunk. Compiled code may
         insert by itself: while next is not end, store a pointer whose count it has incremented at
         next, and add 8 to next.
     transfers : frozenset
-        Where references are on their way between Python and native code, by
-        :func:`~asm_libcalls.native.greenlets.position`.
+        The places (:func:`~asm_libcalls.native.greenlets.position`) where references are being
+        passed between Python and native code.
     """
 
     def __init__(self) -> None:
@@ -220,7 +220,7 @@ class VMExternRefActivationsTable(Owned):
     def insert(self, address: int) -> bool:
         """Insert a pointer with the count that the caller owns; False if the chunk is full."""
         header, chunk, start = self._header, self._chunk, self._start
-        # No call from here on: whatever runs Python may insert too, and must find another slot.
+        # No call from here on: any Python code might insert into the same slot.
         at = (header.next - start) // _SLOT
         if self._state is OPEN and at != CHUNK_SIZE:
             chunk[at] = address
@@ -231,21 +231,20 @@ class VMExternRefActivationsTable(Owned):
     def insert_with_gc(self, address: int, registry: StackMapRegistry) -> None:
         """Insert a pointer with the count that the caller owns; GC first if the chunk is full.
 
-        It is native code that calls for it, so what was on its way there has arrived.
+        Native code calls it, so references in transfer have arrived there.
         """
         self.end_transfer()
         if not self.insert(address):
-            # In the set while we GC: a destructor may raise, and the entry must not be lost.
+            # Into the set before the GC: a destructor may raise, and the entry must not be lost.
             self._keep(address)
             if self.closed:
                 raise ValueError("the Instance is closed")
             self.gc(registry, keep=address)
 
     def insert_all(self, addresses: Iterable[int], registry: StackMapRegistry) -> None:
-        """Insert live pointers, counting an owner of each; GC first if the chunk lacks the room.
+        """Insert live pointers, counting an owner of each; GC first if the chunk is too full.
 
-        None of them is collected before all are in, as it might be by an insertion of the next,
-        nor before the transfer ends that begins here: they are on their way into a frame.
+        A transfer into a frame begins here. None of the pointers is collected until it ends.
         """
         addresses = list(addresses)
         if self._filled() + len(addresses) > CHUNK_SIZE:
@@ -259,7 +258,7 @@ class VMExternRefActivationsTable(Owned):
     def gc(self, registry: StackMapRegistry, keep: int = 0) -> None:
         """Drop every entry that no native frame of this thread holds, except `keep`.
 
-        While it runs, destructors may come back here: the inner one does nothing.
+        A nested call, from a destructor, does nothing.
 
         Raises
         ------
@@ -281,29 +280,29 @@ class VMExternRefActivationsTable(Owned):
             self._collecting = False
 
     def begin_transfer(self) -> None:
-        """Collect nothing while this greenlet, or thread, is where it is now.
+        """Prevent collections while this greenlet, or thread, is at its current place.
 
-        For references between Python and native code, which no frame holds: a signal's handler may
-        collect at any moment. They have arrived when native code leaves for Python the next time.
+        References between Python and native code are in no frame, and a signal handler may collect
+        at any moment. They have arrived when native code next calls Python.
         """
         kept = {place for place in self.transfers if not greenlets.is_over(place)}
         self.transfers = frozenset({*kept, greenlets.position()})
 
     def end_transfer(self) -> None:
-        """Know that the references have arrived: native code has run since."""
+        """End the transfer here: native code has run since, so the references have arrived."""
         if self.transfers:
             self.transfers -= {greenlets.position()}
 
     def transfers_here(self) -> frozenset[greenlets.Place]:
-        """Return those transfers, one or none, that begin where this greenlet or thread is now."""
+        """Return the transfers, one or none, that began at this greenlet's or thread's place."""
         if not self.transfers:
             return frozenset()
         return self.transfers & {greenlets.position()}
 
     def end_transfers(self, before: frozenset[greenlets.Place]) -> None:
-        """End the transfers that began here, or in calls from here, but for those from before.
+        """End the transfers that began here or in calls from here, except those in `before`.
 
-        What other greenlets have on its way is not touched.
+        Transfers of other greenlets stay.
         """
         if self.transfers:
             thread, owner, serial, _ = greenlets.position()
@@ -325,7 +324,7 @@ class VMExternRefActivationsTable(Owned):
 
     @step
     def _exchange(self, roots: set[int]) -> set[int]:
-        # Without a call in between: whatever runs Python may insert into the set.
+        # No call in between: any Python code might insert into the set.
         survivors = self._over_approximated
         self._over_approximated = roots
         return survivors
@@ -353,7 +352,7 @@ class VMExternRefActivationsTable(Owned):
 
     @step
     def _add(self, address: int) -> bool:
-        # No call between the question and the answer, or the set may be another one.
+        # No call between test and insertion, or the set may have been replaced.
         if self._state is OPEN and address not in self._over_approximated:
             self._over_approximated.add(address)
             return True
@@ -370,7 +369,7 @@ class VMExternRefActivationsTable(Owned):
             filled = self._filled()
             end, where = start + filled * _SLOT, slice(0, filled)
             taken: list[int] = chunk[where]
-            # Nothing has run since the slots were read: what is inserted later is not lost.
+            # No code has run since the slots were read, so no insertion is lost.
             if header.next == end:
                 header.next = start
                 return taken

@@ -1,8 +1,8 @@
-"""Python arguments of the libcalls that work on an instance: checked, and made bit patterns.
+"""Checks Python arguments of libcalls on an instance, and converts them to bit patterns.
 
-Native code is trusted with its vmctx and indices, as in C. Python is not: everything is checked
-here, before any implementation sees it, so that no mistake is more than an exception. What a
-parameter means is its kind in THE TABLE.
+Native callers are trusted, as in C. Arguments from Python are all checked here, before any
+implementation gets them, so every mistake is an exception. The meaning of a parameter is its kind
+in the table, :mod:`asm_libcalls.libcalls`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def to_patterns(
     list of int
         The bit patterns.
     list of object
-        What must live as long as they are used: other threads may drop or close the instance or
-        its memories while native code runs without the GIL.
+        Objects to keep alive during the call: other threads may drop or close the instance or its
+        memories while native code runs without the GIL.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def _imported_memories(instance: Instance) -> Sequence[Any]:
 if TYPE_CHECKING:
     _Space = tuple[str, Callable[[Instance], Sequence[Any]]]
 
-# By the parameter's kind: what an index counts, and the things that it chooses from.
+# By the parameter's kind: the name of the index space, and its objects.
 _SPACES: dict[str, _Space] = {
     "defined_memory": ("defined memory", _defined_memories),
     "imported_memory": ("imported memory", _imported_memories),
@@ -156,7 +156,7 @@ _plans: dict[str, list[_Step]] = {}
 
 
 def _plan(declaration: Declaration) -> list[_Step]:
-    """Return each parameter's type, kind, name in errors and index space; found out once."""
+    """Return each parameter's type, kind, name in errors and index space; cached."""
     plan = _plans.get(declaration.symbol)
     if plan is None:
         plan = [
@@ -168,7 +168,7 @@ def _plan(declaration: Declaration) -> list[_Step]:
                 strict=True,
             )
         ]
-        _plans[declaration.symbol] = plan  # when it is whole: other threads read it
+        _plans[declaration.symbol] = plan  # complete: other threads read it
     return plan
 
 

@@ -1,9 +1,9 @@
-"""``__buffer__`` for CPython before 3.12, where a class written in Python can not be a buffer.
+"""``__buffer__`` for CPython before 3.12, where Python classes have no buffer protocol.
 
-3.12 calls a class's ``__buffer__`` from the type's buffer slot (PEP 688). Here the same slot is
-filled for one class: the view that ``__buffer__`` returns exports the buffer in its stead, and is
-what the new view keeps alive. The layout of ``PyTypeObject`` up to that slot has been the same
-since Python 3.0 and is checked before it is written.
+CPython 3.12 calls a class's ``__buffer__`` from the type's buffer slot (PEP 688). This module fills
+the same slot of one class. The memoryview that ``__buffer__`` returns exports the buffer, and the
+new view keeps it alive. The layout of ``PyTypeObject`` up to that slot has been the same since
+Python 3.0, and is checked before the write.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def install(cls: type) -> None:
     address = id(cls)
     name = ctypes.c_char_p.from_address(address + _NAME_SLOT * _POINTER).value
     as_buffer = ctypes.c_size_t.from_address(address + _AS_BUFFER_SLOT * _POINTER).value
-    # A class has its PyBufferProcs inside its own object.
+    # The PyBufferProcs of a class are inside its own object.
     if name != cls.__name__.encode() or not address < as_buffer < address + sys.getsizeof(cls):
         return
     slot = ctypes.c_size_t.from_address(as_buffer)  # bf_getbuffer; bf_releasebuffer stays NULL
@@ -54,8 +54,8 @@ def _get_buffer_address() -> int:
         try:
             exporter = exporting._get_buffer(flags)
         except Exception:
-            # A ctypes callback can not raise. A closed one is empty, and may be written as such;
-            # so is one whose class has a __buffer__ that fails.
+            # A ctypes callback can not raise. So a closed object, or one whose __buffer__ fails,
+            # exports an empty buffer.
             exporter = bytearray()
         result: int = get_buffer(exporter, view, flags)
         return result

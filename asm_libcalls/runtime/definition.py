@@ -1,7 +1,7 @@
-"""What memories, tables and globals share: a C definition that can live in a VMContext, and close.
+"""Base class of memories, tables and globals: objects with a C definition that can be closed.
 
 A definition begins in the object's own memory. The instance that defines the object moves it into
-its VMContext; an importing instance points to it where it is, after which it can not move.
+its VMContext. An importing instance points to it, after which it can not move.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ __all__ = ["Defined"]
 
 
 class Defined(Owned):
-    """Something with a C definition; the base class of Memory, Table and Global."""
+    """An object with a C definition; the base class of Memory, Table and Global."""
 
     _definition: Any
-    _owner: Any = None  # what keeps the definition alive, once it can not move
+    _owner: Any = None  # keeps the definition alive, once it can not move
     owner_vmctx = 0
     """The vmctx of the instance that defines it, or 0 while none does."""
 
     @property
     def definition_address(self) -> int:
-        """The address of its definition in C, as compiled code uses it."""
+        """The address of its C definition."""
         self._check_open()
         return ctypes.addressof(self._definition)
 
     @property
     def definition_owner(self) -> Any:
-        """What keeps the definition where it is, once it can not move; else None."""
+        """The owner of the definition's memory, once it can not move; else None."""
         return self._owner
 
     def adopt_definition(self, address: int, vmctx: int, owner: Any) -> None:
@@ -45,7 +45,7 @@ class Defined(Owned):
             self.check_adoptable()
             before = self._definition
             content = _words(before)[everything]
-            # No call since the words were read: a growth or a store in between would be lost.
+            # No call since the words were read, or a growth or a store could be lost.
             if self._definition is before and self._owner is None:
                 target[everything] = content
                 self._definition = definition

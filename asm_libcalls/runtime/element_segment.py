@@ -1,4 +1,4 @@
-"""A passive element segment: references that wait to be copied into a table.
+"""Passive element segments: references that ``table.init`` copies into a table.
 
 Source: WebAssembly 2.0, 4.2.10 (element instances).
 """
@@ -100,7 +100,7 @@ class ElementSegment(Owned):
         """Make the segment empty."""
         dropped, _kept = self._empty([], {})
         if self._element_type == "externref":
-            # Made null first: what copies the segment meanwhile finds no dropped reference.
+            # Each is made null first, so no copy made meanwhile has a dropped reference.
             externref.release_all(externref.take_at(dropped, i) for i in range(len(dropped)))
 
     def _release(self) -> None:
@@ -111,7 +111,7 @@ class ElementSegment(Owned):
         self, nothing: list[int], no_keepers: dict[int, Any]
     ) -> tuple[list[int], dict[int, Any]]:
         """Return what it has, and leave nothing."""
-        # No call in between: what runs Python may drop it too, and each reference has one count.
+        # No call in between: a second drop by other code would release each reference twice.
         dropped = self._raw
         self._raw = nothing
         keepers = self.keepers

@@ -6,12 +6,12 @@ The object is in a box at a stable address, the ``VMExternData``::
     table, global, segment ---+-->  VMExternData  { ref_count, value } --> any Python object
     activations table --------/
 
-Host code counts: whoever keeps the address owns one count. Compiled code does not; what it holds
-in its frames is kept alive by the activations table (:mod:`asm_libcalls.runtime.activations`).
-When the count reaches 0, :func:`drop_and_dealloc` gives the Python object up and frees the box.
+Host code counts references: each stored address owns one count. Compiled code does not: the
+activations table (:mod:`asm_libcalls.runtime.activations`) keeps alive what its frames hold. When
+the count reaches 0, :func:`drop_and_dealloc` drops the Python object and frees the box.
 
-References are equal when they point to the same box, whatever the values say. A dropped one points
-to none, and equals itself alone.
+References are equal when they point to the same box; the values are not compared. A dropped one
+points to none, and equals only itself.
 
 Source: ``wasmtime_runtime::externref`` of Wasmtime 0.22.
 """
@@ -76,7 +76,7 @@ def strong_count(address: int) -> int:
 
 @step
 def retain(address: int) -> int:
-    """Count one more owner of a live box, and return its address; 0, the null, is let through."""
+    """Count one more owner of a live box, and return its address; null (0) is returned as it is."""
     if address:
         try:
             _boxes[address][0].value += 1
@@ -90,9 +90,9 @@ def counter(address: int) -> Any:
     return _boxes[address][0]
 
 
-# Where a reference stands in an array (of ctypes, or a list), whatever runs Python may put another
-# there and drop this one. So it is read and counted in one step: without a call, without a backward
-# jump, without a new object that the collector knows of.
+# Any Python code may replace and drop a reference in an array (of ctypes, or a list). So it is read
+# and counted in one step: without a call, a backward jump, or a new object that the collector
+# tracks.
 
 
 @step
@@ -132,8 +132,8 @@ def retain_range(cells: Any, start: int, count: int) -> list[int]:
 
 
 def release(address: int) -> None:
-    """Count one owner less; the last one drops the value. 0, the null, is let through."""
-    if not address or _boxes is None:  # at interpreter exit it dies with what it holds
+    """Count one owner less; the last one drops the value. Null (0) is ignored."""
+    if not address or _boxes is None:  # at interpreter exit the module may be cleared
         return
     if not _count_down(address):
         drop_and_dealloc(address)
@@ -166,7 +166,7 @@ def _raise_first(errors: list[BaseException]) -> None:
         try:
             raise errors[0]
         finally:
-            errors.clear()  # this frame is in the traceback: no cycle
+            errors.clear()  # or this frame, which is in the traceback, would make a cycle
 
 
 def drop_and_dealloc(address: int) -> None:
@@ -175,8 +175,8 @@ def drop_and_dealloc(address: int) -> None:
     Raises
     ------
     BaseException
-        What the value's destructor raised (``__del__``, a weakref callback). Python itself would
-        only print it; here the drop is a libcall, and its caller is to hear of it.
+        An exception of the value's destructor (``__del__``, a weakref callback). Python would only
+        print it; the drop is a libcall, which raises it for its caller.
     """
     try:
         holder = [_boxes.pop(address)[1]]
@@ -187,7 +187,7 @@ def drop_and_dealloc(address: int) -> None:
     box.ref_count = 0
     errors: list[BaseException] = []
     try:
-        hear(holder.clear, errors)  # here the value's last reference may go
+        hear(holder.clear, errors)  # this may drop the value's last reference
     finally:
         _free.append(address)
     _raise_first(errors)
@@ -201,7 +201,7 @@ class VMExternRef(NotCopied):
     Parameters
     ----------
     value : object
-        Any Python object, None included (the null reference is no ``VMExternRef`` at all).
+        Any Python object, None included (the null reference is no ``VMExternRef``).
 
     Examples
     --------
@@ -217,13 +217,13 @@ class VMExternRef(NotCopied):
         if hasattr(self, "_address"):
             raise RuntimeError(f"{type(self).__name__}.__init__() was called again")
         self._address = _new_box(value)
-        self._hash = hash(self._address)  # the same for ever, dropped or not
+        self._hash = hash(self._address)  # also after a drop
 
     @classmethod
     def clone_from_raw(cls, address: int) -> VMExternRef:
-        """Make a reference of a raw pointer, counting one more owner.
+        """Make a reference from a raw pointer, counting one more owner.
 
-        Do it before anything that might GC (the third rule of a libcall): the pointer alone keeps
+        Call it before anything that might GC (the third rule of a libcall): a pointer alone keeps
         nothing alive.
 
         Raises
@@ -268,12 +268,12 @@ class VMExternRef(NotCopied):
         return strong_count(self.as_raw())
 
     def drop(self) -> None:
-        """Give this reference up; the last one of a box drops the value. Twice is a no-op.
+        """Drop this reference; the last one of a box drops the value. Twice is a no-op.
 
         Raises
         ------
         BaseException
-            What the value's destructor raised.
+            An exception of the value's destructor.
         """
         address, self._address = self._address, 0
         release(address)
@@ -292,7 +292,7 @@ class VMExternRef(NotCopied):
         self.drop()
 
     def __del__(self) -> None:
-        # At interpreter exit the module may be gone already, and the process's memory with it.
+        # At interpreter exit the module may be cleared already.
         if getattr(self, "_address", 0) and release is not None:
             self.drop()
 

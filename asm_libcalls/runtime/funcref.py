@@ -1,4 +1,4 @@
-"""Function references: the ``VMCallerCheckedAnyfunc`` of an instance, and its Python side."""
+"""``FuncRef``: the Python object for a ``VMCallerCheckedAnyfunc`` of an instance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _live: WeakValueDictionary[int, FuncRef] = WeakValueDictionary()
 
 
 class FuncRef(NotCopied):
-    """A reference to a function of an instance; not made by users, but found in an Instance.
+    """A reference to a function of an instance; users get them from ``Instance.functions``.
 
     It keeps the instance alive. Two references are equal when they point to the same anyfunc.
     """
@@ -94,5 +94,5 @@ _get_instance: Any = FuncRef.__dict__["_instance"].__get__
 
 
 def raw_and_keeper(reference: Any) -> tuple[int, Any]:
-    """Return the address of a FuncRef, and its instance, whatever its class overrides."""
+    """Return the address of a FuncRef, and its instance, without any override of a subclass."""
     return _get_address(reference), _get_instance(reference)

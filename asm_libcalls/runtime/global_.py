@@ -30,7 +30,7 @@ class Global(Defined):
     ----------
     value_type : {"i32", "i64", "f32", "f64", "v128", "funcref", "externref"}
     value : int, float or object
-        The first value: a number, or for a reference type what ``table[i]`` takes.
+        The initial value: a number, or for a reference type a value that ``table[i]`` takes.
     mutable : bool
         Whether ``global.set`` may change it. Python may not change an immutable one either.
     """
@@ -47,8 +47,8 @@ class Global(Defined):
         self._definition = VMGlobalDefinition()
         self._keeper: Any = None
         if value_type in REFERENCE_TYPES and value is not None and type(value) is int:
-            # The default of a number is 0; for a reference, null. An int that is meant as the
-            # value of an externref can be given in a VMExternRef.
+            # The default is 0 for a number, null for a reference. A VMExternRef can hold the int 0
+            # as a value.
             value = None if value == 0 else value
         self._finish()
         try:
@@ -75,7 +75,7 @@ class Global(Defined):
 
     @classmethod
     def from_bits_or_reference(cls, value_type: str, value: Any, mutable: bool) -> Global:
-        """Make a Global of a float's bit pattern, or of any other type's Python value."""
+        """Make a Global from a float's bit pattern, or from a Python value of any other type."""
         if value_type not in ("f32", "f64"):
             return cls(value_type, value, mutable)
         self = cls(value_type, 0, mutable)
@@ -84,7 +84,7 @@ class Global(Defined):
 
     @property
     def value(self) -> Any:
-        """The value: an int (signed, but a v128), a float, or a reference as ``table[i]`` gives."""
+        """The value: an int (signed, except v128), a float, or a reference as in ``table[i]``."""
         self._check_open()
         if self._value_type == "externref":
             return externref.value_at(self._definition.storage, 0)
@@ -119,12 +119,12 @@ class Global(Defined):
         self._store(WASM_NUMBERS[self.value_type].check_pattern(pattern, "Global.bits"))
 
     def swap_raw(self, owned: int, keeper: Any = None) -> int:
-        """Put a pointer in whose count the caller owned; return the old one, now the caller's.
+        """Store a pointer and take over its count; return the old one, whose count passes back.
 
         A closed global drops it, and raises ValueError.
         """
         old = self._swap(owned, keeper)
-        if self.closed:  # now, or just when this one went in
+        if self.closed:  # before, or during the swap
             if self._value_type == "externref":
                 externref.release(old)
                 externref.release(self._swap(0, None))
@@ -144,7 +144,7 @@ class Global(Defined):
         self, definition: Any, cells: Any, owned: int, keeper: Any
     ) -> tuple[int, Any] | None:
         """Exchange the pointer and the keeper, where it is still in this place."""
-        # No call from here on: what comes out is what was there when the new one goes in.
+        # No call from here on: no other code can store between the read and the write.
         if self._definition is definition:
             old: int = cells[0]
             cells[0] = owned

@@ -1,9 +1,9 @@
-"""What memories and tables share: sizes, their limits, and growth that a limiter may refuse.
+"""Base class of memories and tables: sizes, their limits, and growth that a limiter may refuse.
 
-Whatever allocates or calls may run Python: a collection, a destructor, a signal handler, another
-thread. So growing *prepares* first (it asks the limiter, makes pages accessible, makes every object
-that it needs) and then *commits*: it compares the size with the one that it began with and sets the
-new one, with no call and no backward jump in between. Where the sizes differ, it begins again.
+Every allocation and call may run other Python code: a collection, a destructor, a signal handler,
+another thread. So growing first *prepares*: it calls the limiter, makes pages accessible and
+allocates every object it needs. Then it *commits*: it compares the size with the earlier one and
+sets the new one, without a call or a backward jump in between. If the sizes differ, it starts over.
 
 Source: WebAssembly 2.0, 4.5.3.8 and 4.5.3.9 (growing tables and memories); Wasmtime's
 ``ResourceLimiter``.
@@ -26,16 +26,16 @@ _U32_MAXIMUM = 0xFFFFFFFF
 
 
 class Growable(Defined):
-    """Something with a size that grows; the base class of Memory and Table.
+    """An object with a size that grows; the base class of Memory and Table.
 
     Parameters
     ----------
     minimum : int
-        The size at first.
+        The initial size.
     maximum : int or None
         The most that it may grow to.
     limiter : callable or None
-        ``limiter(current, desired, maximum)`` is asked before each grow.
+        ``limiter(current, desired, maximum)`` is called before each grow.
     """
 
     _unit: str
@@ -67,7 +67,7 @@ class Growable(Defined):
         self.limiter = limiter
 
     def _reserved(self, reserve: int | None, largest: int) -> int:
-        """Return the size to reserve: the least of what is given, the maximum and `largest`."""
+        """Return the size to reserve: the least of `reserve`, the maximum and `largest`."""
         limit = largest if self.maximum is None else min(self.maximum, largest)
         if reserve is None:
             return limit
@@ -93,15 +93,15 @@ class Growable(Defined):
         return size
 
     def current_size(self) -> int:
-        """Return the size, whatever a derived class says of it."""
+        """Return the size, without any override of a user's class."""
         raise NotImplementedError
 
     def _prepare(self, current: int, desired: int, fill: Any) -> Any:
-        """Make room, and all that :meth:`_commit` needs; None where the system has no memory."""
+        """Allocate all that :meth:`_commit` needs; None where the system has no memory."""
         raise NotImplementedError
 
     def _commit(self, prepared: Any, current: int, desired: int) -> bool:
-        """Set the size if it is still `current`; a closed one is left alone."""
+        """Set the size if it is still `current` and the object is open; return whether it was."""
         raise NotImplementedError
 
     def _grow(self, delta: int, fill: Any = None) -> int:
@@ -113,7 +113,7 @@ class Growable(Defined):
             desired = current + delta
             if desired > self._limit:
                 return -1
-            # A limiter that has grown this one itself is asked about the new size too.
+            # If the limiter itself has grown this object, it is called again with the new size.
             if self.limiter is not None and current != asked:
                 asked = current
                 if not self.limiter(current, desired, self.maximum):

@@ -1,27 +1,23 @@
-"""An Instance: one VMContext, with all that native code can reach from it, kept alive.
+"""Instance: one VMContext, and everything that native code can reach from it, kept alive.
 
-It is built from parts, without a Wasm module: for JIT authors, whose module decides the parts, and
-for tests. Index spaces put imports first, as WebAssembly does; what an import stands for stays
-with the instance that defined it, and this one points there.
+It is built from parts, not from a Wasm module: a JIT decides the parts. Index spaces put imports
+first, as in WebAssembly. An imported part stays in the instance that defined it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import weakref
-from _thread import get_ident
 from functools import partial
 
 from asm_libcalls.native import process
-from asm_libcalls.native.stack_walker import departures
 from asm_libcalls.owned import Owned, is_a
-from asm_libcalls.runtime import instance_arguments
+from asm_libcalls.runtime import instance_arguments, releasing
 from asm_libcalls.runtime.activations import StackMapRegistry, VMExternRefActivationsTable
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.global_ import Global
 from asm_libcalls.runtime.memory import Memory
 from asm_libcalls.runtime.table import Table
-from asm_libcalls.signatures import VALUE_TYPES
 from asm_libcalls.vmcontext import (
     InstanceHeader,
     VMCallerCheckedAnyfunc,
@@ -41,7 +37,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Binding(Protocol):
-        """Which implementation serves each libcall."""
+        """The addresses of the libcalls."""
 
         def builtin_addresses(self) -> list[int]:
             """Return the C addresses in the order of the builtin array; empty for none."""
@@ -50,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_STACK_MAP_REGISTRY", "Instance", "gc", "instance_of", "part_of"]
 
 DEFAULT_STACK_MAP_REGISTRY = StackMapRegistry()
-"""The registry of instances that are given none: code addresses are the process's, so is this."""
+"""The default registry of instances: one for the process, as code addresses are."""
 
 _live: weakref.WeakValueDictionary[int, Instance] = weakref.WeakValueDictionary()
 
@@ -61,30 +57,30 @@ class Instance(Owned):
     Parameters
     ----------
     memories, tables, globals : sequence of Memory, Table, Global
-        What this instance defines. Each can be defined by one instance only.
+        The definitions of this instance. Each can be defined by one instance only.
     functions : sequence of (int, int)
-        The functions that it defines: the C address of the code, and the type index that
-        ``call_indirect`` compares.
+        Its own functions: the C address of the code, and the type index that ``call_indirect``
+        compares.
     data : sequence of bytes-like
         Its passive data segments.
     elements : sequence of ElementSegment or (str, iterable)
         Its passive element segments.
     imports : mapping of str to sequence, optional
-        What it imports, by ``"functions"`` (FuncRef), ``"tables"``, ``"memories"`` and
-        ``"globals"``, each in index order.
+        Its imports, by ``"functions"`` (FuncRef), ``"tables"``, ``"memories"`` and ``"globals"``,
+        each in index order.
     signature_ids : sequence of int
-        The type index behind each of the module's types.
+        The type index of each of the module's types.
     stack_map_registry : StackMapRegistry, optional
         Where the GC finds stack maps; by default one that the whole process shares.
     function_class : type
-        The class of `functions`: a FuncRef that a JIT knows more of.
+        The class of `functions`: FuncRef, or a JIT's subclass.
 
     Attributes
     ----------
     vmctx : int
-        The address of the VMContext: what every function of the instance takes first.
+        The address of the VMContext: the first argument of every function of the instance.
     offsets : VMOffsets
-        Where everything is in it.
+        The layout of the VMContext.
     memories, tables, globals : list
         In index order, imports first.
     functions : list of FuncRef
@@ -96,8 +92,7 @@ class Instance(Owned):
     activations_table : VMExternRefActivationsTable
     stack_map_registry : StackMapRegistry
     interrupts : VMInterrupts
-        Its ``stack_limit`` is 0 at first, so that no stack is too deep: code that checks its
-        stack pointer against it must set it.
+        Its ``stack_limit`` is 0 at first, which no stack reaches; code with stack checks sets it.
 
     Raises
     ------
@@ -105,7 +100,7 @@ class Instance(Owned):
         A part of the wrong kind, or one that can not be used so; the message says which.
     """
 
-    # A member of its own, so that machine code finds it in the object.
+    # A slot has a fixed offset in the object, where machine code reads it.
     __slots__ = ("_vmctx",)
 
     def __init__(
@@ -126,19 +121,16 @@ class Instance(Owned):
         self._begin()
         self._vmctx = 0
         self._function_class = function_class
-        # Everything is checked before anything is changed: what was given can be used again.
+        # Everything is checked before any part is changed, so parts can be reused after an error.
         imported = instance_arguments.imported_parts(imports)
         defined_memories = instance_arguments.defined_parts(memories, Memory, "memories")
         defined_tables = instance_arguments.defined_parts(tables, Table, "tables")
         defined_globals = instance_arguments.defined_parts(globals, Global, "globals")
         defined_functions = [instance_arguments.function(f, i) for i, f in enumerate(functions)]
-        signature_ids = [
-            VALUE_TYPES["u32"].check_pattern(number, f"Instance(): signature_ids[{i}]")
-            for i, number in enumerate(signature_ids)
-        ]
+        signature_ids = instance_arguments.signature_ids(signature_ids)
         if stack_map_registry is None:
             stack_map_registry = DEFAULT_STACK_MAP_REGISTRY
-        elif not is_a(stack_map_registry, StackMapRegistry):
+        if not is_a(stack_map_registry, StackMapRegistry):
             raise TypeError(
                 "Instance(): stack_map_registry must be a StackMapRegistry, "
                 f"got {type(stack_map_registry).__name__}"
@@ -163,11 +155,7 @@ class Instance(Owned):
         self.data = [instance_arguments.data_segment(segment, i) for i, segment in enumerate(data)]
         self.elements = [instance_arguments.element_segment(segment) for segment in elements]
         function_count = len(imported["functions"]) + len(defined_functions)
-        segments: dict[int, int] = {}
-        for i, segment in enumerate(self.elements):
-            if segments.setdefault(id(segment), i) != i:
-                raise ValueError(f"Instance(): elements[{i}] is given twice")
-            segment.check(function_count, f"Instance(): elements[{i}]")
+        instance_arguments.check_elements(self.elements, function_count)
 
         offsets = self.offsets
         header_size = -InstanceHeader.memory_base_offset(len(self.memories) - 1)
@@ -178,7 +166,7 @@ class Instance(Owned):
         self._write_imports(vmctx, imported)
         self._write_fixed(vmctx, signature_ids)
         self._write_header(vmctx)
-        # What the addresses in the VMContext belong to, whatever is done to the public attributes.
+        # These own what the VMContext points to, even if the public attributes are replaced.
         self._fixed = (self.activations_table, self.stack_map_registry, self.interrupts)
         self._imported_definitions = [
             part.definition_owner
@@ -215,7 +203,7 @@ class Instance(Owned):
         return self._vmctx
 
     def __native_address__(self, kind: str) -> Any:
-        """Return the vmctx, for native code that takes one: see :mod:`asm_libcalls.signatures`."""
+        """Return the vmctx as an argument of native code: see :mod:`asm_libcalls.signatures`."""
         return self.vmctx if kind == "vmctx" else NotImplemented
 
     def data_segment(self, index: int) -> tuple[int, int]:
@@ -230,9 +218,8 @@ class Instance(Owned):
     def close(self) -> None:
         """Release what the instance holds; twice is a no-op.
 
-        No call enters its code any more. Code of it that runs, in this thread or another, may go
-        on: what it uses is released when it has left, with this object and its functions. What it
-        defined lives on where others imported it.
+        No further call enters its code. Code that runs in this or another thread may continue; the
+        memory it uses is released when it has returned. Imported definitions live on.
 
         Raises
         ------
@@ -249,9 +236,9 @@ class Instance(Owned):
         self.memories, self.tables, self.globals, self.functions = [], [], [], []
         releases: list[Callable[[], None]] = [segment.close for segment in segments]
         self._parts = []
-        if not may_be_running():
+        if not releasing.may_be_running():
             self._resources = []
-        releases.append(partial(_release_references, self._fixed[0], self._fixed[1]))
+        releases.append(partial(releasing.release_references, self._fixed[0], self._fixed[1]))
         errors: list[BaseException] = []
         for release in releases:
             try:
@@ -260,8 +247,6 @@ class Instance(Owned):
                 errors.append(error)
         if errors:
             raise errors[0]
-
-    # The VMContext, part by part.
 
     def _adopt_definitions(
         self,
@@ -308,13 +293,13 @@ class Instance(Owned):
             _write(vmctx + offsets.vmctx_vmshared_signature_id(i), ctypes.c_uint32(signature_id))
 
     def _write_header(self, vmctx: int) -> None:
-        # Code that loads memory 0 without asking whether there is one finds an empty one.
+        # Code may load memory 0 of an instance without memories: it finds an empty one.
         self._no_memory = VMMemoryDefinition()
         self._memory_definitions = (ctypes.c_size_t * (len(self.memories) + 1))(
             *(memory.definition_address for memory in self.memories),
             ctypes.addressof(self._no_memory),
         )
-        # c_char_p would end at the first zero byte; the bytes objects themselves do not move.
+        # Copied: c_char_p would end at the first zero byte.
         self._data_buffers = [
             (ctypes.c_uint8 * len(segment)).from_buffer_copy(segment) for segment in self.data
         ]
@@ -368,14 +353,9 @@ def instance_of(vmctx: int) -> Instance:
 
 
 def part_of(vmctx: int, kind: str, index: int) -> Any:
-    """Return a part of the instance of a vmctx; ValueError if it was closed meanwhile.
+    """Return a part of the instance of a vmctx; ValueError if the instance is closed.
 
-    Parameters
-    ----------
-    vmctx : int
-    kind : {"memories", "tables", "globals", "elements"}
-    index : int
-        In the index space, imports first.
+    `kind` is "memories", "tables", "globals" or "elements"; `index` counts imports first.
     """
     instance = instance_of(vmctx)
     try:
@@ -387,12 +367,12 @@ def part_of(vmctx: int, kind: str, index: int) -> Any:
 
 
 def gc(instance: Instance) -> None:
-    """Collect: drop the externrefs that no native frame of this thread holds any more.
+    """Drop the externrefs that no native frame of this thread holds any more.
 
     Parameters
     ----------
     instance : Instance
-        Whose activations table is swept. Where the native frames are not known (see
+        Its activations table is swept. If the native frames are unknown (see
         :func:`asm_libcalls.native.stack_walker.stack_frames`), nothing is dropped.
 
     Raises
@@ -405,55 +385,7 @@ def gc(instance: Instance) -> None:
     if instance.closed:
         raise ValueError("gc(): the Instance is closed")
     instance.activations_table.gc(instance.stack_map_registry)
-    _drop_unused_references()
-
-
-_borrowed_from: list[tuple[int, VMExternRefActivationsTable]] = []
-"""The threads that may still use references of closed instances, and what keeps those."""
-
-
-def _release_references(table: VMExternRefActivationsTable, registry: StackMapRegistry) -> None:
-    """Drop the references of a closed instance that nothing uses, and the others later.
-
-    Native frames use them, and what is on its way between Python and native code. (An instance is
-    used by one thread at a time, so these are the frames of this thread.)
-    """
-    _borrowed_from.append((get_ident(), table))
-    if _has_native_frames():
-        table.gc(registry)
-    else:
-        _drop_unused_references()
-
-
-def _drop_unused_references() -> None:
-    """Drop what closed instances had lent to this thread, once it has left native code."""
-    if not _borrowed_from or _has_native_frames():
-        return
-    thread = get_ident()
-    errors: list[BaseException] = []
-    for row in [*_borrowed_from]:
-        owner, table = row
-        if owner == thread and not table.transfers:
-            try:
-                table.close()
-            except BaseException as error:
-                errors.append(error)
-            if row in _borrowed_from:
-                _borrowed_from.remove(row)
-    if errors:
-        raise errors[0]
-
-
-def _has_native_frames() -> bool:
-    """Return whether native code of this thread has called Python, which may be unknown."""
-    left = departures()
-    return left is None or any(True for _ in left)
-
-
-def may_be_running() -> bool:
-    """Return whether native code may be running, in another thread or below this Python code."""
-    left = departures()
-    return process.may_run_elsewhere() or left is None or next(left, None) is not None
+    releasing.drop_unused_references()
 
 
 def _header(vmctx: int) -> InstanceHeader:

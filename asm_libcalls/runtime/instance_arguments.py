@@ -1,6 +1,6 @@
-"""What an Instance is given: each kind of part, checked before anything is made of it.
+"""Checks the arguments of Instance(), before any object is changed.
 
-Each function raises TypeError or ValueError, which says which argument it was.
+Each function raises TypeError or ValueError, and names the argument.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-__all__ = ["data_segment", "defined_parts", "element_segment", "function", "imported_parts"]
+__all__ = [
+    "check_elements",
+    "data_segment",
+    "defined_parts",
+    "element_segment",
+    "function",
+    "imported_parts",
+    "signature_ids",
+]
 
 _IMPORT_KINDS = ("functions", "tables", "memories", "globals")
 
@@ -36,7 +44,7 @@ def _checked(parts: Sequence[Any], kind: type[Any], what: str) -> list[Any]:
 
 
 def defined_parts(parts: Sequence[Any], kind: type[Any], what: str) -> list[Any]:
-    """Return the memories, tables or globals that an instance is to define."""
+    """Return the memories, tables or globals that an instance will define."""
     checked = _checked(parts, kind, what)
     seen: set[int] = set()
     for i, part in enumerate(checked):
@@ -48,7 +56,7 @@ def defined_parts(parts: Sequence[Any], kind: type[Any], what: str) -> list[Any]
 
 
 def imported_parts(imports: Mapping[str, Sequence[Any]] | None) -> dict[str, list[Any]]:
-    """Return what an instance is to import, by kind."""
+    """Return the imports of an instance, by kind."""
     imports = {} if imports is None else imports
     if not hasattr(imports, "keys"):
         raise TypeError(
@@ -105,7 +113,7 @@ def function(function: Any, index: int) -> tuple[int, int]:
 
 
 def element_segment(segment: Any) -> ElementSegment:
-    """Return an element segment; from a pair of its type and its items, if that was given."""
+    """Return an element segment, which may be given as a pair of its type and its items."""
     if is_a(segment, ElementSegment):
         return segment  # type: ignore[no-any-return]
     try:
@@ -116,3 +124,20 @@ def element_segment(segment: Any) -> ElementSegment:
             f"got {segment!r}"
         ) from None
     return ElementSegment(element_type, items)
+
+
+def check_elements(segments: Sequence[ElementSegment], function_count: int) -> None:
+    """Raise unless an instance of so many functions can have these element segments."""
+    seen: dict[int, int] = {}
+    for i, segment in enumerate(segments):
+        if seen.setdefault(id(segment), i) != i:
+            raise ValueError(f"Instance(): elements[{i}] is given twice")
+        segment.check(function_count, f"Instance(): elements[{i}]")
+
+
+def signature_ids(numbers: Sequence[int]) -> list[int]:
+    """Return the type indices of the module's types."""
+    return [
+        VALUE_TYPES["u32"].check_pattern(number, f"Instance(): signature_ids[{i}]")
+        for i, number in enumerate(numbers)
+    ]

@@ -1,9 +1,8 @@
-"""A linear memory: one reservation at a stable address, made readable and writable as it grows.
+"""Linear memory: one reservation at a stable address, made readable and writable as it grows.
 
-The whole of the maximum is reserved at once with no access (and no swap), so growing is one
-``mprotect``, the base never moves, and what lies behind the size faults instead of being somebody
-else's. Python sees the bytes as a writable buffer; a view keeps the reservation alive, so it never
-dangles, whatever happens to the Memory.
+The whole maximum is reserved at once, without access and without swap. So growing is one
+``mprotect``, the base never moves, and an access past the size faults. In Python a memory is a
+writable buffer. A view keeps the reservation alive, so it stays valid after the Memory is closed.
 
 Source: WebAssembly 2.0, 4.2.8 (memory instances) and 4.5.3.9 (growing memories).
 """
@@ -36,20 +35,20 @@ class Memory(Growable):
     """A WebAssembly linear memory.
 
     It is a writable buffer: ``memoryview(memory)``, ``numpy.frombuffer(memory, "u1")``. A view
-    shows the size at the time that it was made, and stays valid after a grow or a close.
+    has the size at its creation, and stays valid after a grow or a close.
 
     Parameters
     ----------
     minimum : int
-        The size at first, in pages of 64 KiB.
+        The initial size, in pages of 64 KiB.
     maximum : int, optional
         The most pages that it may grow to, up to 65536.
     limiter : callable, optional
-        ``limiter(current, desired, maximum)`` is asked before each grow, in pages (maximum None
+        ``limiter(current, desired, maximum)`` is called before each grow, in pages (maximum None
         if there is none), as Wasmtime's ``ResourceLimiter``: a false result refuses the grow, an
-        exception goes to whoever grows. It is asked again if it has grown this memory itself.
+        exception is raised by the grow. It is called again if it has grown this memory itself.
     reserve : int, optional
-        The pages to reserve, where that is less than the maximum: it grows no further.
+        The pages to reserve if less than the maximum; it grows no further.
 
     Raises
     ------
@@ -59,7 +58,7 @@ class Memory(Growable):
         The system has no address space for it.
     """
 
-    _closes_when_dropped = False  # code that runs may use the definition; the rest is a resource
+    _closes_when_dropped = False  # running code may use the definition; the pages are a Resource
     _reservation: Reservation | None = None
     _unit, _unit_in_full, _largest = "pages", "pages of 64 KiB", MAXIMUM_PAGES
 
@@ -97,7 +96,7 @@ class Memory(Growable):
         return self.current_size()
 
     def current_size(self) -> int:
-        """Return the size, whatever a derived class says of it."""
+        """Return the size, without any override of a user's class."""
         return int(self._definition.current_length) // WASM_PAGE_SIZE
 
     @property
@@ -120,11 +119,11 @@ class Memory(Growable):
 
     @property
     def reservation(self) -> object:
-        """What keeps its pages in place while somebody holds it, whoever closes the memory."""
+        """The owner of its pages: they stay while it is referenced, even after a close."""
         return self._open_reservation()
 
     def place(self, start: int, count: int) -> tuple[int, object]:
-        """Return the address of a range, and what keeps it in place while the caller holds it.
+        """Return the address of a range, and the owner of its pages, for the caller to hold.
 
         Raises HeapOutOfBounds unless ``start + count``, not wrapped, is within the memory.
         """
@@ -135,20 +134,20 @@ class Memory(Growable):
         return reservation.address + start, reservation
 
     def _release(self) -> None:
-        # Views and calls that run hold the reservation too; the length goes first, for them.
+        # Views and running calls hold the reservation too; for them the length becomes 0 first.
         self._definition.current_length = 0
         self._definition.base = 0
         self._reservation = None
 
     def __buffer__(self, flags: int) -> memoryview:
         reservation = self._open_reservation()
-        length = int(self._definition.current_length)  # not len(): a subclass may say anything
+        length = int(self._definition.current_length)  # not len(): a subclass may override it
         exporter = (ctypes.c_uint8 * length).from_address(reservation.address)
         exporter._reservation = reservation  # type: ignore[attr-defined]
         return memoryview(exporter).cast("B")  # ctypes has formats that memoryview can not index
 
     def _get_buffer(self, flags: int) -> memoryview:
-        """Do as CPython 3.12 does with a class's ``__buffer__``, for those before it."""
+        """Call ``__buffer__`` as CPython 3.12 does, for earlier ones."""
         view = self.__buffer__(flags)
         if type(view) is not memoryview:
             raise TypeError("__buffer__ returned non-memoryview object")

@@ -1,7 +1,7 @@
-"""References as tables, globals and segments hold them: a pointer by its reference type.
+"""References as tables, globals and segments store them: converts pointers and Python values.
 
 ``funcref`` is a ``VMCallerCheckedAnyfunc*`` and is not counted; ``externref`` is a
-``VMExternData*`` whose holder owns one count. Null is 0, and None in Python.
+``VMExternData*`` that owns one count. Null is 0, and None in Python.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ REFERENCE_TYPES = ("funcref", "externref")
 
 def check_reference_type(reference_type: object, what: str) -> str:
     """Return a reference type, or raise ValueError."""
-    for name in REFERENCE_TYPES:  # ours is returned, whatever else says that it is equal
+    for name in REFERENCE_TYPES:  # return our string, not an object that only compares equal
         if reference_type == name:
             return name
     raise ValueError(f"{what} must be 'funcref' or 'externref', got {reference_type!r}")
 
 
 def owned_raw(reference_type: str, value: Any, what: str) -> tuple[int, Any]:
-    """Return the pointer of a Python value, with one count owned, and what must be kept alive.
+    """Return the pointer of a Python value, with one count owned, and an object to keep alive.
 
-    For externref a value is any Python object, or a VMExternRef, which stands for its own box; for
-    funcref it is a FuncRef. None is null.
+    For externref a value is any Python object, or a VMExternRef, whose box is used; for funcref it
+    is a FuncRef. None is null.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def owned_raw(reference_type: str, value: Any, what: str) -> tuple[int, Any]:
 
 
 def check_raw(reference_type: str, address: int, what: str) -> Any:
-    """Check that a raw pointer is a live reference of its type; return what it keeps alive.
+    """Check that a raw pointer is a live reference of its type; return the object to keep alive.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Address ranges of memories and tables, reserved as a whole and made accessible as they grow.
 
 A range begins without access (``PROT_NONE``) and without swap. Growing is one ``mprotect``, so the
-base never moves, and what lies behind the size faults instead of belonging to something else.
+base never moves, and an access past the size faults.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _READ_WRITE = libc.PROT_READ | libc.PROT_WRITE
 
 
 class Reservation(Resource):
-    """One address range. It is unmapped when nothing refers to this object any more.
+    """One address range, unmapped when this object has no more references.
 
     Parameters
     ----------
     size : int
         Bytes to reserve.
     what : str
-        What it is for, in the error.
+        Its use, for the error message.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Reservation(Resource):
     __slots__ = ("address",)
 
     def __init__(self, size: int, what: str) -> None:
-        # A page more on either side, never accessible: an access just outside faults.
+        # A guard page on either side, never accessible: an access just outside faults.
         length = _whole_pages(size) + 2 * libc.PAGE_SIZE
         try:
             start = libc.mmap(
@@ -56,7 +56,7 @@ class Reservation(Resource):
     def make_accessible(self, size: int) -> bool:
         """Make the first `size` bytes readable and writable; return whether the system allows it.
 
-        New bytes are 0. What is accessible stays so, whatever other threads ask for meanwhile.
+        New bytes are 0. Accessible bytes stay accessible, also if threads grow at the same time.
         """
         if size:
             try:

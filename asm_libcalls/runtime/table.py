@@ -1,7 +1,7 @@
-"""A table: an array of references that native code reads, with its size beside it.
+"""Tables: an array of references that native code reads, and its size.
 
-The most elements that it can have are reserved at once, so the array never moves. Elements behind
-the size are null. ``externref.retain_at`` and its like read an element and count it in one step.
+The largest possible size is reserved at once, so the array never moves. Elements past the size are
+null. ``externref.retain_at`` and similar functions read and count an element in one step.
 
 Source: WebAssembly 2.0, 4.2.7 (table instances), 4.4.6 (table instructions), 4.5.3.8 (growing).
 """
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["MAXIMUM_ELEMENTS", "Table"]
 
 MAXIMUM_ELEMENTS = 10_000_000
-"""The most elements that a table can grow to: a limit of the implementation, as engines have."""
+"""The most elements that a table can grow to, a limit of this implementation."""
 
 _Elements = ctypes.c_size_t * MAXIMUM_ELEMENTS
-"""The array as ctypes sees it, over the whole of any reservation: check the index before."""
+"""The ctypes array over any reservation: it checks no index against the table's size."""
 
 _ELEMENT = ctypes.sizeof(ctypes.c_size_t)
 
@@ -38,28 +38,28 @@ _ELEMENT = ctypes.sizeof(ctypes.c_size_t)
 class Table(Growable):
     """A WebAssembly table.
 
-    ``table[i]`` reads and writes Python values: for externref any object (None is null; a
-    VMExternRef is stored as the reference that it is), for funcref a FuncRef or None.
+    ``table[i]`` reads and writes Python values: for externref any object (None is null; the
+    reference of a VMExternRef is stored itself), for funcref a FuncRef or None.
 
     Parameters
     ----------
     element_type : {"funcref", "externref"}
     minimum : int
-        The size at first, in elements.
+        The initial size, in elements.
     maximum : int, optional
         The most elements that it may grow to.
     limiter : callable, optional
-        ``limiter(current, desired, maximum)`` is asked before each grow, in elements, as
+        ``limiter(current, desired, maximum)`` is called before each grow, in elements, as
         Wasmtime's ``ResourceLimiter``.
     reserve : int, optional
-        The elements to reserve, where that is less than the maximum: it grows no further.
+        The elements to reserve if less than the maximum; it grows no further.
 
     Raises
     ------
     TypeError, ValueError
         No reference type, or a size that is not an integer or beyond the limits.
     MemoryError
-        More elements at first than the implementation allows.
+        `minimum` is more than the implementation allows.
     """
 
     _reservation: Reservation | None = None
@@ -103,7 +103,7 @@ class Table(Growable):
         return self.current_size()
 
     def current_size(self) -> int:
-        """Return the size, whatever a derived class says of it."""
+        """Return the size, without any override of a user's class."""
         return int(self._definition.current_elements)
 
     def __getitem__(self, index: int) -> Any:
@@ -121,7 +121,7 @@ class Table(Growable):
         return (self[i] for i in range(self.current_size()))
 
     def grow(self, delta: int, init_value: Any = None) -> int:
-        """Grow by `delta` elements of one value; the previous size, or -1 where it may not."""
+        """Grow by `delta` elements of one value; return the previous size, or -1 if refused."""
         self._check_open()
         raw, keeper = owned_raw(self._element_type, init_value, "Table.grow(): init_value")
         try:
@@ -130,12 +130,12 @@ class Table(Growable):
             self.release([raw])
 
     def _release(self) -> None:
-        # Instances that use the table keep the reservation and the keepers as long as they live.
+        # Instances that use the table hold the reservation and the keepers while they exist.
         count, *_kept = self._empty({})
-        # The base stays: native code in another thread may have read the size before.
+        # The base stays: native code in another thread may have read the size already.
         if self._element_type == "externref":
             elements = self._elements
-            # Made null first: what reads the table meanwhile finds no dropped reference.
+            # Each is made null first, so no reader of the table finds a dropped reference.
             externref.release_all(externref.take_at(elements, i) for i in range(count))
 
     @step
@@ -150,10 +150,10 @@ class Table(Growable):
 
     @property
     def reservation(self) -> object:
-        """What keeps the elements in place while somebody holds it, whoever closes the table."""
+        """The owner of the elements: they stay while it is referenced, even after a close."""
         return self._open_reservation()
 
-    # Raw pointers: what the libcalls work with.
+    # Raw pointers, for the libcalls.
 
     def raw(self, start: int, count: int) -> list[int]:
         """Return pointers, without owning them; TableOutOfBounds past the end."""
@@ -176,9 +176,9 @@ class Table(Growable):
             raise TableOutOfBounds
 
     def store(self, start: int, owned: Sequence[int], keeper: Any = None) -> None:
-        """Put pointers in, each with a count that the caller owned; drop the ones before.
+        """Store pointers and take over the caller's count of each; drop the old ones.
 
-        The new ones are in place before a destructor of the old ones runs.
+        The new ones are stored before a destructor of the old ones runs.
         """
         where = slice(start, start + len(owned))
         try:
@@ -201,7 +201,7 @@ class Table(Growable):
         """Put pointers in and return what was there; None if the table has been closed."""
         elements = self._elements
         before: list[int] = elements[where]
-        # Nothing runs between the last read and the write: what is dropped is what was there.
+        # No code runs between the read and the write, so exactly the old pointers are dropped.
         if self._reservation is reservation:
             elements[where] = owned
             return before
@@ -214,11 +214,11 @@ class Table(Growable):
         return self._grow(delta, raw)
 
     def keepers(self) -> dict[int, Any]:
-        """Return what the table's function references keep alive."""
+        """Return the instances that the table's function references keep alive, by id."""
         return self._keepers
 
     def keep(self, keepers: dict[int, Any]) -> None:
-        """Keep alive what another table's function references do."""
+        """Keep alive the instances of another table's function references."""
         self._keepers.update(keepers)
 
     def _open_reservation(self) -> Reservation:
@@ -239,7 +239,7 @@ class Table(Growable):
             return None
         counts = bool(fill) and self._element_type == "externref"
         counter = externref.counter(fill) if counts else ctypes.c_size_t()
-        # The elements behind the size are null already.
+        # Elements past the size are null already.
         return reservation, slice(current, current + len(new)), new, counter
 
     @step
@@ -255,7 +255,7 @@ class Table(Growable):
         return False
 
     def _index(self, index: int) -> tuple[int, Reservation]:
-        """Return an index as an int, and what keeps the elements in place."""
+        """Return an index as an int, and the owner of the elements."""
         self._check_open()
         try:
             at = operator.index(index)

@@ -24,7 +24,8 @@ from asm_libcalls.emitter import libc
 from asm_libcalls.native import process
 from asm_libcalls.native.entry import MachineEntry
 from asm_libcalls.native.stack_walker import departed_stacks
-from asm_libcalls.runtime.instance import Instance, may_be_running
+from asm_libcalls.runtime.instance import Instance
+from asm_libcalls.runtime.releasing import may_be_running
 from asm_libcalls.toy_jit.codegen.places import VMCTX_IN_FRAME
 from asm_libcalls.toy_jit.runtime.watcher import Watcher, is_main_thread
 from asm_libcalls.traps import Interrupt

@@ -1,0 +1,64 @@
+"""When a closed instance releases its references: not while native code of the thread uses them.
+
+Source: the deferred reference counting of :mod:`asm_libcalls.runtime.activations`.
+"""
+
+from __future__ import annotations
+
+from _thread import get_ident
+
+from asm_libcalls.native import process
+from asm_libcalls.native.stack_walker import departures
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.runtime.activations import StackMapRegistry, VMExternRefActivationsTable
+
+__all__ = ["drop_unused_references", "may_be_running", "release_references"]
+
+_borrowed_from: list[tuple[int, VMExternRefActivationsTable]] = []
+"""Of closed instances: the thread that may use their references, and their activations table."""
+
+
+def release_references(table: VMExternRefActivationsTable, registry: StackMapRegistry) -> None:
+    """Drop the references of a closed instance that nothing uses, and the others later.
+
+    Native frames of this thread use them, and transfers between Python and native code. (One thread
+    at a time uses an instance.)
+    """
+    _borrowed_from.append((get_ident(), table))
+    if _has_native_frames():
+        table.gc(registry)
+    else:
+        drop_unused_references()
+
+
+def drop_unused_references() -> None:
+    """Drop the references of instances that this thread closed, once it has left native code."""
+    if not _borrowed_from or _has_native_frames():
+        return
+    thread = get_ident()
+    errors: list[BaseException] = []
+    for row in [*_borrowed_from]:
+        owner, table = row
+        if owner == thread and not table.transfers:
+            try:
+                table.close()
+            except BaseException as error:
+                errors.append(error)
+            if row in _borrowed_from:
+                _borrowed_from.remove(row)
+    if errors:
+        raise errors[0]
+
+
+def _has_native_frames() -> bool:
+    """Return whether native code of this thread has called Python; True if it is unknown."""
+    left = departures()
+    return left is None or any(True for _ in left)
+
+
+def may_be_running() -> bool:
+    """Return whether native code may be running, in another thread or below this Python code."""
+    left = departures()
+    return process.may_run_elsewhere() or left is None or next(left, None) is not None

@@ -20,15 +20,15 @@ NUMPY = "NumPy"
 SIZES = tuple(10**i for i in range(8))
 QUICK_SIZES = (1, 1_000)
 FRESH = 200_000
-"""Elements of a case of integers: one run goes through as many arrays as have them together.
+"""Elements of a case of integers: one run goes through arrays with so many elements in total.
 
-A CPU learns the signs of ten thousand numbers by heart when it sees them again and again, and then
-predicts each branch of NumPy's floor division. Real data come once.
+If a run repeats, a CPU's branch predictor learns the signs of ten thousand numbers, and predicts
+each branch of NumPy's floor division. Real data come once.
 """
 
 PLACES = 3
-"""Floats are in as many arrays at once, and each run takes the next: where an array happens to lie
-in memory makes a tenth of a difference."""
+"""Number of arrays of floats, of which each sample takes the next: the placement of an array in
+memory makes a difference of a tenth."""
 
 
 class _Operation(NamedTuple):
@@ -54,7 +54,7 @@ _OPERATIONS = (
     _Operation("ushr", "right_shift", ("u8",), "a >> b", _SOME),
 )
 
-# How the operands and the output lie: every how many elements, 0 for one scalar.
+# Steps of the operands and the output, in elements; 0 for a scalar.
 _LAYOUTS: dict[int, dict[str, tuple[int, ...]]] = {
     1: {"contiguous": (1, 1), "strided": (2, 2), "strided input": (2, 1)},
     2: {"contiguous": (1, 1, 1), "by a scalar": (1, 0, 1), "strided": (2, 2, 2)},
@@ -104,7 +104,7 @@ def _vectorized(peers: Peers, operation: _Operation, dtype: str, unary: bool) ->
 
 
 def _arrays(numpy: Any, name: str, dtype: str, size: int, steps: tuple[int, ...]) -> list[Any]:
-    """Return sets of operands and output, laid out as `steps` say."""
+    """Return sets of operands and output, with these steps."""
     random = numpy.random.default_rng(size)
     count = PLACES if dtype.startswith("f") else max(1, min(FRESH // size, 64))
     result = []
@@ -125,7 +125,7 @@ def _arrays(numpy: Any, name: str, dtype: str, size: int, steps: tuple[int, ...]
 
 
 def _all_arrays(label: str, function: Any, arrays: list[Any]) -> Candidate:
-    """Go through all arrays in each run."""
+    """Return a candidate that goes through all arrays in each run."""
     calls = [(operands, output) for *operands, output in arrays]
 
     def run(times: int) -> None:
@@ -137,7 +137,7 @@ def _all_arrays(label: str, function: Any, arrays: list[Any]) -> Candidate:
 
 
 def _next_arrays(label: str, function: Any, arrays: list[Any]) -> Candidate:
-    """Take the next arrays for each sample, which finds in the caches what a run leaves there."""
+    """Return a candidate that takes the next arrays for each sample; a run fills its caches."""
     turn = [0]
 
     def before() -> None:

@@ -21,11 +21,10 @@ __all__ = ["cases"]
 
 SUITE = "calls"
 UNROLLED = 20
-"""Calls of each turn of the timing loop, so that the loop itself weighs nothing."""
+"""Calls in each turn of the timing loop, so many that the loop's own cost is negligible."""
 
-# The libcall, the arguments, what they are called, and the functions of Python's own and of NumPy
-# that do about the same. `math.fabs` is there as the cheapest builtin that takes and returns a
-# float.
+# The libcall, the arguments, their description, and functions of Python and NumPy that do about the
+# same. `math.fabs` is the cheapest builtin that takes and returns a float.
 _OPERATIONS: tuple[tuple[str, tuple[float, ...], str, dict[str, Any], str], ...] = (
     ("f64_ceil", (2.5,), "", {"math.ceil": math.ceil, "math.fabs": math.fabs}, "ceil"),
     ("f64_nearest", (2.5,), "", {"round": round, "math.fabs": math.fabs}, "rint"),
@@ -131,7 +130,7 @@ def _c_pointer(libcall: Any) -> str:
 
 
 def _caller(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[[int], None]:
-    """Return what calls a function with these arguments, as written-out Python would."""
+    """Return a function that repeats a call with these arguments, as written-out Python would."""
     names = [f"a{i}" for i in range(len(arguments))]
     parameters = ", ".join(f"{name}={name}" for name in ("repeat", "function", *names))
     call = f"        function({', '.join(names)})\n"

@@ -1,8 +1,8 @@
-"""Suite: what importing costs: milliseconds until it is done, and memory that it leaves occupied.
+"""Suite: importing: its processor time, and the memory that it leaves occupied.
 
-Each is measured in a new process of the same Python, from before the import statement to after
-it, in processor time; processes of the candidates take turns. The case ``process`` is about those
-processes as wholes, from their start to their end, beside one that imports nothing.
+Each import is measured in a new process of the same Python, from before the import statement to
+after it; processes of the candidates alternate. The case ``process`` measures whole processes, from
+start to end, beside one that imports nothing.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Import(NamedTuple):
 
 
 def measure_imports(peers: Peers, quick: bool) -> list[Timed]:
-    """Measure; return a case for the time, in ns, and one for the memory, in bytes."""
+    """Measure imports; return a case for the time, in ns, and one for the memory, in bytes."""
     with tempfile.TemporaryDirectory(prefix="asm_libcalls-benchmark-") as cache:
         return _measure(_candidates(peers, cache), QUICK_ROUNDS if quick else ROUNDS)
 
@@ -65,7 +65,7 @@ def _measure(candidates: list[_Import], rounds: int) -> list[Timed]:
     processes: list[list[float]] = [[] for _ in candidates]
     page = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
     for candidate in candidates:
-        _run(candidate)  # leaves .pyc files, the code cache, and all of it in the system's cache
+        _run(candidate)  # fills .pyc files, the code cache, and the page cache
     for _ in range(rounds):
         for i, candidate in enumerate(candidates):
             took, pages, process = _run(candidate)
@@ -102,7 +102,7 @@ def _candidates(peers: Peers, cache: str) -> list[_Import]:
 def _run(candidate: _Import) -> tuple[float, float, float]:
     """Return processor time in ns, memory in pages, and processor time of the whole process."""
     code = f"import {candidate.before}\n{_CHILD.format(statement=candidate.statement)}"
-    # The child finds this package where this process did.
+    # The child imports this package from the same place as this process.
     found = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([found, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, ENVIRONMENT_VARIABLE: "auto"}

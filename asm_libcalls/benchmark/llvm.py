@@ -25,7 +25,7 @@ COUNT = 4096
 
 
 def cases(peers: Peers, quick: bool) -> Iterator[Case]:
-    """Make the cases; none where no machine code serves."""
+    """Make the cases; none if no machine code serves."""
     binding = default_llvm_binding()
     if binding.loaded is None:
         peers.note(f"suite {SUITE} is left out: {binding.reason}")
@@ -113,7 +113,7 @@ def _float(name: str, value: float) -> int:
 
 
 _stored = ctypes.create_string_buffer(16)
-"""Where second results go."""
+"""Buffer for second results."""
 
 
 def _records(libcall: Libcall, make: Callable[[random.Random], tuple[int, ...]]) -> Any:

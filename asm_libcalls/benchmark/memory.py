@@ -1,7 +1,7 @@
-"""Suite: copying and filling linear memory, by the libcalls and by what else moves bytes.
+"""Suite: copying and filling linear memory, by the libcalls and by other means.
 
-The C functions, ours and glibc's, are called from a loop in machine code; the others, and ours once
-more, from Python.
+The C functions, ours and glibc's, are called from a loop in machine code. The others, and ours
+again, are called from Python.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ SUITE = "memory"
 SIZES = (16, 64, 256, 1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 QUICK_SIZES = (64, 1 << 12)
 
-# Where the destination begins, from the source: far away, or a little behind or before it.
+# Offset of the destination from the source; None for disjoint ranges.
 _OVERLAPS = {"apart": None, "overlapping upwards": 24, "overlapping downwards": -24}
 OURS_FROM_PYTHON = "asm_libcalls from Python"
 
 
 def cases(peers: Peers, quick: bool) -> Iterator[Case]:
-    """Make the cases; none while no machine code serves these libcalls."""
+    """Make the cases; none if no machine code serves these libcalls."""
     backend = LIBCALLS["memory_copy"].backend
     if backend != "x86_64":
         peers.note(f"suite {SUITE} is left out: memory_copy is served by {backend}")
@@ -52,7 +52,7 @@ def cases(peers: Peers, quick: bool) -> Iterator[Case]:
 
 def _memory(size: int) -> tuple[Memory, Instance]:
     memory = Memory(-(-(2 * size + 4096) // 65536))
-    ctypes.memset(memory.base, 1, len(memory))  # so that every page is there
+    ctypes.memset(memory.base, 1, len(memory))  # so that every page is mapped
     return memory, Instance(memories=[memory])
 
 

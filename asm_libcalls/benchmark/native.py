@@ -17,7 +17,7 @@ __all__ = ["cases"]
 
 SUITE = "native"
 COUNT = 4096
-"""Elements of one run: the operands stay in the first-level cache."""
+"""Elements of one run, so few that the operands stay in the first-level cache."""
 
 _C_LIBRARY = {
     "f32_ceil": "ceilf",
@@ -32,7 +32,7 @@ _C_LIBRARY = {
 
 
 def cases(peers: Peers, quick: bool) -> Iterator[Case]:
-    """Make the cases; none where no machine code serves."""
+    """Make the cases; none if no machine code serves."""
     from asm_libcalls.binding import default_binding
 
     if default_binding().x86_64 is None:

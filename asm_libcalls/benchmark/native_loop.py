@@ -1,11 +1,11 @@
-"""A loop in machine code that calls a C address again and again: what a call costs to native code.
+"""A loop in machine code that calls a C address repeatedly and times the calls.
 
-A ctypes call takes longer than most libcalls, so they are timed from the inside: the loop reads
-the time-stamp counter before its first call and after its last. Ticks of that counter are not CPU
-cycles (it runs at one rate whatever the clock does), so only ratios of them mean anything.
+A ctypes call takes longer than most libcalls, so the loop itself reads the time-stamp counter,
+before its first call and after its last. Its ticks are not CPU cycles (the counter's rate is
+constant), so only ratios of them are meaningful.
 
-Source: Intel SDM volume 2, RDTSC (with LFENCE around it, so that it neither begins before what
-precedes it has ended nor ends after what follows has begun); System V ABI for AMD64, 3.2.
+Source: Intel SDM volume 2, RDTSC (LFENCE before and after it orders it with the instructions around
+it); System V ABI for AMD64, 3.2.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def routine(integers: int = 6, floats: int = 0, name: str = NAME) -> Routine:
     Parameters
     ----------
     integers, floats : int
-        How many argument registers are loaded before each call: up to 6 and up to 8. What the
-        callee does not take costs a load each.
+        Number of argument registers that are loaded before each call: up to 6 and up to 8. One that
+        the callee does not use costs a load.
     name : str
         Its symbol.
     """
@@ -53,7 +53,7 @@ def _repeat(integers: int, floats: int) -> None:
     integer_registers = registers(INTEGER_REGISTERS[:integers])
     float_registers = registers(FLOAT_REGISTERS[:floats])
 
-    for register in (rbx, r12, r13):  # with these three rsp is aligned where the loop calls
+    for register in (rbx, r12, r13):  # three pushes align rsp at the call
         PUSH(register)
     MOV(rbx, rdi)  # the NativeCall
     MOV(r12, rsi)  # calls to go
@@ -75,7 +75,7 @@ def _repeat(integers: int, floats: int) -> None:
 
 
 def _read_time_stamp() -> None:
-    """Emit: rax = the time-stamp counter, when all before has ended. Clobbers rdx."""
+    """Emit: rax = the time-stamp counter, after all earlier instructions. Clobbers rdx."""
     from peachpy.x86_64 import LFENCE, OR, RDTSC, SHL, rax, rdx
 
     LFENCE()
@@ -86,7 +86,7 @@ def _read_time_stamp() -> None:
 
 
 def call_of(address: int, integers: Sequence[int] = (), floats: Sequence[int] = ()) -> NativeCall:
-    """Return the call of a C address with fixed bit patterns, to give to the loop."""
+    """Return the loop's argument for a call of a C address with fixed bit patterns."""
     call = NativeCall(address=address)
     for i, pattern in enumerate(integers):
         call.integers[i] = pattern
@@ -96,9 +96,9 @@ def call_of(address: int, integers: Sequence[int] = (), floats: Sequence[int] = 
 
 
 def repeater(loaded: LoadedImage, name: str = NAME) -> Callable[[NativeCall, int], float]:
-    """Return a function of a call and a count, at least 1: the ticks that one call took.
+    """Return a function of a call and a count, at least 1, that returns the ticks of one call.
 
-    The global interpreter lock is released meanwhile. The callee must not trap.
+    It releases the GIL meanwhile. The callee must not trap.
     """
     repeat = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)(
         loaded.routine(name)

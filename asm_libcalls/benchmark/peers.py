@@ -1,4 +1,4 @@
-"""What else there is to compare with; what is missing is left out, with a note that says so."""
+"""Finds the installed peers, and compiles plain C; a missing peer is left out with a note."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Peers:
     numpy : module
     cffi, numba : module or None
     c_compiler : str
-        Its first line of ``--version``, or "".
+        The first line of its ``--version``, or "".
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Peers:
         self._plain: Any = self._compile()
 
     def note(self, text: str) -> None:
-        """Note something once."""
+        """Add a note, unless it is there already."""
         if text not in self.notes:
             self.notes.append(text)
 
@@ -79,11 +79,11 @@ class Peers:
             return None
 
     def version(self, module: ModuleType | None) -> str:
-        """Return a peer's version, "" where it is not there."""
+        """Return a peer's version; "" if it is missing."""
         return str(getattr(module, "__version__", "")) if module else ""
 
     def c_function(self, name: str) -> int:
-        """Return the address of a function of the C library, 0 where it has none."""
+        """Return the address of a function of the C library; 0 if it has none."""
         try:
             return ctypes.cast(self._process[name], ctypes.c_void_p).value or 0
         except AttributeError:
@@ -91,7 +91,7 @@ class Peers:
             return 0
 
     def plain_function(self, name: str) -> int:
-        """Return the address of the compiled C function of that name, 0 where there is none."""
+        """Return the address of the compiled C function of that name; 0 if there is none."""
         if self._plain is None:
             return 0
         return ctypes.cast(self._plain[f"plain_{name}"], ctypes.c_void_p).value or 0
@@ -114,7 +114,7 @@ class Peers:
                 complaint = (done.stderr.strip() or "no message").splitlines()[-1]
                 self.note(f"compiled C is left out: {compiler} failed: {complaint}")
                 return None
-            loaded = ctypes.CDLL(str(library))  # stays mapped when the file is gone
+            loaded = ctypes.CDLL(str(library))  # stays mapped after the file is removed
         version = subprocess.run(
             [compiler, "--version"], capture_output=True, text=True, check=False
         ).stdout

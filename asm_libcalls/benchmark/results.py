@@ -1,4 +1,4 @@
-"""What a run found: kept as JSON, and told as tables."""
+"""The results of a run: written and read as JSON, printed as tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FORMAT = 1
 
 
 class Results:
-    """A run's cases, and where and with what they were measured.
+    """The measured cases of a run, and a description of the machine and versions.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Results:
         return [case for case in self.cases if case.suite == suite]
 
     def write(self, path: Path) -> None:
-        """Write JSON."""
+        """Write the results as JSON."""
         value = {
             "format": FORMAT,
             "quick": self.quick,
@@ -84,7 +84,7 @@ class Results:
         Raises
         ------
         ValueError
-            The file is not a run of this benchmark, or of another format of it.
+            The file is not a run of this benchmark, or has another format version.
         OSError
         """
         try:
@@ -112,7 +112,7 @@ class Results:
 
 
 def about_this_machine(peers: Peers) -> dict[str, Any]:
-    """Describe where the run happens."""
+    """Describe the machine, its Python and the peers' versions."""
     report = asm_libcalls.backend_report()
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -131,7 +131,7 @@ def about_this_machine(peers: Peers) -> dict[str, Any]:
 
 
 def print_results(results: Results) -> None:
-    """Print a table for each suite, the notes, and what the machine was."""
+    """Print a table for each suite, the notes, and the machine."""
     for suite in dict.fromkeys(case.suite for case in results.cases):
         print(f"\n{suite}\n")
         _print_suite(results.of(suite))

@@ -1,4 +1,4 @@
-"""The benchmark from the command line's options: measure, print, write."""
+"""Runs the benchmark with the command line's options: measures, prints, writes."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Do what the arguments say; return the exit code.
+    """Measure or read figures, print and write them, and return the exit code.
 
     Raises
     ------
     ValueError, OSError
-        A file is not what it should be, or cannot be read or written.
+        A file is invalid, or cannot be read or written.
     """
     from asm_libcalls.benchmark.results import Results, print_results
 
@@ -83,9 +83,9 @@ def run_suites(
     names : sequence of str
         Out of :data:`SUITES`.
     quick : bool
-        Whether rough figures do.
+        Whether to measure briefly, for rough figures.
     tell : callable
-        Called with what is measured next.
+        Called with the name of the next measurement.
     """
     from asm_libcalls.benchmark import arrays, calls, imports, llvm, memory, native, toy_jit
     from asm_libcalls.benchmark.peers import Peers

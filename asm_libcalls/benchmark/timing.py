@@ -1,10 +1,10 @@
-"""Timing: candidates that do the same work, interleaved round by round.
+"""Times candidates that do the same work, interleaved round by round.
 
-One *sample* runs a candidate often enough to fill some time and gives nanoseconds for each
-operation: of this thread's processor time, so that what other programs take is not counted. A
-*round* takes one sample of each candidate, in an order of its own. What is reported of a candidate
-is the median of its samples; of two candidates, the median of the ratios of their samples *of one
-round*, which a slow moment of the machine touches together.
+A *sample* runs a candidate for a given time and gives nanoseconds for each operation. It counts
+this thread's processor time, so other programs do not count. A *round* takes one sample of each
+candidate, in a random order. The figure of a candidate is the median of its samples. The ratio of
+two candidates is the median of the ratios of their samples *of the same round*, because a slow
+moment of the machine affects a whole round.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OURS = "asm_libcalls"
 
 
 _clock = getattr(time, "thread_time_ns", time.perf_counter_ns)
-"""Some systems have no clock of a thread's own time."""
+"""The clock: this thread's processor time, or wall time on systems without such a clock."""
 
 
 class Effort(NamedTuple):
@@ -64,7 +64,7 @@ class Candidate(NamedTuple):
     Attributes
     ----------
     label : str
-        The same in all cases where the same peer takes part.
+        Name of the peer, the same in all cases.
     run : callable
         ``run(times)`` does the work that many times.
     before : callable
@@ -77,7 +77,7 @@ class Candidate(NamedTuple):
 
 
 class Case(NamedTuple):
-    """Some work, and who does it.
+    """Some work, and the candidates that do it.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Case(NamedTuple):
     name : str
         For example ``"ceil f32 contiguous"``.
     size : int
-        Elements or bytes of one run; 0 where there is no such thing.
+        Elements or bytes of one run; 0 if neither applies.
     operations : int
         Operations of one run; figures are for one of them.
     candidates : tuple of Candidate
@@ -108,14 +108,14 @@ class Spread(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """What one candidate took.
+    """The time of one candidate.
 
     Attributes
     ----------
     nanoseconds : Spread
-        For one operation.
+        Time of one operation.
     ratio : Spread
-        Ours divided by this candidate's, round by round: below 1 ours is faster. 1 for ours.
+        Our time divided by this candidate's, round by round; below 1, ours is faster. 1 for ours.
     """
 
     nanoseconds: Spread
@@ -157,7 +157,7 @@ def spread(values: Sequence[float]) -> Spread:
 def measure(case: Case, effort: Effort) -> Timed:
     """Time a case's candidates.
 
-    The first candidate with the label :data:`OURS` is what ratios are of; without one, the first.
+    Ratios are those of the candidate with the label :data:`OURS`; without one, of the first.
     """
     labels = [candidate.label for candidate in case.candidates]
     if len(set(labels)) != len(labels):
@@ -174,7 +174,7 @@ def measure(case: Case, effort: Effort) -> Timed:
     gc.disable()
     try:
         for _ in range(rounds):
-            # By chance, not by turns: what one leaves in the caches would be the same one's gain.
+            # A random order: in a fixed one, the same candidate would profit from filled caches.
             for k in chance.sample(range(len(labels)), len(labels)):
                 samples[k].append(_sample(case.candidates[k], times[k]))
     finally:
@@ -197,11 +197,11 @@ def _sample(candidate: Candidate, times: int) -> float:
 
 
 def _times_for(candidate: Candidate, seconds: float) -> int:
-    """Return how often to run a candidate, so that it takes about so long."""
-    candidate.run(1)  # what is compiled or loaded when first used
+    """Return the number of runs of a candidate that takes about this time."""
+    candidate.run(1)  # compiles and loads what is needed on first use
     times = 1
     while True:
-        # The best of three: one disturbed sample must not leave all others too short to be timed.
+        # The best of three: a disturbed sample would make all others too short.
         took = times * min(_sample(candidate, times) for _ in range(3))
         if took >= seconds / 2:
             return max(1, round(times * seconds / took))

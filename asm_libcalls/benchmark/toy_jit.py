@@ -1,6 +1,6 @@
-"""Suite: programs in WebAssembly, by our JIT, by Wasmtime's optimising compiler, by wasm3.
+"""Suite: WebAssembly programs, run by toy_jit, Wasmtime's optimising compiler and wasm3.
 
-The programs are those of tests/programs, so this suite is for a checkout.
+The programs are in tests/programs, so this suite needs a checkout.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["cases"]
 SUITE = "toy_jit"
 _PROGRAMS = Path(asm_libcalls.__file__).resolve().parent.parent / "tests" / "programs"
 
-# What is run, the file, the function and its arguments.
+# Description, file, function, arguments.
 _RUNS: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
     ("fib(32): calls", "fib", "fib", (32,)),
     ("sieve up to 1,000,000: bytes", "sieve", "sieve", (1000000,)),
@@ -37,7 +37,7 @@ _RUNS: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
 
 
 def cases(peers: Peers, quick: bool) -> Iterator[Case]:
-    """Make the cases: running, calling and compiling modules; all get the same binary."""
+    """Make the cases: running, calling and compiling modules, the same binary for all peers."""
     reason = asm_libcalls.backend_report()["x86_64"]
     if reason != "loaded":
         peers.note(f"suite {SUITE} is left out: {reason}")
@@ -114,7 +114,7 @@ def _ours(binary: bytes, function: str) -> Callable[..., Any]:
 def _engine(wasmtime: Any) -> Any:
     config = wasmtime.Config()
     config.cranelift_opt_level = "speed"
-    config.parallel_compilation = False  # one thread, as we
+    config.parallel_compilation = False  # one thread, as toy_jit
     return wasmtime.Engine(config)
 
 
@@ -132,7 +132,7 @@ def _wasmtime(wasmtime: Any) -> Callable[[bytes, str], Callable[..., Any]]:
 
 def _wasm3(wasm3: Any) -> Callable[[bytes, str], Callable[..., Any]]:
     environment = wasm3.Environment()
-    runtimes = []  # a function does not keep its own
+    runtimes = []  # a function does not keep its runtime alive
 
     def export(binary: bytes, function: str) -> Callable[..., Any]:
         runtime = environment.new_runtime(1 << 20)

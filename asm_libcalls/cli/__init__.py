@@ -1,4 +1,4 @@
-"""The command line: ``python -m asm_libcalls``. A subcommand is a file of its name."""
+"""The command line: ``python -m asm_libcalls``. Each subcommand is a file of its name."""
 
 from asm_libcalls.cli.program import main
 

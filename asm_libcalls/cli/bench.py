@@ -1,4 +1,4 @@
-"""``bench``: what the machine code costs, side by side with what else there is."""
+"""``bench``: measures the machine code beside named peers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     import argparse
 
 HELP = "measure calls, loops and arrays against Python, NumPy, C, cffi and numba"
-DESCRIPTION = """Measure against what else there is, interleaved in one run: calls from Python and
-at the C address, memory, arrays, and importing. Every figure is a median of many rounds; a ratio
-below 1 means that ours is faster. It takes some minutes; --quick takes seconds."""
+DESCRIPTION = """Measure against named peers, interleaved in one run: calls from Python and at the C
+address, memory, arrays, and importing. Every figure is a median of many rounds; a ratio below 1
+means that ours is faster. It takes some minutes; --quick takes seconds."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""``build-library FILE.so``: the libcalls as a shared object, for other tools to load by name."""
+"""``build-library FILE.so``: writes the libcalls as a shared object for other tools."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 HELP = "write the libcalls as a shared object that other tools load by name"
 DESCRIPTION = """Write an ELF shared object with the libcalls that are pure machine code: rounding,
-the 64-bit integers, and those on memories except growing. Other tools load it by name
-(ctypes.CDLL, cffi's dlopen, llvmlite's load_library_permanently, a linker) and find
-wasmtime_f64_nearest and its relatives in it; no Python has to run. A trap calls the function that
-was given to asm_libcalls_set_trap_handler; where there is none, it ends the process by SIGILL. With
---table llvm it has __divti3 and its relatives, which end the process by SIGFPE."""
+64-bit integers, and memories except growing. Other tools load it by name (ctypes.CDLL, cffi's
+dlopen, llvmlite's load_library_permanently, a linker) and find wasmtime_f64_nearest and its
+relatives in it, without Python. A trap calls the function given to asm_libcalls_set_trap_handler;
+without one, it ends the process by SIGILL. With --table llvm the library has __divti3 and its
+relatives, which end the process by SIGFPE."""
 
 _LEVELS = {
     "x86-64-v2": "x86-64-v2",
@@ -35,7 +35,7 @@ _TABLES = {
     "wasmtime": ("library", "asm_libcalls.libcalls"),
     "llvm": ("llvm_library", "asm_libcalls.llvm.libcalls"),
 }
-"""By table: its library's image, and the module of its rows."""
+"""The library's image and the module of the rows, by table."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,21 +45,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--table",
         choices=[*_TABLES],
         default="wasmtime",
-        help="whose libcalls: Wasmtime's, or LLVM's under compiler-rt's names, for those who have "
-        "no compiler-rt (default: %(default)s)",
+        help="which libcalls: Wasmtime's, or LLVM's under compiler-rt's names, for use without "
+        "compiler-rt (default: %(default)s)",
     )
     parser.add_argument(
         "--cpu-level",
         choices=[*_LEVELS, _NATIVE],
         default="x86-64-v2",
-        help="the oldest CPUs that are to run it, or this one (default: %(default)s); the dynamic "
+        help="the oldest CPUs that can run it, or this one (default: %(default)s); the dynamic "
         "linker refuses to load it on older ones",
     )
     parser.add_argument("--header", metavar="FILE.h", help="write the C declarations too")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write, tell what was written, and return the exit code."""
+    """Write the library, print a summary, and return the exit code."""
     from asm_libcalls.emitter.availability import Unavailable
     from asm_libcalls.x86_64 import code_cache
 
@@ -96,7 +96,7 @@ def _features(level: str) -> frozenset[str]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write all of a file or nothing; who has the old one loaded keeps that."""
+    """Write all of a file or nothing; a process that has loaded the old file keeps it."""
     try:
         descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
@@ -116,8 +116,8 @@ def _write(path: Path, content: bytes) -> None:
 _TRAPS = """\
 typedef struct VMContext VMContext;
 
-/* Set what is called when a libcall traps, and return what was called before. It must
-   not return; without it the process ends. */
+/* Set the function that is called when a libcall traps, and return the previous one. It
+   must not return; without one the process ends. */
 typedef void (*asm_libcalls_trap_handler)(uint32_t code);
 asm_libcalls_trap_handler {}(asm_libcalls_trap_handler handler);"""
 

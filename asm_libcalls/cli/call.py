@@ -33,8 +33,8 @@ _NEGATIVE_NUMBER = re.compile(r"-(?=[0-9.]|inf|nan)", re.IGNORECASE)
 def protect_negative_numbers(arguments: list[str]) -> list[str]:
     """Keep argparse from taking ``-inf`` or ``-0x1`` for options.
 
-    It takes every word for one that begins with ``-`` and is not a plain decimal number. So a
-    number's minus travels through it as U+2212 until :func:`restore_negative_numbers`.
+    argparse takes every word that begins with ``-`` for an option, except plain decimal numbers. So
+    a number's minus is U+2212 until :func:`restore_negative_numbers`.
     """
     return [_NEGATIVE_NUMBER.sub(_MINUS_SIGN, word, count=1) if word[:1] == "-" else word
             for word in arguments]  # fmt: skip

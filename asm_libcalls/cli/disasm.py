@@ -1,4 +1,4 @@
-"""``disasm NAME``: the machine code that stands in memory, instruction by instruction."""
+"""``disasm NAME``: prints the machine code of a libcall, read from memory."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.pages import LoadedImage
 
 HELP = "disassemble a libcall's bytes in memory"
-DESCRIPTION = """Disassemble the bytes that serve a libcall, as they stand in memory, with the other
-routines and the slots of the image by name. Takes the names of the runtime's own routines too,
-for example asm_libcalls_raise_trap."""
+DESCRIPTION = """Disassemble the machine code of a libcall, as it is in memory. Other routines and
+slots of the image are shown by name. NAME can also be a routine of the runtime, for example
+asm_libcalls_raise_trap."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _routine(name: str) -> tuple[str, LoadedImage]:
-    """Return the routine behind a name, and the image that it is in."""
+    """Return the routine of a name, and its image."""
     from asm_libcalls.binding import default_binding
     from asm_libcalls.llvm.binding import LlvmLibcall, default_llvm_binding
 

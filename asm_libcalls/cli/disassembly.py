@@ -1,7 +1,7 @@
-"""What stands in memory behind a name: the bytes of a routine, disassembled by capstone.
+"""Disassembles a routine by capstone.
 
-Read from the executable pages, not from what the assembler gave: this is what runs. Branches,
-calls and slots are named by the image's own symbols.
+The bytes are read from the executable pages, so the listing is the code that runs. Branches, calls
+and slots are named by the image's own symbols.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Instruction(NamedTuple):
     offset : int
         Bytes from the start of the routine.
     label : str
-        The image's symbol at this place, if the routine has one here.
+        The image's symbol at this instruction, or "".
     code : bytes
     text : str
-        Mnemonic and operands, in Intel's syntax; the target of a branch by its name.
+        Mnemonic and operands, in Intel's syntax; the target of a branch by name.
     comment : str
-        What an operand in memory is, by name.
+        Name of an operand in memory.
     """
 
     address: int
@@ -76,7 +76,7 @@ def _instructions(
             text,
             comment,
         )
-    if done < len(code):  # not to be hidden: bytes that capstone does not know
+    if done < len(code):  # show bytes that capstone cannot decode
         yield Instruction(start + done, done, "", code[done:], "(unknown)", "")
 
 
@@ -104,6 +104,6 @@ def _name_of(loaded: LoadedImage, target: int) -> str:
             return name
     before = [(at, name) for name, (at, size) in image.routines.items() if at <= offset]
     if not before or offset >= len(image.code):
-        return f"{target:#x}"  # outside of the image
+        return f"{target:#x}"  # outside the image
     at, name = max(before)
     return name if at == offset else f"{name}+{offset - at:#x}"

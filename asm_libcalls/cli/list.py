@@ -1,4 +1,4 @@
-"""``list``: every libcall, what serves it, where, and whether it is right just now."""
+"""``list``: prints every libcall, its backend, its address and the result of a self-check."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from asm_libcalls.binding import Libcall
     from asm_libcalls.checks.engine import Verdict
 
-HELP = "show every libcall, what serves it, its address and a live self-check (the default)"
+HELP = "show every libcall, its backend, its address and a live self-check (the default)"
 DESCRIPTION = """Show every libcall with its C signature, the backend that serves it, its address
-and the result of a self-check made now: what serves it is compared with the other implementations
-over edge cases, whose number stands in parentheses."""
+and the result of a self-check made now. The self-check compares the serving implementation with the
+others over edge cases, whose number is in parentheses."""
 
 NOT_CHECKED = "not checked"
 
 
 class Row:
-    """A libcall and what was found out about it.
+    """A libcall, its address and the result of its self-check.
 
     Attributes
     ----------
     libcall : Libcall
     address : int
-        0 where it has none.
+        0 if it has none.
     verdict : Verdict or None
     failures : list of str
         Why there is no address, or no verdict.
@@ -67,7 +67,7 @@ class Row:
         libcall = self.libcall
         signature = str(libcall.signature)
         if narrow:
-            # Name and signature share a column, one below the other if they have to.
+            # Name and signature share a column, in two lines if one is too narrow.
             space = "" if len(libcall.name + signature) <= NARROW_COLUMN else "\n  "
             names = [Cell(libcall.name + space + signature, "bold")]
         else:
@@ -152,7 +152,7 @@ def _print(rows: list[Row]) -> None:
 
 
 def _counts(rows: list[Row]) -> dict[str, int]:
-    """Count what serves, and the results of the self-checks, in the footer's words."""
+    """Count libcalls by backend and by result of the self-check, in the footer's words."""
     counts = Counter(f"served by {row.libcall.backend}" for row in rows)
     results = Counter(row.result for row in rows)
     for result, count in sorted(results.items(), reverse=True):
@@ -161,7 +161,7 @@ def _counts(rows: list[Row]) -> dict[str, int]:
 
 
 def _why_fallback(rows: list[Row]) -> dict[str, str]:
-    """Return, by reason, what the fallback serves: families by name, with their count."""
+    """Return the families that the fallback serves, with their counts, by reason."""
     families: dict[str, Counter[str]] = {}
     for row in rows:
         if row.libcall.backend == "fallback":
@@ -174,7 +174,7 @@ def _why_fallback(rows: list[Row]) -> dict[str, str]:
 
 
 def _failures(rows: list[Row]) -> dict[str, list[str]]:
-    """Return the libcalls that each failure befell."""
+    """Return the libcalls of each failure."""
     names: dict[str, list[str]] = {}
     for row in rows:
         for failure in row.failures:

@@ -1,7 +1,7 @@
-"""The command line, ``asm-libcalls`` and ``python -m asm_libcalls``: arguments in, exit code out.
+"""The entry point of the command line, ``asm-libcalls`` and ``python -m asm_libcalls``.
 
-Each subcommand is a file of ``commands``; here they are put together, and what goes wrong becomes
-one line and an exit code.
+This module combines the subcommands of ``subcommands.py`` in one parser, and turns errors into one
+line and an exit code.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ environment:
 CANNOT_WRITE = 4
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-"""What a shell reports of a program that SIGPIPE ended."""
+"""The exit code that a shell reports for a program ended by SIGPIPE."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{PROGRAM}: interrupted {interrupt}".rstrip(), file=sys.stderr)
             return INTERRUPTED
         finally:
-            sys.stdout.flush()  # a broken pipe is noticed here, not at the interpreter's exit
-    except BrokenPipeError:  # whoever read has left
+            sys.stdout.flush()  # detects a broken pipe here, not at the interpreter's exit
+    except BrokenPipeError:  # the reader has ended
         _write_nowhere()
         return BROKEN_PIPE
     except OSError as error:  # a full disk, for example
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write_nowhere() -> None:
-    """Let what is still in the buffers go nowhere, without a complaint at the interpreter's end."""
+    """Discard the buffered output, so that the interpreter's exit reports no error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
@@ -92,7 +92,7 @@ def _run(words: list[str]) -> int:
         parser.parse_args(words)  # help, version, or an error: it does not return
     name, *words = words
     after: list[str] = []
-    if name == "run" and "--" in words:  # what a program is given is not read here
+    if name == "run" and "--" in words:  # the program's own arguments are not parsed
         at = words.index("--")
         words, after = words[:at], words[at + 1 :]
     if name in ("call", "run"):

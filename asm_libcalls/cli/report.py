@@ -1,4 +1,4 @@
-"""``report``: which backend serves each libcall and why, to paste into a bug report."""
+"""``report``: prints the backend of each libcall and the reason, for a bug report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import argparse
 
 HELP = "print the backend report, for a bug report"
-DESCRIPTION = "Print which backend serves each libcall and why, with what was found of the machine."
+DESCRIPTION = "Print which backend serves each libcall and why, and the features of the machine."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

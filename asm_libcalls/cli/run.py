@@ -1,4 +1,4 @@
-"""``run FILE``: compile a WebAssembly module with toy_jit and call one of its functions."""
+"""``run FILE``: compiles a WebAssembly module with toy_jit and calls one of its functions."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 HELP = "compile a WebAssembly module, and run it or call a function of it"
 DESCRIPTION = """Compile a WebAssembly module with toy_jit, whose instructions call the libcalls,
-and call an exported function: _start, if no other is named. A program that was made for WASI
-preview 1 gets the words after FILE as its arguments (write -- before them), the standard streams,
-and the folders and variables that are named; its exit code is that of the command. Other functions
-get numbers, written as for "call", and null for a reference; each result is a line. A file that
-ends in .wat is converted first, by wabt's wat2wasm or the Python package wasmtime."""
+and call an exported function, by default _start. A program made for WASI preview 1 gets the words
+after FILE as its arguments (write -- before them), the standard streams, and the folders and
+variables named by options; its exit code is that of the command. Other functions get numbers,
+written as for "call", and null for a reference; each result is a line. A file that ends in .wat is
+converted first, by wabt's wat2wasm or the Python package wasmtime."""
 
 START = "_start"
 
@@ -59,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stats",
         action="store_true",
-        help="tell compile time, code size, and how often each libcall was called",
+        help="print compile time, code size, and the number of calls of each libcall",
     )
     parser.add_argument(
         "--disasm",
@@ -69,14 +69,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--inline",
         action="store_true",
-        help="let the CPU's instructions stand in for libcalls where one does",
+        help="use a CPU instruction in place of a libcall where there is one",
     )
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=_seconds,
         default=math.inf,
-        help="trap when it has computed that long, the start function included",
+        help="trap after that much computing time, the start function included",
     )
 
 
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
         "listing": arguments.disasm is not None,
     }
     try:
-        module_class = toy_jit.Module  # importing it makes the stencils, which is not compiling
+        module_class = toy_jit.Module  # imported before the clock starts: this loads the stencils
         start = time.perf_counter()
         module = module_class(binary, toy_jit.compile_options(**options))
         seconds = time.perf_counter() - start
@@ -202,11 +202,11 @@ def _run_program(module: Module, arguments: argparse.Namespace) -> int:
         deadline = time.monotonic() + arguments.timeout
         instance = toy_jit.Instance(module, wasi, time_limit=arguments.timeout)
         with instance.time_limit(max(0.0, deadline - time.monotonic())):
-            return wasi.start(instance) & 0xFF  # what an exit code has room for
+            return wasi.start(instance) & 0xFF  # an exit code has eight bits
 
 
 def _wasi(arguments: argparse.Namespace, words: list[str]) -> Preview1:
-    """Make what a program imports, from what the command line names."""
+    """Make the WASI imports of a program from the command line's options."""
     from asm_libcalls.toy_jit.wasi import Preview1
 
     env = {}
@@ -237,7 +237,7 @@ def _wasi(arguments: argparse.Namespace, words: list[str]) -> Preview1:
 
 
 def _function(module: Module, arguments: argparse.Namespace) -> tuple[str, Any] | None:
-    """Return the name and the type of the export to call, None where nothing is to be called."""
+    """Return the name and the type of the export to call; None if none is called."""
     decoded = module.decoded
     exported = {
         e.name: decoded.functions[e.index].type for e in decoded.exports if e.kind == "func"
@@ -368,7 +368,7 @@ def _print_listing(module: Module, name: str) -> None:
 
 
 def _index(module: Module, name: str) -> int:
-    """Return the index of a function, by its name of either kind or as a number."""
+    """Return the index of a function, given by either kind of name or as a number."""
     decoded = module.decoded
     names = {name: index for index, name in decoded.function_names.items()}
     names.update((e.name, e.index) for e in decoded.exports if e.kind == "func")

@@ -1,8 +1,8 @@
-"""The subcommands of the command line, one file each, and how they fail.
+"""The list of subcommands, one file each, with their common options, look-ups and errors.
 
 A file ``NAME.py`` (with an underscore for a hyphen) has ``configure(parser)``, which declares its
 arguments, and ``run(arguments) -> int``, which does the work, prints, and returns the exit code.
-What is slow to import is imported in ``run``.
+Modules that are slow to import are imported in ``run``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COMMANDS = ("list", "call", "disasm", "verify", "report", "bench", "run", "build
 """In the order of the help; the first one is the default."""
 
 WASMTIME, LLVM, ALL = "wasmtime", "llvm", "all"
-"""What ``--table`` takes."""
+"""The values of ``--table``."""
 
 OK = 0
 CHECK_FAILED = 1
@@ -44,7 +44,7 @@ NOT_HERE = 4
 
 
 class CommandError(Exception):
-    """A command can not go on: its message is for the user, in one or a few lines.
+    """A command cannot continue; the message is for the user, in one or a few lines.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ def add_table(parser: argparse.ArgumentParser, default: str) -> None:
         "--table",
         choices=(WASMTIME, LLVM, ALL),
         default=default,
-        help="whose libcalls: Wasmtime's, LLVM's, or all (default: %(default)s)",
+        help="which libcalls: Wasmtime's, LLVM's, or all (default: %(default)s)",
     )
 
 
@@ -91,7 +91,7 @@ def find_libcall(name: str) -> Libcall:
     Raises
     ------
     CommandError
-        There is none; the message suggests the nearest names, or the libcalls behind a WebAssembly
+        There is none. The message suggests the nearest names, or the libcalls of a WebAssembly
         instruction of this name.
     """
     from asm_libcalls import LIBCALLS

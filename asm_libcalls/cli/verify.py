@@ -1,4 +1,4 @@
-"""``verify``: what serves against the other implementations, over edge cases and random ones."""
+"""``verify``: compares a libcall's implementations over edge cases and random ones."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from asm_libcalls.checks.engine import Verdict
 
 HELP = "compare a libcall's implementations over edge cases and random ones"
-DESCRIPTION = """Compare what serves each libcall (all of a table, or those named) with the fallback
-and with an oracle that is neither, over edge cases and random ones. The first difference of each
-libcall is shown in bits. A run is repeated with its seed, which it prints."""
+DESCRIPTION = """Compare the implementation that serves each libcall (all of a table, or those
+named) with the fallback and an independent oracle, over edge cases and random ones. The first
+difference of each libcall is shown in bits. A run prints its seed, by which it can be repeated."""
 
 DEFAULT_COUNT = 5_000
 
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     verdicts: dict[str, Verdict] = {}
     try:
         if not arguments.json:
-            # First, and not in a buffer: a crash of the machine code must not take it along.
+            # Printed first and flushed: a crash of the machine code must not lose the seed.
             print(f"{_plural(len(libcalls), 'libcall')}, seed {seed}\n", flush=True)
         with _progress_bar(libcalls, arguments.count) as tell:
             for libcall in libcalls:
@@ -164,7 +164,7 @@ def _print_json(
 
 @contextmanager
 def _progress_bar(libcalls: list[Libcall], count: int) -> Iterator[Callable[[str, int], None]]:
-    """Show on the standard error how far the run is, if that is a terminal."""
+    """Show the progress of the run on the standard error, if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda name, done: None
         return
@@ -184,11 +184,11 @@ def _progress_bar(libcalls: list[Libcall], count: int) -> Iterator[Callable[[str
             print(f"\r{'':<60}\r", end="", file=sys.stderr, flush=True)
         return
 
-    # The standard output is not rich's to redirect: it may be a pipe.
+    # rich must not redirect the standard output, which may be a pipe.
     with Progress(
         console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
     ) as progress:
-        # The edge cases come on top of the count; the bar then waits at the libcall's end.
+        # The edge cases are not in the count; during them the bar waits at the libcall's end.
         task = progress.add_task("", total=max(count, 1) * len(libcalls))
 
         def update(name: str, done: int) -> None:

@@ -1,4 +1,4 @@
-"""``verify --exhaustive``: f32 rounding and half precision over all patterns, with a bar."""
+"""``verify --exhaustive``: checks f32 rounding and half precision over all patterns."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["run"]
 
 
 def run(arguments: argparse.Namespace, progress_bar: ProgressBar) -> int:
-    """Check every pattern of the named libcalls, by default all of the table's; print."""
+    """Check every pattern of the named libcalls, by default all of the table, and print."""
     from asm_libcalls.checks import exhaustive
     from asm_libcalls.checks.exhaustive import PATTERNS
     from asm_libcalls.llvm.checks import exhaustive as llvm_exhaustive

@@ -1,11 +1,11 @@
-"""The numeric libcalls as PyCapsules, in the way that Cython modules offer their C functions.
+"""The numeric libcalls as PyCapsules, in the form in which Cython modules export C functions.
 
 ``__pyx_capi__`` has a capsule for each: its pointer is the C address, its name the C signature. So
 SciPy's ``LowLevelCallable.from_cython``, ``numba.extending.get_cython_function_address`` and
-Cython's ``cimport`` (by ``capsules.pxd``) take this module for a Cython module.
+Cython's ``cimport`` (by ``capsules.pxd``) use this module like a Cython module.
 
-What they get are bare C functions, as unchecked as C's own operators: a divisor of 0 ends the
-process, unless native code was entered through :func:`asm_libcalls.catch_traps`.
+The capsules hold bare C functions: a divisor of 0 ends the process, as in C, unless native code was
+entered through :func:`asm_libcalls.catch_traps`.
 """
 
 from __future__ import annotations

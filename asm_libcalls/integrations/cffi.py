@@ -1,8 +1,8 @@
 """cffi: the libcalls as typed function pointers, by name.
 
-A pointer goes wherever C code wants one: into a struct, to a function that takes a callback, and as
-a C address to a JIT. It can also be called from Python; but it is the bare C function, and one that
-traps needs native code to have been entered through :func:`asm_libcalls.catch_traps`.
+A pointer can be stored in a struct, passed to a C function as a callback, or given to a JIT as a C
+address. It can also be called from Python. It is the bare C function: a call that may trap must be
+inside native code entered through :func:`asm_libcalls.catch_traps`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["c_type", "pointer", "pointers"]
 def c_type(signature: Signature) -> str:
     """Return the C type of a pointer to a function, for example ``"double(*)(double)"``.
 
-    Pointers are ``void *`` in it, since cffi knows no types of ours.
+    Pointers in the signature are ``void *``: cffi does not know this package's types.
     """
     parameters = ", ".join(map(_name, signature.parameters)) or "void"
     result = "void" if signature.result is None else _name(signature.result)
@@ -38,7 +38,7 @@ def pointer(ffi: Any, name: str) -> Any:
     Parameters
     ----------
     ffi : cffi.FFI
-        Yours; that of a compiled module will do.
+        Your FFI object, also that of a compiled module.
     name : str
         The libcall's name or symbol.
 

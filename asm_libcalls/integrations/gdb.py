@@ -1,12 +1,12 @@
-"""Names and frames for gdb: of the machine code of this process that is in no file.
+"""Names and frames for gdb, of machine code that is in no file.
 
-gdb knows cached code from its file. Of what is put together at run time (function objects, adapters
-and all that toy_jit compiles) it is told by its JIT interface: :func:`enable`, or
+gdb reads cached code from its file. Code made at run time (function objects, adapters, compiled
+modules of toy_jit) is registered through gdb's JIT interface after :func:`enable`, or with
 ``ASM_LIBCALLS_GDB=1`` in the environment from the start of the program. A gdb that runs the program
-is told at once, one that is attached later (``gdb -p``) finds all that was noted down until then.
+reads each registration at once; one that is attached later (``gdb -p``) finds all of them.
 
-A program pays for it: memory for each module, and a gdb that runs the program stops it each time
-to read what is new. So it is not on unless asked for.
+Registration costs memory for each module, and a gdb that runs the program stops it at each
+registration. So it is off by default.
 
 Source: Debugging with GDB, "JIT Compilation Interface".
 """
@@ -45,7 +45,7 @@ class _Entry(ctypes.Structure):
 
 
 class _Debugger(Registry):
-    """What gdb is told, through two symbols that it looks for in every library."""
+    """Registers code with gdb, through two symbols that gdb looks for in every library."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class _Debugger(Registry):
     def register(self, functions: list[tuple[int, int, str, bytes]]) -> int:
         from asm_libcalls.emitter.elf_object import write_symbols
 
-        # Of the C library's memory: gdb may look at any time, also when Python has gone.
+        # In malloc's memory: gdb may read it at any time, even after Python's finalization.
         content = write_symbols(functions)
         first = self._descriptor.first
         entry = _Entry(first, 0, libc.malloc(content), len(content))
@@ -95,15 +95,14 @@ def is_enabled() -> bool:
 
 
 def enable() -> None:
-    """Tell gdb of all our machine code that is in no file, and from now on of what is loaded.
+    """Register all machine code that is in no file, loaded now or later, with gdb.
 
     The names are those of :mod:`asm_libcalls.integrations.perf`. Calling it again changes nothing.
 
     Raises
     ------
     OSError
-        This is no x86-64 Linux, or the system refuses what is needed: executable memory, a memfd,
-        ``/proc``.
+        The system is not x86-64 Linux, or refuses executable memory, a memfd or ``/proc``.
     """
     if not _enabled:
         _enabled.append(_Debugger())
@@ -111,12 +110,12 @@ def enable() -> None:
 
 
 def enable_or_warn() -> None:
-    """Call :func:`enable` for a program that did not ask: what goes wrong is a RuntimeWarning."""
+    """Call :func:`enable` for the environment variable; report an error as a RuntimeWarning."""
     code_names.enable_or_warn(enable, "no names for gdb")
 
 
 def _library() -> ctypes.CDLL:
-    """Return what has the two symbols: the program, or a library that is made for it."""
+    """Return the owner of the two symbols: the program, or a library made for them."""
     from asm_libcalls.x86_64 import backend
 
     try:
@@ -127,10 +126,10 @@ def _library() -> ctypes.CDLL:
 
 
 def _program() -> ctypes.CDLL | None:
-    """Return the program, if it has the two symbols, as that of CPython 3.15 does.
+    """Return the program if it has the two symbols, as CPython 3.15 does.
 
-    gdb then looks nowhere else for the descriptor's data, since a program may have copies of the
-    data of libraries.
+    gdb then reads the program's descriptor only, since a program may have copies of the data of
+    libraries.
     """
     program = ctypes.CDLL(None)
     try:
@@ -157,8 +156,7 @@ def _load_library() -> ctypes.CDLL:
     )  # fmt: skip
     file = pages.memfd(written.content)
     try:
-        # By the process's number: gdb opens the library by the name that it was loaded by. So the
-        # file stays open.
+        # By the process's number, and the file stays open: gdb opens the library by its load name.
         return ctypes.CDLL(f"/proc/{os.getpid()}/fd/{file}")
     except OSError:
         os.close(file)

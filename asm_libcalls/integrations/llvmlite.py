@@ -1,15 +1,15 @@
 """llvmlite: the libcalls as symbols that LLVM's code can call, in MCJIT and in ORC.
 
-MCJIT finds what was told to the whole process, once (:func:`add_symbols`). ORC looks into the
-libraries that were linked into its LLJIT, so each library imports what its code uses
-(:func:`import_symbols`). :func:`declare` puts the declaration into a module's IR.
+MCJIT resolves symbols that were added for the whole process (:func:`add_symbols`). ORC resolves
+symbols in the libraries linked into an LLJIT, so each library imports the symbols of its code
+(:func:`import_symbols`). :func:`declare` adds a declaration to a module's IR.
 
-The libcalls of both tables are known here: those that a WebAssembly compiler calls, and those that
-LLVM itself calls for 128-bit integers, half precision and powers (:mod:`asm_libcalls.llvm`).
+The libcalls of both tables are available: those of WebAssembly compilers, and those that LLVM
+itself calls for 128-bit integers, half precision and powers (:mod:`asm_libcalls.llvm`).
 
-A symbol that LLVM can not resolve is address 0 in MCJIT, without an error until it is called. A
-libcall that traps unwinds to the innermost :func:`asm_libcalls.catch_traps` of the thread, so
-compiled code that may trap must be entered through one.
+In MCJIT an unresolved symbol is address 0, without an error until it is called. A libcall that
+traps unwinds to the innermost :func:`asm_libcalls.catch_traps` of the thread, so compiled code that
+may trap must be entered through one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["add_symbols", "declare", "import_symbols"]
 def add_symbols(*names: str, replace: bool = False) -> dict[str, int]:
     """Make symbols known to every MCJIT engine of this process.
 
-    It must happen before the code that uses them is finalized. Calling it again changes nothing.
+    Call it before code that uses the symbols is finalized. Calling it again changes nothing.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def add_symbols(*names: str, replace: bool = False) -> dict[str, int]:
         Symbols of :func:`asm_libcalls.symbols`, :func:`asm_libcalls.llvm.symbols` and
         :func:`asm_libcalls.runtime_symbols`, or names of libcalls; by default all of them.
     replace : bool, optional
-        Whether to take symbols from others who have them. By default LLVM's libcalls are left to
-        whoever has them, in LLVM or in the process: another compiler-rt, libgcc, numba.
+        Whether to replace other definitions. By default, LLVM's libcalls keep a definition in LLVM
+        or in the process, of another compiler-rt, libgcc or numba.
 
     Returns
     -------
@@ -54,9 +54,9 @@ def add_symbols(*names: str, replace: bool = False) -> dict[str, int]:
     Raises
     ------
     ValueError
-        There is no such symbol, or LLVM knows another function by one of the first table's.
-        (Wasmtime's C library has a few of the same names for other functions,
-        ``wasmtime_table_grow`` among them.) Nothing is added then.
+        A symbol is unknown, or LLVM has another function for a symbol of the first table.
+        (Wasmtime's C library uses a few of these names for other functions, for example
+        ``wasmtime_table_grow``.) Nothing is added then.
     """
     chosen = _choose(names, "add_symbols()", replace)
     for symbol, address in chosen.items():
@@ -100,8 +100,8 @@ def import_symbols(builder: Any, *names: str, replace: bool = False) -> Any:
 def declare(module: Any, name: str) -> Any:
     """Declare a libcall in a module, with its type and the attributes that let LLVM optimise.
 
-    A numeric libcall that can not trap depends on its arguments alone: LLVM may merge its calls, or
-    move them out of loops. All others LLVM leaves where they are.
+    The result of a numeric libcall that cannot trap depends on its arguments alone: LLVM may merge
+    such calls, or move them out of loops. LLVM keeps all other calls in place.
 
     Parameters
     ----------
@@ -112,12 +112,12 @@ def declare(module: Any, name: str) -> Any:
     Returns
     -------
     llvmlite.ir.Function
-        The declaration; the module's own, if it has one already.
+        The declaration; the existing one if the module has it already.
 
     Raises
     ------
     ValueError
-        There is no such libcall, or the module has another thing by its symbol.
+        There is no such libcall, or the module uses its symbol for something else.
     """
     libcall = _find(name)
     if libcall is None:
@@ -131,7 +131,7 @@ def declare(module: Any, name: str) -> Any:
     function = llvmlite.ir.Function(module, type_, libcall.symbol)
     for argument, parameter in zip(function.args, libcall.declaration.parameters, strict=True):
         argument.name = parameter
-    # A trap jumps: it is no unwinding that LLVM could see, but it does not return either.
+    # A trap does not unwind in LLVM's sense: it jumps and does not return.
     function.attributes.add("nounwind")
     has_pointer = any(t.kind == "pointer" for t in libcall.signature.parameters)
     if not has_pointer and not libcall.declaration.traps:
@@ -140,7 +140,7 @@ def declare(module: Any, name: str) -> Any:
 
 
 def _choose(names: tuple[str, ...], where: str, replace: bool) -> dict[str, int]:
-    """Return symbols and addresses, but of LLVM's libcalls those alone that are for us to give."""
+    """Return symbols and addresses; without `replace`, no LLVM libcall that others define."""
     chosen = {name: default_binding().runtime_symbols()[name] for name in _runtime_symbols(names)}
     for name in names or (*default_binding().libcalls, *default_llvm_binding().libcalls):
         libcall = _find(name)
@@ -170,7 +170,7 @@ def _find(name: str) -> Libcall | None:
 
 
 def _others_have(libcall: Libcall) -> bool:
-    """Return whether LLVM, or the process, finds another function by a libcall's symbol."""
+    """Return whether LLVM, or the process, has another function for a libcall's symbol."""
     known = llvmlite.binding.address_of_symbol(libcall.symbol)
     if known is not None:
         return bool(known != libcall.address)

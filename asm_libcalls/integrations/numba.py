@@ -1,13 +1,12 @@
-"""numba: ``@njit`` code calls the numeric libcalls of the package directly, cached code too.
+"""numba: ``@njit`` code, cached or not, calls the numeric libcalls of the package directly.
 
-:func:`init` runs by itself: numba calls it, through the entry point group ``numba_extensions``,
-before it compiles anything or loads anything from a cache. (In a checkout that was never installed
-nobody does; call it then.)
+numba calls :func:`init` through the entry point group ``numba_extensions``, before it compiles code
+or loads it from a cache. In a checkout that is not installed, call it yourself.
 
-Compiled code calls a symbol, which LLVM resolves when the code is loaded, so nothing of it depends
-on this process's addresses. The symbols are not those of the C ABI, since nobody else may
-mean something by them. What would trap is tested before the call, in the compiled code, and raises
-what the function raises in Python: no native frame of numba's is ever unwound.
+Compiled code calls a symbol, which LLVM resolves when the code is loaded, so cached code contains
+no address. The symbols differ from those of the C ABI, so that they are unique in the process.
+Compiled code tests for traps before the call and raises the exception of the Python function, so a
+libcall never unwinds numba's frames.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _known: set[str] = set()
 
 
 def init() -> None:
-    """Make the numeric libcalls known to numba; calling it again changes nothing."""
+    """Make the numeric libcalls known to numba. Calling it again changes nothing."""
     for name in NUMERIC:
         if name not in _known:
             llvmlite.binding.add_symbol(_SYMBOL_PREFIX + name, asm_libcalls.LIBCALLS[name].address)
@@ -51,7 +50,7 @@ def init() -> None:
 def _overload(function: Any, declaration: Declaration) -> None:
     kinds = [t.kind for t in declaration.signature.parameters]
     implementation = _implementation(declaration)
-    # numba calls it with types, by the parameters' names as they are in the implementation.
+    # numba passes types, by the parameter names of the implementation.
     if len(kinds) == 1:
 
         def choose_unary(x: Any) -> Any:
@@ -63,15 +62,15 @@ def _overload(function: Any, declaration: Declaration) -> None:
         def choose_binary(x: Any, y: Any) -> Any:
             return implementation if _takes(kinds, [x, y]) else None
 
-        # Inlined, what may raise makes a loop of prange run in order: it has a second way out then.
-        # numba would run a call in parallel, and lose what it raises: the wrapper of a parallel
-        # loop sets the exception on the worker's thread, and goes on.
+        # Inlined code that may raise gives a prange loop a second exit, so numba runs it in order.
+        # A call would run in parallel and lose its exception: the wrapper of a parallel loop sets
+        # it on the worker's thread and continues.
         inline = "always" if declaration.traps else "never"
         numba.extending.overload(function, inline=inline)(choose_binary)
 
 
 def _takes(kinds: list[str], given: list[Any]) -> bool:
-    """Return whether arguments of these numba types are what the Python function takes."""
+    """Return whether the Python function takes arguments of these numba types."""
     for kind, type_ in zip(kinds, given, strict=True):
         integral = isinstance(type_, (types.Integer, types.Boolean))
         if not (integral or (kind == "float" and isinstance(type_, types.Float))):
@@ -80,7 +79,7 @@ def _takes(kinds: list[str], given: list[Any]) -> bool:
 
 
 def _implementation(declaration: Declaration) -> Callable[..., Any]:
-    """Make what numba compiles in place of a call: the tests for traps, then the bare call."""
+    """Return what numba compiles in place of a call: tests for traps, then the bare call."""
     call = _intrinsic(declaration)
 
     def unary(x: Any) -> Any:
@@ -91,7 +90,7 @@ def _implementation(declaration: Declaration) -> Callable[..., Any]:
 
     if not declaration.traps:
         return unary if len(declaration.signature.parameters) == 1 else binary
-    # In the type of the C parameter, whatever integers are given: the tests see what C sees.
+    # Integers are cast to the type of the C parameter, so the tests see the values that C sees.
     cast = _numba_type(declaration.signature.parameters[0])
     if TrapCode.INTEGER_OVERFLOW in declaration.traps:
 
@@ -132,13 +131,13 @@ def _intrinsic(declaration: Declaration) -> Any:
         llvm_type = context.get_value_type
         function_type = llvmlite.ir.FunctionType(llvm_type(result), [*map(llvm_type, parameters)])
         function = numba.core.cgutils.get_or_insert_function(builder.module, function_type, symbol)
-        # True of the guarded call: its result depends on its arguments alone.
-        # So LLVM may merge calls, or move them out of loops, though never before their guard.
+        # The result of the guarded call depends on its arguments alone. So LLVM may merge calls, or
+        # move them out of loops, but never before their guard.
         for attribute in ("nounwind", "readnone"):
             function.attributes.add(attribute)
         return builder.call(function, values)
 
-    # An intrinsic's parameters have names, so there is one for each count.
+    # An intrinsic's parameters have names, so each parameter count needs its own function.
     if len(parameters) == 1:
 
         def unary(typing_context: Any, x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which libcalls are functions of numbers alone: what code without a VMContext can call."""
+"""The numeric libcalls, which code without a VMContext can call."""
 
 from __future__ import annotations
 

@@ -1,19 +1,18 @@
-"""Names for Linux perf: which function is where in the machine code of this process.
+"""Names for Linux perf, of functions in the machine code of this process.
 
-perf finds the functions of code that no file holds in a *map*, a text file which it looks for under
-the process's number: one line for each function, its address and size in hexadecimal, its name.
-:func:`enable` writes ours, and with ``ASM_LIBCALLS_PERF_MAP=1`` in the environment ``import
-asm_libcalls`` calls it, so that a program can be profiled as it is.
+perf reads the functions of code that is in no file from a *map*: a text file named after the
+process's number, with a line for each function: its address and size in hexadecimal, its name.
+:func:`enable` writes our lines. With ``ASM_LIBCALLS_PERF_MAP=1`` in the environment, ``import
+asm_libcalls`` calls it, so a program can be profiled unchanged.
 
-CPython's ``-X perf`` writes the same file, so every line goes through CPython's own writer where
-there is one (``PyUnstable_WritePerfMapEntry``, 3.12 and later), and is appended in one ``write``
-where there is none. Nobody deletes the file, which is why it is not written unless asked for.
+CPython's ``-X perf`` writes the same file. So every line goes through CPython's writer
+(``PyUnstable_WritePerfMapEntry``, 3.12 and later); on older versions it is appended in one
+``write``. The file is never deleted, so it is written on request only.
 
-perf looks into the map for anonymous memory alone. So with that variable our code is put there,
-also what could be loaded from the code cache; without it, perf finds the names of what was loaded
-from there in the file itself. Code in a memfd, where the system denies anonymous executable memory,
-has none. A line can not be taken back: where code was unmapped and other code came to lie there,
-perf may show either name.
+perf uses the map for anonymous memory only. So with the variable, all our code is loaded to
+anonymous memory, code of the code cache too. Without it, perf reads names of cached code from the
+file. Code in a memfd (if the system denies anonymous executable memory) has no names. A line cannot
+be removed: if code is unmapped and other code is mapped at its address, perf may show either name.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ __all__ = ["enable", "enable_or_warn", "is_enabled", "map_file", "write_entry"]
 _FOLDER = "/tmp"  # where perf looks, whatever TMPDIR says
 _FLAGS = ("O_WRONLY", "O_CREAT", "O_APPEND", "O_NOFOLLOW", "O_CLOEXEC")  # as CPython's
 
-_enabled_in: list[int] = []  # the process that asked for it, if one did
+_enabled_in: list[int] = []  # the process that enabled it, if any
 
 
 def map_file() -> str:
-    """Return the path where perf looks for this process's map."""
+    """Return the path of the map that perf reads for this process."""
     return f"{_FOLDER}/perf-{os.getpid()}.map"
 
 
@@ -51,11 +50,11 @@ def is_enabled() -> bool:
 
 
 def enable() -> str:
-    """Write the names of all our machine code that is loaded, and from now on of what is loaded.
+    """Write the names of all our machine code, loaded now or later, to the map.
 
-    That is the libcalls and other routines by their symbols, what has none as
-    ``asm_libcalls::name``, and the functions that toy_jit compiles as ``wasm::module::name``. A
-    child made by ``fork`` gets a map of its own. Calling it again changes nothing.
+    Libcalls and other routines are named by their symbols, routines without a symbol
+    ``asm_libcalls::name``, and functions that toy_jit compiles ``wasm::module::name``. A child of
+    ``fork`` gets its own map. Calling it again changes nothing.
 
     Returns
     -------
@@ -65,30 +64,30 @@ def enable() -> str:
     Raises
     ------
     OSError
-        This is no Linux, or the map can not be written: it is somebody else's, for example.
+        The system is not Linux, or the map cannot be written: it is another user's, for example.
     """
     if not _enabled_in:
         _check_system()
         written = list(code_names.sources.values())
         for source in written:
             _write_all(source)
-        # All could be written, so what comes is worth watching.
+        # All names could be written, so code that is loaded later is worth observing.
         _enabled_in.append(os.getpid())
         code_names.observe(_Observer())
         os.register_at_fork(after_in_child=_after_fork)
         for source in list(code_names.sources.values()):
-            if source not in written:  # another thread was loading meanwhile
+            if source not in written:  # another thread has loaded code meanwhile
                 _write_new(source)
     return map_file()
 
 
 def enable_or_warn() -> None:
-    """Call :func:`enable` for a program that did not ask: what goes wrong is a RuntimeWarning."""
+    """Call :func:`enable` for the environment variable; report an error as a RuntimeWarning."""
     code_names.enable_or_warn(enable, "no perf map")
 
 
 def write_entry(address: int, size: int, name: str) -> None:
-    """Name a function of your own in the map, one that a JIT made, for example.
+    """Name a function of your own in the map, for example one that a JIT compiled.
 
     Parameters
     ----------
@@ -96,14 +95,14 @@ def write_entry(address: int, size: int, name: str) -> None:
     size : int
         In bytes.
     name : str
-        What perf is to show. Characters that would end the line become spaces.
+        The name for perf to show. Characters that would end the line become spaces.
 
     Raises
     ------
     TypeError, ValueError
         An argument is not as described.
     OSError
-        This is no Linux, or the map can not be written.
+        The system is not Linux, or the map cannot be written.
     """
     for value, what in ((address, "address"), (size, "size")):
         if not isinstance(value, int):
@@ -133,11 +132,11 @@ class _Observer:
         _write_new(source)
 
     def unloaded(self, address: int) -> None:
-        pass  # a line can not be taken back
+        pass  # a line cannot be removed
 
 
 def _write_new(source: Source) -> None:
-    # Whoever compiles, or forks, has no use for an error about a profile (the disk is full).
+    # A failed write, on a full disk for example, must not make compiling or forking fail.
     with contextlib.suppress(OSError):
         _write_all(source)
 

@@ -312,6 +312,10 @@ class VMExternRefActivationsTable(Owned):
                 if place[0] not in (0, thread) or place[1] != owner or place[2] < serial
             }
 
+    def has_transfers(self) -> bool:
+        """Return whether references are on their way in any thread or greenlet."""
+        return not all(map(greenlets.is_over, self.transfers))
+
     def _in_transfer(self) -> bool:
         return any(map(greenlets.is_at, self.transfers))
 

@@ -41,7 +41,7 @@ def drop_unused_references() -> None:
     errors: list[BaseException] = []
     for row in [*_borrowed_from]:
         owner, table = row
-        if owner == thread and not table.transfers:
+        if owner == thread and not table.has_transfers():
             try:
                 table.close()
             except BaseException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asm_libcalls.runtime.instance import Instance
+from asm_libcalls.toy_jit.runtime.garbage import collect_with_python
 from asm_libcalls.toy_jit.runtime.interrupts import StoppableInstance
 
 TYPE_CHECKING = False
@@ -34,3 +35,4 @@ class CompiledInstance(StoppableInstance):
         self.code = code
         self.function_keepers: dict[int, Instance] = {}
         super().__init__(**parts)
+        collect_with_python(self)

@@ -1,7 +1,7 @@
-"""The externref libcalls: dropping, the activations table, and globals. No machine code of them.
+"""The externref libcalls: dropping, the activations table, and globals. Only in Python.
 
-A raw pointer becomes a counted reference first, before anything that might GC or run a destructor
-(the third rule of a libcall).
+A raw pointer becomes a counted reference before anything that might GC or run a destructor (the
+third rule of a libcall).
 
 Source: ``wasmtime_runtime::libcalls`` 0.22.
 """

@@ -1,8 +1,8 @@
 """The memory libcalls: grow, size, copy, fill, init and drop.
 
-Indices are of the instance's index spaces: a ``defined_memory_index`` counts from the first memory
-defined there, a ``memory_index`` from the first import. Bounds are checked before the first byte
-is written, and sums do not wrap, since Python's integers do not.
+A ``defined_memory_index`` counts from the instance's first defined memory, a ``memory_index`` from
+its first import. Bounds are checked before the first byte is written. Sums do not wrap, since
+Python's integers do not.
 
 Source: WebAssembly 2.0, 4.4.7 (memory instructions); ``wasmtime_runtime::libcalls`` 0.22.
 """

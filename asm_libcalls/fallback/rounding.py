@@ -1,9 +1,10 @@
-"""Float rounding on bit patterns, right for every one of them on any CPU and byte order.
+"""Float rounding on bit patterns, correct for every pattern on any CPU and byte order.
 
 An IEEE 754 pattern is sign, exponent, fraction from the top. For a magnitude of at least 1 the
-fraction's low bits are the digits behind the binary point: to round towards zero clear them; to
-round away from zero add one to the digit before the point, and let the carry run into the exponent
-(the patterns of one sign are ordered as the numbers are). Magnitudes below 1 give 0 or 1.
+fraction's low bits are the digits after the binary point. Rounding towards zero clears them.
+Rounding away from zero also adds one to the digit before the point; a carry goes into the exponent,
+which is right because patterns of one sign are ordered as the numbers are. Magnitudes below 1 give
+0 or 1.
 
 Source: WebAssembly 2.0, 4.3.3 (fceil, ffloor, ftrunc, fnearest); IEEE 754-2008, 3.4 and 5.9.
 """
@@ -31,9 +32,9 @@ def _rounding(
 ) -> Callable[[int], int]:
     """Make the rounding function of one format and one direction.
 
-    ``away(negative, versus_half, odd)`` says whether a value that is not integral rounds away from
-    zero; `versus_half` is -1, 0 or 1 as its fractional part is below, at or above one half, and
-    `odd` whether its integral part is odd.
+    ``away(negative, versus_half, odd)`` returns whether a value that is not integral rounds away
+    from zero. `versus_half` is -1, 0 or 1 for a fractional part below, at or above one half; `odd`
+    is whether the integral part is odd.
     """
     sign_mask = 1 << (exponent_bits + fraction_bits)
     bias = (1 << (exponent_bits - 1)) - 1
@@ -58,8 +59,8 @@ def _rounding(
         truncated = magnitude - rest
         if rest:
             versus_half = (2 * rest > unit) - (2 * rest < unit)
-            # Of 1.x the digit before the point is the implicit bit, where the pattern has the
-            # exponent's lowest bit; bias is odd, so that bit is 1 there as the digit is.
+            # For 1.x the digit before the point is the implicit 1, and the pattern has the
+            # exponent's lowest bit in its place; that is 1 too, because the bias is odd.
             if away(sign != 0, versus_half, truncated & unit != 0):
                 truncated += unit
         return sign | truncated

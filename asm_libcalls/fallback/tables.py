@@ -1,8 +1,8 @@
-"""The table libcalls: grow, fill, copy, init and drop. There is no machine code of them.
+"""The table libcalls: grow, fill, copy, init and drop. Only in Python.
 
-A ``val`` or ``init_value`` is a raw pointer that the caller keeps alive; it is counted (for
-externref) before anything else happens. Elements that are overwritten are dropped last, when the
-table is whole again: a destructor may look at it.
+A ``val`` or ``init_value`` is a raw pointer that the caller keeps alive; an externref is counted
+before anything else. Overwritten elements are dropped last, when the table is consistent again: a
+destructor may read it.
 
 Source: WebAssembly 2.0, 4.4.6 (table instructions); ``wasmtime_runtime::libcalls`` 0.22.
 """

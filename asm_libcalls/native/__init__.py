@@ -1,1 +1,1 @@
-"""Crossing between Python and native code: entries, builtins, host functions, caught traps."""
+"""Calls between Python and native code: entries, builtins, host functions, caught traps."""

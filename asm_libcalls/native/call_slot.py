@@ -1,4 +1,4 @@
-"""Objects that are called at a builtin's price: the builtin is found on the object's class."""
+"""Makes objects callable at the cost of a builtin, by a builtin ``__call__`` on their class."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ __all__ = ["answer_calls"]
 
 
 def answer_calls(thing: Any, function: Callable[..., Any]) -> None:
-    """Let `function` answer the calls of an object, without the object as an argument.
+    """Let calls of an object call `function`, without the object as an argument.
 
-    The object's class becomes a subclass of its own, with the function as its ``__call__``. CPython
-    looks for ``__call__`` on the class, and a builtin that it finds there is not bound: no Python
-    frame is made.
+    The object gets a class of its own, with the function as ``__call__``. CPython looks up
+    ``__call__`` on the class and does not bind a builtin there, so no Python frame is made.
     """
     cls = type(thing)
     is_builtin = type(function) is type(len)

@@ -1,4 +1,4 @@
-"""``catch_traps``: a C address as a Python callable that raises the traps of its native code."""
+"""``catch_traps``: makes a Python callable of a C address, which raises the native code's traps."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class CatchTraps:
         return f"<native function {self.signature} at {self.address:#x}, traps caught>"
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call with Python numbers, and with the objects that stand for pointers.
+        """Call with Python numbers, and with objects for pointers.
 
-        An Instance is its vmctx, a VMExternRef and a FuncRef are their raw pointers. Native code
-        borrows them: none of them may be closed or dropped before the call has ended.
+        An Instance is passed as its vmctx, a VMExternRef and a FuncRef as their raw pointers.
+        Native code borrows them: none may be closed or dropped before the call has ended.
         """
-        # From now on a builtin takes numbers; what it does not take comes back to _call_objects.
+        # From now on a builtin takes numbers; _call_objects takes all other arguments.
         builtin = native_function(
             self.address,
             self.signature,
@@ -62,7 +62,7 @@ class CatchTraps:
 def _call_objects(
     address: int, signature: Signature, callee: Callee, call: Callable[..., int], *arguments: Any
 ) -> Any:
-    """Call with arguments that are not exact numbers, or not as many as there must be."""
+    """Call with arguments that are not exact numbers, or of the wrong count."""
     patterns = signature.to_patterns(arguments, callee)
     return signature.from_pattern(call(address, signature, patterns))
 
@@ -73,19 +73,19 @@ def catch_traps(address: int, signature: str) -> CatchTraps:
     Parameters
     ----------
     address : int
-        A C function that follows the platform's ABI. What is not such a function is not checked:
-        calling it is as undefined as in C.
+        A C function that follows the platform's ABI. This is not checked: any other address is
+        undefined behaviour, as in C.
     signature : str
         Its signature, for example ``"(vmctx, i32, i32) -> i32"``.
 
     Returns
     -------
     CatchTraps
-        Called with Python numbers, it returns one; ``call_bits`` takes and returns bit patterns.
-        It raises :class:`Trap` where native code called ``asm_libcalls_raise_trap``, and whatever
-        Python exception a callback of ours raised, unchanged. Native frames are unwound up to the
-        innermost entry, and nothing of them is run again. Where no machine code serves, they
-        can not be unwound: the trap is raised when they have returned.
+        Called with Python numbers, it returns one; ``call_bits`` takes and returns bit patterns. It
+        raises :class:`Trap` if native code calls ``asm_libcalls_raise_trap``, and the Python
+        exception of a host function, unchanged. Native frames are unwound up to the innermost
+        entry. Without machine code they cannot be unwound: the trap is raised when they have
+        returned.
 
     Examples
     --------

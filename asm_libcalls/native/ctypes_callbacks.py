@@ -1,8 +1,8 @@
-"""C addresses for Python functions where there is no machine code: ctypes callbacks.
+"""C addresses for Python functions without machine code: ctypes callbacks.
 
-A callback is called by native code that may outlive every Python reference to it, so it is never
-freed; one that is given back waits for the next function of its signature. What it raises goes to
-:func:`asm_libcalls.native.ctypes_entry.report`, since ctypes would swallow it.
+Native code may call a callback after all Python references to it are gone, so it is never freed. A
+released one is reused for the next function of its signature. Its exceptions go to
+:func:`asm_libcalls.native.ctypes_entry.report`, since ctypes would only print them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _free: dict[tuple[str, bool], list[_Callback]] = {}
 
 
 class _Callback:
-    """A C address of one signature, and the function that it stands for just now."""
+    """A C address of one signature, and the function that it calls at present."""
 
     def __init__(self, signature: Signature, bits: bool) -> None:
         import ctypes
@@ -37,9 +37,9 @@ class _Callback:
         self._widens = result is not None and result.name == "f32" and _has_halves()
         if bits or self._widens:
             arguments: Any = prototype._argtypes_
-            if bits:  # ctypes would make numbers of the arguments
+            if bits:  # ctypes would convert the arguments to numbers
                 arguments = [exact_type(t.ctypes_name) for t in signature.parameters]
-            # A signalling NaN of 32 bits would become quiet on the way into a Python float.
+            # A signalling NaN of 32 bits would become quiet in a Python float.
             of_result = ctypes.c_double if self._widens else prototype._restype_
             prototype = ctypes.CFUNCTYPE(of_result, *arguments)
         try:
@@ -53,7 +53,7 @@ class _Callback:
         _all.append(self)
 
     def stand_for(self, function: Callable[..., Any]) -> None:
-        # In one step: a call that has begun goes on with the pair that it has.
+        # One assignment: a running call continues with the pair that it has read.
         self._pair = function, result_converter(function, self.signature, self.bits)
 
     def _call(self, *values: Any) -> Any:
@@ -76,7 +76,7 @@ class _Callback:
 
 
 def _has_halves() -> bool:
-    """Return whether who expects a float of a function that returns a double gets a half of it.
+    """Return whether the float result register is the low half of the double result register.
 
     It is the half that comes first in memory: of xmm0 (System V ABI for AMD64, 3.2.3), of v0
     (Procedure Call Standard for Arm 64, 6.1.2), of f0 (ELF ABI s390x Supplement, "Registers").
@@ -101,7 +101,7 @@ callback_functions.add(_Callback._call)
 def make_callback(
     function: Callable[..., Any], signature: Signature, bits: bool
 ) -> tuple[int, Callable[[], None]]:
-    """Return the C address of a Python function, and what gives it back.
+    """Return the C address of a Python function, and a function that releases it.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Python enters native code through ctypes, where no machine code serves.
+"""The entry from Python into native code through ctypes, used without machine code.
 
-Nothing can unwind native frames then. A trap or an exception in a callback is noted, the callback
-returns 0, and it is raised when the native code has returned by itself.
+It cannot unwind native frames. A trap or an exception in a callback is recorded, the callback
+returns 0, and the exception is raised when the native code has returned.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PythonEntry:
     Parameters
     ----------
     release_gil : bool, optional
-        Whether other Python threads run meanwhile.
+        Whether other Python threads run during the call.
     """
 
     def __init__(self, release_gil: bool = True) -> None:
@@ -54,7 +54,7 @@ class PythonEntry:
             # A signal handler may raise before a callback's first line: ctypes reports that.
             value = hear(lambda: function(*arguments), raised, _is_of_a_callback)
         finally:
-            if activation in activations:  # a signal handler may have raised before it was
+            if activation in activations:  # not if a signal handler raised before the append
                 activations.remove(activation)
         if raised:
             _raise_first(raised)
@@ -64,7 +64,7 @@ class PythonEntry:
 def _is_of_a_callback(unraisable: Any) -> bool:
     if getattr(unraisable.object, "__func__", None) in callback_functions:
         return True
-    # From 3.13 on only the message tells.
+    # From Python 3.13 on only the message names the function.
     message = unraisable.err_msg or ""
     return any(f"{function.__qualname__} of" in message for function in callback_functions)
 
@@ -74,8 +74,8 @@ callback_functions: set[Any] = set()
 
 
 def _raise_first(raised: list[BaseException]) -> NoReturn:
-    # What the native code did after the first exception is its consequence. No frame of the
-    # traceback may keep a reference to the exception: that would be a cycle.
+    # Later exceptions are consequences of the first. No frame of the traceback may keep a reference
+    # to the exception: that would be a cycle.
     exception = raised[0]
     raised.clear()
     try:
@@ -97,15 +97,15 @@ def pattern_of(value: Any) -> int:
 
 
 def _holder(value: Any) -> Any:
-    # An unsigned integer in the same memory, in this machine's byte order as the value is.
+    # An unsigned integer in the same memory and byte order.
     size = ctypes.sizeof(value)
     return {4: ctypes.c_uint32, 8: ctypes.c_uint64}[size].from_buffer(value)
 
 
 def exact_type(ctypes_name: str) -> Any:
-    """Return a subclass of a simple ctypes type, of which ctypes makes no Python number.
+    """Return a subclass of a simple ctypes type, which ctypes does not convert to a Python number.
 
-    That would lose the signalling bit of an f32.
+    That conversion would lose the signalling bit of an f32.
     """
     if ctypes_name not in _exact_types:
         _exact_types[ctypes_name] = type("Exact", (getattr(ctypes, ctypes_name),), {})
@@ -118,9 +118,8 @@ _exact_types: dict[str, Any] = {}
 def report(exception: BaseException) -> None:
     """Report an exception of a ctypes callback to the innermost :class:`PythonEntry`.
 
-    With none on the thread there is nobody to tell. Where the libcall traps, the bare machine
-    instruction would end the process with a signal, and so does this; any other exception is
-    printed as ctypes prints them, and native code gets a 0.
+    Without an entry on the thread, a trap ends the process with a signal, as the trapping machine
+    instruction would. Any other exception is printed as by ctypes, and native code gets a 0.
     """
     runs = who_runs[-1]()
     own = [each for each in thread_state.activations if each.who == runs]
@@ -133,14 +132,14 @@ def report(exception: BaseException) -> None:
         def tell() -> NoReturn:
             raise exception
 
-        # Raised here it would be printed too, but the native code would get a result at random.
+        # Raised here it would be printed too, but native code would get a random result.
         ctypes.CFUNCTYPE(None)(tell)()
 
 
 def _die() -> None:
-    # As by the instruction itself: on this thread, and past any handler of Python's, which would
-    # run only when native code has returned, with a result that there is not. (Python's own
-    # signal.signal works in the main thread alone.)
+    # As by the instruction itself: on this thread, and not through a Python handler, which would
+    # run only after native code has gone on without a result. (Python's signal.signal works only in
+    # the main thread.)
     import signal
 
     from asm_libcalls.emitter import libc

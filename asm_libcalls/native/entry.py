@@ -1,8 +1,8 @@
-"""Python enters native code through machine code: what comes back is a result or an exception.
+"""The entry from Python into native code through machine code.
 
 Machine code keeps each thread's activations in a list (see ``x86_64/trampolines/enter.py``). A
-Python exception crosses native frames as what it is, the thread's error indicator: no code of ours
-touches it between the callback that raised it and the entry that gives it to Python.
+Python exception crosses native frames as the thread's error indicator, which stays unchanged from
+the callback that raised it to the entry.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["MachineEntry", "raise_status"]
 
 MAXIMUM_STACK_ARGUMENTS = 1000
-"""A C function of more parameters is a mistake, and they must fit the stack."""
+"""A limit, because the arguments must fit the stack."""
 
 
 def raise_status(status: int) -> None:
-    """Raise what a nonzero status stands for, except ``EXCEPTION``, which is raised already."""
+    """Raise the exception of a nonzero status, except ``EXCEPTION``, which is raised already."""
     if status & ~0xFFFFFFFF == TRAPPED:
         trap = Trap(status & 0xFFFFFFFF)
         if process.machine_entry is not None:
@@ -48,7 +48,7 @@ def raise_status(status: int) -> None:
 
 
 class _Layout:
-    """Where the values of a signature are among the words of a NativeCall and its stack behind it.
+    """The places of a signature's values in the words of a NativeCall and the stack after it.
 
     Attributes
     ----------
@@ -57,9 +57,9 @@ class _Layout:
     places : tuple of int
         The word of each argument.
     wide : tuple of int
-        Of the arguments: those that have a second word behind it.
+        The numbers of the arguments of two words.
     stack_count : int
-        How many words the stack has.
+        The words on the stack.
     result : int
         The word of the result.
     """
@@ -102,12 +102,12 @@ class MachineEntry:
 
         self._key = activations_key
         self._record = libc.prototype("pthread_getspecific", ctypes.c_size_t, ctypes.c_uint)
-        # PYFUNCTYPE: ctypes raises the error indicator that a callback left. The entry routine
-        # itself releases the GIL round the call.
+        # With PYFUNCTYPE ctypes raises the error indicator that a callback has set. The entry
+        # routine itself releases the GIL during the call.
         self._enter = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(enter_address)
 
     def holding_gil(self, enter_address: int) -> MachineEntry:
-        """Return a twin that enters through the routine which does not release the GIL."""
+        """Return a copy that enters through the routine which does not release the GIL."""
         twin = object.__new__(MachineEntry)
         twin.__dict__.update(self.__dict__)
         twin._enter = type(self._enter)(enter_address)
@@ -142,7 +142,7 @@ class MachineEntry:
         return ThreadRecord.from_address(address) if address else None
 
     def trace(self) -> tuple[int, ...]:
-        """Return the return addresses that this thread's last trap came through."""
+        """Return the return addresses of the frames that this thread's last trap unwound."""
         address = self._record(self._key)
         if not address:
             return ()
@@ -150,7 +150,7 @@ class MachineEntry:
         return tuple(record.trace[: record.trace_count])
 
     def newest_departure(self, owner: int) -> Departure | None:
-        """Return this thread's newest departure, of one owner unless that is 0."""
+        """Return this thread's newest departure, of `owner` unless that is 0."""
         record = self.record()
         if record is None:
             return None
@@ -165,7 +165,7 @@ class MachineEntry:
     def departures(self) -> Iterator[Departure] | None:
         """Iterate over this thread's departures, the newest first.
 
-        None where native code called Python without one: its frames are not known.
+        None if native code called Python without a departure: its frames are not known.
         """
         record = self.record()
         if record is None:
@@ -176,5 +176,5 @@ class MachineEntry:
 def _linked(address: int) -> Iterator[Departure]:
     while address:
         departure = Departure.from_address(address)
-        address = departure.next  # before whoever iterates does anything
+        address = departure.next  # read before the caller's code runs
         yield departure

@@ -1,8 +1,8 @@
-"""Greenlets: which one runs, and where native code was left for Python by which.
+"""Greenlets: which one runs, and which departure from native code is its newest.
 
-greenlet (and gevent, which is built on it) switches stacks inside of Python calls. Machine code
-asks it who runs as soon as :func:`notice` has found it; nothing has to be imported for that, and
-without greenlet nothing is asked.
+greenlet (and gevent, which uses it) switches stacks inside Python calls. Once :func:`notice` has
+found the imported package, machine code calls it for the running greenlet. This module never
+imports greenlet.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _getcurrent: list[Callable[[], Any]] = []
 
 
 def notice() -> None:
-    """Let machine code ask greenlet who runs, if it has been imported meanwhile."""
+    """Connect machine code to greenlet, if that has been imported since the last call."""
     if _getcurrent:
         return
     for name in ("greenlet._greenlet", "greenlet"):
@@ -53,24 +53,24 @@ def _take(module: Any, capsule: Any) -> None:
 
 
 def _who_runs() -> int:
-    # The main greenlet is its thread, which may have been asked for before there were others.
+    # The main greenlet has its thread's id, as before greenlet was imported.
     running = _getcurrent[0]()
     return unraisable.who_runs[0]() if running.parent is None else id(running)
 
 
 def current() -> int:
-    """Return what stands for the running greenlet in a departure; 0 where there are none."""
+    """Return the id of the running greenlet, as in a departure; 0 without greenlet."""
     notice()
     return id(_getcurrent[0]()) if _getcurrent else 0
 
 
 Place = tuple[int, int, int, int]
-"""A thread, a greenlet of it (0 where there are none), and its newest departure: its serial number
-and its address, 0 where native code was not left."""
+"""A thread, its greenlet (0 without greenlet), and the serial number and address of the greenlet's
+newest departure (0 without one)."""
 
 
 def position() -> Place:
-    """Return where the running greenlet of this thread is."""
+    """Return the place of the running greenlet of this thread."""
     owner = current()
     newest = _newest(owner)
     if newest is None:
@@ -79,7 +79,7 @@ def position() -> Place:
 
 
 def is_at(place: Place) -> bool:
-    """Return whether a greenlet of this thread, or the thread, is still where it was."""
+    """Return whether a greenlet of this thread, or the thread itself, is still at a place."""
     thread, owner, serial, _ = place
     if thread not in (0, _thread()):
         return False
@@ -103,7 +103,7 @@ def _newest(owner: int) -> Departure | None:
 
 
 def _thread() -> int:
-    # The address of its record, 0 while it has none. (Its number may be that of a greenlet: gevent
-    # replaces the function.)
+    # The address of its record, 0 while it has none. (The thread's id can be a greenlet's: gevent
+    # replaces get_ident().)
     record = None if process.machine_entry is None else process.machine_entry.record()
     return 0 if record is None else addressof(record)

@@ -1,4 +1,4 @@
-"""What every C address of a Python function does, whatever machinery is behind it."""
+"""Conversions and errors shared by thunks and ctypes callbacks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["call_closed", "refuse_result", "result_converter"]
 def result_converter(
     function: Callable[..., Any], signature: Signature, bits: bool
 ) -> Callable[[Any], int | None]:
-    """Return what makes the bit pattern of a host function's result, or raises.
+    """Return a function that converts a host function's result to its bit pattern, or raises.
 
     Parameters
     ----------
     function : callable
-        To name in an error.
+        Named in errors.
     signature : Signature
     bits : bool
         Whether the results are bit patterns already.
@@ -38,12 +38,12 @@ def result_converter(
 
 
 def call_closed(*arguments: Any) -> None:
-    """Raise what native code gets that calls a closed host function."""
+    """Raise the error for native code that calls a closed host function."""
     raise RuntimeError("native code called a host function that was closed")
 
 
 def refuse_result(value: Any) -> NoReturn:
-    """Raise what a call ends in whose function was closed meanwhile, and whose result is odd."""
+    """Raise the error for a function closed during its call, whose result needs a conversion."""
     raise RuntimeError(
         "the host function was closed while it ran, and its result "
         f"({type(value).__name__}) does not fit as it is"

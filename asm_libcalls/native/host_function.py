@@ -1,9 +1,9 @@
-"""Python callables as C addresses: what generated code calls when it calls the host.
+"""``HostFunction``: a Python callable with a C address, for generated code to call.
 
-With machine code, an exception that the callable raises unwinds the native frames of its caller
-and arrives, unchanged, where Python entered them (:func:`asm_libcalls.catch_traps`). A Trap is an
-exception like any other. Without machine code a ctypes callback serves: the exception is raised
-when native code has returned.
+With machine code, an exception of the callable unwinds the native frames of its caller, and the
+Python call that entered them (:func:`asm_libcalls.catch_traps`) raises it unchanged, also a Trap.
+Without machine code the address is a ctypes callback's: the exception is raised when native code
+has returned.
 """
 
 from __future__ import annotations
@@ -30,15 +30,14 @@ class HostFunction(Owned):
     signature : str
         The C signature of the address.
     bits : bool, optional
-        Give and take bit patterns (unsigned integers) instead of numbers: every NaN keeps its
-        bits.
+        Pass bit patterns (unsigned integers) instead of numbers, so NaNs keep their bits.
 
     Attributes
     ----------
     address : int
-        The C address, valid until :meth:`close`. Nobody can know whether native code still holds
-        it: so it keeps itself and the callable alive until it is closed. Called after that, it
-        raises RuntimeError, until another host function takes its place.
+        The C address, valid until :meth:`close`. Native code may hold it at any time, so the object
+        and the callable stay alive until the close. A later call raises RuntimeError, until another
+        host function reuses the address.
     signature : Signature
     """
 
@@ -62,10 +61,10 @@ class HostFunction(Owned):
         return f"<HostFunction {self.function!r} {self.signature} {state}>"
 
     def close(self) -> None:
-        """Give the address back. No native code may call it from now on.
+        """Release the address. Native code must not call it any more.
 
-        A call that runs goes on, and its result counts; one that is no number of the result's
-        type and range is a RuntimeError then.
+        A running call continues, and its result is returned; a result that is not exactly a number
+        of the result's type and range is then a RuntimeError.
         """
         super().close()
 

@@ -1,7 +1,7 @@
-"""Native interfaces: how Python calls native code, and how native code calls Python.
+"""Native interfaces: calls from Python to native code, and from native code to Python.
 
-One goes through machine code, one through ctypes; where ctypes is missing there is neither. A
-binding uses one of them, and :mod:`asm_libcalls.native.process` has the default binding's.
+One uses machine code, one uses ctypes, and one is for Pythons without ctypes. A binding has one of
+them; :mod:`asm_libcalls.native.process` has the default binding's.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class MachineInterface:
         return self._holding_gil
 
     def thunks(self) -> ThunkPool:
-        """Return the thunks by which machine code calls Python."""
+        """Return the thunks through which machine code calls Python."""
         if self._thunks is None:
             from asm_libcalls.emitter import register_frames
             from asm_libcalls.native.thunks import ThunkPool
@@ -66,7 +66,7 @@ class MachineInterface:
         return self.thunks().address_of(function, signature, bits)
 
     def function_maker(self) -> Any:
-        """Return what makes builtins of C addresses, or a text that says why nothing does."""
+        """Return the maker of builtins for C addresses, or a text that says why there is none."""
         if self._maker is None:
             from asm_libcalls.native.entry import raise_status
             from asm_libcalls.x86_64.python_functions import function_objects
@@ -79,7 +79,7 @@ class MachineInterface:
 
 
 class CtypesInterface:
-    """Entries and callbacks of ctypes, whose native frames nothing can unwind.
+    """Entries and callbacks of ctypes, whose native frames cannot be unwound.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class CtypesInterface:
 
 
 class NoInterface:
-    """Where ctypes cannot be imported: native code can neither be called nor call.
+    """The interface without ctypes: native code can neither be called nor call Python.
 
     Parameters
     ----------

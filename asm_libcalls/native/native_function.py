@@ -1,13 +1,13 @@
-"""C functions as Python builtins, at a builtin's price.
+"""``native_function``: makes Python builtins of C functions.
 
-:func:`native_function` makes, of any C address and its signature, a function object of CPython's
-own builtin type whose code is machine code: it checks and unboxes exact ints and floats, calls
-the address and boxes the result. Whatever is uncommon (a subclass, a NumPy scalar, an integer out
-of range, the wrong count) goes to a Python function that converts it or raises.
+:func:`native_function` takes a C address and its signature, and makes an object of CPython's
+builtin function type. Its machine code checks and unboxes exact ints and floats, calls the address
+and boxes the result. Other arguments (a subclass, a NumPy scalar, an integer out of range, a wrong
+count) go to a Python function that converts them or raises.
 
-Where machine code can not do that (another CPU, PyPy, a CPython without a GIL), the same call
-makes a Python function of the same name, signature and behaviour, which is only slower.
-:func:`why_not_builtin` says which it is, and why.
+Where that is not possible (another CPU, PyPy, a CPython without a GIL), it makes a Python function
+of the same name, signature and behaviour, which is slower. :func:`why_not_builtin` returns the
+reason.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 __all__ = ["Specification", "native_function", "native_functions", "why_not_builtin"]
 
 MAXIMUM_PARAMETERS = 255
-"""A C function of more is a mistake; each costs code and stack."""
+"""A limit, because each parameter takes code and stack."""
 
 
 class Specification:
-    """What :func:`native_function` is given, checked; :func:`native_functions` makes many.
+    """The checked arguments of :func:`native_function`, for :func:`native_functions`.
 
     Parameters
     ----------
     address, signature, name, doc, module, parameters, slow, catch, release_gil
-        As in :func:`native_function`, but that `module` is None where no module is given.
+        As in :func:`native_function`, but `module` is None if no module is given.
     guard : str
-        What sends arguments of which a leaf routine would trap to the slow path, so that `catch`
-        can be False: ``"divisor_not_zero"`` or ``"quotient_fits"``, of the second of two integers.
-        ``"everything"`` leaves each call to `slow`; the address is not used then.
+        A test of the second of two integers, ``"divisor_not_zero"`` or ``"quotient_fits"``. Calls
+        that would trap go to the slow path, so `catch` can be False. ``"everything"`` sends each
+        call to `slow`; the address is not used.
     inline : str
-        The name of a routine of ours, to be copied in place of a call if it is straight-line code,
-        or of a stencil that does its work.
+        The name of a routine of the image, copied in place of a call if it is straight-line code,
+        or of an equivalent stencil.
     vmctx_of : (class, str), optional
-        The class whose objects are taken for the vmctx, which is the first parameter, and the
-        member that holds it. An address, or an object of a subclass, goes to the slow path.
+        The class whose objects are accepted as the vmctx, the first parameter, and the slot that
+        holds it. An address, or an object of a subclass, goes to the slow path.
     """
 
     __slots__ = (
@@ -122,9 +122,9 @@ def native_function(
     Parameters
     ----------
     address : int
-        A C function that follows the platform's ABI; it must stay callable as long as the result
-        is (a callable that keeps its code alive can be given as `slow`). What is not such a
-        function is not checked: calling it is as undefined as in C.
+        A C function that follows the platform's ABI. It must stay callable as long as the result
+        (a callable that keeps its code alive can be given as `slow`). This is not checked: any
+        other address is undefined behaviour, as in C.
     signature : str
         Its signature, for example ``"(f64, i32) -> f64"``.
     name : str, optional
@@ -132,22 +132,21 @@ def native_function(
     doc : str, optional
         Its docstring.
     module : str, optional
-        The name of the module where it will be found, which is what pickling goes by. By default
-        the module of the caller.
+        The ``__module__`` of the result, by which it is pickled. By default the caller's module.
     parameters : sequence of str, optional
         The parameters' names, for errors and for :func:`inspect.signature`; by default ``a``,
         ``b``, ``c``, ...
     slow : callable, optional
-        Called with the arguments as they came when one of them is not an exact int that fits, or
-        not an exact float, or their count is wrong. By default what converts as the libcalls do,
-        or raises TypeError or OverflowError with the names of function and argument.
+        Called with the original arguments if one of them is not an exact int that fits, or not an
+        exact float, or their count is wrong. The default converts as the libcalls do, or raises
+        TypeError or OverflowError with the names of function and argument.
     catch : bool, optional
-        Whether the callee may trap, or call back into Python. A trap arrives as :class:`Trap`, an
-        exception of a callback as itself. False saves some 20 ns, and is for routines that do
-        neither: a trap would have nowhere to go.
+        Whether the callee may trap, or call back into Python. A trap is raised as :class:`Trap`, a
+        callback's exception unchanged. False saves some 20 ns, and is only for callees that do
+        neither: a trap would find no entry to unwind to.
     release_gil : bool, optional
-        Whether other Python threads run meanwhile: for callees that take long or wait. A callee
-        that is part of CPython's API needs the GIL.
+        Whether other Python threads run during the call: for callees that take long or wait.
+        Functions of CPython's API need the GIL.
 
     Returns
     -------
@@ -218,7 +217,7 @@ def native_functions(
         elif s.catch or assign(s.signature.parameters).stack:
             enter = ENTER_HOLDING_GIL
         shapes.append(Shape(s.signature, enter, guard, s.inline, s.vmctx_of))
-    # A builtin without arguments has none to leave to its slow path.
+    # A builtin without arguments has no slow path.
     python = [not (s.signature.parameters or _is_unboxed(s.signature)) for s in specifications]
     try:
         maker.prepare(
@@ -235,7 +234,7 @@ def native_functions(
 
 
 def _is_unboxed(signature: Signature) -> bool:
-    """Return whether builtins make these types of Python objects, and back, in machine code."""
+    """Return whether builtins convert these types from and to Python objects in machine code."""
     return all(t.bits in (32, 64) for t in (*signature.parameters, signature.result) if t)
 
 
@@ -260,7 +259,7 @@ def _slow(specification: Specification, interface: NativeInterface) -> Callable[
         raise RuntimeError("native code cannot be called: ctypes cannot be imported here")
     if not specification.release_gil:
         entry = interface.entry_holding_gil()
-    # Nothing here refers to the function object: it is freed when its last user drops it.
+    # No reference to the function object here: it is freed when its last user drops it.
     name, address, signature = specification.name, specification.address, specification.signature
     callee = Callee.named(name, specification.parameters)
 
@@ -273,8 +272,8 @@ def _slow(specification: Specification, interface: NativeInterface) -> Callable[
 
 
 def _python_function(specification: Specification, slow: Callable[..., Any]) -> Any:
-    """Make a Python function that looks as the builtin would."""
-    # Compiled, as namedtuple does it, so that it has the signature and refuses keywords itself.
+    """Make a Python function with the builtin's name, signature and docstring."""
+    # Compiled, as in namedtuple, so that it has the signature and refuses keywords.
     parameters = ", ".join(specification.parameters)
     source = f"lambda {parameters}{', /' if parameters else ''}: __slow__({parameters})"
     function = eval(source, {"__slow__": slow, "__builtins__": {}})

@@ -1,8 +1,8 @@
-"""What a process has one of: loaded machine code, the stack walker, the observers of traps.
+"""State of the process: the loaded image, the default native interface, the observers of traps.
 
-There may be several bindings, and each chooses what serves a libcall. Machine code is loaded once:
-all bindings that use it share one image, one pthread key, and so one list of activations for each
-thread. The bindings fill in the variables of this module; everything below them reads these.
+A process may have several bindings. Machine code is loaded once: all bindings share one image, one
+pthread key, and one list of activations for each thread. The binding module and native/interface.py
+set the variables; the modules below the bindings read them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
             """Return the record of this thread; None if it has never entered native code."""
 
         def trace(self) -> tuple[int, ...]:
-            """Return the return addresses that this thread's last trap came through."""
+            """Return the return addresses of the frames that this thread's last trap unwound."""
 
         def newest_departure(self, owner: int) -> Departure | None:
             """Return this thread's newest departure, of one owner unless that is 0."""
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
             """Iterate over this thread's departures, newest first; None if one is not known."""
 
     class NativeInterface(Protocol):
-        """How Python calls native code, and how native code calls Python."""
+        """Calls from Python to native code, and from native code to Python."""
 
         @property
         def entry(self) -> Entry | None:
-            """How Python enters native code; None where it cannot."""
+            """The entry into native code; None where ctypes is missing."""
 
         def entry_holding_gil(self) -> Entry:
             """Return an entry whose callees run with the GIL."""
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
             """Return a C address that calls a Python function, and what gives it back."""
 
         def function_maker(self) -> Any:
-            """Return what makes builtins of C addresses, or a text that says why nothing does."""
+            """Return the maker of builtins, or a text that says why there is none."""
 
 
 __all__ = [
@@ -73,25 +73,25 @@ image: LoadedImage | None = None
 """The image with the runtime's own routines (entry, thunks, builtins); None until it is loaded."""
 
 machine_entry: MachineCodeEntry | None = None
-"""How Python enters native code through that image."""
+"""The entry into native code through that image."""
 
 interface: NativeInterface | None = None
-"""What ``catch_traps``, ``native_function`` and ``HostFunction`` use: the default binding's."""
+"""The default binding's interface, for ``catch_traps``, ``native_function``, ``HostFunction``."""
 
 builtin_addresses: Callable[[], list[int]] | None = None
-"""Returns what the builtin array of a VMContext holds: the default binding's addresses."""
+"""Returns the default binding's addresses for the builtin array of a VMContext."""
 
 trap_observers: list[Callable[[Trap], None]] = []
-"""Called with each trap that has a trace, before it is raised: a JIT knows what its addresses
-mean, and adds that to the exception."""
+"""Called with each trap that has a trace, before it is raised: a JIT can add the meaning of its
+addresses to the exception."""
 
 
 own_threads: list[Callable[[], int]] = []
-"""Each returns how many threads of ours there are, which never enter native code."""
+"""Each returns a number of this library's own threads, which never enter native code."""
 
 
 def may_run_elsewhere() -> bool:
-    """Return whether there are other threads, which may be running native code."""
+    """Return whether other threads exist, which may be running native code."""
     return _count() > sum(count() for count in own_threads)
 
 
@@ -109,7 +109,7 @@ class CtypesActivation:
     who : int
         The thread or greenlet that entered, by :data:`asm_libcalls.unraisable.who_runs`.
     raised : list of BaseException
-        By its callbacks.
+        The exceptions of its callbacks.
     """
 
     __slots__ = ("raised", "who")
@@ -120,11 +120,11 @@ class CtypesActivation:
 
 
 class _ThreadState(_local):
-    """What ctypes entries and ctypes callbacks note for their thread."""
+    """A thread's ctypes entries and ctypes callbacks."""
 
     def __init__(self) -> None:
         self.activations: list[CtypesActivation] = []  # of all greenlets of the thread
-        self.callbacks = 0  # that run, called by native code
+        self.callbacks = 0  # running ones, called by native code
 
 
 thread_state = _ThreadState()
@@ -133,6 +133,6 @@ thread_state = _ThreadState()
 def runs_unknown_frames() -> bool:
     """Return whether this thread has frames of native code that the stack walker cannot follow.
 
-    They were entered through ctypes, or left by a ctypes callback of ours.
+    They were entered, or called Python, through ctypes.
     """
     return bool(thread_state.activations or thread_state.callbacks)

@@ -1,7 +1,7 @@
-"""Walks the frames of the native code that a thread has left for Python.
+"""Walks the frames of native code that has called Python.
 
-It follows frame pointers from the thunks through which native code left to the entries, in the live
-stack of the greenlet that runs, and in the copies of the stacks of others.
+It follows frame pointers from the thunks that called Python to the entries, in the live stack of
+the running greenlet, and in the copies of other greenlets' stacks.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _WORD = ctypes.sizeof(ctypes.c_size_t)
 
 
 def departures() -> Iterator[Departure] | None:
-    """Iterate over where this thread's native code was left for Python, the newest first.
+    """Iterate over this thread's departures from native code, the newest first.
 
-    None where the frames of some of it are not known: it was entered or left through ctypes.
+    None if some native frames are not known: they were entered, or called Python, through ctypes.
     """
     if process.runs_unknown_frames():
         return None
@@ -37,15 +37,15 @@ def stack_frames(innermost: bool = False) -> Iterator[tuple[int, int]] | None:
     Parameters
     ----------
     innermost : bool, optional
-        Walk the innermost activation of the running greenlet alone.
+        Walk only the innermost activation of the running greenlet.
 
     Returns
     -------
     iterator of (return address, frame pointer), or None
-        For each native frame the address in its code where it goes on, and its rbp, or for the
-        frames of another greenlet where its rbp points to in a copy of them. None where the walk
-        can not be made: native code that is not left through one of our thunks, frames without
-        frame pointers, greenlets of which no copy was made, or no machine code to know of them.
+        For each native frame the address where its code continues, and its rbp; in a frame of
+        another greenlet, rbp's target in the copy. None if the walk is impossible: native code
+        called Python without a thunk of this library, a frame has no frame pointer, a greenlet's
+        stack was not copied, or no machine code is loaded.
     """
     left = departures()
     if left is None:
@@ -71,20 +71,20 @@ def stack_frames(innermost: bool = False) -> Iterator[tuple[int, int]] | None:
 def departed_stacks(
     left: Iterable[Departure], own: bool = False
 ) -> Iterator[tuple[Departure, int | None]]:
-    """Yield where the stacks of departures can be read.
+    """Yield departures, and where their stacks can be read.
 
     Parameters
     ----------
     left : iterable of Departure
         Of this thread.
     own : bool, optional
-        Leave out those that are known to be another greenlet's.
+        Skip those that are known to be another greenlet's.
 
     Yields
     ------
     (Departure, int or None)
-        What to add to an address between its exit frame and its canary: 0 for the live stack of
-        the greenlet that runs, None where it is another one's, or may be, and there is no copy.
+        The offset to add to an address between its exit frame and its canary: 0 for the live stack
+        of the running greenlet, None if the stack is or may be another's and was not copied.
     """
     owner = greenlets.current()
     for departure in left:
@@ -98,13 +98,13 @@ def departed_stacks(
 
 
 def calling_frame() -> tuple[int, int] | None:
-    """Find the native frame that called the host function which runs in this thread.
+    """Find the native frame that called the running host function of this thread.
 
     Returns
     -------
     (return address, frame pointer), or None
-        As of :func:`stack_frames`, its first. None where this thread's innermost activation was
-        not left through one of our thunks.
+        The first one of :func:`stack_frames`. None if this thread's innermost activation did not
+        call Python through a thunk of this library.
     """
     for departure, moved in departed_stacks(departures() or (), own=True):
         if moved is None or not departure.canary:

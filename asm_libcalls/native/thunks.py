@@ -23,7 +23,7 @@ __all__ = ["ThunkPool"]
 
 
 class ThunkPool:
-    """The thunks of this process, made as they are needed, an image of them at a time."""
+    """The thunks of this process, made on demand, an image of them at a time."""
 
     def __init__(self, call_python: int) -> None:
         self._call_python = call_python
@@ -42,14 +42,14 @@ class ThunkPool:
     def address_of(
         self, function: Callable[..., Any], signature: Signature, bits: bool
     ) -> tuple[int, Callable[[], None]]:
-        """Return a C address for a callable, and what frees it."""
+        """Return a C address for a callable, and a function that frees it."""
         return self.address_of_record(*self._record(function, signature, bits))
 
     def address_of_record(self, *kept: Any) -> tuple[int, Callable[[], None]]:
-        """Return a C address for a record, given with what it borrows, and what frees it.
+        """Return a C address for a record, and a function that frees it.
 
-        A call that runs when it is freed goes on with what it began with; its result is taken if
-        it fits as it is, and otherwise refused.
+        `kept` is the record, then the objects that it borrows. A call that runs during the release
+        continues; its result is refused if it needs a conversion.
         """
         greenlets.notice()
         record = kept[0]  # and not `kept`, which holds the callable: for release()
@@ -72,7 +72,7 @@ class ThunkPool:
             try:
                 return self._free.pop()  # one operation: threads never get the same one
             except IndexError:
-                with self._making:  # the assembler is one for all threads
+                with self._making:  # all threads share one assembler
                     if not self._free:
                         self._more()
 
@@ -98,7 +98,7 @@ def _of_words(
     bits: bool,
     convert: Callable[[Any], int | None],
 ) -> Callable[..., Any]:
-    """Make a callable of 64-bit words, as the record gives them, of one that takes numbers."""
+    """Wrap a callable of numbers as one of 64-bit words, which a record passes."""
 
     def call(*words: int) -> Any:
         rest = iter(words)

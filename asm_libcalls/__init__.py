@@ -1,7 +1,7 @@
-"""The 33 libcalls of a WebAssembly compiler, as machine code, as Python, and callable from both.
+"""The 33 libcalls of Wasmtime as machine code and in Python, for Python and for native code.
 
-``asm_libcalls.f64_nearest(2.5)`` calls one from Python; ``symbols()`` gives the C addresses to a
-JIT; ``LIBCALLS[name]`` has everything about one, the pure-Python ``fallback`` included.
+``asm_libcalls.f64_nearest(2.5)`` calls one from Python. ``symbols()`` gives the C addresses to a
+JIT. ``LIBCALLS[name]`` has everything about one, including the pure-Python ``fallback``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys as _sys
 import time as _time
 
-if "_asm_libcalls" in _sys.modules:  # somebody has deleted the package and imports it again
+if "_asm_libcalls" in _sys.modules:  # the package was deleted and is imported again
     from asm_libcalls import reimport as _reimport
 
     _reimport.adopt(_sys.modules[__name__], _sys.modules["_asm_libcalls"])
@@ -45,21 +45,21 @@ _LAZY = {
     "load_code": "emitter.load_code",
     "native_function": "native.native_function",
 }
-# Names of the runtime by the module that has them, imported when first used: who calls only
-# numeric libcalls does not wait for them. The libcalls' functions too are made when first used.
+# Names by the module that has them, imported when first used, so a program with only numeric
+# libcalls does not import the runtime. The libcalls' functions too are made when first used.
 
 _PACKAGES = ("llvm", "toy_jit", "ufuncs")
-# Public packages in this one, imported when first used: the ufuncs import NumPy, LLVM's libcalls
-# have an image of their own.
+# Public subpackages, imported when first used: the ufuncs import NumPy, LLVM's libcalls have their
+# own image.
 
 
 def __getattr__(name: str) -> object:
     if name in LIBCALLS:
-        if _sys.meta_path is None:  # the interpreter ends, and imports nothing any more
+        if _sys.meta_path is None:  # at interpreter exit nothing can be imported
             return LIBCALLS[name]
         from asm_libcalls.functions import make_functions
 
-        # Many at once, since their code shares pages; those of the first thread stay.
+        # Many at once, since their code shares pages; the first thread's functions stay.
         for each, function in make_functions(_binding, like=name).items():
             globals().setdefault(each, function)
         return globals()[name]
@@ -85,7 +85,7 @@ def symbols() -> dict[str, int]:
 
 
 def runtime_symbols() -> dict[str, int]:
-    """Return the C addresses of what generated code calls beside the libcalls.
+    """Return the C addresses of other routines that generated code calls.
 
     ``asm_libcalls_raise_trap(code)`` takes a :class:`TrapCode` as u32, unwinds to the innermost
     :func:`catch_traps` of the thread, and does not return. Empty where no machine code serves.
@@ -94,7 +94,7 @@ def runtime_symbols() -> dict[str, int]:
 
 
 def backend_report() -> BackendReport:
-    """Return which backend serves each libcall and why: a dict to compute with, a text to print."""
+    """Return the backend of each libcall and the reason, as a dict; ``str()`` gives a text."""
     from asm_libcalls.report import make_report
 
     return make_report(_binding, __version__)

@@ -42,10 +42,10 @@ LIBCALLS: dict[str, Libcall]
 __version__: str
 
 def backend_report() -> BackendReport:
-    """Return which backend serves each libcall and why: a dict to compute with, a text to print."""
+    """Return the backend of each libcall and the reason, as a dict; ``str()`` gives a text."""
 
 def runtime_symbols() -> dict[str, int]:
-    """Return the C addresses of what generated code calls beside the libcalls."""
+    """Return the C addresses of other routines that generated code calls."""
 
 def symbols() -> dict[str, int]:
     """Return the C address of each libcall by its symbol, ``"wasmtime_f64_nearest"`` and so on."""

@@ -1,8 +1,8 @@
-"""Activations: the C structures by which machine code enters native code and leaves it.
+"""Activations: the C structures for entering and leaving native code.
 
-Machine code and Python both read them, so their layout is declared here alone. An *activation* is
-one entry into native code that has not ended. A thread's activations form a list, the innermost
-first, which begins in its :class:`ThreadRecord`.
+Machine code and Python both read them; only this module declares their layout. An *activation* is
+one entry into native code that has not ended. A thread's activations form a list, innermost first,
+which begins in its :class:`ThreadRecord`.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ __all__ = [
 
 
 class NativeCall(ctypes.Structure):
-    """One call, as ``asm_libcalls_enter`` takes it: registers to load, and results.
+    """One call, the argument of ``asm_libcalls_enter``: registers to load, and results.
 
     Attributes
     ----------
     address : address
-        What to call.
+        The function to call.
     integers, floats : array
         The argument registers, in the order of :mod:`asm_libcalls.calling_convention`. A float
-        register has 16 bytes, of which a float or double uses the first ones.
+        register has 16 bytes; a float or double is in the first ones.
     stack_arguments, stack_count : address, int
-        The eightbytes to put on the stack, and how many they are.
+        The eightbytes to put on the stack, and their number.
     integer_results : array
         rax and rdx after the call.
     float_result : array
@@ -70,22 +70,22 @@ class Activation(ctypes.Structure):
     thread : address
         The :class:`ThreadRecord` of its thread.
     previous : address
-        The activation that was running on this thread when it was entered: 0, but for Python code
-        that native code reached without one of our thunks.
+        The activation that was running on this thread at the entry. Usually 0; not if native code
+        called Python without a thunk of this library.
     landing : address
-        Where a trap jumps to, with the three registers below restored.
+        The address that a trap jumps to, with the registers below restored.
     stack_pointer, frame_pointer : address
         rsp and rbp of the entry routine. The frame pointer is also the canary that a stack walk
         must find.
     status : int
-        0, or what the raise brought: see :data:`TRAPPED` and :data:`EXCEPTION`.
+        0, or the status of a raise: see :data:`TRAPPED` and :data:`EXCEPTION`.
     thread_state : address
-        The ``PyThreadState*`` of the thread, whether the entry has released the GIL or not.
+        The ``PyThreadState*`` of the thread, also if the entry keeps the GIL.
     owner : address
-        The greenlet that entered, where the thread had left native code for Python before; 0
-        where it had not, or there are no greenlets.
+        The greenlet that entered, if the thread had called Python from native code before; else 0,
+        also without greenlets.
     mxcsr, x87_control : int
-        The floating-point modes of the caller, which the ABI has us give back.
+        The caller's floating-point modes, which the ABI requires to be restored.
     """
 
     _fields_ = [
@@ -105,34 +105,34 @@ class Activation(ctypes.Structure):
 class Departure(ctypes.Structure):
     """One call of Python by native code that has not returned, on the heap.
 
-    While Python runs the thread has no innermost activation. Greenlets move stacks away and back
-    meanwhile, so the stack of a departure may be read only if it is the running greenlet's.
+    While Python runs, the thread has no innermost activation. Greenlets move stacks away and back
+    during that time, so only the running greenlet's stack can be read in place.
 
     Attributes
     ----------
     next : address
         The departure before it on this thread, or 0.
     link : address
-        What points to this one: the record's `departures`, or `next` of the one after it.
+        The pointer to this one: the record's `departures`, or `next` of the later departure.
     thread : address
         The :class:`ThreadRecord` of its thread.
     owner : address
-        The greenlet that left; 0 where greenlets were not known of.
+        The greenlet that called Python; 0 if greenlet was not imported then.
     activation : address
-        The one that was left, or 0 where native code was not entered through us.
+        The activation that was left, or 0 if native code was not entered through this library.
     exit_frame_pointer : address
-        The frame of the thunk: where a stack walk begins.
+        The frame of the thunk, where a stack walk begins.
     canary : address
-        The activation's frame pointer: where the walk ends; 0 without an activation.
+        The activation's frame pointer, where the walk ends; 0 without an activation.
     stack_limit : address
-        That of the activation: see :class:`ThreadRecord`.
+        The activation's stack limit: see :class:`ThreadRecord`.
     serial : int
         Counts the departures of the thread; 0 once this one has returned.
     frames : address
-        A copy of the stack from `exit_frame_pointer` to the canary, where `owner` is known and it
-        is not too long; else 0.
+        A copy of the stack from `exit_frame_pointer` to the canary, if `owner` is known and the
+        stack is not too long; else 0.
     buffer, capacity : int
-        Where such copies stand, and the bytes there are for them.
+        The memory for such copies, and its size in bytes.
     """
 
     _fields_ = [
@@ -156,32 +156,32 @@ MAXIMUM_TRACE = 64
 
 
 class ThreadRecord(ctypes.Structure):
-    """What the pthread key ``activations_key`` holds: one for each thread that entered.
+    """The value of the pthread key ``activations_key``: one for each thread that entered.
 
     Attributes
     ----------
     innermost : address
         The :class:`Activation` whose native code runs, or 0 while Python does.
     departures : address
-        The newest :class:`Departure`, or 0. They are those of all greenlets of the thread.
+        The newest :class:`Departure` of all greenlets of the thread, or 0.
     free_departures : address
-        Structures for the next ones, linked by `next`.
+        Unused structures for departures, linked by `next`.
     departed : int
         The serial number of the last departure.
     stack_limit : address
-        The lowest stack pointer that the native code which runs may have, if it asked for one by
+        The lowest stack pointer allowed for the running native code, if it has called
         ``asm_libcalls_stack_limit``; else 0.
     stack_low, stack_size : int
         The thread's stack, if it is known.
     stack_reserve : int
-        The bytes of it, from its low end on, that are not for native code.
+        The bytes at the stack's low end that native code must not use.
     trace_count : int
-        How many entries of `trace` the last trap wrote.
+        The number of entries of `trace` that the last trap wrote.
     trace : array of address
-        Where the last trap came from: the return address into the code that raised it, then those
-        of its callers by frame pointer, up to the entry.
+        The return address into the code that raised the last trap, then those of its callers by
+        frame pointer, up to the entry.
     interrupts : address
-        For compilers of stack checks: the VMInterrupts of this thread; 0 until they are made.
+        The VMInterrupts of this thread, for code with stack checks; 0 until they are made.
     """
 
     _fields_ = [

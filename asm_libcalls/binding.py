@@ -1,8 +1,8 @@
-"""A declaration and the chosen backend make a libcall: callable, address, ctypes function.
+"""Binds each declaration to a backend: a Libcall has a callable, an address, a ctypes function.
 
-``ASM_LIBCALLS_BACKEND`` chooses, once, when the package is imported: ``auto`` (machine code where
-it can serve, the fallback for the rest), ``x86_64`` (machine code for all that has it, or an
-error that says why not), ``fallback`` (Python alone; no machine code of ours is even loaded).
+The environment variable ``ASM_LIBCALLS_BACKEND`` chooses once, when the package is imported:
+``auto`` (machine code where available, the fallback for the rest), ``x86_64`` (all machine code,
+or an error that says why not), ``fallback`` (only Python; no machine code is loaded).
 """
 
 from __future__ import annotations
@@ -45,13 +45,11 @@ IN_PYTHON = "in Python on every CPU"
 
 
 class BackendUnavailable(ImportError):
-    """The backend that ``ASM_LIBCALLS_BACKEND`` asks for can not serve here."""
+    """The backend in ``ASM_LIBCALLS_BACKEND`` is not available here."""
 
 
 class Libcall:
-    """One libcall, served.
-
-    Calling it takes and returns Python numbers.
+    """One libcall, bound to a backend. Calling it takes and returns Python numbers.
 
     Attributes
     ----------
@@ -65,9 +63,8 @@ class Libcall:
     declaration : Declaration
         Its row of the table.
     takes_instance : bool
-        Whether it works on an instance or its references, and not on numbers alone.
+        Whether it works on an instance or its references, not only on numbers.
     backend : {"x86_64", "fallback"}
-        What serves it.
     """
 
     def __init__(self, declaration: Declaration, binding: Binding) -> None:
@@ -94,7 +91,7 @@ class Libcall:
         return f"<libcall {self.name}{self.signature} served by {self.backend}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By name: whoever unpickles it has a backend of his own.
+        # By name, so it is bound to the backend of the process that unpickles it.
         return (_served_here, (self.name,))
 
     def __copy__(self) -> Libcall:
@@ -122,7 +119,7 @@ class Libcall:
         return self.signature.from_pattern(self._invoke(patterns))
 
     def call_bits(self, *patterns: int) -> int:
-        """Call it with bit patterns, and return the result's: every NaN keeps its bits.
+        """Call it with bit patterns and return the result's pattern, in which NaNs keep their bits.
 
         Parameters
         ----------
@@ -137,7 +134,7 @@ class Libcall:
         checked = self.signature.check_patterns(patterns, self._callee)
         _kept: list[object] = []
         if self.takes_instance:
-            checked, _kept = self._patterns(tuple(checked))  # addresses and indices can be wrong
+            checked, _kept = self._patterns(tuple(checked))  # checks addresses and indices
         return self._invoke(checked)
 
     @property
@@ -151,8 +148,8 @@ class Libcall:
     def cfunc(self) -> Any:
         """A ctypes function of the address.
 
-        Where the libcall can trap, calling this object from Python catches the trap and raises
-        it; as a C function pointer it is the bare address.
+        If the libcall can trap, a call from Python raises the trap. As a C function pointer the
+        object is the bare address.
         """
         prototype = self.signature.ctypes_prototype()
         if self.declaration.traps:
@@ -162,7 +159,7 @@ class Libcall:
     @property
     def fallback(self) -> FallbackFunction:
         """The same libcall in plain Python."""
-        # One for each libcall, because it owns a callback that is never freed.
+        # Only one for each libcall, because it owns a callback that is never freed.
         if self._fallback is None:
             self._fallback = FallbackFunction(self)
         return self._fallback
@@ -184,7 +181,7 @@ class Libcall:
 
 
 class FallbackFunction(Libcall):
-    """A libcall in plain Python, whichever backend serves it otherwise."""
+    """A libcall in plain Python, also where machine code serves it."""
 
     def __init__(self, libcall: Libcall) -> None:
         self.__dict__.update(libcall.__dict__)
@@ -215,7 +212,7 @@ def _catching(prototype: Any, libcall: Libcall) -> Any:
 
 
 class Binding:
-    """All libcalls, bound to what can serve them.
+    """All libcalls, bound to the available backends.
 
     Attributes
     ----------
@@ -226,7 +223,7 @@ class Binding:
     x86_64_reason : str
         Why it is not.
     interface : MachineInterface, CtypesInterface or NoInterface
-        How Python calls native code, and how native code calls Python.
+        Calls between Python and native code, in both directions.
     libcalls : dict of str to Libcall
     """
 
@@ -287,11 +284,11 @@ class Binding:
 
     @property
     def entry(self) -> Entry | None:
-        """How Python enters native code; None where ctypes is missing."""
+        """The entry from Python into native code; None where ctypes is missing."""
         return self.interface.entry
 
     def backend_of(self, declaration: Declaration) -> tuple[str, str]:
-        """Return which backend serves a libcall, and why; "" where that has to be found out."""
+        """Return the backend of a libcall, and the reason; "" if it is found out only on demand."""
         if self.x86_64 is None:
             return "fallback", self.x86_64_reason
         if declaration.name in self.x86_64.loaded.image.routines:
@@ -299,7 +296,7 @@ class Binding:
         return "fallback", ""
 
     def why_not_machine_code(self, declaration: Declaration) -> str:
-        """Return why the fallback serves a libcall though there is machine code."""
+        """Return why the fallback serves a libcall although machine code is loaded."""
         assert self.x86_64 is not None
         return self.x86_64.why_not(declaration) or IN_PYTHON
 
@@ -316,10 +313,7 @@ class Binding:
         return function
 
     def load_numeric_fallbacks(self) -> None:
-        """Import what the libcalls of numbers are served by, before nothing is imported any more.
-
-        A finalizer that runs when the interpreter ends may be the first to call one.
-        """
+        """Import the fallbacks of numeric libcalls, which a finalizer may call at exit."""
         for libcall in self.libcalls.values():
             if not libcall.takes_instance:
                 self.fallback_of(libcall.declaration)
@@ -338,19 +332,14 @@ class Binding:
     def host_address(
         self, function: Callable[..., Any], signature: Signature, bits: bool
     ) -> tuple[int, Callable[[], None]]:
-        """Return a C address that calls a Python function, and what gives the address back.
+        """Return a C address that calls a Python function, and a function that frees the address.
 
-        Parameters
-        ----------
-        function : callable
-        signature : Signature
-        bits : bool
-            Whether the function takes and returns bit patterns instead of numbers.
+        With `bits`, the Python function takes and returns bit patterns instead of numbers.
         """
         return self.interface.host_address(function, signature, bits)
 
     def thunks(self) -> ThunkPool:
-        """Return the thunks by which machine code calls Python."""
+        """Return the thunks through which machine code calls Python."""
         if self.x86_64 is None:
             raise RuntimeError(f"there are no thunks without machine code: {self.x86_64_reason}")
         return machine_interface(self.x86_64.loaded).thunks()
@@ -366,7 +355,7 @@ class Binding:
         return {libcall.symbol: libcall.address for libcall in self.libcalls.values()}
 
     def runtime_symbols(self) -> dict[str, int]:
-        """Return what generated code calls beside the libcalls; empty without machine code."""
+        """Return the other addresses that generated code calls; empty without machine code."""
         if self.x86_64 is None:
             return {}
         names = ("asm_libcalls_raise_trap",)
@@ -374,7 +363,7 @@ class Binding:
 
 
 def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
-    # Called by native code, whose frames are there until the trap leaves this function.
+    # Native code calls this; its frames exist until the trap leaves this function.
     def call(*patterns: int) -> int | None:
         try:
             return function(*patterns)
@@ -393,13 +382,13 @@ def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
 
 
 _fallbacks: dict[str, ModuleType] = {}
-"""The modules of the families in plain Python, once they are imported."""
+"""The imported modules of the families in plain Python."""
 
 _default: list[Binding] = []
 
 
 def default_binding() -> Binding:
-    """Return the process's binding, made as the environment asks when first called."""
+    """Return the process's binding, made by the environment variable when first called."""
     if not _default:
         binding = Binding(os.environ.get(ENVIRONMENT_VARIABLE) or "auto")
         process.interface = binding.interface

@@ -1,7 +1,7 @@
-"""The C calling convention of x86-64: which register or stack slot each argument and result is in.
+"""The C calling convention of x86-64: the register or stack slot of each argument and result.
 
-Everything that passes arguments asks here: the entry into native code, the builtins, the thunks of
-host functions, toy_jit's adapters. Register names are text, as in assembler's language;
+All code that passes arguments uses it: the entry into native code, the builtins, the thunks of host
+functions, toy_jit's adapters. Register names are text, as in assembly language;
 ``x86_64/assembler`` has PeachPy's registers of these names.
 
 Source: System V ABI for AMD64, 3.2.1 (registers), 3.2.3 (parameter passing).
@@ -30,23 +30,23 @@ __all__ = [
 ]
 
 INTEGER_REGISTERS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
-"""Where arguments of class INTEGER go, in order."""
+"""The registers of arguments of class INTEGER, in order."""
 
 FLOAT_REGISTERS = ("xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7")
-"""Where arguments of class SSE go, in order. A value of 16 bytes (SSE, SSEUP) fills one of them."""
+"""The registers of arguments of class SSE, in order. A value of 16 bytes (SSE, SSEUP) fills one."""
 
 INTEGER_RESULTS = ("rax", "rdx")
-"""Where a result of class INTEGER is: its low 64 bits, then its high ones."""
+"""The registers of a result of class INTEGER: its low 64 bits, then its high ones."""
 
 CALLEE_SAVED = ("rbx", "r12", "r13", "r14", "r15")
-"""What a callee leaves as it was, beside the stack pointer and the frame pointer (rbp)."""
+"""The registers that a callee preserves, besides the stack pointer and the frame pointer (rbp)."""
 
 INTEGERS, FLOATS, STACK = "integers", "floats", "stack"
-"""Where arguments can be. Each is a row of places: registers of one class, or eightbytes."""
+"""The banks of argument places: registers of one class, or eightbytes on the stack."""
 
 
 class Place:
-    """Where one argument is.
+    """The place of one argument.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Place:
 
 
 class Assignment:
-    """Where the arguments of a call are.
+    """The places of the arguments of a call.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class Assignment:
     integers, floats : int
         How many registers of each class are used.
     stack : int
-        How many eightbytes the arguments on the stack take, gaps included.
+        How many eightbytes the arguments on the stack take, padding included.
     """
 
     __slots__ = ("floats", "integers", "places", "stack")
@@ -94,9 +94,8 @@ class Assignment:
 def assign(types: Iterable[ValueType]) -> Assignment:
     """Assign arguments to registers and the stack.
 
-    An argument goes in registers whole or not at all: where the registers that are left do not
-    hold all of an i128, it goes to the stack, at a multiple of its alignment, and the next integer
-    takes the register.
+    An argument is never split between registers and the stack. If the remaining registers cannot
+    hold all of an i128, it goes to the stack, aligned, and the next integer takes the register.
 
     Parameters
     ----------
@@ -118,7 +117,7 @@ def assign(types: Iterable[ValueType]) -> Assignment:
 
 
 def bank_of(value_type: ValueType) -> str:
-    """Return the registers that a value goes in, where enough are left: "integers" or "floats".
+    """Return the registers for a value, if enough are left: "integers" or "floats".
 
     As a result it is in :data:`INTEGER_RESULTS` or in xmm0.
     """

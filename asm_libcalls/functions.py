@@ -1,9 +1,9 @@
-"""The libcalls as functions: what the names of the package are bound to.
+"""Makes the functions of the package, one for each libcall.
 
-Those of numbers run their machine code, and so do those on the bytes of memories for an Instance;
-their slow path, and all the others, is the checked call of :class:`~asm_libcalls.binding.Libcall`,
-since what Python gives as an instance, an index or a reference must be checked before native code
-trusts it.
+The numeric libcalls run their machine code, and those on the bytes of memories do so for an
+Instance. Their slow path, and all other libcalls, use the checked call of
+:class:`~asm_libcalls.binding.Libcall`: instances, indices and references from Python must be
+checked before native code uses them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["make_functions"]
 
 MODULE = "asm_libcalls"
-"""Where they are found, and what pickling goes by."""
+"""The ``__module__`` of the functions, by which they are pickled."""
 
 
 def make_functions(binding: Binding, like: str = "") -> dict[str, Any]:
@@ -30,8 +30,8 @@ def make_functions(binding: Binding, like: str = "") -> dict[str, Any]:
     ----------
     binding : Binding
     like : str, optional
-        A libcall: if it takes numbers alone, only those that do; and the others otherwise. Who
-        calls those of numbers does not wait for what there is of instances.
+        A libcall: make only numeric ones if it is numeric, only the others otherwise. So a program
+        with numeric calls does not import the runtime.
     """
     backend = binding.x86_64
     libcalls = list(binding.libcalls.values())
@@ -48,7 +48,7 @@ def _specify(libcall: Libcall, backend: Backend | None) -> Specification:
     if libcall.backend == "x86_64":
         assert backend is not None
         if not libcall.takes_instance:
-            # A trap that nobody sees coming would find no entry to unwind to.
+            # Without a guard, a trap would find no entry to unwind to.
             guard = (backend.guard_of(declaration) or "everything") if declaration.traps else ""
             address = libcall.address
             inline = "" if guard else libcall.name

@@ -1,10 +1,10 @@
-"""THE TABLE: each of the 33 libcalls of Wasmtime 0.22 declared once. Everything else derives.
+"""The table of the 33 libcalls of Wasmtime 0.22: each is declared here, and only here.
 
-A row fixes the name, the C signature, what each parameter means and what may trap; a second list
-fixes the slots of the VMContext's builtin array. Prototypes, addresses, checks of arguments, the
-command line, the type stubs, the ABI page of the documentation and the tests' parameters all
-come from here; the two implementations are found by the row's family and name, in
-``x86_64/FAMILY.py`` and ``fallback/FAMILY.py``.
+A row has the name, the C signature, the kinds of the parameters and the possible traps. A second
+list has the slots of the VMContext's builtin array. Prototypes, addresses, checks of arguments, the
+command line, the type stubs, the ABI page of the documentation and the tests' parameters are
+derived from it. The two implementations of a row are in ``x86_64/FAMILY.py`` and
+``fallback/FAMILY.py``, under its name.
 
 Source: ``wasmtime_runtime::libcalls`` and ``wasmtime_environ::builtin`` of Wasmtime 0.22.
 """
@@ -41,7 +41,7 @@ PARAMETER_KINDS = {
     "nullable": "externref that may be null",
     "unowned": "externref whose reference count is 0",
 }
-"""What a parameter can mean beyond its C type.
+"""The meanings of parameters beyond their C type.
 
 A parameter without a kind is a number, a vmctx, a ``reference`` of the table's element type (null
 included), or an externref that is not null.
@@ -62,22 +62,21 @@ class Declaration:
     parameter_kinds : tuple of str
         For each parameter its key in :data:`PARAMETER_KINDS`, or "".
     takes_instance : bool
-        Whether it works on an instance or its references, and not on numbers alone: the signature
-        says so.
+        Whether it works on an instance or its references, not only on numbers; by the signature.
     instruction : str
-        The WebAssembly instruction that is compiled to it, or what else calls it.
+        The WebAssembly instruction that is compiled to it, or the other use of it.
     doc : str
         One sentence.
     family : str
         The module that implements it, in each backend.
     traps : tuple of TrapCode
-        What it may trap with; empty if it never does.
+        The possible traps.
 
     Notes
     -----
     The constructor takes names and kinds of the parameters as one text, for example
-    ``"vmctx memory_index:memory len"``. A second table derives a class, with the prefix of its
-    symbols and the package that holds the folders of its families.
+    ``"vmctx memory_index:memory len"``. A second table derives a class with its own symbol prefix
+    and package.
     """
 
     __slots__ = (
@@ -295,7 +294,7 @@ class BuiltinSlot:
     Attributes
     ----------
     index : int
-        Its place in the array.
+        Its index in the array.
     name : str
         Its name in ``wasmtime_environ::builtin`` of Wasmtime 0.22.
     libcall : str
@@ -345,7 +344,7 @@ BUILTIN_SLOTS: tuple[BuiltinSlot, ...] = tuple(
 )
 """The slots of the VMContext's builtin array, in Wasmtime's order.
 
-Growing and filling a table has one slot for each reference type, and one body for both.
+Growing and filling a table have one slot for each reference type, and one routine for both.
 """
 
 BUILTIN_ARRAY: tuple[str, ...] = tuple(slot.libcall for slot in BUILTIN_SLOTS)

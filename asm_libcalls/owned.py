@@ -1,15 +1,13 @@
-"""The ownership of C memory: objects that are closed, and resources that several of them share.
+"""Ownership of C memory: closable objects, and the resources that several of them share.
 
-An :class:`Owned` object is what users have. It is closed once, and refuses to be used after that;
-what native code may still be using is in a :class:`Resource`, which is released when its last owner
-is gone, and not before. So closing never waits: the object lets go of its resources, and a call
-that runs holds them until it leaves.
+Users have :class:`Owned` objects. Each is closed once and cannot be used after that. Memory that
+native code may still use is in a :class:`Resource`, released with its last reference. So closing
+never waits: the object drops its references to resources, and a running call holds its own.
 
-``__del__`` alone is too early for that. Where an owner is in a cycle of garbage, the collector
-calls the finalizers of all that is in the cycle first, in any order, and only then takes it apart;
-so another finalizer may still call native code that uses what this one has released. A
-:class:`Resource` that is finalized during a collection waits for its end. It waits longer if it is
-still there then, because some finalizer has brought it back to life.
+``__del__`` of a Resource can be too early. In a garbage cycle the collector first calls all
+finalizers, in any order, and then clears the objects. So another finalizer may still call native
+code that uses the resource. A :class:`Resource` that is finalized during a collection is therefore
+released at its end; later, if a finalizer has resurrected it.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ __all__ = ["OPEN", "NotCopied", "Owned", "Resource", "is_a"]
 
 
 class NotCopied:
-    """Base class of what :mod:`copy` and :mod:`pickle` must leave alone; they raise TypeError."""
+    """Base class of objects that :mod:`copy` and :mod:`pickle` refuse with TypeError."""
 
     __slots__ = ()
 
@@ -42,7 +40,7 @@ class NotCopied:
 
 
 class _State:
-    """What an Owned object has come to."""
+    """The state of an Owned object."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -52,22 +50,22 @@ class _State:
 
 
 BEGUN, OPEN, CLOSED = _State("begun"), _State("open"), _State("closed")
-"""What :attr:`Owned._state` is; code that must not make a call compares it itself."""
+"""The values of :attr:`Owned._state`; code that must not make a call compares it itself."""
 
 
 class Owned(NotCopied):
-    """Base class of what owns C memory: made once, closed once, and not used after that.
+    """Base class of owners of C memory: made once, closed once, and not used after that.
 
-    A subclass calls :meth:`_begin` first of all in ``__init__``, :meth:`_finish` when the object
-    is whole, and releases what it owns in :meth:`_release`. Users may derive classes: what they
-    override, of dunders too, is not relied upon here and in the runtime.
+    A subclass calls :meth:`_begin` first in ``__init__``, and :meth:`_finish` when the object is
+    complete. It releases what it owns in :meth:`_release`. Users may derive classes; this module
+    and the runtime do not call methods that they may override.
     """
 
     _state: _State | None = None  # None where __init__ was not called
     _closes_when_dropped = True
 
     def _begin(self) -> None:
-        """Refuse to make an object again that has been made, before anything is changed."""
+        """Refuse a second ``__init__`` call, before anything is changed."""
         if self._state is not None and self._state is not BEGUN:
             raise RuntimeError(
                 f"{type(self).__name__}.__init__() was called again on the same object: "
@@ -98,7 +96,7 @@ class Owned(NotCopied):
 
     @step
     def _end(self) -> bool:
-        """Be closed; return whether it was open: of two threads one alone closes."""
+        """Become closed; return whether it was open, so only one of two threads releases."""
         if self._state is OPEN:
             self._state = CLOSED
             return True
@@ -115,25 +113,25 @@ class Owned(NotCopied):
         self.close()
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        # At interpreter exit what modules name may be gone already; the process gives all back.
+        # At interpreter exit modules may be cleared already; the system frees all memory.
         if self._state is OPEN and self._closes_when_dropped and not is_finalizing():
             Owned.close(self)
 
 
 def is_a(value: object, cls: type[Any]) -> bool:
-    """Return whether a value is an instance of a class; isinstance() believes its __class__."""
+    """Return whether a value's type is a class or a subclass; ``__class__`` is not consulted."""
     return issubclass(type(value), cls)
 
 
 class _Collections:
-    """Knows when the garbage collector is at work, and does afterwards what has to wait."""
+    """Tracks whether the garbage collector runs, and runs deferred releases afterwards."""
 
     def __init__(self) -> None:
         self.running = False
         self.waiting: list[tuple[object, Callable[[], None]]] = []
 
     def __call__(self, phase: str, information: dict[str, Any]) -> None:
-        """Be called by the collector."""
+        """Note a collection's start; at its end run the releases. The collector calls this."""
         self.running = phase == "start"
         if self.running or not self.waiting:
             return
@@ -141,13 +139,13 @@ class _Collections:
         while waiting:
             token, release = waiting.pop()
             if sys.getrefcount(token) > _REFERENCES:
-                self.waiting.append((token, release))  # its Resource is still there
+                self.waiting.append((token, release))  # its Resource still exists
             else:
                 release()
 
 
 def _count_references() -> int:
-    """Count those of a token that nobody else has, as it is looked at above."""
+    """Return the reference count of a token without a Resource, measured as above."""
     waiting = [(object(), print)]
     token, _ = waiting.pop()
     return sys.getrefcount(token)
@@ -158,13 +156,13 @@ _collections = _Collections()
 
 
 class Resource(NotCopied):
-    """Something native, whose owners refer to this object.
+    """A native resource, owned by every object that refers to this one.
 
     Parameters
     ----------
     release : callable
-        Called without arguments when there are no owners any more; unless Python is shutting down,
-        where nobody knows what is called yet, and the process gives all back.
+        Called without arguments after the last reference is dropped; not at interpreter exit,
+        where code may still be called, and the system frees all memory.
     """
 
     __slots__ = ("_release", "_token")
@@ -173,7 +171,7 @@ class Resource(NotCopied):
         if hasattr(self, "_release"):
             raise RuntimeError(f"{type(self).__name__}.__init__() was called again")
         self._release = release
-        self._token = object()  # this reference to it goes when this object is deallocated
+        self._token = object()  # this reference is dropped when this object is deallocated
         if _collections not in gc.callbacks:
             gc.callbacks.append(_collections)
 

@@ -1,7 +1,7 @@
-"""Importing the package again in a process: its modules are initialised once, as C extensions are.
+"""Importing the package again: its modules are initialised once a process, as C extensions are.
 
-Machine code, its function objects and what they refer to live until the process ends. A program
-that deletes the package from ``sys.modules`` and imports it again would have all of it twice.
+Machine code and its function objects live until the process ends. A program that deletes the
+package from ``sys.modules`` and imports it again would have them twice.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ __all__ = ["adopt"]
 def adopt(package: ModuleType, earlier: ModuleType) -> None:
     """Give a package that is being imported the modules of an earlier import.
 
-    Nothing is done where they are not the same: other files, files that have changed since, or
-    another ``ASM_LIBCALLS_BACKEND``.
+    It does nothing if they differ: other files, changed files, or another ``ASM_LIBCALLS_BACKEND``.
     """
     backend = os.environ.get("ASM_LIBCALLS_BACKEND") or "auto"
     if (
@@ -42,7 +41,7 @@ def _take_modules(earlier: ModuleType, package: ModuleType, name: str) -> None:
 
 
 def _newest(folder: str) -> float:
-    """Return when the last of the sources in a folder and its folders changed."""
+    """Return the latest modification time of the sources in a folder and its subfolders."""
     newest = 0.0
     for path, _, names in os.walk(folder):
         for name in names:

@@ -1,4 +1,4 @@
-"""The backend report: what serves each libcall here, and why, to paste into a bug report."""
+"""The backend report: the backend of each libcall and the reason, to paste into a bug report."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["BackendReport", "make_report"]
 
 
 class BackendReport(dict[str, "Any"]):
-    """A dict of plain values (it goes through :mod:`json`), whose text is for people.
+    """A dict of plain values that :mod:`json` can dump; ``str()`` gives a text for people.
 
     Keys: ``asm_libcalls`` (version), ``python``, ``machine``, ``system`` (kernel and C library),
     ``numpy`` (version), ``requested`` (of ``ASM_LIBCALLS_BACKEND``), ``x86_64`` (``"loaded"`` or
     the reason why not), ``functions`` (``"builtins"``, with a note where this Python is newer than
     the newest that was tested; or why the libcalls and native functions are Python functions),
-    ``assembler``, ``pages``, ``unwinder`` (what the C library's knows of our frames),
+    ``assembler``, ``pages``, ``unwinder`` (whether the C library's unwinder has our frames),
     ``code_cache`` (its folder, and what was not used), ``cpu``, ``cpu_features`` and ``libcalls``:
     for each name ``backend`` and ``reason``.
     """
@@ -82,8 +82,8 @@ def _builtins() -> str:
 
 
 def _numpy_version() -> str:
-    # Without importing NumPy. What is imported in its place has an extension module, which a system
-    # that denies executable memory does not load.
+    # NumPy itself is not imported. Even importlib.metadata imports an extension module, which a
+    # system that denies executable memory does not load.
     try:
         from importlib import metadata
 

@@ -1,9 +1,9 @@
-"""Steps: a few operations that no other thread may come between.
+"""Steps: functions that run atomically, with or without the GIL.
 
-With the GIL that is any function which makes no call and no backward jump, since Python switches
-threads at no other place; :func:`step` then does nothing. A build without the GIL needs a lock for
-them. It is one for the process, because references go from store to store, and it is held for some
-operations only: nothing that a step does runs a destructor, a callback or native code.
+With the GIL, a function without a call and without a backward jump is atomic, since Python switches
+threads at no other place; :func:`step` does nothing. A build without the GIL takes a lock. There is
+one lock for the process, because references move between stores. It is held briefly: a step runs no
+destructor, callback or native code.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if "t" in getattr(sys, "abiflags", ""):
     from functools import wraps
     from threading import RLock
 
-    # Re-entrant: a collection can start in a step, and its finalizers come back here.
+    # Re-entrant: a collection can start in a step, and its finalizers may call steps.
     _lock = RLock()
 
     def step(function: Callable[P, R]) -> Callable[P, R]:
-        """Have one thread at a time in all functions that are steps."""
+        """Return the function under the lock that all steps share."""
 
         @wraps(function)
         def alone(*arguments: P.args, **keywords: P.kwargs) -> R:
@@ -46,5 +46,5 @@ if "t" in getattr(sys, "abiflags", ""):
 else:
 
     def step(function: Callable[P, R]) -> Callable[P, R]:
-        """Return the function: the GIL keeps others out."""
+        """Return the function unchanged: the GIL makes it atomic."""
         return function

@@ -1,8 +1,8 @@
-"""Trap codes, and the exceptions that they become in Python.
+"""Trap codes, and the exceptions for them in Python.
 
-A trap is raised in native code by its :class:`TrapCode`; where Python code entered that native
-code (:func:`asm_libcalls.catch_traps`) it becomes a :class:`Trap`. The messages are those of the
-WebAssembly spec tests, so a test may compare them.
+Native code raises a trap by its :class:`TrapCode`. The Python call that entered the native code
+(:func:`asm_libcalls.catch_traps`) raises it as a :class:`Trap`. The messages are those of the
+WebAssembly spec tests.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 class TrapCode(IntEnum):
     """Why native code trapped: Cranelift's trap codes, and one more for ``call_indirect``.
 
-    The numbers are ours and stable: they are what ``asm_libcalls_raise_trap`` takes.
+    The numbers are this library's, and stable; ``asm_libcalls_raise_trap`` takes them.
     """
 
     STACK_OVERFLOW = 1
@@ -47,7 +47,7 @@ class TrapCode(IntEnum):
     UNREACHABLE_CODE_REACHED = 9
     INTERRUPT = 10
     UNDEFINED_ELEMENT = 11
-    """``call_indirect`` past the end of the table, which the spec tests name apart."""
+    """``call_indirect`` past the end of the table, for which spec tests have their own message."""
 
 
 _MESSAGES = {
@@ -78,8 +78,8 @@ def _trap_code(code: object) -> int:
 class Trap(Exception):
     """WebAssembly execution was aborted.
 
-    ``Trap(code)`` makes the subclass that belongs to the code, so ``except ZeroDivisionError``
-    and ``except IntegerDivisionByZero`` both see a division by zero.
+    ``Trap(code)`` makes the subclass of the code, so ``except ZeroDivisionError`` and
+    ``except IntegerDivisionByZero`` both catch a division by zero.
 
     Parameters
     ----------
@@ -91,8 +91,8 @@ class Trap(Exception):
     ----------
     code : TrapCode or int
     trace : tuple of int
-        The return addresses of the native frames that it unwound, the one that raised it first;
-        empty where none were unwound. At most 64 of them.
+        The return addresses of the native frames that it unwound, innermost first, at most 64;
+        empty where none were unwound.
     wasm_backtrace : tuple of asm_libcalls.toy_jit.backtrace.WasmFrame
         The WebAssembly frames among them, of code that toy_jit compiled.
 

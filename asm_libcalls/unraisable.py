@@ -1,9 +1,10 @@
-"""Hearing what C code can not raise: exceptions of destructors, and of ctypes callbacks.
+"""Catches exceptions that C code cannot raise: those of destructors and of ctypes callbacks.
 
-Python reports them to ``sys.unraisablehook``. That is ours only while some thread listens; what
-nobody wants goes on to the hook that was there. There is no lock, which a destructor or a fork
-could find taken. A signal handler may raise wherever Python calls or jumps, in a ``finally`` too:
-what must be done there is its first line, and whatever else is left undone, the next one does.
+Python reports them to ``sys.unraisablehook``. This module's hook is installed only while a thread
+listens; it passes unwanted exceptions to the previous hook. A lock is not used, because a
+destructor or a fork could find it taken. A signal handler may raise at any call or jump, also in a
+``finally`` clause. So the necessary step is the clause's first line, and the next call repairs the
+rest.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ if TYPE_CHECKING:
 
     Result = TypeVar("Result")
     Listener = tuple[list[BaseException], Callable[[Any], bool], "Listener | None"]
-    """Where exceptions go, which of them, and the listener round this one."""
+    """The list for exceptions, a filter, and the enclosing listener."""
 
 __all__ = ["hear", "who_runs"]
 
 who_runs: list[Callable[[], int]] = [get_ident]
-"""The last one returns what stands for the thread that runs, or for its greenlet: each of them has
-a stack of listeners of its own."""
+"""The last one returns the id of the running thread or greenlet; each has its own stack of
+listeners."""
 
-_listeners: dict[int, Listener | None] = {}  # the innermost one of each of them
+_listeners: dict[int, Listener | None] = {}  # the innermost one of each thread or greenlet
 
 
 class _Hook:
-    """The hook while somebody listens."""
+    """The hook while any listener exists."""
 
     previous: Any = sys.__unraisablehook__
 
@@ -53,15 +54,16 @@ def hear(
     heard: list[BaseException],
     wants: Callable[[Any], bool] = lambda unraisable: True,
 ) -> Result:
-    """Call a function, and hear what is reported on this thread meanwhile.
+    """Call a function, and collect the exceptions that this thread reports during the call.
 
     Parameters
     ----------
     function : callable
     heard : list
-        Where the exceptions go, in order.
+        The exceptions are appended to it, in order.
     wants : callable, optional
-        Asked with what ``sys.unraisablehook`` gets; what it does not want is for others.
+        Called with the argument of ``sys.unraisablehook``; a false result leaves the exception to
+        the enclosing listener.
     """
     thread = who_runs[-1]()
     outer = _listeners.get(thread)
@@ -84,7 +86,7 @@ def _leave() -> None:
 
 
 def _forget_other_threads() -> None:
-    # In a forked child only this thread lives on, and its greenlets, if there are any.
+    # A forked child has only this thread, and its greenlets.
     if len(who_runs) > 1:
         return
     thread = get_ident()

@@ -1,7 +1,7 @@
 """The layout of Wasmtime 0.22's ``VMContext``, declared once: C structures and ``VMOffsets``.
 
-Compiled code reaches everything of an instance from one pointer, the vmctx. What stands behind it
-is laid out here, in the order of Wasmtime 0.22 and without padding of its own::
+Compiled code reaches all parts of an instance from one pointer, the vmctx. It points to these
+fields, in the order of Wasmtime 0.22 and without padding::
 
     interrupts*                     -> VMInterrupts
     externref activations table*    -> VMExternRefActivationsTable
@@ -17,9 +17,9 @@ is laid out here, in the order of Wasmtime 0.22 and without padding of its own::
     anyfuncs                        VMCallerCheckedAnyfunc, imported functions first
     builtin functions               addresses, in the order of BUILTIN_ARRAY
 
-What our own machine code needs beyond it stands in an :class:`InstanceHeader` *before* the vmctx,
-where Wasmtime keeps its ``Instance``. Pointers are not aligned after an odd number of signature
-ids, as in Wasmtime 0.22.
+An :class:`InstanceHeader` *before* the vmctx, where Wasmtime has its ``Instance``, is for this
+library's machine code. Pointers are not aligned after an odd number of signature ids, as in
+Wasmtime 0.22.
 
 Source: ``wasmtime_environ::vmoffsets`` and ``wasmtime_runtime::vmcontext`` of Wasmtime 0.22.
 """
@@ -51,19 +51,18 @@ _POINTER_SIZE = ctypes.sizeof(_pointer)
 
 
 class VMInterrupts(ctypes.Structure):
-    """What stops running code: the stack limit that every function's prologue compares with.
+    """Stops running code by the stack limit that every function's prologue compares with.
 
     Attributes
     ----------
     stack_limit : address
-        The lowest stack pointer that code may have; the highest address there is, while somebody
-        wants it to stop.
+        The lowest stack pointer that code may have; :attr:`STOP` while it is asked to stop.
     native_stack_limit : address
-        Behind what Wasmtime has: the limit that the thread's stack sets.
+        The limit by the thread's stack; an addition to Wasmtime's structure.
     """
 
     STOP = (1 << 64) - 1  # no stack pointer is that high
-    """The stack limit that stands for a request to stop."""
+    """The stack limit that asks code to stop."""
 
     _fields_ = [
         ("stack_limit", _pointer),
@@ -141,12 +140,12 @@ class VMDataSegment(ctypes.Structure):
 
 
 class InstanceHeader(ctypes.Structure):
-    """What stands right before a vmctx, for our machine code; offsets from vmctx are negative.
+    """The fields right before a vmctx, for this library's machine code; their offsets are negative.
 
-    Below it, downwards by memory index, stand the bases of all memories once more (a base never
-    changes): where a CPU holds loads back until the address of every earlier store is known, as
-    it does with Speculative Store Bypass disabled, each load on the way to a destination delays
-    all that follows, and this way takes one instead of three.
+    Below it are copies of the bases of all memories, downwards by memory index (a base never
+    changes). They save two of three loads on the way to a byte. That matters on a CPU with
+    Speculative Store Bypass disabled: each load waits until the addresses of all earlier stores are
+    known, and delays all that follows.
 
     Attributes
     ----------
@@ -157,7 +156,7 @@ class InstanceHeader(ctypes.Structure):
     data_segments : address
         Array of :class:`VMDataSegment` by data index.
     memory_count, imported_memory_count, defined_memory_count, data_count : int
-        How many there are of each, for what checks an index.
+        The number of each, to check an index.
     magic : int
         :attr:`MAGIC` while the instance lives, 0 when it is closed.
     """
@@ -192,17 +191,16 @@ def _align(offset: int, alignment: int) -> int:
 
 
 class VMOffsets:
-    """Where each thing of a VMContext is, in bytes from the vmctx. Names as in Wasmtime 0.22.
+    """The offset of each part of a VMContext, in bytes from the vmctx. Names as in Wasmtime 0.22.
 
     Parameters
     ----------
     num_signature_ids, num_imported_functions, num_imported_tables, num_imported_memories, \
 num_imported_globals, num_defined_functions, num_defined_tables, num_defined_memories, \
 num_defined_globals : int
-        What the module declares.
+        The numbers in the module.
     pointer_size : int, optional
-        Bytes of a pointer; that of this machine, which is also what the C structures of this
-        module are made for.
+        Bytes of a pointer; by default this machine's, as in the C structures of this module.
 
     Examples
     --------
@@ -417,7 +415,7 @@ num_defined_globals : int
         """Bytes of the VMContext."""
         return self.vmctx_builtin_function(len(BUILTIN_ARRAY))
 
-    # One thing by its index. The index is not checked: one past the last gives the array's end.
+    # One part by its index. The index is not checked: one past the last gives the array's end.
 
     def vmctx_vmshared_signature_id(self, index: int) -> int:
         """Offset of a signature id."""

@@ -1,15 +1,14 @@
-"""Signatures: ``"(vmctx, i32, i32) -> i32"`` to and from C, ctypes and bits.
+"""Signatures such as ``"(vmctx, i32, i32) -> i32"``: parsed, and converted to C and ctypes.
 
-A :class:`Signature` is a string in one canonical spelling, so it prints, compares and pickles
-like one; what the spelling means is in its attributes. Only C types appear (the first rule of a
-libcall): integers of 32, 64 and 128 bits, floats of 16, 32 and 64 bits, and pointers. ``u32``,
-``u64`` and ``u128`` are i32, i64 and i128 whose *results* are read as unsigned; an argument may
-always be given in either reading.
+A :class:`Signature` is a string in canonical spelling, so it prints, compares and pickles like one;
+its attributes are the value types. Only C types appear (the first rule of a libcall): integers of
+32, 64 and 128 bits, floats of 16, 32 and 64 bits, and pointers. ``u32``, ``u64`` and ``u128`` are
+i32, i64 and i128 whose *results* are read as unsigned. An argument may be given in either reading.
 
-Nothing of the runtime is known here. An object that stands for an address in native code passes
-itself, by a method ``__native_address__(kind)``: given the name of the value type (``"vmctx"``,
-``"externref"``, ``"anyfunc"`` or ``"reference"``) it returns the address, or NotImplemented where
-it is of another kind, and raises ValueError where it is closed. The caller keeps the object alive
+This package does not import the runtime. An object with an address in native code has a method
+``__native_address__(kind)``. It takes the name of the value type (``"vmctx"``, ``"externref"``,
+``"anyfunc"`` or ``"reference"``) and returns the address. For another kind it returns
+NotImplemented; if the object is closed it raises ValueError. The caller keeps the object alive
 while native code runs.
 """
 
@@ -26,7 +25,7 @@ __all__ = ["VALUE_TYPES", "WASM_NUMBERS", "Callee", "Signature", "ValueType"]
 
 
 class Callee:
-    """What error messages call a function and its arguments.
+    """The names of a function and its arguments in error messages.
 
     Attributes
     ----------
@@ -35,7 +34,7 @@ class Callee:
     where : tuple of str
         Each argument, for example ``"i64_sdiv(): argument 'dividend'"``.
     listed : str
-        The parameters, as they follow their count; or "".
+        The parameters in the message about a wrong count; or "".
     """
 
     __slots__ = ("listed", "title", "where")
@@ -65,8 +64,8 @@ class Signature(str):
     Parameters
     ----------
     text : str
-        Parameter types in parentheses, then ``-> type`` unless there is no result. Spaces are
-        free; the types are those of :data:`VALUE_TYPES`.
+        Parameter types in parentheses, then ``-> type`` if it has a result. Spaces are optional;
+        the types are those of :data:`VALUE_TYPES`.
 
     Attributes
     ----------
@@ -125,8 +124,8 @@ class Signature(str):
         Parameters
         ----------
         arguments : sequence of object
-            Python numbers; addresses, and objects that have one in native code (see the module).
-            The caller keeps them alive while native code has their addresses.
+            Python numbers; addresses, or objects with one in native code (see the module). The
+            caller keeps them alive while native code has their addresses.
         callee : Callee
 
         Raises
@@ -149,7 +148,7 @@ class Signature(str):
         ]
 
     def check_patterns(self, patterns: Sequence[Any], callee: Callee) -> list[int]:
-        """Return the bit patterns of a call, if they are as many and as wide as they should be."""
+        """Return the bit patterns of a call, if their count and widths are right."""
         callee.check_count(len(patterns))
         return [
             value_type.check_pattern(pattern, where)
@@ -173,9 +172,9 @@ class Signature(str):
         return f"{result}{space}{symbol}({', '.join(parts) or 'void'});"
 
     def ctypes_prototype(self, release_gil: bool = True) -> Any:
-        """Return the ``CFUNCTYPE`` class of this signature, always the same one.
+        """Return the ``CFUNCTYPE`` class of this signature, or ``PYFUNCTYPE`` to hold the GIL.
 
-        It is a ``PYFUNCTYPE`` where the GIL is to be held.
+        It is cached.
 
         Raises
         ------

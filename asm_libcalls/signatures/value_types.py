@@ -1,6 +1,6 @@
-"""Value types: the C types of libcalls, and the one conversion of Python numbers to bit patterns.
+"""Value types: the C types of libcalls, and the conversion between Python numbers and bit patterns.
 
-A pattern is the bits of a value as an unsigned integer of its width: a float keeps every NaN.
+A pattern is the bits of a value as an unsigned integer of its width, so NaNs keep their bits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _U64 = struct.Struct("<Q")
 
 
 class ValueType:
-    """One type of the C boundary.
+    """One C type of arguments and results.
 
     Attributes
     ----------
@@ -33,20 +33,20 @@ class ValueType:
     bits : int
         Its width.
     kind : {"integer", "float", "vector", "pointer"}
-        What it is to Python.
+        Its kind in Python.
     classes : tuple of str
-        How it is passed, an ABI class for each eightbyte: INTEGER, or SSE (and SSEUP for the upper
-        half of a vector). What takes several registers is never split between them and the stack.
+        Its ABI class for each eightbyte: INTEGER, or SSE (and SSEUP for the upper half of a
+        vector). A value of several eightbytes is never split between registers and the stack.
     alignment : int
         Its alignment on the stack, in bytes.
     signed : bool
-        Whether Python reads a result of it as signed.
+        Whether a result is read as signed.
     c_name : str
         Its spelling in C.
     ctypes_name : str
         The name of its type in :mod:`ctypes`, for arguments and results alike; "" if it has none.
     is_runtime : bool
-        Whether it points to something of an instance: a vmctx or a reference.
+        Whether it is a pointer to a part of an instance: a vmctx or a reference.
     """
 
     __slots__ = (
@@ -93,12 +93,12 @@ class ValueType:
         Parameters
         ----------
         value : int or float
-            An integer in the signed or the unsigned range of the type; for a float anything
-            that :func:`float` takes as a number (what is shorter than an f64 is rounded to nearest,
-            ties to even, beyond its range to infinity, as Wasm's ``f32.demote_f64`` does); for a
-            pointer an address, or None for null.
+            An integer in the signed or the unsigned range of the type; for a float any number that
+            :func:`float` takes; for a pointer an address, or None for null. A float of less than 64
+            bits is rounded to nearest, ties to even, and to infinity beyond its range, as by Wasm's
+            ``f32.demote_f64``.
         where : str
-            What to call the argument in an error, for example ``"i64_sdiv(): dividend"``.
+            The name of the argument in an error, for example ``"i64_sdiv(): dividend"``.
 
         Raises
         ------
@@ -131,7 +131,7 @@ class ValueType:
         return integer & self.mask
 
     def _float_to_bits(self, value: Any, where: str) -> int:
-        # float() would parse text and every buffer; NumPy's str_ and bytes_ claim a __float__.
+        # float() would also parse text and buffers; NumPy's str_ and bytes_ have a __float__.
         type_ = type(value)
         if isinstance(value, (str, bytes)) or not (
             hasattr(type_, "__float__") or hasattr(type_, "__index__")
@@ -160,14 +160,14 @@ class ValueType:
     def from_bits(self, pattern: int) -> Any:
         """Return the Python value of a bit pattern: an int, or a float for a float.
 
-        A signalling NaN of less than 64 bits becomes quiet on the way into a Python float (C's
-        conversion does that); compare patterns where it matters.
+        A signalling NaN of less than 64 bits becomes quiet, by C's conversion to double; compare
+        patterns where that matters.
         """
         if self.kind == "float":
             if self.bits == 64:
                 return _F64.unpack(_U64.pack(pattern))[0]
             if self.name == "bf16":
-                pattern <<= 16  # it is the upper half of an f32
+                pattern <<= 16  # a bf16 is the upper half of an f32
             elif self.bits == 16:
                 return _from_half(pattern)
             return _F32.unpack(_U32.pack(pattern))[0]
@@ -233,7 +233,7 @@ def describe(value: object) -> str:
 
 
 def _short(integer: int) -> str:
-    # Python refuses to print integers of more than 4300 digits, and nobody reads them.
+    # Python refuses to print integers of more than 4300 digits.
     if integer.bit_length() > 256:
         return f"an integer of {integer.bit_length()} bits"
     return str(integer)
@@ -261,7 +261,7 @@ VALUE_TYPES = {
         ValueType("reference", POINTER_BITS, "pointer", False, "void *", "c_size_t"),
     )
 }
-"""Every value type by name. The pointer types differ in what they point to, not in the ABI."""
+"""Every value type by name. The pointer types have the same ABI and different targets."""
 
 
 WASM_NUMBERS = {
@@ -272,5 +272,5 @@ WASM_NUMBERS = {
 
 
 def known_type(name: str) -> ValueType:
-    """Return the value type of a name, of C or of WebAssembly."""
+    """Return the C or WebAssembly value type of a name."""
     return VALUE_TYPES.get(name) or WASM_NUMBERS[name]

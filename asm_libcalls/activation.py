@@ -54,11 +54,12 @@ class NativeCall(ctypes.Structure):
     _fields_ = [
         ("address", ctypes.c_uint64),
         ("integers", ctypes.c_uint64 * len(INTEGER_REGISTERS)),
-        ("floats", ctypes.c_uint64 * 2 * len(FLOAT_REGISTERS)),
         ("stack_arguments", ctypes.c_uint64),
+        # At multiples of 16 bytes, so that none crosses a cache line.
+        ("floats", ctypes.c_uint64 * 2 * len(FLOAT_REGISTERS)),
+        ("float_result", ctypes.c_uint64 * 2),
         ("stack_count", ctypes.c_uint64),
         ("integer_results", ctypes.c_uint64 * len(INTEGER_RESULTS)),
-        ("float_result", ctypes.c_uint64 * 2),
     ]
 
 

@@ -87,6 +87,7 @@ class _Layout:
 _layouts: dict[str, _Layout] = {}
 _CALL_WORDS = ctypes.sizeof(NativeCall) // 8
 _STACK_ARGUMENTS = NativeCall.stack_arguments.offset // 8
+_STACK_COUNT = NativeCall.stack_count.offset // 8
 
 
 def _layout(signature: Signature) -> _Layout:
@@ -124,7 +125,7 @@ class MachineEntry:
         where = ctypes.addressof(words)
         if layout.stack_count:
             words[_STACK_ARGUMENTS] = where + ctypes.sizeof(NativeCall)
-            words[_STACK_ARGUMENTS + 1] = layout.stack_count
+            words[_STACK_COUNT] = layout.stack_count
         status = self._enter(where)
         if status:
             raise_status(status)

@@ -1,8 +1,8 @@
 """Build the sdist and the wheel, with images of the machine code inside, into ``dist``.
 
-Run by ``make dist``, in the environment that it made: PeachPy assembles the images here, so that
-who installs the result needs none. They are made in a copy of the tree: a checkout has no images,
-and what is being written in it shows at once.
+Run by ``make dist``, in the environment that it made. PeachPy assembles the images here, so
+installing the result needs no PeachPy. They are made in a copy of the tree, because a checkout must
+have no images: a change of its sources has an effect at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 PARTS = ("asm_libcalls", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
-"""What a distribution is built from."""
+"""The files and folders that a distribution is built from."""
 
 WRITE_IMAGES = """
 import os, sys
@@ -28,7 +28,7 @@ print(f"{len(names)} images, {sum(os.path.getsize(f'{sys.argv[1]}/{n}') for n in
 
 
 def copy_tree(target: Path) -> None:
-    """Copy what a distribution is built from, without what running it has left there."""
+    """Copy the sources of a distribution, without the files that running them has made."""
     leftovers = shutil.ignore_patterns("__pycache__", "*.py[cod]", "image-files")
     for name in PARTS:
         source = ROOT / name
@@ -46,7 +46,7 @@ def main() -> int:
         images = tree / "asm_libcalls" / "x86_64" / "image-files"
         images.mkdir()
         for command in (
-            # From the copy, whose sources are what the images' keys are made of.
+            # From the copy: the keys of the images are made of its sources.
             [sys.executable, "-B", "-c", WRITE_IMAGES, str(images)],
             [sys.executable, "-m", "build", "--outdir", str(ROOT / "dist"), str(tree)],
         ):

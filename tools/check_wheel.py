@@ -1,8 +1,9 @@
-"""Use the wheel in ``dist`` as a stranger does: in a new environment, with no PeachPy about.
+"""Use the wheel in ``dist`` in a new environment, without PeachPy and without the checkout.
 
-Run by ``make test-wheel``, behind ``make dist``, which makes the wheel out of the sdist. It is
-installed on the Python that runs this and on one more, if one is found. There the command line has
-to list what the checkout serves, every self-check passed, and then the README's programs run.
+Run by ``make test-wheel``, after ``make dist``, which makes the wheel out of the sdist. It is
+installed on the Python that runs this and on one more, if one is found. The command line must
+list the same backends as in the checkout, with every self-check passed. Then the README's programs
+run.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from set_up import Environment, SetUpError
 ROOT = Path(__file__).resolve().parent.parent
 
 README_TESTS = ("sessions_show", "programs_run", "commands_print")
-"""The tests of ``tests/test_readme.py`` that are about the package, not about the checkout."""
+"""The tests of ``tests/test_readme.py`` that use the package and not the checkout."""
 
 NO_PEACHPY = """
 import importlib.util, sys
@@ -35,13 +36,13 @@ assert asm_libcalls.__file__.startswith(sys.prefix), asm_libcalls.__file__
 
 
 class WheelError(Exception):
-    """What a stranger would find wrong; the message says it."""
+    """The wheel is wrong; the message says how."""
 
 
 def run(command: list[str], folder: Path) -> str:
-    """Run a program in `folder`, where nothing leads to the checkout; return what it printed."""
+    """Run a program in `folder`, where no path leads to the checkout; return its output."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "ASM_"))}
-    # The wheel's images are all that serves: no file of the user's is here.
+    # Only the wheel's images serve: the code cache is empty.
     variables |= {"ASM_LIBCALLS_CACHE": str(folder / "cache"), "HOME": str(folder)}
     done = subprocess.run(
         command, cwd=folder, env=variables, stdout=subprocess.PIPE, text=True, check=False
@@ -52,7 +53,7 @@ def run(command: list[str], folder: Path) -> str:
 
 
 def check_contents(sdist: Path, wheel: Path) -> None:
-    """Check that both have the types and the images, and the wheel the package alone."""
+    """Check that both have the types and the images, and the wheel nothing but the package."""
     with zipfile.ZipFile(wheel) as archive:
         in_wheel = {PurePosixPath(name) for name in archive.namelist()}
     with tarfile.open(sdist) as archive:
@@ -109,7 +110,7 @@ def check_installed(wheel: Path, base: str, served: dict[str, tuple[str, str]]) 
 
 
 def summary(libcalls: dict[str, tuple[str, str]]) -> str:
-    """Count what serves."""
+    """Count the libcalls of each backend."""
     backends = [backend for backend, _ in libcalls.values()]
     counts = ", ".join(f"{backends.count(name)} by {name}" for name in sorted(set(backends)))
     return f"{len(libcalls)} libcalls, {counts}, every self-check passed"

@@ -1,13 +1,13 @@
-"""Tell what became slower between two runs of the benchmark.
+"""Print the cases that became slower between two runs of the benchmark.
 
     python tools/compare_benchmarks.py BEFORE.json AFTER.json
 
-The files are of ``bench --json``. The exit code is 1 where something became slower, beyond what two
-runs of the same code differ by.
+The files are of ``bench --json``. The exit code is 1 if a case became slower by more than the noise
+between two runs of the same code.
 
 Runs are compared by their ratios to peers, which were measured interleaved with ours: a machine
-that is slower today is slower for the peers too. Only where a case has no peer that both runs know
-are nanoseconds compared.
+that is slower today is slower for the peers too. Nanoseconds are
+compared only for a case without a peer that is in both runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Change(NamedTuple):
     case : str
         Suite, name and size.
     against : str
-        The peer that says so, or "" for nanoseconds.
+        The peer of the ratio, or "" for nanoseconds.
     before, after : Spread
         Ours divided by the peer's, or nanoseconds.
     """
@@ -45,7 +45,7 @@ class Change(NamedTuple):
 
     @property
     def factor(self) -> float:
-        """How many times as slow it became."""
+        """The factor by which it became slower."""
         return self.after.median / self.before.median
 
     def __str__(self) -> str:
@@ -58,10 +58,10 @@ class Change(NamedTuple):
 
 
 def compare(before: Results, after: Results) -> list[Change]:
-    """Return what became slower, the worst first.
+    """Return the cases that became slower, the worst first.
 
     A case became slower where the median did by more than :data:`THRESHOLD` and the quartiles do
-    not overlap, and against most of its peers: a peer that became faster is not our doing.
+    not overlap, and against most of its peers, since a single peer may have become faster itself.
     """
     earlier = {_key(case): case for case in before.cases}
     changes = []
@@ -83,7 +83,7 @@ def _key(case: Timed) -> tuple[str, str, int]:
 def _changes(before: Timed, after: Timed) -> Iterator[Change]:
     size = f", {after.size:,}" if after.size else ""
     name = f"{after.suite}: {after.name}{size}"
-    # Other ways to call our own code are no measure of it.
+    # Other ways to call our own code are no peers.
     peers = [
         label for label in after.figures if label in before.figures and not label.startswith(OURS)
     ]
@@ -99,7 +99,7 @@ def _beyond_noise(change: Change) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare two files; return 1 where something became slower, 2 where one cannot be read."""
+    """Compare two files; return 1 if a case became slower, 2 if a file cannot be read."""
     parser = argparse.ArgumentParser(description="Tell what became slower between two runs.")
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)

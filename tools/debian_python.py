@@ -1,12 +1,12 @@
-"""Run a command with Pythons that this machine has not got, out of Debian's unstable suite.
+"""Run a command with Pythons from Debian's unstable suite that this machine lacks.
 
 ``sudo python3 tools/debian_python.py 3.15 -- make test PYTHON=python3.15 VENV=.venv-3.15`` puts a
 small Debian with that Python into a temporary folder (some 90 seconds), and runs the command there,
-in this project's folder at the same path. Mounts are in a namespace of their own: when the command
-ends nothing is left of them, and the folder is removed. ``--folder FOLDER`` keeps it for next time.
+in this project's folder at the same path. Mounts are in a namespace of their own, and
+end with the command. The folder is removed; ``--folder FOLDER`` keeps it for the next run.
 
 It needs root, ``debootstrap``, and a machine whose apt has a Debian mirror: the packages come from
-there. What is missing is said in one line. ``tools/other_pythons.py --debian`` runs the tests so.
+there. An error of one line names what is missing. ``tools/other_pythons.py --debian`` uses this.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 SUITE = "sid"
-# What the tests need beyond Python; without one its tests are skipped.
+# Packages that tests need beyond Python; their tests are skipped without them.
 PACKAGES = ("ca-certificates", "elfutils", "g++", "gcc", "gdb", "linux-perf", "make")
 PYTHON_PACKAGES = ("python{}", "python{}-dev", "python{}-venv")
 
 NETWORK = tuple(map(Path, ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt")))
 
-# Of the environment these go with the command; the rest says where things are on this machine.
+# These variables go with the command; the others have paths of this machine.
 KEPT_VARIABLES = re.compile(
     r"CI|COLUMNS|LANG|TERM|WASM_SPEC_TESTS|PIP_\w+|\w+_PROXY|\w*(CERT|CA_BUNDLE)\w*", re.IGNORECASE
 )
@@ -43,7 +43,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class NotToBeHadError(Exception):
-    """No Debian can be made here; the message says why, in one line."""
+    """A Debian cannot be made here; the message says why, in one line."""
 
 
 def mirror() -> str:
@@ -103,7 +103,7 @@ class Debian:
     versions : tuple of str
         The Pythons in it, for example ``"3.15"``.
     missing : tuple of str
-        The Pythons that were asked for and that Debian has not got.
+        The Pythons that were asked for and that Debian lacks.
     """
 
     def __init__(self, folder: Path, versions: Sequence[str]) -> None:
@@ -117,7 +117,7 @@ class Debian:
             "HOME": "/root",
             "PATH": PATH,
         }
-        # What pip's settings name is there too: folders as they are, files copied.
+        # Paths in pip's settings are there too: folders are mounted, files copied.
         paths = paths_in(settings)
         self._folders = [ROOT, *(path for path in paths if path.is_dir())]
         tests = os.environ.get("WASM_SPEC_TESTS")
@@ -134,7 +134,7 @@ class Debian:
         shutil.copyfile(path, copied)
 
     def command(self, command: Sequence[str]) -> list[str]:
-        """Return the command, to be run from here, that runs one in there."""
+        """Return the command that runs a given one in this Debian."""
         inside = shlex.quote(str(self.folder))
         script = [f"mount --rbind /{name} {inside}/{name}" for name in ("proc", "sys", "dev")]
         for folder in self._folders:
@@ -148,7 +148,7 @@ class Debian:
         return in_namespace("\n".join(script))
 
     def run(self, command: Sequence[str]) -> int:
-        """Run a command in there, in the project's folder; return its exit status."""
+        """Run a command in this Debian, in the project's folder; return its exit status."""
         done = subprocess.run(self.command(command), env=self._variables, check=False)
         return done.returncode
 
@@ -175,7 +175,7 @@ def paths_in(settings: dict[str, str]) -> list[Path]:
             path = Path(word.removeprefix("file://"))
             if not path.is_absolute():
                 continue
-            # Pages of an index name files that lie beside its folder.
+            # Pages of an index name files in the folder above it.
             beside = name.endswith("INDEX_URL") and len(path.parent.parts) > 2
             paths.append(path.parent if beside else path)
     return list(dict.fromkeys(paths))
@@ -187,7 +187,7 @@ def make(folder: Path, versions: Sequence[str]) -> Debian:
     Raises
     ------
     NotToBeHadError
-        It can not be made here, or Debian has none of the Pythons.
+        It cannot be made here, or Debian has none of the Pythons.
     """
     check_rights()
     if not (folder / "usr/bin").is_dir():
@@ -214,7 +214,7 @@ def _bootstrap(folder: Path, address: str, versions: Sequence[str]) -> None:
         if rest == packages:
             raise NotToBeHadError(f"debootstrap failed: {_last_line(done.stdout)}")
         packages = rest
-    # debootstrap takes a Release file that has expired, as a mirror that stands still has; the
+    # debootstrap takes a Release file that has expired, as the mirror of a snapshot has; the
     # signatures are checked in any case.
     settings = folder / "etc/apt/apt.conf.d/99mirror"
     settings.write_text('Acquire::Check-Valid-Until "false";\n', encoding="ascii")
@@ -231,7 +231,7 @@ def temporary(versions: Sequence[str]) -> Iterator[Debian]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status, or 1 where no such Python can be had."""
+    """Run the command; return its exit status, or 1 if a Python cannot be installed."""
     parser = argparse.ArgumentParser(description="Run a command with Pythons of Debian's sid.")
     parser.add_argument("--folder", type=Path, help="where to keep the Debian; must be root's")
     parser.add_argument("versions", nargs="+", help="for example 3.15")

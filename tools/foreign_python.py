@@ -1,9 +1,9 @@
-"""Get Debian's Python for another architecture, unpacked in a folder, to run it under qemu-user.
+"""Unpack Debian's Python for another architecture into a folder, to run it under qemu-user.
 
 ``python3 tools/foreign_python.py s390x FOLDER`` prints the command that runs it. Nothing of the
 system changes: apt works with lists, cache and package status of its own (the sources and keys are
-the system's), and the packages are unpacked, not installed. What is needed is ``apt-get``,
-``dpkg-deb``, the network, and to run it Debian's ``qemu-user-static``.
+the system's), and the packages are unpacked, not installed. It needs ``apt-get``,
+``dpkg-deb`` and the network, and Debian's ``qemu-user-static`` to run Python.
 
 The tests use it to run the fallback on a big-endian and on an Arm machine; see
 ``tests/x86_64/test_other_cpus.py``.
@@ -28,24 +28,23 @@ PACKAGES = ("python3-minimal", "libpython3-stdlib")
 
 
 class NotToBeHad(Exception):
-    """The foreign Python can not be had or run here; the message says why and what to do."""
+    """The foreign Python cannot be unpacked or run here; the message says why and what to do."""
 
 
 def foreign_python(architecture: str, folder: Path) -> list[str]:
-    """Return the command that runs Python of `architecture`, fetching it if it is not there.
+    """Return the command that runs Python of `architecture`, fetching it if it is missing.
 
     Parameters
     ----------
     architecture : str
         Debian's name, a key of :data:`QEMU_NAMES`.
     folder : Path
-        Where Pythons are kept; this one gets a folder of its own inside, which is complete if it
-        is there at all.
+        Where Pythons are kept, each in a folder of its own, which is complete if it exists.
 
     Raises
     ------
     NotToBeHad
-        qemu-user or apt is missing, or the packages can not be downloaded.
+        qemu-user or apt is missing, or the packages cannot be downloaded.
     """
     qemu = shutil.which(f"qemu-{QEMU_NAMES[architecture]}-static")
     if qemu is None:
@@ -62,7 +61,7 @@ def foreign_python(architecture: str, folder: Path) -> list[str]:
             try:
                 (work / "root").rename(root)
             except OSError:
-                if not root.is_dir():  # else somebody else was faster
+                if not root.is_dir():  # else another process was faster
                     raise
     return [qemu, "-L", str(root), str(_interpreter(root))]
 
@@ -100,7 +99,7 @@ def _download(architecture: str, work: Path) -> list[Path]:
         "#clear APT::Architectures;\n"
         + "".join(f'{name} "{value}";\n' for name, value in options.items())
     )
-    # A source without packages for this architecture is a complaint of update, not the end.
+    # update warns of a source without packages for this architecture, and goes on.
     complaint = _run(["apt-get", "update", "-q"], configuration, check=False)
     install = ["install", "-q", "-y", "--download-only", "--no-install-recommends", *PACKAGES]
     try:

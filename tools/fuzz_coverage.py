@@ -1,14 +1,14 @@
 """Fuzz ``asm_libcalls.toy_jit`` guided by coverage, with atheris (the extra ``fuzz``).
 
-    python tools/fuzz_coverage.py corpus -max_total_time=600    new finds go to that folder
-    python tools/fuzz_coverage.py -merge=1 smaller corpus       what is enough for the coverage
+    python tools/fuzz_coverage.py corpus -max_total_time=600    new inputs go to that folder
+    python tools/fuzz_coverage.py -merge=1 smaller corpus       the fewest with the same coverage
     python tools/fuzz_coverage.py crash-0123abcd                one input again
 
 Arguments are libFuzzer's. An input is a module: it is decoded, validated, compiled, instantiated
 with made-up imports, and its exports are called (:mod:`toy_jit_run`), each for a limited time. It
 is refused with ``InvalidModule`` or ``LinkError``, or it runs; every other exception and every
-crash is a finding, which libFuzzer leaves as a file ``crash-...``. Coverage is of the Python of
-toy_jit. Half of the changes are libFuzzer's, and half know what a module is
+crash is a finding, which libFuzzer writes to a file ``crash-...``. Coverage is of the Python of
+toy_jit. Half of the mutations are libFuzzer's, and half change parts of a decoded module
 (:mod:`mutated_modules`). Every run begins with ``tests/data/corpus``, which a test replays too.
 """
 
@@ -31,7 +31,7 @@ _MOST_PAGES, _MOST_ELEMENTS = 16, 1 << 12
 def examine(binary: bytes) -> str:
     """Try a module; return ``"refused"``, ``"not linked"`` or ``"ran"``, or why it was not tried.
 
-    Whatever it raises is a finding.
+    Any exception is a finding.
     """
     from asm_libcalls.toy_jit import LinkError, Module
     from asm_libcalls.toy_jit.errors import InvalidModule
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def _is_replay(arguments: list[str]) -> bool:
-    """Tell whether what follows is a merge, or inputs to try once."""
+    """Tell whether the arguments ask for a merge, or name inputs to try once."""
     return any(a.startswith("-merge") or Path(a).is_file() for a in arguments)
 
 

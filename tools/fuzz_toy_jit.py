@@ -1,11 +1,11 @@
-"""Give ``asm_libcalls.toy_jit`` random and damaged modules, and see that nothing breaks.
+"""Run random and damaged modules with ``asm_libcalls.toy_jit``, and compare with Wasmtime.
 
     python tools/fuzz_toy_jit.py --modules 1000
     python tools/fuzz_toy_jit.py --seed 5 --first 1234 --modules 1 --keep found    one of them again
 
 Every module is refused with ``InvalidModule``, or it runs: that may end in a trap or ``LinkError``,
 but in no other exception, and never ends the process. Where the package ``wasmtime`` is installed,
-it also has to come to the same verdict and results, host calls, memories, tables and globals.
+it must come to the same verdict and results, host calls, memories, tables and globals.
 
 Half of the modules are made (:mod:`random_modules`), and half are damaged ones
 (:mod:`mutated_modules`): of those just made, of ``tests/programs``, and of the folder that the
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["Fuzzer", "main", "run_batches"]
 
 PROGRAM = Path(__file__).resolve()
-"""What a child process runs."""
+"""The program of a child process."""
 
 PROGRAMS = PROGRAM.parent.parent / "tests" / "programs"
 SPEC_TESTS = "WASM_SPEC_TESTS"
@@ -59,7 +59,7 @@ _MOST_PAGES, _MOST_ELEMENTS = 512, 1 << 16
 
 
 def real_modules() -> list[bytes]:
-    """Return modules that others than us have made."""
+    """Return modules that compilers and other projects have made."""
     folders = [PROGRAMS]
     if os.environ.get(SPEC_TESTS):
         folders += map(Path, os.environ[SPEC_TESTS].split(os.pathsep))
@@ -68,7 +68,7 @@ def real_modules() -> list[bytes]:
 
 
 class Fuzzer:
-    """Makes modules and tries them, each one known by a seed and a number.
+    """Makes modules and tries them, each identified by a seed and a number.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def _is_small(module: Module) -> bool:
 
 
 def run_child(seed: int, first: int, count: int, compare: bool) -> None:
-    """Examine modules, and say so line by line: the work of a child process."""
+    """Examine modules, and print a line for each: the work of a child process."""
 
     def say(**what: object) -> None:
         sys.stdout.write(json.dumps(what) + "\n")
@@ -179,7 +179,7 @@ def run_child(seed: int, first: int, count: int, compare: bool) -> None:
         say(at=number)
         try:
             wrong = fuzzer.examine(number)
-        except Exception as error:  # whatever it is: that is what is looked for
+        except Exception as error:  # any exception is a finding
             wrong = f"{type(error).__name__}: {error}"
         if wrong:
             say(number=number, wrong=wrong)
@@ -252,7 +252,7 @@ class _Child:
         )
 
     def ended(self, seconds: float) -> bool:
-        """Wait a little, and return whether there is nothing more to come."""
+        """Wait a little, and return whether the child has ended."""
         size = os.fstat(self._output.fileno()).st_size
         self._silent = 0.0 if size != self._size else self._silent + seconds
         self._size = size

@@ -1,11 +1,11 @@
 """Write ``docs/abi_reference.md``: the C side of the package, from the declarations themselves.
 
     python tools/make_abi_reference.py            writes the file
-    python tools/make_abi_reference.py --check    says whether it is up to date, by the exit code
+    python tools/make_abi_reference.py --check    exits with 1 if it is not up to date
 
 The libcalls come from the table, trap codes from their enumeration, structures from ctypes, types
-from the signatures. Which libcall is machine code is asked of the loaded backend, so this needs a
-machine where every family can be served. A test makes the page anew and compares.
+from the signatures. The loaded backend tells which libcalls are machine code, so this needs a
+machine where machine code serves every family. A test makes the page again and compares.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ HEADER = """\
 
 # ABI reference
 
-The C side of the package: what a JIT calls, and what it finds in memory. It is that of Wasmtime
-0.22 (`wasmtime_runtime::libcalls`), by the platform's C calling convention. This page is made from
-the declarations that the package itself uses.
+The C side of the package: functions that a JIT calls, and structures in memory. It is that of
+Wasmtime 0.22 (`wasmtime_runtime::libcalls`), by the platform's C calling convention. This page is
+made from the declarations that the package itself uses.
 
 - A libcall's *symbol* is `wasmtime_` and its name. `asm_libcalls.symbols()` has all addresses, and
   `LIBCALLS[name].address` has one. They stay valid until the process ends.
 - `vmctx` is the `VMContext*` of the calling instance. Integers of 32 bits are unsigned.
-- Machine code follows the System V ABI for AMD64: it keeps `rbx`, `rbp` and `r12` to `r15`, and
-  changes any other register.
-- What traps does not return: {doc}`traps`.
+- Machine code follows the System V ABI for AMD64: it preserves `rbx`, `rbp` and `r12` to `r15`,
+  and may change any other register.
+- A call that traps does not return: {doc}`traps`.
 """
 
 LLVM = """\
 ## LLVM's libcalls
 
 The second table: {mod}`asm_libcalls.llvm`. A *symbol* is `__` and the name, and
-`asm_libcalls.llvm.symbols()` has all addresses. They are those of compiler-rt, and do what its
-functions do, out of range too.
+`asm_libcalls.llvm.symbols()` has all addresses. The functions have compiler-rt's names and
+results, out of range too.
 
 - An `__int128` is in two integer registers, its low half first, or whole on the stack; a result
   is in `rax` and `rdx`. A `_Float16` or a `__bf16` is the low 16 bits of `xmm0`; a result of 16
   bits is in `eax` as well.
-- All that is rounded is rounded to nearest, ties to even, whatever MXCSR says.
-- A zero divisor is a trap where something catches traps, and elsewhere what the instruction does:
-  SIGFPE. The smallest integer by -1 is the smallest integer.
+- Results are rounded to nearest, ties to even, whatever MXCSR says.
+- A zero divisor is a trap below `catch_traps`, and ends the process by SIGFPE elsewhere. The
+  smallest integer divided by -1 is the smallest integer.
 - A float that is too large for an integer, an infinity or a NaN becomes the largest integer or, if
   its sign is set, the smallest (a signed result that takes all 128 bits wraps around).
 - A NaN that becomes narrower becomes quiet, and keeps the upper part of its payload. One that
@@ -65,8 +65,8 @@ functions do, out of range too.
 RUNTIME = """\
 ## Runtime symbols
 
-`asm_libcalls.runtime_symbols()` has what generated code calls beside the libcalls. It is empty
-where no machine code is loaded.
+`asm_libcalls.runtime_symbols()` has the other functions for generated code. It is empty where no
+machine code is loaded.
 
 ```c
 /* Unwinds to this thread's innermost catch_traps. The code is a TrapCode, or a JIT's own. */
@@ -77,9 +77,9 @@ _Noreturn void asm_libcalls_raise_trap(uint32_t code);
 LAYOUT = """\
 ## The VMContext
 
-What stands at a vmctx, in this order, without padding of its own (so pointers are unaligned after
-an odd number of signature ids). {class}`~asm_libcalls.VMOffsets` computes the offsets for given
-counts; the names of its methods are Wasmtime's.
+The parts of a VMContext, in order from the vmctx, without padding between them (so pointers are
+unaligned after an odd number of signature ids). {class}`~asm_libcalls.VMOffsets` computes the
+offsets for given counts; the names of its methods are Wasmtime's.
 
 | part | entries of | offset by |
 | --- | --- | --- |
@@ -105,7 +105,7 @@ PARTS = (
     ("builtin array", "address of a libcall", "vmctx_builtin_function"),
 )
 
-# What a pointer of a structure points to, where that says more than `void`.
+# The targets of pointers in structures, where they are not `void`.
 POINTERS = {
     ("VMFunctionImport", "vmctx"): "VMContext",
     ("VMTableImport", "vmctx"): "VMContext",
@@ -120,7 +120,7 @@ POINTERS = {
 # Fields as wide as a pointer that are numbers.
 SIZES = ("stack_limit", "native_stack_limit", "current_length", "ref_count")
 
-# Before what points to them, as C wants it.
+# Each is before the structures that point to it, as C needs.
 STRUCTURES = (
     "VMInterrupts",
     "VMTableDefinition",
@@ -146,7 +146,7 @@ def machine_code_names() -> set[str]:
     backend = default_binding().x86_64
     reasons = ["no machine code"] if backend is None else [*filter(None, backend.families.values())]
     if reasons:
-        raise SystemExit(f"this page can not be made here: {'; '.join(reasons)}")
+        raise SystemExit(f"this page cannot be made here: {'; '.join(reasons)}")
     return {name for name, libcall in LIBCALLS.items() if libcall.backend == "x86_64"}
 
 
@@ -186,10 +186,10 @@ def libcalls_section(machine_code: set[str]) -> Iterator[str]:
             for row in DECLARATIONS.values()
         ),
     )
-    yield "What serves a libcall is the machine code of `x86_64/`, on a CPU that has what the"
-    yield "family asks for, or a *thunk*: the few instructions at the address which call the Python"
-    yield "function of `fallback/`, and then return or unwind. Every libcall is in `fallback/`, and"
-    yield "is served from there where machine code can not be."
+    yield "At the address is the machine code of `x86_64/`, on a CPU with the features that the"
+    yield "family needs, or a *thunk*: a few instructions that call the Python function of"
+    yield "`fallback/`, and then return or unwind. Every libcall is in `fallback/`, and is served"
+    yield "from there where its machine code cannot run."
     yield ""
     yield from prototypes(DECLARATIONS.values())
 
@@ -274,7 +274,7 @@ def passed_in(value_type: ValueType) -> str:
 
 
 def python_type(value_type: ValueType) -> str:
-    """Return what Python gives and gets for a type."""
+    """Return the Python type of an argument and a result."""
     if value_type.kind == "float":
         return "float"
     if value_type.kind == "pointer":
@@ -332,7 +332,7 @@ def layout_section() -> Iterator[str]:
         yield f"}} {structure};"
     offsets = vmcontext.VMOffsets()
     yield ""
-    yield "typedef struct {  /* what compiled code knows of it */"
+    yield "typedef struct {  /* the fields that compiled code uses */"
     for name, at in (
         ("next", offsets.vm_extern_ref_activation_table_next()),
         ("end", offsets.vm_extern_ref_activation_table_end()),

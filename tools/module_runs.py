@@ -1,9 +1,9 @@
-"""Run any WebAssembly module, in any implementation, and note all that can be observed.
+"""Run any WebAssembly module, in any implementation, and record all that can be observed.
 
-A run makes up what the module imports, calls what it exports, and writes down each call, each call
-of a host function, and what is in the memories, tables and globals at the end. All that is made up
-comes of a seed. So the notes of two runs are the same, up to the point where one of them says why
-they may differ from there on.
+A run makes imports for the module, calls its exports, and records each call, each call of a host
+function, and the contents of memories, tables and globals at the end. Imports and arguments come
+from a seed. So the records of two runs are the same, up to a record that says why they may differ
+from there on.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Thing:
 
 
 class HostError(Exception):
-    """What a host function may raise."""
+    """An exception that a host function may raise."""
 
 
 class Stopped(Exception):
@@ -62,7 +62,7 @@ def to_number(value_type: int, pattern: int) -> Any:
 
 
 def note(value_type: int, value: Any) -> Any:
-    """Say what can be compared of a value: of a NaN, that it is one."""
+    """Return a text to compare a value by: all NaNs have the same."""
     if value_type == FUNCREF:
         return "null" if value is None else "function"
     if value_type == EXTERNREF:

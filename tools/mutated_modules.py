@@ -2,8 +2,8 @@
 
     mutated_modules.mutate(random.Random(7), [module, ...])    -> one of them, changed
 
-Blind changes mostly make what a decoder refuses. Those of instructions know where these are, and
-mostly make another valid module.
+Changes of bytes mostly make modules that a decoder refuses. Changes of whole instructions mostly
+make another valid module.
 """
 
 from __future__ import annotations

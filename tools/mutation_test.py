@@ -6,10 +6,10 @@
 
 A *mutant* is a module with one change: a comparison, an operator, a condition or a number is
 another one, or a statement is gone. An instruction of PeachPy is a statement too, and a
-conditional jump may become its neighbour. Each runs in a process of its own, which is forked when
-all that tests import is loaded and finds the mutant where it would find the module. What ends a
-test run badly has *killed* the mutant; what survives shows a test that is missing, or a change that
-changes nothing. Those of the second kind stand in docs/proof.md.
+conditional jump may become its neighbour. Each runs in a process of its own, which is forked after
+the tests' imports and finds the mutant in place of the module. A test run that fails has *killed*
+the mutant. A survivor shows a missing test, or a change without an effect; docs/proof.md names
+kinds of the latter.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ MODULES = {
     "asm_libcalls/x86_64/memories.py": "x86_64/test_memory_routines.py -k 'sse2 and not (erms "
     "or copies or fills or keeps or outside or 4_gib)'",
 }
-"""What is changed, and the tests that have to notice; fast ones, since each mutant runs them."""
+"""The modules to change, and their tests; fast ones, since each mutant runs them."""
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE), ast.LtE: (ast.Lt, ast.Gt), ast.Gt: (ast.GtE, ast.LtE),
@@ -152,7 +152,7 @@ def _put(tree: ast.AST, path: _Path, new: ast.AST) -> None:
 
 
 def _changes(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield what may stand in the place of a node."""
+    """Yield the replacements of a node."""
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
         for other in _COMPARISONS[type(node.ops[0])]:
             yield ast.Compare(node.left, [other()], node.comparators)
@@ -180,7 +180,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 class _Importer(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Stands before all others and has one module, changed."""
+    """An importer before all others, which has one module, changed."""
 
     def __init__(self, path: Path, tree: ast.Module) -> None:
         self.path = path

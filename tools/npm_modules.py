@@ -1,4 +1,4 @@
-"""Fetch WebAssembly modules that packages of the npm registry bring, for the tests that run them.
+"""Fetch WebAssembly modules from packages of the npm registry, for the tests that run them.
 
 ``python tools/npm_modules.py FOLDER`` asks ``npm pack`` for each package, in its pinned version,
 and puts its module into the folder. Nothing of a package is installed or run, and a module with

@@ -1,9 +1,9 @@
 """Run the tests on every Python that is found beside the one that runs this.
 
-Run by ``make test-pythons``. Each Python gets an environment of its own, ``.venv-3.X``. The whole
-suite is for the Python that development uses: here what can not tell one Python from another is
-left out, which is most of the time that the suite takes. A Python that is not found is said; with
-``--debian`` it comes from Debian's unstable suite, where this is root (``debian_python.py``).
+Run by ``make test-pythons``. Each Python gets an environment of its own, ``.venv-3.X``. Tests that
+do not depend on Python are left out here; they are most of the time of the suite, which runs on the
+Python of development. A Python that is not found is reported; with ``--debian``, as root, it comes
+from Debian's unstable suite (``debian_python.py``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ INDEPENDENT = {
     "x86_64/test_assembler.py": "the bytes of machine code",
     "benchmark/test_benchmark.py": "the benchmark",
     "cli/test_build_library.py": "what machine code computes, and its file",
-    "cli/test_program.py": "starts dozens of processes; cli/test_run.py goes through the same door",
+    "cli/test_program.py": "starts dozens of processes; cli/test_run.py uses the same command line",
     "x86_64/test_code_cache.py": "files of images",
     "x86_64/test_cpu_matrix.py": "machine code on other CPUs",
     "checks/test_differential.py": "what machine code computes",
@@ -65,7 +65,7 @@ INDEPENDENT = {
     "emitter/test_call_frames.py": "the bytes of machine code",
     "ufuncs/test_properties.py": "what machine code computes",
 }
-"""The test files that are left out, with what they are about instead of Python."""
+"""The test files that are left out, with their subject."""
 
 
 def supported_versions() -> list[str]:
@@ -83,7 +83,7 @@ def candidates(version: str) -> Iterator[str]:
     if pyenv:
         done = subprocess.run([pyenv, "root"], capture_output=True, text=True, check=False)
         versions = Path(done.stdout.strip(), "versions")
-        # The newest last: a Python's bugs are mended in its life.
+        # The newest last: later patch releases have fewer bugs.
         found = versions.glob(f"{version}.*/bin/python")
         yield from sorted(map(str, found), key=lambda path: [*map(int, re.findall(r"\d+", path))])
 
@@ -114,7 +114,7 @@ def run_tests(version: str, python: str, options: Sequence[str], debian: Debian 
     make = ["make", f"PYTHON={python}", f"VENV=.venv-{version}", f"ARGS={shlex.join(options)}"]
     if debian is not None:
         return debian.run([*make, "test"])
-    # Not the variables of the make that has started this.
+    # Without the variables of the make that has started this.
     variables = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS")}
     return subprocess.run([*make, "test"], cwd=ROOT, env=variables, check=False).returncode
 

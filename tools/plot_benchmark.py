@@ -2,8 +2,8 @@
 
     python tools/plot_benchmark.py RUN.json FOLDER
 
-Ours is drawn in one colour everywhere. Text stays text, so a file is small and can be searched; and
-two drawings of one run are the same bytes.
+The package has one colour in all plots. Text stays text, so a file is small and can be searched.
+Two drawings of one run are the same bytes.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _STYLE: dict[str, Any] = {
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Draw all pictures that a run has figures for; return the files.
+    """Draw each plot that a run has figures for; return the files.
 
     Raises
     ------
     ImportError
-        matplotlib is not there.
+        matplotlib is not installed.
     """
     import matplotlib as mpl
 

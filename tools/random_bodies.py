@@ -1,7 +1,7 @@
 """Make the code of random functions; see :mod:`random_modules`.
 
-Each statement takes some operands from what is on the stack and makes the others, so that values
-stay on the stack across statements and blocks, as no compiler would leave them.
+Each statement takes some operands from the stack and makes the others, so that values stay on the
+stack across statements and blocks, which compilers rarely do.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ class BodyMaker:
             self._value(value_type)
 
     def _dead_code(self) -> None:
-        """Emit what nothing reaches: operands there may be of any type."""
+        """Emit unreachable code: operands there may be of any type."""
         del self.stack[self._base() :]
         for _ in range(self.random.randint(1, 4)):
             choice = self.random.random()

@@ -2,12 +2,12 @@
 
     random_modules.make(random.Random(7))       -> the binary format of one
 
-Everything of WebAssembly 2.0 comes up; what is exported or imported has no vectors in its type,
-because wasmtime-py cannot pass them. Loops and functions use fuel, which the exported
-function ``refuel`` gives back: so a call ends, by a trap if need be. All that there is to compare
-between two implementations is exported. Nowhere do the bits of a NaN that an instruction made
-decide anything: before a store, a reinterpretation or a copysign it becomes the canonical one, in
-the lanes of a vector right away.
+They use all of WebAssembly 2.0, but imports and exports have no vectors in their types, because
+wasmtime-py cannot pass them. Loops and functions use fuel, which the exported
+function ``refuel`` gives back: so a call ends, by a trap if need be. Everything that two
+implementations are compared by is exported. No result depends on the bits of a NaN that an
+instruction made: before a store, a reinterpretation or a copysign it becomes the canonical one, and
+in the lanes of a vector at once.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Make the virtual environment that the Makefile's targets run in.
 
 Run by ``make``: ``python3 tools/set_up.py --venv .venv EXTRA...``. Needs nothing but the standard
-library, because it runs before anything is installed. It promises three things:
+library, because it runs before any installation. It promises three things:
 
 - *Nothing outside the virtual environment changes.* Debian's packages are downloaded and unpacked,
   not installed; the one exception is ``apt-get update``, where a package is not found without it.
-- *Done once.* A stamp in the environment says what it was made from; while that is unchanged,
-  set-up only reads the stamp.
+- *Done once.* A stamp in the environment records its sources; while they are unchanged, set-up only
+  reads the stamp.
 - *PeachPy is the right one, or none.* The package index's 0.0.1 is for Python 2: it is never
-  installed, and thrown out where it is found. Without PeachPy set-up still succeeds, and the
+  installed, and removed where it is found. Without PeachPy set-up still succeeds, and the
   package serves its pure-Python fallback.
 """
 
@@ -35,9 +35,9 @@ ROOT = Path(__file__).resolve().parent.parent
 MINIMUM_PYTHON = (3, 10)
 PEACHPY_MINIMUM = (0, 2)
 PEACHPY_DEBIAN_PACKAGE = "python3-peachpy"
-# What Debian's package leaves to other packages of Debian's.
+# Dependencies that are in other packages of Debian's.
 PEACHPY_REQUIREMENTS = ("six",)
-# A commit, not a branch: this one was tried.
+# A tested commit.
 PEACHPY_REPOSITORY = (
     "git+https://github.com/Maratyszcza/PeachPy@349e8f836142b2ed0efeb6bb99b1b715d87202e9"
 )
@@ -316,7 +316,7 @@ def describe(peachpy: str) -> str:
 
 
 def find_peachpy(environment: Environment) -> str:
-    """Bring PeachPy in by the first way that works and say which; return it, empty for none."""
+    """Install PeachPy by the first way that works and say which; return it, empty for none."""
     failures = []
     for origin, bring in {"found in the environment": None, **PEACHPY_WAYS}.items():
         try:

@@ -1,4 +1,4 @@
-"""Use the whole public runtime at random, with Python coming in wherever it may.
+"""Use the public runtime at random, with re-entrant Python in the middle of operations.
 
 Two threads each own a *world*: memories, tables, globals, segments, instances, host functions, and
 compiled modules with imports. Operations are drawn at random. Destructors, limiters, signal
@@ -6,8 +6,8 @@ handlers and host functions come back into the same world: they grow, write, clo
 fork, and switch greenlets where greenlet is installed. After each operation sizes are compared with
 a model; at the end of each world every externref must be gone.
 
-``python tools/stress.py [SECONDS] [SEED]`` prints the seed, and how many operations of each kind
-there were, how many of them in the middle of another one.
+``python tools/stress.py [SECONDS] [SEED]`` prints the seed, and how many operations of each kind it
+made, and how many of these in the middle of another one.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 Expected = (ValueError, RuntimeError, IndexError, asm_libcalls.Trap)
 DEPTH = 3
-"""How deep operations come in the middle of others."""
+"""How deep operations are nested."""
 
 
 class Planned(Exception):
-    """What a host function, a limiter or a destructor raises on purpose."""
+    """An exception that a host function, a limiter or a destructor raises on purpose."""
 
 
 def wasm_module() -> bytes:
@@ -90,7 +90,7 @@ def wasm_module() -> bytes:
 
 
 class World:
-    """What one thread works on, with a model of the sizes."""
+    """The objects of one thread, with a model of their sizes."""
 
     def __init__(self, stress: Stress, chance: random.Random) -> None:
         self.stress, self.chance = stress, chance
@@ -130,7 +130,7 @@ class World:
         return guest
 
     def limit(self, current: int, desired: int, maximum: int | None) -> bool:
-        """Decide about a growth, after something else."""
+        """Decide about a growth, after another operation."""
         self.intrude("limiter")
         if self.chance.random() < 0.03:
             raise Planned
@@ -151,7 +151,7 @@ class World:
         return value if self.chance.random() < 0.8 else self.guest()
 
     def intrude(self, where: str) -> None:
-        """Do something in the middle of something else."""
+        """Do an operation in the middle of another one."""
         if self.depth < DEPTH and not self.stress.ends:
             self.stress.intrusions[where] += 1
             self.operate()

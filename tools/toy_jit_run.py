@@ -35,7 +35,7 @@ _NAMES = {
 
 
 class _Watch:
-    """Interrupts what takes too long, from a thread of its own."""
+    """Interrupts calls that take too long, from a thread of its own."""
 
     def __init__(self) -> None:
         self._until = 0.0

@@ -1,1 +1,1 @@
-"""Machine code that CPython calls: function objects, the layout of their arguments, buffers."""
+"""Machine code that CPython calls: builtin function objects, object layouts, the buffer slot."""

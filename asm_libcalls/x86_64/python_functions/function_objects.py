@@ -1,13 +1,12 @@
-"""Function objects whose code is ours: CPython's own builtin type, made from a shape.
+"""Makes CPython builtin function objects whose code is composed from a shape.
 
-A function object owns its module object (its ``__self__``), and that owns all the rest: the
-C address, the Python function of the slow path, the name and the doc. CPython counts and collects
-them as it does any object's parts, so a function that nobody uses any more leaves nothing behind.
-Only code stays: one routine for each shape, some 200 bytes.
+A function object owns its module object (its ``__self__``), which owns the C address, the Python
+function of the slow path, the name and the doc. CPython's reference counts and garbage collector
+free all of them with the function. Only the code stays: one routine for each shape, some 200 bytes.
 
-The code reads CPython's objects in memory, so ``object_layouts.py`` first finds out how they are
-laid out. Where that is not to be found :class:`Unsupported` says what, and
-``asm_libcalls.native.native_function`` does without.
+The code reads CPython's objects in memory, by the layout that ``object_layouts.py`` finds. If it
+finds none, it raises :class:`Unsupported`, and ``asm_libcalls.native.native_function`` does not use
+this module.
 """
 
 from __future__ import annotations
@@ -51,14 +50,14 @@ class FunctionMaker:
     Raises
     ------
     Unsupported
-        This Python is not one that we know, or not as we know it.
+        This Python is unknown, or its objects have an unknown layout.
     OSError
         The system refuses executable memory.
     """
 
     def __init__(self, loaded: LoadedImage, raise_status: Callable[[int], None]) -> None:
         self.layout = object_layouts.find()
-        # Before anything exists whose destructor is our code.
+        # Checked before any object exists whose destructor is our code.
         object_layouts.check(self.layout)
         self._loaded = loaded
         self._raise_status = raise_status
@@ -77,7 +76,7 @@ class FunctionMaker:
         )
         self._definition = self._define_module()
         for immortal in (raise_status, _raise_collected, self._definition):
-            # Function objects need these until the process ends, longer than this module may live.
+            # Function objects need these until the process ends, longer than this module may exist.
             self._increment(immortal)
         self._check_objects()
 
@@ -92,7 +91,7 @@ class FunctionMaker:
         )
 
     def prepare(self, shapes: Iterable[Shape]) -> None:
-        """Make the code of several shapes at once, on pages that they share."""
+        """Make the code of several shapes at once, on shared pages."""
         new = [shape for shape in dict.fromkeys(shapes) if shape not in self._code]
         if not new:
             return
@@ -122,10 +121,10 @@ class FunctionMaker:
             The C function.
         shape : Shape
         slow : callable
-            Called with the arguments as they came, where the fast path ends.
+            Called with the original arguments if the fast path does not apply.
         name : str
         text : str
-            The doc, with the text signature that CPython takes off it.
+            The doc, with a text signature, which CPython splits off.
         module : str or None
             Its ``__module__``.
         """
@@ -162,7 +161,7 @@ class FunctionMaker:
     def _parts(self, shape: Shape) -> list[Part]:
         inline, vmctx_of = shape[4:]
         if vmctx_of and not object_layouts.HAS_GIL:
-            # Another thread may free the int in the member while we read it.
+            # Without the GIL another thread may free the int in the member while it is read.
             return parts_of(self._stencils, shape.leaving_all(), self.layout)
         body = None
         if inline in self._loaded.image.straight:
@@ -173,17 +172,17 @@ class FunctionMaker:
         return parts_of(self._stencils, shape, self.layout, body, vmctx)
 
     def member_offset(self, cls: type, member: str) -> int:
-        """Return where objects of exactly this class have a member of its ``__slots__``.
+        """Return the offset of a member of ``__slots__`` in objects of exactly this class.
 
         Raises
         ------
         Unsupported
-            It is not to be found.
+            The offset cannot be determined.
         """
         key = (cls, member)
         if key not in self._members:
-            # By what is seen: an object of it that nobody has filled in, once with each of two
-            # integers that nothing else refers to.
+            # By observation: an uninitialized object, with each of two otherwise unreferenced
+            # integers in the member.
             places = []
             for number in (2**70, 2**71):
                 value = number + len(member)
@@ -199,7 +198,7 @@ class FunctionMaker:
         return self._members[key]
 
     def _check_objects(self) -> None:
-        """Make functions and call them with what shows that objects are read wrongly."""
+        """Make functions, and call them with values that reveal a wrong layout."""
         shapes = {t: Shape(Signature(f"({t}) -> {t}")) for t in _PROBES}
         self.prepare(shapes.values())
         address = self._loaded.routine("return_first_argument")
@@ -220,7 +219,7 @@ class FunctionMaker:
 
 _STATE = struct.Struct(f"{ctypes.sizeof(FunctionState) // 8}Q")
 
-# Values that a function of (T) -> T gives back, and values that its slow path gets.
+# Values that a function of (T) -> T returns, and values that go to its slow path.
 _PROBES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "i64": (
         (0, 1, -1, 2**30 - 1, -(2**30), 2**45 + 3, -(2**59) - 7, 2**62 + 2**31 + 5, -(2**63)),

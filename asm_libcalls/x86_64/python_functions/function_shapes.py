@@ -1,6 +1,6 @@
-"""Shapes of functions: what the code of a function depends on, and the stencils that make it up.
+"""Shapes of functions: the properties that determine a function's code, and its stencils.
 
-No Python object is looked at here: ``function_objects.py`` makes functions of the code.
+No Python object is read or made here: ``function_objects.py`` makes functions from the code.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ if TYPE_CHECKING:
 __all__ = ["CLASS", "EVERYTHING", "Shape", "parts_of"]
 
 CLASS = "class "
-"""Before the address of a class, in the name of the slot that holds it."""
+"""Prefix of the name of a slot that holds the address of a class."""
 
 EVERYTHING = "everything"
-"""The guard of a function that leaves every call to its slow path."""
+"""The guard of a function that passes every call to its slow path."""
 
 
 class Shape(tuple[object, ...]):
-    """What the code of a function depends on; functions of one shape share it.
+    """The properties that determine a function's code; functions of one shape share the code.
 
     Parameters
     ----------
     signature : Signature
     enter : str
-        The routine that makes the call (``asm_libcalls_enter`` or its twin), or "" for a bare
-        call of a leaf routine.
+        The routine that makes the call (``asm_libcalls_enter`` or its variant that holds the GIL),
+        or "" for a bare call of a leaf routine.
     guard : str
         A stencil of ``function_stencils.py`` that keeps a bare call from trapping, or "", or
         :data:`EVERYTHING`.
     inline : str
-        What stands in place of a bare call: a stencil, or a routine of the image to be copied,
-        which is straight-line code up to its one ``ret`` and needs no frame and no aligned stack.
-        The address is not used then.
+        The code in place of a bare call: a stencil, or a routine of the image to be copied, which
+        is straight-line code up to its one ``ret`` and needs no frame and no aligned stack. The
+        address is not used then.
     vmctx_of : (class, str), optional
-        The class whose exact instances are taken for the first parameter, and the member of it
-        that holds the vmctx; everything else goes to the slow path.
+        The class whose exact instances are accepted for the first parameter, and its member that
+        holds the vmctx; all other objects go to the slow path.
     """
 
     __slots__ = ()
@@ -59,7 +59,7 @@ class Shape(tuple[object, ...]):
         inline: str = "",
         vmctx_of: tuple[type, str] | None = None,
     ) -> Shape:
-        """Normalise: arguments are taken in either reading, and pointers are pointers."""
+        """Normalise: a parameter's signedness does not matter, nor the kind of a pointer."""
         parameters = tuple(
             "pointer" if t.kind == "pointer" else f"{t.kind[0]}{t.bits}"
             for t in signature.parameters
@@ -69,12 +69,12 @@ class Shape(tuple[object, ...]):
         return super().__new__(cls, (parameters, read, enter, guard, inline, vmctx_of))
 
     def leaving_all(self) -> Shape:
-        """Return the shape that leaves every call of this one to the slow path."""
+        """Return the shape that passes every call of this one to the slow path."""
         parameters, result, *_ = self
         return super().__new__(Shape, (parameters, result, "", EVERYTHING, "", None))
 
     def title(self) -> str:
-        """Return what debuggers and profilers call the code."""
+        """Return the name of the code for debuggers and profilers."""
         parameters, result, _, _, inline, _ = self
         assert isinstance(parameters, tuple)
         signature = f"({', '.join(parameters)}) -> {result}"
@@ -88,10 +88,10 @@ def parts_of(
     body: Stencil | None = None,
     vmctx: tuple[int, int] | None = None,
 ) -> list[Part]:
-    """Choose the stencils of a shape, in order: see ``function_stencils.py`` for what they do.
+    """Return the stencils of a shape, in order; ``function_stencils.py`` describes them.
 
-    `body` is the routine that stands in place of a bare call, if one does; `vmctx` is the address
-    of the class that stands for one, and the offset of its member.
+    `body` is the routine that is copied in place of a bare call, if any. `vmctx` is the address of
+    the class of the first argument, and the offset of its member.
     """
     parameters, result, enter, guard, inline, _ = shape
     assert isinstance(parameters, tuple)
@@ -114,7 +114,7 @@ def parts_of(
     def part(stencil: str, role: str = "", /, slots: Any = None, **more: int) -> Part:
         return Part(pieces[stencil], {**numbers, **more}, slots, role)
 
-    # Without integer arguments nothing overwrites self in rdi, and code in place calls nothing.
+    # Without integer arguments nothing overwrites self in rdi, and copied code calls nothing.
     framed = body is None or any(kind[0] != "f" for kind in parameters)
     parts = [part("check_count")] if count > 1 else []
     if enter:

@@ -1,32 +1,31 @@
-"""The machine code of native functions: CPython builtins round any C address.
+"""Stencils of native functions: CPython builtins that call any C address.
 
-A builtin is called as CPython calls any: ``(self, argument)`` with METH_O, ``(self, arguments,
-count)`` with METH_FASTCALL, ``(self, NULL)`` with METH_NOARGS. `self` is a module object of its
-own, whose C state is a :class:`FunctionState`: the C address, and the Python function that takes
-over where the fast path ends. So the code depends on nothing but the *shape* of a signature, and
-all functions of one shape share one routine, composed from the stencils below and never freed.
+CPython calls the builtin like any other: ``(self, argument)`` with METH_O, ``(self, arguments,
+count)`` with METH_FASTCALL, ``(self, NULL)`` with METH_NOARGS. `self` is a module object of the
+function's own, whose C state is a :class:`FunctionState`: the C address, and the Python function of
+the slow path. So the code depends only on the *shape* of a function. All functions of one shape
+share one routine, composed from the stencils below and never freed.
 
 The fast path takes exact ``float`` and ``int`` objects, and for a vmctx the Instance, by the
-member that has its address. None of them can run Python code while it is read. There are two kinds
-of it:
+member with its address. Reading them runs no Python code. The fast path is of two kinds:
 
 *bare*
-    for leaf routines. On the stack: ``self``; r11: the arguments; rax: the object at hand; then
-    the C argument registers, which nothing in between clobbers. A straight-line routine of ours
-    is copied in place of the call, or a stencil stands there (``memories.py`` has some)::
+    for leaf routines. On the stack: ``self``; r11: the arguments; rax: the current object; then
+    the C argument registers, which no stencil in between clobbers. A straight-line routine of the
+    image is copied in place of the call, or a stencil is used (``memories.py`` has some)::
 
         enter_bare take (object_* (integer_K | float64_K | float32_K | vmctx))* [guard]
         (call_bare | routine | stencil) leave_bare box_*
 
 *entered*
     for callees that may trap, raise, or release the GIL: arguments go into a ``NativeCall`` on the
-    stack, and ``asm_libcalls_enter`` (or its twin that holds the GIL) makes the call. rbx:
+    stack, and ``asm_libcalls_enter`` (or its variant that holds the GIL) makes the call. rbx:
     ``self``, later the status::
 
         enter_entered take (object_* spill_*)* call_entered leave_entered box_*
 
-Whatever does not fit leaves for ``PyObject_VectorcallDict(slow, arguments, count, NULL)`` with
-the arguments as they came.
+All other arguments take the slow path: ``PyObject_VectorcallDict(slow, arguments, count, NULL)``
+with the original arguments.
 
 Source: CPython ``Include/methodobject.h``; System V ABI for AMD64, 3.2.3.
 """
@@ -55,7 +54,7 @@ __all__ = [
 STENCIL_PREFIX = "builtin."
 
 STACK_ARGUMENTS = ctypes.sizeof(NativeCall)
-"""In the frame of an entered call: where the arguments that registers can not hold begin."""
+"""Offset of the stack arguments in the frame of an entered call."""
 
 
 def entered_frame_size(stack_arguments: int) -> int:
@@ -64,7 +63,7 @@ def entered_frame_size(stack_arguments: int) -> int:
 
 
 def routines() -> Iterator[Routine]:
-    """Assemble what all native functions share, and the stencils."""
+    """Assemble the common routines of all native functions, and the stencils."""
     from asm_libcalls.x86_64.python_functions import object_routines
     from asm_libcalls.x86_64.assembler.text import body
     from asm_libcalls.x86_64.stencils.assembling import assemble
@@ -75,12 +74,12 @@ def routines() -> Iterator[Routine]:
 
 
 _UNBOX = "call $unbox; jc >slow"
-# Where objects have their parts: holes that ``ObjectLayout.holes`` has the numbers of.
+# Offsets in objects are holes; ``ObjectLayout.holes`` has their numbers.
 _CHECK_FLOAT = "mov r10, $PyFloat_Type; cmp [rax + object_type], r10; jnz >slow"
 _SPILL_INTEGER = f"{_UNBOX}; mov [rsp + offset], rax"
 _SPILL_FLOAT = "movups [rsp + offset], xmm0"
 _DIVISOR_NOT_ZERO = "test rsi, rsi; jz >slow"
-# Into rdi: what is called, which is gone while the collector takes the function apart.
+# rdi: the slow path's function, or `raise_collected` after the garbage collector has cleared it.
 _LOAD_SLOW = f"""
     mov rdi, [rdi + module_state]; mov rdi, [rdi + {FunctionState.slow.offset}]
     mov rax, $raise_collected; test rdi, rdi; cmovz rdi, rax
@@ -97,8 +96,8 @@ _STENCILS = {
     "object_one": "mov rax, r11",
     "object_vector": "mov rax, [r11 + argument]",
     "spill_integer": _SPILL_INTEGER,
-    # All 16 bytes of a float register are stored: the entry loads as many, and a load that is wider
-    # than the store before it waits for that one (Intel optimization manual, "Store Forwarding").
+    # All 16 bytes of a float register are stored, because the entry loads 16: a load wider than the
+    # store before it stalls (Intel optimization manual, "Store Forwarding").
     "spill_float64": f"""
         {_CHECK_FLOAT}; movsd xmm0, [rax + float_value]; {_SPILL_FLOAT}
     """,
@@ -114,7 +113,7 @@ _STENCILS = {
         {_CHECK_FLOAT}; movsd xmm0, [rax + float_value]; cvtsd2ss xmm0, xmm0
         movsd [rsp + offset], xmm0
     """,
-    # The address that an Instance keeps in a member: 0, or none, if it is closed.
+    # The address in a member of an Instance, which is 0 or unset if the instance is closed.
     "vmctx": f"""
         mov r10, $vmctx_class; cmp [rax + object_type], r10; jnz >slow
         mov rax, [rax + vmctx_member]; test rax, rax; jz >slow
@@ -131,14 +130,14 @@ _STENCILS = {
         .fits:
     """,
 
-    # The call. A variadic callee wants to know in al how many vector registers are in use.
+    # The call. al is the number of vector registers in use, for variadic callees.
     "call_bare": f"""
         mov r10, [rsp]; mov r10, [r10 + module_state]; mov eax, 8
         call [r10 + {FunctionState.address.offset}]
     """,
     "leave_bare": "add rsp, 8",
-    # rbx becomes the status; self is alive as long as our caller runs. The error indicator is set
-    # where a callback raised, or a C function of CPython's did.
+    # rbx becomes the status; the caller keeps self alive. The error indicator is set if a callback
+    # or a C function of CPython has raised.
     "call_entered": f"""
         mov rax, [rbx + module_state]; mov rax, [rax + {FunctionState.address.offset}]
         mov [rsp + {NativeCall.address.offset}], rax
@@ -154,7 +153,7 @@ _STENCILS = {
         movsd xmm0, [rsp + {NativeCall.float_result.offset}]
         add rsp, frame; pop rbx
     """,
-    # Call raise_status(status), which returns NULL, and go on to "fail".
+    # Call raise_status(status), which returns NULL, and continue with "fail".
     "raise": """
         mov rdi, rbx; call $PyLong_FromUnsignedLongLong; test rax, rax; jz .no_memory
         mov rbx, rax; mov [rsp], rax
@@ -175,7 +174,7 @@ _STENCILS = {
     "box_f32": "cvtss2sd xmm0, xmm0; jmp $PyFloat_FromDouble",
     "box_f64": "jmp $PyFloat_FromDouble",
 
-    # The slow path. One argument becomes an array of one, which aligns the stack too.
+    # The slow path. One argument becomes an array of one; its push also aligns the stack.
     "slow_bare": "pop rdi",
     "slow_entered": "mov rdi, rbx; add rsp, frame; pop rbx",
     "slow_vector": "mov rsi, r11; mov edx, count",
@@ -190,7 +189,7 @@ _STENCILS = {
 for _i, _register in enumerate(INTEGER_REGISTERS):
     _STENCILS[f"integer_{_i}"] = f"{_UNBOX}; mov {_register}, rax"
 for _i, _register in enumerate(FLOAT_REGISTERS):
-    # The whole register is loaded: no dependency on what was there.
+    # movsd loads the whole register: no dependency on its old value.
     _load = f"{_CHECK_FLOAT}; movsd {_register}, [rax + float_value]"
     _STENCILS[f"float64_{_i}"] = _load
     _STENCILS[f"float32_{_i}"] = f"{_load}; cvtsd2ss {_register}, {_register}"

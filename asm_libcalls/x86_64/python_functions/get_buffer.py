@@ -1,6 +1,6 @@
 """The buffer slot of a Python class, for CPython before 3.12: calls its ``_get_buffer``.
 
-That is a method which calls ``__buffer__`` and checks what comes, as 3.12 does itself.
+That method calls ``__buffer__`` and checks the result, as CPython 3.12 does itself.
 
 ``asm_libcalls_get_buffer(self, view, flags)`` is a ``getbufferproc``: called with the GIL held,
 it returns 0, or -1 with the error indicator set and ``view->obj`` NULL.
@@ -80,7 +80,7 @@ def _body() -> None:
     MOV(edx, ebp)
     CALL_SLOT("PyObject_GetBuffer")
     MOV(ebp, eax)
-    MOV(rdi, r12)  # the view owns it now, if there is one
+    MOV(rdi, r12)  # the view owns the exporter now, if there is one
     CALL_SLOT("Py_DecRef")
     MOV(eax, ebp)
     JMP(leave)

@@ -1,11 +1,10 @@
-"""Where CPython's objects have their parts, found by looking at objects. No code is made here.
+"""Finds and checks the layout of CPython's objects. No code is made here.
 
 The offsets differ between builds and versions (a build without the GIL has longer headers, 3.15
-moved the state of modules), so none of them is taken for granted: :func:`find` looks for each in
-objects whose content is known, and :func:`check` compares what is at a layout's offsets with what
-Python's API says. Both read within the sizes that Python itself reports, so that neither can
-crash, and both run before any object exists whose destructor is our code. What reads objects
-otherwise than any Python known here raises :class:`Unsupported`.
+moved the state of modules). So none is assumed: :func:`find` searches for each in objects of known
+content, and :func:`check` compares the values at a layout's offsets with Python's API. Both read
+within the sizes that Python reports, so neither can crash, and both run before any object exists
+whose destructor is our code. A Python with an unknown layout raises :class:`Unsupported`.
 
 Source: CPython ``Include/object.h``, ``floatobject.h``, ``moduleobject.h``, ``methodobject.h``,
 ``longintrepr.h`` (3.10, 3.11) and ``cpython/longintrepr.h`` (3.12 on).
@@ -39,21 +38,21 @@ __all__ = [
 ]
 
 NEWEST_TESTED = (3, 15)
-"""The newest CPython that the tests ran on; newer ones are looked at in the same way."""
+"""The newest CPython that the tests ran on; newer ones are checked in the same way."""
 
 HAS_GIL = "t" not in getattr(sys, "abiflags", "")
-"""Whether this is a build with the GIL: without it what an object refers to may go at any time."""
+"""Whether this build has a GIL: without it, an object's referents may be freed at any time."""
 
 _PYTHON_API_VERSION = 1013  # of every Python 3
 _WORD = 8
 
 
 class Unsupported(Exception):
-    """Objects of this Python are not as our code expects them; the message says which."""
+    """Objects of this Python do not have the expected layout; the message says which."""
 
 
 class IntegerLayout:
-    """How an ``int`` says its type, its sign and its 30-bit digits; there is code for each.
+    """Layout of the type, the sign and the 30-bit digits in an ``int``; each has its own code.
 
     Attributes
     ----------
@@ -87,11 +86,11 @@ INTEGER_LAYOUTS = {
         IntegerLayout("tagged_without_gil", 24, 32, 40, True),
     )
 }
-"""Of CPython up to 3.11, from 3.12 on, and of builds without the GIL."""
+"""Layouts of CPython up to 3.11, from 3.12 on, and of builds without the GIL."""
 
 
 class ObjectLayout:
-    """Where the code of builtins reads objects.
+    """Offsets at which the code of builtins reads objects.
 
     Attributes
     ----------
@@ -113,7 +112,7 @@ class ObjectLayout:
         self.integers = integers
 
     def holes(self) -> dict[str, int]:
-        """Return the numbers that stencils have holes for, by the holes' names."""
+        """Return the numbers for the holes of stencils, by name."""
         return {name: getattr(self, name) for name in self.__slots__ if name != "integers"}
 
 
@@ -129,16 +128,16 @@ class MethodDefinition(ctypes.Structure):
 
 
 class FunctionState(ctypes.Structure):
-    """The C state of the module that is a builtin's ``self``. It is freed with that module.
+    """The C state of a builtin's ``self``, a module. It is freed with that module.
 
     Attributes
     ----------
     address : address
         The C function.
     slow : PyObject*
-        Owned, and shown to the garbage collector; null once it has cleared it.
+        Owned, and visited by the garbage collector; null once cleared.
     text : PyObject*
-        Owned: the bytes that the definition's name and doc point into.
+        Owned: the bytes of the definition's name and doc.
     definition : MethodDefinition
     """
 
@@ -151,7 +150,7 @@ class FunctionState(ctypes.Structure):
 
 
 class ModuleDefinition(ctypes.Structure):
-    """CPython's ``PyModuleDef``, whose header CPython fills in when it first makes a module."""
+    """CPython's ``PyModuleDef``; CPython fills in its header when it first makes a module."""
 
     _fields_ = [
         ("header", ctypes.c_char * object.__basicsize__),
@@ -169,7 +168,7 @@ class ModuleDefinition(ctypes.Structure):
     ]
 
     def new_module(self) -> Any:
-        """Make a module of this definition, which has to live as long as the module does."""
+        """Make a module of this definition, which must live as long as the module."""
         create = api("PyModule_Create2", ctypes.py_object, ctypes.c_void_p, ctypes.c_int)
         return create(ctypes.addressof(self), _PYTHON_API_VERSION)
 
@@ -181,12 +180,12 @@ def api(name: str, result: Any, *parameters: Any) -> Any:
 
 
 def find() -> ObjectLayout:
-    """Look for the layout of this Python's objects.
+    """Find the layout of this Python's objects.
 
     Raises
     ------
     Unsupported
-        A part is not to be found, or at several places, or integers are as no code reads them.
+        A field is found nowhere or at several offsets, or no code reads this layout of integers.
     """
     _check_python()
     objects = _Samples()
@@ -205,12 +204,12 @@ def find() -> ObjectLayout:
 
 
 def check(layout: ObjectLayout) -> None:
-    """Compare what is at the layout's offsets with what Python's API says of the objects.
+    """Compare the values at the layout's offsets with Python's API.
 
     Raises
     ------
     Unsupported
-        Something else is there, or the objects end before.
+        A value differs, or an offset is beyond the object's end.
     """
     _check_python()
     objects = _Samples()
@@ -227,7 +226,7 @@ def check(layout: ObjectLayout) -> None:
 
 
 class _Samples:
-    """Objects of which the API says what must be where in them."""
+    """Objects whose content the API tells, to compare layouts with."""
 
     def __init__(self) -> None:
         self.floats = [float(text) for text in ("1.375", "-2.5e300", "3e-200")]
@@ -244,13 +243,13 @@ class _Samples:
                 f"a {kind.__name__} of this CPython has {kind.__basicsize__} bytes, "
                 f"not {ctypes.sizeof(ModuleDefinition)}"
             )
-        # Nothing of ours is called for them: the definition has no destructor.
+        # The definition has no destructor, so no code of ours is called for these modules.
         self.modules = [self.definition.new_module() for _ in range(3)]
-        # Freed with their modules, whatever becomes of this object.
+        # Never freed: the modules may live longer than this object.
         api("Py_IncRef", None, ctypes.py_object)(self.definition)
 
     def facts(self) -> list[tuple[str, int, Callable[[int], bool]]]:
-        """Return what there is to find, in how many bytes, and what tells whether it is there."""
+        """Return the fields to find: description, bytes to search, and a test of an offset."""
         read = ctypes.c_uint64.from_address
         read_double = ctypes.c_double.from_address
         state_of = api("PyModule_GetState", ctypes.c_void_p, ctypes.py_object)
@@ -274,7 +273,7 @@ class _Samples:
         ]
 
     def misread_integer(self, layout: IntegerLayout) -> str:
-        """Return an integer that is not laid out so; "" if all are."""
+        """Return a sample integer that does not have this layout, as text; "" if all have it."""
         for value in self.integers:
             if not _is_laid_out(value, layout):
                 return str(value)

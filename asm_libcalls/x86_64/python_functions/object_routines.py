@@ -1,8 +1,7 @@
-"""Routines that read CPython's objects: how ints are unboxed, and a function state's collection.
+"""Routines that read CPython's objects: unboxing of ints, and collection of a function's state.
 
-There is code for each of the layouts of integers that ``object_layouts.py`` has. What CPython
-calls to look after a function's state asks the API where that state is, so it is right wherever
-modules have it.
+Each integer layout of ``object_layouts.py`` has its own code. The routines that CPython's garbage
+collector calls for a function's state get its address from the API, so they depend on no layout.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ __all__ = ["routines"]
 
 
 def routines() -> Iterator[Routine]:
-    """Assemble what reads integers, and what CPython calls to look after a function's state."""
+    """Assemble the unboxing routines, and the garbage collector's slots of a function's state."""
     for layout in INTEGER_LAYOUTS.values():
         for unbox in (_unbox_64, _unbox_32, _unbox_pointer):
             name = f"{unbox.__name__.lstrip('_')}_{layout.name}"
@@ -49,8 +48,8 @@ def routines() -> Iterator[Routine]:
 
 
 # --- reading integers -----------------------------------------------------------------------------
-# Called with an object in rax; returns its value in rax and CF clear, or CF set where the object
-# is not an exact int that fits. Clobbers r10 and nothing else: argument registers are in use.
+# Called with an object in rax; returns its value in rax and CF clear, or CF set if the object is
+# not an exact int that fits. Clobbers only r10, since argument registers are in use.
 
 
 def _check_int(layout: IntegerLayout, no: Any) -> None:
@@ -60,7 +59,7 @@ def _check_int(layout: IntegerLayout, no: Any) -> None:
 
 
 def _unbox_compact(layout: IntegerLayout, more: Any) -> None:
-    """Return an integer of at most one digit; else jump to `more` with the digit count in r10."""
+    """Return an integer of at most one digit; else jump to `more`, the digit count in r10."""
     many = Label("many")
     MOV(r10, [rax + layout.size])
     if layout.tagged:
@@ -74,7 +73,7 @@ def _unbox_compact(layout: IntegerLayout, more: Any) -> None:
         CMP(r10, 2)
         JA(many)
         DEC(r10)  # -1, 0 or 1: the size is the sign
-    MOV(eax, [rax + layout.digits])  # of zero the digit is anything
+    MOV(eax, [rax + layout.digits])  # the digit of zero is undefined
     IMUL(rax, r10)
     RET()  # the product fits, so CF is clear
     LABEL(many)
@@ -95,7 +94,7 @@ def _test_sign(layout: IntegerLayout) -> None:
 
 
 def _unbox_two_digits(layout: IntegerLayout) -> None:
-    """Read an integer of two digits into rax; afterwards ZF is set if it has to be negated."""
+    """Read an integer of two digits into rax; ZF is clear after it if it must be negated."""
     MOV(r10d, [rax + layout.digits + 4])
     SHL(r10, 30)
     _test_sign(layout)
@@ -181,7 +180,7 @@ def _unbox_pointer(layout: IntegerLayout) -> None:
     RET()
 
 
-# --- the state of a function, as CPython's garbage collector sees it ------------------------------
+# --- garbage collection of a function's state -----------------------------------------------------
 
 
 def _traverse() -> None:
@@ -204,7 +203,7 @@ def _traverse() -> None:
 
 
 def _clear() -> None:
-    """``int clear(PyObject *module)``: break cycles, but keep the definition, which lives on."""
+    """``int clear(PyObject *module)``: break cycles, but keep the definition."""
     PUSH(rax)  # aligns the stack
     CALL_SLOT("PyModule_GetState")
     MOV(rdi, [rax + FunctionState.slow.offset])

@@ -1,6 +1,6 @@
 """Trampolines in machine code: into native code, out of it by a trap, and from it into Python.
 
-The names by which their routines are found are here: what assembles them imports PeachPy.
+This file has the names of their routines, because the modules that assemble them import PeachPy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ ENTER_HOLDING_GIL = "asm_libcalls_enter_holding_gil"
 """``asm_libcalls_enter`` for short calls, and for callees that need the GIL."""
 
 CALL_PYTHON = "asm_libcalls_call_python"
-"""The body of the thunks, and the slot of an image of thunks that has its address."""
+"""The body of the thunks; also the slot with its address in an image of thunks."""
 
 THUNKS = tuple(f"thunk {i}" for i in range(128))
-"""The routines of an image of thunks: of 32 bytes each, so one page."""
+"""Number of thunks in an image: at 32 bytes each, they fill one page."""

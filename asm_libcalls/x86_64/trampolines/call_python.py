@@ -1,23 +1,21 @@
 """Native code calls Python: the thunks behind a :class:`~asm_libcalls.HostFunction`.
 
-A *thunk* is a C address that stands for one Python callable. Its code is the same for all, but for
-its slot, which holds the address of a ``HostCallRecord``, which says what to call and how
-to convert. So thunks are made in whole pages, and a new host function writes data only.
+A *thunk* is a C address that calls one Python callable. Thunks differ only in their slot, which
+holds the address of a ``HostCallRecord`` with the callable and the conversions. So thunks are made
+in whole pages, and a new host function writes data only.
 
-``asm_libcalls_call_python``, the body of every thunk, makes the arguments Python objects, calls,
-and makes the result C. It needs no ctypes callback, which would swallow what is raised: when the
-call fails, the thread's error indicator is set, and stays so while
-``asm_libcalls_raise_exception`` unwinds the native frames of the caller. By then nothing of Python
-is on the stack above the entry.
+``asm_libcalls_call_python``, the body of every thunk, converts the arguments to Python objects,
+calls, and converts the result to C. A ctypes callback would discard exceptions. Here a failed call
+leaves the thread's error indicator set while ``asm_libcalls_raise_exception`` unwinds the native
+frames of the caller. No Python frame is on the stack above the entry then.
 
-While Python runs, a *departure* records what was left (``departures.py``). The body finds its way
-back by what is in its own frame and registers, which come back with the stack.
+While Python runs, a *departure* records the activation that was left (``departures.py``). The body
+returns by its own frame and callee-saved registers, which a greenlet restores with the stack.
 
-Python runs with the thread state that native code was entered with, so in the interpreter of the
-entry. Native code that was not entered through us (a plain ctypes call, a thread of a C library),
-or by Python code without an activation, is a *stranger*: it gets a thread state by
-``PyGILState_Ensure``. It can not be unwound, and its frames are not known. What is raised ends the
-process.
+Python runs with the thread state of the entry into native code, so in the interpreter of the entry.
+Native code that was not entered through an activation (by a plain ctypes call, or in a thread of a
+C library) is a *stranger*: it gets a thread state by ``PyGILState_Ensure``. Its frames are unknown
+and cannot be unwound, so an exception ends the process.
 
 Source: System V ABI for AMD64, 3.2.3; CPython C API (stable ABI, and PyObject_VectorcallDict).
 """
@@ -60,7 +58,7 @@ if TYPE_CHECKING:
 __all__ = ["routines", "thunk_routines"]
 
 ARGUMENTS_BELOW_LIMIT = 1024
-"""Bytes below the stack limit that a call from just above it may reach with its arguments."""
+"""Bytes below the stack limit that the arguments of a call from just above it may take."""
 
 
 def routines() -> Iterator[Routine]:
@@ -101,7 +99,7 @@ def _call_python() -> None:
     for register in callee_saved:
         PUSH(register)
     SUB(rsp, FRAME - SAVED)
-    MOV(rbx, rax)  # the address of the slot, and from the GIL on, the record
+    MOV(rbx, rax)  # the address of the slot; the record, once the GIL is held
     for i, register in enumerate(registers(INTEGER_REGISTERS)):
         MOV([rbp + INTEGERS + 8 * i], register)
     for i, register in enumerate(registers(FLOAT_REGISTERS)):
@@ -138,19 +136,19 @@ def _call_python() -> None:
     CALL_SLOT("PyEval_RestoreThread")
     LABEL(has_gil)
 
-    # Leave: [rbp + DEPARTURE] is the record of it.
+    # Native code is left: [rbp + DEPARTURE] is the departure.
     LABEL(left)
     leave_native(no_departure, allocated)
 
-    # Another thread may close the host function until here, and the function itself from here on:
-    # the references keep the record and the callable as long as the call needs them.
+    # Another thread may have closed the host function before this point, and the function may close
+    # itself after it. The references keep the record and the callable alive during the call.
     MOV(rbx, [rbx])
     MOV(rdi, [rbx + record.owner.offset])
     CALL_SLOT("Py_IncRef")
     MOV(rdi, [rbx + record.callable.offset])
     CALL_SLOT("Py_IncRef")
 
-    # r12: the number of parameters; r13: how many are Python objects at [rsp] by now.
+    # r12: the number of parameters; r13: the number of Python objects at [rsp] so far.
     MOV(r12d, [rbx + record.count.offset])
     LEA(rax, [r12 * 8 + 15])
     AND(rax, -16)
@@ -179,7 +177,7 @@ def _call_python() -> None:
     MOV(rdi, rax)
     JMP(from_unsigned)
     LABEL(as_u32)
-    MOV(edi, [rax])  # the upper half of a 32-bit argument is anything: this clears it
+    MOV(edi, [rax])  # the upper half of a 32-bit argument is undefined: this clears it
     JMP(from_unsigned)
     LABEL(as_i64)
     MOV(rdi, [rax])
@@ -198,7 +196,7 @@ def _call_python() -> None:
     LABEL(from_double)
     CALL_SLOT("PyFloat_FromDouble")
     LABEL(boxed)
-    # r14: the result of the call, 0 while there is none.
+    # r14: the result of the call, or 0.
     no_memory = Label("no_memory")
     TEST(rax, rax)
     JZ(no_memory)
@@ -290,8 +288,8 @@ def _call_python() -> None:
     POP(rbp)
     RET()
 
-    # A result that does not fit, or is no number at all, is for `convert` to judge: it knows what
-    # else has a pattern (2**63 as an i64, None as a null pointer), and what to say.
+    # `convert` handles a result that does not fit or is no number: it accepts other values with a
+    # pattern (2**63 as an i64, None as a null pointer), and raises for the rest.
     release_failed = Label("release_failed")
     LABEL(misfit)
     CALL_SLOT("PyErr_Occurred")
@@ -329,7 +327,7 @@ def _call_python() -> None:
     LABEL(failed)
     TEST(r15, r15)
     JZ(nobody)
-    _release_record()  # a destructor keeps the error indicator as it is
+    _release_record()  # destructors preserve the error indicator
     return_to_native()
     _release_gil()
     TAIL_JUMP("asm_libcalls_raise_exception")
@@ -346,7 +344,7 @@ def _call_python() -> None:
     _release_gil()
     TAIL_JUMP("asm_libcalls_raise_exception")
 
-    # From the caller's frame: the trace of the trap begins with the call of the thunk.
+    # Raised from the caller's frame, so that the trap's trace begins with the call of the thunk.
     LABEL(too_deep)
     LEA(rsp, [rbp - SAVED])
     for register in reversed(callee_saved):
@@ -355,7 +353,7 @@ def _call_python() -> None:
     MOV(edi, int(TrapCode.STACK_OVERFLOW))
     TAIL_JUMP("asm_libcalls_raise_trap")
 
-    # There is no frame to unwind to, and no result.
+    # A stranger: no frame to unwind to, and no result.
     LABEL(nobody)
     MOV(rdi, [rbx + record.callable.offset])
     CALL_SLOT("PyErr_WriteUnraisable")
@@ -364,7 +362,7 @@ def _call_python() -> None:
 
 
 def _release_gil() -> None:
-    """Emit: give back what the body took to call Python."""
+    """Emit: release the GIL, or the thread state of a stranger, if the body took it."""
     stranger, released = Label("stranger"), Label("released")
     TEST(r15, r15)
     JZ(stranger)
@@ -379,7 +377,7 @@ def _release_gil() -> None:
 
 
 def _release_record() -> None:
-    """Emit: drop the call's references to what the record in rbx keeps. Clobbers r13."""
+    """Emit: drop the call's references to the objects of the record in rbx. Clobbers r13."""
     MOV(r13, [rbx + HostCallRecord.owner.offset])
     MOV(rdi, [rbx + HostCallRecord.callable.offset])
     CALL_SLOT("Py_DecRef")

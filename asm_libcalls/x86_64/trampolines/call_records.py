@@ -1,9 +1,9 @@
-"""What a thunk calls and how it converts: records that its code reads, for a Python callable each.
+"""Host call records, which thunks read: a Python callable, and the conversions of its arguments.
 
 The frame, by rbp::
 
     +16  the caller's arguments on the stack
-     +8  return address               into the caller's code: what its stack map is looked up by
+     +8  return address               into the caller's code: the key of its stack map
       0  the caller's rbp
          rbx, r12 to r15              callee-saved registers of the caller
          integers, floats             spilled argument registers (a record holds their offsets)
@@ -54,7 +54,7 @@ __all__ = [
     "set_owner",
 ]
 
-# What a parameter is made of, and what a result is made into.
+# Conversions of a parameter from C, and of a result to C.
 U64, I64, U32, I32, F64, F32, ADDRESS = range(7)
 NOTHING = 7
 
@@ -77,18 +77,18 @@ _BANKS = {
 
 
 class Parameter(ctypes.Structure):
-    """Where a parameter is, in bytes from rbp, and its conversion."""
+    """Offset of a parameter from rbp, in bytes, and its conversion."""
 
     _fields_ = [("offset", ctypes.c_int32), ("conversion", ctypes.c_uint32)]
 
 
 class HostCallRecord(ctypes.Structure):
-    """What a thunk calls: a borrowed ``PyObject*``, and the conversions.
+    """The callable of a thunk, a borrowed ``PyObject*``, and its conversions.
 
-    ``convert`` is one too: it makes the bit pattern of a result that does not fit, or raises.
-    ``owner`` is the Python object that keeps this record; a call holds a reference to it, and to
-    the callable, so that a host function may be closed while it runs. ``count`` entries of
-    :class:`Parameter` follow the structure.
+    ``convert`` is a borrowed callable too: it returns the bit pattern of a result that does not
+    fit, or raises. ``owner`` is the Python object that owns this record. A call holds references to
+    the owner and the callable, so a host function may be closed while it runs. ``count`` entries
+    of :class:`Parameter` follow the structure.
     """
 
     _fields_ = [
@@ -112,23 +112,23 @@ def _conversion(value_type: ValueType, as_bits: bool) -> int:
 
 
 def set_owner(record: ctypes.Array[ctypes.c_char], owner: object) -> None:
-    """Say which object keeps a record, and what the record borrows."""
+    """Set the object that owns a record and the record's borrowed references."""
     HostCallRecord.from_buffer(record).owner = id(owner)
 
 
 def set_convert(record: ctypes.Array[ctypes.c_char], convert: object) -> None:
-    """Exchange what makes the pattern of a result that does not fit; borrowed, as the first one."""
+    """Replace ``convert`` of a record, a borrowed reference."""
     HostCallRecord.from_buffer(record).convert = id(convert)
 
 
 def make_slot_record(
     function: object, convert: object, count: int, has_result: bool
 ) -> ctypes.Array[ctypes.c_char]:
-    """Make the record of a host function that is called with all arguments in slots.
+    """Make the record of a host function whose caller passes all arguments on the stack.
 
-    The slots are where arguments on the stack are, 8 bytes each, from the first one on. The
-    callable gets the 64 bits of each, and then the address of the first slot, where it may leave
-    further results; it returns 64 bits, which are given back in rax and xmm0.
+    Each argument has a slot of 8 bytes. The callable gets the 64 bits of each, and then the address
+    of the first slot, where it may store further results. It returns 64 bits, which the thunk
+    returns in rax and xmm0.
 
     Parameters
     ----------
@@ -159,9 +159,9 @@ def make_record(
 
     Notes
     -----
-    What has neither 32 nor 64 bits is a pattern always. One of 128 bits is two arguments, its low
-    64 bits first. A result of 128 bits is its low 64 bits; where to leave the others is the last
-    argument.
+    A value of neither 32 nor 64 bits is always a pattern. A parameter of 128 bits is two arguments,
+    the low 64 bits first. For a result of 128 bits the callable returns the low 64 bits, and stores
+    the high ones at the address in its last argument.
     """
     parameters = []
     for value_type, place in zip(

@@ -1,8 +1,8 @@
-"""Leaving native code for Python, and coming back to it: the departures of the thunks' body.
+"""Leaving native code for Python, and returning to it: the departures of the thunks' body.
 
-While Python runs, no activation is the thread's innermost. What was left is in a *departure*, a
-record on the heap, since the stack may not stay where it is: a greenlet that waits in a host
-function is copied away, and others use its addresses.
+While Python runs, the thread has no innermost activation. The activation that was left is in a
+*departure*. This record is on the heap, because the stack may be copied away: while a greenlet
+waits in a host function, other greenlets use its addresses.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 __all__ = ["allocate_departure", "leave_native", "return_to_native"]
 
 MAXIMUM_COPY = 64 << 10
-"""Bytes of native frames that are copied at most, for each call of Python by a greenlet."""
+"""Most bytes of native frames that are copied for each call of Python by a greenlet."""
 
 
 def leave_native(no_departure: Any, allocated: Any) -> None:
-    """Emit: make a departure of the activation in r15, put it on the list, and note who leaves.
+    """Emit: push a departure of the activation in r15, with the running greenlet as its owner.
 
-    r12 is the thread's record at first, and [rbp + DEPARTURE] the departure in the end. Clobbers
-    r13. `no_departure` is where :func:`allocate_departure` is, which goes on at `allocated`.
+    r12 is the thread's record before, and [rbp + DEPARTURE] the departure after. Clobbers r13.
+    :func:`allocate_departure` is at `no_departure` and continues at `allocated`.
     """
     linked = Label("linked")
     MOV(rax, [r12 + ThreadRecord.free_departures.offset])
@@ -77,8 +77,8 @@ def leave_native(no_departure: Any, allocated: Any) -> None:
     get_owner()
     MOV(r12, [rbp + DEPARTURE])
     MOV([r12 + Departure.owner.offset], rax)
-    # Where there are greenlets, a copy of the native frames: what a stack walk reads of them while
-    # another greenlet runs.
+    # With greenlets, the native frames are copied: stack walks read the copy while another greenlet
+    # runs.
     copied, copy = Label("copied"), Label("copy")
     TEST(rax, rax)
     JZ(copied)
@@ -107,7 +107,7 @@ def leave_native(no_departure: Any, allocated: Any) -> None:
 
 
 def allocate_departure(no_departure: Any, allocated: Any) -> None:
-    """Emit: allocate a departure, out of line. Goes on behind it where there is no memory."""
+    """Emit: allocate a departure, out of line. Falls through if there is no memory."""
     LABEL(no_departure)
     MOV(edi, 1)
     MOV(esi, ctypes.sizeof(Departure))
@@ -117,10 +117,10 @@ def allocate_departure(no_departure: Any, allocated: Any) -> None:
 
 
 def return_to_native() -> None:
-    """Emit: take the departure off the list, and make its activation the innermost again."""
+    """Emit: pop the departure, and make its activation the innermost again."""
     last = Label("last")
     MOV(rax, [rbp + DEPARTURE])
-    # In this order, since the watcher of another thread looks for either of them.
+    # In this order: a watcher in another thread must find the innermost activation or a departure.
     MOV(rsi, [rax + Departure.thread.offset])
     MOV(rcx, [rax + Departure.stack_limit.offset])
     MOV([rsi + ThreadRecord.stack_limit.offset], rcx)

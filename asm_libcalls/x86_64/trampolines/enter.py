@@ -1,15 +1,14 @@
-"""Entering native code, and the way out of it by a trap.
+"""The entry trampoline into native code, and the exit from native code by a trap.
 
 ``asm_libcalls_enter`` pushes an activation on this thread's list, releases the GIL, loads the
-registers of a ``NativeCall`` and calls. ``asm_libcalls_raise_trap`` looks
-up the innermost activation, notes where the trap comes from, restores the activation's stack and
-jumps to its landing pad: every native frame above it is gone, and none of them is run again. So
-whoever raises must own nothing (the second rule of a libcall). No Python or libffi frame may stand
-between the raise and the landing. While native code has left for Python there is no innermost
-activation: see ``call_python.py``.
+registers of a ``NativeCall`` and calls. ``asm_libcalls_raise_trap`` takes the innermost activation,
+records where the trap comes from, restores the activation's stack and jumps to its landing pad. All
+native frames above are dropped without running again. So code that raises must own nothing (the
+second rule of a libcall), and no Python or libffi frame may be between the raise and the landing.
+While native code calls Python, there is no innermost activation: see ``call_python.py``.
 
-Releasing the GIL and taking it again costs more than a short call does, so
-``asm_libcalls_enter_holding_gil`` is a twin of ``asm_libcalls_enter`` that keeps it.
+Releasing and taking the GIL costs more than a short call, so ``asm_libcalls_enter_holding_gil`` is
+a variant of ``asm_libcalls_enter`` that keeps it.
 
 The stack of ``asm_libcalls_enter``, from the top (all offsets from rbp)::
 
@@ -75,14 +74,14 @@ __all__ = [
 ]
 
 RAISE_DIVISION_BY_ZERO = "asm_libcalls_raise_division_by_zero"
-"""``asm_libcalls_raise_trap`` for libcalls that divide by zero where nothing catches the trap."""
+"""``asm_libcalls_raise_trap`` for libcalls that divide by zero if nothing catches the trap."""
 
 _SAVED = 8 * len(CALLEE_SAVED)  # below rbp
-_FRAME = -(-(_SAVED + ctypes.sizeof(Activation)) // 16) * 16  # so that rsp is aligned where we call
+_FRAME = -(-(_SAVED + ctypes.sizeof(Activation)) // 16) * 16  # so that rsp is aligned at the call
 
 
 def routines() -> Iterator[Routine]:
-    """Assemble the entry, the raises, and what they need of the thread's record."""
+    """Assemble the entries, the raises, and the routines for thread records."""
     yield from thread_records.routines()
     for name in ("asm_libcalls_enter", ENTER_HOLDING_GIL):
         yield sequence(name, partial(_enter, name))
@@ -93,14 +92,14 @@ def routines() -> Iterator[Routine]:
 
 
 GREENLET_GETCURRENT = "greenlet_getcurrent"
-"""The slot of the C function that returns the running greenlet, or 0 while none is known."""
+"""The slot of the C function that returns the running greenlet; 0 while that is unknown."""
 
 
 def get_owner() -> None:
-    """Emit: rax = the greenlet that runs, or 0; needs the GIL. Clobbers what a C call clobbers.
+    """Emit: rax = the running greenlet, or 0; needs the GIL. Clobbers what a C call clobbers.
 
-    It is borrowed: what asks runs in it. The C function may run Python code, in other greenlets
-    too, which it ends.
+    The reference is borrowed: the caller runs in this greenlet. The C function may run Python code,
+    also in other greenlets, which it ends.
     """
     done, failed = Label("owner_known"), Label("no_owner")
     LOAD_SLOT(rax, GREENLET_GETCURRENT)
@@ -163,7 +162,7 @@ def push_activation(landing: str) -> None:
 
 
 def pop_activation() -> None:
-    """Emit: take the Activation at [rsp] off this thread's list. Clobbers rax and rcx."""
+    """Emit: pop the Activation at [rsp] off this thread's list. Clobbers rax and rcx."""
     MOV(rax, [rsp + Activation.thread.offset])
     MOV(rcx, [rsp + Activation.previous.offset])
     MOV([rax + ThreadRecord.innermost.offset], rcx)
@@ -187,7 +186,7 @@ def _enter(name: str) -> None:
     CALL_SLOT("PyThreadState_GetUnchecked" if holds_gil else "PyEval_SaveThread")
     MOV([rsp + Activation.thread_state.offset], rax)
 
-    # Arguments on the stack: the last one first, so that the first one ends at [rsp].
+    # Arguments on the stack are pushed from the last to the first, which is then at [rsp].
     MOV(rcx, [rbx + NativeCall.stack_count.offset])
     MOV(rsi, [rbx + NativeCall.stack_arguments.offset])
     LEA(rax, [rcx * 8 + 15])
@@ -206,7 +205,7 @@ def _enter(name: str) -> None:
         MOVUPS(xmm, [rbx + NativeCall.floats.offset + 16 * i])
     for i, register in enumerate(registers(INTEGER_REGISTERS)):
         MOV(register, [rbx + NativeCall.integers.offset + 8 * i])
-    MOV(eax, 8)  # a variadic callee wants to know how many vector registers are in use
+    MOV(eax, 8)  # the number of vector registers in use, for variadic callees
     CALL([rbx + NativeCall.address.offset])
     for i, register in enumerate(registers(INTEGER_RESULTS)):
         MOV([rbx + NativeCall.integer_results.offset + 8 * i], register)
@@ -232,7 +231,7 @@ def _enter(name: str) -> None:
 
 
 def _raise_trap() -> None:
-    MOV(edi, edi)  # a C caller may leave anything above the 32 bits of the code
+    MOV(edi, edi)  # the bits above the 32-bit code are undefined in C
     MOV(rax, TRAPPED)
     OR(rdi, rax)
     XOR(esi, esi)
@@ -255,21 +254,21 @@ def _raise_status() -> None:
     nobody, traced, next_frame = Label("nobody"), Label("traced"), Label("next_frame")
     illegal = Label("illegal")
     MOV(rbx, rdi)  # callee-saved registers are free: this never returns to its caller
-    MOV(r14, rsi)  # not 0: divide by zero where nothing catches it
+    MOV(r14, rsi)  # not 0: divide by zero if nothing catches it
     MOV(r12, rsp)
     AND(rsp, -16)  # reached by call or by jump, from frames of any alignment
     load_thread_record()
     TEST(rax, rax)
     JZ(nobody)
-    # None while Python runs: what raises then was not called by us, and the interpreter's frames
-    # in between can not be unwound.
+    # None while Python runs: native code that raises then was not entered through an activation,
+    # and the interpreter's frames below it cannot be unwound.
     MOV(r13, [rax + ThreadRecord.innermost.offset])
     TEST(r13, r13)
     JZ(nobody)
     MOV([r13 + Activation.status.offset], rbx)
 
-    # Where a trap comes from: the return address on top of the stack, then the chain of frame
-    # pointers, as far as it stays between here and the entry's frame: that is live stack.
+    # The trap's trace: the return address on top of the stack, then the chain of frame pointers,
+    # as long as they point between here and the entry's frame, which is live stack.
     MOV(r8, rbx)
     SHR(r8, 32)
     CMP(r8, TRAPPED >> 32)
@@ -300,7 +299,7 @@ def _raise_status() -> None:
     MOV(rbp, [r13 + Activation.frame_pointer.offset])
     JMP([r13 + Activation.landing.offset])
     LABEL(nobody)
-    MOV(rax, rbx)  # for whoever reads the core: the status that nobody caught
+    MOV(rax, rbx)  # the uncaught status, for a core dump
     TEST(r14, r14)
     JZ(illegal)
     XOR(ecx, ecx)

@@ -1,18 +1,17 @@
 """Thread records, the bounds of a thread's stack, and the stack limit of native code.
 
-A thread's record is made when it first enters native code, or is called by it. It knows the bounds
-of the thread's stack, and from them what native code may use:
+A thread's record is made when the thread first enters native code, or is called by it. It has the
+bounds of the thread's stack, which determine the stack that native code may use:
 
-*The budget.* From its entry on, native code may use an eighth of what is left of the stack then
-(``MAXIMUM_BUDGET`` at most). What Python calls from there has the other seven. Native code that was
-entered by a host function of native code shares the budget of its caller: what both use, and not
-what Python uses in between, is at most the budget. So the stack that a host function finds does
-not depend on what the native code does.
+*The budget.* Native code may use an eighth of the stack that is left at its entry, at most
+``MAXIMUM_BUDGET``. Python code that it calls has the other seven eighths. If a host function enters
+native code again, both share the outer budget; the stack of the Python code in between does not
+count. So the stack left for a host function does not depend on the native code.
 
-*The reserve.* At the low end of the stack a quarter of it (``RESERVE`` at most) is for Python
-alone. No limit is below it, and the thunks refuse to call Python from there.
+*The reserve.* A quarter of the stack at its low end, at most ``RESERVE``, is for Python alone. No
+limit is below it, and thunks refuse to call Python from there.
 
-A stack that is not the thread's own (a C library may switch to one) has unknown bounds. Native code
+A stack that is not the thread's own (a C library may switch stacks) has unknown bounds. Native code
 gets ``UNKNOWN_BUDGET`` on it.
 """
 
@@ -43,18 +42,18 @@ __all__ = [
 ]
 
 MAKE_THREAD_RECORD = "asm_libcalls_make_thread_record"
-"""``ThreadRecord *make()``: make this thread's record; NULL where there is no memory for it."""
+"""``ThreadRecord *make()``: make this thread's record; NULL if there is no memory."""
 
 FREE_THREAD_RECORD = "asm_libcalls_free_thread_record"
 """``void free(ThreadRecord *)``: the destructor of the pthread key."""
 
 STACK_LIMIT = "asm_libcalls_stack_limit"
-"""``size_t limit(ThreadRecord *)``: work out the stack limit of native code that was just entered
-on this thread."""
+"""``size_t limit(ThreadRecord *)``: compute the stack limit of native code that was just entered on
+this thread."""
 
 CHECK_STACK = "asm_libcalls_check_stack"
-"""``void check(vmctx, stack_pointer)``: called where a stack pointer is below the limit of an
-instance's VMInterrupts. It traps if it is below that of the activation too; else they get it."""
+"""``void check(vmctx, stack_pointer)``: called with a stack pointer below an instance's limit. It
+traps below the activation's limit; else the instance's VMInterrupts get the activation's limit."""
 
 FIND_DEPARTURE = "asm_libcalls_find_departure"
 """``Departure *find(ThreadRecord *, owner)``: find the newest departure of an owner, or NULL."""
@@ -66,16 +65,16 @@ MINIMUM_RESERVE = 40 << 10
 """Bytes. CPython 3.14 raises RecursionError below 32 KiB and a guard page, and aborts below 16."""
 
 ENTRY_COST = 512
-"""Bytes of the budget that each further entry costs, whatever it uses."""
+"""Bytes of the budget that each nested entry costs beside the stack that it uses."""
 
 _LONGEST_SEARCH = 1000
-"""An entry looks at so many departures of other greenlets for one that it is nested in."""
+"""Most departures of other greenlets that an entry searches for one that it is nested in."""
 
-_PAGE = 4096  # limits are rounded to it, so that calls from near the same depth have the same one
+_PAGE = 4096  # limits are rounded to it, so that calls from similar depths have the same limit
 
 
 def routines() -> Iterator[Routine]:
-    """Assemble them."""
+    """Assemble the routines for thread records and stack limits."""
     from asm_libcalls.x86_64.assembler import sequence
 
     yield sequence(MAKE_THREAD_RECORD, _make)
@@ -96,15 +95,15 @@ def load_thread_record() -> None:
 
 
 def set_stack_limit(interrupts: Any) -> None:
-    """Emit: make rcx the limit in the VMInterrupts at the address in a register; clobbers rcx."""
+    """Emit: set the limit in the VMInterrupts at a register's address to rcx; clobbers rcx."""
     from peachpy.x86_64 import CMP, JE, JNE, LABEL, MOV, XCHG, Label, rcx
 
     limit_set = Label("limit_set")
     CMP(rcx, [interrupts + VMInterrupts.native_stack_limit.offset])
     JE(limit_set)
     MOV([interrupts + VMInterrupts.native_stack_limit.offset], rcx)
-    # Another thread may ask at any moment, so read and write are one: what it wrote before is put
-    # back, and what it writes after stays.
+    # Another thread may request an interrupt at any moment. So read and write are one atomic
+    # exchange: a request from before is written back, and a later one is kept.
     XCHG(rcx, [interrupts + VMInterrupts.stack_limit.offset])
     CMP(rcx, VMInterrupts.STOP - (1 << 64))
     JNE(limit_set)
@@ -141,7 +140,7 @@ def _make() -> None:
     LEA(rsi, [rsp + attributes])
     CALL_SLOT("pthread_getattr_np")
     TEST(eax, eax)
-    JNZ(made)  # no bounds: every stack is a foreign one
+    JNZ(made)  # no bounds: every stack counts as foreign
     LEA(rdi, [rsp + attributes])
     LEA(rsi, [rsp + low])
     LEA(rdx, [rsp + size])
@@ -185,7 +184,7 @@ def _free() -> None:
     PUSH(r12)
     SUB(rsp, 8)
     MOV(rbx, rdi)
-    # Records that are left belong to greenlets that were never resumed.
+    # Remaining departures belong to greenlets that were never resumed.
     for name in ("departures", "free_departures"):
         again, end = Label(f"again_{name}"), Label(f"end_{name}")
         MOV(r12, [rbx + getattr(ThreadRecord, name).offset])
@@ -248,7 +247,7 @@ def _stack_limit() -> None:
     SUB(rcx, UNKNOWN_BUDGET)
     JMP(known)
 
-    # r8: the greenlet that runs, or 0 where all that was left is on this stack.
+    # r8: the running greenlet, or 0 if all departures are on this stack.
     LABEL(nested)
     MOV(r8, [rax + record.innermost.offset])
     MOV(r8, [r8 + Activation.owner.offset])

@@ -35,7 +35,7 @@ class NotCopied:
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(
             f"{type(self).__name__} objects can not be copied or pickled: "
-            "each stands for a C address"
+            "a copy would refer to the same C memory"
         )
 
 

@@ -1,9 +1,9 @@
 """Steps: functions that run atomically, with or without the GIL.
 
 With the GIL, a function without a call and without a backward jump is atomic, since Python switches
-threads at no other place; :func:`step` does nothing. A build without the GIL takes a lock. There is
-one lock for the process, because references move between stores. It is held briefly: a step runs no
-destructor, callback or native code.
+threads at no other place; :func:`step` does nothing. A build without the GIL takes a lock. The
+process has one lock for all steps, because references move between stores. It is held briefly: a
+step runs no destructor, callback or native code.
 """
 
 from __future__ import annotations

@@ -59,6 +59,7 @@ MODULES = {
     "runtime/test_misuse.py "
     "runtime/test_gc.py runtime/test_memory_functions.py",
     "asm_libcalls/runtime/instance_arguments.py": "runtime/test_instance.py runtime/test_misuse.py",
+    "asm_libcalls/runtime/releasing.py": "runtime/test_gc.py runtime/test_instance.py",
     "asm_libcalls/runtime/element_segment.py": "runtime/test_instance.py runtime/test_tables.py "
     "runtime/test_misuse.py",
     "asm_libcalls/runtime/global_.py": "runtime/test_global.py runtime/test_misuse.py",

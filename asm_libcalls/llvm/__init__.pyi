@@ -49,10 +49,10 @@ def ashrti3(x: int, count: int, /) -> int:
     """Shift right, copying the sign; the count is taken modulo 128."""
 
 def fixdfti(x: float, /) -> int:
-    """Convert an f64 to a signed integer, cut off at the point."""
+    """Convert an f64 to a signed integer, truncated towards zero."""
 
 def fixunsdfti(x: float, /) -> int:
-    """Convert an f64 to an unsigned integer, cut off at the point; below 0 it is 0."""
+    """Convert an f64 to an unsigned integer, truncated towards zero; below 0 it is 0."""
 
 def floattidf(x: int, /) -> float:
     """Convert a signed integer to f64, to nearest, ties to even."""
@@ -61,10 +61,10 @@ def floatuntidf(x: int, /) -> float:
     """Convert an unsigned integer to f64, to nearest, ties to even."""
 
 def fixsfti(x: float, /) -> int:
-    """Convert an f32 to a signed integer, cut off at the point."""
+    """Convert an f32 to a signed integer, truncated towards zero."""
 
 def fixunssfti(x: float, /) -> int:
-    """Convert an f32 to an unsigned integer, cut off at the point; below 0 it is 0."""
+    """Convert an f32 to an unsigned integer, truncated towards zero; below 0 it is 0."""
 
 def floattisf(x: int, /) -> float:
     """Convert a signed integer to f32, to nearest, ties to even."""
@@ -73,10 +73,10 @@ def floatuntisf(x: int, /) -> float:
     """Convert an unsigned integer to f32, to nearest, ties to even."""
 
 def fixhfti(x: float, /) -> int:
-    """Convert an f16 to a signed integer, cut off at the point."""
+    """Convert an f16 to a signed integer, truncated towards zero."""
 
 def fixunshfti(x: float, /) -> int:
-    """Convert an f16 to an unsigned integer, cut off at the point; below 0 it is 0."""
+    """Convert an f16 to an unsigned integer, truncated towards zero; below 0 it is 0."""
 
 def floattihf(x: int, /) -> float:
     """Convert a signed integer to f16, to nearest, ties to even."""

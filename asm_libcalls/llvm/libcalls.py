@@ -91,12 +91,12 @@ def _conversions() -> list[LlvmDeclaration]:
         rows += [
             LlvmDeclaration(
                 "conversions", f"fix{letters}ti", f"({t}) -> i128", "x", f"fptosi {llvm} to i128",
-                f"Convert an {t} to a signed integer, cut off at the point.",
+                f"Convert an {t} to a signed integer, truncated towards zero.",
             ),
             LlvmDeclaration(
                 "conversions", f"fixuns{letters}ti", f"({t}) -> u128", "x",
                 f"fptoui {llvm} to i128",
-                f"Convert an {t} to an unsigned integer, cut off at the point; below 0 it is 0.",
+                f"Convert an {t} to an unsigned integer, truncated towards zero; below 0 it is 0.",
             ),
             LlvmDeclaration(
                 "conversions", f"floatti{letters}", f"(i128) -> {t}", "x",

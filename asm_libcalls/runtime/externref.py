@@ -141,7 +141,7 @@ def release(address: int) -> None:
 
 @step
 def _count_down(address: int) -> int:
-    """Count one owner less of a live box, and return how many there are."""
+    """Count one owner less of a live box, and return how many are left."""
     try:
         count = _boxes[address][0]
     except KeyError:

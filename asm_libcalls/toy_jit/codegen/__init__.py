@@ -1,1 +1,1 @@
-"""From validated instructions to machine code, by copy and patch."""
+"""Code generation: from validated instructions to machine code, by copy and patch."""

@@ -1,6 +1,6 @@
-"""What the compiler emits for numbers: stencils of one or two operands, and comparisons.
+"""Handlers of instructions on numbers: stencils of one or two operands, and comparisons.
 
-A handler is called with the emitter and the immediate of its instruction.
+A handler emits the code of an instruction. It gets the emitter and the instruction's immediate.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["CONDITIONS", "binary", "comparison", "constant_operand", "is_zero", 
 CONDITIONS = {
     "eq": "z", "ne": "nz", "lt_s": "l", "lt_u": "c", "gt_s": "g", "gt_u": "a", "le_s": "le",
     "le_u": "be", "ge_s": "ge", "ge_u": "nc",
-    # a < b is b > a: "above" is false where one of them is a NaN.
+    # a < b is compared as b > a: "above" is false if one of them is a NaN.
     "gt": "a", "ge": "nc", "lt": "a", "le": "nc",
 }  # fmt: skip
 _COMMUTATIVE = ("add", "mul", "and", "or", "xor")
 
 
 def simple(name: str, opcode: int) -> Handler:
-    """Make the handler of an instruction that is a stencil: operands, and nothing else."""
+    """Make the handler of an instruction that is one stencil with operands in accumulators."""
     params, _, results = op.SIGNATURES[opcode] or (b"", 0, b"")
     registers = operand_registers(params)
     digits = "".join(filter(str.isdigit, name.partition(".")[2])) or name[1:3]
@@ -54,13 +54,13 @@ def simple(name: str, opcode: int) -> Handler:
 
 
 def _operate(c: Emitter, name: str, verb: str) -> str:
-    """Emit an instruction that takes its right operand where it is; return the accumulator."""
+    """Emit an instruction with its right operand in its place; return the accumulator."""
     accumulator, second = ACCUMULATORS[name[0]]
     c.make_room(2)
     right, left = c.pop(), c.pop()
     if verb in ("lt", "le") or (right == (accumulator,) and verb in _COMMUTATIVE):
         left, right = right, left
-    if f"{name}.{right[0]}" not in TEMPLATES:  # in the accumulator, or a constant
+    if f"{name}.{right[0]}" not in TEMPLATES:  # it is in the accumulator, or a constant
         c.move((second,), right)
         right = (second,)
     c.move((accumulator,), left)
@@ -69,7 +69,7 @@ def _operate(c: Emitter, name: str, verb: str) -> str:
 
 
 def binary(name: str) -> Handler:
-    """Make the handler of an instruction whose stencils take the second operand anywhere."""
+    """Make the handler of an instruction with a stencil for each place of the right operand."""
     verb = name[4:]
 
     def emit(c: Emitter, immediate: Any) -> None:
@@ -84,7 +84,7 @@ def comparison(name: str) -> Handler:
 
     def emit(c: Emitter, immediate: Any) -> None:
         _operate(c, compare, verb)
-        if name in TEMPLATES:  # of floats, eq and ne take two flags
+        if name in TEMPLATES:  # eq and ne of floats need two flags
             c.emit(name)
             c.push_register("rax")
         else:
@@ -94,7 +94,7 @@ def comparison(name: str) -> Handler:
 
 
 def is_zero(name: str) -> Handler:
-    """Make the handler of a test for zero by a stencil, which also negates a comparison."""
+    """Make the handler of a test for zero. If a comparison precedes, it negates that."""
 
     def emit(c: Emitter, immediate: Any) -> None:
         if c.condition:
@@ -108,6 +108,6 @@ def is_zero(name: str) -> Handler:
 
 
 def constant_operand(c: Emitter, immediate: Any) -> None:
-    """Put a constant on the operand stack, which emits nothing."""
+    """Push a constant, which emits no code."""
     # An i32 in a slot or a register is zero-extended.
     c.push(constant(immediate & 0xFFFFFFFF if c.opcode == op.I32_CONST else immediate))

@@ -1,6 +1,6 @@
-"""Calls, checks and branches: what several instructions are compiled to, and the prologue too.
+"""Emitter: the code of calls, checks and branches, for the handlers of instructions.
 
-Handlers call what is here; ``Places`` knows where operands and locals are.
+Its base class ``Places`` knows the places of operands and locals.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ class Emitter(Places):
     Attributes
     ----------
     references : tuple of int
-        The slots of its locals that are externrefs, by rbp: in all its stack maps, and all of what
-        most of them have.
+        The slots of externref locals, relative to rbp. All stack maps of the function have them.
     result_types : bytes
         The types of its results.
     outgoing : int
-        The slots that its calls need for arguments and results.
+        The number of slots that its calls need for arguments and results.
     checks : list of (int, int, int, tuple of int)
-        For each check: its jump, where to go on after an interrupt, its place in the module, and
-        the slots of references.
+        For each check: the offset of its jump, the offset where an interrupt returns to, its offset
+        in the module, and the slots of references.
     """
 
     def begin_function(self, body: Body, functype: FuncType) -> None:
@@ -59,10 +58,10 @@ class Emitter(Places):
         self.layout.budget.check("max_code_size", len(self.code), self.offset)
 
     def stack_map(self, operands: list[int]) -> tuple[int, ...]:
-        """Return the slots of the locals that are references, and of operands."""
+        """Return a stack map: the slots of externref locals, and these of operands."""
         if not operands:
-            return self.references  # the same object, so a thousand calls cost no more than one
-        # The validator has counted the operands.
+            return self.references  # shared, so that a thousand stack maps need no more than one
+        # The validator has counted the operands in the budget.
         self.layout.budget.use("max_stack_map_slots", len(self.references), self.offset)
         return (*self.references, *operands)
 
@@ -74,16 +73,16 @@ class Emitter(Places):
         self.layout.calls.append((len(self.code) - 4, role))
 
     def site_of(self, offset: int, slots: tuple[int, ...]) -> None:
-        """Note a call at a place in the module, with the slots of the references in the frame."""
+        """Note a return address here: its offset in the module, and its stack map."""
         self.layout.sites.append((len(self.code), offset))
         if slots:
             self.layout.stack_maps[len(self.code)] = slots
 
     def site(self, references: tuple[int, ...]) -> None:
-        """Note the call whose return address is here: where it is in the module, its stack map.
+        """Note the return address of the current instruction's call.
 
-        `references` are the heights of the operands that are references. Those that the call takes
-        are off the stack; of the others, what is not in its own slot is a local, or null.
+        `references` are the heights of externref operands. Those that the call takes have been
+        popped. Of the others, one that is not in its own slot is a local or null.
         """
         slots = [
             self.slots[height][1]
@@ -93,13 +92,13 @@ class Emitter(Places):
         self.site_of(self.offset, self.stack_map(slots))
 
     def call_other(self, references: tuple[int, ...]) -> None:
-        """Call code that may be another instance's: its address is in rax, its vmctx in rcx."""
+        """Call code that may be of another instance: its address is in rax, the vmctx in rcx."""
         self.emit("call.other")
         self.site(references)
         self.emit("call.back")
 
     def arguments(self, functype: FuncType) -> None:
-        """Take the operands of a call to the outgoing arguments; put the others in slots."""
+        """Pop the operands of a call into the outgoing arguments; move the others to slots."""
         count = len(functype.params)
         self.flush_registers(len(self.stack) - count)
         for i in reversed(range(count)):
@@ -108,7 +107,7 @@ class Emitter(Places):
         self.outgoing = max(self.outgoing, count, len(functype.results))
 
     def results(self, functype: FuncType) -> None:
-        """Put the results of a call on the stack."""
+        """Push the results of a call."""
         self.restore_locals()
         if len(functype.results) == 1:
             self.push_result(functype.results[0])
@@ -127,29 +126,29 @@ class Emitter(Places):
         results: bytes = b"",
         externref: bool = False,
     ) -> None:
-        """Call a libcall: in C's registers, with its result in rax or xmm0.
+        """Emit the call of a libcall, by the System V calling convention; push its result.
 
         Parameters
         ----------
         name : str
-            Of the libcall, or of what toy_jit has beside them.
+            The libcall's, or that of a function in runtime/slots.py.
         arguments : sequence of int or str
             Constants, ``"vmctx"``, or letters for the operands: "a" is the lowest of `count`.
         count : int
-            The operands that it takes from the stack.
+            The number of operands to pop.
         references : tuple of int
-            The heights of the operands that are references.
+            The heights of externref operands.
         results : bytes
-            The value type of the result, if there is one.
+            The value type of the result, if it has one.
         externref : bool
-            Which slot of the builtin array: two libcalls have one for each reference type.
+            Selects the slot of the builtin array: two libcalls have one for each reference type.
         """
         self.flush_registers(len(self.stack))
         self.save_locals()
         operands = [self.pop() for _ in range(count)][::-1]
         if self.layout.counters is not None and name in DECLARATIONS:
             self.emit("call.count", *halves(self.layout.counter(name)))
-        # The operands are constants or in memory now, so no argument overwrites another.
+        # All operands are constants or in memory now, so no argument overwrites another.
         for register, argument in zip(INTEGER_REGISTERS, arguments, strict=False):
             if argument == "vmctx":
                 self.move((register,), ("r15",))
@@ -157,7 +156,7 @@ class Emitter(Places):
                 self.move((register,), constant(argument))
             else:
                 place = operands["abc".index(argument)]
-                # A function of floats has one argument, and a result of its type.
+                # A libcall on floats has one argument, and a result of the same type.
                 target = "xmm0" if operand_registers(results) == ("xmm0",) else register
                 self.move((target,), self.saved.get(place, place))
         if name in BUILTIN_ARRAY:
@@ -169,18 +168,18 @@ class Emitter(Places):
         self.restore_locals()
         for valtype in results:
             if valtype == I32:
-                self.emit("i32.wrap_i64")  # the ABI does not clear the upper half
+                self.emit("i32.wrap_i64")  # the ABI leaves the upper half undefined
             self.push_result(valtype)
 
     # -- branches
 
     def return_(self) -> None:
-        """Emit the way out of the function, with the results on the stack."""
+        """Emit a return of the operands on top of the stack."""
         results = self.result_types
         if len(results) == 1:
             self.take(operand_registers(results))
         elif results:
-            # They go where the parameters are: first none of them may be a parameter any more.
+            # They overwrite the parameters, so first move all that are read from a parameter.
             base = len(self.stack) - len(results)
             self.flush(base)
             for i in range(len(results)):
@@ -189,7 +188,7 @@ class Emitter(Places):
         self.emit("epilogue")
 
     def jump_to(self, name: str, frame: Frame) -> None:
-        """Jump to a frame's label, which everything is ready for."""
+        """Emit a jump to a frame's label; the operands are in place already."""
         if frame.opcode == op.LOOP:
             self.jump(name, [])
             self.patch_jump(len(self.code) - 4, frame.target)
@@ -226,12 +225,12 @@ class Emitter(Places):
     # -- checks
 
     def check_of(self, slots: tuple[int, ...]) -> None:
-        """Note the check that was emitted last, with the slots of the references in the frame."""
-        at = len(self.code)  # behind the check, whose jump is the last of it
-        # What was interrupted checks again: only then is it known that the stack is deep enough.
+        """Note the check that was emitted last, and its stack map."""
+        at = len(self.code)  # behind the check, which ends with its jump
+        # After an interrupt the check runs again: only then is it known that the stack suffices.
         self.checks.append((at - 4, at - len(TEMPLATES["check"][0]), self.offset, slots))
 
     def check(self, references: tuple[int, ...]) -> None:
-        """Let a loop be stopped from outside; `references` are heights, all in their slots."""
+        """Emit the check of a loop; the operands at the heights `references` are in their slots."""
         self.code += TEMPLATES["check"][0]
         self.check_of(self.stack_map([self.slots[height][1] for height in references]))

@@ -1,7 +1,7 @@
-"""One pass over a validated function: prologue, instructions, and what is out of line.
+"""The compiler of one function: the prologue, the loop over its instructions, out-of-line code.
 
-The instructions are emitted by :mod:`asm_libcalls.toy_jit.codegen.handlers`, which call an
-``Emitter`` for calls and branches, and ``Places`` for where things are.
+The code of instructions is emitted by :mod:`asm_libcalls.toy_jit.codegen.handlers`. They use
+``Emitter`` (calls and branches) and ``Places`` (operands and locals), the compiler's base classes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FunctionCompiler"]
 
-_CLEARED_ONE_BY_ONE = 8  # locals; more of them take a loop
+_CLEARED_ONE_BY_ONE = 8  # locals; more are cleared by a loop
 
 
 class FunctionCompiler(Emitter):
-    """Compiles one function behind another into one piece of code."""
+    """Compiles functions, one behind another, into the code of a module."""
 
     def compile(self, body: Body, functype: FuncType) -> None:
         """Compile a function."""
@@ -59,14 +59,14 @@ class FunctionCompiler(Emitter):
         layout.brief.append(is_brief(body))
 
     def handlers(self) -> Sequence[Callable[[Any, Any], None]]:
-        """Return the emitters by opcode."""
+        """Return the handlers by opcode."""
         return make_handlers(self.layout.inline)
 
     def _prologue(self, parameters: int) -> int:
         at = len(self.code)
         bytes_, holes, _ = TEMPLATES["prologue"]
         self.code += bytes_
-        # The stack map: of the locals only parameters are there yet.
+        # In the stack map: only parameters, since the other locals are not cleared yet.
         self.check_of(tuple(slot for slot in self.references if slot > 0))
         cleared = self.cleared
         if cleared > _CLEARED_ONE_BY_ONE:
@@ -80,7 +80,7 @@ class FunctionCompiler(Emitter):
         return at + holes[0][0]
 
     def _out_of_line(self, frame_size: int) -> None:
-        """Emit what is rarely run behind the function: its traps and interrupts."""
+        """Emit the code that rarely runs behind the function: its traps and interrupts."""
         stubs: dict[tuple[str, int], int] = {}
         for at, role, offset in self.traps:
             if (role, offset) not in stubs:
@@ -90,7 +90,7 @@ class FunctionCompiler(Emitter):
             self.patch_jump(at, stubs[role, offset])
         for i, (at, back, offset, slots) in enumerate(self.checks):
             self.land([at])
-            entered = i > 0  # at the first one no local has its register yet
+            entered = i > 0  # the first is the prologue's, where no local is in its register yet
             if entered:
                 self.save_locals()
             self.emit("interrupt.loop" if entered else "interrupt.enter")

@@ -1,9 +1,8 @@
-"""What the compiler emits for each instruction: one small function for each kind of them.
+"""Handlers: for each instruction the function that emits its code.
 
-``make_handlers(inline)[opcode](emitter, immediate)``; the immediates are those of
-:mod:`asm_libcalls.toy_jit.frontend.validator`. An instruction that has a stencil of its name needs
-no more than its operands in the stencil's registers; numbers are in ``arithmetic.py``, and here
-is what is special.
+A handler is ``make_handlers(inline)[opcode](emitter, immediate)``, with the immediates of
+:mod:`asm_libcalls.toy_jit.frontend.validator`. Instructions that are a stencil of their name, and
+all on numbers, are in ``arithmetic.py``. The others are here.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ __all__ = ["local_set", "make_handlers"]
 
 # -- libcalls
 
-# The instruction, the libcall, its arguments ("v" is the vmctx, a digit itself, "i" and "j" the
-# indices in the instruction, and "a", "b", "c" its operands), and the type of its result.
+# The instruction, the libcall, its arguments ("v" is the vmctx, a digit a constant, "i" and "j" are
+# the indices in the instruction, "a", "b" and "c" its operands), and the type of its result.
 _LIBCALLS = """
     i64.div_s    i64_sdiv              ab      I
     i64.div_u    i64_udiv              ab      I
@@ -73,7 +72,7 @@ _LIBCALLS = """
     global.get   externref_global_get  vi      x
     global.set   externref_global_set  via     -
 """
-_IMPORTED = ("memory32_size", "memory32_grow", "memory_fill")  # have a twin for imported memories
+_IMPORTED = ("memory32_size", "memory32_grow", "memory_fill")  # have a variant for imported ones
 
 
 def _libcall(libcall: str, letters: str, results: bytes) -> Handler:
@@ -119,7 +118,7 @@ def local_set(c: Emitter, immediate: Any) -> None:
 
 
 def _unless_externref(types: str, handler: Handler) -> Handler:
-    """Make the handler of an instruction that is a libcall if it moves an externref."""
+    """Make the handler of an instruction that calls a libcall if it moves an externref."""
 
     def emit(c: Emitter, immediate: Any) -> None:
         is_externref = getattr(c.layout, types)[immediate[0]] == EXTERNREF
@@ -273,7 +272,7 @@ def _call(c: Emitter, immediate: Any) -> None:
 
 def _call_indirect(c: Emitter, immediate: Any) -> None:
     type_index, table_index, functype, references = immediate
-    # The index stays where it is while the arguments below it are moved.
+    # The index must stay in its place while the arguments below it are moved.
     c.flush_registers(len(c.stack))
     index = c.pop()
     c.arguments(functype)
@@ -309,8 +308,8 @@ def make_handlers(inline: bool) -> list[Handler]:
     Parameters
     ----------
     inline : bool
-        Whether the CPU's own instruction is emitted instead of a libcall where it has one: for
-        64-bit shifts and divisions, and (with SSE4.1) for rounding.
+        Whether to emit instructions of the CPU instead of libcalls, for 64-bit shifts and divisions
+        and (with SSE4.1) for rounding.
     """
     names = op.NAMES[: op.VECTORS]
     return [_handler(name or "", opcode, inline) for opcode, name in enumerate(names)]

@@ -1,4 +1,4 @@
-"""The code of a module while it grows, and what the compiler needs to know of the module."""
+"""The code of one module during compilation, with its tables, and the module's layout."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _numbers = count()
 
 
 def type_id(functype: FuncType) -> int:
-    """Return the process's number for a function type: what ``call_indirect`` compares."""
+    """Return the process-wide number of a function type, which ``call_indirect`` compares."""
     key = (functype.params, functype.results)
     number = _type_ids.get(key)
     if number is None:
-        # Two threads may come here with one type: the first number that is stored stays.
+        # Two threads may be here with the same type: the number that is stored first stays.
         number = next(_numbers)
         _types[number] = functype
         number = _type_ids.setdefault(key, number)
@@ -37,44 +37,44 @@ def type_id(functype: FuncType) -> int:
 
 
 def type_of_id(number: int) -> FuncType:
-    """Return the function type of a number."""
+    """Return the function type with a number of :func:`type_id`."""
     return _types[number]
 
 
 class CodeLayout:
-    """The code of a module while it grows, and what the compiler needs to know of the module.
+    """The code of a module during compilation. Offsets are in the code, unless "in the module".
 
     Attributes
     ----------
     budget : Budget
-        What compiling the module may use.
+        The limits on compiling the module.
     inline : bool
-        Whether instructions are emitted instead of libcalls of numbers.
+        Whether to emit instructions instead of libcalls on numbers.
     code : bytearray
     functions : list of (int, int)
-        Where each function's code begins and ends.
+        Begin and end of each function.
     brief : list of bool
-        Whether each function soon ends, whatever it is given.
+        Whether each function ends soon for all arguments.
     calls : list of (int, str)
-        Distances to fill in at the end, and to what: ``"function.N"``, ``"trap.CODE"``,
-        ``"interrupt"``.
+        Offsets of the distances that linking fills in, and their targets: ``"function.N"``,
+        ``"trap.CODE"``, ``"interrupt"``.
     sites : list of (int, int)
-        For each call, ascending: the offset of its return address, and its offset in the module.
+        For each call, ascending: its return address, and its offset in the module.
     stack_maps : dict of int to tuple of int
-        For each call that keeps references: the offset of its return address, their slots by rbp.
+        By return address of calls that keep references: their slots, relative to rbp.
     marks : list or None
-        Where the code of each instruction begins, if that is noted for a listing. Ascending: the
-        offset of the code, of the instruction in the module; its opcode and immediate.
+        For a listing, ascending: the begin of each instruction's code, the instruction's offset in
+        the module, its opcode and its immediate.
     epilogues : list of int
-        Where the ways out of the functions begin.
+        Begin of each epilogue.
     stubs : dict of str to int
-        Where what calls go to behind the functions begins, by role.
+        Begin of each stub behind the functions, by role.
     constants : dict of int to list of int
-        The vectors that code loads, and the distances to them that are to be filled in.
+        The vectors that code loads, and the offsets of the distances to them.
     ends : list of int
-        Where the instructions of each function end, and what is out of line begins.
+        For each function: the end of its instructions, where its out-of-line code begins.
     counters : ctypes array or None
-        How often each libcall was called, if that is counted, in the order of the table of them.
+        The number of calls of each libcall, if they are counted, in the order of DECLARATIONS.
     offsets : VMOffsets
     addresses : mapping of str to int
         C addresses, by symbol.
@@ -124,7 +124,7 @@ class CodeLayout:
         raise LookupError(f"{name} is not in the builtin array")
 
     def address_of(self, kind: str, index: int) -> tuple[str, int]:
-        """Return the stencil that loads the address of a global or table into rcx, and its hole."""
+        """Return a stencil that loads the address of a global or table to rcx, and its value."""
         imported = getattr(self.offsets, f"num_imported_{kind}s")
         if index < imported:
             return "address.imported", getattr(self.offsets, f"vmctx_vm{kind}_import_from")(index)

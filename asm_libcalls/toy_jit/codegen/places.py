@@ -1,22 +1,22 @@
-"""Where the values of a function are, while one pass goes over its instructions.
+"""Places: where the operands and locals of a function are, at each point of the compilation.
 
-A *place* is a tuple: what stencils call it, and the numbers that their holes for it take.
+A *place* is a tuple: its name in the names of stencils, and the values for their holes.
 
 ===================== ==========================================================================
 ``("slot", -24)``     in the frame, at ``[rbp - 24]``
-``("const", 7)``      known, and 32 bits with their sign are enough
-``("wide", 7, 1)``    known: the lower and the upper half
-``("rax",)``          in a register: an accumulator (rax or xmm0), or one that had room
-``("argument", 8)``   among the outgoing arguments, at ``[rsp + 8]``
+``("const", 7)``      a known value that fits 32 signed bits
+``("wide", 7, 1)``    a known value: the lower and the upper half
+``("rax",)``          in a register: an accumulator (rax or xmm0), or a free one
+``("argument", 8)``   an outgoing argument, at ``[rsp + 8]``
 ===================== ==========================================================================
 
-Every operand has a slot in the frame, by its height on the operand stack, but it is not put there
-at once: ``local.get`` and ``i32.const`` emit nothing, and results stay in registers while there are
-any. A local is in its slot or, if loops use it much, in a register for the whole function.
+Each operand has a slot in the frame, by its height on the operand stack, but is stored there only
+when that is needed: ``local.get`` and ``i32.const`` emit nothing, and results stay in registers
+while some are free. A local is in its slot or, if loops use it much, in a register.
 
-Where control comes together (the beginning of a loop, the end of a block that is branched to) all
-operands are in their slots. At a call, all that the frame keeps are: so the stack map of the call
-is exact. A frame, by rbp::
+At control flow merges (the beginning of a loop, the end of a block that is branched to) all
+operands are in their slots. At a call, all operands that remain on the stack are: so the call's
+stack map is exact. A frame, relative to rbp::
 
     +16 + 8*i   parameter i, in the caller's outgoing arguments; several results go there too
      +8         return address
@@ -51,12 +51,12 @@ if TYPE_CHECKING:
 __all__ = ["HOLE", "NEGATED", "VMCTX_IN_FRAME", "Places", "constant", "halves"]
 
 VMCTX_IN_FRAME = -8
-"""From rbp, where every frame of compiled code has its vmctx."""
+"""The offset from rbp of the vmctx in each frame of compiled code."""
 
 HOLE = struct.Struct("<i")
-"""What a hole takes, and a distance."""
+"""The format of values in holes, and of distances."""
 
-_MOST_UNFLUSHED = 100  # operands
+_MOST_UNFLUSHED = 100  # operands; a limit on the work of one flush
 
 _FLAG_USERS = frozenset((op.BR_IF, op.IF, op.OPCODES["i32.eqz"], op.SELECT))
 
@@ -73,38 +73,38 @@ def constant(value: int) -> Place:
 
 
 def halves(value: int) -> tuple[int, int]:
-    """Return what the two holes of a 64-bit number take."""
+    """Return the values for the two holes of a 64-bit number."""
     low, high = value & 0xFFFFFFFF, value >> 32 & 0xFFFFFFFF
     return low - (low >> 31 << 32), high - (high >> 31 << 32)
 
 
 class Places:
-    """The code that grows, and where the operands and locals are at its end.
+    """The code of a function so far, and the places of operands and locals at its end.
 
     Attributes
     ----------
     stack : list of Place
-        Of the operands, by height.
+        The operands' places, by height.
     held : dict of str to int
-        The registers that operands are in (those of locals apart), and the operands' heights.
+        The registers that hold operands (except registers of locals), and the operands' heights.
     opcode, height, offset, next_opcode : int
-        The instruction, as :mod:`~asm_libcalls.toy_jit.frontend.validator` says, and the next one.
+        The current instruction (see :mod:`~asm_libcalls.toy_jit.frontend.validator`), and the next.
     condition : str
-        The condition of a comparison that the next instruction uses from the CPU's flags. It is
-        an operand that is not on the stack.
+        The condition of a comparison, if the next instruction takes it from the CPU's flags. This
+        operand is not on `stack`.
     slots : list of Place
         The slots of operands, by height.
     locals, homes : list of Place
-        Where each local is, and its slot.
+        The place of each local, and its slot.
     saved : dict of Place to Place
-        The slots that locals with a register have while a call runs.
+        The slots of locals that have a register, in use during calls.
     free : dict of str to list of Place
-        The registers that operands may have, by the accumulator that they are like.
+        The registers for operands besides the accumulators, by the accumulator of their kind.
     flushed : int
-        The operands from the bottom of the stack that are known to be in their slots. Of those
-        above, few read a local or are constants: so no instruction takes long.
+        The number of operands, from the bottom, that are known to be in their slots. Few of the
+        others read a local or are constants, which bounds the cost of an instruction.
     cleared : int
-        The 8-byte slots of the locals that begin as 0, from the highest down.
+        The number of 8-byte slots of locals that begin as 0, from the highest down.
     """
 
     def __init__(self, layout: CodeLayout) -> None:
@@ -112,7 +112,7 @@ class Places:
         self.code = layout.code
         self.opcode = self.next_opcode = op.END
         self.height = self.offset = 0
-        self.traps: list[tuple[int, str, int]] = []  # the jumps to them
+        self.traps: list[tuple[int, str, int]] = []  # jumps: offset, role, offset in the module
 
     def begin(self, body: Body, parameters: int) -> None:
         """Begin a function."""
@@ -130,14 +130,14 @@ class Places:
         self.clear(0, b"")
 
     def lay_out(self, body: Body, parameters: int) -> None:
-        """Say where the slots of the locals and operands are."""
+        """Assign the slots of the locals and operands."""
         others = self.cleared = len(body.local_types) - parameters
         self.homes: list[Place] = [("slot", 16 + 8 * i) for i in range(parameters)]
         self.homes += [("slot", -16 - 8 * i) for i in range(others)]
         self.slots = [("slot", -16 - 8 * i) for i in range(others, others + body.max_height + 1)]
 
     def free_registers(self, taken: set[str]) -> dict[str, list[Place]]:
-        """Return the registers that no local has, by the accumulator that they are like."""
+        """Return the registers that no local has, by the accumulator of their kind."""
         return {
             "rax": [(r,) for r in INTEGERS if r not in taken],
             "xmm0": [(r,) for r in FLOATS if r not in taken],
@@ -146,7 +146,7 @@ class Places:
     # -- emitting
 
     def emit(self, name: str, *values: int) -> None:
-        """Copy a stencil, and fill in its holes in the order of their names."""
+        """Copy a stencil; the values are those of its holes, in the order of the holes' names."""
         bytes_, holes, jumps = TEMPLATES[name]
         code = self.code
         start = len(code)
@@ -157,22 +157,22 @@ class Places:
             self.traps.append((start + at, role, self.offset))
 
     def move(self, target: Place, source: Place) -> None:
-        """Copy a value. Changes no flags, and rdx at most beside the target."""
+        """Copy a value. Changes no flags, and of registers only the target and rdx."""
         if target != source:
             self.emit(f"move.{target[0]}.{source[0]}", *source[1:], *target[1:])
 
     def jump(self, name: str, patches: list[int]) -> None:
-        """Copy a jump whose distance is not known yet."""
+        """Copy a jump whose target is not known yet, and note it in `patches`."""
         self.code += TEMPLATES[name][0]
         patches.append(len(self.code) - 4)
 
     def land(self, patches: list[int]) -> None:
-        """Let these jumps come here."""
+        """Make these jumps lead here."""
         for at in patches:
             self.patch_jump(at, len(self.code))
 
     def patch_jump(self, at: int, target: int) -> None:
-        """Fill in the distance of a jump, which is the last of it."""
+        """Fill in the distance of a jump, the last four bytes of its instruction."""
         self.patch(at, target - (at + 4))
 
     def patch(self, at: int, value: int) -> None:
@@ -182,26 +182,26 @@ class Places:
     # -- operands
 
     def push(self, place: Place) -> None:
-        """Put an operand on the stack that is in no register of the operands."""
+        """Push an operand that is not in a register for operands."""
         self.stack.append(place)
         if len(self.stack) - self.flushed > _MOST_UNFLUSHED:
             self.flush()
 
     def reads(self, local: Place) -> bool:
-        """Return whether an operand is to be read from a local later."""
+        """Return whether an operand on the stack is to be read from a local."""
         return local in self.stack[self.flushed :]
 
     def push_register(self, register: str) -> None:
-        """Put an operand on the stack that is in a register of no local."""
+        """Push an operand that is in a register for operands."""
         self.held[register] = len(self.stack)
         self.stack.append((register,))
 
     def push_result(self, valtype: int) -> None:
-        """Put what an instruction left in the accumulator of a type on the stack."""
+        """Push the result of an instruction, in the accumulator of its type."""
         self.push_register(operand_registers(bytes([valtype]))[0])
 
     def pop(self) -> Place:
-        """Take the top operand from the stack, and return where it is."""
+        """Pop the top operand, and return its place."""
         stack = self.stack
         place = stack.pop()
         self.flushed = min(self.flushed, len(stack))
@@ -209,13 +209,13 @@ class Places:
         return place
 
     def take(self, registers: tuple[str, ...]) -> None:
-        """Take operands from the stack to their registers, of which the accumulators come first."""
+        """Pop operands into these registers, of which the accumulators come first."""
         self.make_room(len(registers))
         for register in reversed(registers):
             self.move((register,), self.pop())
 
     def make_room(self, count: int) -> None:
-        """Make the accumulators free, for an instruction that takes so many operands."""
+        """Free the accumulators, for an instruction that pops `count` operands."""
         for accumulator, others in self.free.items():
             height = self.held.get(accumulator)
             if height is None or height >= len(self.stack) - count:
@@ -230,14 +230,14 @@ class Places:
                 del self.held[accumulator]
 
     def spill(self, height: int) -> None:
-        """Put an operand into its slot. Changes no flags."""
+        """Move an operand to its slot. Changes no flags."""
         place, slot = self.stack[height], self.slots[height]
         self.move(slot, place)
         self.held.pop(place[0], None)
         self.stack[height] = slot
 
     def flush(self, start: int = 0) -> None:
-        """Put all operands from a height on into their slots. Changes no flags."""
+        """Move all operands from a height on to their slots. Changes no flags."""
         end = len(self.stack)
         for height in range(max(start, self.flushed), end):
             self.spill(height)
@@ -245,15 +245,15 @@ class Places:
             self.flushed = end
 
     def flush_registers(self, end: int) -> None:
-        """Put the operands below a height that are in registers into their slots."""
+        """Move the operands below a height that are in registers to their slots."""
         for height in [*self.held.values()]:
             if height < end:
                 self.spill(height)
 
     def clear(self, height: int, types: bytes) -> None:
-        """Begin where control comes together: the operands are in their slots, all of them.
+        """Set the state at a control flow merge: all operands are in their slots.
 
-        The lowest `height` ones were there before; those above have these `types`.
+        The lowest `height` operands were on the stack before; those above have these `types`.
         """
         kept = min(height, self.flushed)
         self.stack[kept:] = self.slots[kept : height + len(types)]
@@ -262,11 +262,11 @@ class Places:
         self.condition = ""
 
     def state(self, base: int) -> tuple[int, list[Place], dict[str, int], int]:
-        """Return where the operands are, of which only those from `base` on may be taken."""
+        """Return the places of operands, to restore after code that pops none below `base`."""
         return base, self.stack[base:], dict(self.held), self.flushed
 
     def restore(self, state: tuple[int, list[Place], dict[str, int], int]) -> None:
-        """Go on where the operands are as they were."""
+        """Restore the places of operands."""
         base, top, self.held, self.flushed = state
         self.stack[base:] = top
         for register, height in self.held.items():
@@ -275,7 +275,7 @@ class Places:
     # -- conditions
 
     def push_condition(self, condition: str) -> None:
-        """Put the outcome of a comparison on the stack: as flags, if they are used next."""
+        """Push the result of a comparison: as flags, if the next instruction takes these."""
         if self.next_opcode in _FLAG_USERS:
             self.condition = condition
         else:
@@ -283,7 +283,7 @@ class Places:
             self.push_register("rax")
 
     def pop_condition(self) -> str:
-        """Take the top operand as a condition: the one that says that it is not 0."""
+        """Pop the top operand, and return the condition that is true if it is not 0."""
         condition, self.condition = self.condition, ""
         if not condition:
             self.take(("rax",))
@@ -293,11 +293,11 @@ class Places:
     # -- locals that have registers
 
     def save_locals(self) -> None:
-        """Put the locals that have registers into their slots: before a call."""
+        """Copy the locals that have registers to their slots, before a call."""
         for local, home in self.saved.items():
             self.move(home, local)
 
     def restore_locals(self) -> None:
-        """Take the locals that have registers out of their slots: after a call."""
+        """Load the locals that have registers from their slots, after a call."""
         for local, home in self.saved.items():
             self.move(local, home)

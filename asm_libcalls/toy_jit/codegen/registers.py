@@ -1,7 +1,7 @@
-"""Registers: what each is for, and which locals live in one.
+"""Registers: their use in stencils, and the choice of locals that get one.
 
-A local that is chosen has its register in the whole function. Its slot is used only while a call
-runs, since all these registers are the callee's to change.
+A local that gets a register has it in the whole function. Its slot is used only during calls, since
+a callee may change all these registers.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ __all__ = [
 
 INTEGERS = ("rsi", "rdi", "r8", "r9", "r10", "r11", "rbx", "r12")
 FLOATS = tuple(f"xmm{i}" for i in range(2, 14))
-"""The registers of locals, and of operands that an accumulator has no room for."""
+"""The registers of locals, and of operands besides the accumulators."""
 
 ACCUMULATORS = {"i": ("rax", "rcx"), "f": ("xmm0", "xmm1"), "v": ("v14", "v15", "v1")}
-"""Where stencils have the first and the second operand of a kind: integers, floats, and vectors
-(the third one of which is in a register that never keeps a float)."""
+"""The registers of a stencil's first, second and third operand: of integers, floats, and vectors.
+The vectors' third is the register of a second float, because no float stays in that."""
 
 _FOR_OPERANDS = 2  # registers of each kind that no local gets
-_FOR_VECTORS = 3  # the same of floats and vectors together, in functions that have vectors
+_FOR_VECTORS = 3  # as above, of floats and vectors together, in functions that have vectors
 _SHORT_LOOP = 300  # instructions
-_LOOP_WEIGHT = 8  # how often a loop is guessed to run
-_SAVE_AND_RESTORE = 2  # what a call costs a local, in uses of it
+_LOOP_WEIGHT = 8  # assumed number of iterations of a loop
+_SAVE_AND_RESTORE = 2  # the cost of a call for a local in a register, in uses of the local
 
 _LOCALS = (op.LOCAL_GET, op.LOCAL_SET, op.LOCAL_TEE)
 _LONG_CALLS = frozenset((
@@ -48,7 +48,7 @@ _CALLS = _LONG_CALLS.union(
 
 
 def operand_registers(types: bytes) -> tuple[str, ...]:
-    """Return where a stencil has its operands: the first of a kind in the accumulator."""
+    """Return the registers of a stencil's operands; the first of a kind is the accumulator."""
     seen = {"i": 0, "f": 0, "v": 0}
     registers = []
     for valtype in types:
@@ -59,14 +59,14 @@ def operand_registers(types: bytes) -> tuple[str, ...]:
 
 
 def as_vector(register: str) -> str:
-    """Return what a register of floats is called where it holds a vector."""
+    """Return the name of a register of floats when it holds a vector."""
     return register.replace("xmm", "v")
 
 
 def is_brief(body: Body) -> bool:
-    """Return whether a function soon ends, whatever it is given: no loop, and no call but numbers.
+    """Return whether a function ends soon for all arguments: no loop, no calls but on numbers.
 
-    For a call of it the GIL need not be released.
+    A call of it need not release the GIL.
     """
     return not any(
         opcode in _LONG_CALLS or (opcode == op.LOOP and immediate.targeted)
@@ -75,14 +75,14 @@ def is_brief(body: Body) -> bool:
 
 
 def choose_registers(body: Body, inline: bool) -> dict[int, str]:
-    """Return the registers of locals, by their indices: those that loops use most.
+    """Choose the locals that get registers, those that loops use most; return them by index.
 
     Parameters
     ----------
     body : Body
         The function.
     inline : bool
-        Whether libcalls of numbers are no calls.
+        Whether instructions replace libcalls on numbers, which are no calls then.
     """
     types = body.local_types
     uses = [0] * len(types)
@@ -118,15 +118,14 @@ def choose_registers(body: Body, inline: bool) -> dict[int, str]:
 
 
 def _carried(body: Body) -> list[int]:
-    """Return how often each vector is read in short loops that have not written it before.
+    """Return how often each vector is read in short loops before the loop writes it.
 
-    Only there does it pay to keep a vector in a register. Elsewhere, and if a loop writes a vector
-    first and so does not carry it from one turn to the next, a register of the operands often has
-    the value still.
+    Only such a local gains from a register. Elsewhere, or if a loop writes the vector first and so
+    does not carry it to the next iteration, a register for operands often still has its value.
     """
     carried = [0] * len(body.local_types)
-    # Of the innermost loop: where it begins, how often it runs, what it has written, and read
-    # before. And that of the loops around it, by the blocks that are open.
+    # Of the innermost loop: its begin, its weight, the vectors that it has written, and those that
+    # it has read before. `blocks` has the same of enclosing loops, for each open block.
     begin, weight = 0, 1
     written: set[int] | None = None
     read: list[int] = []

@@ -1,7 +1,7 @@
-"""The stencils as the compiler copies them: bytes, holes by position, jumps by role.
+"""Templates: the stencils in the form that the compiler copies, loaded from an image.
 
-Importing this module loads them, or assembles them where no image has them (or fails, where no
-machine code serves).
+Importing this module loads the image, or assembles the stencils if no image has them. It raises
+RuntimeError if this machine cannot run machine code.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ _backend = default_binding().x86_64
 if _backend is None:
     raise RuntimeError(f"toy_jit needs machine code: {default_binding().x86_64_reason}")
 LOADED = code_cache.load("toy_jit", _backend.cpu.features)
-"""The image of the stencils, whose slots are not filled in: templates need none."""
+"""The image of the stencils. Its slots are filled in by runtime/slots.py."""
 
 STENCILS = read(LOADED, PREFIX)
-"""By name, as :func:`asm_libcalls.x86_64.stencils.parts.compose` takes them."""
+"""By name, for :func:`asm_libcalls.x86_64.stencils.parts.compose`."""
 
 TEMPLATES: dict[str, Template] = {name: _template(s) for name, s in STENCILS.items()}
-"""By name: the bytes; where which value goes, in the order of the holes' names (sorted); and where
-a distance goes, with its role."""
+"""By name: the bytes; the offset of each hole and the index of its value, by the sorted names of the
+holes; the offset and role of each jump's distance."""
 _features = _backend.cpu.features
 
 
 def has_avx() -> bool:
-    """Return whether the stencils of vectors have three operands."""
+    """Return whether the stencils of vectors have three operands, as AVX instructions."""
     return "avx" in _features
 
 
 def load_vectors(offset: int) -> None:
-    """Add the templates of the vector instructions to the others, for code at `offset` that is so.
+    """Add the templates of vector instructions to TEMPLATES.
 
     Raises
     ------
     UnsupportedFeature
-        The CPU has no SSE4.1.
+        The CPU has no SSE4.1; `offset` is the code that needs it.
     """
     if "sse4_1" not in _features:
         what = "vector instructions (SIMD) need a CPU with SSE4.1, which this one has not"

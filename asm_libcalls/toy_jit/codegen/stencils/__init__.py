@@ -1,7 +1,7 @@
-"""The stencils of the compiler: one or a few instructions each, with holes.
+"""The stencils of the compiler: one or a few machine instructions each, with holes.
 
-They are assembled once, when the first module is compiled; compiling copies them. What they agree
-on (System V callee-saved registers, so that a libcall keeps them):
+They are assembled once, before the first module is compiled; compiling copies them. They share this
+use of registers (r13 to r15 and rbp are callee-saved, so libcalls preserve them):
 
 ======== ===========================================================================================
 rbp      frame pointer; locals and operands are 8-byte slots at [rbp + disp32]
@@ -13,11 +13,11 @@ rax      the accumulator of integers and references; an i32 in it is zero-extend
 xmm0     the accumulator of floats
 rcx      the second operand, or an address; xmm1 the second float
 rdx      scratch, which every move may change
-others   locals and operands, as :mod:`asm_libcalls.toy_jit.codegen.registers` says
+others   locals and operands; see :mod:`asm_libcalls.toy_jit.codegen.registers`
 ======== ===========================================================================================
 
-A hole is named for what goes in, ``source`` and ``target`` in all that take a place. A jump out of
-a stencil names its role: ``target``, or ``trap.CODE``.
+A hole has the name of its value; those of places are ``source`` and ``target``. A jump out of a
+stencil has the name of its role: ``target``, or ``trap.CODE``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["ENTER", "INTERRUPTS_SLOT", "PREFIX", "routines", "vector_routines"]
 
 PREFIX = "toy_jit."
 ENTER = "asm_libcalls_toy_jit_enter"
-"""The one routine here that is no stencil."""
+"""The only routine in the image that is not a stencil."""
 
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
@@ -54,9 +54,9 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
 
 
 def vector_routines(features: frozenset[str]) -> Iterator[Routine]:
-    """Assemble the stencils of vector instructions, which have an image of their own.
+    """Assemble the stencils of vector instructions.
 
-    A module without vectors does not wait for them.
+    They have their own image, so that a module without vectors does not wait for them.
     """
     from asm_libcalls.toy_jit.codegen.stencils import vectors
     from asm_libcalls.x86_64.assembler import text

@@ -1,4 +1,4 @@
-"""Frames, branches, calls of functions and libcalls, tables, and what is behind the functions."""
+"""Stencils of frames, branches, calls, tables and globals, and of stubs behind the functions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STENCILS = {
     """,
     "jump": "jmp >target",
     "unreachable": "jmp >trap.UNREACHABLE_CODE_REACHED",
-    # Jump by a table of distances that follows; rax is the index, the last is the default.
+    # Jump by the table of distances that follows. rax is the index; the last entry is the default.
     "branch_table": """
         mov ecx, last; cmp eax, ecx; cmova eax, ecx
         lea rcx, >target; movsxd rax, dword[rcx + rax * 4]; add rax, rcx; jmp rax
@@ -42,7 +42,7 @@ _STENCILS = {
         cmp dword[rcx + {_TYPE}], type; jnz >trap.BAD_SIGNATURE
         mov rax, [rcx + {_CODE}]; mov rcx, [rcx + {_VMCTX}]
     """,
-    # Call the code at rax with the vmctx in rcx, and come back to this one's.
+    # Call the code at rax with the vmctx in rcx, then return to this instance.
     "call.other": """
         cmp rcx, r15; je .same
         change_instance
@@ -59,7 +59,7 @@ _STENCILS = {
     "call.builtin": "call [r15 + offset]",
     "call.address": "mov rax, wide; call rax",
 
-    # Tables and globals: rcx = the address of the definition, which the importing one points to.
+    # Tables and globals: rcx = the address of the definition. An import has a pointer to it.
     "address.defined": "lea rcx, [r15 + offset]",
     "address.imported": "mov rcx, [r15 + offset]",
     "table.size": f"mov eax, [rcx + {_LENGTH}]",
@@ -73,20 +73,20 @@ _STENCILS = {
     "global.set.xmm0": "movsd [rcx], xmm0",
     "ref.func": "lea rax, [r15 + offset]",
 
-    # Called from the site, so that the return address on the stack says which it was.
+    # Called from the site of the trap, so that the return address on the stack tells which it was.
     "stub.trap": "mov edi, code; mov rax, wide; jmp rax",
-    # Find out why rcx, the stack pointer, is below the limit: too deep, or asked to stop. Called
-    # from the site too, and left by a jump: the return address that a walk of the stack finds is
-    # the site's, which has a stack map.
+    # Find out why rcx, the stack pointer, is below the limit: an overflow, or a request to stop.
+    # Called from the site too, and left by a jump: so a walk of the stack finds the return address
+    # of the site, which has a stack map.
     "stub.interrupt": f"""
         mov rdx, [r15]; cmp rcx, [rdx + {_LIMIT}]; jb .overflow
         mov rdi, r15; mov rax, wide; jmp rax
         .overflow:; jmp >trap.overflow
     """,
-    # Too deep for the instance: maybe not for the activation, which knows its own limit.
+    # Below the instance's limit, but maybe not below that of the activation: CHECK_STACK finds out.
     "stub.overflow": "mov rdi, r15; mov rsi, rcx; mov rax, wide; jmp rax",
-    # Before the call of that stub. A new frame may reach below the end of the stack, so nothing is
-    # written at its end before it is known to be there.
+    # Before the call of that stub. A new frame may reach below the end of the stack, so rsp is near
+    # the frame's upper end until the check has passed.
     "interrupt.enter": "mov rcx, rsp; lea rsp, [rbp - 16]",
     "interrupt.entered": "lea rsp, [rbp + frame]",
     "interrupt.loop": "mov rcx, rsp",

@@ -1,7 +1,7 @@
-"""From Python into compiled code: the generic entry, and the pieces of adapters.
+"""Entries from Python into compiled code: the generic entry, and the stencils of adapters.
 
-Each entry, and each call into another instance, lets the instance point to the VMInterrupts of the
-thread: its stack limit is the thread's, and a request to stop the thread stops it.
+Each entry, and each call into another instance, points the instance to the thread's VMInterrupts.
+So its code checks the thread's stack limit, and a request to stop the thread stops it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = [
 ]
 
 INTERRUPTS_SLOT = "toy_jit_interrupts"
-"""The slot of a C function that returns the VMInterrupts of its thread."""
+"""The slot of a C function that returns the VMInterrupts of the calling thread."""
 
 VMCTX_SLOT, CODE_SLOT = "adapter vmctx", "adapter code"
-"""The slots of an adapter: what it runs in, and what it calls."""
+"""The slots of an adapter: the vmctx, and the address of the compiled code."""
 
 
-_STOP = VMInterrupts.STOP - (1 << 64)  # as an immediate, which is signed
+_STOP = VMInterrupts.STOP - (1 << 64)  # immediates are signed
 
 
 def load_memory() -> None:
@@ -46,13 +46,13 @@ def load_memory() -> None:
 
 
 def _adopt_interrupts() -> None:
-    """Let the instance at r15 point to the VMInterrupts at rcx; clobbers rdx."""
+    """Emit: point the instance at r15 to the VMInterrupts at rcx; clobbers rdx."""
     import peachpy.x86_64 as x
 
     adopted = x.Label("adopted")
     x.CMP(x.rcx, [x.r15])
     x.JE(adopted)
-    # Another thread may ask the instance to look at any moment, so read and write are one.
+    # Atomic, since another thread may write the instance's pointer at any moment.
     x.MOV(x.rdx, x.rcx)
     x.XCHG(x.rdx, [x.r15])
     x.CMP(x.qword[x.rdx + VMInterrupts.stack_limit.offset], _STOP)
@@ -62,9 +62,9 @@ def _adopt_interrupts() -> None:
 
 
 def load_interrupts() -> None:
-    """Let the instance at r15 point to this thread's VMInterrupts, with the limit of this entry.
+    """Emit: point the instance at r15 to this thread's VMInterrupts, and set this entry's limit.
 
-    Clobbers r13 and what a C call clobbers.
+    Clobbers r13 and the registers that a C call clobbers.
     """
     import peachpy.x86_64 as x
 
@@ -88,7 +88,7 @@ def load_interrupts() -> None:
 
 
 def change_instance() -> None:
-    """Go on in the instance at rcx, with the VMInterrupts of that at r15; clobbers rcx and rdx."""
+    """Emit: switch to the instance at rcx, with r15's VMInterrupts; clobbers rcx and rdx."""
     import peachpy.x86_64 as x
 
     x.MOV(x.rdx, [x.r15])
@@ -100,8 +100,8 @@ def change_instance() -> None:
 def enter() -> None:
     """``enter(vmctx, code, slots, count)``: call a function as compiled code does.
 
-    The slots are its arguments, and then its results if they are several; one result comes
-    back in slots[count] (rax) and slots[count + 1] (xmm0).
+    The slots are the arguments, and on return the results if they are several. A single result is
+    in slots[count] (rax) or slots[count + 1] (xmm0).
     """
     import peachpy.x86_64 as x
     from peachpy.x86_64.registers import rbp, rsp
@@ -131,7 +131,7 @@ def enter() -> None:
     x.MOV(x.rax, x.r14)
     load_memory()
     x.CALL(x.rax)
-    x.MOV(x.rbx, [rbp - 48])  # compiled code changes rbx and r12
+    x.MOV(x.rbx, [rbp - 48])  # again, since compiled code changes rbx and r12
     x.MOV(x.r12, [rbp - 56])
     x.MOV([x.rbx + x.r12 * 8], x.rax)
     x.MOVSD([x.rbx + x.r12 * 8 + 8], x.xmm0)
@@ -155,7 +155,7 @@ PIECES = {
     "load_memory": load_memory,
     "load_interrupts": load_interrupts,
 }
-"""What stencils in assembler's language take from here, as an instruction."""
+"""Macros for the stencils' assembler text: they are used like instructions."""
 
 
 def adapters() -> dict[str, str]:
@@ -176,7 +176,7 @@ def adapters() -> dict[str, str]:
         half = {"r8": "r8d", "r9": "r9d"}.get(register, f"e{register[1:]}")
         store = f"mov [rsp + offset], {register}"
         found[f"adapter.i64.{i}"] = store
-        # The upper half of an argument of 32 bits is anything.
+        # The upper half of an argument of 32 bits is undefined.
         found[f"adapter.i32.{i}"] = f"mov {half}, {half}; {store}"
     for i, register in enumerate(FLOAT_REGISTERS):
         found[f"adapter.float.{i}"] = f"movsd [rsp + offset], {register}"

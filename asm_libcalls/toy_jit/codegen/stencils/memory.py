@@ -1,4 +1,4 @@
-"""Loads and stores, with their bounds checks."""
+"""Stencils of loads and stores, with their bounds checks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from asm_libcalls.vmcontext import VMMemoryDefinition
 
 __all__ = ["check", "memory"]
 
-# {} is where the value is.
+# {} is the value's register.
 _ACCESSES = {
     "i32.load": "mov eax, dword{}", "i64.load": "mov rax, qword{}",
     "f32.load": "movss xmm0, dword{}", "f64.load": "movsd xmm0, qword{}",
@@ -30,9 +30,9 @@ def check(address: str = "rax") -> str:
 
 
 def memory() -> dict[str, str]:
-    """Return the stencils of loads and stores, and what they need for a large offset."""
+    """Return the stencils of loads and stores, and one for large offsets."""
     found = {
         name: check() + row.format("[r14 + rax * 1 + offset]") for name, row in _ACCESSES.items()
     }
-    # An offset that a displacement can not hold goes into the address, which is then 33 bits.
+    # An offset that does not fit a displacement is added to the address, which then has 33 bits.
     return found | {"memory.far": "mov rdx, wide; add rax, rdx"}

@@ -1,4 +1,4 @@
-"""Between places: registers, constants, and what is in memory at a distance from a register."""
+"""Stencils of moves between places: registers, constants, and memory relative to a register."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from asm_libcalls.toy_jit.codegen.registers import FLOATS, INTEGERS
 __all__ = ["moves"]
 
 _BASES = {"slot": "rbp", "argument": "rsp"}
-# Registers; what copies one to another, what goes to memory and back, what loads a constant.
+# Registers; the instructions that copy one to another, load or store it, and load a constant.
 _REGISTERS = (
     (("rax", "rcx", "rdx", *INTEGERS), "mov", "mov", "mov {register}, {constant}"),
     (("xmm0", "xmm1", *FLOATS), "movaps", "movsd", "mov rdx, {constant}; movq {register}, rdx"),
@@ -15,7 +15,7 @@ _REGISTERS = (
 
 
 def moves() -> dict[str, str]:
-    """Return the stencils ``move.TARGET.SOURCE``; what needs a register on the way takes rdx."""
+    """Return the stencils ``move.TARGET.SOURCE``; those that need a scratch register use rdx."""
     found = {}
     for registers, copy, transfer, load in _REGISTERS:
         for register in registers:
@@ -29,7 +29,7 @@ def moves() -> dict[str, str]:
                 found[f"move.{register}.{place}"] = text
     for place, base in _BASES.items():
         to_memory = f"mov [{base} + target], rdx"
-        # 32 bits, which the CPU extends by their sign
+        # 32 bits, which the CPU sign-extends
         found[f"move.{place}.const"] = f"mov qword[{base} + target], source"
         found[f"move.{place}.wide"] = f"mov rdx, wide; {to_memory}"
         for source, other in _BASES.items():

@@ -1,7 +1,7 @@
-"""Arithmetic, comparisons and conversions, by the names of the instructions.
+"""Stencils of arithmetic, comparisons and conversions, by the names of the instructions.
 
-Operands are in rax and rcx, or xmm0 and xmm1; a name with a place behind it takes the right operand
-from there. Results are in rax or xmm0, of comparisons in the flags. rcx and rdx may change.
+Operands are in rax and rcx, or xmm0 and xmm1; a stencil with a place in its name has the right
+operand there. Results are in rax or xmm0, of comparisons in the flags. rcx and rdx may change.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def numbers(features: frozenset[str]) -> dict[str, str]:
         found |= _floats(name, bits, suffix) | _to_float(name, suffix) | _to_integer(name, suffix)
         if "sse4_1" in features:
             for mode, verb in enumerate(("nearest", "floor", "ceil", "trunc")):
-                # 8: the inexact flag stays as it is
+                # 8: do not set the inexact flag
                 found[f"{name}.{verb}"] = f"round{suffix} xmm0, xmm0, {8 | mode}"
     for condition in ("z", "nz", "c", "nc", "be", "a", "l", "ge", "le", "g"):
         found[f"flag.{condition}"] = f"set{condition} al; movzx eax, al"
@@ -58,7 +58,7 @@ def _integers(name: str, a: str, c: str) -> dict[str, str]:
         low = register + "d" if register[1].isdigit() else "e" + register[1:]
         sources[register] = low if half else register
     if half:
-        sources["wide"] = "source"  # the lower half is all of it
+        sources["wide"] = "source"  # the lower half is the whole i32
     found = {f"{name}.test": f"test {a}, {a}"}
     for place, source in sources.items():
         for verb in ("add", "sub", "and", "or", "xor", "cmp"):
@@ -71,7 +71,7 @@ def _integers(name: str, a: str, c: str) -> dict[str, str]:
 
 def _divisions(name: str, a: str, c: str, d: str) -> dict[str, str]:
     check = f"test {c}, {c}; jz >trap.INTEGER_DIVISION_BY_ZERO; "
-    # idiv faults on the quotient 2**31 or 2**63, even where only the remainder is asked for.
+    # idiv faults on the quotient 2**31 or 2**63, even if only the remainder is needed.
     check_signed = f"{check}cmp {c}, -1; jne .divide; "
     signed = f"; jmp .done; .divide:; {'cdq' if name == 'i32' else 'cqo'}; idiv {c}; .done:"
     return {
@@ -84,7 +84,7 @@ def _divisions(name: str, a: str, c: str, d: str) -> dict[str, str]:
 
 def _bits(name: str, bits: int, a: str, c: str, d: str, features: frozenset[str]) -> dict[str, str]:
     thirds, fifths, by_17, by_255 = (((1 << bits) - 1) // n for n in (3, 5, 17, 255))
-    # bsr gives the index of the highest bit, and nothing for 0.
+    # bsr gives the index of the highest bit, and is undefined for 0.
     clz = (
         f"bsr {c}, {a}; mov {d}, {2 * bits - 1}; cmovz {c}, {d}; xor {c}, {bits - 1}; mov {a}, {c}"
     )
@@ -118,7 +118,7 @@ def _floats(name: str, bits: int, s: str) -> dict[str, str]:
             found[f"{name}.{verb}.{place}"] = f"{verb}{s} xmm0, {source}"
     c, d = ("ecx", "edx") if s == "ss" else ("rcx", "rdx")
     sign = bits - 1
-    # Equal: only zeros of different sign matter. A NaN: the sum with it is a quiet one.
+    # If equal, only zeros of different signs matter. If one is a NaN, the sum is a quiet NaN.
     extremum = f"""
         ucomi{s} xmm0, xmm1; jne .differ; jp .nan
         {{zeros}} xmm0, xmm1; jmp .done
@@ -133,7 +133,7 @@ def _floats(name: str, bits: int, s: str) -> dict[str, str]:
         f"shr {c}, {sign}; shl {c}, {sign}; or {d}, {c}; movq xmm0, rdx",
         f"{name}.min": extremum.format(zeros="orps", verb="min"),  # -0 has the sign bit
         f"{name}.max": extremum.format(zeros="andps", verb="max"),
-        # After a comparison: ZF is set for equal and for unordered, PF for unordered.
+        # After ucomis: ZF is set if equal or unordered, PF if unordered.
         f"{name}.eq": "setnp al; setz cl; and al, cl; movzx eax, al",
         f"{name}.ne": "setp al; setnz cl; or al, cl; movzx eax, al",
     }
@@ -143,13 +143,13 @@ def _floats(name: str, bits: int, s: str) -> dict[str, str]:
 
 
 def _to_float(name: str, s: str) -> dict[str, str]:
-    # The conversion keeps the rest of xmm0: clear it, or wait for whatever was there.
+    # The conversion keeps the rest of xmm0, so clear it to avoid a dependency on its old value.
     clear = "xorps xmm0, xmm0; "
     return {
         f"{name}.convert_i32_s": clear + f"cvtsi2{s} xmm0, eax",
         f"{name}.convert_i32_u": clear + f"cvtsi2{s} xmm0, rax",
         f"{name}.convert_i64_s": clear + f"cvtsi2{s} xmm0, rax",
-        # Half of a large one, with the lost bit ored into the lowest, rounds as the whole does.
+        # A large value is halved, with the lost bit ored into the lowest, so that it rounds right.
         f"{name}.convert_i64_u": clear + f"""
             test rax, rax; js .large; cvtsi2{s} xmm0, rax; jmp .done
             .large:; mov rcx, rax; shr rcx, 1; and eax, 1; or rcx, rax
@@ -162,7 +162,7 @@ def _to_integer(source: str, s: str) -> dict[str, str]:
     found = {}
     for bits, sign in ((32, "s"), (32, "u"), (64, "s"), (64, "u")):
         least, end = (0, 1 << bits) if sign == "u" else (-1 << (bits - 1), 1 << (bits - 1))
-        # What is cut off may reach below the least one, if the floats are so dense there.
+        # Truncation makes values just below the least integer valid, if the floats are so dense.
         between = sign == "u" or (bits, source) == (32, "f64")
         low, too_low = (least - 1, "be") if between else (least, "c")
         check = (

@@ -37,7 +37,7 @@ STENCILS = read(LOADED, PREFIX)
 """By name, for :func:`asm_libcalls.x86_64.stencils.parts.compose`."""
 
 TEMPLATES: dict[str, Template] = {name: _template(s) for name, s in STENCILS.items()}
-"""By name: the bytes; the offset of each hole and the index of its value, by the sorted names of the
+"""By name: the bytes; the offset of each hole and the index of its value by the sorted names of
 holes; the offset and role of each jump's distance."""
 _features = _backend.cpu.features
 

@@ -1,4 +1,4 @@
-"""The one pass over a function with vectors."""
+"""The compiler of one function with vectors: FunctionCompiler with VectorEmitter's places."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["VectorFunctionCompiler"]
 
 
 class VectorFunctionCompiler(VectorEmitter, FunctionCompiler):
-    """Compiles functions with vectors: each one by another compiler of this class."""
+    """Compiles one function with vectors; each function needs a new compiler."""
 
     def handlers(self) -> Sequence[Callable[[Any, Any], None]]:
-        """Return the emitters by opcode."""
+        """Return the handlers by opcode."""
         return make_vector_handlers(self.layout.inline)

@@ -1,7 +1,7 @@
-"""What the compiler emits for vector instructions, and for others in functions with vectors.
+"""Handlers of vector instructions, and of others that differ in functions with vectors.
 
-As in :mod:`asm_libcalls.toy_jit.codegen.handlers`: an instruction that has a stencil of its name
-needs no more than its operands in the stencil's registers.
+See :mod:`asm_libcalls.toy_jit.codegen.handlers`, which has the others. An instruction that is one
+stencil of its name needs no handler of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from asm_libcalls.libcalls import SYMBOL_PREFIX
 from asm_libcalls.toy_jit.codegen.arithmetic import simple
 from asm_libcalls.toy_jit.codegen.handlers import local_set, make_handlers
 from asm_libcalls.toy_jit.codegen.places import halves
-from asm_libcalls.toy_jit.codegen.stencils.vectors import DIRECT, NARROWED, SWAPPED
+from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import DIRECT, SWAPPED
+from asm_libcalls.toy_jit.codegen.stencils.vectors import NARROWED
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES, has_avx
 from asm_libcalls.toy_jit.frontend import opcodes as op
 
@@ -33,12 +34,12 @@ _FIRST, _SECOND, _THIRD = "v14", "v15", "v1"
 
 @cache
 def make_vector_handlers(inline: bool) -> list[Handler]:
-    """Return the emitters by opcode, for functions with vectors.
+    """Return the handlers by opcode, for functions with vectors.
 
     Parameters
     ----------
     inline : bool
-        Whether lanes are rounded by the CPU's own instruction instead of a libcall for each.
+        Whether the CPU's instruction rounds all lanes, instead of a libcall for each lane.
     """
     handlers: list[Handler] = [*make_handlers(inline)]
     handlers += [
@@ -82,7 +83,7 @@ def _constant(c: VectorEmitter, immediate: Any) -> None:
 
 
 def _condition(condition: str) -> Handler:
-    """Make the emitter of an instruction that leaves its outcome in the flags."""
+    """Make the handler of an instruction that leaves its result in the flags."""
 
     def emit(c: VectorEmitter, immediate: Any) -> None:
         c.take((_FIRST,))
@@ -127,7 +128,7 @@ def _shift(name: str, opcode: int) -> Handler:
 
 
 def _local_set(c: VectorEmitter, immediate: Any) -> None:
-    """Set a local, which a vector that was just made is made in right away."""
+    """Set a local. If the previous instruction made the vector, it is made in the local's place."""
     local, value = c.locals[immediate], c.stack[-1]
     if (
         local[0][0] == "v"
@@ -186,7 +187,7 @@ _ANY_TARGET = frozenset((
     "v128.load32x2_s", "v128.load32x2_u", "v128.load64_splat", "v128.load32_zero",
     "v128.load64_zero",
 ))  # fmt: skip
-"""The loads that are one instruction of the CPU."""
+"""The loads that are a single instruction of the CPU."""
 
 # -- lanes
 
@@ -223,7 +224,7 @@ def _replace(name: str, lanes: str) -> Handler:
 
 
 def _round(lanes: str, verb: str) -> Handler:
-    """Make the emitter of an instruction that calls a libcall for each lane."""
+    """Make the handler of an instruction that calls a libcall for each lane."""
     scalar, size = lanes[:3], int(lanes[1:3]) // 8
     libcall = f"{scalar}_{verb}"
 
@@ -255,11 +256,11 @@ _UNPACKED = {
     for size, letter in ((1, "b"), (2, "w"), (4, "d"), (8, "q"))
     for first, part in ((0, "low"), (8, "high"))
 }  # fmt: skip
-"""The shuffles that alternate lanes of both vectors."""
+"""By their lanes: the shuffles that alternate lanes of both vectors."""
 
 
 def _wide_lanes(lanes: bytes, size: int) -> list[int] | None:
-    """Return the lanes of a shuffle as lanes of so many bytes, if they are such."""
+    """Return the lanes of a shuffle as lanes of `size` bytes, or None if it splits such lanes."""
     wide = []
     for i in range(0, 16, size):
         first = lanes[i]
@@ -306,7 +307,7 @@ def _shuffle_two(c: VectorEmitter, lanes: bytes) -> None:
         c.code[-5] = lanes[0]
     else:
         for register, bit in (("v0", 0), (_THIRD, 16)):
-            # Of the other vector's lanes the highest bit is set, for which pshufb gives 0.
+            # Lanes of the other vector get the highest bit, for which pshufb gives 0.
             mask = bytes(lane & 15 if lane & 16 == bit else 0x80 for lane in lanes)
             c.move((register,), ("vconst", int.from_bytes(mask, "little")))
         c.emit("vector.shuffle_two")

@@ -1,4 +1,4 @@
-"""The registers that an instruction of the CPU names: which bits they are, and how to change them.
+"""Change the registers of a machine instruction, in the bits that encode them.
 
 Source: Intel SDM volume 2, 2.1.5 (ModRM, SIB), 2.2.1 (REX) and 2.3.5 (VEX).
 """
@@ -21,10 +21,10 @@ def variant(code: bytes, to: str, left: str, right: str, index: str) -> bytes:
 def with_registers(
     code: bytes | bytearray, to: str = "", left: str = "", right: str = "", index: str = ""
 ) -> bytearray:
-    """Return an instruction with other registers, where they are given.
+    """Return an instruction with other registers; an empty name keeps the register.
 
-    `to` is what its ModRM byte names in `reg`, `left` in VEX.vvvv, `right` in `rm`; `index` is that
-    of the SIB byte.
+    `to` is in the field `reg` of its ModRM byte, `left` in VEX.vvvv, `right` in `rm` of ModRM, and
+    `index` in the SIB byte.
     """
     changed = bytearray(code)
     for register, change in ((to, _change_reg), (left, _change_vvvv), (right, _change_rm)):
@@ -36,7 +36,7 @@ def with_registers(
 
 
 def _prefix_and_modrm(code: bytearray) -> tuple[int, int]:
-    """Return where the byte with the bits for registers above 7 is, and where ModRM is."""
+    """Return the offsets of the byte with the upper bits of registers, and of ModRM."""
     if code[0] == 0xC4:
         return 1, 4
     if code[0] == 0xC5:

@@ -1,22 +1,22 @@
-"""Functions with vectors: where a v128 is, and the stencils whose registers are chosen.
+"""VectorEmitter: the places of a v128, and stencils whose registers the compiler chooses.
 
-Such a function has operand slots of 16 bytes, so that every operand has one that a vector fits.
-Its parameters, results and other locals have 8 bytes, or 16 for a v128, in the order of their
-types. A v128 has places of its own:
+A function with vectors has operand slots of 16 bytes, so that a vector fits each of them. Its
+parameters, results and other locals have 8 bytes, or 16 for a v128, in the order of their types.
+A v128 has its own kinds of places:
 
 ========================== =====================================================================
 ``("vslot", -32)``         in the frame, at ``[rbp - 32]``
-``("vargument", 8)``       among the outgoing arguments, at ``[rsp + 8]``
-``("vconst", 1 << 64)``    known; it is loaded from behind the functions of the module
-``("v5",)``                in xmm5, all of it. v14 is the accumulator
+``("vargument", 8)``       an outgoing argument, at ``[rsp + 8]``
+``("vconst", 1 << 64)``    a known value, loaded from behind the functions of the module
+``("v5",)``                in the whole xmm5. v14 is the accumulator
 ========================== =====================================================================
 
-Registers that no local has are for vectors; of float operands there is only the accumulator's.
-A result of type v128 always goes where several results go.
+Registers that no local has are for vectors; a float operand has the accumulator or its slot.
+A result of type v128 is returned in memory, as several results are.
 
-A local's slot is always up to date, but a register of the operands that no operand is in may have
-the same value still, or that of a constant: then it is read there. Where control comes together,
-and after a call, none is known to.
+A register for operands that holds none may still have the value of a local's slot or of a constant.
+Such values are noted and read from the register. At control flow merges and after calls, none is
+known.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from asm_libcalls.toy_jit.codegen.registers import (
     as_vector,
     operand_registers,
 )
-from asm_libcalls.toy_jit.codegen.stencils.vectors import COMMUTATIVE
+from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import COMMUTATIVE
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES, has_avx
 from asm_libcalls.toy_jit.codegen.vector_registers import variant, with_registers
 from asm_libcalls.toy_jit.frontend.module import V128
@@ -52,7 +52,7 @@ def _is_vector(place: Place) -> bool:
 
 
 def _offsets(types: bytes) -> tuple[list[tuple[str, int]], int]:
-    """Return, for values beside each other, the prefix and offset of each; and their size."""
+    """Return the prefix and offset of each of adjacent values, and their total size."""
     offset = 0
     found = []
     for valtype in types:
@@ -62,20 +62,20 @@ def _offsets(types: bytes) -> tuple[list[tuple[str, int]], int]:
 
 
 class VectorEmitter(Emitter):
-    """The code of functions with vectors while it grows, and where their values are.
+    """Emitter for functions with vectors.
 
     Attributes
     ----------
     local_places : set of Place
-        Where locals are.
+        The places of locals.
     known : dict of Place to str
-        The registers that have what is at these places too, the one that was used last at the end.
+        Registers that have the same values as these places, the most recently used last.
     checked : dict of Place to int
-        Up to where memory reaches, as was checked, from the address that a local has, and from 0.
-        It never shrinks, but a call may close it.
+        By place of an address: the bytes of memory behind it that are known to exist. Memory never
+        shrinks, but a call may close it.
     produced : tuple of int, int and str
-        The end of the last result's code, and the beginning of its last instruction, whose target
-        (as :meth:`direct` calls it) can still be another register.
+        Of the last result: the end of its code, the begin of its last instruction, and the field
+        (an argument of :meth:`direct`) with the target register, which can still be changed.
     """
 
     produced = (-1, -1, "")
@@ -83,13 +83,13 @@ class VectorEmitter(Emitter):
     # -- the frame
 
     def lay_out(self, body: Body, parameters: int) -> None:
-        """Say where the slots of the locals and operands are."""
+        """Assign the slots of the locals and operands."""
         types = body.local_types
         offsets, _ = _offsets(types[:parameters])
         self.homes = [(prefix + "slot", 16 + offset) for prefix, offset in offsets]
         others: dict[int, Place] = {}
         bottom = -8
-        for is_vector, size in ((True, 16), (False, 8)):  # vectors first: so none lies across lines
+        for is_vector, size in ((True, 16), (False, 8)):  # vectors first, to align all of them
             for i, valtype in enumerate(types[parameters:]):
                 if (valtype == V128) == is_vector:
                     bottom = (bottom - size) // size * size
@@ -101,21 +101,21 @@ class VectorEmitter(Emitter):
         self.produced = (-1, -1, "")
 
     def free_registers(self, taken: set[str]) -> dict[str, list[Place]]:
-        """Return the registers that no local has, by the accumulator that they are like."""
+        """Return the registers that no local has, by the accumulator of their kind."""
         self.local_places = {*self.locals}
         free = super().free_registers(taken)
         rest = [r for r in FLOATS if r not in taken and as_vector(r) not in taken]
-        free["xmm0"] = []  # a float that the accumulator has no room for goes to its slot
+        free["xmm0"] = []  # a float leaves the accumulator for its slot
         free[_FIRST] = [(as_vector(r),) for r in rest]
         return free
 
     def slot(self, height: int, place: Place) -> Place:
-        """Return the slot at a height for what is at a place."""
+        """Return the slot at a height, in the form for a value at a place."""
         slot = self.slots[height]
         return ("vslot", slot[1]) if _is_vector(place) else slot
 
     def clear(self, height: int, types: bytes) -> None:
-        """Begin where control comes together; see Places."""
+        """Set the state at a control flow merge; see Places."""
         self.forget()
         super().clear(height, types)
         for i, valtype in enumerate(types, height):
@@ -123,22 +123,22 @@ class VectorEmitter(Emitter):
                 self.stack[i] = ("vslot", self.stack[i][1])
 
     def check(self, references: tuple[int, ...]) -> None:
-        """Let a loop be stopped from outside; see Emitter."""
+        """Emit the check of a loop; see Emitter."""
         self.forget()
         super().check(references)
 
     def save_locals(self) -> None:
-        """Put the locals that have registers into their slots: before a call."""
+        """Copy the locals that have registers to their slots, before a call."""
         super().save_locals()
         self.forget()
 
     def forget(self) -> None:
-        """Know nothing of what registers and locals have, where control comes together."""
+        """Forget the known values of registers and the checked addresses."""
         self.known: dict[Place, str] = {}
         self.checked: dict[Place, int] = {}
 
     def spill(self, height: int) -> None:
-        """Put an operand into its slot. Changes no flags."""
+        """Move an operand to its slot. Changes no flags."""
         place = self.stack[height]
         slot = self.slot(height, place)
         self.move(slot, place)
@@ -156,18 +156,18 @@ class VectorEmitter(Emitter):
         right: str = "",
         index: str = "",
     ) -> None:
-        """Copy a stencil of one instruction with these registers in the place of its own.
+        """Copy a stencil of one instruction, with other registers.
 
         Parameters
         ----------
         name : str
-            Of the stencil.
+            The stencil's.
         *values : int
-            What goes into the holes.
+            The values of the holes.
         to, left, right : str
-            The register in the place of xmm8, xmm9 and xmm10, where it has these.
+            The registers that replace xmm8, xmm9 and xmm10.
         index : str
-            That in the place of rax in an address.
+            The register that replaces rax in an address.
         """
         bytes_, holes, _ = TEMPLATES[name]
         code = self.code
@@ -177,7 +177,7 @@ class VectorEmitter(Emitter):
             HOLE.pack_into(code, start + at, values[which])
 
     def move(self, target: Place, source: Place) -> None:
-        """Copy a value. Changes no flags, and rdx and xmm1 at most beside the target."""
+        """Copy a value. Changes no flags, and of registers only the target, rdx and xmm1."""
         if target[0][0] != "v":
             super().move(target, source)
             return
@@ -212,7 +212,7 @@ class VectorEmitter(Emitter):
         self.direct("constant.load", to=register)
 
     def retarget(self, register: str) -> bool:
-        """Let the last result be made in another register, if that is possible."""
+        """Make the last instruction write another register, if it made the last result."""
         end, start, field = self.produced
         if end != len(self.code):
             return False
@@ -222,17 +222,16 @@ class VectorEmitter(Emitter):
     # -- operands
 
     def overwrite(self, register: str) -> None:
-        """Know no longer what is in a register."""
+        """Forget the known value of a register."""
         for place, known in self.known.items():
             if known == register:
                 del self.known[place]
                 break
 
     def vector_register(self, but: str = "", otherwise: str = "") -> str:
-        """Return a register for a vector that no operand is in.
+        """Return a register for a vector that holds no operand, and is not `but`.
 
-        One is made free if need be; unless there is `otherwise`, which is then returned. It is not
-        the one that is to be kept as it is, `but`.
+        If none is free, return `otherwise`, or without that free one.
         """
         free = [r for (r,) in self.free[_FIRST] if r not in self.held and r != but]
         if free:
@@ -248,7 +247,7 @@ class VectorEmitter(Emitter):
         return str(register)
 
     def in_register(self, place: Place, otherwise: str, but: str = "") -> str:
-        """Return the register that a vector is in, or load it into one that is not `but`."""
+        """Return the register that has a vector, or load it into one that is not `but`."""
         if place[0] not in ("vslot", "vconst"):
             return str(place[0])
         register = self.known.pop(place, "")
@@ -261,18 +260,18 @@ class VectorEmitter(Emitter):
         return register
 
     def set_local(self, local: Place, register: str) -> None:
-        """Know that a local was given what is in a register of the operands, if it was."""
+        """Note that a local now has the value of a register, if that is one for operands."""
         self.known.pop(local, None)
         if local[0] == "vslot" and (register,) in self.free[_FIRST]:
             self.overwrite(register)
             self.known[local] = register
 
     def operate(self, name: str, left: Place, right: Place) -> None:
-        """Emit an instruction of two vectors that are off the stack; push its result."""
+        """Emit an instruction on two vectors that have been popped; push its result."""
         if has_avx():
             if name in COMMUTATIVE and left[0] == "vslot" and right[0] != "vslot":
                 left, right = right, left
-            # What is off the stack is in no register that counts as taken.
+            # Registers of popped operands count as free, so the right one's is excluded here.
             first = self.in_register(left, _THIRD, self.known.get(right) or right[0])
             in_memory = right[0] == "vslot" and right not in self.known
             second = "" if in_memory else self.in_register(right, _SECOND, first)
@@ -297,12 +296,12 @@ class VectorEmitter(Emitter):
         self.push_register(register)
 
     def push_vector(self, register: str, start: int, field: str = "to") -> None:
-        """Put the result of the last instruction on the stack; its code begins at `start`."""
+        """Push the result of the last instruction, whose code begins at `start`."""
         self.produced = (len(self.code), start, field)
         self.push_register(register)
 
     def address(self, place: Place, offset: int, size: int) -> tuple[str, int]:
-        """Check an access; return the register that has its address, and the rest of the offset."""
+        """Emit the check of an access; return the address's register and the remaining offset."""
         end = offset + size
         if end > 0x7FFFFFFF:
             self.move(("rax",), place)
@@ -326,7 +325,7 @@ class VectorEmitter(Emitter):
     # -- calls and branches
 
     def arguments(self, functype: FuncType) -> None:
-        """Take the operands of a call to the outgoing arguments; put the others in slots."""
+        """Pop the operands of a call into the outgoing arguments; move the others to slots."""
         self.flush_registers(len(self.stack) - len(functype.params))
         offsets, size = _offsets(functype.params)
         for prefix, offset in reversed(offsets):
@@ -335,7 +334,7 @@ class VectorEmitter(Emitter):
         self.outgoing = max(self.outgoing, size // 8, _offsets(functype.results)[1] // 8)
 
     def results(self, functype: FuncType) -> None:
-        """Put the results of a call on the stack."""
+        """Push the results of a call."""
         if len(functype.results) == 1 and functype.results[0] != V128:
             super().results(functype)
             return
@@ -347,7 +346,7 @@ class VectorEmitter(Emitter):
             self.push(slot)
 
     def return_(self) -> None:
-        """Emit the way out of the function, with the results on the stack."""
+        """Emit a return of the operands on top of the stack."""
         results = self.result_types
         if len(results) == 1 and results[0] != V128:
             self.take(operand_registers(results))

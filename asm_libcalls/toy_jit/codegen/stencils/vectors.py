@@ -1,84 +1,28 @@
-"""Vector instructions, by their names, on SSE4.1: operands in xmm14 and xmm15, result in xmm14.
+"""Stencils of vector instructions, by their names, on SSE4.1.
 
-``v14`` is the name of xmm14 where it holds a whole vector, in places and names of stencils. Other
-operands and results are in rax and xmm0. A third vector is in xmm1. All of these may change, and
-rcx and rdx. :data:`DIRECT` instructions are one CPU instruction, whose registers the compiler
-chooses: they are in the image with xmm8, xmm9 and xmm10, so that every bit to change is there. So
-it does with what loads and stores a whole xmm8, and with the index of its address, which is rax.
+Operands are in xmm14 and xmm15, and the result in xmm14. ``v14`` is the name of xmm14 for a whole
+vector, in places and names of stencils. Other operands and results are in rax and xmm0, a third
+vector in xmm1. All of these may change, and rcx and rdx. In stencils of one instruction that loads
+or stores a whole xmm8, the compiler replaces xmm8, and rax as the index of the address; see
+``direct_vectors.py``.
 """
 
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.codegen.registers import INTEGERS
+from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import CPU_LANES, direct
 from asm_libcalls.toy_jit.codegen.stencils.memory import check
 
-__all__ = ["COMMUTATIVE", "DIRECT", "NARROWED", "SWAPPED", "vectors"]
-
-_CPU_LANES = {"i8x16": "b", "i16x8": "w", "i32x4": "d", "i64x2": "q"}
-
-_TWICE = {"b": "w", "w": "d", "d": "q", "q": "dq"}  # the letter of lanes twice as wide
-
-# As the CPU compares: a > b is b < a. Its minimum is b where neither is less, as pmin(b, a) is.
-_COMPARISONS = {"eq": 0, "lt": 1, "le": 2, "ne": 4, "gt": 1, "ge": 2}
-_SWAPPED_VERBS = ("andnot", "pmin", "pmax", "gt", "ge", "lt_s")
-
-
-def _direct_integers(lanes: str, letter: str) -> dict[str, str]:
-    found = {
-        f"{lanes}.add": f"padd{letter}", f"{lanes}.sub": f"psub{letter}",
-        f"{lanes}.eq": f"pcmpeq{letter}",
-        f"vector.unpack_low_{letter}": f"punpckl{letter}{_TWICE[letter]}",
-        f"vector.unpack_high_{letter}": f"punpckh{letter}{_TWICE[letter]}",
-    }  # fmt: skip
-    if letter != "q":
-        found |= {f"{lanes}.gt_s": f"pcmpgt{letter}", f"{lanes}.lt_s": f"pcmpgt{letter}"}
-        for sign in "su":
-            found |= {f"{lanes}.{v}_{sign}": f"p{v}{sign}{letter}" for v in ("min", "max")}
-    if letter in "bw":
-        found[f"{lanes}.avgr_u"] = f"pavg{letter}"
-        for verb in ("add", "sub"):
-            found |= {
-                f"{lanes}.{verb}_sat_s": f"p{verb}s{letter}",
-                f"{lanes}.{verb}_sat_u": f"p{verb}us{letter}",
-            }
-    return found
-
-
-def _direct_floats(lanes: str, suffix: str) -> dict[str, str]:
-    found = {f"{lanes}.{verb}": verb + suffix for verb in ("add", "sub", "mul", "div")}
-    found |= {f"{lanes}.p{verb}": verb + suffix for verb in ("min", "max")}
-    return found | {f"{lanes}.{v}": f"cmp{suffix} {p}" for v, p in _COMPARISONS.items()}
-
-
-DIRECT: dict[str, str] = {
-    "v128.and": "pand", "v128.or": "por", "v128.xor": "pxor", "v128.andnot": "pandn",
-    "i8x16.narrow_i16x8_s": "packsswb", "i8x16.narrow_i16x8_u": "packuswb",
-    "i16x8.narrow_i32x4_s": "packssdw", "i16x8.narrow_i32x4_u": "packusdw",
-    "i16x8.mul": "pmullw", "i32x4.mul": "pmulld", "i32x4.dot_i16x8_s": "pmaddwd",
-    "vector.shuffle": "pshufb",
-    **{name: text for row in _CPU_LANES.items() for name, text in _direct_integers(*row).items()},
-    **_direct_floats("f32x4", "ps"), **_direct_floats("f64x2", "pd"),
-}  # fmt: skip
-"""Instructions of two vectors that one instruction of the CPU does, and some that shuffles take."""
-
-SWAPPED = frozenset(name for name in DIRECT if name.partition(".")[2] in _SWAPPED_VERBS)
-"""Those whose operands the CPU takes in the other order."""
-
-COMMUTATIVE = frozenset(
-    name for name in DIRECT
-    if name.partition(".")[2] in ("and", "or", "xor", "mul", "eq")
-    or (name[0] == "i" and name.partition(".")[2].startswith(("add", "min", "max", "avgr", "dot")))
-)  # fmt: skip
-"""Those whose operands may change places. (Of two NaNs, the first one would be the other.)"""
+__all__ = ["NARROWED", "vectors"]
 
 NARROWED = {"i8x16": 7, "i16x8": 15, "i32x4": 31, "i64x2": 63}
-"""By the lanes: what remains of the count of a shift."""
+"""By the lanes: the mask of a shift count."""
 
 
 def vectors(features: frozenset[str]) -> dict[str, str]:
     """Return the stencils for a CPU with these features, SSE4.1 among them."""
     found = (
-        _direct("avx" in features)
+        direct("avx" in features)
         | _moves()
         | _memory("avx" in features)
         | _logic()
@@ -91,30 +35,10 @@ def vectors(features: frozenset[str]) -> dict[str, str]:
 
 
 def _ones(value: int, bits: int, register: str) -> str:
-    """Put a number of 32 or 64 bits into all lanes of a register; clobbers rdx."""
+    """Return code that puts a number of 32 or 64 bits into all lanes; clobbers rdx."""
     if bits == 32:
         return f"mov edx, {value}; movd {register}, edx; pshufd {register}, {register}, 0; "
     return f"mov rdx, {value}; movq {register}, rdx; punpcklqdq {register}, {register}; "
-
-
-def _direct(avx: bool) -> dict[str, str]:
-    found = {}
-    for name, instruction in DIRECT.items():
-        mnemonic, _, predicate = instruction.partition(" ")
-        tail = f", {predicate}" if predicate else ""
-        if avx:
-            found[name] = f"v{mnemonic} xmm8, xmm9, xmm10{tail}"
-            found[name + ".vslot"] = f"v{mnemonic} xmm8, xmm9, [rbp + source]{tail}"
-        else:
-            found[name] = f"{mnemonic} xmm8, xmm10{tail}"
-    for letter, lanes in (("w", "i16x8"), ("d", "i32x4"), ("q", "i64x2")):
-        for verb, shift in (("shl", "psll"), ("shr_s", "psra"), ("shr_u", "psrl")):
-            if (verb, letter) != ("shr_s", "q"):
-                registers = "xmm8, xmm10" if avx else "xmm10"
-                found[f"{lanes}.{verb}.const"] = (
-                    f"{'v' if avx else ''}{shift}{letter} {registers}, 0"
-                )
-    return found
 
 
 def _moves() -> dict[str, str]:
@@ -190,7 +114,7 @@ def _logic() -> dict[str, str]:
         "vector.blend": "pblendw xmm14, xmm15, 0",
         "vector.align": "palignr xmm15, xmm14, 0; movaps xmm14, xmm15",
         "vector.shuffle_two": "pshufb xmm14, xmm0; pshufb xmm15, xmm1; por xmm14, xmm15",
-        # The lane is filled in at the end.
+        # The lane is the last byte, which the compiler fills in.
         "i8x16.extract_lane_u": "pextrb eax, xmm14, 0",
         "i16x8.extract_lane_u": "pextrw eax, xmm14, 0",
         "i32x4.extract_lane": "pextrd eax, xmm14, 0",
@@ -201,7 +125,7 @@ def _logic() -> dict[str, str]:
         "i32x4.replace_lane": "pinsrd xmm14, eax, 0",
         "i64x2.replace_lane": "pinsrq xmm14, rax, 0",
         "f32x4.replace_lane": "insertps xmm14, xmm0, 0",
-        # xmm14 has the lane that stays: 0 or 1.
+        # Lane 0 or 1 is replaced; the other one stays in xmm14.
         "f64x2.replace_lane.0": "movsd xmm14, xmm0",
         "f64x2.replace_lane.1": "movlhps xmm14, xmm0",
     }  # fmt: skip
@@ -211,7 +135,7 @@ def _lanes_of_integers() -> dict[str, str]:
     found = {
         "i64x2.abs": "movaps xmm0, xmm14; psrad xmm0, 31; pshufd xmm0, xmm0, 245; "
         "pxor xmm14, xmm0; psubq xmm14, xmm0",
-        # The bits of each half of a byte, looked up.
+        # A table lookup for each half of a byte.
         "i8x16.popcnt": f"""
             mov rdx, {0x0302020102010100}; movq xmm0, rdx
             mov rdx, {0x0403030203020201}; pinsrq xmm0, rdx, 1; {_ones(0x0F0F0F0F, 32, "xmm1")}
@@ -224,9 +148,9 @@ def _lanes_of_integers() -> dict[str, str]:
         "i32x4.bitmask": "movmskps eax, xmm14",
         "i64x2.bitmask": "movmskpd eax, xmm14",
     }
-    for lanes, letter in _CPU_LANES.items():
+    for lanes, letter in CPU_LANES.items():
         found[f"{lanes}.neg"] = f"pxor xmm0, xmm0; psub{letter} xmm0, xmm14; movaps xmm14, xmm0"
-        # The zero flag says that no lane is 0.
+        # The zero flag is set if no lane is 0.
         found[f"{lanes}.all_true"] = (
             f"pxor xmm0, xmm0; pcmpeq{letter} xmm0, xmm14; ptest xmm0, xmm0"
         )
@@ -282,7 +206,7 @@ def _products() -> dict[str, str]:
 def _comparisons(has_pcmpgtq: bool) -> dict[str, str]:
     negate = "; pcmpeqd xmm0, xmm0; pxor xmm14, xmm0"
     found = {}
-    for lanes, letter in _CPU_LANES.items():
+    for lanes, letter in CPU_LANES.items():
         found[f"{lanes}.ne"] = f"pcmpeq{letter} xmm14, xmm15" + negate
         if letter == "q":
             continue
@@ -296,7 +220,7 @@ def _comparisons(has_pcmpgtq: bool) -> dict[str, str]:
     def greater(a: str, b: str) -> str:
         if has_pcmpgtq:
             return f"pcmpgtq {a}, {b}"
-        # Where the upper halves are equal, b - a is below 0 if the lower half of a is greater.
+        # If the upper halves are equal, b - a is negative if the lower half of a is greater.
         return (
             f"movaps xmm0, {b}; psubq xmm0, {a}; movaps xmm1, {a}; pcmpeqd xmm1, {b}; "
             f"pand xmm0, xmm1; pcmpgtd {a}, {b}; por {a}, xmm0; pshufd {a}, {a}, 245"
@@ -314,12 +238,12 @@ def _shifts() -> dict[str, str]:
         for verb, shift in (("shl", "psll"), ("shr_s", "psra"), ("shr_u", "psrl")):
             count = f"and eax, {NARROWED[lanes]}; movd xmm0, eax; "
             found[f"{lanes}.{verb}"] = f"{count}{shift}{letter} xmm14, xmm0"
-    # The sign bit, shifted as a number without a sign; subtracting it extends it.
+    # The sign bit is shifted as unsigned, too; subtracting it extends the sign.
     found["i64x2.shr_s"] = """
         and eax, 63; movd xmm0, eax; pcmpeqd xmm1, xmm1; psllq xmm1, 63; psrlq xmm1, xmm0
         psrlq xmm14, xmm0; pxor xmm14, xmm1; psubq xmm14, xmm1
     """
-    # Of 16 bits, and then what crossed over from the other byte is cut off.
+    # Shift 16 bits, then mask the bits that came from the other byte.
     for verb, shift, cut in (("shl", "psllw", "shl"), ("shr_u", "psrlw", "shr")):
         found[f"i8x16.{verb}"] = f"""
             and eax, 7; mov ecx, eax; movd xmm0, eax; {shift} xmm14, xmm0
@@ -343,21 +267,21 @@ def _floats() -> dict[str, str]:
         found[f"{lanes}.abs"] = f"{ones}psrl{letter} xmm0, 1; and{suffix} xmm14, xmm0"
         found[f"{lanes}.neg"] = f"{ones}psll{letter} xmm0, {bits - 1}; xor{suffix} xmm14, xmm0"
         found[f"{lanes}.sqrt"] = f"sqrt{suffix} xmm14, xmm14"
-        # The CPU's minimum is its second operand where one is a NaN or both are zeros. So both
-        # orders are taken and put together; a NaN has then any payload, and gets the canonical one.
+        # The CPU's minimum is its second operand if one is a NaN or both are zeros. So the results
+        # of both orders are ored. That leaves a NaN with any payload, which is made canonical.
         found[f"{lanes}.min"] = f"""
             movaps xmm0, xmm15; min{suffix} xmm0, xmm14; min{suffix} xmm14, xmm15
             or{suffix} xmm0, xmm14; cmp{suffix} xmm14, xmm0, 3; or{suffix} xmm0, xmm14
             psrl{letter} xmm14, {payload}; andn{suffix} xmm14, xmm0
         """
-        # Where the orders differ in the sign of a zero, 0 - (-0) is 0; a NaN stays one.
+        # If the orders differ in the sign of a zero, 0 - (-0) is 0; a NaN stays a NaN.
         found[f"{lanes}.max"] = f"""
             movaps xmm0, xmm15; max{suffix} xmm0, xmm14; max{suffix} xmm14, xmm15
             xor{suffix} xmm14, xmm0; or{suffix} xmm0, xmm14; sub{suffix} xmm0, xmm14
             cmp{suffix} xmm14, xmm0, 3; psrl{letter} xmm14, {payload}; andn{suffix} xmm14, xmm0
         """
         for mode, verb in enumerate(("nearest", "floor", "ceil", "trunc")):
-            # 8: the inexact flag stays as it is
+            # 8: do not set the inexact flag
             found[f"{lanes}.{verb}"] = f"round{suffix} xmm14, xmm14, {8 | mode}"
     return found
 
@@ -376,18 +300,18 @@ def _conversions() -> dict[str, str]:
             addps xmm14, xmm14; addps xmm14, xmm0
         """,
         "f64x2.convert_low_i32x4_s": "cvtdq2pd xmm14, xmm14",
-        # As the low bits of 2**52, which is then subtracted.
+        # The integer becomes the low bits of 2**52, which is then subtracted.
         "f64x2.convert_low_i32x4_u": _ones(two_52 >> 32, 32, "xmm0") + """
             punpckldq xmm14, xmm0; pxor xmm1, xmm1; punpckldq xmm1, xmm0; subpd xmm14, xmm1
         """,
-        # A NaN becomes 0. What is too large becomes -2**31, as what is too small does: all its
-        # bits are turned.
+        # A NaN becomes 0. The conversion gives -2**31 for values that are too small or too large;
+        # if too large, all bits are inverted.
         "i32x4.trunc_sat_f32x4_s": """
             movaps xmm0, xmm14; cmpps xmm0, xmm0, 0; andps xmm14, xmm0; pxor xmm0, xmm14
             cvttps2dq xmm14, xmm14; pand xmm0, xmm14; psrad xmm0, 31; pxor xmm14, xmm0
         """,
-        # NaNs and what is below 0 become 0. What is at least 2**31 (xmm1) is -2**31, and to it is
-        # added what is above that, or 2**31 - 1 where that is too much.
+        # NaNs and negative values become 0. Values from 2**31 (xmm1) on become -2**31; the excess
+        # above 2**31 is added, or 2**31 - 1 if the excess is too large.
         "i32x4.trunc_sat_f32x4_u": """
             pxor xmm1, xmm1; maxps xmm14, xmm1
             pcmpeqd xmm1, xmm1; psrld xmm1, 1; cvtdq2ps xmm1, xmm1
@@ -395,12 +319,12 @@ def _conversions() -> dict[str, str]:
             pxor xmm0, xmm1; pxor xmm1, xmm1; pmaxsd xmm0, xmm1
             cvttps2dq xmm14, xmm14; paddd xmm14, xmm0
         """,
-        # The upper bound is 0 for a NaN; what is too small becomes -2**31 by itself.
+        # The upper bound is 0 for a NaN. The conversion gives -2**31 for values that are too small.
         "i32x4.trunc_sat_f64x2_s_zero": _ones(most, 64, "xmm1") + """
             movaps xmm0, xmm14; cmppd xmm0, xmm0, 0; andpd xmm0, xmm1; minpd xmm14, xmm0
             cvttpd2dq xmm14, xmm14
         """,
-        # Added to 2**52, a whole number stands in the low bits.
+        # The sum of 2**52 and an integer has the integer in its low bits.
         "i32x4.trunc_sat_f64x2_u_zero": _ones(end, 64, "xmm1") + f"""
             pxor xmm0, xmm0; maxpd xmm14, xmm0; minpd xmm14, xmm1; roundpd xmm14, xmm14, 11
             {_ones(two_52, 64, "xmm1")}addpd xmm14, xmm1; shufps xmm14, xmm0, 136

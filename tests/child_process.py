@@ -1,4 +1,4 @@
-"""Python in a child process: for what may end it, and for what must be seen from its start."""
+"""Python in a child process: for tests that may end it, or need a new process."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import child_process
 
 from asm_libcalls.binding import ENVIRONMENT_VARIABLE, default_binding
 
-# What would change what rich or the package does, wherever the tests run.
+# Variables that change the behaviour of rich or of the package.
 _UNSET = (
     "COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "PYTHONUNBUFFERED",
     "TTY_COMPATIBLE", "TTY_INTERACTIVE",

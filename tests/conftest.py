@@ -1,4 +1,4 @@
-"""What all tests share: both implementations side by side, and Python in child processes.
+"""Fixtures of all tests: both implementations side by side, and Python in child processes.
 
 A test of behaviour takes the fixture ``binding`` and so runs twice in one process: over what serves
 by default, and over the fallback alone.
@@ -27,7 +27,7 @@ from asm_libcalls.x86_64.backend import Backend
 
 # In continuous integration every run tries the same cases; elsewhere new ones, and a failure prints
 # how to try them again.
-# How long it takes says how busy the machine is.
+# No deadline: the time of an example depends on other processes.
 _UNTIMED: Any = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
 hypothesis.settings.register_profile("ci", derandomize=True, **_UNTIMED)
 hypothesis.settings.register_profile("local", print_blob=True, **_UNTIMED)
@@ -52,7 +52,7 @@ _seed = pytest.StashKey[int]()
 
 
 def pytest_collection_finish() -> None:
-    """Spare the collections that tests ask for the look at thousands of tests, which stay."""
+    """Freeze the thousands of collected tests, so that collections need not look at them."""
     gc.collect()
     gc.freeze()
 
@@ -67,7 +67,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what each file of the official WebAssembly spec tests came to."""
+    """Report the outcome of each file of the official WebAssembly spec tests."""
     lines = [
         value
         for outcome in ("passed", "failed")
@@ -89,7 +89,7 @@ def random_cases(request: pytest.FixtureRequest) -> random.Random:
 
 @pytest.fixture(scope="session")
 def accelerated() -> Binding:
-    """What serves by default: machine code, where it can."""
+    """The default binding: machine code, where it can run."""
     default = default_binding()
     return default if default.requested == "auto" else Binding("auto")
 

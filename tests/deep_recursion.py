@@ -1,4 +1,4 @@
-"""What Python does that needs much of the native stack, done from the depths of WebAssembly."""
+"""Operations of Python that need much of the native stack, called from deep in WebAssembly."""
 
 from __future__ import annotations
 

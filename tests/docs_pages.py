@@ -1,8 +1,8 @@
-"""The Python on a page of the documentation, and a program that runs it.
+"""The Python blocks of a page of the documentation, and a program that runs them.
 
 ``python tests/docs_pages.py PAGE`` runs the page's blocks in order, in one namespace: a block
 ``python`` as it is, a block ``pycon`` as a doctest, which compares what is printed. It prints what
-it did as JSON. Comments that no reader sees tell what to do with a block:
+it did as JSON. HTML comments say how to use a block:
 
 ``<!-- needs: NAME, NAME -->``
     before a block, or ``<!-- page needs: ... -->`` before the first one: run it only where

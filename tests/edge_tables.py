@@ -1,4 +1,4 @@
-"""The edge tables of tests/data, and one way to hold an implementation against them.
+"""The edge tables of tests/data, and a comparison of an implementation with them.
 
 Plain standard library: guests under an emulator read this file too (see ``guest.py``).
 """

@@ -39,7 +39,7 @@ class Symbol(NamedTuple):
 
 
 class ElfFile:
-    """What the headers of an ELF file say."""
+    """The headers of an ELF file."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content

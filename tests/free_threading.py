@@ -1,4 +1,4 @@
-"""Builds of CPython without the GIL, and what the tests cannot expect of them."""
+"""Builds of CPython without the GIL, and their limits for the tests."""
 
 from __future__ import annotations
 

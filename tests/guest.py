@@ -1,4 +1,4 @@
-"""Run every edge table in this Python and print what came, as JSON: for machines without pytest.
+"""Run every edge table in this Python and print the results as JSON: for machines without pytest.
 
 ``python guest.py`` in a guest of an emulator. It takes the package and the tables from PYTHONPATH.
 """

@@ -11,7 +11,7 @@ from typing import Any
 def in_threads(work: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
     """Call `work` with each argument, each in a thread of its own; return what they return.
 
-    All begin at the same time; what one raises is raised when all have ended.
+    All begin at the same time; the exception of one is raised when all have ended.
     """
     start = threading.Barrier(len(arguments))
 

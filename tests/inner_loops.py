@@ -32,7 +32,7 @@ INTEGERS = [name for name, row in DECLARATIONS.items() if row.family == "integer
 SIZES = {name: 4 if name.startswith("f32") else 8 for name in [*ROUNDING, *INTEGERS]}
 
 STREAMING = 1 << 14
-"""What tests say is too large for the caches, in bytes: so that small arrays take that way too."""
+"""The size in bytes that tests give as too large for the caches, so that small arrays are."""
 
 _PROTOTYPE = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p
@@ -40,7 +40,7 @@ _PROTOTYPE = ctypes.CFUNCTYPE(
 
 
 def cpu_features() -> frozenset[str]:
-    """Return what this CPU has; nothing where no machine code is loaded."""
+    """Return this CPU's features; none where no machine code is loaded."""
     backend = default_binding().x86_64
     return frozenset() if backend is None else backend.cpu.features
 
@@ -96,7 +96,7 @@ def expected_array(name: str, *operands: Any) -> Any:
 
 
 class Memory:
-    """Poisoned bytes with operands in them, to find what a loop writes beside its output.
+    """Poisoned bytes around operands, to find writes of a loop outside its output.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ def at_point(number, operation, intruder, package="asm_libcalls"):
     Returns
     -------
     (bool, object or exception)
-        Whether there was such a point, and what came of the operation.
+        Whether that point exists, and the outcome of the operation.
     """
     seen = 0
     previous = {}

@@ -1,4 +1,4 @@
-"""The second table's machine code for any CPU features, beside the image that serves."""
+"""The second table's machine code for any CPU features, apart from the loaded image."""
 
 from __future__ import annotations
 

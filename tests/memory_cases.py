@@ -94,7 +94,7 @@ def check_fills(loaded: LoadedImage, sizes: Iterable[int], offsets: Iterable[int
 
 
 def check_beside_guards(loaded: LoadedImage, sizes: Iterable[int]) -> int:
-    """Use ranges that begin or end at a page that faults, with all three that move bytes."""
+    """Use ranges that begin or end at a page that faults, with all three routines on bytes."""
     copy, init = function(loaded, "memory_copy"), function(loaded, "memory_init")
     fill = function(loaded, "memory_fill")
     cases = 0

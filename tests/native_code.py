@@ -1,4 +1,4 @@
-"""Machine code for tests: functions with real frames, which call whatever a slot holds.
+"""Machine code for tests: functions with real frames, which call the address in a slot.
 
 A body is written with physical registers inside :func:`frame`, which keeps the frame pointer as a
 JIT must, so that stack walks find it. Without PeachPy there is nothing to write it with.
@@ -90,7 +90,7 @@ __all__ = [
 
 @contextmanager
 def frame(slots: int) -> Iterator[None]:
-    """Write a function's prologue and epilogue round what the block writes.
+    """Write a function's prologue and epilogue around the block.
 
     Callee-saved registers are free in the block; `slots` eight-byte slots are for it, cleared, the
     first one at ``slot_at(0)``. The stack is aligned for calls.

@@ -1,7 +1,7 @@
-"""What modules of npm packages do in the tests: a job each, as the package's JavaScript does it.
+"""Jobs for modules of npm packages, one each, done as the package's JavaScript does them.
 
-A job gets a :class:`Host`, which runs a module by one engine or the other, and returns what came of
-it: the same for both. Where Python can do the job too, it checks the result.
+A job gets a :class:`Host`, which runs a module by one engine or the other, and returns the result,
+which must be the same for both. Where Python can do the job too, it checks the result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What needs memory or pages of the system, one thing after the other, for tests that refuse them.
+"""Operations that need memory or pages of the system, for tests that refuse them.
 
 Each operation ends as usual, or with a MemoryError or OSError, or says with -1 that it did not
 happen; nothing that was there before is lost. Runs in child processes.
@@ -27,7 +27,7 @@ BINARY = build(
 
 
 class Operations:
-    """Things that were made in time, and what is done with them later."""
+    """Objects that were made before a refusal, and operations on them."""
 
     def __init__(self) -> None:
         self.thing = object()
@@ -68,7 +68,7 @@ class Operations:
         }
 
     def many_hosts(self) -> None:
-        """Use up the thunks that there are."""
+        """Use up the free thunks."""
         made = []
         try:
             for _ in range(300):
@@ -94,7 +94,7 @@ class Operations:
         return "refused" if isinstance(result, int) and result in (-1, 0xFFFFFFFF) else "done"
 
     def check(self) -> None:
-        """See that nothing was lost, and that it all still works."""
+        """Check that nothing was lost, and that everything works."""
         assert bytes(memoryview(self.memory)[:5]) == b"kept!"
         assert self.memory.size == len(self.memory) >> 16
         assert self.table[1] is self.thing

@@ -1,4 +1,4 @@
-"""This process's memory mappings, as the kernel tells them. Plain standard library."""
+"""This process's memory mappings, from the kernel. Plain standard library."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def mappings() -> list[Mapping]:
 
 
 def mapping_of(address: int) -> Mapping:
-    """Return the mapping that an address lies in."""
+    """Return the mapping of an address."""
     return next(m for m in mappings() if m.start <= address < m.end)
 
 

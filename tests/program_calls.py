@@ -18,7 +18,7 @@ def wasm(name: str) -> bytes:
 
 
 def input_of(call: dict[str, Any]) -> bytes:
-    """What a call wants in the program's memory."""
+    """The input of a call in the program's memory."""
     return b"".join(text.encode() * count for text, count in call.get("input", []))
 
 

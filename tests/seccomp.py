@@ -1,6 +1,6 @@
 """System calls that fail from here on in this process, by a seccomp filter. Linux on x86-64 alone.
 
-What is refused can not be allowed again, so this belongs into child processes.
+A filter cannot be removed, so this is for child processes.
 """
 
 from __future__ import annotations

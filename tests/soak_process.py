@@ -1,4 +1,4 @@
-"""A soak of the whole process: all that comes and goes does so at once, and nothing is left of it.
+"""A soak of the whole process: objects of all kinds are made and dropped at once, without leaks.
 
 ``python soak_process.py --minutes 10`` goes on for so long, and prints as JSON what it did and what
 was left. A lap is threads that make the calls of ``soak.py``, instances and compiled modules that
@@ -72,7 +72,7 @@ class Owner(Thing):
 
 
 class Process:
-    """What is there from the first lap to the last, and the count of all that happened."""
+    """The objects of all laps, and the counts of events."""
 
     def __init__(self) -> None:
         self.soaks = [Soak() for _ in range(THREADS)]
@@ -139,7 +139,7 @@ class Process:
             raise AssertionError(f"{function} did not trap")
 
     def fork(self) -> None:
-        """Do it all in a fork, in which the other threads are gone in the middle of something."""
+        """Do everything in a fork, where the other threads have ended in the middle of work."""
         child = os.fork()
         if not child:
             status = 1

@@ -48,7 +48,7 @@ def spectest():
 
 
 class SpecFile:
-    """A file of commands, and what they leave behind."""
+    """A file of commands, and the modules and instances that they make."""
 
     def __init__(self, path):
         self.path = Path(path)

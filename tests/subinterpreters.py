@@ -1,4 +1,4 @@
-"""Subinterpreters, by what each version of Python has for them; for children of tests."""
+"""Subinterpreters, by the API of each version of Python; for child processes of tests."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which backend serves: as asked, as the machine can, and with a reason where it can not.
+"""The choice of the backend: as asked, as the machine can, and with the reason.
 
-Each way of not being able is made to happen, in a child process that sees it from the start.
+Each failure is caused in a child process, from its start.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ CHECK_REFUSAL = """
         raise SystemExit("no error")
 """
 
-# A finder that stands before all others and decides what `import peachpy` finds.
+# A finder before all others, which decides what `import peachpy` finds.
 FINDER = """
     import sys
     import importlib.abc, importlib.machinery
@@ -237,7 +237,7 @@ def test_unknown_backend(value, child):
     sys.platform != "linux" or platform.machine() != "x86_64", reason="not Linux on x86-64"
 )
 def test_machine_code_is_there_where_it_should_be(accelerated):
-    """So that no test which needs it can skip unseen."""
+    """Otherwise the tests that need it would be skipped silently."""
     pytest.importorskip("peachpy", reason="nothing to assemble with")
     assert accelerated.x86_64 is not None, accelerated.x86_64_reason
     assert accelerated.x86_64_reason == ""

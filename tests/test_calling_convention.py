@@ -1,4 +1,4 @@
-"""What the ABI promises, both ways: registers, modes and flags after a trap; arguments and results.
+"""The ABI, in both directions: registers, modes and flags after a trap; arguments and results.
 
 The routines here break what a callee must keep, then trap: it is the entry that must restore it.
 """

@@ -301,7 +301,7 @@ def test_the_recipe_s_libcall_is_listed_and_verified(added):
 
 
 def test_without_the_third_opinion_the_checker_says_so(added, tmp_path):
-    """The page promises that a libcall which nothing checks is noticed."""
+    """As the page says, a libcall without an oracle is reported."""
     name, original = added
     folder = tmp_path / "copy"
     shutil.copytree(original, folder)
@@ -328,7 +328,7 @@ def test_without_the_third_opinion_the_checker_says_so(added, tmp_path):
 
 
 def test_a_trapping_libcall_without_a_guard_is_slower_and_no_more(child):
-    """The page promises it; without an entry round the call the trap would end the process."""
+    """As the page says; without an entry the trap would end the process."""
     done = child(
         """
         import asm_libcalls

@@ -48,7 +48,7 @@ def imports(types: bool) -> dict[str, set[str]]:
     graph = {}
     for name, path in MODULES.items():
         found = set(imported(ast.parse(path.read_text("utf-8")), types)) - {name}
-        # A package imports what is in it; that its modules name it says nothing.
+        # A package imports its modules; a module's import of its own package is not counted.
         graph[name] = {other for other in found if not name.startswith(f"{other}.")}
     return graph
 
@@ -100,7 +100,7 @@ ORDER = [
     "cli",
     "__main__",
 ]
-"""What stands directly in the package; each may import those before it."""
+"""The modules and folders directly in the package; each may import those before it."""
 
 
 def level(module: str) -> int:

@@ -1,4 +1,4 @@
-"""THE TABLE is total: every row has all that derives from it, and is served as it says."""
+"""THE TABLE: all that derives from each row, and what serves it."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_row_has_a_body_in_python(row, binding):
 
 
 def test_machine_code_serves_what_it_says(row, accelerated, machine_code):
-    """A libcall is served by x86_64 exactly if its address lies in our executable pages."""
+    """A libcall is served by x86_64 exactly if its address is in our executable pages."""
     libcall = accelerated.libcalls[row.name]
     loaded = machine_code.loaded
     our_pages = range(loaded.address, loaded.address + len(loaded.image.code))

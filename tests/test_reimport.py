@@ -1,4 +1,4 @@
-"""Who deletes the package from sys.modules and imports it again gets the modules there are."""
+"""The package, deleted from sys.modules and imported again, has the modules of before."""
 
 from __future__ import annotations
 

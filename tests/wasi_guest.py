@@ -1,4 +1,4 @@
-"""A guest that makes single WASI calls, as the test says: what no compiler would emit, too."""
+"""A guest that makes single WASI calls, also such as no compiler emits."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Guest:
         return memoryview(self.instance.memory)
 
     def put(self, data):
-        """Put bytes somewhere; return where."""
+        """Put bytes into memory; return the address."""
         self._top = -(-self._top // 8) * 8
         at, self._top = self._top, self._top + len(data)
         self.memory[at : self._top] = data

@@ -1,4 +1,4 @@
-"""Modules in the binary format, made by hand: each section as the test says, right or wrong."""
+"""Modules in the binary format, made by hand, with valid and invalid sections."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def check_streams(binary: bytes) -> None:
 
 
 def check_stream(decoded: Module, index: int) -> None:
-    """Follow the stream as a compiler would, and compare what is said with what it comes to."""
+    """Follow the stream as a compiler would, and compare its heights with the computed ones."""
     body = validate_function(decoded, index)
     height = 0
     open_frames = []

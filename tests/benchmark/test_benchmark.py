@@ -1,7 +1,6 @@
-"""The benchmark: that it measures what it says, tells it, keeps it, compares it and draws it.
+"""The benchmark: measuring, reporting, saving, comparing and drawing.
 
-No test looks at how long something took: clocks here are made up, or only the shape of a quick run
-is looked at.
+No test asserts a time: clocks are simulated, or only the structure of a quick run is tested.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ def test_figures_are_for_one_operation(clock):
 
 
 def test_ratios_are_of_samples_of_one_round(clock):
-    """A machine that is slower every other round is so for both."""
+    """A machine that is slower every other round is slower for both candidates."""
     slow = [100, 1000]
     case = Case("s", "c", 0, 1, (clock.candidate("peer", *slow), clock.candidate(OURS, *slow)))
     timed = timing.measure(case, EFFORT._replace(sample=1e-9))
@@ -95,7 +94,7 @@ def test_ratios_are_of_samples_of_one_round(clock):
 
 
 def test_nobody_always_follows_the_same(clock):
-    """Else it would find in the caches what that one leaves there."""
+    """In a fixed order it would find the caches as that one leaves them."""
     case = Case("s", "c", 0, 1, tuple(clock.candidate(label, 10) for label in ("a", "b", "c")))
     rounds = timing.measure(case, EFFORT).rounds
     last = clock.order[-3 * rounds :]
@@ -112,7 +111,7 @@ def test_slow_candidates_get_fewer_rounds_but_some(clock):
 
 
 def test_one_disturbed_sample_does_not_shorten_all_others(clock):
-    """The first sample takes long, as when another program had the processor."""
+    """The first sample takes long, as if another program had used the processor."""
     disturbed = clock.candidate(OURS, 10, 50_000_000, *[10] * 10_000)
     assert timing._times_for(disturbed, 1e-3) > 50_000
 
@@ -152,7 +151,7 @@ def test_cases_of_a_suite(module, peers):
 
 
 def test_calls_have_the_right_functions(peers):
-    """What is timed gives the same result, whoever is called."""
+    """All candidates of a case give the same result."""
     seen = []
 
     def watch(function, arguments):

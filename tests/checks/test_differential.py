@@ -1,7 +1,7 @@
 """Machine code against the fallback and against NumPy, on raw bit patterns.
 
-Every encoding that a family has is held against the other implementations, whichever one this CPU
-would be given: the legacy ones run on every newer CPU too.
+Every encoding of a family is compared with the other implementations, not only the one that this
+CPU gets: the legacy ones run on every newer CPU too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NUMPY_FUNCTIONS = {
 ROUNDING = [name for name, row in DECLARATIONS.items() if row.family == "rounding"]
 INTEGERS = [name for name, row in DECLARATIONS.items() if row.family == "integers"]
 
-# What a CPU may have of the features that choose an encoding.
+# The sets of CPU features that choose an encoding.
 ENCODINGS = {
     "rounding-legacy": ("rounding", {"sse4_1"}),
     "rounding-vex": ("rounding", {"sse4_1", "avx"}),

@@ -1,4 +1,4 @@
-"""The self-check and the verification: they find what is wrong, and say so in bits."""
+"""The self-check and the verification: they find a wrong result, and show it in bits."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_self_check_finds(mistake: str, monkeypatch: pytest.MonkeyPatch) -> 
     verdict = self_check(libcall)
     assert not verdict.passed
     assert verdict.difference is not None
-    # The others agree with each other: the mistake is pinned on the one that made it.
+    # The others agree with each other: the report names the one that is wrong.
     served, *others = verdict.difference.outcomes.values()
     assert all(other == others[0] != served for other in others)
 

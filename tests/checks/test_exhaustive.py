@@ -1,4 +1,4 @@
-"""The exhaustive check: that its oracle is right, and that it would see a wrong bit anywhere."""
+"""The exhaustive check: its oracle is right, and it finds a wrong bit anywhere."""
 
 from __future__ import annotations
 

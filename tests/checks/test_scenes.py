@@ -1,4 +1,4 @@
-"""The checks of the stateful libcalls: they see results, traps and all else that changed."""
+"""The checks of the stateful libcalls: they compare results, traps and all changed state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATEFUL = [
 
 
 def _mistaken_copy(vmctx: int, dm: int, dst: int, sm: int, src: int, count: int) -> None:
-    """Copy upwards byte by byte, which an overlap does not survive."""
+    """Copy upwards byte by byte, which is wrong where the ranges overlap."""
     to, source = (instance_of(vmctx).memories[i] for i in (dm, sm))
     if src + count > len(source) or dst + count > len(to):
         raise HeapOutOfBounds
@@ -42,7 +42,7 @@ def _wrapping_fill(vmctx: int, index: int, dst: int, val: int, count: int) -> No
 
 
 def _filling_up_to_the_end(vmctx: int, index: int, dst: int, val: int, count: int) -> None:
-    """Write what fits before the trap."""
+    """Write the bytes that fit before the trap."""
     try:
         fill(vmctx, index, dst, val, count)
     except HeapOutOfBounds:

@@ -1,4 +1,4 @@
-"""``build-library``: a shared object that other tools load by name, without Python behind it."""
+"""``build-library``: a shared object that other tools load by name, without Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disassembly of what stands in memory, with everything that an image has by name."""
+"""Disassembly of code in memory, with the names of everything in an image."""
 
 from __future__ import annotations
 

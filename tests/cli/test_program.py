@@ -1,4 +1,4 @@
-"""The command line, as a user meets it: what it prints where, and with which exit code."""
+"""The command line: its outputs and exit codes."""
 
 from __future__ import annotations
 

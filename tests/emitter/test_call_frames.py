@@ -60,7 +60,7 @@ def test_pushes_and_a_frame_pointer(frames):
 
 
 def test_paths_that_meet(frames):
-    """What stands behind a return has the frame of who jumps there."""
+    """Code behind a return has the frame of the jump to it."""
     from peachpy.x86_64 import ADD, JZ, LABEL, POP, PUSH, RET, SUB, UD2, Label, rbx
     from peachpy.x86_64.registers import rsp
 
@@ -150,7 +150,7 @@ def test_what_is_lost_is_not_made_up(frames):
 
 
 def test_no_routine_that_runs_loses_its_caller():
-    """But for the raise, which gives frames up."""
+    """Except for the raise, which drops frames."""
     pytest.importorskip("peachpy", reason="there is nothing to assemble an image with")
     from asm_libcalls.x86_64.image_kinds import IMAGES, LEVELS
 

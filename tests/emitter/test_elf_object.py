@@ -1,4 +1,4 @@
-"""The shared objects that images are: right for dynamic linkers, debuggers and their tools."""
+"""Images as shared objects: valid for dynamic linkers, debuggers and their tools."""
 
 from __future__ import annotations
 

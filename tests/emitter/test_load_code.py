@@ -1,4 +1,4 @@
-"""load_code: a JIT's bytes on executable pages, and what it refuses."""
+"""load_code: a JIT's bytes on executable pages, and its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write, then execute, never both; and what happens where the system refuses even that."""
+"""Pages are never writable and executable at once, also where the system refuses a step."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_every_routine_starts_on_16_bytes(machine_code):
 
 
 def test_nothing_falls_through_from_one_routine_into_the_next(machine_code):
-    """What lies between routines traps if it is ever run (int3)."""
+    """The bytes between routines are traps (int3)."""
     image = machine_code.loaded.image
     places = [*image.routines.values(), *((s.offset, s.size) for s in image.stencils.values())]
     spans = sorted((at, at + size) for at, size in places)
@@ -126,7 +126,7 @@ def test_nothing_falls_through_from_one_routine_into_the_next(machine_code):
 
 @linux_on_x86_64
 def test_memfd_where_written_memory_may_not_become_executable(child, machine_code):
-    """Under PR_SET_MDWE everything is served all the same."""
+    """Under PR_SET_MDWE everything is served too."""
     run_or_skip(
         child,
         "PR_SET_MDWE",

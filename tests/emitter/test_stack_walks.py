@@ -1,4 +1,4 @@
-"""The C library and gdb walk through the frames of all our code, whatever made it."""
+"""The C library and gdb walk through the frames of all our code, cached and composed."""
 
 from __future__ import annotations
 

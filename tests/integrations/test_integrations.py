@@ -264,7 +264,7 @@ def test_numba_code_raises_what_python_raises(numba):
 @pytest.mark.parametrize("name", ["i64_sdiv", "i64_udiv", "i64_srem", "i64_urem"])
 @pytest.mark.parametrize("size", [10, 1000])
 def test_numba_raises_in_a_loop_that_was_to_run_in_parallel(numba, name, size):
-    """numba's wrapper of a parallel loop loses what a call in it raises; so it runs in order.
+    """numba's wrapper of a parallel loop loses exceptions of calls; so the loop runs in order.
 
     numba says so in a warning.
     """

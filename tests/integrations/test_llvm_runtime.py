@@ -1,4 +1,4 @@
-"""What LLVM compiles to calls of compiler-rt, compiled by llvmlite, without a compiler-rt but ours.
+"""Code that LLVM compiles to calls of compiler-rt, with no other compiler-rt than ours.
 
 Without us the same code calls address 0 in MCJIT: a child process says so for each.
 """

@@ -216,7 +216,7 @@ def test_perf_shows_the_names(tmp_path, machine_code):
 
 
 def test_perf_finds_the_names_of_cached_code_in_its_file(tmp_path, machine_code):
-    """Without a map, which nobody asked for."""
+    """Without a map, which is off by default."""
     pytest.importorskip("peachpy", reason="there is nothing to fill a cache with")
     variables = {"ASM_LIBCALLS_CACHE": str(tmp_path / "cache"), "ASM_LIBCALLS_PERF_MAP": None}
     fill = SPIN_PROGRAM.replace("50_000_000", "1")

@@ -1,4 +1,4 @@
-"""The second table: names, functions, arguments, and that nobody pays for it who does not ask."""
+"""The second table: names, functions, arguments, and no cost where it is not used."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_names_are_those_of_compiler_rt():
 def test_symbols_are_all_addresses(accelerated, fallback):
     assert set(llvm.symbols()) == set(LlvmBinding(accelerated).symbols())
     assert set(LlvmBinding(accelerated).symbols()) == set(COMPILER_RT)
-    # Without machine code ctypes has to do, and it knows no such types.
+    # Without machine code ctypes serves, which has no such types.
     without = LlvmBinding(fallback)
     assert set(without.symbols()) == {
         "__mulodi4", "__mulosi4", "__gnu_f2h_ieee", "__gnu_h2f_ieee", "__powisf2", "__powidf2",

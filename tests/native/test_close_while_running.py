@@ -1,4 +1,4 @@
-"""A host function that is closed while it runs goes on with what it began with."""
+"""A host function that is closed while it runs goes on with its callable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asm_libcalls import HostFunction, catch_traps
 
 
 def use_freed_memory():
-    """Let what was just freed be used again."""
+    """Reuse the memory that was just freed."""
     return [bytearray(b"A" * size) for size in range(16, 400, 8) for _ in range(20)]
 
 

@@ -1,4 +1,4 @@
-"""C addresses for Python functions without machine code, whichever backend serves otherwise."""
+"""C addresses for Python functions without machine code, over both backends."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make():
 
 
 def test_a_callback_counts_while_it_runs(make):
-    """Its native caller has frames that nobody can walk."""
+    """The frames of its native caller cannot be walked."""
     seen = []
 
     def inner():
@@ -57,7 +57,7 @@ def test_a_callback_counts_while_it_runs(make):
 
 @pytest.mark.parametrize("bits", [False, True])
 def test_after_an_exception_the_result_is_zero(make, monkeypatch, bits):
-    """And it is nowhere to be raised, where nobody entered native code through us."""
+    """Without an entry of ours it cannot be raised."""
     reported = []
     monkeypatch.setattr(sys, "unraisablehook", lambda it: reported.append(it.exc_type))
 

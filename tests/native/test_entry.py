@@ -175,7 +175,7 @@ def test_eight_threads_at_once(binding):
 
 
 def test_threads_inside_callbacks_at_once(hook):
-    """Each thread traps while the others stand inside native code."""
+    """Each thread traps while the others are in native code."""
     inside = threading.Barrier(4)
     sdiv = hook.binding.libcalls["i64_sdiv"]
 
@@ -199,7 +199,7 @@ def test_threads_inside_callbacks_at_once(hook):
 
 
 def test_daemon_thread_in_native_code_at_exit(child):
-    """The interpreter ends while a thread stands below our entry; its frames must not matter."""
+    """The interpreter ends while a thread is below our entry; its frames must not matter."""
     child("""
         import ctypes, threading, time
         import asm_libcalls

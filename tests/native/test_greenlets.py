@@ -75,7 +75,7 @@ def nothing_left():
     yield
     gc.collect()
     assert departures() == []
-    with pytest.raises(ZeroDivisionError):  # traps arrive where they belong
+    with pytest.raises(ZeroDivisionError):  # traps reach their own entry
         divider(lambda: 0)(1)
     assert divider(lambda: 5)(100) == 20
 
@@ -186,7 +186,7 @@ def test_a_stack_that_is_too_long_to_copy_keeps_all():
     assert not departures()[0].frames
     other = instantiate(functions, imports, {"make": make, "wait": lambda: None})
     other.exports["deep"](600)
-    assert len(things) > 512  # nothing can be said about any of them
+    assert len(things) > 512  # none of their frames are known
     worker.switch()
     other.gc()
     instance.gc()

@@ -1,4 +1,4 @@
-"""Host functions: Python callables at C addresses, whatever goes in, comes out, or is raised."""
+"""Host functions: Python callables at C addresses; arguments, results and exceptions."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class TestConversions:
             assert seen[-1] == pattern
 
     def test_signalling_f32_by_its_bits(self, native, binding):
-        """Where ctypes would make a number of it, it goes another way."""
+        """Values that ctypes would convert differently."""
         function = native(lambda pattern: pattern, "(f32) -> u32", bits=True)
         assert function.call_bits(0x7FA00001) == 0x7FA00001
         function = native(lambda: 0x7FA00001, "() -> f32", bits=True)
@@ -525,7 +525,7 @@ class TestLife:
             HostFunction(function, signature)
 
     def test_three_hundred_at_once(self, native):
-        """More than one image of thunks holds; all addresses differ, and each calls its own."""
+        """More thunks than one image has; all addresses differ, and each calls its own function."""
         functions = [native(lambda x, i=i: x + i, "(i32) -> i32") for i in range(300)]
         assert len({function.address for function in functions}) == 300
         assert [function(1) for function in functions] == list(range(1, 301))
@@ -583,7 +583,7 @@ class TestForeignCallers:
         assert seen == [(argument, True) for argument in range(20)]
 
     def test_many_such_threads_at_once_enter_native_code_again(self, native):
-        """Each gets a list of activations of its own, which goes with it."""
+        """Each gets a list of activations of its own, which is freed with it."""
         inner = native(lambda x: x * 3, "(i64) -> i64")
         failing = native(lambda: {}["missing"], "()")
         lock = threading.Lock()
@@ -620,7 +620,7 @@ class TestForeignCallers:
         assert mixed(1) == 6
 
     def test_qsort_calls_python(self, native):
-        """A C library that knows nothing of us calls back, and is unwound like any native code."""
+        """A C library calls back, and is unwound like any native code."""
 
         def compare(a, b):
             x, y = (ctypes.c_int32.from_address(p).value for p in (a, b))
@@ -645,7 +645,7 @@ class TestForeignCallers:
         """
 
     def test_without_an_activation_what_is_raised_is_told_and_ends_the_process(self, child):
-        """Nobody can be given the exception, and there is no result: it must not go on."""
+        """No caller can get the exception, and there is no result: the process must end."""
         done = child(self.CHILD + "\n        plain()\n        print('went on')", exit_status=-4)
         assert "ValueError: boom" in done.stderr
         assert "went on" not in done.stdout

@@ -1,4 +1,4 @@
-"""What is still alive when Python exits goes without a word."""
+"""Objects that are alive when Python exits are released silently."""
 
 from __future__ import annotations
 

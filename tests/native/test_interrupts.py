@@ -1,4 +1,4 @@
-"""Ctrl-C and other exceptions while native code runs arrive unchanged, and all is well after.
+"""Ctrl-C and other exceptions while native code runs arrive unchanged, and all works after.
 
 Each test is a process of its own that sends itself SIGINT.
 """
@@ -286,7 +286,7 @@ class TestCtrlC:
 
 
 class TestUnchanged:
-    """The same object that was raised under native frames arrives where Python entered them."""
+    """The entry raises the same object that was raised under native frames."""
 
     @pytest.mark.parametrize("where", ["host", "limiter", "destructor"])
     def test_under_native_frames(self, child, native, where):

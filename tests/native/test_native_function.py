@@ -1,7 +1,6 @@
 """C functions as Python functions: results, arguments, errors, traps, introspection.
 
-What does not need machine code is tested over both: builtins, and the Python functions that serve
-where there are none.
+Tests that need no machine code run over both: builtins, and the Python functions in their place.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ def test_a_function_can_be_called_while_its_cycle_is_collected(child):
 
 
 def test_a_function_whose_slow_path_is_cleared_says_so(machine_code):
-    """What the garbage collector does to a cycle, and a call that comes in between."""
+    """The garbage collector clears a cycle, and a call comes in between."""
     slow = Callable()
     before = sys.getrefcount(slow)
     one = native_function(LABS, "(i64) -> i64", slow=slow)

@@ -1,4 +1,4 @@
-"""Subinterpreters: what native code does there is done there, and they end without a trace."""
+"""Subinterpreters: native code calls back into its own interpreter, and they end cleanly."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Each thing that the system or Python may refuse is refused while the package is at work.
+"""System calls and allocations are refused while the package works.
 
-What must hold: it still works, or it says why it did not (MemoryError, OSError, -1); what was there
-before is whole; no page is ever writable and executable; nothing crashes. What may fail while the
-package is *imported* is in emitter/test_memory_protection.py (pages),
+It still works, or says why it does not (MemoryError, OSError, -1); objects from before are
+unchanged; no page is ever writable and executable; nothing crashes. Refusals while the package is
+*imported* are tested in emitter/test_memory_protection.py (pages),
 x86_64/test_code_cache.py (files) and test_binding.py (PeachPy, pthreads, ctypes).
 """
 
@@ -126,7 +126,7 @@ def test_the_system_refuses(what, child, cache):
     assert len(outcomes) == 20
     for name, outcome in outcomes.items():
         assert outcome.startswith(expected.get(name, "done")), (name, outcome)
-    # Pages that can not be given back are kept, and that is not kept secret.
+    # Pages that cannot be unmapped are kept, and reported.
     assert (heard != []) == (what == "munmap"), heard
     assert all("munmap of" in one for one in heard)
 
@@ -141,7 +141,7 @@ def test_the_system_refuses(what, child, cache):
 def test_no_allocation_of_python_is_one_that_may_not_fail(child, cache):
     """Each allocation of each operation fails, one after the other.
 
-    When all fail from one on, it is CPython that gets into an endless loop, or stops reporting.
+    When all fail from one on, CPython itself loops without end, or stops reporting.
     """
     done = child(
         PRELUDE

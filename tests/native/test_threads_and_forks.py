@@ -65,7 +65,7 @@ def test_eight_threads_each_with_its_own_instance(child):
 
 
 def test_threads_come_and_go(child):
-    """Each thread that enters native code gets a record, which goes with it."""
+    """Each thread that enters native code gets a record, which is freed with it."""
     child(
         PRELUDE
         + """

@@ -1,4 +1,4 @@
-"""Traps: raised in native code, caught where Python entered it, with nothing left behind."""
+"""Traps: raised in native code, caught at the entry, without leaks."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ def test_no_growth(backend, kind, child):
     code = GROWTH.replace("SIMPLE", str(simple)).replace("NESTED", str(nested))
     code = code.replace("sys.argv[1]", repr(kind))
     done = child(code, variables={"ASM_LIBCALLS_BACKEND": backend}, timeout=300)
-    # Less than half a byte a trap: the allocator's own breathing.
+    # Less than half a byte a trap: noise of the allocator.
     assert int(done.stdout) < 512 * 1024
 
 
@@ -318,7 +318,7 @@ PASSES = {"instance": {"vmctx"}, "externref": {"externref", "reference"},
 
 @pytest.fixture
 def passed(binding):
-    """Objects by what they are, and the address that native code has of each."""
+    """Objects by kind, and the address of each in native code."""
     instance = asm_libcalls.Instance(functions=[(16, 1)], binding=binding)
     box = asm_libcalls.VMExternRef("value")
     funcref = instance.functions[0]

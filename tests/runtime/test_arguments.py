@@ -1,4 +1,4 @@
-"""What a libcall takes from Python, and how it says no: naming itself and the argument."""
+"""Arguments of libcalls from Python; errors name the libcall and the argument."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def test_libcalls_are_their_own_copies(binding):
 
 
 def test_fallback_of_a_libcall_has_one_address(accelerated):
-    """A callback lives for ever, so asking again must not make another one."""
+    """A callback is never freed, so each is made once."""
     libcall = accelerated.libcalls["i64_urem"]
     assert libcall.fallback.address == libcall.fallback.address
     assert libcall.fallback.address != libcall.address or libcall.backend == "fallback"

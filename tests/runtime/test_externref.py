@@ -1,4 +1,4 @@
-"""VMExternRef: exact counts, identity, dead pointers, destructors that do anything, no leak."""
+"""VMExternRef: exact counts, identity, dead pointers, re-entrant destructors, no leak."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class TestCounts:
             binding.libcalls["drop_externref"](address)
 
     def test_counts_against_a_model(self, random_cases: random.Random):
-        """Random operations of all owners that there are, and a dictionary beside them."""
+        """Random operations of all owners, compared with a dictionary."""
         values = [Thing() for _ in range(5)]
         owners: list[tuple[int, VMExternRef]] = [(i, VMExternRef(v)) for i, v in enumerate(values)]
         boxes = {i: ref.as_raw() for i, ref in owners}
@@ -279,7 +279,7 @@ class TestDestructors:
         assert gone == list(reversed(range(50)))
 
     def test_re_enter_and_raise(self):
-        """The inner error is its own drop's: who drops hears of it, and may go on."""
+        """The inner error belongs to its own drop, whose caller gets it, and may go on."""
         heard = []
 
         class Inner:
@@ -331,7 +331,7 @@ class TestDestructors:
         assert again.value is kept[0]
 
     def test_other_unraisable_exceptions_go_where_they_went(self, monkeypatch):
-        """While a destructor runs here, what other threads can not raise is not ours."""
+        """While a destructor runs here, unraisable exceptions of other threads stay theirs."""
         theirs = []
         monkeypatch.setattr(sys, "unraisablehook", lambda args: theirs.append(args.exc_value))
         inside, done = threading.Event(), threading.Event()
@@ -363,7 +363,7 @@ class TestDestructors:
         theirs.clear()
 
     def test_a_hook_of_the_user_s_stays(self, monkeypatch):
-        """Whoever sets a hook in a destructor keeps it."""
+        """A hook that a destructor sets stays."""
         mine = lambda args: None  # noqa: E731
 
         class Sets:

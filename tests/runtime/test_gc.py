@@ -1,4 +1,4 @@
-"""The GC of externrefs: native frames hold them, and the walk finds exactly those.
+"""The GC of externrefs: the walk finds exactly the references in native frames.
 
 The frames are real: machine code with frame pointers and stack maps, entered and left as a JIT's
 would be.
@@ -66,7 +66,7 @@ class Thing:
 
 @pytest.fixture(autouse=True)
 def _needs_machine_code():
-    """Without it as what serves in this process there are no frames to walk."""
+    """Without machine code in this process there are no frames to walk."""
     if default_binding().x86_64 is None:
         pytest.skip(f"no machine code: {default_binding().x86_64_reason}")
 
@@ -421,7 +421,7 @@ class TestWalkThatFindsNoEntry:
         self.check(instance, host, lambda value: function(instance.vmctx, value, 0))
 
     def test_entered_by_a_plain_ctypes_call_inside_a_host_function(self, instance, host, hold):
-        """The outer activation has left for Python; frames above that are nobody's."""
+        """The outer activation has left for Python; frames above that belong to no activation."""
         pointer = ctypes.c_size_t
         function = ctypes.CFUNCTYPE(pointer, pointer, pointer, pointer)(hold["hold"])
         outer = Host()
@@ -449,7 +449,7 @@ class TestWalkThatFindsNoEntry:
         self.check(instance, host, run)
 
     def test_entered_by_the_fallback(self, instance, fallback, host):
-        """Its ctypes calls and callbacks are known to have frames that nobody can walk."""
+        """The frames of its ctypes calls and callbacks cannot be walked."""
         address, release = fallback.host_address(host.call, asm_libcalls.Signature("()"), False)
         code = NativeCode({"hold": hold_body}, {"host": address})
         signature = asm_libcalls.Signature(HOLD)
@@ -496,7 +496,7 @@ def call_host(symbol: str) -> None:
 
 
 class TestBumpChunk:
-    """The table that native code fills by itself, and what happens when it is full."""
+    """The table that native code fills inline, until it is full."""
 
     @staticmethod
     def insert_inline() -> None:
@@ -736,7 +736,7 @@ class TestDestructors:
         gc(instance)
 
     def test_that_raises_under_native_frames_unwinds_them(self, instance, host, hold):
-        """An insertion by native code collects, and a destructor raises: the caller hears of it."""
+        """An insertion by native code collects, and a destructor raises: the caller gets it."""
         error = KeyboardInterrupt()
 
         class Raises:

@@ -1,4 +1,4 @@
-"""Globals: numbers bit for bit, references with counts, and who may write."""
+"""Globals: numbers bit for bit, references with counts, and mutability."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An Instance: what it is made of, what it refuses, and how long all of it lives."""
+"""An Instance: its parts, its errors, and the lifetime of all of it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_what_no_instance_defines_can_be_imported_by_many():
     assert asm_libcalls.imported_memory32_size(second, 0) == 3 == memory.size
     asm_libcalls.table_fill(second, 0, 0, VMExternRef("here"), 2)
     assert list(table) == ["here", "here"]
-    # Nobody can define it any more: the importers point to where it is now.
+    # No other instance can define it: importers point to its present place.
     for arguments in ({"memories": [memory]}, {"tables": [table]}, {"globals": [global_]}):
         with pytest.raises(ValueError, match="can be defined once, so import it"):
             Instance(**arguments)
@@ -166,7 +166,7 @@ def test_refuses(what):
         del good[kind]
     with pytest.raises(error, match=f"^Instance\\(\\).*{message}|{message}"):
         Instance(**{**good, **arguments})
-    # Nothing was changed: the good parts can be used, by somebody who makes no mistake.
+    # Nothing was changed: the good parts can still be used.
     instance = Instance([memory], [table], [global_], elements=[segment])
     asm_libcalls.table_init(instance, 0, 0, 0, 0, 1)
     assert table[0] is value.value

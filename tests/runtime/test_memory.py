@@ -311,7 +311,7 @@ class TestBuffer:
         assert mapping.permissions == "rw-p"
         del part, numbers
         gc.collect()
-        # It may lie in what a neighbour has now, but it is no memory of its own any more.
+        # Its address may be in another mapping now, but it is no memory any more.
         assert not any(m.start == base and m.permissions == "rw-p"
                        for m in process_maps.mappings())  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Every libcall with state, called wrongly from Python: a clear error, and nothing is changed."""
+"""Every stateful libcall, called wrongly from Python: a clear error, and no change of state."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ REFERENCE_CASES = [
 
 @pytest.mark.parametrize("name", STATEFUL)
 def test_the_good_arguments_are_good(scene, caller, name):
-    """Otherwise nothing below would show anything."""
+    """The tests below depend on this."""
     before = scene.state()
     caller(name, list(scene.arguments(name).values()))
     if not name.endswith("size"):

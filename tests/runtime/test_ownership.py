@@ -1,4 +1,4 @@
-"""What owns C memory: made once, closed once, refused after that; not copied; odd subclasses."""
+"""Owners of C memory: made once, closed once, refused after that; no copies; odd subclasses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever runs Python in the middle of an operation may work on the same objects.
+"""Python that runs in the middle of an operation may use the same objects.
 
 A destructor, a collection, a signal handler, a limiter or another thread may come at any point
 where the interpreter lets it. Here each operation is interrupted at each such point by each

@@ -367,7 +367,7 @@ class Worlds(RuleBasedStateMachine):
 
     @staticmethod
     def length_of(name: str, parameter: str, instance: Instance, drawn: dict[str, int]) -> int:
-        """Return how long what a `dst` or `src` counts in is: bytes of a memory, or elements."""
+        """Return the length behind a `dst` or `src`: bytes of a memory, or elements."""
         if parameter == "src" and name.endswith("_init"):
             if "data_index" in drawn:
                 return instance.data_segment(drawn["data_index"])[1]
@@ -390,7 +390,7 @@ class Worlds(RuleBasedStateMachine):
 
     @invariant()
     def every_count_is_explained(self) -> None:
-        """Each owner that there is counts one, and nothing else does."""
+        """Each owner counts one, and nothing else does."""
         if not hasattr(self, "worlds"):
             return
         for world in self.worlds:

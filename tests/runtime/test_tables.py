@@ -25,7 +25,7 @@ class Thing:
 
 @pytest.fixture(params=["served", "fallback", "address", "fallback address"])
 def run(request, accelerated, fallback):
-    """How a libcall is called: from Python, or at the C address with traps caught."""
+    """Calls a libcall from Python, or at the C address with traps caught."""
     binding = fallback if request.param.startswith("fallback") else accelerated
 
     def call(name, instance, *arguments):

@@ -158,7 +158,7 @@ def test_a_table_is_closed_meanwhile():
 
 
 def test_functions_are_made_at_once(child):
-    """What is made lazily is made once, and right, whoever comes first."""
+    """Objects that are made lazily are made once, by whichever thread is first."""
     child(
         """
         import threading

@@ -1,4 +1,4 @@
-"""Pythons out of Debian: what is missing is said, what is made there is complete, mounts end.
+"""Pythons from Debian: errors name what is missing, the folder is complete, mounts end.
 
 Nothing is downloaded: the programs that do the work stand in for themselves on a PATH of their own.
 """

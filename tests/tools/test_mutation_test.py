@@ -1,4 +1,4 @@
-"""``tools/mutation_test.py``: what it changes, and that a change which matters is noticed."""
+"""``tools/mutation_test.py``: its changes, and that tests notice one with an effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What continuous integration runs names what is there."""
+"""The files, targets and extras that continuous integration names exist."""
 
 from __future__ import annotations
 

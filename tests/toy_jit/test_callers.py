@@ -115,7 +115,7 @@ def test_all_is_freed_in_the_end():
 
 
 def test_memory_of_the_caller():
-    """The reason for all this: a string in the memory of whoever calls."""
+    """The use of this: a string in the memory of the caller."""
     read = []
 
     @toy_jit.access_caller

@@ -35,7 +35,7 @@ def test_a_function_of_numbers_is_a_builtin():
     assert isinstance(add, toy_jit.Func)
     assert type(add).__call__.__name__ == "add"
     assert add(1, 2) == add(True, 2) == 3
-    assert not is_builtin(exports["other"])  # which nobody has called
+    assert not is_builtin(exports["other"])  # which was not called
 
 
 @pytest.mark.parametrize(

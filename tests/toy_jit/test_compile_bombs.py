@@ -1,4 +1,4 @@
-"""Modules that ask for much in few bytes: what they become is in proportion, or refused.
+"""Modules that need much in few bytes: their code is in proportion, or they are refused.
 
 Nothing here measures time. Code, stack maps and memory are counted, and work by calls of functions.
 """

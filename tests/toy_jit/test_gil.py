@@ -1,7 +1,7 @@
 """Exports without loops and calls keep the GIL; the others let other threads run.
 
-Python forces no thread to hand the GIL over here, so a thread that waits for it runs exactly when
-somebody releases it.
+Python forces no thread to release the GIL here, so a thread that waits for it runs exactly when
+another one releases it.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def test_an_instance_that_another_calls(waiting):
 
 
 def test_a_host_function_in_between(waiting):
-    """What it calls may leave the instance as it likes: the loop after it can be stopped."""
+    """A call may leave the instance in any state: the loop after it can be stopped."""
     depth = []
 
     def host():

@@ -1,4 +1,4 @@
-"""Modules from files, what they say of themselves, and errors of linking that say all."""
+"""Modules from files, their imports and exports, and complete errors of linking."""
 
 from __future__ import annotations
 

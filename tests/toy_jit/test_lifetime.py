@@ -1,4 +1,4 @@
-"""What lives how long: externrefs in frames, instances and their code, threads with their own."""
+"""Lifetimes: externrefs in frames, instances and their code, threads with their own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Marker:
 
 
 class Markers:
-    """Makes objects that nothing but compiled code holds, and remembers whether they live."""
+    """Makes objects that only compiled code holds, and records whether they live."""
 
     def __init__(self):
         self.references = []

@@ -1,4 +1,4 @@
-"""The native stack: WebAssembly cannot use what Python needs, wherever it recurses to."""
+"""The native stack: WebAssembly leaves Python's part, however it recurses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a module may be compiled with: counted libcalls, and notes for a listing."""
+"""Options of compiling: counted libcalls, and notes for a listing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The official WebAssembly spec tests, all assertions of all files that ``WASM_SPEC_TESTS`` has.
 
-A test is a file. What each file came to is a section of the summary, so that a file whose
-assertions were not made would be seen.
+A test is a file. The outcome of each file is in a section of the summary, which shows a file whose
+assertions were not made.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``StoreLimits``: what memories and tables may begin with and grow to, and how many there are."""
+"""``StoreLimits``: first sizes, growth and numbers of memories and tables."""
 
 from __future__ import annotations
 

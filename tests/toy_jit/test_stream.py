@@ -48,7 +48,7 @@ def test_references_at_calls():
     immediates = {name: immediate for name, immediate, _, _ in instructions}
     assert immediates["call"][0] == 0
     assert immediates["call"][1].results == bytes([I64, I32])
-    assert immediates["call"][2] == (0,)  # 2 is a funcref, which nobody counts
+    assert immediates["call"][2] == (0,)  # 2 is a funcref, which is not counted
     assert immediates["table.grow"] == (0, (0,))
     assert immediates["global.set"] == (2, (0,))
     assert immediates["memory.size"] == ((),)

@@ -1,4 +1,4 @@
-"""Time limits: what may be one, what it covers, and that nothing calls it off before its end."""
+"""Time limits: their values, the calls that they cover, and that they hold to their end."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_limit_covers_an_instance_that_is_made_after_its_end():
 
 
 def test_a_limit_covers_an_instance_that_other_threads_use():
-    """What those do meanwhile takes no request from the thread that it is for."""
+    """Other threads take no request from the thread that it is for."""
     inner = instantiate(FUNCTIONS)
     done = []
 
@@ -304,7 +304,7 @@ def test_many_limits_at_the_same_time():
 
 
 def test_a_thread_that_cannot_be_made_is_an_error(monkeypatch):
-    """Without it nothing would hear of the limit's end."""
+    """Without it the end of the limit would have no effect."""
     instance = instantiate(FUNCTIONS)
 
     def refuse(self, at_once):

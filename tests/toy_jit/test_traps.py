@@ -1,4 +1,4 @@
-"""What a trap says: its code and wording, and the functions and byte offsets it came through."""
+"""Traps: code, message, and the functions and byte offsets of the backtrace."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from asm_libcalls.traps import TrapCode
 pytestmark = pytest.mark.usefixtures("machine_code")
 
 TRAPS = {
-    # The instruction, what stands before it, the trap.
+    # The instruction, the code before it, the trap.
     "unreachable": ("", TrapCode.UNREACHABLE_CODE_REACHED, "unreachable"),
     "i32.div_s": ("i32.const 01 i32.const 00", TrapCode.INTEGER_DIVISION_BY_ZERO,
                   "integer divide by zero"),

@@ -1,4 +1,4 @@
-"""Vectors where the specification's tests do not look: Python's side, frames, registers, CPUs."""
+"""Vectors beyond the specification's tests: Python's side, frames, registers, CPUs."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_more_operands_and_locals_than_registers(cpu, on_cpu):
 
 
 def test_memory_that_a_call_closes():
-    """What was checked before a call is checked again after it."""
+    """An address that was checked before a call is checked again after it."""
     memory = asm_libcalls.Memory(1, 1)
     body = "local.get 00 v128.load 00 00 call 00 local.get 00 v128.load 00 00 v128.xor"
     imports = [imported(0, u(0), "h"), imported(2, b"\x01\x01\x01", "m")]

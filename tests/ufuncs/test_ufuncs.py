@@ -1,4 +1,4 @@
-"""The public ufuncs: what NumPy promises of a ufunc and what ours promise beyond it."""
+"""The public ufuncs: NumPy's contract of a ufunc, and ours beyond it."""
 
 from __future__ import annotations
 

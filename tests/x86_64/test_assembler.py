@@ -1,4 +1,4 @@
-"""Sequences of instructions: what can not be assembled is refused, with what is wrong."""
+"""Sequences of instructions: invalid ones are refused, with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The timing loop of the benchmarks: how often it calls, with what, and what it leaves alone."""
+"""The timing loop of the benchmarks: number of calls, arguments, and preserved registers."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What a callee must keep, round each libcall of both tables at its C address, by a native harness.
+"""Callee-saved state around each libcall of both tables at its C address, by a native harness.
 
 rbx, rbp, rsp, r12 to r15, the direction flag, the control bits of MXCSR, the x87 control word and
 an empty x87 stack: System V ABI for AMD64, 3.2.1 and 3.2.3. A *canary* routine puts patterns into
 all of them (and rounding modes that are not the usual ones), calls, and says what is different.
 
-It stands twice: below the entry, where it calls the libcall as compiled code does; and above it,
-where what comes back may be a trap or a Python exception that has unwound the frames in between.
+It is in two places: below the entry, where it calls the libcall as compiled code does; and above
+it, where a trap or a Python exception may have unwound the frames in between.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SAVED = ("rbx", "rbp and rsp", "r12", "r13", "r14", "r15", "MXCSR")
 
 EVERY = {**LIBCALLS, **llvm.LIBCALLS}
 STORED = (ctypes.c_char * 16)()
-"""What pointers of the second table's libcalls point to."""
+"""The targets of pointers of the second table's libcalls."""
 STORING = ("division", "multiplication")
 
 
 class Record(ctypes.Structure):
-    """What the canary is given, and what it found."""
+    """The arguments of the canary, and its findings."""
 
     _fields_ = [
         ("integers", ctypes.c_uint64 * 6),
@@ -50,7 +50,7 @@ class Record(ctypes.Structure):
     ]
 
     def found(self) -> list[str]:
-        """Return what the callee has not kept."""
+        """Return the state that the callee has not preserved."""
         found = [name for i, name in enumerate(SAVED) if self.changed >> i & 1]
         if self.flags & 1 << 10:
             found.append("direction flag")
@@ -181,7 +181,7 @@ class Harness:
         assert not found, f"not kept: {', '.join(found)}"
 
     def enter(self, native_call: int) -> int:
-        """Stand for the entry: the canary calls it."""
+        """Take the place of the entry: the canary calls it."""
         self.record.integers[0] = native_call
         self.record.target = self._enter
         try:

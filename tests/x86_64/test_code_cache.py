@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() != "x86_64", reason="not Linux on x86-64"
 )
 
-# Tell what serves, and that it does; `before` runs before the package is imported.
+# Print what serves, after a call; `before` runs before the package is imported.
 PROBE = """
     import json, sys
     import asm_libcalls
@@ -341,7 +341,7 @@ def test_where_others_could_exchange_the_folder_the_dynamic_linker_is_left_out(p
     assert_assembled(probe(cache))
     cache.parent.chmod(0o777)
     assert_from_file(probe(cache), backend_file(cache), way="file")
-    cache.parent.chmod(0o1777)  # where nobody can rename what is not his, as in /tmp
+    cache.parent.chmod(0o1777)  # where no user can rename files of others, as in /tmp
     assert_from_file(probe(cache), backend_file(cache))
 
 
@@ -506,7 +506,7 @@ def test_where_it_is(variables, expected, probe, tmp_path):
 
 
 def test_a_tilde_is_the_home_folder(probe, tmp_path):
-    """Where no shell has expanded it: in a unit file, or in quotes."""
+    """A path that no shell has expanded: from a unit file, or in quotes."""
     result = probe("~/cache", HOME=str(tmp_path))
     assert result["folder"] == f"{tmp_path}/cache"
     assert backend_file(tmp_path / "cache")
@@ -522,7 +522,7 @@ def test_where_no_folder_can_be_made(where, probe, tmp_path):
 
 
 def test_a_read_only_folder(probe, cache):
-    """What is there is used, what is not can not be kept; root is stopped by an immutable mount."""
+    """Existing images are used, new ones cannot be kept; an immutable mount stops root."""
     cache.mkdir(mode=0o500)
     refuse = (
         ""
@@ -568,7 +568,7 @@ def test_a_full_disk(at, probe, cache):
 
 
 def test_a_process_that_was_ended_while_it_wrote(probe, cache):
-    """What it left is no image, and goes after an hour."""
+    """Its temporary file is no image, and is removed after an hour."""
     end = """
     import os
     os.rename = lambda *arguments, **options: os._exit(0)
@@ -743,7 +743,7 @@ def test_changed_sources_of_a_wheel(probe, installed, cache):
     assert again["assembler"].startswith(f"image (file {path}, ")
 
 
-# Modules that importing the package or loading an image imports, and that say nothing of its code.
+# Modules that importing the package or loading an image imports, without an effect on its code.
 NOT_IN_THE_CODE = {
     "__init__.py", "binding.py", "native", "report.py", "unraisable.py",
     "toy_jit/__init__.py", "toy_jit/errors.py",

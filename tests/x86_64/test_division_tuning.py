@@ -1,4 +1,4 @@
-"""Which CPUs take the short path of 64-bit division, and that it is one."""
+"""The CPUs that take the short path of 64-bit division, and the path itself."""
 
 from __future__ import annotations
 

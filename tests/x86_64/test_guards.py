@@ -1,4 +1,4 @@
-"""Guard pages: what lies before a memory faults, and no routine reads or writes past its image.
+"""Guard pages: the page before a memory faults, and no routine accesses memory past its image.
 
 For ranges of memories, size by size, ``test_no_byte_outside_is_even_read`` does the same.
 """

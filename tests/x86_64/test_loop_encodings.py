@@ -1,9 +1,9 @@
-"""The inner loops' bytes against a disassembler: is each instruction the one that was meant?
+"""The inner loops' bytes against a disassembler: each instruction is the intended one.
 
 PeachPy's encodings have mistakes here and there, most of all in AVX-512. So every instruction of
 every loop, for each instruction set, is decoded by capstone (5.0 when this was written) and
-compared with what PeachPy was asked for: mnemonic, operands, masks, rounding, and where a branch
-goes.
+compared with PeachPy's instruction: mnemonic, operands, masks, rounding, and the target of a
+branch.
 """
 
 from __future__ import annotations

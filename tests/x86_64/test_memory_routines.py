@@ -1,6 +1,6 @@
 """The memory libcalls as machine code, on VMContexts made by hand, with every variant of the code.
 
-What is copied is compared with slices of bytes, in all of the memory: a byte too many shows.
+Copies are compared with slices of bytes, in all of the memory, so an extra byte is found.
 """
 
 from __future__ import annotations
@@ -445,7 +445,7 @@ def test_what_the_abi_keeps(loaded, load_routines, features):
 
 
 def test_offsets_come_from_the_structures():
-    """What the routines read, field by field."""
+    """The fields that the routines read, one by one."""
     assert VMMemoryDefinition.base.offset == 0
     assert VMDataSegment.length.offset == ctypes.sizeof(ctypes.c_size_t)
     header = ctypes.sizeof(InstanceHeader)

@@ -65,7 +65,7 @@ def test_without_qemu(tmp_path, monkeypatch):
     ids=["no apt", "no network", "no Python"],
 )
 def test_foreign_python_that_can_not_be_had(programs, reason, tmp_path, monkeypatch):
-    """The reason is told, and nothing half-made is left for the next time."""
+    """The error has the reason, and no incomplete folder is left."""
     for name, script in {"qemu-s390x-static": "exit 0", **programs}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)

@@ -1,4 +1,4 @@
-"""What the tests of WASI share."""
+"""Fixtures of the tests of WASI."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from asm_libcalls.toy_jit.wasi import beneath
 
 @pytest.fixture(params=["openat2", "walk"])
 def resolver(request, monkeypatch):
-    """Both ways to find a path: by the kernel's openat2, and step by step where there is none."""
+    """Both ways to resolve a path: by the kernel's openat2, and step by step without it."""
     kernel = beneath._kernel
     if request.param == "openat2" and not kernel.has_openat2:
         pytest.skip("this kernel has no openat2: Linux 5.6 has")

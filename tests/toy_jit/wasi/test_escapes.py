@@ -88,7 +88,7 @@ def paths(outside):
 
 
 def snapshot(folder):
-    """Say what is in a folder, and when it was changed."""
+    """Return the contents of a folder, and the times of change."""
     return {
         str(path.relative_to(folder)): (
             (s := path.lstat()).st_ino, s.st_mode, s.st_nlink, s.st_size, s.st_mtime_ns,
@@ -140,7 +140,7 @@ CALLS = {
 def test_ways_out(folders, name):
     inside, outside = folders
     before = snapshot(outside)
-    # The folder above is outside too, but what lies beside is in it.
+    # The folder above is outside too, but contains the folder beside.
     inodes = {found[0] for found in before.values()} | {outside.parent.stat().st_ino}
     inodes.add(Path("/").stat().st_ino)
     found_inside = 0

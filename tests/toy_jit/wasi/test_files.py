@@ -1,4 +1,4 @@
-"""Files and folders beneath a preopen: what each call does, and what it says where it cannot."""
+"""Files and folders beneath a preopen: the result and the errors of each call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of a guest that means no good: pointers, lengths, descriptors, whatever comes."""
+"""Calls of a hostile guest: pointers, lengths, descriptors, and random arguments."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def poll_stdin(guest):
 
 
 def write_much(guest):
-    """Write what no pipe has room for."""
+    """Write more than a pipe holds."""
     while not isinstance(found := guest.write(1, b"x" * 30_000), Errno):
         pass
     return found
@@ -58,7 +58,7 @@ def guest(tmp_path):
 
 
 def prepare(name, guest, tmp_path):
-    """Open the other end where the wait needs that somebody has it."""
+    """Open the other end where the wait needs one."""
     if name == "reading a FIFO":
         return os.open(tmp_path / "fifo", os.O_RDWR)
     return os.open(os.devnull, os.O_RDONLY)
@@ -92,7 +92,7 @@ def test_interrupt(guest, name, tmp_path):
 
 
 class Told(Exception):
-    """What the handler raises."""
+    """The handler's exception."""
 
 
 @pytest.mark.parametrize("kind", [Told, TimeoutError, KeyboardInterrupt, OSError])

@@ -1,4 +1,4 @@
-"""Standard streams: what a user may give for them, and what the guest sees of it."""
+"""Standard streams: the objects that a user may give, and the guest's view of them."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_what_a_stream_raises(error, expected):
 
 @pytest.mark.parametrize(("fd", "name"), [(1, "stdout"), (2, "stderr")])
 def test_python_s_own_streams(capsys, fd, name):
-    """The ones that there are when something is written."""
+    """The current ones, at each write."""
     with Guest() as guest:
         print("before", file=getattr(sys, name))
         guest.write(fd, b"hello \xc3\xa4\n")

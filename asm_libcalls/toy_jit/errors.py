@@ -53,7 +53,7 @@ class UnsupportedFeature(InvalidModule):
     Parameters
     ----------
     what : str
-        What uses it.
+        The feature, in words for the message.
     offset : int
         Where in the module, in bytes.
     proposal : str

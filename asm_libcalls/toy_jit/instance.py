@@ -66,9 +66,9 @@ class Instance(Owned):
     instances it is linked to. Any thread may call :meth:`interrupt`.
 
     An exported function keeps its instance alive. The garbage collector frees both when they are
-    unreachable, cycles through host functions included, and cycles through objects that were passed
-    to it and not stored. (It frees these while no other thread exists; :meth:`gc` drops them at any
-    time.) The code is unmapped with the last instance of the module.
+    unreachable, also in a cycle through host functions. A cycle through objects that were passed to
+    a function and not stored is freed while no other thread exists; :meth:`gc` breaks it at any
+    time. The code is unmapped with the last instance of the module.
 
     An exported memory or table has an attribute `limiter`, which limits its growth too:
     ``limiter(current, desired, maximum)`` refuses with a false result.

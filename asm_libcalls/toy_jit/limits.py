@@ -56,7 +56,7 @@ class StoreLimits:
             name: checked_limit(value, f"StoreLimits(): {name}")
             for name, value in zip(_NAMES, given, strict=True)
         }
-        # A set of what is counted for each name: adding, removing and counting is one operation.
+        # Sets of tokens, by name: adding, removing and counting are atomic operations.
         self._counted: dict[str, set[object]] = {name: set() for name in _NAMES}
 
     def __repr__(self) -> str:

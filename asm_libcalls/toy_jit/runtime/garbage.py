@@ -1,9 +1,9 @@
-"""Python's garbage collector, and the externrefs that compiled code has let go.
+"""Release externrefs that compiled code no longer uses, before Python's garbage collector runs.
 
-What a function was given stays in the activations table of its instance when the function has
-returned. Python's collector does not see that nothing else refers to it: an object that has its
-instance, and has passed itself to a function, would live for ever. So when the collector begins,
-the activations tables are emptied first, if no native code runs that could use what is in them.
+An externref argument stays in the activations table of its instance after the call, where Python's
+collector cannot see that only the table refers to it. So an object that refers to an instance, and
+was passed to a function of it, would never be freed. A callback of the collector empties the
+activations tables first, if no native code runs that could use their externrefs.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["collect_with_python"]
 
 _OLDEST = 0 if "t" in sys.abiflags else 1 if sys.version_info[:2] == (3, 14) else 2
-"""The generation of a collection that sees old objects. Without a GIL each one does. 3.14.0 looks
-at some of them each time, and has no others by itself."""
+"""The lowest generation whose collections see old objects. Without a GIL all collections do. The
+automatic collections of 3.14.0 are of generation 1, and see some old objects each time."""
 
 _STATE = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 _interpreter = ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyInterpreterState_Get", ctypes.pythonapi))
@@ -37,10 +37,10 @@ _instances: weakref.WeakSet[Instance] = weakref.WeakSet()
 
 
 def collect_with_python(instance: Instance) -> None:
-    """Empty the activations table of an instance whenever Python's collector looks at all objects.
+    """Empty the activations table of an instance at each collection that sees old objects.
 
-    This is for instances whose users have no pointers of externrefs: what Python code has inserted
-    into the table for a call that it is going to make does not survive.
+    The instance's users must not have raw externref pointers: pointers that Python code has
+    inserted into the table for a later call do not survive.
     """
     _instances.add(instance)
     if _collect not in gc.callbacks:
@@ -52,13 +52,13 @@ def _collect(
     information: dict[str, Any],
     is_finalizing: Callable[[], bool] = sys.is_finalizing,
 ) -> None:
-    """Be called by the collector."""
+    """Empty the tables; a callback of the collector."""
     if phase != "start" or information["generation"] < _OLDEST or is_finalizing():
         return
     filled = [each for each in _instances if len(each.activations_table)]
     errors: list[BaseException] = []
     for instance in filled:
-        # Asked each time: a destructor may start a thread.
+        # Checked each time, because a destructor may start a thread.
         if _others_may_run() or may_be_running():
             break
         try:
@@ -67,17 +67,17 @@ def _collect(
             errors.append(error)
     if errors:
         try:
-            raise errors[0]  # Python prints it
+            raise errors[0]  # the collector prints it
         finally:
             errors.clear()
 
 
 def _others_may_run() -> bool:
-    """Return whether there are other threads that run Python, those of C libraries included."""
+    """Return whether other threads may run Python, those of C libraries included."""
     if process.may_run_elsewhere():
         return True
-    # What a C library started, Python has not counted. (With a GIL the list stays as it is here;
-    # without one it is right where there is one thread, and no more is asked of it.)
+    # Threads of C libraries are not counted by Python, but have thread states. (With a GIL the list
+    # does not change here. Without one it is exact if this thread is the only one.)
     states = 0
     state = _first_state(_interpreter())
     while state:

@@ -150,7 +150,7 @@ def _oracle(name: str, top: int, patterns: Any) -> Any:
     if exponent == 0xFF:  # infinity, with the fraction 0, and NaNs, which become quiet
         is_nan = (patterns & np.uint32(_QUIET * 2 - 1)) != 0
         return patterns | is_nan.astype(np.uint32) * np.uint32(_QUIET)
-    if exponent >= _BIAS + _FRACTION_BITS:  # no digits behind the point
+    if exponent >= _BIAS + _FRACTION_BITS:  # no digits after the point
         return patterns
     away = {"f32_ceil": not negative, "f32_floor": negative, "f32_trunc": False}.get(name)
     if exponent < _BIAS:

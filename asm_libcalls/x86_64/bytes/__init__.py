@@ -1,1 +1,1 @@
-"""Copying and filling ranges of bytes: the loops behind the memory libcalls."""
+"""Copying and filling ranges of bytes: the loops of the memory libcalls."""

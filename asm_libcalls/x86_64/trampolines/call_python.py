@@ -1,4 +1,4 @@
-"""Native code calls Python: the thunks behind a :class:`~asm_libcalls.HostFunction`.
+"""Native code calls Python: the thunks of a :class:`~asm_libcalls.HostFunction`.
 
 A *thunk* is a C address that calls one Python callable. Thunks differ only in their slot, which
 holds the address of a ``HostCallRecord`` with the callable and the conversions. So thunks are made

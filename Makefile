@@ -20,11 +20,11 @@ test:
 	$(SET_UP) test
 	$(VENV_PYTHON) -m pytest $(ARGS)
 
-# The parts that depend on Python, on every other one that is found, each in .venv-3.X.
+# The tests that depend on Python, on every other one that is found, each in .venv-3.X.
 test-pythons:
 	$(PYTHON) tools/other_pythons.py $(ARGS)
 
-# As a stranger has it: in a new environment, without PeachPy and without this checkout.
+# The wheel in a new environment, without PeachPy and without this checkout.
 test-wheel: dist
 	$(VENV_PYTHON) tools/check_wheel.py
 
@@ -39,12 +39,12 @@ bench:
 	$(SET_UP) cli bench
 	$(VENV_PYTHON) -m asm_libcalls bench $(ARGS)
 
-# Warnings are errors: a page that names something which is gone does not build.
+# Warnings are errors: a page that names a missing object does not build.
 docs:
 	$(SET_UP) cli docs
 	$(VENV_PYTHON) -m sphinx -W --keep-going -b html $(ARGS) docs docs/_build/html
 
-# With images of the machine code inside: who installs the wheel needs no PeachPy.
+# With images of the machine code inside: the installed wheel needs no PeachPy.
 dist:
 	$(SET_UP) dist
 	$(VENV_PYTHON) tools/build_distributions.py

@@ -156,7 +156,7 @@ class Process:
     def on_alarm(self, *_: object) -> None:
         self.ticks += 1
         # Not each time: what is raised once must have time to arrive. But again after a while, as
-        # it may have been raised where nobody hears, in a destructor.
+        # it may have been raised in a destructor, and lost there.
         if self.armed and self.ticks % 50 == 1:
             raise Alarm
 

@@ -223,7 +223,7 @@ WIDE = {
 
 @pytest.fixture
 def wide_types(monkeypatch):
-    """Signatures know the types, whoever else does not yet."""
+    """Signatures have these types."""
     for name, value_type in WIDE.items():
         monkeypatch.setitem(VALUE_TYPES, name, value_type)
 

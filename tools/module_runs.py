@@ -178,7 +178,7 @@ class Run:
             if name is None:
                 raise
             if name in ("STACK_OVERFLOW", "INTERRUPT"):
-                # How deep the stack is, and how long that took, are nobody's promise.
+                # The depth of the stack, and the time until then, are not specified.
                 raise Stopped(name) from None
             self.notes.append((what, name))
         else:

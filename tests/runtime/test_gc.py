@@ -500,7 +500,7 @@ class TestBumpChunk:
 
     @staticmethod
     def insert_inline() -> None:
-        """(table, reference, count): insert as compiled code does, while there is room."""
+        """(table, reference, count): insert as compiled code does, until the chunk is full."""
         loop = Label("loop")
         LABEL(loop)
         MOV(rax, [rdi])

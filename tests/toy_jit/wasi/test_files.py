@@ -351,7 +351,7 @@ def test_times(guest, folder, by_path):
     for flags in (3, 12, 15, 16):
         assert set_times(7, 8, flags) == Errno.INVAL
     assert set_times(1 << 63, 8, 1) == Errno.INVAL
-    assert set_times(-1, 8, 0) == Errno.SUCCESS  # a value that nobody asks for
+    assert set_times(-1, 8, 0) == Errno.SUCCESS  # a value that is not used
 
 
 # -- names

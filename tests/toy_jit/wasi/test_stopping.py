@@ -154,6 +154,6 @@ def test_without_blocking(guest, tmp_path):
     assert os.get_blocking(1)  # the flag is the guest's; others have the host's descriptor too
     assert guest.open("fifo", reads=False, writes=True, flags=FdFlag.NONBLOCK) == Errno.NXIO
     fd = guest.open("fifo", flags=FdFlag.NONBLOCK)
-    assert guest.read(fd) == b""  # nobody writes: the end
+    assert guest.read(fd) == b""  # no writer is left: the end
     with (tmp_path / "fifo").open("r+b", buffering=0):
         assert guest.read(fd) == Errno.AGAIN

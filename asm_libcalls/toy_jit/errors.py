@@ -72,7 +72,7 @@ class LinkError(Exception):
     Attributes
     ----------
     missing : tuple of ImportType
-        All imports that are missing.
+        All imports that are missing; the message lists 50 at most.
     """
 
     missing: tuple[Any, ...] = ()

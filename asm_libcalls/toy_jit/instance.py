@@ -95,7 +95,7 @@ class Instance(Owned):
         seconds = math.inf
         if time_limit is not None:
             seconds = interrupts.limit_of_time(time_limit, "Instance(): time_limit")
-        if limits is not None and not isinstance(limits, StoreLimits):
+        if limits is not None and not is_a(limits, StoreLimits):
             raise TypeError(
                 f"Instance(): limits must be a StoreLimits, got {type(limits).__name__}"
             )

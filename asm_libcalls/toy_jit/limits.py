@@ -51,6 +51,10 @@ class StoreLimits:
         tables: int | None = None,
         memories: int | None = None,
     ) -> None:
+        if hasattr(self, "_counted"):
+            raise RuntimeError(
+                "StoreLimits.__init__() was called again on the same object: make another one"
+            )
         given = (memory_size, table_elements, instances, tables, memories)
         self._limits = {
             name: checked_limit(value, f"StoreLimits(): {name}")

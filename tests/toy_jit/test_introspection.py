@@ -97,6 +97,22 @@ def test_all_missing_imports_are_listed():
     assert [each.name for each in caught.value.missing] == ["f", "t", "g"]
 
 
+def test_a_message_lists_so_many_missing_imports_and_no_more():
+    many = [0x7F] * 1000
+    imports = [wasm.imported(0, b"\0", f"f{i}") for i in range(2000)]
+    compiled = toy_jit.Module(module(types=[wasm.functype(many, many)], imports=imports))
+    with pytest.raises(toy_jit.LinkError) as caught:
+        toy_jit.Instance(compiled)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "2000 unknown imports:"
+    assert lines[1].startswith("  m.f0: function (i32, i32")
+    assert lines[-1] == "  and 1950 more"
+    assert len(lines) == 52
+    assert all(len(line) < 600 for line in lines)
+    assert len(caught.value.missing) == 2000
+    assert len({id(each.type.params) for each in caught.value.missing}) == 1
+
+
 def test_one_missing_import():
     binary = build({"f": Function("->", "")}, {"g": "i32 ->"})
     with pytest.raises(toy_jit.LinkError) as caught:

@@ -113,9 +113,22 @@ def test_limits_are_checked_where_they_are_set(name, value, error):
 
 
 def test_limits_are_store_limits():
-    for wrong in ({"memory_size": 1}, 5, toy_jit.StoreLimits):
+    class Alike:
+        __class__ = toy_jit.StoreLimits
+
+    for wrong in ({"memory_size": 1}, 5, toy_jit.StoreLimits, Alike()):
         with pytest.raises(TypeError, match=r"Instance\(\): limits must be a StoreLimits"):
             toy_jit.Instance(module(), limits=wrong)
+
+
+def test_limits_are_made_once():
+    limits = toy_jit.StoreLimits(instances=1)
+    instance = toy_jit.Instance(module(), limits=limits)
+    with pytest.raises(RuntimeError, match=r"StoreLimits.__init__\(\) was called again"):
+        limits.__init__(instances=5)
+    with pytest.raises(toy_jit.LimitExceeded):
+        toy_jit.Instance(module(), limits=limits)
+    instance.close()
 
 
 @pytest.mark.parametrize("name", ["instances", "tables", "memories"])

@@ -6,6 +6,8 @@ kinds those of the JavaScript API. Value types are strings: ``"i32"``, ``"extern
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from asm_libcalls.toy_jit.frontend import module as parts
 from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
 
@@ -210,6 +212,7 @@ def _described(
     return MemoryType(_limits(found))
 
 
+@lru_cache(maxsize=64)  # so that many imports of one long type have one tuple
 def _names(types: bytes) -> tuple[str, ...]:
     return tuple(VALUE_TYPE_NAMES[valtype] for valtype in types)
 

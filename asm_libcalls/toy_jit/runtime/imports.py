@@ -26,6 +26,9 @@ __all__ = ["WASI", "match_imports"]
 WASI = "wasi_snapshot_preview1"
 """The module name of WASI preview 1's imports."""
 
+_SHOWN = 50
+"""The most missing imports that a message lists; a module of a few bytes can have very many."""
+
 _KINDS: dict[str, type[Any]] = {"func": FuncRef, "table": Table, "memory": Memory, "global": Global}
 
 
@@ -74,16 +77,23 @@ def _check_missing(decoded: decoded_module.Module, given: Mapping[str, Mapping[s
             missing.append(import_type(entry))
     if not missing:
         return
-    lines = list(dict.fromkeys(map(str, missing)))
+    different = list(dict.fromkeys(missing))
+    lines = [_shortened(str(each)) for each in different[:_SHOWN]]
+    if len(different) > _SHOWN:
+        lines.append(f"and {len(different) - _SHOWN} more")
     if len(lines) == 1:
         what = f"unknown import {lines[0]}"
     else:
-        what = "\n  ".join([f"{len(lines)} unknown imports:", *lines])
+        what = "\n  ".join([f"{len(different)} unknown imports:", *lines])
     if any(each.module == WASI for each in missing):
         what += f"\nasm_libcalls.toy_jit.wasi.Preview1() gives {WASI}"
     error = LinkError(what)
     error.missing = tuple(missing)
     raise error
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= 500 else f"{line[:500]}..."
 
 
 def _mismatch(entry: decoded_module.Import, value: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from asm_libcalls.binding import default_binding
 from asm_libcalls.emitter import libc
 from asm_libcalls.native.host_function import HostFunction
-from asm_libcalls.runtime.instance import instance_of
+from asm_libcalls.runtime.instance import instance_of, part_of
 from asm_libcalls.toy_jit.codegen import stencils
 from asm_libcalls.toy_jit.codegen.templates import LOADED
 from asm_libcalls.toy_jit.link import code_map
@@ -28,8 +28,8 @@ __all__ = ["ENTER", "fill_slots", "runtime_addresses"]
 
 def _table_get(vmctx: int, table_index: int, index: int) -> int:
     instance = instance_of(vmctx)
-    table = instance.tables[table_index]
-    (owned,) = table.owned(index, 1)
+    table = part_of(vmctx, "tables", table_index)
+    owned: int = table.owned(index, 1)[0]
     if owned:
         instance.activations_table.insert_with_gc(owned, instance.stack_map_registry)
     return owned

@@ -49,7 +49,7 @@ def externref_global_get(vmctx: int, global_index: int) -> int:
     instance = instance_of(vmctx)
     pointer = _global(vmctx, global_index).owned_raw()
     if pointer:
-        instance.activations_table.insert_with_gc(pointer, instance.stack_map_registry)
+        instance.activations_table.insert_returned(pointer, instance.stack_map_registry)
     return pointer
 
 

@@ -241,6 +241,22 @@ class VMExternRefActivationsTable(Owned):
                 raise ValueError("the Instance is closed")
             self.gc(registry, keep=address)
 
+    def insert_returned(self, address: int, registry: StackMapRegistry) -> None:
+        """Insert a pointer that the caller owns and returns to native code; GC first if too full.
+
+        A transfer into the frame begins here, as in :meth:`insert_all`: until the caller has
+        returned, whatever a signal handler collects, the pointer is kept.
+        """
+        if not greenlets.position()[2]:  # called by Python, which ends no transfer
+            self.insert_with_gc(address, registry)
+            return
+        try:
+            self.insert_all([address], registry)
+        finally:
+            externref.release(address)
+        if self.closed:
+            raise ValueError("the Instance is closed")
+
     def insert_all(self, addresses: Iterable[int], registry: StackMapRegistry) -> None:
         """Insert live pointers, counting an owner of each; GC first if the chunk is too full.
 

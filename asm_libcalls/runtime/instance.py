@@ -45,16 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_STACK_MAP_REGISTRY", "Instance", "gc", "instance_of", "part_of"]
 
-
-class _DefaultRegistry(StackMapRegistry):
-    """The registry that all share who give none."""
-
-    def close(self) -> None:
-        """Refuse it: the code of others is registered here too."""
-        raise ValueError("the default StackMapRegistry cannot be closed: other instances use it")
-
-
-DEFAULT_STACK_MAP_REGISTRY = _DefaultRegistry()
+DEFAULT_STACK_MAP_REGISTRY = StackMapRegistry()
 """The default registry of instances: one for the process, as code addresses are."""
 
 _live: weakref.WeakValueDictionary[int, Instance] = weakref.WeakValueDictionary()

@@ -443,3 +443,47 @@ def deep_or_overflow(deep):
         return deep(20_000)
     except asm_libcalls.StackOverflow:
         return "overflow"
+
+
+RETURNING = {
+    "table": ("i32.const 03 table.get 00", ("_table_get", "insert_returned")),
+    "global": ("global.get 00", ("externref_global_get", "insert_returned")),
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "where"), [(p, name) for p, (_, names) in RETURNING.items() for name in names]
+)
+def test_a_reference_on_its_way_to_native_code_survives_what_a_signal_handler_collects(
+    place, where
+):
+    body = RETURNING[place][0]
+    exports = [wasm.exported("table", 1, 0), wasm.exported("global", 3, 0)]
+    instance = instantiate(
+        {"f": Function("-> externref", body)},
+        exports=exports, tables=[b"\x6f\0\x08"], globals_=[b"\x6f\1\xd0\x6f\x0b"],
+    )  # fmt: skip
+    f, table, global_ = (instance.exports[name] for name in ("f", "table", "global"))
+    thing = Marker()
+    table[3] = global_.value = thing
+    reference = weakref.ref(thing)
+    del thing
+    collected = []
+
+    def handler(frame, event, _):  # may run wherever a signal handler may
+        if event == "return" and frame.f_code.co_name == where:
+            sys.setprofile(None)
+            table[3] = global_.value = None
+            instance.gc()
+            collected.append(True)
+
+    sys.setprofile(handler)
+    try:
+        result = f()
+    finally:
+        sys.setprofile(None)
+    assert collected
+    assert type(result) is Marker
+    del result
+    instance.gc()
+    assert reference() is None

@@ -31,7 +31,7 @@ def _table_get(vmctx: int, table_index: int, index: int) -> int:
     table = part_of(vmctx, "tables", table_index)
     owned: int = table.owned(index, 1)[0]
     if owned:
-        instance.activations_table.insert_with_gc(owned, instance.stack_map_registry)
+        instance.activations_table.insert_returned(owned, instance.stack_map_registry)
     return owned
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asm_libcalls import Global, Instance, Memory, StackMapRegistry, Table, VMExternRef
+from asm_libcalls import Global, Instance, Memory, Table, VMExternRef
 from asm_libcalls.functions import make_functions
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.runtime import externref
@@ -469,13 +469,3 @@ def test_all_garbage_at_once(binding, random_cases):
             with pytest.raises((TypeError, ValueError, OverflowError)):
                 function(*arguments)
     assert scene.instance.memories[0].size == 1
-
-
-@pytest.mark.parametrize("way", ["close", "__exit__"])
-def test_the_registry_that_all_share_is_not_closed(way):
-    registry = Instance().stack_map_registry
-    assert registry is Instance().stack_map_registry
-    with pytest.raises(ValueError, match=r"the default StackMapRegistry cannot be closed"):
-        getattr(registry, way)()
-    assert not registry.closed
-    StackMapRegistry().close()

@@ -108,7 +108,7 @@ class Libcall:
         TypeError
             The wrong count, or an argument of the wrong type; the message names it.
         OverflowError
-            An integer that 32 or 64 bits can not hold in either reading.
+            An integer that 32 or 64 bits cannot hold in either reading.
         Trap
             The libcall trapped.
         """
@@ -270,7 +270,7 @@ class Binding:
             reasons = [f"{k}: {why}" for k, why in self.x86_64.families.items() if why]
         if reasons:
             raise BackendUnavailable(
-                f"{ENVIRONMENT_VARIABLE}=x86_64, but machine code can not serve: "
+                f"{ENVIRONMENT_VARIABLE}=x86_64, but machine code cannot serve: "
                 + "; ".join(reasons)
             ) from cause
 

@@ -34,7 +34,7 @@ class NotCopied:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(
-            f"{type(self).__name__} objects can not be copied or pickled: "
+            f"{type(self).__name__} objects cannot be copied or pickled: "
             "a copy would refer to the same C memory"
         )
 

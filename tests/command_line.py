@@ -32,7 +32,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def command(*words: str, without: tuple[str, ...] = ()) -> list[str]:
-    """Return the command; modules in `without` can not be imported there."""
+    """Return the command; modules in `without` cannot be imported there."""
     if not without:
         return [sys.executable, "-m", "asm_libcalls", *words]
     hide = f"import sys; sys.modules.update(dict.fromkeys({without!r}))"

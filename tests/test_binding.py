@@ -55,7 +55,7 @@ CHECK_REFUSAL = """
         assert type(error).__name__ == "BackendUnavailable", error
         assert type(error).__module__ == "asm_libcalls.binding"
         assert error.__cause__ is not None
-        start, _, reason = str(error).partition(", but machine code can not serve: ")
+        start, _, reason = str(error).partition(", but machine code cannot serve: ")
         assert start == "ASM_LIBCALLS_BACKEND=x86_64", error
         print(reason)
     else:
@@ -203,7 +203,7 @@ def test_auto(value, child, accelerated):
 
 def test_x86_64(child, machine_code):
     if any(machine_code.families.values()):
-        pytest.skip(f"this CPU can not run every family: {machine_code.families}")
+        pytest.skip(f"this CPU cannot run every family: {machine_code.families}")
     done = child(
         USE
         + """
@@ -313,7 +313,7 @@ def test_no_pthread_key(child, machine_code):
 
 
 def test_without_ctypes(child):
-    """Python can be built without it, and an isolated subinterpreter can not import it."""
+    """Python can be built without it, and an isolated subinterpreter cannot import it."""
     done = child(
         finder("_ctypes", "raise ImportError('no _ctypes here')")
         + USE

@@ -48,7 +48,7 @@ F32, F64, I64, U64 = (VALUE_TYPES[name] for name in ("f32", "f64", "i64", "u64")
         ("f32", "-nan:0x200000", 0xFFA00000),
         ("f32", "3.4028235e38", 0x7F7FFFFF),
         ("f32", "3.4028236e38", 0x7F800000),
-        # Halfway between 1 and its successor, exactly and by a hair: f64 can not see the hair.
+        # Halfway between 1 and its successor, exactly and by a hair: f64 cannot see the hair.
         ("f32", "1.000000059604644775390625", 0x3F800000),
         ("f32", "1.0000000596046447753906250000000001", 0x3F800001),
         ("f32", "0x1.000001", 0x3F800000),

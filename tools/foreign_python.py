@@ -84,7 +84,7 @@ def _download(architecture: str, work: Path) -> list[Path]:
     options = {
         "APT::Architecture": architecture,
         "APT::Architectures::": architecture,
-        "APT::Sandbox::User": "",  # the folder may be one that the user _apt can not enter
+        "APT::Sandbox::User": "",  # the folder may be one that the user _apt cannot enter
         "Acquire::Languages": "none",
         "Acquire::Retries": "2",
         "Acquire::http::Timeout": "30",
@@ -132,7 +132,7 @@ def _unpack(packages: Sequence[Path], root: Path) -> None:
             ["dpkg-deb", "-x", str(package), str(root)], capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise NotToBeHad(f"{package.name} can not be unpacked: {done.stderr.strip()}")
+            raise NotToBeHad(f"{package.name} cannot be unpacked: {done.stderr.strip()}")
     # qemu looks for a path in the folder first, but the system follows a link, to this machine's
     # own files if the link is absolute.
     for path in root.rglob("*"):

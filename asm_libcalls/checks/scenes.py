@@ -134,7 +134,7 @@ def _run_in_scene(
             result = None if libcall.signature.result is None else scene.result(result)
         return outcome._replace(result=result, effects=scene.state())
     except Exception as error:  # this call, or an earlier one, has corrupted the scene
-        return Outcome(None, error=f"the state can not be read: {type(error).__name__}: {error}")
+        return Outcome(None, error=f"the state cannot be read: {type(error).__name__}: {error}")
 
 
 def _run_in_model(name: str, make_model: Callable[[], Any], case: Sequence[int]) -> Outcome:

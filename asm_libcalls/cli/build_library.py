@@ -110,7 +110,7 @@ def _write(path: Path, content: bytes) -> None:
             Path(unfinished).unlink()
             raise
     except OSError as error:
-        raise CommandError(f"{path} can not be written: {error.strerror or error}", USAGE) from None
+        raise CommandError(f"{path} cannot be written: {error.strerror or error}", USAGE) from None
 
 
 _TRAPS = """\

@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if pointers:
         raise CommandError(
-            f"{libcall.name} can not be called from here: it works on an instance, and there is "
+            f"{libcall.name} cannot be called from here: it works on an instance, and there is "
             f"none to give it ({', '.join(pointers)}); in Python asm_libcalls.Instance makes one",
             NOT_HERE,
         )

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         instructions = disassemble(loaded, name)
     except ImportError as error:
         raise CommandError(
-            f"disasm needs the disassembler capstone, which can not be imported here ({error}): "
+            f"disasm needs the disassembler capstone, which cannot be imported here ({error}): "
             'install it with pip install "capstone>=5", or with the extra "cli" of this package',
             NOT_HERE,
         ) from None

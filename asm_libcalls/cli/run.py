@@ -134,7 +134,7 @@ def _read(name: str) -> bytes:
     try:
         content = sys.stdin.buffer.read() if name == "-" else path.read_bytes()
     except OSError as error:
-        raise CommandError(f"{path} can not be read: {error.strerror}", USAGE) from None
+        raise CommandError(f"{path} cannot be read: {error.strerror}", USAGE) from None
     is_text = content.lstrip().startswith((b"(", b";;")) if name == "-" else path.suffix == ".wat"
     if not is_text:
         return content
@@ -353,7 +353,7 @@ def _print_listing(module: Module, name: str) -> None:
         lines = list(listing(module, index))
     except ImportError as error:
         raise CommandError(
-            f"--disasm needs the disassembler capstone, which can not be imported here ({error}): "
+            f"--disasm needs the disassembler capstone, which cannot be imported here ({error}): "
             'install it with pip install "capstone>=5", or with the extra "cli" of this package',
             NOT_HERE,
         ) from None

@@ -117,7 +117,7 @@ def _lines(image: Image) -> Iterator[str]:
     for row in rows:
         for field in row:
             if not str(field).isprintable():
-                raise ValueError(f"the name {field!r} can not be written to an image file")
+                raise ValueError(f"the name {field!r} cannot be written to an image file")
         yield "\t".join(map(str, row))
 
 

@@ -160,7 +160,7 @@ def native_function(
     TypeError, ValueError, OverflowError
         An argument is not as described.
     RuntimeError
-        Native code can not be called at all: ctypes can not be imported here.
+        Native code cannot be called at all: ctypes cannot be imported here.
 
     Notes
     -----

@@ -54,7 +54,7 @@ def to_patterns(
     ValueError
         A closed instance, a dead pointer, or an index outside the instance's index space.
     OverflowError
-        An integer that 32 bits can not hold.
+        An integer that 32 bits cannot hold.
     """
     patterns: list[int] = []
     kept: list[object] = []

@@ -54,7 +54,7 @@ def _get_buffer_address() -> int:
         try:
             exporter = exporting._get_buffer(flags)
         except Exception:
-            # A ctypes callback can not raise. So a closed object, or one whose __buffer__ fails,
+            # A ctypes callback cannot raise. So a closed object, or one whose __buffer__ fails,
             # exports an empty buffer.
             exporter = bytearray()
         result: int = get_buffer(exporter, view, flags)

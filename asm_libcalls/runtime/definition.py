@@ -1,7 +1,7 @@
 """Base class of memories, tables and globals: objects with a C definition that can be closed.
 
 A definition begins in the object's own memory. The instance that defines the object moves it into
-its VMContext. An importing instance points to it, after which it can not move.
+its VMContext. An importing instance points to it, after which it cannot move.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Defined(Owned):
     """An object with a C definition; the base class of Memory, Table and Global."""
 
     _definition: Any
-    _owner: Any = None  # keeps the definition alive, once it can not move
+    _owner: Any = None  # keeps the definition alive, once it cannot move
     owner_vmctx = 0
     """The vmctx of the instance that defines it, or 0 while none does."""
 
@@ -33,7 +33,7 @@ class Defined(Owned):
 
     @property
     def definition_owner(self) -> Any:
-        """The owner of the definition's memory, once it can not move; else None."""
+        """The owner of the definition's memory, once it cannot move; else None."""
         return self._owner
 
     def adopt_definition(self, address: int, vmctx: int, owner: Any) -> None:
@@ -63,7 +63,7 @@ class Defined(Owned):
             )
 
     def share_definition(self) -> int:
-        """Return the definition's address for an import; it can not move from now on."""
+        """Return the definition's address for an import; it cannot move from now on."""
         address = self.definition_address
         if self._owner is None:
             self._owner = self._definition

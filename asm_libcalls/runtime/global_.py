@@ -115,7 +115,7 @@ class Global(Defined):
         if not self.mutable:
             raise AttributeError(f"the Global is immutable: {self!r}")
         if self.value_type in REFERENCE_TYPES:
-            raise TypeError(f"the bits of a reference can not be set: {self!r}")
+            raise TypeError(f"the bits of a reference cannot be set: {self!r}")
         self._store(WASM_NUMBERS[self.value_type].check_pattern(pattern, "Global.bits"))
 
     def swap_raw(self, owned: int, keeper: Any = None) -> int:

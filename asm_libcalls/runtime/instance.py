@@ -97,7 +97,7 @@ class Instance(Owned):
     Raises
     ------
     TypeError, ValueError
-        A part of the wrong kind, or one that can not be used so; the message says which.
+        A part of the wrong kind, or one that cannot be used so; the message says which.
     """
 
     # A slot has a fixed offset in the object, where machine code reads it.

@@ -144,7 +144,7 @@ class Memory(Growable):
         length = int(self._definition.current_length)  # not len(): a subclass may override it
         exporter = (ctypes.c_uint8 * length).from_address(reservation.address)
         exporter._reservation = reservation  # type: ignore[attr-defined]
-        return memoryview(exporter).cast("B")  # ctypes has formats that memoryview can not index
+        return memoryview(exporter).cast("B")  # ctypes has formats that memoryview cannot index
 
     def _get_buffer(self, flags: int) -> memoryview:
         """Call ``__buffer__`` as CPython 3.12 does, for earlier ones."""

@@ -212,7 +212,7 @@ def write_package_images(target: str, package: str = _PACKAGE) -> list[str]:
         for level, features in LEVELS.items() if kind.for_cpu else (("", frozenset[str]()),):
             key = _key(name, features, package)
             if key is None:
-                raise OSError(f"the sources of image {name!r} can not be read in {package}")
+                raise OSError(f"the sources of image {name!r} cannot be read in {package}")
             packed = _pack(name, link(kind.assemble(features)), key, assembler, features)
             with open(f"{target}/{_package_name(name, level)}", "wb") as file:  # noqa: PTH123
                 file.write(packed)

@@ -173,7 +173,7 @@ def test_a_scene_in_ruins_is_a_difference_and_no_crash(monkeypatch: pytest.Monke
     monkeypatch.setattr(tables, "table_fill", closing)
     difference = self_check(libcall).difference
     assert difference is not None
-    assert "the state can not be read" in difference.outcomes["fallback"]["error"]
+    assert "the state cannot be read" in difference.outcomes["fallback"]["error"]
 
 
 @pytest.mark.parametrize("name", STATEFUL)

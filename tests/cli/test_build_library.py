@@ -368,10 +368,10 @@ def test_it_is_the_same_each_time(libraries, tmp_path, capsys):
 
 def test_where_nothing_can_be_written(libraries, tmp_path, capsys):
     assert main(["build-library", str(tmp_path / "nowhere" / "a.so")]) == 2
-    assert "can not be written: No such file or directory" in capsys.readouterr().err
+    assert "cannot be written: No such file or directory" in capsys.readouterr().err
     (tmp_path / "folder.so").mkdir()
     assert main(["build-library", str(tmp_path / "folder.so")]) == 2
-    assert "can not be written: Is a directory" in capsys.readouterr().err
+    assert "cannot be written: Is a directory" in capsys.readouterr().err
     assert [each.name for each in tmp_path.iterdir()] == ["folder.so"]
 
 

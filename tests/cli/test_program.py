@@ -259,7 +259,7 @@ def test_a_call_that_needs_an_instance_says_so(
 ) -> None:
     code, out, err = in_process(capsys, "call", name, "1", "2")
     assert (code, out) == (4, "")
-    assert err.startswith(f"asm-libcalls: {name} can not be called from here: it works on an inst")
+    assert err.startswith(f"asm-libcalls: {name} cannot be called from here: it works on an inst")
 
 
 def test_without_addresses_the_list_still_checks(
@@ -280,7 +280,7 @@ def test_without_addresses_the_list_still_checks(
         numeric = row["name"].startswith(("f32", "f64", "i64"))
         assert row["self_check"]["result"] == ("passed" if numeric else "not checked")
     code, out, _ = in_process(capsys, "list")
-    assert code == 1  # an instance can not be made there, so 18 are not checked
+    assert code == 1  # an instance cannot be made there, so 18 are not checked
     assert re.search(r"^f32_ceil +\(f32\) -> f32 +fallback +- +passed", out, re.MULTILINE)
     assert "15 self-checks passed, 18 self-checks not checked" in out
     assert out.count("no C address: refused") == 2
@@ -510,7 +510,7 @@ def test_a_backend_that_can_not_be_chosen_ends_in_a_clear_line(backend: str) -> 
             "ValueError: ASM_LIBCALLS_BACKEND must be one of auto, x86_64, fallback, got 'bogus'"
         )
     else:
-        assert "BackendUnavailable: ASM_LIBCALLS_BACKEND=x86_64, but machine code can not" in last
+        assert "BackendUnavailable: ASM_LIBCALLS_BACKEND=x86_64, but machine code cannot" in last
 
 
 @needs_machine_code

@@ -107,7 +107,7 @@ def test_a_file_that_is_no_module(tmp_path, run_here):
     path = tmp_path / "x.wasm"
     done = run_here(str(path))
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"asm-libcalls: {path} can not be read: No such file or directory\n"
+    assert done.stderr == f"asm-libcalls: {path} cannot be read: No such file or directory\n"
     path.write_bytes(b"\0asm\1\0\0\0\xff")
     done = run_here(str(path))
     assert (done.returncode, done.stdout) == (1, "")

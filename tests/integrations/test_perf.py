@@ -184,7 +184,7 @@ def perf_report(code, folder, **variables):
         check=False,
     )
     if recorded.returncode:
-        pytest.skip(f"perf can not record here: {recorded.stderr.strip().splitlines()[-1]}")
+        pytest.skip(f"perf cannot record here: {recorded.stderr.strip().splitlines()[-1]}")
     shown = subprocess.run(
         [perf, "report", "-i", "data", "--stdio", "--sort", "symbol,pid"],
         cwd=folder,

@@ -494,7 +494,7 @@ class TestLife:
         with pytest.raises(RuntimeError, match="was closed"):
             function(1)
         for make_copy in (copy.copy, copy.deepcopy):
-            with pytest.raises(TypeError, match="HostFunction objects can not be copied"):
+            with pytest.raises(TypeError, match="HostFunction objects cannot be copied"):
                 make_copy(host)
 
     def test_it_keeps_itself_and_its_callable_alive(self):

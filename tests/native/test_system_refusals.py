@@ -224,7 +224,7 @@ IMPORT = """
     ],
 )
 def test_the_import_goes_another_way(name, protection, pages, child, tmp_path):
-    """With an empty cache, whose folder or file can not be made."""
+    """With an empty cache, whose folder or file cannot be made."""
     code = IMPORT.format(error="EPERM", names=name, protection=protection)
     done = child(code, variables={"ASM_LIBCALLS_CACHE": str(tmp_path / "cache")})
     if done.stdout.startswith("skip"):

@@ -178,7 +178,7 @@ class TestIdentity:
     @pytest.mark.parametrize("make_copy", [copy.copy, copy.deepcopy, pickle.dumps])
     def test_is_not_copied(self, make_copy):
         ref = VMExternRef("x")
-        with pytest.raises(TypeError, match="VMExternRef objects can not be copied"):
+        with pytest.raises(TypeError, match="VMExternRef objects cannot be copied"):
             make_copy(ref)
         assert ref.strong_count() == 1
 
@@ -375,7 +375,7 @@ class TestDestructors:
         assert sys.unraisablehook is mine
 
     def test_of_a_dead_reference_are_printed_as_python_does(self, monkeypatch):
-        """``__del__`` of the VMExternRef itself can not raise."""
+        """``__del__`` of the VMExternRef itself cannot raise."""
         printed = []
         monkeypatch.setattr(sys, "unraisablehook", lambda args: printed.append(args.exc_value))
         error = ValueError("no")

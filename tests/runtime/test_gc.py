@@ -356,7 +356,7 @@ class TestNesting:
 
 
 class TestWalkThatFindsNoEntry:
-    """Where the frames can not be walked to the canary, nothing is collected."""
+    """Where the frames cannot be walked to the canary, nothing is collected."""
 
     def check(self, instance, host, run):
         value, ref = borrowed(instance, Thing())

@@ -116,7 +116,7 @@ def test_refuses_patterns():
         with pytest.raises(error, match=r"Global\.bits must be a bit pattern"):
             global_.bits = bad
     with pytest.raises(
-        TypeError, match="the bits of a reference can not be set: <Global mutable externref None>"
+        TypeError, match="the bits of a reference cannot be set: <Global mutable externref None>"
     ):
         Global("externref", mutable=True).bits = 5
 
@@ -257,7 +257,7 @@ def test_closed():
 
 def test_is_not_copied():
     for make_copy in (copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="Global objects can not be copied"):
+        with pytest.raises(TypeError, match="Global objects cannot be copied"):
             make_copy(Global("externref", "x"))
 
 

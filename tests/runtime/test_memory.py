@@ -365,7 +365,7 @@ class TestBuffer:
             with pytest.raises(ValueError, match="the Memory is closed"):
                 bytearray(memory)
         else:
-            # A ctypes callback can not raise: the buffer is empty, and can be written.
+            # A ctypes callback cannot raise: the buffer is empty, and can be written.
             assert memoryview(memory).nbytes == 0
             assert not memoryview(memory).readonly
             assert io.BytesIO(b"abc").readinto(memory) == 0
@@ -374,7 +374,7 @@ class TestBuffer:
     def test_is_not_copied(self, make_copy):
         """Two that own one reservation would unmap it twice."""
         memory = Memory(1)
-        with pytest.raises(TypeError, match="Memory objects can not be copied or pickled"):
+        with pytest.raises(TypeError, match="Memory objects cannot be copied or pickled"):
             make_copy(memory)
 
 

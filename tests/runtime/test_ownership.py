@@ -135,7 +135,7 @@ def test_making_it_again_is_refused(owner, closed):
 @pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_copies_are_refused_by_name(owner, copier):
     _, it = owner
-    with pytest.raises(TypeError, match=rf"^{type(it).__name__} objects can not be copied"):
+    with pytest.raises(TypeError, match=rf"^{type(it).__name__} objects cannot be copied"):
         copier(it)
 
 

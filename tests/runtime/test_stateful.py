@@ -28,7 +28,7 @@ PAGE = 65536
 
 AT_ADDRESS = st.booleans() if default_binding().x86_64 else st.just(False)
 """Whether a libcall is called at its C address: there, without machine code, a collection does
-nothing, because native frames can not be walked, and the worlds differ rightly."""
+nothing, because native frames cannot be walked, and the worlds differ rightly."""
 
 CALLS = [
     name

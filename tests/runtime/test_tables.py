@@ -222,7 +222,7 @@ class TestInPython:
 
     def test_is_not_copied(self):
         for make_copy in (copy.copy, copy.deepcopy):
-            with pytest.raises(TypeError, match="Table objects can not be copied"):
+            with pytest.raises(TypeError, match="Table objects cannot be copied"):
                 make_copy(Table("externref", 1))
 
 

@@ -911,5 +911,5 @@ def test_every_truncation_is_found():
 
 
 def test_a_name_that_a_file_can_not_hold():
-    with pytest.raises(ValueError, match=r"the name 'a\\tb' can not be written"):
+    with pytest.raises(ValueError, match=r"the name 'a\\tb' cannot be written"):
         image_file.pack(Image(SAMPLE.code, {"a\tb": (0, 1)}, {}, CODE_PAGE), KEY, "")

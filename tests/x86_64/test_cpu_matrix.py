@@ -1,6 +1,6 @@
 """Older and newer x86-64 CPUs, emulated: each gets the code that it can run, and no other.
 
-An instruction that a CPU lacks ends the guest with a signal, so a wrong choice can not pass.
+An instruction that a CPU lacks ends the guest with a signal, so a wrong choice cannot pass.
 """
 
 from __future__ import annotations
@@ -92,6 +92,6 @@ def test_asking_for_machine_code_on_a_cpu_that_can_not(child, machine_code):
         variables={"ASM_LIBCALLS_BACKEND": "x86_64"},
     )
     assert done.stdout == (
-        "ASM_LIBCALLS_BACKEND=x86_64, but machine code can not serve: "
+        "ASM_LIBCALLS_BACKEND=x86_64, but machine code cannot serve: "
         "rounding: the CPU lacks sse4_1\n"
     )

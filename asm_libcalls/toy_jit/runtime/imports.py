@@ -97,7 +97,7 @@ def _shortened(line: str) -> str:
 
 
 def _mismatch(entry: decoded_module.Import, value: Any) -> str:
-    """Say why a value can not be imported, or return "" (2.0, 3.2 and 4.5.2: import matching)."""
+    """Say why a value cannot be imported, or return "" (2.0, 3.2 and 4.5.2: import matching)."""
     wanted: Any = entry.type
     if not isinstance(value, _KINDS[entry.kind]):
         return f"expected a {entry.kind}, got {type(value).__name__}"

@@ -36,7 +36,7 @@ _LAZY = {
     "HostFunction": "native.host_function",
     "Instance": "runtime.instance",
     "Memory": "runtime.memory",
-    "StackMapRegistry": "runtime.activations",
+    "StackMapRegistry": "runtime.stack_maps",
     "Table": "runtime.table",
     "VMExternRef": "runtime.externref",
     "VMOffsets": "vmcontext",

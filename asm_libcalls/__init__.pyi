@@ -13,7 +13,6 @@ from asm_libcalls.native.catch_traps import catch_traps as catch_traps
 from asm_libcalls.native.host_function import HostFunction as HostFunction
 from asm_libcalls.native.native_function import native_function as native_function
 from asm_libcalls.report import BackendReport as BackendReport
-from asm_libcalls.runtime.activations import StackMapRegistry as StackMapRegistry
 from asm_libcalls.runtime.element_segment import ElementSegment as ElementSegment
 from asm_libcalls.runtime.externref import VMExternRef as VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef as FuncRef
@@ -21,6 +20,7 @@ from asm_libcalls.runtime.global_ import Global as Global
 from asm_libcalls.runtime.instance import Instance as Instance
 from asm_libcalls.runtime.instance import gc as gc
 from asm_libcalls.runtime.memory import Memory as Memory
+from asm_libcalls.runtime.stack_maps import StackMapRegistry as StackMapRegistry
 from asm_libcalls.runtime.table import Table as Table
 from asm_libcalls.signatures import Signature as Signature
 from asm_libcalls.traps import BadConversionToInteger as BadConversionToInteger

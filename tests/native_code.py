@@ -49,7 +49,7 @@ from peachpy.x86_64.registers import rbp, rsp
 from asm_libcalls.emitter import pages
 from asm_libcalls.emitter.image import link
 from asm_libcalls.emitter.pages import LoadedImage
-from asm_libcalls.runtime.activations import StackMapRegistry
+from asm_libcalls.runtime.stack_maps import StackMapRegistry
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT
 

@@ -1,4 +1,4 @@
-"""Externrefs that native frames hold: activations table, stack maps, and their GC.
+"""Externrefs that native frames hold: the activations table, and its GC.
 
 Compiled code does not count references. It *borrows* those it gets from a table, a global or the
 host from an activations table. That owns one count for each entry, and has at least the references
@@ -11,10 +11,10 @@ that the frames hold::
     set      { d, e, f }                            survivors, of any number
 
 When the chunk is full, :meth:`VMExternRefActivationsTable.gc` walks the native frames of this
-thread. A :class:`StackMapRegistry` knows which slots of each frame hold references. These *precise
-roots* become the new table, and all others are dropped. The walk must reach the entry of every
-activation (the canary), or nothing is collected. Frames of other threads are not walked: like a
-Wasmtime ``Store``, an instance and all that it is linked to is used by one thread at a time.
+thread. A stack map registry knows which slots of each frame hold references. These *precise roots*
+become the new table, and all others are dropped. The walk must reach the entry of every activation
+(the canary), or nothing is collected. Frames of other threads are not walked: like a Wasmtime
+``Store``, an instance and all that it is linked to is used by one thread at a time.
 
 Source: ``wasmtime_runtime::externref`` of Wasmtime 0.22; DeTreville, "Experience with concurrent
 garbage collectors for Modula-2+" (deferred reference counting).
@@ -22,152 +22,27 @@ garbage collectors for Modula-2+" (deferred reference counting).
 
 from __future__ import annotations
 
-import bisect
 import ctypes
-import operator
-import weakref
 
 from asm_libcalls.native import greenlets
 from asm_libcalls.native.stack_walker import stack_frames
 from asm_libcalls.owned import OPEN, Owned
 from asm_libcalls.runtime import externref
+from asm_libcalls.runtime.stack_maps import stack_map
 from asm_libcalls.steps import step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Any
+    from collections.abc import Iterable
 
-__all__ = ["CHUNK_SIZE", "StackMapRegistry", "VMExternRefActivationsTable"]
+    from asm_libcalls.runtime.stack_maps import StackMapRegistry
+
+__all__ = ["CHUNK_SIZE", "VMExternRefActivationsTable"]
+
 CHUNK_SIZE = 512
 """Slots of the bump chunk: one page of pointers, as in Wasmtime."""
 
 _SLOT = ctypes.sizeof(ctypes.c_size_t)
-
-
-class StackMapRegistry(Owned):
-    """Stack maps by return address: which slots of a frame hold externrefs.
-
-    A *stack map* belongs to one call site. It lists the offsets, in bytes from the frame pointer
-    (rbp) of the calling frame, of the 8-byte slots that hold an externref or null while the call
-    runs.
-
-    Attributes
-    ----------
-    address : int
-        The pointer in a VMContext; compiled code only passes it on.
-    """
-
-    def __init__(self) -> None:
-        self._begin()
-        self._cell = ctypes.c_size_t(id(self))
-        # (start, end, maps by return address), sorted. Replaced as a whole, so a lookup in another
-        # thread never sees half a change.
-        self._ranges: tuple[tuple[int, int, dict[int, tuple[int, ...]]], ...] = ()
-        _registries[id(self)] = self
-        self._finish()
-
-    def __repr__(self) -> str:
-        return f"<StackMapRegistry of {len(self._ranges)} code ranges>"
-
-    @property
-    def address(self) -> int:
-        """The pointer to it in a VMContext."""
-        return ctypes.addressof(self._cell)
-
-    def register(self, start: int, size: int, maps: Mapping[int, Iterable[int]]) -> None:
-        """Register the stack maps of a range of code.
-
-        Parameters
-        ----------
-        start : int
-            The address of its first byte.
-        size : int
-            Its length in bytes.
-        maps : mapping of int to iterable of int
-            For each call site that may GC, the offset of its *return address* from `start`, and
-            the frame-pointer offsets of its live slots. A call site that is not listed holds
-            nothing.
-
-        Raises
-        ------
-        ValueError
-            The range is empty or overlaps another one, or an offset is outside of it.
-        """
-        self._check_open()
-        start, size = operator.index(start), operator.index(size)
-        if start <= 0 or size <= 0:
-            raise ValueError(f"register(): an empty range of code: {start:#x}, {size} bytes")
-        by_address = {}
-        # Maps that several calls share stay shared. Keeping `slots` keeps its id.
-        converted: dict[int, tuple[object, tuple[int, ...]]] = {}
-        for offset, slots in maps.items():
-            if not 0 < offset <= size:
-                raise ValueError(
-                    f"register(): return address at {offset} is outside the {size} bytes of code"
-                )
-            if id(slots) not in converted:
-                converted[id(slots)] = slots, tuple(operator.index(slot) for slot in slots)
-            _, by_address[start + offset] = converted[id(slots)]
-        end = start + size
-        while True:
-            ranges = self._ranges
-            at = bisect.bisect_left(ranges, (start,))
-            if at and ranges[at - 1][1] > start:
-                raise ValueError(
-                    f"register(): {start:#x} is inside the range at {ranges[at - 1][0]:#x}"
-                )
-            if at < len(ranges) and ranges[at][0] < end:
-                raise ValueError(f"register(): the range overlaps the one at {ranges[at][0]:#x}")
-            if self._replace(ranges, (*ranges[:at], (start, end, by_address), *ranges[at:])):
-                return
-
-    def unregister(self, start: int) -> None:
-        """Forget the range that begins at `start`; ValueError if there is none."""
-        while True:
-            ranges = self._ranges
-            kept = tuple(each for each in ranges if each[0] != start)
-            if len(kept) == len(ranges):
-                raise ValueError(f"unregister(): no range of code begins at {start:#x}")
-            if self._replace(ranges, kept):
-                return
-
-    @step
-    def _replace(self, old: object, new: Any) -> bool:
-        # No call, so no other thread runs between comparison and assignment.
-        if self._ranges is old:
-            self._ranges = new
-            return True
-        return False
-
-    def _release(self) -> None:
-        self._ranges = ()
-
-    def lookup(self, return_address: int) -> tuple[int, ...] | None:
-        """Return the stack map of a call site, or None if there is no map for it."""
-        ranges = self._ranges
-        # A call may be the last instruction of its range: the range includes its end here.
-        at = bisect.bisect_left(ranges, (return_address,))
-        if at == 0:
-            return None
-        _, end, maps = ranges[at - 1]
-        return maps.get(return_address) if return_address <= end else None
-
-
-_registries: weakref.WeakValueDictionary[int, StackMapRegistry] = weakref.WeakValueDictionary()
-"""By id, because a subclass may define equality."""
-
-
-def _stack_map(return_address: int, registry: StackMapRegistry) -> tuple[int, ...]:
-    """Return the stack map of a call site from `registry`, or from any other.
-
-    Instances that call each other may have different registries.
-    """
-    found = registry.lookup(return_address)
-    if found is None:
-        maps = (other.lookup(return_address) for other in tuple(_registries.values()))
-        found = next((each for each in maps if each is not None), ())
-    return found
 
 
 def _word(address: int) -> int:
@@ -355,7 +230,7 @@ class VMExternRefActivationsTable(Owned):
             return None
         roots = set()
         for return_address, frame_pointer in frames:
-            for offset in _stack_map(return_address, registry):
+            for offset in stack_map(return_address, registry):
                 address = _word(frame_pointer + offset)
                 if address and not externref.is_live(address):
                     raise ValueError(

@@ -13,10 +13,11 @@ from functools import partial
 from asm_libcalls.native import process
 from asm_libcalls.owned import Owned, is_a
 from asm_libcalls.runtime import instance_arguments, releasing
-from asm_libcalls.runtime.activations import StackMapRegistry, VMExternRefActivationsTable
+from asm_libcalls.runtime.activations import VMExternRefActivationsTable
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.global_ import Global
 from asm_libcalls.runtime.memory import Memory
+from asm_libcalls.runtime.stack_maps import StackMapRegistry
 from asm_libcalls.runtime.table import Table
 from asm_libcalls.vmcontext import (
     InstanceHeader,

@@ -12,7 +12,8 @@ from asm_libcalls.native.stack_walker import departures
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asm_libcalls.runtime.activations import StackMapRegistry, VMExternRefActivationsTable
+    from asm_libcalls.runtime.activations import VMExternRefActivationsTable
+    from asm_libcalls.runtime.stack_maps import StackMapRegistry
 
 __all__ = ["drop_unused_references", "may_be_running", "release_references"]
 

@@ -327,12 +327,12 @@ def test_a_table_keeps_the_instances_of_liars():
 
 
 def test_each_registry_is_asked_whatever_it_is_equal_to():
-    from asm_libcalls.runtime import activations
+    from asm_libcalls.runtime import stack_maps
 
     registries = [LyingRegistry() for _ in range(3)]
     for i, registry in enumerate(registries):
         registry.register(0x1000 * (i + 1), 16, {8: (-16 * i,)})
-    asked = [activations._stack_map(0x1000 * (i + 1) + 8, StackMapRegistry()) for i in range(3)]
+    asked = [stack_maps.stack_map(0x1000 * (i + 1) + 8, StackMapRegistry()) for i in range(3)]
     assert asked == [(0,), (-16,), (-32,)]
 
 

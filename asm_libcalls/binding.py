@@ -177,7 +177,18 @@ class Libcall:
             entry = self._binding.entry
             assert entry is not None
             return entry.call(self.address, self.signature, patterns)
-        return self._binding.fallback_of(self.declaration)(*patterns) or 0
+        function = self._binding.fallback_of(self.declaration)
+        if self.signature.result is None or self.signature.result.name != "externref":
+            return function(*patterns) or 0
+        from asm_libcalls.runtime.instance import instance_of
+
+        # The reference goes to Python and not to a frame: no transfer is pending after the call.
+        table = instance_of(patterns[0]).activations_table
+        before = table.transfers_here()
+        try:
+            return function(*patterns) or 0
+        finally:
+            table.end_transfers(before)
 
 
 class FallbackFunction(Libcall):

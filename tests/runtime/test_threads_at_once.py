@@ -59,7 +59,7 @@ def test_one_table_grows_and_is_written():
             for i in range(ROUNDS):
                 grown.append(table.grow(3, values[number]))
                 table[i % 4] = values[number]
-                assert table[i % 4] in values
+                assert table[i % 4] in [*values, None]  # another thread may just have cleared it
                 if i % 7 == 0:
                     table[i % 4] = None
 

@@ -83,6 +83,9 @@ def at_every_point(scene, check, most=2000):
     for number in range(most):
         operation, intruder = scene()
         reached, outcome = at_point(number, operation, intruder)
+        if not reached and not number:  # now and then CPython does not trace the first time
+            operation, intruder = scene()
+            reached, outcome = at_point(number, operation, intruder)
         if not reached:
             return number
         check(outcome, number)

@@ -37,6 +37,7 @@ class MachineInterface:
         self.entry: MachineCodeEntry = MachineEntry(loaded.routine("asm_libcalls_enter"), key)
         self._holding_gil: Entry | None = None
         self._thunks: ThunkPool | None = None
+        self._pools: dict[str, ThunkPool] = {}
         self._maker: Any = None
 
     def entry_holding_gil(self) -> Entry:
@@ -56,7 +57,9 @@ class MachineInterface:
             from asm_libcalls.native.thunks import ThunkPool
 
             register_frames.start()
-            self._thunks = ThunkPool(self.loaded.routine("asm_libcalls_call_python"))
+            pool = ThunkPool(self.loaded.routine("asm_libcalls_call_python"))
+            self._pools.setdefault("", pool)  # one operation: threads never get different ones
+            self._thunks = self._pools[""]
         return self._thunks
 
     def host_address(

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from _thread import RLock
 
 from asm_libcalls.emitter import pages
 from asm_libcalls.emitter.availability import check_assembler
@@ -65,6 +66,17 @@ refusals: list[str] = []
 
 _sources: dict[tuple[str, ...], tuple[bytes, float]] = {}  # their digest, the newest one's time
 _started = time.time()
+
+_assembling = [RLock()]
+"""PeachPy keeps the instructions that it is given in a global: one thread at a time assembles."""
+
+
+def _renew_lock() -> None:
+    _assembling[0] = RLock()  # its owner may not be in the child
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def load(name: str, features: frozenset[str] = frozenset()) -> LoadedImage:
@@ -158,7 +170,8 @@ def _find(name: str, features: frozenset[str]) -> _Found | None:
 def _assemble(name: str, features: frozenset[str]) -> tuple[Image, str, bytes]:
     """Return the image, the assembler's name, and the content of the cache file, if any."""
     assembler = check_assembler()
-    image = link(IMAGES[name].assemble(features))
+    with _assembling[0]:
+        image = link(IMAGES[name].assemble(features))
     kept = b""
     cache = folder()
     key = None if os.environ.get(ENVIRONMENT_VARIABLE) == OFF else _key(name, features)

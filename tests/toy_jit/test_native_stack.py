@@ -27,7 +27,8 @@ def test_host_functions_do_what_plain_python_does(limit):
     found = {name: (int(plain), int(deep)) for name, plain, deep in run("compare", 0, limit)}
     assert set(found) == set(OPERATIONS)
     assert all(deep == 4 * plain for plain, deep in found.values()), found
-    assert limit == 1000 or sum(plain for plain, _ in found.values()) >= len(OPERATIONS) // 2
+    if limit > 1000 and sys.version_info[:2] != (3, 12):  # whose C recursion limit is a constant
+        assert sum(plain for plain, _ in found.values()) >= len(OPERATIONS) // 2
 
 
 @pytest.mark.parametrize("kibibytes", [64, 96, 128, 256, 1024])
@@ -78,5 +79,7 @@ thread.join()
 @pytest.mark.parametrize("way", ["catch_traps", "native_function"])
 @pytest.mark.parametrize("stack", [64, 256, 8192])
 def test_recursion_of_any_native_code_through_host_functions_ends(child, way, stack):
-    code = NATIVE_RECURSION.format(enter="enter", way=way, stack=stack, least=stack // 16)
+    # CPython 3.12 counts calls from C, and ends them by a limit of its own.
+    least = min(stack // 16, 300 if sys.version_info[:2] == (3, 12) else 512)
+    code = NATIVE_RECURSION.format(enter="enter", way=way, stack=stack, least=least)
     assert child(code).stdout == "True\n"

@@ -246,7 +246,9 @@ def link(routines: Iterable[Routine]) -> Image:
             stencils[routine.name] = PlacedStencil(
                 offset, routine.size, routine.holes, routine.effects
             )
-        for name, at in ((routine.name, 0), *routine.labels.items()):
+        places = [(routine.name, 0)]
+        places.extend(routine.labels.items())
+        for name, at in places:
             if name in symbols:
                 raise ValueError(f"two routines of an image are named {name!r}")
             symbols[name] = offset + at
@@ -270,15 +272,18 @@ def link(routines: Iterable[Routine]) -> Image:
             at = start + reference.offset
             code[at : at + 4] = _DISPLACEMENT.pack(target - (at + 4))
     framed = [routine for _, routine in placed if routine.frames]
+    labels = dict(symbols)
+    for name in (*sizes, *stencils):
+        labels.pop(name, None)
     return Image(
         bytes(code),
         sizes,
         slots,
         code_size + 8 * len(slots),
         lambda: _call_frames(framed),
-        {name: at for name, at in symbols.items() if name not in sizes and name not in stencils},
+        labels,
         stencils,
-        frozenset(routine.name for _, routine in placed if routine.is_straight),
+        frozenset([routine.name for _, routine in placed if routine.is_straight]),
     )
 
 

@@ -49,26 +49,30 @@ LEAVE = {"munmap": "\n    import os; os._exit(0)"} if sys.version_info >= (3, 15
 NO_ROOM = "MemoryError: no address space for a memory of"
 NO_CODE = "OSError: [Errno 12] the system refuses executable memory"
 NO_EXECUTION = "PermissionError: [Errno 1] the system refuses executable memory"
-GROWING = dict.fromkeys(["a growing memory", "memory32_grow", "memory.grow"], "refused")
+GROWING = dict.fromkeys(
+    ["a growing memory", "a growing table", "memory32_grow", "memory.grow"], "refused"
+)
 MEMORIES = dict.fromkeys(["a memory", "a large memory", "a compiled instance"], NO_ROOM)
+NO_TABLE = {"a table": "MemoryError: no address space for a table of"}
 TABLE = {"a table that grows much": "refused"}  # it is at its limit
 
 # What is refused, and how the operations end that do not end as usual.
 REFUSALS = {
     "mmap": (
         "seccomp.refuse(errno.ENOMEM, 'mmap')",
-        {**MEMORIES, **TABLE, "code": NO_CODE, "a module": NO_CODE},
+        {**MEMORIES, **TABLE, **NO_TABLE, "code": NO_CODE, "a module": NO_CODE},
     ),
     "mprotect": (
         "seccomp.refuse(errno.ENOMEM, 'mprotect')",
         {
             **GROWING, **TABLE, "a memory": "MemoryError: no memory for 1 pages",
+            "a table": "MemoryError: no memory for a table of",
             "a compiled instance": "MemoryError: no memory for 1 pages",
         },
     ),
     "mmap and mprotect": (
         "seccomp.refuse(errno.ENOMEM, 'mmap', 'mprotect')",
-        {**MEMORIES, **GROWING, **TABLE, "code": NO_CODE, "a module": NO_CODE},
+        {**MEMORIES, **GROWING, **TABLE, **NO_TABLE, "code": NO_CODE, "a module": NO_CODE},
     ),
     "memfd_create": ("seccomp.refuse(errno.ENOSYS, 'memfd_create')", TABLE),
     "mprotect to executable": (

@@ -35,6 +35,6 @@ def test_nothing_grows(child):
     assert now["boxes"] == left["boxes"]
     assert now["segment counts"] == left["segment counts"] == 4
     assert now["activations"] == left["activations"] == 0
-    assert abs(now["objects"] - left["objects"]) < 20
+    assert now["objects"] - left["objects"] < 20  # fewer is no leak: caches of the warm-up go
     growth = report["resident KiB at the end"] - report["resident KiB after warm-up"]
     assert growth < 1024, report

@@ -77,7 +77,7 @@ thread.join()
 
 
 @pytest.mark.parametrize("way", ["catch_traps", "native_function"])
-@pytest.mark.parametrize("stack", [64, 256, 8192])
+@pytest.mark.parametrize("stack", [128, 256, 8192])
 def test_recursion_of_any_native_code_through_host_functions_ends(child, way, stack):
     # CPython 3.12 counts calls from C, and ends them by a limit of its own.
     least = min(stack // 16, 300 if sys.version_info[:2] == (3, 12) else 512)

@@ -36,8 +36,7 @@ class MachineInterface:
         self.loaded = loaded
         self.entry: MachineCodeEntry = MachineEntry(loaded.routine("asm_libcalls_enter"), key)
         self._holding_gil: Entry | None = None
-        self._thunks: ThunkPool | None = None
-        self._pools: dict[str, ThunkPool] = {}
+        self._pools: dict[str, ThunkPool] = {}  # one, once it is made
         self._maker: Any = None
 
     def entry_holding_gil(self) -> Entry:
@@ -52,15 +51,14 @@ class MachineInterface:
 
     def thunks(self) -> ThunkPool:
         """Return the thunks through which machine code calls Python."""
-        if self._thunks is None:
+        if not self._pools:
             from asm_libcalls.emitter import register_frames
             from asm_libcalls.native.thunks import ThunkPool
 
             register_frames.start()
             pool = ThunkPool(self.loaded.routine("asm_libcalls_call_python"))
             self._pools.setdefault("", pool)  # one operation: threads never get different ones
-            self._thunks = self._pools[""]
-        return self._thunks
+        return self._pools[""]
 
     def host_address(
         self, function: Callable[..., Any], signature: Signature, bits: bool

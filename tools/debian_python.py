@@ -120,9 +120,9 @@ class Debian:
         # Paths in pip's settings are there too: folders are mounted, files copied.
         paths = paths_in(settings)
         self._folders = [ROOT, *(path for path in paths if path.is_dir())]
-        tests = os.environ.get("WASM_SPEC_TESTS")
-        if tests and Path(tests).is_dir():
-            self._folders.append(Path(tests).resolve())
+        for tests in os.environ.get("WASM_SPEC_TESTS", "").split(os.pathsep):
+            if tests and Path(tests).is_dir():
+                self._folders.append(Path(tests).resolve())
         for path in (*paths, *NETWORK):
             if path.is_file():
                 self._copy(path)

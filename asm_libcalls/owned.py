@@ -20,9 +20,7 @@ from asm_libcalls.steps import step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn
-
-    from typing_extensions import Self
+    from typing import Any, NoReturn, Self
 
 __all__ = ["OPEN", "NotCopied", "Owned", "Resource", "is_a"]
 

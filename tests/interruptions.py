@@ -15,13 +15,8 @@ import asm_libcalls
 _CHECKED = {
     opcode
     for name, opcode in dis.opmap.items()
-    if name.startswith(("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWARD"))
+    if name.startswith(("CALL", "RESUME", "JUMP_BACKWARD", "POP_JUMP_BACKWARD"))
     and not name.endswith("NO_INTERRUPT")
-}
-_CHECKED_IF_TAKEN = {
-    opcode
-    for name, opcode in dis.opmap.items()
-    if sys.version_info < (3, 11) and name.startswith("POP_JUMP")
 }
 
 
@@ -45,11 +40,9 @@ def at_point(number, operation, intruder, package="asm_libcalls"):
             previous.pop(id(frame), None)
         if event != "opcode":
             return trace
-        at = frame.f_lasti
-        before, was_at = previous.get(id(frame), (None, 0))
-        previous[id(frame)] = frame.f_code.co_code[at], at
-        taken = before in _CHECKED_IF_TAKEN and at != was_at + 2
-        if before is None or before in _CHECKED or taken:
+        before = previous.get(id(frame))
+        previous[id(frame)] = frame.f_code.co_code[frame.f_lasti]
+        if before is None or before in _CHECKED:
             seen += 1
             if seen == number + 1:
                 intruder()

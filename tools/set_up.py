@@ -32,7 +32,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-MINIMUM_PYTHON = (3, 10)
+MINIMUM_PYTHON = (3, 11)
 PEACHPY_MINIMUM = (0, 2)
 PEACHPY_DEBIAN_PACKAGE = "python3-peachpy"
 # Dependencies that are in other packages of Debian's.
@@ -382,7 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("extras", nargs="+", help="extras of pyproject.toml to install")
     options = parser.parse_args(arguments)
     if sys.version_info < MINIMUM_PYTHON:
-        print("set-up: Python 3.10 is the oldest; choose one: `make PYTHON=...`", file=sys.stderr)
+        print("set-up: Python 3.11 is the oldest; choose one: `make PYTHON=...`", file=sys.stderr)
         return 1
     try:
         with one_at_a_time():

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import asm_libcalls
@@ -115,7 +115,7 @@ def about_this_machine(peers: Peers) -> dict[str, Any]:
     """Describe the machine, its Python and the peers' versions."""
     report = asm_libcalls.backend_report()
     return {
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "asm_libcalls": report["asm_libcalls"],
         "backend": report["x86_64"],
         "cpu": report.get("cpu", platform.processor() or platform.machine()),

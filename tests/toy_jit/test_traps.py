@@ -96,13 +96,12 @@ def test_a_trap_says_where_it_came_from(instruction):
     assert inner.startswith(bytes_of)
     assert middle.startswith(code("call 00"))
     assert outer_frame.startswith(code("call 01"))
-    if sys.version_info >= (3, 11):
-        assert trap.__notes__ == [
-            "WebAssembly backtrace:\n"
-            f"  in function 0 at byte {trap.wasm_backtrace[0].offset:#x}\n"
-            f"  called by middle at byte {trap.wasm_backtrace[1].offset:#x}\n"
-            f"  called by outer at byte {trap.wasm_backtrace[2].offset:#x}"
-        ]
+    assert trap.__notes__ == [
+        "WebAssembly backtrace:\n"
+        f"  in function 0 at byte {trap.wasm_backtrace[0].offset:#x}\n"
+        f"  called by middle at byte {trap.wasm_backtrace[1].offset:#x}\n"
+        f"  called by outer at byte {trap.wasm_backtrace[2].offset:#x}"
+    ]
     assert pickle.loads(pickle.dumps(trap)).wasm_backtrace[1].function_name == "middle"
 
 

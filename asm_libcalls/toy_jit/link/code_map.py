@@ -82,9 +82,8 @@ def _add(trap: Trap, trace: Iterable[int]) -> None:
     if found == trap.wasm_backtrace:
         return
     trap.wasm_backtrace = found
-    if hasattr(trap, "add_note"):  # CPython 3.11 and later show it below the message
-        notes = [note for note in getattr(trap, "__notes__", ()) if not note.startswith(_TITLE)]
-        trap.__notes__ = [*notes, "\n".join((_TITLE, *describe(found)))]
+    notes = [note for note in getattr(trap, "__notes__", ()) if not note.startswith(_TITLE)]
+    trap.__notes__ = [*notes, "\n".join((_TITLE, *describe(found)))]
 
 
 def _observe(trap: Trap) -> None:

@@ -7,7 +7,7 @@ within the sizes that Python reports, so neither can crash, and both run before 
 whose destructor is our code. A Python with an unknown layout raises :class:`Unsupported`.
 
 Source: CPython ``Include/object.h``, ``floatobject.h``, ``moduleobject.h``, ``methodobject.h``,
-``longintrepr.h`` (3.10, 3.11) and ``cpython/longintrepr.h`` (3.12 on).
+``longintrepr.h`` (3.11) and ``cpython/longintrepr.h`` (3.12 on).
 """
 
 from __future__ import annotations

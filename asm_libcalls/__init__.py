@@ -55,14 +55,8 @@ _PACKAGES = ("llvm", "toy_jit", "ufuncs")
 
 def __getattr__(name: str) -> object:
     if name in LIBCALLS:
-        if _sys.meta_path is None:  # at interpreter exit nothing can be imported
-            return LIBCALLS[name]
-        from asm_libcalls.functions import make_functions
-
-        # Many at once, since their code shares pages; the first thread's functions stay.
-        for each, function in make_functions(_binding, like=name).items():
-            globals().setdefault(each, function)
-        return globals()[name]
+        function = globals()[name] = _binding.function_of(LIBCALLS[name])
+        return function
     module = _LAZY.get(name)
     if module is None and name not in _PACKAGES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 
 from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS
 from asm_libcalls.native import process
+from asm_libcalls.native.call_slot import answer_calls, is_builtin, unbound
 from asm_libcalls.native.interface import CtypesInterface, NoInterface, machine_interface
 from asm_libcalls.signatures import Callee
 from asm_libcalls.traps import Trap
@@ -101,7 +103,17 @@ class Libcall:
         return self
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """Call it with Python numbers, by position.
+        """Call it with Python numbers, by position; raise what :meth:`checked_call` raises."""
+        function = self._binding.function_of(self)
+        if is_builtin(function):
+            answer_calls(self, function)  # later calls go straight to it
+            return function(*arguments, **keywords)
+        if keywords:
+            raise TypeError(f"{self.name}() takes no keyword arguments, got {', '.join(keywords)}")
+        return self.checked_call(*arguments)
+
+    def checked_call(self, *arguments: Any) -> Any:
+        """Call it with Python numbers, converted and checked in Python.
 
         Raises
         ------
@@ -112,8 +124,6 @@ class Libcall:
         Trap
             The libcall trapped.
         """
-        if keywords:
-            raise TypeError(f"{self.name}() takes no keyword arguments, got {', '.join(keywords)}")
         # While native code runs, other threads may drop or close what it works on.
         patterns, _kept = self._patterns(arguments)
         return self.signature.from_pattern(self._invoke(patterns))
@@ -153,7 +163,7 @@ class Libcall:
         """
         prototype = self.signature.ctypes_prototype()
         if self.declaration.traps:
-            prototype = _catching(prototype, self)
+            prototype = _catching(prototype, self._binding.function_of(self))
         return prototype(self.address)
 
     @property
@@ -204,6 +214,12 @@ class FallbackFunction(Libcall):
     def __reduce__(self) -> tuple[Any, ...]:
         return (_fallback_here, (self.name,))
 
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Call it with Python numbers, by position; raise what :meth:`checked_call` raises."""
+        if keywords:
+            raise TypeError(f"{self.name}() takes no keyword arguments, got {', '.join(keywords)}")
+        return self.checked_call(*arguments)
+
 
 def _served_here(name: str) -> Libcall:
     return default_binding().libcalls[name]
@@ -213,13 +229,10 @@ def _fallback_here(name: str) -> FallbackFunction:
     return default_binding().libcalls[name].fallback
 
 
-def _catching(prototype: Any, libcall: Libcall) -> Any:
-    def call(self: Any, *arguments: Any) -> Any:
-        return libcall(*arguments)
-
+def _catching(prototype: Any, function: Callable[..., Any]) -> Any:
     # ctypes reads a function type's own attributes, not those that it inherits.
     own = {name: getattr(prototype, name) for name in ("_flags_", "_argtypes_", "_restype_")}
-    return type("CatchingFunction", (prototype,), {**own, "__call__": call})
+    return type("CatchingFunction", (prototype,), {**own, "__call__": unbound(function)})
 
 
 class Binding:
@@ -254,6 +267,7 @@ class Binding:
             if requested == "x86_64":
                 self._require_all(cause)
         self.interface = self._make_interface()
+        self._functions: dict[str, Callable[..., Any]] = {}
         self.libcalls = {name: Libcall(row, self) for name, row in DECLARATIONS.items()}
 
     def _load(self) -> Exception | None:
@@ -339,6 +353,23 @@ class Binding:
             function = _traced(function)
         address, _ = self.host_address(function, libcall.signature, bits=True)
         return address
+
+    def function_of(self, libcall: Libcall) -> Callable[..., Any]:
+        """Return the function of a libcall, made with those like it when first asked for."""
+        function = self._functions.get(libcall.name)
+        if function is not None:
+            return function
+        if not sys.meta_path:  # None at interpreter exit: nothing can be imported
+            return libcall.checked_call
+        # Many at once, since their code shares pages; the first thread's functions stay.
+        for name, made in self._make_functions(libcall.name).items():
+            self._functions.setdefault(name, made)
+        return self._functions[libcall.name]
+
+    def _make_functions(self, like: str) -> dict[str, Any]:
+        from asm_libcalls.functions import make_functions
+
+        return make_functions(self, like)
 
     def host_address(
         self, function: Callable[..., Any], signature: Signature, bits: bool

@@ -1,9 +1,8 @@
 """Makes the functions of the package, one for each libcall.
 
 The numeric libcalls run their machine code, and those on the bytes of memories do so for an
-Instance. Their slow path, and all other libcalls, use the checked call of
-:class:`~asm_libcalls.binding.Libcall`: instances, indices and references from Python must be
-checked before native code uses them.
+Instance. Their slow path, and all other libcalls, use the checked call of a libcall: instances,
+indices and references from Python must be checked before native code uses them.
 """
 
 from __future__ import annotations
@@ -12,10 +11,44 @@ from asm_libcalls.native.native_function import Specification, native_functions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Mapping
+    from typing import Any, Protocol
 
-    from asm_libcalls.binding import Binding, Libcall
+    from asm_libcalls.libcalls import Declaration
+    from asm_libcalls.native.process import NativeInterface
+    from asm_libcalls.signatures import Signature
     from asm_libcalls.x86_64.backend import Backend
+
+    class Libcall(Protocol):
+        """A libcall, served."""
+
+        name: str
+        doc: str
+        backend: str
+        takes_instance: bool
+        declaration: Declaration
+        signature: Signature
+
+        @property
+        def address(self) -> int:
+            """The C address."""
+
+        def checked_call(self, *arguments: Any) -> Any:
+            """Check the arguments and call."""
+
+    class Binding(Protocol):
+        """Which implementation serves each libcall."""
+
+        x86_64: Backend | None
+
+        @property
+        def interface(self) -> NativeInterface:
+            """How Python calls native code."""
+
+        @property
+        def libcalls(self) -> Mapping[str, Libcall]:
+            """The libcalls by name."""
+
 
 __all__ = ["make_functions"]
 
@@ -63,7 +96,7 @@ def _specify(libcall: Libcall, backend: Backend | None) -> Specification:
         doc=libcall.doc,
         module=MODULE,
         parameters=declaration.parameters,
-        slow=libcall,
+        slow=libcall.checked_call,
         catch=False,
         guard=guard,
         inline=inline,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import asm_libcalls
 from asm_libcalls import LIBCALLS
-from asm_libcalls.binding import default_binding
+from asm_libcalls.binding import Libcall, default_binding
 from asm_libcalls.functions import make_functions
 from asm_libcalls.native.native_function import Specification, native_functions, why_not_builtin
 
@@ -73,7 +73,7 @@ def test_they_do_what_the_libcall_does(name, functions):
     @settings(max_examples=100 if name in NUMERIC else 5)
     @given(st.lists(ARGUMENTS, min_size=count, max_size=count))
     def agree(arguments):
-        assert outcome(function, arguments) == outcome(libcall, arguments)
+        assert outcome(function, arguments) == outcome(libcall.checked_call, arguments)
 
     agree()
 
@@ -109,20 +109,37 @@ def test_common_arguments_run_no_python(machine_code):
     assert not {event for event, _ in events} & {"call", "c_exception"}
 
 
+@pytest.mark.parametrize("name", NUMERIC)
+def test_a_libcall_and_its_cfunc_run_no_python_either(machine_code, name):
+    libcall = LIBCALLS[name]
+    arguments = {1: (2.5,), 2: (-(2**62), 2**33 + 1)}[len(libcall.declaration.parameters)]
+    expected = getattr(asm_libcalls, name)(*arguments)
+    cfunc = libcall.cfunc
+    assert libcall(*arguments) == expected  # the first call makes the builtin
+    events = []
+    sys.setprofile(lambda frame, event, argument: events.append(event))
+    try:
+        results = libcall(*arguments), cfunc(*arguments)
+    finally:
+        sys.setprofile(None)
+    assert results == (expected, expected)
+    assert set(events) == {"c_call"}  # of setprofile
+
+
 def test_the_slow_path_is_the_checked_call(machine_code, monkeypatch):
     """Divisors that trap, and only these, leave machine code."""
     seen = []
-    libcall_type = type(LIBCALLS["i64_sdiv"])
-    original = libcall_type.__call__
+    original = Libcall.checked_call
 
     def spy(self, *arguments):
         seen.append((self.name, arguments))
         return original(self, *arguments)
 
-    monkeypatch.setattr(libcall_type, "__call__", spy)
-    assert asm_libcalls.i64_sdiv(5, -1) == -5
-    assert asm_libcalls.i64_srem(-(2**63), -1) == 0
-    assert asm_libcalls.i64_udiv(2**64 - 1, -1) == 1
+    monkeypatch.setattr(Libcall, "checked_call", spy)
+    functions = make_functions(default_binding(), like="i64_sdiv")  # their slow paths are spied on
+    assert functions["i64_sdiv"](5, -1) == -5
+    assert functions["i64_srem"](-(2**63), -1) == 0
+    assert functions["i64_udiv"](2**64 - 1, -1) == 1
     assert seen == []
     for name, arguments in (
         ("i64_sdiv", (-(2**63), -1)),
@@ -132,7 +149,7 @@ def test_the_slow_path_is_the_checked_call(machine_code, monkeypatch):
         ("i64_urem", (1, 0)),
     ):
         with pytest.raises(asm_libcalls.Trap):
-            getattr(asm_libcalls, name)(*arguments)
+            functions[name](*arguments)
         assert seen.pop() == (name, arguments)
 
 
@@ -145,12 +162,12 @@ def test_they_are_made_when_first_used(child):
         assert "f64_ceil" in dir(asm_libcalls) and "f64_ceil" not in vars(asm_libcalls)
         from asm_libcalls import f64_ceil, native_function
         assert asm_libcalls.f64_ceil is f64_ceil and f64_ceil(0.5) == 1.0
-        assert vars(asm_libcalls)["i64_udiv"] is asm_libcalls.i64_udiv
+        assert asm_libcalls.i64_udiv is vars(asm_libcalls)["i64_udiv"]
         # Those that take an instance come by themselves, with what there is of instances.
         assert "memory_fill" not in vars(asm_libcalls)
         assert "asm_libcalls.runtime.instance" not in sys.modules
         assert asm_libcalls.memory_fill is vars(asm_libcalls)["memory_fill"]
-        assert vars(asm_libcalls)["table_grow"] is asm_libcalls.table_grow
+        assert asm_libcalls.table_grow is vars(asm_libcalls)["table_grow"]
         import asm_libcalls.native.native_function
         assert asm_libcalls.native_function is native_function
         try:

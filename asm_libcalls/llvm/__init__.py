@@ -19,11 +19,8 @@ LIBCALLS: dict[str, Libcall] = dict(_binding.libcalls)
 def __getattr__(name: str) -> object:
     if name not in LIBCALLS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from asm_libcalls.llvm.functions import make_functions
-
-    for each, function in make_functions(_binding).items():
-        globals().setdefault(each, function)
-    return globals()[name]
+    function = globals()[name] = _binding.function_of(LIBCALLS[name])
+    return function
 
 
 def __dir__() -> list[str]:

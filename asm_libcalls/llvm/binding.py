@@ -130,6 +130,7 @@ class LlvmBinding(Binding):
         self.x86_64_reason = self.reason = base.x86_64_reason
         self.interface = base.interface
         self.loaded = None
+        self._functions = {}
         if base.x86_64 is not None:
             self._load_image(base.x86_64)
         self.libcalls = {name: LlvmLibcall(row, self) for name, row in DECLARATIONS.items()}
@@ -163,6 +164,11 @@ class LlvmBinding(Binding):
             assert self.loaded is not None
             return self.loaded.routine(libcall.symbol)
         return super().address_of(libcall)
+
+    def _make_functions(self, like: str) -> dict[str, Any]:
+        from asm_libcalls.llvm.functions import make_functions
+
+        return make_functions(self)
 
     def symbols(self) -> dict[str, int]:
         """Return the C symbol and address of every libcall that has an address here."""

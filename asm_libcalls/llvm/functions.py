@@ -8,8 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from asm_libcalls.binding import Libcall
-    from asm_libcalls.llvm.binding import LlvmBinding
+    from asm_libcalls.functions import Binding, Libcall
 
 __all__ = ["make_functions"]
 
@@ -17,7 +16,7 @@ MODULE = "asm_libcalls.llvm"
 """The ``__module__`` of the functions, by which they are pickled."""
 
 
-def make_functions(binding: LlvmBinding) -> dict[str, Any]:
+def make_functions(binding: Binding) -> dict[str, Any]:
     """Make the functions: builtins, where this Python and CPU can have them."""
     libcalls = list(binding.libcalls.values())
     functions = native_functions([_specify(each) for each in libcalls], binding.interface)
@@ -33,7 +32,7 @@ def _specify(libcall: Libcall) -> Specification:
         doc=libcall.doc,
         module=MODULE,
         parameters=libcall.declaration.parameters,
-        slow=libcall,
+        slow=libcall.checked_call,
         catch=False,
         guard="everything",
     )

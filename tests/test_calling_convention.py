@@ -321,3 +321,23 @@ def test_wide_results(name, wide_types, load_routines, machine_entry):
     loaded = load_routines(sequence("results", results), slots={"buffer": ctypes.addressof(buffer)})
     found = machine_entry.call(loaded.routine("results"), Signature(f"() -> {name}"), [])
     assert found == 0x99AABBCCDDEEFF001122334455667788 & WIDE[name].mask
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("(i64) -> void", "a function without a result has no '->'"),
+        ("(void) -> i32", "a function without parameters has an empty list"),
+        ("(unsigned  int)", "C's unsigned int is u32 here"),
+        ("(uint16_t)", "C's uint16_t is u16 here"),
+        ("(char *)", r"C's char \* is a pointer here"),
+        ("(i63)", "expected one of i8, u8, .*reference"),
+    ],
+)
+def test_unknown_types_get_a_hint(text, hint):
+    with pytest.raises(ValueError, match=f"unknown type .*, {hint}"):
+        Signature(text)
+
+
+def test_size_t_is_usize():
+    assert Signature("( size_t )->size_t") == "(usize) -> usize"

@@ -279,6 +279,8 @@ def python_type(value_type: ValueType) -> str:
         return "float"
     if value_type.kind == "pointer":
         return "int, an address; None is null"
+    if value_type.name == "bool":
+        return "bool"
     reading = "signed" if value_type.signed else "unsigned"
     return f"int; a result is {reading}"
 

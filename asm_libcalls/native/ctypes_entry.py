@@ -37,10 +37,13 @@ class PythonEntry:
 
     def call(self, address: int, signature: Signature, patterns: Sequence[int]) -> int:
         """Call a C address with bit patterns; return the result's pattern or raise."""
-        function = signature.ctypes_prototype(self._release_gil)(address)
+        passed = _as_passed.get(signature) or _passed(signature)
+        function = passed.ctypes_prototype(self._release_gil)(address)
         arguments = [
-            ctypes_value(value_type.ctypes_name, pattern)
-            for value_type, pattern in zip(signature.parameters, patterns, strict=True)
+            ctypes_value(as_passed.ctypes_name, value_type.extended(pattern))
+            for as_passed, value_type, pattern in zip(
+                passed.parameters, signature.parameters, patterns, strict=True
+            )
         ]
         result = signature.result
         if result is not None:
@@ -59,6 +62,17 @@ class PythonEntry:
         if raised:
             _raise_first(raised)
         return 0 if result is None else pattern_of(value)
+
+
+_as_passed: dict[str, Signature] = {}
+
+
+def _passed(signature: Signature) -> Signature:
+    """Return the signature with narrow parameters as u32: on the stack libffi does not extend."""
+    names = ("u32" if t.bits < 32 and t.kind == "integer" else t.name for t in signature.parameters)
+    result = "" if signature.result is None else f" -> {signature.result.name}"
+    _as_passed[signature] = type(signature)(f"({', '.join(names)}){result}")
+    return _as_passed[signature]
 
 
 def _is_of_a_callback(unraisable: Any) -> bool:
@@ -99,7 +113,8 @@ def pattern_of(value: Any) -> int:
 def _holder(value: Any) -> Any:
     # An unsigned integer in the same memory and byte order.
     size = ctypes.sizeof(value)
-    return {4: ctypes.c_uint32, 8: ctypes.c_uint64}[size].from_buffer(value)
+    kinds = {1: ctypes.c_uint8, 2: ctypes.c_uint16, 4: ctypes.c_uint32, 8: ctypes.c_uint64}
+    return kinds[size].from_buffer(value)
 
 
 def exact_type(ctypes_name: str) -> Any:

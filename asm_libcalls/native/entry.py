@@ -58,13 +58,15 @@ class _Layout:
         The word of each argument.
     wide : tuple of int
         The numbers of the arguments of two words.
+    narrow : tuple of int
+        The numbers of the signed arguments of less than 32 bits.
     stack_count : int
         The words on the stack.
     result : int
         The word of the result.
     """
 
-    __slots__ = ("places", "result", "stack_count", "wide", "words")
+    __slots__ = ("narrow", "places", "result", "stack_count", "wide", "words")
 
     def __init__(self, signature: Signature) -> None:
         assignment = assign(signature.parameters)
@@ -76,6 +78,9 @@ class _Layout:
             for place in assignment.places
         )
         self.wide = tuple(i for i, t in enumerate(signature.parameters) if t.bits > 64)
+        self.narrow = tuple(
+            i for i, t in enumerate(signature.parameters) if t.extended(t.mask) != t.mask
+        )
         self.stack_count = assignment.stack
         self.result = 0
         if signature.result is not None:
@@ -120,6 +125,8 @@ class MachineEntry:
         words = layout.words(address)
         for at, pattern in zip(layout.places, patterns, strict=True):
             words[at] = pattern  # its low 64 bits
+        for i in layout.narrow:
+            words[layout.places[i]] = signature.parameters[i].extended(patterns[i])
         for i in layout.wide:
             words[layout.places[i] + 1] = patterns[i] >> 64
         where = ctypes.addressof(words)

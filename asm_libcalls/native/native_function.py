@@ -235,7 +235,8 @@ def native_functions(
 
 def _is_unboxed(signature: Signature) -> bool:
     """Return whether builtins convert these types from and to Python objects in machine code."""
-    return all(t.bits in (32, 64) for t in (*signature.parameters, signature.result) if t)
+    types = [t for t in (*signature.parameters, signature.result) if t]
+    return all(t.bits <= 64 and not (t.kind == "float" and t.bits < 32) for t in types)
 
 
 def why_not_builtin(interface: NativeInterface | None = None) -> str:

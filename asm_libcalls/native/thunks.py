@@ -119,6 +119,6 @@ def _of_words(
         pattern = convert(value) or 0
         if result.bits > 64:
             ctypes.c_uint64.from_address(next(rest)).value = pattern >> 64
-        return pattern & (1 << 64) - 1
+        return result.extended(pattern) & (1 << 64) - 1
 
     return call

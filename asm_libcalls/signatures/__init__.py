@@ -1,9 +1,10 @@
 """Signatures such as ``"(vmctx, i32, i32) -> i32"``: parsed, and converted to C and ctypes.
 
 A :class:`Signature` is a string in canonical spelling, so it prints, compares and pickles like one;
-its attributes are the value types. Only C types appear (the first rule of a libcall): integers of
-32, 64 and 128 bits, floats of 16, 32 and 64 bits, and pointers. ``u32``, ``u64`` and ``u128`` are
-i32, i64 and i128 whose *results* are read as unsigned. An argument may be given in either reading.
+its attributes are the value types. Only C types appear (the first rule of a libcall): bools,
+integers of 8 to 128 bits, floats of 16, 32 and 64 bits, and pointers. A ``u`` type is the ``i``
+type of its width whose *results* are read as unsigned. An argument may be given in either reading.
+``size_t`` is another spelling of ``usize``.
 
 This package does not import the runtime. An object with an address in native code has a method
 ``__native_address__(kind)``. It takes the name of the value type (``"vmctx"``, ``"externref"``,
@@ -105,8 +106,8 @@ class Signature(str):
             )
         inner = parameters_text[1:-1].strip()
         names = [name.strip() for name in inner.split(",")] if inner else []
-        parameters = tuple(_value_type(name, text) for name in names)
-        result = _value_type(result_text.strip(), text) if arrow else None
+        parameters = tuple(_value_type(name, text, False) for name in names)
+        result = _value_type(result_text, text, True) if arrow else None
         canonical = "(" + ", ".join(t.name for t in parameters) + ")"
         if result is not None:
             canonical += f" -> {result.name}"
@@ -211,10 +212,35 @@ def _address_of(value_type: ValueType, argument: Any, where: str) -> int:
 _prototypes: dict[tuple[str, bool], Any] = {}
 
 
-def _value_type(name: str, text: str) -> ValueType:
-    try:
-        return VALUE_TYPES[name]
-    except KeyError:
-        raise ValueError(
-            f"signature {text!r}: unknown type {name!r}, expected one of {', '.join(VALUE_TYPES)}"
-        ) from None
+_SYNONYMS = {"size_t": "usize"}
+
+# C's names of types, and ours on x86-64 and AArch64.
+_C_NAMES = {
+    "signed char": "i8", "unsigned char": "u8", "short": "i16", "unsigned short": "u16",
+    "int": "i32", "unsigned": "u32", "unsigned int": "u32",
+    "long": "i64", "unsigned long": "u64", "long long": "i64", "unsigned long long": "u64",
+    "ssize_t": "i64", "ptrdiff_t": "i64", "intptr_t": "i64", "uintptr_t": "usize",
+    "float": "f32", "double": "f64", "_Bool": "bool", "__int128": "i128",
+    **{f"{sign}int{bits}_t": f"{letter}{bits}"
+       for sign, letter in (("", "i"), ("u", "u")) for bits in (8, 16, 32, 64)},
+}  # fmt: skip
+
+
+def _value_type(name: str, text: str, is_result: bool) -> ValueType:
+    name = " ".join(name.split())
+    found = VALUE_TYPES.get(_SYNONYMS.get(name, name))
+    if found is not None:
+        return found
+    if name == "void":
+        hint = (
+            "a function without a result has no '->', for example \"(i64)\""
+            if is_result
+            else 'a function without parameters has an empty list, for example "() -> i64"'
+        )
+    elif name in _C_NAMES:
+        hint = f"C's {name} is {_C_NAMES[name]} here"
+    elif name.endswith("*"):
+        hint = f"C's {name} is a pointer here"
+    else:
+        hint = f"expected one of {', '.join(VALUE_TYPES)}"
+    raise ValueError(f"signature {text!r}: unknown type {name!r}, {hint}")

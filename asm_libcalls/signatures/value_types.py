@@ -93,8 +93,9 @@ class ValueType:
         Parameters
         ----------
         value : int or float
-            An integer in the signed or the unsigned range of the type; for a float any number that
-            :func:`float` takes; for a pointer an address, or None for null. A float of less than 64
+            An integer in the signed or the unsigned range of the type; for a bool True, False, 1 or
+            0; for a float any number that :func:`float` takes; for a pointer an address, or None
+            for null. A float of less than 64
             bits is rounded to nearest, ties to even, and to infinity beyond its range, as by Wasm's
             ``f32.demote_f64``.
         where : str
@@ -109,6 +110,8 @@ class ValueType:
         """
         if self.kind == "float":
             return self._float_to_bits(value, where)
+        if self.name == "bool":
+            return _bool_to_bits(value, where)
         if type(value) is int and 0 <= value <= self.mask:
             return value
         if value is None and self.kind == "pointer":
@@ -158,7 +161,7 @@ class ValueType:
             return 0x7F800000 if number > 0 else 0xFF800000
 
     def from_bits(self, pattern: int) -> Any:
-        """Return the Python value of a bit pattern: an int, or a float for a float.
+        """Return the Python value of a bit pattern: an int, a float, or a bool for a bool.
 
         A signalling NaN of less than 64 bits becomes quiet, by C's conversion to double; compare
         patterns where that matters.
@@ -171,12 +174,26 @@ class ValueType:
             elif self.bits == 16:
                 return _from_half(pattern)
             return _F32.unpack(_U32.pack(pattern))[0]
+        if self.name == "bool":
+            return pattern != 0
         if self.signed and pattern >> (self.bits - 1):
             return pattern - (1 << self.bits)
         return pattern
 
+    def extended(self, pattern: int) -> int:
+        """Return a pattern as its caller passes it: a narrow integer has 32 bits.
+
+        System V ABI for AMD64 leaves the upper bits undefined, but clang and GCC extend the
+        arguments of a call to 32 bits by their sign, and clang's callees rely on it.
+        """
+        if self.bits < 32 and self.signed and pattern >> (self.bits - 1) and self.kind == "integer":
+            return pattern | 0xFFFF_FFFF ^ self.mask
+        return pattern
+
     def check_pattern(self, pattern: Any, where: str) -> int:
         """Return `pattern` if it is an unsigned integer of this width, or raise as `to_bits`."""
+        if self.name == "bool":
+            return _bool_to_bits(pattern, where)
         try:
             integer = operator.index(pattern)
         except TypeError:
@@ -188,6 +205,21 @@ class ValueType:
                 f"{where} must be a bit pattern in 0 .. 2**{self.bits}-1, got {_short(integer)}"
             )
         return integer
+
+
+def _bool_to_bits(value: Any, where: str) -> int:
+    type_ = type(value)
+    if type_ is bool or (type_.__module__ == "numpy" and type_.__name__ in ("bool", "bool_")):
+        return 1 if value else 0
+    try:
+        integer = operator.index(value)
+    except TypeError:
+        if hasattr(type_, "__index__"):
+            raise  # its own error
+        raise TypeError(f"{where} must be True or False (bool), got {describe(value)}") from None
+    if integer not in (0, 1):
+        raise OverflowError(f"{where} must be True, False, 1 or 0 (bool), got {_short(integer)}")
+    return integer
 
 
 _SHORT_FLOATS = {"f16": (10, 15), "bf16": (7, 127)}
@@ -242,10 +274,16 @@ def _short(integer: int) -> str:
 VALUE_TYPES = {
     value_type.name: value_type
     for value_type in (
+        ValueType("i8", 8, "integer", True, "int8_t", "c_int8"),
+        ValueType("u8", 8, "integer", False, "uint8_t", "c_uint8"),
+        ValueType("i16", 16, "integer", True, "int16_t", "c_int16"),
+        ValueType("u16", 16, "integer", False, "uint16_t", "c_uint16"),
+        ValueType("bool", 8, "integer", False, "bool", "c_bool"),
         ValueType("i32", 32, "integer", True, "int32_t", "c_int32"),
         ValueType("u32", 32, "integer", False, "uint32_t", "c_uint32"),
         ValueType("i64", 64, "integer", True, "int64_t", "c_int64"),
         ValueType("u64", 64, "integer", False, "uint64_t", "c_uint64"),
+        ValueType("usize", POINTER_BITS, "integer", False, "size_t", "c_size_t"),
         ValueType("i128", 128, "integer", True, "__int128", ""),
         ValueType("u128", 128, "integer", False, "unsigned __int128", ""),
         ValueType("f16", 16, "float", True, "_Float16", ""),

@@ -60,6 +60,12 @@ def f32(value: float) -> float:
 
 
 ARGUMENTS = {
+    "i8": [0, 1, -1, 127, -128],
+    "u8": [0, 1, 255],
+    "i16": [0, 1, -1, 2**15 - 1, -(2**15)],
+    "u16": [0, 1, 2**16 - 1],
+    "bool": [True, False],
+    "usize": [0, 2**64 - 1],
     "i32": [0, 1, -1, 2**31 - 1, -(2**31)],
     "u32": [0, 1, 2**31, 2**32 - 1],
     "i64": [0, -1, 2**63 - 1, -(2**63)],
@@ -142,9 +148,30 @@ class TestConversions:
         """The ABI leaves it undefined; a caller that passes 64 bits shows it."""
         seen = []
         function = native(lambda a, b: seen.append((a, b)), "(i32, u32)")
+        narrow = native(lambda *a: seen.append(a), "(i8, u8, i16, u16, bool, bool)")
+        binding.entry.call(
+            narrow.address,
+            Signature("(u64, u64, u64, u64, u64, u64)"),
+            [0xDEADBEEF_77660000 | low for low in (0x55FF, 0x55FF, 0x8001, 0x8001, 0x5500, 0x5501)],
+        )
+        assert seen.pop() == (-1, 255, 1 - 2**15, 2**15 + 1, False, True)
         wide = Signature("(u64, u64)")
         binding.entry.call(function.address, wide, [0xDEADBEEF_FFFFFFFF, 0xDEADBEEF_00000007])
         assert seen == [(-1, 7)]
+
+    def test_a_narrow_result_is_extended_to_32_bits(self, binding, native):
+        for name, value, word in (
+            ("i8", -2, 0xFFFFFFFE),
+            ("u8", 254, 254),
+            ("i16", 2**15, 0xFFFF8000),
+            ("u16", -1, 0xFFFF),
+            ("bool", True, 1),
+        ):
+            host = native(lambda value=value: value, f"() -> {name}")
+            got = binding.entry.call(host.address, Signature("() -> u32"), [])
+            # libffi leaves the upper bits as they are.
+            known = VALUE_TYPES[name].mask if binding.x86_64 is None else 2**32 - 1
+            assert got & known == word & known
 
     def test_objects_that_stand_for_numbers(self, native):
         class Index:
@@ -164,6 +191,9 @@ class TestConversions:
     @pytest.mark.parametrize(
         ("name", "good", "bad"),
         [
+            ("i8", [2**8 - 1, -(2**7)], [2**8, -(2**7) - 1, 2**64]),
+            ("u16", [2**16 - 1, -(2**15)], [2**16, -(2**15) - 1]),
+            ("bool", [True, False, 1, 0], [2, -1]),
             ("i32", [2**32 - 1, -(2**31), 2**31], [2**32, -(2**31) - 1, 2**64, -(2**64)]),
             ("u32", [2**32 - 1, -(2**31), -1], [2**32, -(2**31) - 1, 2**63, 2**64 + 5]),
             ("i64", [2**64 - 1, 2**63, -(2**63)], [2**64, -(2**63) - 1, 2**200]),
@@ -179,7 +209,10 @@ class TestConversions:
             with pytest.raises(OverflowError, match=r"the result of host function .*<lambda>"):
                 native(lambda value=value: value, f"() -> {name}")()
 
-    @pytest.mark.parametrize("name", ["i32", "u32", "i64", "u64", "pointer", "f32", "f64"])
+    @pytest.mark.parametrize(
+        "name",
+        ["i8", "u16", "bool", "usize", "i32", "u32", "i64", "u64", "pointer", "f32", "f64"],
+    )
     @pytest.mark.parametrize("value", ["5", b"5", None, [], 2j, object()])
     def test_results_that_are_no_numbers(self, native, name, value):
         function = native(lambda: value, f"() -> {name}")
@@ -515,7 +548,7 @@ class TestLife:
         ("function", "signature", "error", "message"),
         [
             (5, "()", TypeError, r"HostFunction\(\): function must be callable, got 5"),
-            (print, "(i8)", ValueError, "unknown type 'i8'"),
+            (print, "(i9)", ValueError, "unknown type 'i9'"),
             (print, "i32", ValueError, "expected parameter types in parentheses"),
             (print, None, TypeError, "a signature must be a str"),
         ],

@@ -101,6 +101,12 @@ def test_functions_of_the_c_library(make, mode):
 
 
 RESULTS = {
+    "i8": (-1, -(2**7), 2**7 - 1),
+    "u8": (2**8 - 1, 2**7),
+    "i16": (-1, -(2**15), 2**15 - 1),
+    "u16": (2**16 - 1, 2**15),
+    "bool": (True, False),
+    "usize": (2**64 - 1, 2**63),
     "i32": (-1, -(2**31), 2**31 - 1),
     "u32": (2**32 - 1, 2**31),
     "i64": (-1, -(2**63), 2**63 - 1),
@@ -116,9 +122,11 @@ def test_results_are_read_as_the_signature_says(make, machine_code, result, mode
     function = make(same, f"(u64) -> {result}", **mode)
     bits = VALUE_TYPES[result].bits
     for value in RESULTS[result]:
-        # What is above a 32-bit result in its register is anything.
-        junk = 0 if bits == 64 else 0xABCD << 48
-        assert function(value & (1 << bits) - 1 | junk) == value
+        # What is above a narrow result in its register is anything.
+        junk = 0xABCDEF987654321A << bits & (1 << 64) - 1
+        got = function(value & (1 << bits) - 1 | junk)
+        assert got == value
+        assert type(got) is type(value)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -143,7 +151,33 @@ def test_float_bits_go_through(make, machine_code, value_type, mode):
 
 # --- arguments -----------------------------------------------------------------------------------
 
+NARROW_ARGUMENTS = [
+    ("i8", -128, 0xFFFFFF80), ("i8", 200, 0xFFFFFFC8), ("i8", 127, 127),
+    ("u8", 255, 255), ("u8", -1, 255),
+    ("i16", -2, 0xFFFFFFFE), ("i16", 2**15, 0xFFFF8000), ("i16", 2**15 - 1, 2**15 - 1),
+    ("u16", 2**16 - 1, 2**16 - 1), ("u16", -(2**15), 2**15),
+    ("bool", True, 1), ("bool", False, 0), ("bool", 1, 1), ("bool", 0, 0),
+    ("bool", numpy.True_, 1), ("bool", numpy.int8(0), 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("kind", "value", "word"), NARROW_ARGUMENTS)
+def test_narrow_arguments_are_extended_to_32_bits(make, machine_code, kind, value, word, mode):
+    same = machine_code.loaded.routine("return_first_argument")
+    assert make(same, f"({kind}) -> u32", **mode)(value) == word
+    # On the stack as well.
+    spilled = make(address_of(LIBC.snprintf), f"({', '.join(['pointer', 'u64'] * 2)}, i32, i32,"
+                   f" {kind}) -> i32", **mode)  # fmt: skip
+    text, form = ctypes.create_string_buffer(99), ctypes.create_string_buffer(b"%ld %d %d %u")
+    spilled(ctypes.addressof(text), 99, ctypes.addressof(form), 1, 2, 3, value)
+    assert text.value.decode() == f"1 2 3 {word}"
+
+
 INTEGER_BOUNDS = {
+    "i8": (-(2**7), 2**8 - 1),
+    "i16": (-(2**15), 2**16 - 1),
+    "bool": (0, 1),
     "i32": (-(2**31), 2**32 - 1),
     "i64": (-(2**63), 2**64 - 1),
     "pointer": (0, 2**64 - 1),
@@ -153,7 +187,7 @@ INTEGER_BOUNDS = {
 def values(kind: str) -> st.SearchStrategy:
     if kind.startswith("f"):
         return st.floats(width=32 if kind == "f32" else 64, allow_nan=False)
-    low, high = INTEGER_BOUNDS[{"u32": "i32", "u64": "i64"}.get(kind, kind)]
+    low, high = INTEGER_BOUNDS[{"usize": "i64"}.get(kind, kind.replace("u", "i"))]
     bits = VALUE_TYPES[kind].bits
     near = st.builds(
         lambda power, step, sign: sign * 2**power + step,
@@ -164,16 +198,13 @@ def values(kind: str) -> st.SearchStrategy:
     return st.integers(low, high) | near
 
 
+NUMBERS = ("i8", "u8", "i16", "u16", "bool", "i32", "u32", "i64", "u64", "usize", "f32", "f64")
+
+
 @st.composite
 def calls(draw) -> tuple[Signature, list]:
-    kinds = draw(
-        st.lists(
-            st.sampled_from(["i32", "u32", "i64", "u64", "f32", "f64", "pointer"]), max_size=18
-        )
-    )
-    result = draw(
-        st.sampled_from(["", " -> i32", " -> u32", " -> i64", " -> u64", " -> f32", " -> f64"])
-    )
+    kinds = draw(st.lists(st.sampled_from([*NUMBERS, "pointer"]), max_size=18))
+    result = draw(st.sampled_from(["", *(f" -> {kind}" for kind in NUMBERS)]))
     return Signature(f"({', '.join(kinds)}){result}"), [draw(values(kind)) for kind in kinds]
 
 
@@ -305,6 +336,15 @@ def test_uncommon_arguments_are_converted(make, mode):
 I64 = "must be in -2**63 .. 2**64-1 (i64), got "
 I32 = "must be in -2**31 .. 2**32-1 (i32), got "
 BAD_ARGUMENTS = [
+    ("(i8)", (256,), OverflowError, "'a' must be in -2**7 .. 2**8-1 (i8), got 256"),
+    ("(u8)", (-129,), OverflowError, "'a' must be in -2**7 .. 2**8-1 (u8), got -129"),
+    ("(i16)", (2**16,), OverflowError, "'a' must be in -2**15 .. 2**16-1 (i16), got 65536"),
+    ("(u16)", (1.0,), TypeError, "'a' must be an integer (u16), got float 1.0"),
+    ("(usize)", (2**64,), OverflowError, f"'a' {I64.replace('i64', 'usize')}{2**64}"),
+    ("(bool)", (2,), OverflowError, "'a' must be True, False, 1 or 0 (bool), got 2"),
+    ("(bool)", (-1,), OverflowError, "'a' must be True, False, 1 or 0 (bool), got -1"),
+    ("(bool)", (1.0,), TypeError, "'a' must be True or False (bool), got float 1.0"),
+    ("(bool)", ("",), TypeError, "'a' must be True or False (bool), got str ''"),
     ("(i64)", ("7",), TypeError, "'a' must be an integer (i64), got str '7'"),
     ("(i64)", (7.0,), TypeError, "'a' must be an integer (i64), got float 7.0"),
     ("(i64)", (None,), TypeError, "'a' must be an integer (i64), got NoneType None"),

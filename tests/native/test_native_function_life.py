@@ -580,7 +580,8 @@ def test_every_stencil_is_used_by_some_shape(machine_code):
     wide = ", ".join(["i64"] * 6 + ["f64"] * 8)
     narrow = ", ".join(["f32"] * 8)
     more = ", ".join(["i64"] * 7 + ["f64"] * 9 + ["f32"])  # than registers hold
-    for result in ("", "-> i32", "-> u32", "-> i64", "-> u64", "-> f32", "-> f64"):
+    results = ("i8", "u8", "i16", "u16", "bool", "i32", "u32", "i64", "u64", "f32", "f64")
+    for result in ("", *(f"-> {name}" for name in results)):
         for parameters in ("", "i32", "f32", wide, narrow, more):
             for enter in ("", "asm_libcalls_enter")[parameters == more :]:
                 shape = function_shapes.Shape(Signature(f"({parameters}){result}"), enter)

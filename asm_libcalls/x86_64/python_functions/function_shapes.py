@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from asm_libcalls.signatures import ValueType
     from asm_libcalls.x86_64.python_functions.object_layouts import ObjectLayout
 
 __all__ = ["CLASS", "EVERYTHING", "Shape", "parts_of"]
@@ -59,13 +60,12 @@ class Shape(tuple[object, ...]):
         inline: str = "",
         vmctx_of: tuple[type, str] | None = None,
     ) -> Shape:
-        """Normalise: a parameter's signedness does not matter, nor the kind of a pointer."""
-        parameters = tuple(
-            "pointer" if t.kind == "pointer" else f"{t.kind[0]}{t.bits}"
-            for t in signature.parameters
-        )
+        """Normalise: a wide integer's signedness does not matter, nor the kind of a pointer."""
+        parameters = tuple(map(_kind, signature.parameters))
         result = signature.result
-        read = "none" if result is None else "u64" if result.kind == "pointer" else result.name
+        read = "none" if result is None else result.name
+        if result is not None and (result.kind == "pointer" or read == "usize"):
+            read = "u64"
         return super().__new__(cls, (parameters, read, enter, guard, inline, vmctx_of))
 
     def leaving_all(self) -> Shape:
@@ -79,6 +79,14 @@ class Shape(tuple[object, ...]):
         assert isinstance(parameters, tuple)
         signature = f"({', '.join(parameters)}) -> {result}"
         return f"builtin {inline or signature}"
+
+
+def _kind(value_type: ValueType) -> str:
+    if value_type.kind == "pointer":
+        return "pointer"
+    if value_type.bits < 32:
+        return value_type.name
+    return f"{value_type.kind[0]}{value_type.bits}"
 
 
 def parts_of(
@@ -129,7 +137,7 @@ def parts_of(
             slots = {"vmctx_class": f"{CLASS}{vmctx[0]}", "unbox": "unbox_64"}
             parts.append(part("vmctx", slots=slots, vmctx_member=vmctx[1]))
             continue
-        slots = {"unbox": "unbox_pointer" if kind == "pointer" else f"unbox_{kind[1:]}"}
+        slots = {"unbox": f"unbox_{kind.removeprefix('i') if kind in ('i32', 'i64') else kind}"}
         stencil = f"float{kind[1:]}" if kind[0] == "f" else "integer"
         if not enter:
             parts.append(part(f"{stencil}_{place.number}", slots=slots))

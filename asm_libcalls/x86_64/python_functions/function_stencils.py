@@ -167,6 +167,11 @@ _STENCILS = {
     # The result.
     "box_none_counted": "mov rax, $_Py_NoneStruct; inc qword[rax]; ret",
     "box_none_immortal": "mov rax, $_Py_NoneStruct; ret",
+    "box_i8": "movsx rdi, al; jmp $PyLong_FromLongLong",
+    "box_u8": "movzx edi, al; jmp $PyLong_FromLongLong",
+    "box_i16": "movsx rdi, ax; jmp $PyLong_FromLongLong",
+    "box_u16": "movzx edi, ax; jmp $PyLong_FromLongLong",
+    "box_bool": "movzx edi, al; jmp $PyBool_FromLong",
     "box_i32": "movsxd rdi, eax; jmp $PyLong_FromLongLong",
     "box_u32": "mov edi, eax; jmp $PyLong_FromLongLong",
     "box_i64": "mov rdi, rax; jmp $PyLong_FromLongLong",

@@ -9,21 +9,21 @@ from __future__ import annotations
 from functools import partial
 
 from peachpy.x86_64 import (
-    ADD, AND, CLC, CMOVS, CMP, DEC, IMUL, INC, JA, JAE, JE, JMP, JNE, JNS, JNZ, JZ, LABEL, LEA, MOV,
-    MOVSXD, NEG, OR, POP, PUSH, RET, SHL, SHR, STC, SUB, TEST, XOR, Label, byte, eax, ecx, qword,
-    r10, r10d, rax, rbx, rcx, rdi, rdx, rsi,
+    ADD, AND, CLC, CMOVS, CMP, DEC, IMUL, INC, JA, JAE, JC, JE, JMP, JNE, JNS, JNZ, JZ, LABEL, LEA,
+    MOV, MOVSX, MOVSXD, MOVZX, NEG, OR, POP, PUSH, RET, SHL, SHR, STC, SUB, TEST, XOR, Label, al,
+    ax, byte, eax, ecx, qword, r10, r10d, rax, rbx, rcx, rdi, rdx, rsi,
 )  # fmt: skip
 from peachpy.x86_64.registers import rsp
 
 from asm_libcalls.x86_64.python_functions.object_layouts import INTEGER_LAYOUTS, FunctionState
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import (
-    CALL_SLOT, LOAD_SLOT, TAIL_JUMP, TAIL_JUMP_SLOT,
+    CALL_ROUTINE, CALL_SLOT, LOAD_SLOT, TAIL_JUMP, TAIL_JUMP_SLOT,
 )  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from asm_libcalls.emitter.image import Routine
@@ -38,6 +38,9 @@ def routines() -> Iterator[Routine]:
         for unbox in (_unbox_64, _unbox_32, _unbox_pointer):
             name = f"{unbox.__name__.lstrip('_')}_{layout.name}"
             yield sequence(name, partial(unbox, layout))
+        for name, narrow in _NARROW.items():
+            yield sequence(f"unbox_{name}_{layout.name}", partial(_unbox_narrow, layout, narrow))
+    yield sequence("unbox_bool", _unbox_bool)
     for name, body in (
         ("function_state_traverse", _traverse),
         ("function_state_clear", _clear),
@@ -157,6 +160,46 @@ def _unbox_32(layout: IntegerLayout) -> None:
     CMP(r10, rax)
     JNE(no)
     LABEL(fits)
+    RET()  # equal, so CF is clear
+    LABEL(no)
+    STC()
+    RET()
+
+
+_NARROW: dict[str, Callable[[], object]] = {
+    "i8": lambda: MOVSX(r10, al),
+    "u8": lambda: MOVZX(r10d, al),
+    "i16": lambda: MOVSX(r10, ax),
+    "u16": lambda: MOVZX(r10d, ax),
+}
+
+
+def _unbox_narrow(layout: IntegerLayout, extend: Callable[[], object]) -> None:
+    """Return it extended to 64 bits by its sign: a caller passes 32 bits of it."""
+    no = Label("no")
+    CALL_ROUTINE(f"unbox_32_{layout.name}")
+    JC(no)
+    extend()
+    CMP(r10, rax)
+    JNE(no)
+    RET()  # equal, so CF is clear
+    LABEL(no)
+    STC()
+    RET()
+
+
+def _unbox_bool() -> None:
+    yes, no = Label("yes"), Label("no")
+    LOAD_SLOT(r10, "_Py_TrueStruct")
+    CMP(rax, r10)
+    JE(yes)
+    LOAD_SLOT(r10, "_Py_FalseStruct")
+    CMP(rax, r10)
+    JNE(no)
+    XOR(eax, eax)
+    RET()
+    LABEL(yes)
+    MOV(eax, 1)
     RET()  # equal, so CF is clear
     LABEL(no)
     STC()

@@ -15,8 +15,9 @@ if "_asm_libcalls" in _sys.modules:  # the package was deleted and is imported a
     _reimport.adopt(_sys.modules[__name__], _sys.modules["_asm_libcalls"])
 
 from asm_libcalls import traps as _traps
-from asm_libcalls.binding import BackendUnavailable, Libcall, default_binding
+from asm_libcalls.binding import BackendUnavailable, default_binding
 from asm_libcalls.emitter import code_names as _code_names
+from asm_libcalls.libcall import Libcall
 from asm_libcalls.report import BackendReport
 from asm_libcalls.signatures import Signature
 from asm_libcalls.traps import *  # noqa: F403 (its __all__ is the list of trap classes)

@@ -7,8 +7,8 @@ from asm_libcalls import llvm as llvm
 from asm_libcalls import toy_jit as toy_jit
 from asm_libcalls import ufuncs as ufuncs
 from asm_libcalls.binding import BackendUnavailable as BackendUnavailable
-from asm_libcalls.binding import Libcall as Libcall
 from asm_libcalls.emitter.load_code import load_code as load_code
+from asm_libcalls.libcall import Libcall as Libcall
 from asm_libcalls.native.catch_traps import catch_traps as catch_traps
 from asm_libcalls.native.host_function import HostFunction as HostFunction
 from asm_libcalls.native.native_function import native_function as native_function

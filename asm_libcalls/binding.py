@@ -1,4 +1,4 @@
-"""Binds each declaration to a backend: a Libcall has a callable, an address, a ctypes function.
+"""Binds each declaration of the table to a backend, which makes it a Libcall.
 
 The environment variable ``ASM_LIBCALLS_BACKEND`` chooses once, when the package is imported:
 ``auto`` (machine code where available, the fallback for the rest), ``x86_64`` (all machine code,
@@ -11,16 +11,15 @@ import atexit
 import os
 import sys
 
+from asm_libcalls.libcall import Libcall
 from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS
 from asm_libcalls.native import process
-from asm_libcalls.native.call_slot import answer_calls, is_builtin, unbound
 from asm_libcalls.native.interface import CtypesInterface, NoInterface, machine_interface
-from asm_libcalls.signatures import Callee
 from asm_libcalls.traps import Trap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import ModuleType
     from typing import Any
 
@@ -50,191 +49,6 @@ class BackendUnavailable(ImportError):
     """The backend in ``ASM_LIBCALLS_BACKEND`` is not available here."""
 
 
-class Libcall:
-    """One libcall, bound to a backend. Calling it takes and returns Python numbers.
-
-    Attributes
-    ----------
-    name : str
-    symbol : str
-        Its C symbol, ``wasmtime_`` and the name.
-    signature : Signature
-        Its C signature.
-    doc : str
-        One sentence.
-    declaration : Declaration
-        Its row of the table.
-    takes_instance : bool
-        Whether it works on an instance or its references, not only on numbers.
-    backend : {"x86_64", "fallback"}
-    """
-
-    def __init__(self, declaration: Declaration, binding: Binding) -> None:
-        self.declaration = declaration
-        self.name = declaration.name
-        self.symbol = declaration.symbol
-        self.signature = declaration.signature
-        self.doc = declaration.doc
-        self.takes_instance = declaration.takes_instance
-        self._callee = Callee.named(declaration.name, declaration.parameters)
-        self._binding = binding
-        self._address = 0
-        self._fallback: FallbackFunction | None = None
-        self.backend, self._reason = binding.backend_of(declaration)
-
-    @property
-    def reason(self) -> str:
-        """Why that backend."""
-        if not self._reason:
-            self._reason = self._binding.why_not_machine_code(self.declaration)
-        return self._reason
-
-    def __repr__(self) -> str:
-        return f"<libcall {self.name}{self.signature} served by {self.backend}>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # By name, so it is bound to the backend of the process that unpickles it.
-        return (_served_here, (self.name,))
-
-    def __copy__(self) -> Libcall:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Libcall:
-        return self
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """Call it with Python numbers, by position; raise what :meth:`checked_call` raises."""
-        function = self._binding.function_of(self)
-        if is_builtin(function):
-            answer_calls(self, function)  # later calls go straight to it
-            return function(*arguments, **keywords)
-        if keywords:
-            raise TypeError(f"{self.name}() takes no keyword arguments, got {', '.join(keywords)}")
-        return self.checked_call(*arguments)
-
-    def checked_call(self, *arguments: Any) -> Any:
-        """Call it with Python numbers, converted and checked in Python.
-
-        Raises
-        ------
-        TypeError
-            The wrong count, or an argument of the wrong type; the message names it.
-        OverflowError
-            An integer that 32 or 64 bits cannot hold in either reading.
-        Trap
-            The libcall trapped.
-        """
-        # While native code runs, other threads may drop or close what it works on.
-        patterns, _kept = self._patterns(arguments)
-        return self.signature.from_pattern(self._invoke(patterns))
-
-    def call_bits(self, *patterns: int) -> int:
-        """Call it with bit patterns and return the result's pattern, in which NaNs keep their bits.
-
-        Parameters
-        ----------
-        *patterns : int
-            One for each parameter, unsigned, of its width.
-
-        Returns
-        -------
-        int
-            The result's pattern; 0 where there is no result.
-        """
-        checked = self.signature.check_patterns(patterns, self._callee)
-        _kept: list[object] = []
-        if self.takes_instance:
-            checked, _kept = self._patterns(tuple(checked))  # checks addresses and indices
-        return self._invoke(checked)
-
-    @property
-    def address(self) -> int:
-        """The C address, for native code to call; valid until the process ends."""
-        if not self._address:
-            self._address = self._binding.address_of(self)
-        return self._address
-
-    @property
-    def cfunc(self) -> Any:
-        """A ctypes function of the address.
-
-        If the libcall can trap, a call from Python raises the trap. As a C function pointer the
-        object is the bare address.
-        """
-        prototype = self.signature.ctypes_prototype()
-        if self.declaration.traps:
-            prototype = _catching(prototype, self._binding.function_of(self))
-        return prototype(self.address)
-
-    @property
-    def fallback(self) -> FallbackFunction:
-        """The same libcall in plain Python."""
-        # Only one for each libcall, because it owns a callback that is never freed.
-        if self._fallback is None:
-            self._fallback = FallbackFunction(self)
-        return self._fallback
-
-    def _patterns(self, arguments: tuple[Any, ...]) -> tuple[list[int], list[object]]:
-        if not self.takes_instance:
-            return self.signature.to_patterns(arguments, self._callee), []
-        from asm_libcalls.runtime.arguments import to_patterns
-
-        self._callee.check_count(len(arguments))
-        return to_patterns(self.declaration, arguments)
-
-    def _invoke(self, patterns: list[int]) -> int:
-        if self.backend == "x86_64":
-            entry = self._binding.entry
-            assert entry is not None
-            return entry.call(self.address, self.signature, patterns)
-        function = self._binding.fallback_of(self.declaration)
-        if self.signature.result is None or self.signature.result.name != "externref":
-            return function(*patterns) or 0
-        from asm_libcalls.runtime.instance import instance_of
-
-        # The reference goes to Python and not to a frame: no transfer is pending after the call.
-        table = instance_of(patterns[0]).activations_table
-        before = table.transfers_here()
-        try:
-            return function(*patterns) or 0
-        finally:
-            table.end_transfers(before)
-
-
-class FallbackFunction(Libcall):
-    """A libcall in plain Python, also where machine code serves it."""
-
-    def __init__(self, libcall: Libcall) -> None:
-        self.__dict__.update(libcall.__dict__)
-        self.backend = "fallback"
-        self._reason = "asked for"
-        self._address = 0
-        self._fallback = self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_fallback_here, (self.name,))
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """Call it with Python numbers, by position; raise what :meth:`checked_call` raises."""
-        if keywords:
-            raise TypeError(f"{self.name}() takes no keyword arguments, got {', '.join(keywords)}")
-        return self.checked_call(*arguments)
-
-
-def _served_here(name: str) -> Libcall:
-    return default_binding().libcalls[name]
-
-
-def _fallback_here(name: str) -> FallbackFunction:
-    return default_binding().libcalls[name].fallback
-
-
-def _catching(prototype: Any, function: Callable[..., Any]) -> Any:
-    # ctypes reads a function type's own attributes, not those that it inherits.
-    own = {name: getattr(prototype, name) for name in ("_flags_", "_argtypes_", "_restype_")}
-    return type("CatchingFunction", (prototype,), {**own, "__call__": unbound(function)})
-
-
 class Binding:
     """All libcalls, bound to the available backends.
 
@@ -250,6 +64,12 @@ class Binding:
         Calls between Python and native code, in both directions.
     libcalls : dict of str to Libcall
     """
+
+    module = "asm_libcalls"
+    """The module that has the libcalls as functions, and their ``LIBCALLS``."""
+
+    unboxes = True
+    """Whether machine code converts the arguments of the libcalls' functions."""
 
     x86_64: Backend | None
     interface: MachineInterface | CtypesInterface | NoInterface
@@ -336,6 +156,12 @@ class Binding:
             _fallbacks[name] = family
         function: Callable[..., int | None] = getattr(family, declaration.name)
         return function
+
+    def with_addresses(
+        self, libcall: Libcall, arguments: Sequence[Any]
+    ) -> tuple[Sequence[Any], list[object]]:
+        """Replace buffers by their addresses; return also what keeps them alive."""
+        return arguments, []  # no libcall of this table takes a buffer
 
     def load_numeric_fallbacks(self) -> None:
         """Import the fallbacks of numeric libcalls, which a finalizer may call at exit."""

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import asm_libcalls
 from asm_libcalls import LIBCALLS
-from asm_libcalls.binding import Libcall, default_binding
+from asm_libcalls.binding import default_binding
 from asm_libcalls.functions import make_functions
+from asm_libcalls.libcall import Libcall
 from asm_libcalls.native.native_function import Specification, native_functions, why_not_builtin
 
 BUILTIN = type(len)

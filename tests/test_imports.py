@@ -74,7 +74,6 @@ def test_no_circle_of_modules(types):
 ORDER = [
     "steps",
     "owned",
-    "unraisable",
     "signatures",
     "literals",
     "traps",
@@ -87,6 +86,7 @@ ORDER = [
     "native",
     "runtime",
     "fallback",
+    "libcall",
     "functions",
     "binding",
     "report",

@@ -137,7 +137,7 @@ def make_llvm_stub() -> str:
     """Return the text of the second table's stub."""
     package = asm_libcalls.llvm
     header = HEADER.replace("A002, D401, ", "")
-    lines = [header, "from typing import Any", "", "from asm_libcalls.binding import Libcall", ""]
+    lines = [header, "from typing import Any", "", "from asm_libcalls.libcall import Libcall", ""]
     lines += ["LIBCALLS: dict[str, Libcall]", "", *function_lines("symbols", package.symbols)]
     for libcall in package.LIBCALLS.values():
         lines += libcall_lines(libcall.declaration)

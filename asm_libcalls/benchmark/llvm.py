@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.benchmark.peers import Peers
-    from asm_libcalls.binding import Libcall
+    from asm_libcalls.libcall import Libcall
 
 __all__ = ["cases"]
 

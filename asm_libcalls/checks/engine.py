@@ -15,7 +15,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
-from asm_libcalls.binding import Libcall
+from asm_libcalls.libcall import Libcall
 from asm_libcalls.literals import describe, format_bits
 from asm_libcalls.native.catch_traps import catch_traps
 from asm_libcalls.traps import Trap, TrapCode

@@ -11,8 +11,8 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from asm_libcalls.binding import Libcall
 from asm_libcalls.checks.scenes import Model, Scene, SceneChecker, State
+from asm_libcalls.libcall import Libcall
 from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.activations import CHUNK_SIZE
 from asm_libcalls.runtime.externref import VMExternRef

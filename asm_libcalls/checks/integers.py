@@ -13,8 +13,8 @@ from fractions import Fraction
 from itertools import product
 from random import Random
 
-from asm_libcalls.binding import Libcall
 from asm_libcalls.checks.engine import PatternChecker
+from asm_libcalls.libcall import Libcall
 from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow
 
 __all__ = ["CHECKER"]

@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable, Iterator
 from random import Random
 
-from asm_libcalls.binding import Libcall
 from asm_libcalls.checks.engine import PatternChecker
+from asm_libcalls.libcall import Libcall
 from asm_libcalls.signatures import ValueType
 
 __all__ = ["CHECKER"]

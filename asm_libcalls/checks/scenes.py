@@ -15,8 +15,8 @@ from itertools import product
 from random import Random
 from typing import Any, ClassVar
 
-from asm_libcalls.binding import Libcall
 from asm_libcalls.checks.engine import Checker, Implementation, Outcome, observe, served_functions
+from asm_libcalls.libcall import Libcall
 
 __all__ = ["U32_MAXIMUM", "Model", "Scene", "SceneChecker", "State"]
 

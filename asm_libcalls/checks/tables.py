@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from asm_libcalls.binding import Libcall
 from asm_libcalls.checks.scenes import U32_MAXIMUM, Model, Scene, SceneChecker, State
+from asm_libcalls.libcall import Libcall
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.instance import Instance

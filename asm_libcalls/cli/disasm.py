@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _routine(name: str) -> tuple[str, LoadedImage]:
     """Return the routine of a name, and its image."""
     from asm_libcalls.binding import default_binding
-    from asm_libcalls.llvm.binding import LlvmLibcall, default_llvm_binding
+    from asm_libcalls.llvm.binding import default_llvm_binding
 
     backend = default_binding().x86_64
     if backend is not None and name in backend.loaded.image.routines:
@@ -73,7 +73,7 @@ def _routine(name: str) -> tuple[str, LoadedImage]:
             f"show: {libcall.reason}",
             NOT_HERE,
         )
-    if isinstance(libcall, LlvmLibcall):
+    if libcall.name in default_llvm_binding().libcalls:
         return libcall.symbol, default_llvm_binding().loaded or backend.loaded
     return libcall.name, backend.loaded
 

@@ -19,8 +19,8 @@ from asm_libcalls.output import Cell
 if TYPE_CHECKING:
     import argparse
 
-    from asm_libcalls.binding import Libcall
     from asm_libcalls.checks.engine import Verdict
+    from asm_libcalls.libcall import Libcall
 
 HELP = "show every libcall, its backend, its address and a live self-check (the default)"
 DESCRIPTION = """Show every libcall with its C signature, the backend that serves it, its address

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from asm_libcalls.binding import Libcall
+    from asm_libcalls.libcall import Libcall
 
 __all__ = [
     "ALL",

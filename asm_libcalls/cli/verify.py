@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
-    from asm_libcalls.binding import Libcall
     from asm_libcalls.checks.engine import Verdict
+    from asm_libcalls.libcall import Libcall
 
 HELP = "compare a libcall's implementations over edge cases and random ones"
 DESCRIPTION = """Compare the implementation that serves each libcall (all of a table, or those

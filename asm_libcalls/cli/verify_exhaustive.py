@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from asm_libcalls.binding import Libcall
     from asm_libcalls.checks.exhaustive import Exhaustive
+    from asm_libcalls.libcall import Libcall
 
     ProgressBar = Callable[[list[Libcall], int], AbstractContextManager[Callable[[str, int], None]]]
 

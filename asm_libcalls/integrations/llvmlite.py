@@ -20,13 +20,13 @@ import llvmlite.binding
 import llvmlite.ir
 
 from asm_libcalls.binding import default_binding
-from asm_libcalls.llvm.binding import LlvmLibcall, default_llvm_binding
+from asm_libcalls.llvm.binding import default_llvm_binding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from asm_libcalls.binding import Libcall
+    from asm_libcalls.libcall import Libcall
     from asm_libcalls.signatures import ValueType
 
 __all__ = ["add_symbols", "declare", "import_symbols"]
@@ -145,7 +145,7 @@ def _choose(names: tuple[str, ...], where: str, replace: bool) -> dict[str, int]
     for name in names or (*default_binding().libcalls, *default_llvm_binding().libcalls):
         libcall = _find(name)
         if libcall is not None:
-            of_llvm = isinstance(libcall, LlvmLibcall)
+            of_llvm = libcall.name in default_llvm_binding().libcalls
             if of_llvm and not names and libcall.symbol not in default_llvm_binding().symbols():
                 continue  # it has no address here
             if replace or not (of_llvm and _others_have(libcall)):

@@ -7,7 +7,7 @@ JIT that resolves ``__divti3``; ``LIBCALLS["divti3"]`` has everything about one.
 
 from __future__ import annotations
 
-from asm_libcalls.binding import Libcall
+from asm_libcalls.libcall import Libcall
 from asm_libcalls.llvm.binding import default_llvm_binding
 
 _binding = default_llvm_binding()

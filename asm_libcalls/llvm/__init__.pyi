@@ -5,7 +5,7 @@
 
 from typing import Any
 
-from asm_libcalls.binding import Libcall
+from asm_libcalls.libcall import Libcall
 
 LIBCALLS: dict[str, Libcall]
 

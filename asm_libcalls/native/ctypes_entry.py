@@ -10,8 +10,8 @@ import ctypes
 
 from asm_libcalls.native import greenlets
 from asm_libcalls.native.process import CtypesActivation, thread_state
+from asm_libcalls.native.unraisable import hear, who_runs
 from asm_libcalls.traps import Trap
-from asm_libcalls.unraisable import hear, who_runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import sys
 from ctypes import addressof
 
-from asm_libcalls import unraisable
-from asm_libcalls.native import process
+from asm_libcalls.native import process, unraisable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

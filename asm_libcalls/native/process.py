@@ -107,7 +107,7 @@ class CtypesActivation:
     Attributes
     ----------
     who : int
-        The thread or greenlet that entered, by :data:`asm_libcalls.unraisable.who_runs`.
+        The thread or greenlet that entered, by :data:`asm_libcalls.native.unraisable.who_runs`.
     raised : list of BaseException
         The exceptions of its callbacks.
     """

@@ -21,9 +21,9 @@ from __future__ import annotations
 import ctypes
 import operator
 
+from asm_libcalls.native.unraisable import hear
 from asm_libcalls.owned import NotCopied
 from asm_libcalls.steps import step
-from asm_libcalls.unraisable import hear
 from asm_libcalls.vmcontext import VMExternData
 
 TYPE_CHECKING = False

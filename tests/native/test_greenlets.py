@@ -15,8 +15,8 @@ import asm_libcalls
 from asm_libcalls import HostFunction, catch_traps
 from asm_libcalls.activation import Departure
 from asm_libcalls.native import process
+from asm_libcalls.native.unraisable import hear
 from asm_libcalls.runtime.activations import VMExternRefActivationsTable
-from asm_libcalls.unraisable import hear
 
 greenlet = pytest.importorskip("greenlet")
 

@@ -9,7 +9,7 @@ from itertools import product
 from random import Random
 from typing import Any
 
-from asm_libcalls.binding import Libcall
+from asm_libcalls.libcall import Libcall
 from asm_libcalls.llvm.checks.stored_results import StoringChecker
 from asm_libcalls.llvm.checks.wide_integers import BOUNDARIES, MODULUS, random_integer, signed
 from asm_libcalls.traps import IntegerDivisionByZero

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from random import Random
 
-from asm_libcalls.binding import Libcall
 from asm_libcalls.checks.engine import PatternChecker
+from asm_libcalls.libcall import Libcall
 from asm_libcalls.llvm.checks.nearest import (
     WIDTHS,
     edge_patterns,

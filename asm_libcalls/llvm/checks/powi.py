@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from random import Random
 
-from asm_libcalls.binding import Libcall
 from asm_libcalls.checks.engine import PatternChecker
+from asm_libcalls.libcall import Libcall
 from asm_libcalls.llvm.checks.nearest import WIDTHS, is_nan, nearest, random_pattern, value_of
 
 __all__ = ["CHECKER"]

@@ -8,8 +8,8 @@ from fractions import Fraction
 from itertools import product
 from random import Random
 
-from asm_libcalls.binding import Libcall
 from asm_libcalls.checks.engine import PatternChecker
+from asm_libcalls.libcall import Libcall
 from asm_libcalls.llvm.checks.wide_integers import BOUNDARIES, MODULUS, random_integer, signed
 
 __all__ = ["CHECKER"]

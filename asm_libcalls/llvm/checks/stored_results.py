@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from asm_libcalls.binding import Libcall
 from asm_libcalls.checks.engine import Outcome, PatternChecker, observe, served_functions
+from asm_libcalls.libcall import Libcall
 from asm_libcalls.literals import describe
 
 __all__ = ["StoringChecker"]

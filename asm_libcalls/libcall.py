@@ -1,0 +1,242 @@
+"""One libcall, bound to a backend: Python functions of it, its C address, a ctypes function.
+
+:mod:`asm_libcalls.libcalls` has the declarations, and :mod:`asm_libcalls.binding` binds all of a
+table.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.native.call_slot import answer_calls, is_builtin, unbound
+from asm_libcalls.signatures import Callee
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Protocol
+
+    from asm_libcalls.libcalls import Declaration
+    from asm_libcalls.native.process import Entry
+
+    class Binding(Protocol):
+        """What a libcall asks its binding; :class:`asm_libcalls.binding.Binding` says more."""
+
+        module: str
+
+        @property
+        def entry(self) -> Entry | None:
+            """The entry from Python into native code."""
+
+        def backend_of(self, declaration: Declaration) -> tuple[str, str]:
+            """Return the backend of a libcall, and the reason."""
+
+        def why_not_machine_code(self, declaration: Declaration) -> str:
+            """Return why the fallback serves a libcall although machine code is loaded."""
+
+        def fallback_of(self, declaration: Declaration) -> Callable[..., int | None]:
+            """Return the function on bit patterns in Python."""
+
+        def address_of(self, libcall: Libcall) -> int:
+            """Return the C address of a libcall."""
+
+        def function_of(self, libcall: Libcall) -> Callable[..., Any]:
+            """Return the function of a libcall."""
+
+        def with_addresses(
+            self, libcall: Libcall, arguments: Sequence[Any]
+        ) -> tuple[Sequence[Any], list[object]]:
+            """Replace buffers by their addresses; return also what keeps them alive."""
+
+
+__all__ = ["FallbackFunction", "Libcall"]
+
+
+class Libcall:
+    """One libcall, bound to a backend. Calling it takes and returns Python numbers.
+
+    Attributes
+    ----------
+    name : str
+    symbol : str
+        Its C symbol, ``wasmtime_`` and the name.
+    signature : Signature
+        Its C signature.
+    doc : str
+        One sentence.
+    declaration : Declaration
+        Its row of the table.
+    takes_instance : bool
+        Whether it works on an instance or its references, not only on numbers.
+    callee : Callee
+        What messages call it and its parameters.
+    backend : {"x86_64", "fallback"}
+    """
+
+    def __init__(self, declaration: Declaration, binding: Binding) -> None:
+        self.declaration = declaration
+        self.name = declaration.name
+        self.symbol = declaration.symbol
+        self.signature = declaration.signature
+        self.doc = declaration.doc
+        self.takes_instance = declaration.takes_instance
+        self.callee = Callee.named(declaration.name, declaration.parameters)
+        self._binding = binding
+        self._address = 0
+        self._fallback: FallbackFunction | None = None
+        self.backend, self._reason = binding.backend_of(declaration)
+
+    @property
+    def reason(self) -> str:
+        """Why that backend."""
+        if not self._reason:
+            self._reason = self._binding.why_not_machine_code(self.declaration)
+        return self._reason
+
+    def __repr__(self) -> str:
+        return f"<libcall {self.name}{self.signature} served by {self.backend}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By name, so it is bound to the backend of the process that unpickles it.
+        return (_bound_here, (self._binding.module, self.name))
+
+    def __copy__(self) -> Libcall:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Libcall:
+        return self
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Call it with Python numbers, by position; raise what :meth:`checked_call` raises."""
+        function = self._binding.function_of(self)
+        if is_builtin(function):
+            answer_calls(self, function)  # later calls go straight to it
+            return function(*arguments, **keywords)
+        if keywords:
+            raise TypeError(f"{self.name}() takes no keyword arguments, got {', '.join(keywords)}")
+        return self.checked_call(*arguments)
+
+    def checked_call(self, *arguments: Any) -> Any:
+        """Call it with Python numbers, converted and checked in Python.
+
+        Raises
+        ------
+        TypeError
+            The wrong count, or an argument of the wrong type; the message names it.
+        OverflowError
+            An integer that 32 or 64 bits cannot hold in either reading.
+        Trap
+            The libcall trapped.
+        """
+        # While native code runs, other threads may drop or close what it works on.
+        patterns, _kept = self._patterns(arguments)
+        return self.signature.from_pattern(self._invoke(patterns))
+
+    def call_bits(self, *patterns: int) -> int:
+        """Call it with bit patterns and return the result's pattern, in which NaNs keep their bits.
+
+        Parameters
+        ----------
+        *patterns : int
+            One for each parameter, unsigned, of its width.
+
+        Returns
+        -------
+        int
+            The result's pattern; 0 where there is no result.
+        """
+        self.callee.check_count(len(patterns))
+        given, _kept = self._binding.with_addresses(self, patterns)
+        checked = self.signature.check_patterns(given, self.callee)
+        if self.takes_instance:
+            checked, _kept = self._patterns(tuple(checked))  # checks addresses and indices
+        return self._invoke(checked)
+
+    @property
+    def address(self) -> int:
+        """The C address, for native code to call; valid until the process ends."""
+        if not self._address:
+            self._address = self._binding.address_of(self)
+        return self._address
+
+    @property
+    def cfunc(self) -> Any:
+        """A ctypes function of the address.
+
+        If the libcall can trap, a call from Python raises the trap. As a C function pointer the
+        object is the bare address.
+        """
+        prototype = self.signature.ctypes_prototype()
+        if self.declaration.traps:
+            prototype = _catching(prototype, self._binding.function_of(self))
+        return prototype(self.address)
+
+    @property
+    def fallback(self) -> FallbackFunction:
+        """The same libcall in plain Python."""
+        # Only one for each libcall, because it owns a callback that is never freed.
+        if self._fallback is None:
+            self._fallback = FallbackFunction(self)
+        return self._fallback
+
+    def _patterns(self, arguments: tuple[Any, ...]) -> tuple[list[int], list[object]]:
+        self.callee.check_count(len(arguments))
+        if self.takes_instance:
+            from asm_libcalls.runtime.arguments import to_patterns
+
+            return to_patterns(self.declaration, arguments)
+        given, kept = self._binding.with_addresses(self, arguments)
+        return self.signature.to_patterns(given, self.callee), kept
+
+    def _invoke(self, patterns: list[int]) -> int:
+        if self.backend == "x86_64":
+            entry = self._binding.entry
+            assert entry is not None
+            return entry.call(self.address, self.signature, patterns)
+        function = self._binding.fallback_of(self.declaration)
+        if self.signature.result is None or self.signature.result.name != "externref":
+            return function(*patterns) or 0
+        from asm_libcalls.runtime.instance import instance_of
+
+        # The reference goes to Python and not to a frame: no transfer is pending after the call.
+        table = instance_of(patterns[0]).activations_table
+        before = table.transfers_here()
+        try:
+            return function(*patterns) or 0
+        finally:
+            table.end_transfers(before)
+
+
+class FallbackFunction(Libcall):
+    """A libcall in plain Python, also where machine code serves it."""
+
+    def __init__(self, libcall: Libcall) -> None:
+        self.__dict__.update(libcall.__dict__)
+        self.backend = "fallback"
+        self._reason = "asked for"
+        self._address = 0
+        self._fallback = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_fallback_here, (self._binding.module, self.name))
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Call it with Python numbers, by position; raise what :meth:`checked_call` raises."""
+        if keywords:
+            raise TypeError(f"{self.name}() takes no keyword arguments, got {', '.join(keywords)}")
+        return self.checked_call(*arguments)
+
+
+def _bound_here(module: str, name: str) -> Libcall:
+    from importlib import import_module
+
+    libcall: Libcall = import_module(module).LIBCALLS[name]
+    return libcall
+
+
+def _fallback_here(module: str, name: str) -> FallbackFunction:
+    return _bound_here(module, name).fallback
+
+
+def _catching(prototype: Any, function: Callable[..., Any]) -> Any:
+    # ctypes reads a function type's own attributes, not those that it inherits.
+    own = {name: getattr(prototype, name) for name in ("_flags_", "_argtypes_", "_restype_")}
+    return type("CatchingFunction", (prototype,), {**own, "__call__": unbound(function)})

@@ -11,7 +11,7 @@ from asm_libcalls.toy_jit.codegen.places import NEGATED, Places, constant, halve
 from asm_libcalls.toy_jit.codegen.registers import operand_registers
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
 from asm_libcalls.toy_jit.frontend import opcodes as op
-from asm_libcalls.toy_jit.frontend.module import EXTERNREF, I32
+from asm_libcalls.toy_jit.frontend.module import EXTERNREF, I32, V128
 from asm_libcalls.toy_jit.frontend.operands import FUNCTION
 
 TYPE_CHECKING = False
@@ -67,6 +67,13 @@ class Emitter(Places):
 
     # -- calls
 
+    def offsets(self, types: bytes) -> tuple[list[tuple[str, int]], int]:
+        """Return a prefix and an offset for each of several values in memory, and their size.
+
+        The prefix belongs to the name of the value's place: "" for 8 bytes, "v" for a vector.
+        """
+        return [("", 8 * i) for i in range(len(types))], 8 * len(types)
+
     def call(self, role: str) -> None:
         """Call a function or a stub of this module."""
         self.code += TEMPLATES["call"][0]
@@ -99,22 +106,23 @@ class Emitter(Places):
 
     def arguments(self, functype: FuncType) -> None:
         """Pop the operands of a call into the outgoing arguments; move the others to slots."""
-        count = len(functype.params)
-        self.flush_registers(len(self.stack) - count)
-        for i in reversed(range(count)):
-            self.move(("argument", 8 * i), self.pop())
+        self.flush_registers(len(self.stack) - len(functype.params))
+        offsets, size = self.offsets(functype.params)
+        for prefix, offset in reversed(offsets):
+            self.move((prefix + "argument", offset), self.pop())
         self.save_locals()
-        self.outgoing = max(self.outgoing, count, len(functype.results))
+        self.outgoing = max(self.outgoing, size // 8, self.offsets(functype.results)[1] // 8)
 
     def results(self, functype: FuncType) -> None:
         """Push the results of a call."""
         self.restore_locals()
-        if len(functype.results) == 1:
+        if len(functype.results) == 1 and functype.results[0] != V128:
             self.push_result(functype.results[0])
             return
-        for i in range(len(functype.results)):
-            slot = self.slots[len(self.stack)]
-            self.move(slot, ("argument", 8 * i))
+        for prefix, offset in self.offsets(functype.results)[0]:
+            source = (prefix + "argument", offset)
+            slot = self.slot(len(self.stack), source)
+            self.move(slot, source)
             self.push(slot)
 
     def libcall(
@@ -176,14 +184,15 @@ class Emitter(Places):
     def return_(self) -> None:
         """Emit a return of the operands on top of the stack."""
         results = self.result_types
-        if len(results) == 1:
+        if len(results) == 1 and results[0] != V128:
             self.take(operand_registers(results))
         elif results:
             # They overwrite the parameters, so first move all that are read from a parameter.
             base = len(self.stack) - len(results)
             self.flush(base)
-            for i in range(len(results)):
-                self.move(("slot", 16 + 8 * i), self.slots[base + i])
+            offsets, _ = self.offsets(results)
+            for place, (prefix, offset) in zip(self.stack[base:], offsets, strict=True):
+                self.move((prefix + "slot", 16 + offset), place)
         self.layout.epilogues.append(len(self.code))
         self.emit("epilogue")
 
@@ -204,8 +213,8 @@ class Emitter(Places):
         base = len(self.stack) - len(frame.label)
         self.flush(base)
         if base != frame.height:
-            for i in range(len(frame.label)):
-                self.move(self.slots[frame.height + i], self.slots[base + i])
+            for i, place in enumerate(self.stack[base:], frame.height):
+                self.move(self.slot(i, place), place)
         self.jump_to("jump", frame)
 
     def branch_if(self, condition: str, frame: Frame) -> None:

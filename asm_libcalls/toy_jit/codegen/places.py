@@ -136,6 +136,10 @@ class Places:
         self.homes += [("slot", -16 - 8 * i) for i in range(others)]
         self.slots = [("slot", -16 - 8 * i) for i in range(others, others + body.max_height + 1)]
 
+    def slot(self, height: int, place: Place) -> Place:
+        """Return the slot at a height, in the form for a value that is at a place."""
+        return self.slots[height]
+
     def free_registers(self, taken: set[str]) -> dict[str, list[Place]]:
         """Return the registers that no local has, by the accumulator of their kind."""
         return {
@@ -231,7 +235,8 @@ class Places:
 
     def spill(self, height: int) -> None:
         """Move an operand to its slot. Changes no flags."""
-        place, slot = self.stack[height], self.slots[height]
+        place = self.stack[height]
+        slot = self.slot(height, place)
         self.move(slot, place)
         self.held.pop(place[0], None)
         self.stack[height] = slot

@@ -23,23 +23,15 @@ from __future__ import annotations
 
 from asm_libcalls.toy_jit.codegen.calls import Emitter
 from asm_libcalls.toy_jit.codegen.places import HOLE, halves
-from asm_libcalls.toy_jit.codegen.registers import (
-    ACCUMULATORS,
-    FLOATS,
-    as_vector,
-    operand_registers,
-)
+from asm_libcalls.toy_jit.codegen.registers import ACCUMULATORS, FLOATS, as_vector
 from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import COMMUTATIVE
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES, has_avx
 from asm_libcalls.toy_jit.codegen.vector_registers import variant, with_registers
 from asm_libcalls.toy_jit.frontend.module import V128
-from asm_libcalls.toy_jit.frontend.operands import FUNCTION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.toy_jit.codegen.places import Place
-    from asm_libcalls.toy_jit.frontend.module import FuncType
-    from asm_libcalls.toy_jit.frontend.operands import Frame
     from asm_libcalls.toy_jit.frontend.validator import Body
 
 __all__ = ["VectorEmitter"]
@@ -49,16 +41,6 @@ _FIRST, _SECOND, _THIRD = ACCUMULATORS["v"]
 
 def _is_vector(place: Place) -> bool:
     return bool(place[0][0] == "v")
-
-
-def _offsets(types: bytes) -> tuple[list[tuple[str, int]], int]:
-    """Return the prefix and offset of each of adjacent values, and their total size."""
-    offset = 0
-    found = []
-    for valtype in types:
-        found.append(("v" if valtype == V128 else "", offset))
-        offset += 16 if valtype == V128 else 8
-    return found, offset
 
 
 class VectorEmitter(Emitter):
@@ -82,10 +64,19 @@ class VectorEmitter(Emitter):
 
     # -- the frame
 
+    def offsets(self, types: bytes) -> tuple[list[tuple[str, int]], int]:
+        """Return the prefixes and offsets of values in memory, and their size; see Emitter."""
+        offset = 0
+        found = []
+        for valtype in types:
+            found.append(("v" if valtype == V128 else "", offset))
+            offset += 16 if valtype == V128 else 8
+        return found, offset
+
     def lay_out(self, body: Body, parameters: int) -> None:
         """Assign the slots of the locals and operands."""
         types = body.local_types
-        offsets, _ = _offsets(types[:parameters])
+        offsets, _ = self.offsets(types[:parameters])
         self.homes = [(prefix + "slot", 16 + offset) for prefix, offset in offsets]
         others: dict[int, Place] = {}
         bottom = -8
@@ -136,14 +127,6 @@ class VectorEmitter(Emitter):
         """Forget the known values of registers and the checked addresses."""
         self.known: dict[Place, str] = {}
         self.checked: dict[Place, int] = {}
-
-    def spill(self, height: int) -> None:
-        """Move an operand to its slot. Changes no flags."""
-        place = self.stack[height]
-        slot = self.slot(height, place)
-        self.move(slot, place)
-        self.held.pop(place[0], None)
-        self.stack[height] = slot
 
     # -- emitting
 
@@ -321,54 +304,3 @@ class VectorEmitter(Emitter):
             if place[0] == "const" or place in self.local_places:
                 self.checked[place] = reach
         return register, offset
-
-    # -- calls and branches
-
-    def arguments(self, functype: FuncType) -> None:
-        """Pop the operands of a call into the outgoing arguments; move the others to slots."""
-        self.flush_registers(len(self.stack) - len(functype.params))
-        offsets, size = _offsets(functype.params)
-        for prefix, offset in reversed(offsets):
-            self.move((prefix + "argument", offset), self.pop())
-        self.save_locals()
-        self.outgoing = max(self.outgoing, size // 8, _offsets(functype.results)[1] // 8)
-
-    def results(self, functype: FuncType) -> None:
-        """Push the results of a call."""
-        if len(functype.results) == 1 and functype.results[0] != V128:
-            super().results(functype)
-            return
-        self.restore_locals()
-        for prefix, offset in _offsets(functype.results)[0]:
-            source = (prefix + "argument", offset)
-            slot = self.slot(len(self.stack), source)
-            self.move(slot, source)
-            self.push(slot)
-
-    def return_(self) -> None:
-        """Emit a return of the operands on top of the stack."""
-        results = self.result_types
-        if len(results) == 1 and results[0] != V128:
-            self.take(operand_registers(results))
-        elif results:
-            base = len(self.stack) - len(results)
-            self.flush(base)
-            for place, (prefix, offset) in zip(
-                self.stack[base:], _offsets(results)[0], strict=True
-            ):
-                self.move((prefix + "slot", 16 + offset), place)
-        self.layout.epilogues.append(len(self.code))
-        self.emit("epilogue")
-
-    def branch(self, frame: Frame) -> None:
-        """Emit an unconditional branch."""
-        if frame.opcode == FUNCTION:
-            self.return_()
-            return
-        self.check_size()
-        base = len(self.stack) - len(frame.label)
-        self.flush(base)
-        if base != frame.height:
-            for i, place in enumerate(self.stack[base:]):
-                self.move(self.slot(frame.height + i, place), place)
-        self.jump_to("jump", frame)

@@ -5,8 +5,8 @@ A handler emits the code of an instruction. It gets the emitter and the instruct
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit.codegen.places import NEGATED, constant, halves
-from asm_libcalls.toy_jit.codegen.registers import ACCUMULATORS, operand_registers
+from asm_libcalls.toy_jit.codegen.places import constant, halves
+from asm_libcalls.toy_jit.codegen.registers import ACCUMULATORS, NEGATED, operand_registers
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
 from asm_libcalls.toy_jit.frontend import opcodes as op
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from asm_libcalls.calling_convention import INTEGER_REGISTERS
 from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS, SYMBOL_PREFIX
-from asm_libcalls.toy_jit.codegen.places import NEGATED, Places, constant, halves
-from asm_libcalls.toy_jit.codegen.registers import operand_registers
+from asm_libcalls.toy_jit.codegen.places import Places, constant, halves
+from asm_libcalls.toy_jit.codegen.registers import NEGATED, operand_registers
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
 from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend.module import EXTERNREF, I32, V128
@@ -154,8 +154,6 @@ class Emitter(Places):
         self.flush_registers(len(self.stack))
         self.save_locals()
         operands = [self.pop() for _ in range(count)][::-1]
-        if self.layout.counters is not None and name in DECLARATIONS:
-            self.emit("call.count", *halves(self.layout.counter(name)))
         # All operands are constants or in memory now, so no argument overwrites another.
         for register, argument in zip(INTEGER_REGISTERS, arguments, strict=False):
             if argument == "vmctx":
@@ -167,17 +165,26 @@ class Emitter(Places):
                 # A libcall on floats has one argument, and a result of the same type.
                 target = "xmm0" if operand_registers(results) == ("xmm0",) else register
                 self.move((target,), self.saved.get(place, place))
-        if name in BUILTIN_ARRAY:
-            self.emit("call.builtin", self.layout.builtin(name, externref))
-        else:
-            address = self.layout.addresses.get(SYMBOL_PREFIX + name)
-            self.emit("call.address", *halves(address or self.layout.addresses[name]))
-        self.site(references)
+        self.call_libcall(name, references, externref)
         self.restore_locals()
         for valtype in results:
             if valtype == I32:
                 self.emit("i32.wrap_i64")  # the ABI leaves the upper half undefined
             self.push_result(valtype)
+
+    def call_libcall(
+        self, name: str, references: tuple[int, ...] = (), externref: bool = False
+    ) -> None:
+        """Call a libcall whose arguments are in their registers, and count the call."""
+        layout = self.layout
+        if layout.counters is not None and name in DECLARATIONS:
+            self.emit("call.count", *halves(layout.counter(name)))
+        if name in BUILTIN_ARRAY:
+            self.emit("call.builtin", layout.builtin(name, externref))
+        else:
+            address = layout.addresses.get(SYMBOL_PREFIX + name)
+            self.emit("call.address", *halves(address or layout.addresses[name]))
+        self.site(references)
 
     # -- branches
 

@@ -17,8 +17,8 @@ from asm_libcalls.toy_jit.codegen.arithmetic import (
     is_zero,
     simple,
 )
-from asm_libcalls.toy_jit.codegen.places import NEGATED, constant
-from asm_libcalls.toy_jit.codegen.registers import operand_registers
+from asm_libcalls.toy_jit.codegen.places import constant
+from asm_libcalls.toy_jit.codegen.registers import NEGATED, operand_registers
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
 from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend.module import EXTERNREF

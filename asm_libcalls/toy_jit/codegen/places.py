@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     Place = tuple[Any, ...]
 
-__all__ = ["HOLE", "NEGATED", "VMCTX_IN_FRAME", "Places", "constant", "halves"]
+__all__ = ["HOLE", "VMCTX_IN_FRAME", "Places", "constant", "halves"]
 
 VMCTX_IN_FRAME = -8
 """The offset from rbp of the vmctx in each frame of compiled code."""
@@ -59,10 +59,6 @@ HOLE = struct.Struct("<i")
 _MOST_UNFLUSHED = 100  # operands; a limit on the work of one flush
 
 _FLAG_USERS = frozenset((op.BR_IF, op.IF, op.OPCODES["i32.eqz"], op.SELECT))
-
-# Intel's condition codes, and their opposites.
-NEGATED = {"z": "nz", "c": "nc", "be": "a", "l": "ge", "le": "g"}
-NEGATED |= {b: a for a, b in NEGATED.items()}
 
 
 def constant(value: int) -> Place:

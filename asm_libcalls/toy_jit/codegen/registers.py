@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.frontend.validator import Body
 
 __all__ = [
-    "ACCUMULATORS", "FLOATS", "INTEGERS", "as_vector", "choose_registers", "is_brief",
-    "operand_registers",
+    "ACCUMULATORS", "FLOATS", "INTEGERS", "NEGATED", "as_vector", "choose_registers", "is_brief",
+    "lower_half", "operand_registers",
 ]  # fmt: skip
 
 INTEGERS = ("rsi", "rdi", "r8", "r9", "r10", "r11", "rbx", "r12")
@@ -25,6 +25,12 @@ FLOATS = tuple(f"xmm{i}" for i in range(2, 14))
 ACCUMULATORS = {"i": ("rax", "rcx"), "f": ("xmm0", "xmm1"), "v": ("v14", "v15", "v1")}
 """The registers of a stencil's first, second and third operand: of integers, floats, and vectors.
 The vectors' third is the register of a second float, because no float stays in that."""
+
+NEGATED = {
+    "z": "nz", "nz": "z", "c": "nc", "nc": "c", "be": "a", "a": "be",
+    "l": "ge", "ge": "l", "le": "g", "g": "le",
+}  # fmt: skip
+"""The conditions that stencils test, by Intel's condition codes, and their opposites."""
 
 _FOR_OPERANDS = 2  # registers of each kind that no local gets
 _FOR_VECTORS = 3  # as above, of floats and vectors together, in functions that have vectors
@@ -45,6 +51,11 @@ _CALLS = _LONG_CALLS.union(
     (op.OPCODES[f"{lanes}.{verb}"] for lanes in ("f32x4", "f64x2")
      for verb in ("ceil", "floor", "trunc", "nearest")),
 )  # fmt: skip
+
+
+def lower_half(register: str) -> str:
+    """Return the name of the lower 32 bits of a general-purpose register."""
+    return f"{register}d" if register[1].isdigit() else f"e{register[1:]}"
 
 
 def operand_registers(types: bytes) -> tuple[str, ...]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from asm_libcalls.libcalls import SYMBOL_PREFIX
 from asm_libcalls.toy_jit.codegen.arithmetic import simple
 from asm_libcalls.toy_jit.codegen.handlers import local_set, make_handlers
-from asm_libcalls.toy_jit.codegen.places import halves
+from asm_libcalls.toy_jit.codegen.registers import ACCUMULATORS
 from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import DIRECT, SWAPPED
 from asm_libcalls.toy_jit.codegen.stencils.vectors import NARROWED
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES, has_avx
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["make_vector_handlers"]
 
-_FIRST, _SECOND, _THIRD = "v14", "v15", "v1"
+_FIRST, _SECOND, _THIRD = ACCUMULATORS["v"]
 
 
 @cache
@@ -237,10 +236,7 @@ def _round(lanes: str, verb: str) -> Handler:
         offset = c.slots[height][1]
         for at in range(offset, offset + 16, size):
             c.move(("xmm0",), ("slot", at))
-            if c.layout.counters is not None:
-                c.emit("call.count", *halves(c.layout.counter(libcall)))
-            c.emit("call.address", *halves(c.layout.addresses[SYMBOL_PREFIX + libcall]))
-            c.site(())
+            c.call_libcall(libcall)
             c.emit(f"store.{scalar}", at)
         c.restore_locals()
         c.push(("vslot", offset))

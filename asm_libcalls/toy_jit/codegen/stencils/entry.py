@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from asm_libcalls.activation import ThreadRecord
 from asm_libcalls.calling_convention import CALLEE_SAVED, FLOAT_REGISTERS, INTEGER_REGISTERS
+from asm_libcalls.toy_jit.codegen.registers import lower_half
 from asm_libcalls.vmcontext import InstanceHeader, VMInterrupts, VMMemoryDefinition
 from asm_libcalls.x86_64.trampolines.thread_records import (
     STACK_LIMIT,
@@ -173,7 +174,7 @@ def adapters() -> dict[str, str]:
         """,
     }
     for i, register in enumerate(INTEGER_REGISTERS):
-        half = {"r8": "r8d", "r9": "r9d"}.get(register, f"e{register[1:]}")
+        half = lower_half(register)
         store = f"mov [rsp + offset], {register}"
         found[f"adapter.i64.{i}"] = store
         # The upper half of an argument of 32 bits is undefined.

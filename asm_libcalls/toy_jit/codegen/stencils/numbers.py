@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 
-from asm_libcalls.toy_jit.codegen.registers import FLOATS, INTEGERS
+from asm_libcalls.toy_jit.codegen.registers import FLOATS, INTEGERS, NEGATED, lower_half
+from asm_libcalls.x86_64.rounding import DIRECTIONS, INEXACT_SUPPRESSED
 
 __all__ = ["numbers"]
 
@@ -30,15 +31,15 @@ def numbers(features: frozenset[str]) -> dict[str, str]:
     """Return the stencils for a CPU with these features."""
     found = dict(_OTHERS)
     for name, bits, a, c, d in (("i32", 32, "eax", "ecx", "edx"), ("i64", 64, "rax", "rcx", "rdx")):
-        found |= _integers(name, a, c) | _bits(name, bits, a, c, d, features)
+        found |= _integers(name, a) | _bits(name, bits, a, c, d, features)
         found |= _divisions(name, a, c, d)
     for name, bits, suffix in (("f32", 32, "ss"), ("f64", 64, "sd")):
         found |= _floats(name, bits, suffix) | _to_float(name, suffix) | _to_integer(name, suffix)
         if "sse4_1" in features:
-            for mode, verb in enumerate(("nearest", "floor", "ceil", "trunc")):
-                # 8: do not set the inexact flag
-                found[f"{name}.{verb}"] = f"round{suffix} xmm0, xmm0, {8 | mode}"
-    for condition in ("z", "nz", "c", "nc", "be", "a", "l", "ge", "le", "g"):
+            for verb, direction in DIRECTIONS.items():
+                mode = direction | INEXACT_SUPPRESSED
+                found[f"{name}.{verb}"] = f"round{suffix} xmm0, xmm0, {mode}"
+    for condition in NEGATED:
         found[f"flag.{condition}"] = f"set{condition} al; movzx eax, al"
         move = f"cmov{condition} rax, rcx"  # the right operand if the condition holds
         found[f"select.rax.{condition}"] = move
@@ -51,12 +52,11 @@ def numbers(features: frozenset[str]) -> dict[str, str]:
 # -- integers
 
 
-def _integers(name: str, a: str, c: str) -> dict[str, str]:
+def _integers(name: str, a: str) -> dict[str, str]:
     half = name == "i32"
     sources = {"slot": f"{'dword' if half else 'qword'}[rbp + source]", "const": "source"}
     for register in ("rcx", *INTEGERS):
-        low = register + "d" if register[1].isdigit() else "e" + register[1:]
-        sources[register] = low if half else register
+        sources[register] = lower_half(register) if half else register
     if half:
         sources["wide"] = "source"  # the lower half is the whole i32
     found = {f"{name}.test": f"test {a}, {a}"}

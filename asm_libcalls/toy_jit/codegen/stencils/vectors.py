@@ -9,9 +9,10 @@ or stores a whole xmm8, the compiler replaces xmm8, and rax as the index of the 
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit.codegen.registers import INTEGERS
+from asm_libcalls.toy_jit.codegen.registers import INTEGERS, NEGATED
 from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import CPU_LANES, direct
 from asm_libcalls.toy_jit.codegen.stencils.memory import check
+from asm_libcalls.x86_64.rounding import DIRECTIONS, INEXACT_SUPPRESSED
 
 __all__ = ["NARROWED", "vectors"]
 
@@ -57,7 +58,7 @@ def _moves() -> dict[str, str]:
         "store.f32": "movss [rbp + target], xmm0",
         "store.f64": "movsd [rbp + target], xmm0",
     }
-    for condition in ("z", "nz", "c", "nc", "be", "a", "l", "ge", "le", "g"):
+    for condition in NEGATED:
         # The right operand if the condition holds.
         found[f"select.v14.{condition}"] = (
             f"j{condition} .right; jmp .done; .right:; movaps xmm14, xmm15; .done:"
@@ -280,9 +281,9 @@ def _floats() -> dict[str, str]:
             xor{suffix} xmm14, xmm0; or{suffix} xmm0, xmm14; sub{suffix} xmm0, xmm14
             cmp{suffix} xmm14, xmm0, 3; psrl{letter} xmm14, {payload}; andn{suffix} xmm14, xmm0
         """
-        for mode, verb in enumerate(("nearest", "floor", "ceil", "trunc")):
-            # 8: do not set the inexact flag
-            found[f"{lanes}.{verb}"] = f"round{suffix} xmm14, xmm14, {8 | mode}"
+        for verb, direction in DIRECTIONS.items():
+            mode = direction | INEXACT_SUPPRESSED
+            found[f"{lanes}.{verb}"] = f"round{suffix} xmm14, xmm14, {mode}"
     return found
 
 

@@ -17,8 +17,9 @@ and the stack.
 from __future__ import annotations
 
 from peachpy.x86_64 import (
-    ADD, AND, CMOVS, CMP, DEC, IMUL, JAE, JB, JMP, JNE, JS, LABEL, LDMXCSR, LEA, MOV, NEG, NOT, OR,
-    RET, SAR, STMXCSR, SUB, Label, dword, eax, qword, r8, r9, r10, r11, rax, rcx, rdi, rdx, rsi,
+    ADD, AND, CMOVS, CMP, DEC, IMUL, JAE, JB, JE, JMP, JNE, JS, JZ, LABEL, LDMXCSR, LEA, MOV, NEG,
+    NOT, OR, RET, SAR, STMXCSR, SUB, TEST, Label, dword, eax, qword, r8, r9, r10, r11, rax, rcx,
+    rdi, rdx, rsi,
 )  # fmt: skip
 from peachpy.x86_64.registers import rsp
 
@@ -31,10 +32,12 @@ __all__ = [
     "OVERFLOW_FLAG",
     "advance",
     "clear_flags",
+    "jump_if_output_begins_inside",
     "jump_if_overlapping",
     "jump_if_strided_overlap",
     "jump_unless_contiguous",
     "load_arguments",
+    "load_divisor",
     "raise_flag",
     "reg_a",
     "reg_a_step",
@@ -66,30 +69,48 @@ def load_arguments() -> None:
     MOV(reg_a, [rdi])
 
 
-def jump_unless_contiguous(elsewhere: Any, *, a: bool = True, b: bool = True) -> None:
+def load_divisor(sequential: Any, *, signed: bool, remainder: bool) -> None:
+    """Load a divisor of step 0 to rax; jump if it may raise a flag, which only that path does."""
+    MOV(rax, [reg_b])
+    TEST(rax, rax)
+    JZ(sequential)
+    if signed and not remainder:
+        CMP(rax, -1)
+        JE(sequential)
+
+
+def jump_unless_contiguous(elsewhere: Any, *, a: bool, b: bool) -> None:
     """Jump unless the output is contiguous, and each operand too or, where not, of step 0."""
     for step, contiguous in ((reg_out_step, True), (reg_a_step, a), (reg_b_step, b)):
         CMP(step, SIZE if contiguous else 0)
         JNE(elsewhere)
 
 
-def jump_if_overlapping(sequential: Any, *, a: bool = True, b: bool = True) -> None:
+def jump_if_overlapping(sequential: Any, *, a: bool, b: bool) -> None:
     """On a contiguous path: jump if an element's result may be the operand of a later one.
 
     That is if the output begins inside a contiguous operand, after its beginning, or covers an
     operand of step 0.
     """
     for pointer, contiguous in ((reg_a, a), (reg_b, b)):
-        LEA(rdx, [reg_n * SIZE])
         if contiguous:
-            MOV(rax, reg_out)
-            SUB(rax, pointer)
-            DEC(rax)  # the same array, at distance 0, is now at the far end
+            jump_if_output_begins_inside(pointer, reg_n, sequential)
         else:
+            LEA(rdx, [reg_n * SIZE])
             MOV(rax, pointer)
             SUB(rax, reg_out)
-        CMP(rax, rdx)
-        JB(sequential)
+            CMP(rax, rdx)
+            JB(sequential)
+
+
+def jump_if_output_begins_inside(pointer: Any, count: Any, sequential: Any) -> None:
+    """Jump if the output begins inside an operand, but not where the operand begins."""
+    LEA(rdx, [count * SIZE])
+    MOV(rax, reg_out)
+    SUB(rax, pointer)
+    DEC(rax)  # the same array, at distance 0, is now at the far end
+    CMP(rax, rdx)
+    JB(sequential)
 
 
 def jump_if_strided_overlap(sequential: Any, *, a: bool = True) -> None:

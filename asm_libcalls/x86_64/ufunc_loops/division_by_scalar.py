@@ -17,14 +17,16 @@ PLDI 1994, figure 4.1; Intel SDM volume 2, MUL, MULX, SHRX.
 from __future__ import annotations
 
 from peachpy.x86_64 import (
-    ADD, BSR, CMP, DEC, DIV, IMUL, INC, JAE, JB, JE, JMP, JNE, JNZ, JZ, LABEL, LEA, MOV, MUL, MULX,
-    SAR, SHL, SHR, SHRX, SUB, TEST, XOR, Label, cl, eax, ecx, edx, qword, r10, r12, r13, r14, r15,
-    rax, rbx, rcx, rdx,
+    ADD, BSR, CMP, DIV, IMUL, INC, JAE, JB, JE, JMP, JNE, JNZ, JZ, LABEL, MOV, MUL, MULX, SAR, SHL,
+    SHR, SHRX, SUB, TEST, XOR, Label, cl, eax, ecx, edx, qword, r10, r12, r13, r14, r15, rax, rbx,
+    rcx, rdx,
 )  # fmt: skip
 from peachpy.x86_64.registers import rsp
 
 from asm_libcalls.x86_64.ufunc_loops.binary import (
+    jump_if_output_begins_inside,
     jump_if_strided_overlap,
+    load_divisor,
     reg_a,
     reg_a_step,
     reg_b,
@@ -71,13 +73,7 @@ def scalar_division(
     TEST(reg_b_step, reg_b_step)
     JNZ(sequential)
     jump_if_strided_overlap(sequential, a=False)
-    # The code below raises no flags; the sequential path does.
-    MOV(rax, [reg_b])
-    TEST(rax, rax)
-    JZ(sequential)
-    if signed and not remainder:
-        CMP(rax, -1)
-        JE(sequential)
+    load_divisor(sequential, signed=signed, remainder=remainder)
     if not bmi2:
         CMP(rax, 1)  # here the first shift is always by 1
         JE(sequential)
@@ -188,14 +184,7 @@ class _Vectors:
         JNE(otherwise)
         CMP(reg_out_step, 8)
         JNE(otherwise)
-        # If the output begins inside the operand, but not at its beginning, an element may be the
-        # result of an earlier one.
-        LEA(rdx, [reg_count * 8])
-        MOV(rax, reg_out)
-        SUB(rax, reg_a)
-        DEC(rax)
-        CMP(rax, rdx)
-        JB(otherwise)
+        jump_if_output_begins_inside(reg_a, reg_count, otherwise)
         MOV(rax, reg_multiplier)
         self._broadcast(self.multiplier)
         self._op("PSRLQ", self.multiplier_high, self.multiplier, 32)

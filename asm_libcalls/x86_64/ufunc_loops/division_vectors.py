@@ -32,7 +32,7 @@ rounding).
 from __future__ import annotations
 
 from peachpy.x86_64 import (
-    ADD, BZHI, CMP, JAE, JB, JE, JMP, JNZ, JZ, KANDNB, KMOVB, KORTESTB, LABEL, LEA, MOV, SUB, TEST,
+    ADD, BZHI, CMP, JAE, JB, JMP, JNZ, JZ, KANDNB, KMOVB, KORTESTB, LABEL, LEA, MOV, SUB, TEST,
     VCVTTPD2UQQ, VCVTUQQ2PD, VDIVPD, VEXTRACTF128, VEXTRACTF64X4, VINSERTF128, VINSERTF64X4,
     VMOVDQA64, VMOVDQU64, VMOVHPD, VMOVSD, VMULPD, VPABSQ, VPADDQ, VPBROADCASTQ, VPCMPEQQ, VPCMPUQ,
     VPMOVQ2M, VPMULLQ, VPSUBQ, VPTERNLOGQ, VPTESTNMQ, VPXORQ, VZEROUPPER, Label, eax, ecx, k0, k1,
@@ -46,6 +46,7 @@ from asm_libcalls.x86_64.ufunc_loops.binary import (
     jump_if_overlapping,
     jump_if_strided_overlap,
     jump_unless_contiguous,
+    load_divisor,
     raise_flag,
     reg_a,
     reg_a_step,
@@ -137,15 +138,9 @@ class _Way:
 
     def contiguous(self, sequential: Any, finish: Any) -> None:
         """Emit the loop over whole vectors, then its body again, masked, for the rest."""
-        loop, tail, done = (Label(f"{self.name}_{n}") for n in ("loop", "tail", "done"))
+        loop, done = Label(f"{self.name}_loop"), Label(f"{self.name}_done")
         if self.b_fixed:
-            # The code below raises no flags; the sequential path does.
-            MOV(rax, [reg_b])
-            TEST(rax, rax)
-            JZ(sequential)
-            if self.kind.signed and not self.kind.remainder:
-                CMP(rax, -1)
-                JE(sequential)
+            load_divisor(sequential, signed=self.kind.signed, remainder=self.kind.remainder)
         self._constants()
         SUB(reg_n, _LANES)
         LABEL(loop)
@@ -161,7 +156,6 @@ class _Way:
         JAE(loop)
         ADD(reg_n, _LANES)
         JZ(done)
-        LABEL(tail)
         MOV(eax, -1)
         BZHI(eax, eax, ecx)
         KMOVB(k_tail, eax)
@@ -237,7 +231,7 @@ class _Way:
             KORTESTB(k_small, k_small)
             JZ(settled)
             self._second_step()
-            self._look_for_flags(where, masked=where == "tail")
+            self._check_flags(where)
             LABEL(settled)
         VPCMPUQ(k_scratch(k_all), zmm_remainder, zmm_b, _NOT_LESS)  # step 6
         result = zmm_remainder if remainder else zmm_quotient
@@ -261,7 +255,7 @@ class _Way:
         if not self.kind.remainder:
             VPADDQ(zmm_quotient, zmm_quotient, zmm4)
 
-    def _look_for_flags(self, where: str, masked: bool) -> None:
+    def _check_flags(self, where: str) -> None:
         # Both flags need small divisors, so only the second step tests for them.
         no_zero = Label(f"{self.name}_{where}_no_zero")
         VPTESTNMQ(k_scratch(k_all), zmm_b, zmm_b)

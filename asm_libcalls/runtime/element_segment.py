@@ -83,10 +83,6 @@ class ElementSegment(Owned):
                 self.keepers[id(keeper)] = keeper
         self.items = []
 
-    def raw(self, start: int, count: int) -> list[int]:
-        """Return pointers, without owning them; the caller has checked the range."""
-        return self._raw[start : start + count]
-
     def owned(self, start: int, count: int) -> list[int]:
         """Return pointers, each with a count for the caller; TableOutOfBounds past the end."""
         raw = self._raw

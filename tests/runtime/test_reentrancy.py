@@ -84,7 +84,7 @@ class World:
         for table in (self.table, self.other):
             if not table.closed:
                 held.update(table.raw(0, len(table)))
-        held.update(self.segment.raw(0, len(self.segment)))
+        held.update(self.segment._raw)
         if not self.global_.closed:
             held[self.global_.bits] += 1
         held.update(self.activations._chunk[: self.activations._filled()])

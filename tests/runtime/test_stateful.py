@@ -403,7 +403,7 @@ class Worlds(RuleBasedStateMachine):
             for instance in world.instances:
                 for segment in instance.elements:
                     if segment.element_type == "externref":
-                        pointers += segment.raw(0, len(segment))
+                        pointers += segment._raw
                 activations = instance.activations_table
                 pointers += activations._chunk[: activations._filled()]
                 pointers += activations._over_approximated

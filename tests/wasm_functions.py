@@ -10,6 +10,7 @@ import wasm_builder as wasm
 from wasm_builder import END, EXTERNREF, F32, F64, FUNCREF, I32, I64, i32, module
 
 from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend.budget import Budget
 from asm_libcalls.toy_jit.frontend.decoder import decode_module
 from asm_libcalls.toy_jit.frontend.module import V128, Module
 from asm_libcalls.toy_jit.frontend.operands import FUNCTION
@@ -21,6 +22,15 @@ NO_SPEC_TESTS = (
     "set WASM_SPEC_TESTS to a folder of NAME/NAME.json (or several, as PATH has them), made by "
     "wabt's `wast2json` from NAME.wast of github.com/WebAssembly/testsuite"
 )
+
+
+def validate_module(binary):
+    """Decode and validate a whole module."""
+    decoded = decode_module(binary)
+    budget = Budget(len(decoded.binary))
+    for index in range(decoded.imported_functions, len(decoded.functions)):
+        validate_function(decoded, index, budget)
+    return decoded
 
 
 def spec_files():

@@ -8,6 +8,7 @@ import time
 import pytest
 import wasm_builder as wasm
 from wasm_builder import END, EXTERNREF, F32, F64, FUNCREF, I32, I64, i32, module, u
+from wasm_functions import validate_module
 
 from asm_libcalls.toy_jit.errors import InvalidModule, LimitExceeded, MalformedModule
 from asm_libcalls.toy_jit.frontend import opcodes as op
@@ -22,7 +23,6 @@ from asm_libcalls.toy_jit.frontend.module import (
     TableType,
     type_names,
 )
-from asm_libcalls.toy_jit.frontend.validator import validate_module
 
 EMPTY = wasm.functype()
 

@@ -7,12 +7,12 @@ import pickle
 import pytest
 import wasm_builder as wasm
 from wasm_builder import END, I32, function, i32, module
+from wasm_functions import validate_module
 
 import asm_libcalls
 from asm_libcalls import toy_jit
 from asm_libcalls.toy_jit.errors import InvalidModule, UnsupportedFeature
 from asm_libcalls.toy_jit.frontend import proposals
-from asm_libcalls.toy_jit.frontend.validator import validate_module
 
 # -- refused
 

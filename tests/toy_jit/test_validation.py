@@ -15,13 +15,14 @@ from wasm_functions import (
     code,
     spec_files,
     spec_modules,
+    validate_module,
     with_context,
 )
 
 from asm_libcalls.toy_jit.errors import InvalidModule, LimitExceeded, MalformedModule
 from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend.decoder import decode_module
-from asm_libcalls.toy_jit.frontend.validator import validate_function, validate_module
+from asm_libcalls.toy_jit.frontend.validator import validate_function
 from wasm_encoding import encoded
 
 # -- the official test suite

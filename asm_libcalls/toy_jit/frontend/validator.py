@@ -68,7 +68,6 @@ from __future__ import annotations
 from asm_libcalls.toy_jit.errors import LimitExceeded, MalformedModule
 from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend.budget import Budget
-from asm_libcalls.toy_jit.frontend.decoder import decode_module
 from asm_libcalls.toy_jit.frontend.instructions import READERS, RULES
 from asm_libcalls.toy_jit.frontend.module import V128, FuncType
 from asm_libcalls.toy_jit.frontend.operands import FUNCTION, Operands
@@ -83,7 +82,7 @@ if TYPE_CHECKING:
     # (opcode, immediate, height, offset); see the module's docstring
     Instruction = tuple[int, Any, int, int]
 
-__all__ = ["Body", "validate_function", "validate_module"]
+__all__ = ["Body", "validate_function"]
 
 MAX_SLOTS = 50_000  # locals (parameters included), and operands, of a function
 
@@ -112,21 +111,6 @@ class Body:
         self.local_types = local_types
         self.max_height = max_height
         self.vectors = vectors
-
-
-def validate_module(binary: bytes | bytearray | memoryview) -> Module:
-    """Decode and validate a whole module.
-
-    Raises
-    ------
-    InvalidModule
-        The module is malformed, invalid, or beyond a limit.
-    """
-    module = decode_module(binary)
-    budget = Budget(len(module.binary))
-    for index in range(module.imported_functions, len(module.functions)):
-        validate_function(module, index, budget)
-    return module
 
 
 def validate_function(module: Module, index: int, budget: Budget | None = None) -> Body:

@@ -376,15 +376,17 @@ _SECTIONS = {
 _RANKS = {section_id: rank for rank, section_id in enumerate(_SECTIONS)}
 _SINGLE = (8, 12)  # these have one item, and no count of items
 
+_ARITHMETIC = {
+    op.I32_ADD: I32, op.I32_SUB: I32, op.I32_MUL: I32,
+    op.I64_ADD: I64, op.I64_SUB: I64, op.I64_MUL: I64,
+}  # fmt: skip
 # The instructions of constant expressions, and the type of each result; 0 means that the immediate
 # determines it.
 _CONSTANT = {
     op.I32_CONST: I32, op.I64_CONST: I64, op.F32_CONST: F32, op.F64_CONST: F64,
     op.V128_CONST: V128, op.REF_FUNC: FUNCREF, op.REF_NULL: 0, op.GLOBAL_GET: 0,
-    op.I32_ADD: I32, op.I32_SUB: I32, op.I32_MUL: I32,
-    op.I64_ADD: I64, op.I64_SUB: I64, op.I64_MUL: I64,
+    **_ARITHMETIC,
 }  # fmt: skip
-_ARITHMETIC = (op.I32_ADD, op.I32_SUB, op.I32_MUL, op.I64_ADD, op.I64_SUB, op.I64_MUL)
 
 
 def _mismatch(who: str | None, need: list[int], have: bytearray, offset: int) -> InvalidModule:

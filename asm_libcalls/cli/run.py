@@ -268,7 +268,6 @@ def _patterns(function: tuple[str, Any], texts: list[str]) -> list[Any]:
     from asm_libcalls.literals import parse
     from asm_libcalls.signatures import WASM_NUMBERS
     from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
-    from asm_libcalls.toy_jit.runtime.values import is_reference
 
     name, functype = function
     types = [VALUE_TYPE_NAMES[t] for t in functype.params]
@@ -281,7 +280,7 @@ def _patterns(function: tuple[str, Any], texts: list[str]) -> list[Any]:
     patterns: list[Any] = []
     for i, (type_name, text) in enumerate(zip(types, texts, strict=True)):
         where = f"{name}: argument {i + 1}"
-        if not is_reference(functype.params[i]):
+        if type_name in WASM_NUMBERS:
             try:
                 patterns.append(parse(WASM_NUMBERS[type_name], text, where))
             except (ValueError, OverflowError) as error:
@@ -297,11 +296,10 @@ def _print_results(func: Func, results: tuple[Any, ...]) -> None:
     from asm_libcalls.literals import describe
     from asm_libcalls.signatures import WASM_NUMBERS
     from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
-    from asm_libcalls.toy_jit.runtime.values import is_reference
 
     for valtype, result in zip(func.type.results, results, strict=True):
         name = VALUE_TYPE_NAMES[valtype]
-        if not is_reference(valtype):
+        if name in WASM_NUMBERS:
             described = describe(WASM_NUMBERS[name], result)
             print(f"{described['text']}  {described['type']} {described['bits']}")
         else:

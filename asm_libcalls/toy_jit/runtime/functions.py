@@ -15,11 +15,18 @@ from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.signatures import VALUE_TYPES, Callee, Signature
 from asm_libcalls.toy_jit.codegen.layout import type_id, type_of_id
-from asm_libcalls.toy_jit.frontend.module import F32, F64, V128, VALUE_TYPE_NAMES, type_names
+from asm_libcalls.toy_jit.frontend.module import (
+    F32,
+    F64,
+    REFERENCE_TYPES,
+    V128,
+    VALUE_TYPE_NAMES,
+    type_names,
+)
 from asm_libcalls.toy_jit.link.code_map import extend
 from asm_libcalls.toy_jit.runtime.adapters import Adapter
 from asm_libcalls.toy_jit.runtime.slots import ENTER
-from asm_libcalls.toy_jit.runtime.values import from_slots, is_reference, slot_count, to_slots
+from asm_libcalls.toy_jit.runtime.values import from_slots, slot_count, to_slots
 from asm_libcalls.traps import Trap
 from asm_libcalls.x86_64.trampolines.call_records import make_slot_record
 
@@ -133,7 +140,7 @@ class Func(FuncRef):
             given, _kept = to_slots(params, arguments, self.instance, where, bits)
             for i, slot in enumerate(given):
                 slots[i] = slot
-            if any(map(is_reference, results)):
+            if any(map(REFERENCE_TYPES.__contains__, results)):
                 activations_table.begin_transfer()
             at = ctypes.addressof(slots)
             entry.call(ENTER, _ENTER_SIGNATURE, [anyfunc.vmctx, anyfunc.func_ptr, at, count])
@@ -148,7 +155,7 @@ def _builtin(func: Func) -> Callable[..., Any] | None:
     """Make a builtin that calls a function; None if its types are not numbers in registers."""
     functype = func.type
     types = (*functype.params, *functype.results)
-    if len(functype.results) > 1 or V128 in types or any(map(is_reference, types)):
+    if len(functype.results) > 1 or V128 in types or any(map(REFERENCE_TYPES.__contains__, types)):
         return None
     names = [VALUE_TYPE_NAMES[t] for t in functype.params]
     if assign(VALUE_TYPES[name] for name in names).stack:

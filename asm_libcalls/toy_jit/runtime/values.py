@@ -8,11 +8,11 @@ half first. An externref is any Python object, and None is null; a funcref is a
 from __future__ import annotations
 
 from asm_libcalls.owned import is_a
-from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef
+from asm_libcalls.runtime.reference import from_raw
 from asm_libcalls.signatures import WASM_NUMBERS
-from asm_libcalls.toy_jit.frontend.module import EXTERNREF, FUNCREF, V128, VALUE_TYPE_NAMES
+from asm_libcalls.toy_jit.frontend.module import EXTERNREF, V128, VALUE_TYPE_NAMES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,18 +20,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-__all__ = ["from_slots", "is_reference", "slot_count", "to_slots"]
+__all__ = ["from_slots", "slot_count", "to_slots"]
 
 _NUMBERS = {
     valtype: WASM_NUMBERS[name]
     for valtype, name in VALUE_TYPE_NAMES.items()
     if name in WASM_NUMBERS
 }
-
-
-def is_reference(valtype: int) -> bool:
-    """Return whether a value type is funcref or externref."""
-    return valtype in (FUNCREF, EXTERNREF)
 
 
 def slot_count(types: bytes) -> int:
@@ -110,6 +105,4 @@ def _from_pattern(valtype: int, pattern: int, bits: bool) -> Any:
     if number is not None:
         pattern &= number.mask
         return pattern if bits else number.from_bits(pattern)
-    if pattern == 0:
-        return None
-    return externref.value_of(pattern) if valtype == EXTERNREF else FuncRef.from_raw(pattern)
+    return from_raw(VALUE_TYPE_NAMES[valtype], pattern)

@@ -1,12 +1,11 @@
 """128-bit integers from and to floats.
 
 This file has the family's list and the conversions to integers; ``integers_to_floats.py`` has the
-others. ``cvttsd2si`` converts what fits 63 bits. Larger numbers are shifted into place. A number of
-more than 128 bits, or a NaN, becomes the largest or the smallest integer, by its sign. A signed
-result of 128 bits wraps around, as compiler-rt's does.
+others. The significand is shifted into place: ``cvttsd2si`` is as fast, but has 64 bits, and a
+branch on the size costs more. A number of more than 128 bits, or a NaN, becomes the largest or the
+smallest integer, by its sign. A signed result of 128 bits wraps around, as compiler-rt's does.
 
-Source: compiler-rt of LLVM 22, fp_fixint_impl.inc, fp_fixuint_impl.inc (results out of range);
-Intel SDM volume 2, CVTTSD2SI.
+Source: compiler-rt of LLVM 22, fp_fixint_impl.inc, fp_fixuint_impl.inc (results out of range).
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from asm_libcalls.llvm.x86_64.vex import copying
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.llvm.x86_64.integers_to_floats import Float
@@ -40,8 +38,8 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
 
     for format_ in (F64, F32):
         letters = format_.letters
-        yield sequence(f"__fix{letters}ti", partial(_to_signed, features, format_))
-        yield sequence(f"__fixuns{letters}ti", partial(_to_unsigned, features, format_))
+        yield sequence(f"__fix{letters}ti", partial(_to_integer, features, format_, True))
+        yield sequence(f"__fixuns{letters}ti", partial(_to_integer, features, format_, False))
     yield sequence("__fixhfti", partial(_half_to_integer, features, True))
     yield sequence("__fixunshfti", partial(_half_to_integer, features, False))
     for format_ in (F64, F32):
@@ -52,168 +50,66 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     yield sequence("__floatuntihf", partial(half_from_integer, features, False))
 
 
-def _to_signed(features: frozenset[str], format_: Float) -> None:
+def _to_integer(features: frozenset[str], format_: Float, is_signed: bool) -> None:
     from peachpy.x86_64 import (
-        CMP,
-        JMP,
-        JNE,
-        JO,
-        LABEL,
-        MOV,
-        NOT,
-        RET,
-        SAR,
-        SBB,
-        SUB,
-        XOR,
-        Label,
-        eax,
-        r8,
-        rax,
-        rdx,
-        xmm0,
+        AND, BTS, CMOVNZ, CMOVS, CMP, JG, LABEL, MOV, MOVSXD, NOT, RET, SAR, SBB, SHL, SHR, SUB,
+        TEST, XOR, Label, cl, eax, ecx, esi, r8, rax, rcx, rdx, rsi, xmm0,
     )  # fmt: skip
 
-    large, very_large, too_large = Label("large"), Label("very_large"), Label("too_large")
-    give_sign = Label("give_sign")
-    copying(features, _truncate(format_))(rax, xmm0)
-    MOV(rdx, rax)
-    SAR(rdx, 63)
-    CMP(rax, 1)  # overflows only for MIN, the result of cvttsd2si for what does not fit
-    JO(large)
-    RET()
-
-    LABEL(large)
-    _split(features, format_, very_large)
-    LABEL(give_sign)
-    SAR(r8, 63)
-    XOR(rax, r8)
-    XOR(rdx, r8)
-    SUB(rax, r8)
-    SBB(rdx, r8)
-    RET()
-
-    LABEL(very_large)
-    JNE(too_large)
-    MOV(rdx, rax)
-    XOR(eax, eax)
-    JMP(give_sign)
-
-    LABEL(too_large)
-    SAR(r8, 63)
-    MOV(rdx, MAXIMUM)
-    XOR(rdx, r8)
-    MOV(rax, r8)
-    NOT(rax)
-    RET()
-
-
-def _to_unsigned(features: frozenset[str], format_: Float) -> None:
-    from peachpy.x86_64 import (
-        JNE,
-        JS,
-        LABEL,
-        MOV,
-        RET,
-        TEST,
-        XOR,
-        Label,
-        eax,
-        edx,
-        r8,
-        rax,
-        rdx,
-        xmm0,
-    )  # fmt: skip
-
-    large, very_large, too_large = Label("large"), Label("very_large"), Label("too_large")
-    negative = Label("negative")
-    copying(features, _truncate(format_))(rax, xmm0)
-    XOR(edx, edx)
-    TEST(rax, rax)
-    JS(large)
-    RET()
-
-    LABEL(large)
-    _split(features, format_, very_large)
-    TEST(r8, r8)
-    JS(negative)
-    RET()
-
-    LABEL(very_large)
-    JNE(too_large)
-    MOV(rdx, rax)
-    XOR(eax, eax)
-    TEST(r8, r8)
-    JS(negative)
-    RET()
-
-    LABEL(too_large)
-    MOV(rax, -1)
-    MOV(rdx, rax)
-    TEST(r8, r8)
-    JS(negative)
-    RET()
-
-    LABEL(negative)
-    XOR(eax, eax)
-    XOR(edx, edx)
-    RET()
-
-
-def _truncate(format_: Float) -> str:
-    return "CVTTSD2SI" if format_ is F64 else "CVTTSS2SI"
-
-
-def _split(features: frozenset[str], format_: Float, very_large: Any) -> None:
-    """Emit: rax:rdx = the magnitude of xmm0, of 64 to 127 bits; r8's sign bit = its sign.
-
-    Goes to `very_large`, with the significand as the high half in rax, if there are more bits; ZF
-    is set if they are 128.
-    """
-    from peachpy.x86_64 import (
-        AND,
-        CMP,
-        JNB,
-        MOV,
-        MOVSXD,
-        NOT,
-        OR,
-        SHL,
-        SHR,
-        SUB,
-        cl,
-        ecx,
-        r8,
-        r8d,
-        rax,
-        rcx,
-        rdx,
-        xmm0,
-    )  # fmt: skip
-
+    other = Label("other")
     if format_ is F64:
-        copying(features, "MOVQ")(r8, xmm0)
-        MOV(rcx, r8)
-        SHR(rcx, format_.fraction)
+        copying(features, "MOVQ")(rax, xmm0)
     else:
-        copying(features, "MOVD")(r8d, xmm0)
-        MOV(ecx, r8d)
-        SHR(ecx, format_.fraction)
-        MOVSXD(r8, r8d)
-    MOV(rdx, 1 << 63)
-    MOV(rax, r8)
-    SHL(rax, 63 - format_.fraction)
-    OR(rax, rdx)
-    AND(ecx, 2 * format_.bias + 1)
-    SUB(ecx, format_.bias + 63)
-    CMP(ecx, 64)
-    JNB(very_large)
+        copying(features, "MOVD")(eax, xmm0)
+    MOV(rcx, rax)
+    SHR(rcx, format_.fraction)
+    if is_signed:
+        if format_ is F64:
+            MOV(r8, rax)
+        else:
+            MOVSXD(r8, eax)
+        SAR(r8, 63)
+        AND(ecx, 2 * format_.bias + 1)
+    SUB(ecx, format_.bias)
+    CMP(ecx, 127)
+    JG(other)  # so is a negative number that is to become unsigned
+    XOR(esi, esi)
+    # The significand has its topmost bit in rdx, and the fraction below it. It is shifted right by
+    # 127 - ecx. Counts are modulo 64, so a left shift by 64 - count is one by 1 and one by
+    # 63 - count.
     MOV(rdx, rax)
+    SHL(rax, 64 - format_.fraction)
+    SHL(rdx, 63 - format_.fraction)
+    BTS(rdx, 63)
+    TEST(ecx, ecx)
+    CMOVS(rax, rsi)  # below 1
+    CMOVS(rdx, rsi)
     SHL(rax, cl)
-    NOT(ecx)  # 63 - ecx modulo 64, as shifts count
-    SHR(rdx, 1)
+    NOT(ecx)
     SHR(rdx, cl)
+    TEST(cl, 64)
+    CMOVNZ(rax, rdx)
+    CMOVNZ(rdx, rsi)
+    if is_signed:
+        XOR(rax, r8)
+        XOR(rdx, r8)
+        SUB(rax, r8)
+        SBB(rdx, r8)
+    RET()
+
+    LABEL(other)
+    if is_signed:
+        MOV(rdx, MAXIMUM)
+        XOR(rdx, r8)
+        MOV(rax, r8)
+        NOT(rax)
+    else:
+        if format_ is F32:
+            MOVSXD(rax, eax)
+        NOT(rax)
+        SAR(rax, 63)
+        MOV(rdx, rax)
+    RET()
 
 
 def _half_to_integer(features: frozenset[str], is_signed: bool) -> None:

@@ -66,14 +66,14 @@ def _signed(features: frozenset[str], wanted: str) -> None:
     TEST(rcx, rcx)
     JNS(change_sign)
     _negate(rdx, rcx, r8)
-    if wanted == QUOTIENT:
-        JMP(keep_sign)
-    LABEL(change_sign)
-    _divide(features, wanted, _return_negated, "to_be_negated_")
+    JMP(keep_sign if wanted == QUOTIENT else change_sign)
 
     LABEL(divisor_negative)
     _negate(rdx, rcx, r8)
-    JMP(change_sign if wanted == QUOTIENT else keep_sign)
+    if wanted == REMAINDER:
+        JMP(keep_sign)
+    LABEL(change_sign)
+    _divide(features, wanted, _return_negated, "to_be_negated_")
 
 
 def _negate(low: Any, high: Any, scratch: Any) -> None:
@@ -147,7 +147,8 @@ def _divide(
     MOV(rax, rsi)
     XOR(edx, edx)
     DIV(r9)
-    MOV(r10, rax)
+    if wanted != REMAINDER:
+        MOV(r10, rax)
     MOV(rax, rdi)
     DIV(r9)
     _hand_over(wanted, r10, rdx, None, f"{prefix}twice_stored")

@@ -23,7 +23,18 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     from asm_libcalls.x86_64.assembler import sequence
 
     yield sequence(DIVIDE_BY_ZERO, _raise)
-    yield from families.routines(DECLARATIONS.values(), features)
+    yield from libcalls(features)
+
+
+def libcalls(features: frozenset[str]) -> Iterator[Routine]:
+    """Assemble all families.
+
+    A libcall begins at a multiple of 64 bytes: a CPU fetches instructions by lines of 64, and many
+    a path through a libcall fits one or two.
+    """
+    for routine in families.routines(DECLARATIONS.values(), features):
+        routine.alignment = 64
+        yield routine
 
 
 def _raise() -> None:

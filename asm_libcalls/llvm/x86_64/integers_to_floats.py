@@ -1,10 +1,11 @@
 """128-bit integers to floats, rounded to nearest, ties to even; the float formats of both ways.
 
-``cvtsi2sd`` converts what the float holds exactly. All others are rounded in integer arithmetic, so
-MXCSR's rounding mode has no effect. Their topmost 64 bits are rounded; the last of these is set if
-any bit below is.
+MXCSR's rounding mode has no effect. Where the CPU has AVX-512, an instruction with a rounding mode
+of its own converts what fits 64 bits. Elsewhere, ``cvtsi2sd`` converts what the float holds
+exactly. All others are rounded in integer arithmetic.
 
-Source: compiler-rt of LLVM 22, int_to_fp_impl.inc; Intel SDM volume 2, CVTSI2SD.
+Source: compiler-rt of LLVM 22, int_to_fp_impl.inc; Intel SDM volume 1, 15.6.4 (static rounding
+mode), volume 2, CVTSI2SD.
 """
 
 from __future__ import annotations
@@ -37,62 +38,54 @@ MAXIMUM = (1 << 63) - 1
 def from_integer(features: frozenset[str], format_: Float, is_signed: bool) -> None:
     """Emit the conversion of rdi:rsi."""
     from peachpy.x86_64 import (
-        JNZ,
-        LABEL,
-        MOV,
-        NOT,
-        OR,
-        RET,
-        SAR,
-        SETNZ,
-        SHL,
-        SHR,
-        TEST,
-        XOR,
-        Label,
-        cl,
-        ecx,
-        edx,
-        r9,
-        r9b,
-        r9d,
-        rax,
-        rcx,
-        rdi,
-        rsi,
-        xmm0,
+        CMP, JNE, JNZ, JZ, LABEL, MOV, NOT, OR, RET, SAR, SHL, SHR, SUB, TEST, XOR, Label,
+        cl, ecx, r8, rax, rcx, rdi, rsi, xmm0,
     )  # fmt: skip
 
-    general, long = Label("general"), Label("long")
-    exact = format_.fraction + 1  # bits of integers that all are exact in a float
-    MOV(rax, rdi)
-    if is_signed:
-        MOV(rcx, rdi)
-        SAR(rax, exact)
-        SAR(rcx, 63)
-        XOR(rax, rcx)
-        XOR(rcx, rsi)
-        OR(rax, rcx)
-    else:
-        SHR(rax, exact)
-        OR(rax, rsi)
-    JNZ(general)
-    updating(features, "XORPS")(xmm0, xmm0)  # removes the dependency on the old xmm0
-    updating(features, "CVTSI2SD" if format_ is F64 else "CVTSI2SS")(xmm0, rdi)
-    RET()
+    from asm_libcalls.x86_64.assembler.instructions import CONVERT_TO_NEAREST
 
-    LABEL(general)
+    is_exact, one_word, long = Label("is_exact"), Label("one_word"), Label("long")
     if is_signed:
-        _take_magnitude()
-    TEST(rsi, rsi)
-    JNZ(long)
-    _count_leading_zeros(features, rdi)
-    MOV(rax, rdi)
-    SHL(rax, cl)
-    MOV(edx, 63)
-    _round(features, format_, is_signed)
+        MOV(r8, rdi)
+        SAR(r8, 63)
+        CMP(r8, rsi)
+        JNE(long)
+    else:
+        TEST(rsi, rsi)
+        JNZ(long)
+    rounds = "avx512f" in features
+    if rounds:
+        updating(features, "XORPS")(xmm0, xmm0)  # removes the dependency on the old xmm0
+        CONVERT_TO_NEAREST(xmm0, rdi, is_signed, format_ is F64)
+        RET()
+    else:
+        MOV(rax, rdi)
+        if is_signed:
+            XOR(rax, r8)  # the magnitude, or one less
+        MOV(rcx, rax)
+        SHR(rcx, format_.fraction + 1)  # the bits of integers that all are exact in a float
+        JZ(is_exact)
+        if is_signed:
+            SUB(rax, r8)
+
+    if is_signed or not rounds:
+        LABEL(one_word)
+        _count_leading_zeros(features, rax)
+        SHL(rax, cl)
+        _round(features, format_, is_signed, 63)
+
+    if not rounds:
+        LABEL(is_exact)
+        updating(features, "XORPS")(xmm0, xmm0)
+        updating(features, "CVTSI2SD" if format_ is F64 else "CVTSI2SS")(xmm0, rdi)
+        RET()
 
     LABEL(long)
+    if is_signed:
+        _take_magnitude()
+        MOV(rax, rdi)
+        TEST(rsi, rsi)
+        JZ(one_word)
     _count_leading_zeros(features, rsi)
     MOV(rax, rdi)
     SHL(rdi, cl)
@@ -102,12 +95,7 @@ def from_integer(features: frozenset[str], format_: Float, is_signed: bool) -> N
     SHR(rax, cl)
     NOT(ecx)
     OR(rax, rsi)
-    XOR(r9d, r9d)
-    TEST(rdi, rdi)
-    SETNZ(r9b)
-    OR(rax, r9)
-    MOV(edx, 127)
-    _round(features, format_, is_signed)
+    _round(features, format_, is_signed, 127, rdi)
 
 
 def half_from_integer(features: frozenset[str], is_signed: bool) -> None:
@@ -127,7 +115,6 @@ def half_from_integer(features: frozenset[str], is_signed: bool) -> None:
         Label,
         cl,
         eax,
-        edx,
         r8d,
         rax,
         rdi,
@@ -147,8 +134,7 @@ def half_from_integer(features: frozenset[str], is_signed: bool) -> None:
     _count_leading_zeros(features, rdi)
     MOV(rax, rdi)
     SHL(rax, cl)
-    MOV(edx, 63)
-    _round(features, F16, is_signed)
+    _round(features, F16, is_signed, 63)
 
     LABEL(infinite)
     MOV(eax, 0x7C00)
@@ -187,46 +173,33 @@ def _count_leading_zeros(features: frozenset[str], register: Any) -> None:
         XOR(ecx, 63)
 
 
-def _round(features: frozenset[str], format_: Float, is_signed: bool) -> None:
-    """Emit: return rax, whose topmost bit is set and is worth 2**(rdx - rcx), with r8's sign."""
+def _round(
+    features: frozenset[str], format_: Float, is_signed: bool, top: int, rest: Any = None
+) -> None:
+    """Emit: return rax, whose topmost bit is set and is worth 2**(top - rcx), with r8's sign.
+
+    The register `rest` has further bits, below rax's.
+    """
     from peachpy.x86_64 import (
-        ADC,
-        ADD,
-        AND,
-        MOV,
-        MOVZX,
-        OR,
-        RET,
-        SHL,
-        SHR,
-        SUB,
-        ax,
-        eax,
-        ecx,
-        edx,
-        r8,
-        r9,
-        r9d,
-        rax,
-        rcx,
-        rdx,
-        rsi,
-        xmm0,
+        ADC, BT, MOV, MOVZX, OR, RCR, RET, SHL, SHR, SUB, ax, eax, ecx, r8, rax, rcx, rdx, xmm0,
     )  # fmt: skip
 
-    SUB(edx, ecx)
-    ADD(edx, format_.bias - 1)  # the topmost bit adds 1 more
-    SHL(rdx, format_.fraction)
-    MOV(rcx, rax)
-    SHL(rcx, format_.fraction + 1)
-    SHR(rax, 63 - format_.fraction)
-    # Carry if the dropped bits are above one half, or equal and the last bit is set.
-    MOV(r9d, eax)
-    AND(r9d, 1)
-    MOV(rsi, MAXIMUM)
-    ADD(r9, rsi)
-    ADD(rcx, r9)
-    ADC(rax, rdx)
+    dropped = 63 - format_.fraction
+    # Carry into the last bit that stays if the dropped ones are above one half, or equal and that
+    # bit is set: add that bit and one less than one half.
+    addend: Any = (1 << (dropped - 1)) - 1
+    if addend >= 1 << 31:
+        MOV(rdx, addend)
+        addend = rdx
+    BT(rax, dropped)
+    if rest is not None:
+        ADC(rest, -1)
+    ADC(rax, addend)
+    RCR(rax, 1)
+    SHR(rax, dropped - 1)
+    SUB(ecx, format_.bias - 1 + top)  # the topmost bit adds 1 more
+    SHL(rcx, format_.fraction)
+    SUB(rax, rcx)
     if is_signed:
         SHL(r8, {F64: 63, F32: 31, F16: 15}[format_])
         OR(rax, r8)

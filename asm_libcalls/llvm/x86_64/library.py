@@ -16,13 +16,12 @@ __all__ = ["exports", "routines"]
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the library for a CPU with these features."""
-    from asm_libcalls.llvm.libcalls import DECLARATIONS
     from asm_libcalls.llvm.x86_64.division import DIVIDE_BY_ZERO
-    from asm_libcalls.x86_64 import families
+    from asm_libcalls.llvm.x86_64.image import libcalls
     from asm_libcalls.x86_64.assembler import sequence
 
     yield sequence(DIVIDE_BY_ZERO, _divide)
-    yield from families.routines(DECLARATIONS.values(), features)
+    yield from libcalls(features)
 
 
 def exports() -> frozenset[str]:

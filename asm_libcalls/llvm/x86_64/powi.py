@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from asm_libcalls.llvm.x86_64.vex import copying, updating
+from asm_libcalls.llvm.x86_64.vex import combining, copying, updating
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from asm_libcalls.emitter.image import Routine
 
@@ -57,7 +57,6 @@ def _powi(features: frozenset[str], is_double: bool) -> None:
     from peachpy.x86_64.registers import rsp
 
     suffix = "SD" if is_double else "SS"
-    copy = copying(features, "MOVAPS")
     unusual = Label("unusual")
     if is_double:
         MOV(rcx, 1023 << 52)
@@ -69,14 +68,11 @@ def _powi(features: frozenset[str], is_double: bool) -> None:
         copying(features, "MOVD")(xmm1, ecx)
         SHR(ecx, 1)  # 0.75 * 2**-63
         copying(features, "MOVD")(xmm4, ecx)
-    copy(xmm2, xmm1)
-    copy(xmm3, xmm1)
-    updating(features, f"ADD{suffix}")(xmm2, xmm4)
-    updating(features, f"SUB{suffix}")(xmm3, xmm4)
+    combining(features, f"ADD{suffix}")(xmm2, xmm1, xmm4)
+    combining(features, f"SUB{suffix}")(xmm3, xmm1, xmm4)
     copying(features, f"UCOMI{suffix}")(xmm2, xmm3)
     JNE(unusual)
-    _multiply(features, suffix, "")
-    RET()
+    _multiply(features, suffix, RET)
 
     LABEL(unusual)
     # The 128 bytes below rsp may be used (System V ABI, 3.2.2: the red zone).
@@ -86,49 +82,38 @@ def _powi(features: frozenset[str], is_double: bool) -> None:
     AND(ecx, ~_ROUNDING_CONTROL)
     MOV([rsp + changed], ecx)
     LDMXCSR([rsp + changed])
-    _multiply(features, suffix, "unusual_")
-    STMXCSR([rsp + changed])
-    MOV(edx, [rsp + changed])
-    AND(edx, _EXCEPTIONS)
-    OR([rsp + saved], edx)
-    LDMXCSR([rsp + saved])
-    RET()
+
+    def leave() -> None:
+        STMXCSR([rsp + changed])
+        MOV(edx, [rsp + changed])
+        AND(edx, _EXCEPTIONS)
+        OR([rsp + saved], edx)
+        LDMXCSR([rsp + saved])
+        RET()
+
+    _multiply(features, suffix, leave, "unusual_")
 
 
-def _multiply(features: frozenset[str], suffix: str, prefix: str) -> None:
-    """Emit: xmm0 = xmm0 to the power of edi. xmm1 is 1."""
+def _multiply(
+    features: frozenset[str], suffix: str, leave: Callable[[], object], prefix: str = ""
+) -> None:
+    """Emit: xmm0 = xmm0 to the power of edi, and leave. xmm1 is 1."""
     from peachpy.x86_64 import (
-        CMOVS,
-        JNC,
-        JNS,
-        JNZ,
-        JZ,
-        LABEL,
-        MOV,
-        NEG,
-        SHR,
-        TEST,
-        Label,
-        eax,
-        edi,
-        xmm0,
-        xmm1,
-        xmm2,
+        CMOVS, JC, JMP, JNC, JNZ, JS, JZ, LABEL, MOV, NEG, SHR, TEST, Label,
+        eax, edi, xmm0, xmm1, xmm2,
     )  # fmt: skip
 
-    multiply, divide = updating(features, f"MUL{suffix}"), updating(features, f"DIV{suffix}")
-    copy = copying(features, "MOVAPS")
-    even, again, skip = Label(f"{prefix}even"), Label(f"{prefix}again"), Label(f"{prefix}skip")
-    done, positive = Label(f"{prefix}done"), Label(f"{prefix}positive")
+    multiply, copy = updating(features, f"MUL{suffix}"), copying(features, "MOVAPS")
+    odd, even, again, skip, done, negative = (
+        Label(prefix + name) for name in ("odd", "even", "again", "skip", "done", "negative")
+    )
+    copy(xmm2, xmm1)
     MOV(eax, edi)
     NEG(eax)
     CMOVS(eax, edi)  # the magnitude; of MIN too, as an unsigned number
-    copy(xmm2, xmm1)
-    SHR(eax, 1)
-    JNC(even)
-    multiply(xmm1, xmm0)  # by 1, which makes a NaN quiet
+    SHR(eax, 1)  # multiplications keep these flags
+    JC(odd)
     LABEL(even)
-    TEST(eax, eax)
     JZ(done)
     LABEL(again)
     multiply(xmm0, xmm0)
@@ -136,11 +121,17 @@ def _multiply(features: frozenset[str], suffix: str, prefix: str) -> None:
     JNC(skip)
     multiply(xmm1, xmm0)
     LABEL(skip)
-    JNZ(again)  # as the shift left it: multiplications set no flags
+    JNZ(again)
     LABEL(done)
-    TEST(edi, edi)
-    JNS(positive)
-    divide(xmm2, xmm1)
-    copy(xmm1, xmm2)
-    LABEL(positive)
     copy(xmm0, xmm1)
+    TEST(edi, edi)
+    JS(negative)
+    leave()
+
+    LABEL(negative)
+    combining(features, f"DIV{suffix}")(xmm0, xmm2, xmm1)
+    leave()
+
+    LABEL(odd)
+    multiply(xmm1, xmm0)  # by 1, which makes a NaN quiet
+    JMP(even)

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["copying", "updating"]
+__all__ = ["combining", "copying", "updating"]
 
 
 def copying(features: frozenset[str], name: str) -> Any:
@@ -27,5 +27,17 @@ def updating(features: frozenset[str], name: str) -> Any:
 
     def write(destination: Any, *sources: Any) -> None:
         instruction(destination, destination, *sources)
+
+    return write
+
+
+def combining(features: frozenset[str], name: str) -> Any:
+    """Return an instruction of a destination and two sources; the second one stays as it is."""
+    if "avx" in features:
+        return copying(features, name)
+
+    def write(destination: Any, first: Any, second: Any) -> None:
+        copying(features, "MOVAPS")(destination, first)
+        copying(features, name)(destination, second)
 
     return write

@@ -1,8 +1,9 @@
 """Instructions that PeachPy lacks, as subclasses of PeachPy's ``Instruction``.
 
-They are of two kinds: unknown instructions (``rep movsb``, the x87 control word), and references to
-a symbol of the image, whose four displacement bytes the linker of the image fills in. A reference
-is always relative to the instruction pointer, so code is position-independent.
+They are of two kinds: unknown instructions (``rep movsb``, the x87 control word, conversions with a
+rounding mode of their own), and references to a symbol of the image, whose four displacement bytes
+the linker of the image fills in. A reference is always relative to the instruction pointer, so code
+is position-independent.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from peachpy.x86_64.encoding import modrm_sib_disp, optional_rex
 from peachpy.x86_64.generic import RET
 from peachpy.x86_64.instructions import Instruction
 from peachpy.x86_64.operand import check_operand
-from peachpy.x86_64.registers import GeneralPurposeRegister64, rcx, rdi, rsi
+from peachpy.x86_64.registers import GeneralPurposeRegister64, XMMRegister, rcx, rdi, rsi
 
 __all__ = [
     "CALL_ROUTINE",
     "CALL_SLOT",
+    "CONVERT_TO_NEAREST",
     "EXCHANGE_SLOT",
     "FLDCW",
     "FNSTCW",
@@ -95,6 +97,41 @@ class FLDCW(_ControlWord):
 
     def __init__(self, operand: Any) -> None:
         super().__init__("FLDCW", b"\xd9", 5, operand, reads=True)
+
+
+class CONVERT_TO_NEAREST(Instruction):
+    """``vcvtsi2sd xmm, xmm, r64, {rn-sae}``, and for f32 and unsigned integers: needs AVX512F.
+
+    It rounds to nearest, ties to even, whatever MXCSR says, and raises no exception. The upper part
+    of the register stays. (PeachPy's own instructions refuse the operand ``{rn-sae}``.)
+    """
+
+    def __init__(
+        self, register: XMMRegister, integer: GeneralPurposeRegister64, signed: bool, double: bool
+    ) -> None:
+        super().__init__("VCVTSI2SD" if signed else "VCVTUSI2SD")
+        self.operands = (register, integer)
+        self.in_regs = (True, True)
+        self.out_regs = (True, False)
+        self.out_operands = (True, False)
+        prefix, opcode = 3 if double else 2, 0x2A if signed else 0x7B
+        # EVEX for registers below 16, with W, and with b, which takes the rounding mode from L'L.
+        self.encodings.append(
+            (
+                0,
+                lambda op: bytearray(
+                    [
+                        0x62,
+                        0xF1 ^ op[0].hcode << 7 ^ op[1].hcode << 5,
+                        0xFC ^ op[0].code << 3 | prefix,
+                        0x18,
+                        opcode,
+                        0xC0 | op[0].lcode << 3 | op[1].lcode,
+                    ]
+                ),
+            )
+        )
+        _emit(self)
 
 
 class _Reference:

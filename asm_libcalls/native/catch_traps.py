@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 from asm_libcalls.native import process
-from asm_libcalls.native.call_slot import answer_calls
+from asm_libcalls.native.call_slot import FUNCTION, answer_calls, callable_class
 from asm_libcalls.native.native_function import native_function
 from asm_libcalls.signatures import VALUE_TYPES, Callee, Signature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Self
 
 __all__ = ["CatchTraps", "catch_traps"]
 
@@ -20,7 +20,11 @@ __all__ = ["CatchTraps", "catch_traps"]
 class CatchTraps:
     """A C function as a Python callable; what :func:`catch_traps` returns."""
 
-    __slots__ = ("_call", "_callee", "address", "signature")
+    __slots__ = ("_call", "_callee", "_function", "address", "signature")
+
+    def __new__(cls, address: int, signature: str) -> Self:
+        """Make one that calls can reach through machine code."""
+        return object.__new__(callable_class(cls))
 
     def __init__(self, address: int, signature: str) -> None:
         if process.interface is None or process.interface.entry is None:
@@ -42,6 +46,9 @@ class CatchTraps:
         An Instance is passed as its vmctx, a VMExternRef and a FuncRef as their raw pointers.
         Native code borrows them: none may be closed or dropped before the call has ended.
         """
+        function = getattr(self, FUNCTION, None)  # called as `self.__call__`, it is there already
+        if function is not None:
+            return function(*arguments)
         # From now on a builtin takes numbers; _call_objects takes all other arguments.
         builtin = native_function(
             self.address,

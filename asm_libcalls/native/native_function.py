@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
     from asm_libcalls.native.process import NativeInterface
 
-__all__ = ["Specification", "native_function", "native_functions", "why_not_builtin"]
+__all__ = [
+    "Specification",
+    "default_parameter_names",
+    "native_function",
+    "native_functions",
+    "why_not_builtin",
+]
 
 MAXIMUM_PARAMETERS = 255
 """A limit, because each parameter takes code and stack."""
@@ -302,6 +308,14 @@ def _text(value: object, where: str) -> str:
     return value if type(value) is str else str.__str__(value)
 
 
+def default_parameter_names(count: int) -> tuple[str, ...]:
+    """Return names for parameters that have none: letters, if there are enough."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    if count <= len(letters):
+        return tuple(letters[:count])
+    return tuple(f"argument_{i + 1}" for i in range(count))
+
+
 def _parameter_names(
     given: Sequence[str] | None, signature: Signature, where: str
 ) -> tuple[str, ...]:
@@ -312,12 +326,7 @@ def _parameter_names(
             f"at most {MAXIMUM_PARAMETERS} are supported"
         )
     if given is None:
-        letters = "abcdefghijklmnopqrstuvwxyz"
-        return (
-            tuple(letters[:count])
-            if count <= len(letters)
-            else tuple(f"argument_{i + 1}" for i in range(count))
-        )
+        return default_parameter_names(count)
     names = tuple(given)
     if len(names) != count:
         raise ValueError(f"{where} must be {count} names for {signature}, got {len(names)}")

@@ -595,6 +595,7 @@ def test_every_stencil_is_used_by_some_shape(machine_code):
             LIBCALLS[name].signature, inline=name, vmctx_of=(Instance, "_vmctx")
         )
         function_shapes.parts_of(Recorder(pieces), shape, layout, vmctx=(id(Instance), 16))
+    used.add("forward")  # of callable_types.py
     other = {"box_none_counted", "box_none_immortal"} - used
     assert len(other) == 1  # of another version of CPython
     assert used | other == set(pieces)

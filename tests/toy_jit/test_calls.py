@@ -13,6 +13,7 @@ from jit_modules import MEMORY, Function, build, instantiate
 
 import asm_libcalls
 from asm_libcalls import toy_jit
+from asm_libcalls.native.call_slot import FUNCTION
 from asm_libcalls.native.native_function import why_not_builtin
 
 pytestmark = pytest.mark.usefixtures("machine_code")
@@ -21,7 +22,7 @@ ADD = Function("i32 i32 -> i32", "local.get 00 local.get 01 i32.add")
 
 
 def is_builtin(func):
-    return isinstance(type(func).__call__, type(builtins.len))
+    return isinstance(getattr(func, FUNCTION, None), type(builtins.len))
 
 
 def test_a_function_of_numbers_is_a_builtin():
@@ -33,7 +34,7 @@ def test_a_function_of_numbers_is_a_builtin():
     assert add(40, 2) == 42
     assert is_builtin(add)
     assert isinstance(add, toy_jit.Func)
-    assert type(add).__call__.__name__ == "add"
+    assert getattr(add, FUNCTION).__name__ == "add"
     assert add(1, 2) == add(True, 2) == 3
     assert not is_builtin(exports["other"])  # which was not called
 
@@ -296,7 +297,7 @@ def test_a_memory_that_is_closed_has_no_bytes():
 def test_the_builtin_alone_keeps_the_instance():
     f = instantiate({"load": LOAD}, **MEMORY).exports["load"]
     f(0)
-    builtin = type(f).__call__
+    builtin = getattr(f, FUNCTION)
     del f
     gc.collect()
     assert builtin(65535) == 0

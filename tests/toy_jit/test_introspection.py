@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import shutil
 
@@ -214,3 +215,44 @@ def test_memory_that_is_not_exported():
     assert with_memory.memory.size == 2
     with pytest.raises(AttributeError, match="has no memory"):
         _ = instantiate({"f": Function("->", "")}).memory
+
+
+def test_a_function_says_what_it_is():
+    """Python's own names, also after the first call, which makes a builtin."""
+    code = wasm.body(i32(1))
+    exports = toy_jit.Instance(
+        toy_jit.Module(
+            module(
+                types=[
+                    wasm.functype([0x7F, 0x7D, 0x6F], [0x7C]),
+                    wasm.functype([0x7E], [0x7F]),
+                    wasm.functype([], [0x7F, 0x7F]),
+                    wasm.functype(),
+                ],
+                functions=[0, 1, 2, 3],
+                exports=[wasm.exported(name, 0, i) for i, name in enumerate("wxyz")],
+                code=[
+                    wasm.body(b"\0"),
+                    code,
+                    wasm.body(i32(1) + i32(2)),
+                    wasm.body(b""),
+                ],
+            )
+        )
+    ).exports
+    expected = {
+        "w": "(a: int, b: float, c: object, /) -> float",
+        "x": "(a: int, /) -> int",
+        "y": "() -> tuple",
+        "z": "() -> None",
+    }
+    for _ in range(2):
+        assert {name: str(inspect.signature(f)) for name, f in exports.items()} == expected
+        assert [f.__name__ for f in exports.values()] == list("wxyz")
+        assert exports["x"].__doc__ == "Call the WebAssembly function x: [i64] -> [i32]."
+        assert exports["x"](7) == exports["x"].__call__(7) == 1
+        assert exports["y"]() == (1, 2)
+    function_class = type(exports["x"])
+    assert "Attributes" in (inspect.getdoc(function_class) or "")
+    assert inspect.isclass(function_class)
+    assert not hasattr(function_class, "__signature__")

@@ -18,6 +18,7 @@ from process_maps import mappings
 
 import asm_libcalls
 from asm_libcalls import toy_jit
+from asm_libcalls.native.call_slot import FUNCTION
 from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.instance import DEFAULT_STACK_MAP_REGISTRY
 from asm_libcalls.toy_jit.link import code_map
@@ -276,7 +277,7 @@ def test_code_goes_with_the_last_that_could_run_it():
     with pytest.raises(asm_libcalls.HeapOutOfBounds) as caught:
         f(-1)
     assert caught.value.wasm_backtrace[0].function_name == "f"
-    builtin = type(f).__call__
+    builtin = getattr(f, FUNCTION)
     del f
     del caught
     gc.collect()

@@ -9,8 +9,12 @@ from functools import partial
 from asm_libcalls.binding import default_binding
 from asm_libcalls.calling_convention import assign
 from asm_libcalls.emitter.code_names import printable
-from asm_libcalls.native.call_slot import answer_calls
-from asm_libcalls.native.native_function import Specification, native_functions
+from asm_libcalls.native.call_slot import FUNCTION, answer_calls, callable_class
+from asm_libcalls.native.native_function import (
+    Specification,
+    default_parameter_names,
+    native_functions,
+)
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.signatures import VALUE_TYPES, Callee, Signature
@@ -18,6 +22,8 @@ from asm_libcalls.toy_jit.codegen.layout import type_id, type_of_id
 from asm_libcalls.toy_jit.frontend.module import (
     F32,
     F64,
+    I32,
+    I64,
     REFERENCE_TYPES,
     V128,
     VALUE_TYPE_NAMES,
@@ -33,7 +39,7 @@ from asm_libcalls.x86_64.trampolines.call_records import make_slot_record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, Self
 
     from asm_libcalls.toy_jit.frontend.module import FuncType
 
@@ -55,7 +61,11 @@ class Func(FuncRef):
         Whether it ends soon for all arguments: then a call keeps the GIL.
     """
 
-    __slots__ = ("brief", "name")
+    __slots__ = ("_function", "brief", "name")
+
+    def __new__(cls, instance: Any, index: int, address: int) -> Self:
+        """Make one that calls can reach through machine code."""
+        return object.__new__(callable_class(cls))
 
     def __init__(self, instance: Any, index: int, address: int) -> None:
         super().__init__(instance, index, address)
@@ -66,6 +76,11 @@ class Func(FuncRef):
     def type(self) -> FuncType:
         """The function's type."""
         return type_of_id(self.type_index)
+
+    @property
+    def __name__(self) -> str:
+        """The same as :attr:`name`."""
+        return self.name
 
     def __repr__(self) -> str:
         t = self.type
@@ -81,10 +96,12 @@ class Func(FuncRef):
         Trap
             The function trapped.
         """
-        builtin = _builtin(self)
+        builtin = getattr(self, FUNCTION, None)  # called as `self.__call__`, it is there already
+        if builtin is None:
+            builtin = _builtin(self)
+            if builtin is not None:
+                answer_calls(self, builtin)  # later calls go straight to the builtin
         if builtin is not None:
-            # Later calls go straight to the builtin, __call__ of a class of its own.
-            answer_calls(self, builtin)
             return builtin(*arguments)
         results = self._call(arguments, bits=False)
         return results[0] if len(results) == 1 else results or None
@@ -149,6 +166,50 @@ class Func(FuncRef):
             return from_slots(results, slots[:], bits)
         finally:
             activations_table.end_transfers(before)
+
+
+class _OfObjects:
+    """An attribute that objects compute, and whose value of the class is another one."""
+
+    def __init__(self, of_object: Callable[[Func], object], of_class: object = None) -> None:
+        self._of_object = of_object
+        self._of_class = of_class
+
+    def __get__(self, func: Func | None, cls: type) -> Any:
+        if func is not None:
+            return self._of_object(func)
+        if self._of_class is None:
+            raise AttributeError("only objects have it")
+        return self._of_class
+
+
+def _signature(func: Func) -> Any:
+    """Return what ``inspect.signature`` does: positional parameters, with Python's types."""
+    from inspect import Parameter, Signature
+
+    functype = func.type
+    types = [_PYTHON_TYPES.get(t, object) for t in functype.params]
+    results = [_PYTHON_TYPES.get(t, object) for t in functype.results]
+    return Signature(
+        [
+            Parameter(name, Parameter.POSITIONAL_ONLY, annotation=annotation)
+            for name, annotation in zip(default_parameter_names(len(types)), types, strict=True)
+        ],
+        return_annotation=tuple if len(results) > 1 else results[0] if results else None,
+    )
+
+
+def _doc(func: Func) -> str:
+    functype = func.type
+    types = f"{type_names(functype.params)} -> {type_names(functype.results)}"
+    return f"Call the WebAssembly function {func.name}: {types}."
+
+
+_PYTHON_TYPES = {I32: int, I64: int, V128: int, F32: float, F64: float}
+
+# Not in the class statement: there both names would be the class's own.
+Func.__doc__ = _OfObjects(_doc, Func.__doc__)  # type: ignore[assignment]
+Func.__signature__ = _OfObjects(_signature)  # type: ignore[attr-defined]
 
 
 def _builtin(func: Func) -> Callable[..., Any] | None:

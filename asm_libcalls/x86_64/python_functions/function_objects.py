@@ -27,7 +27,7 @@ from asm_libcalls.x86_64.python_functions.object_layouts import (
     Unsupported,
     api,
 )
-from asm_libcalls.x86_64.stencils.parts import Stencil, compose, read
+from asm_libcalls.x86_64.stencils.parts import Part, Stencil, compose, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.code_names import Function
     from asm_libcalls.emitter.pages import LoadedImage
-    from asm_libcalls.x86_64.stencils.parts import Part
 
 __all__ = ["FunctionMaker", "Unsupported"]
 
@@ -95,14 +94,22 @@ class FunctionMaker:
         new = [shape for shape in dict.fromkeys(shapes) if shape not in self._code]
         if not new:
             return
-        parts = {str(i): self._parts(shape) for i, shape in enumerate(new)}
-        image = link(compose(*named) for named in parts.items())
+        routines = self._load([(shape.title(), self._parts(shape)) for shape in new])
+        self._code.update(zip(new, routines, strict=True))
+
+    def load_stencil(self, name: str, title: str, **numbers: int) -> int:
+        """Return the address of one stencil's code, with these numbers in its holes."""
+        return self._load([(title, [Part(self._stencils[name], numbers)])])[0]
+
+    def _load(self, routines: list[tuple[str, list[Part]]]) -> list[int]:
+        """Compose routines, given with their titles, on shared pages; return their addresses."""
+        names = [str(i) for i in range(len(routines))]
+        image = link(compose(name, parts) for name, (_, parts) in zip(names, routines, strict=True))
         loaded = pages.load(image, announced=False)
-        code_names.announce(loaded.address, partial(_functions, loaded, new, parts))
+        code_names.announce(loaded.address, partial(_functions, loaded, routines))
         for slot in loaded.image.slots:
             loaded.set_slot(slot, self._slot(slot))
-        for name, shape in zip(parts, new, strict=True):
-            self._code[shape] = loaded.routine(name)
+        return [loaded.routine(name) for name in names]
 
     def make(
         self,
@@ -237,20 +244,18 @@ _PROBES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
 }
 
 
-def _functions(
-    loaded: LoadedImage, shapes: list[Shape], parts: dict[str, list[Part]]
-) -> list[Function]:
+def _functions(loaded: LoadedImage, routines: list[tuple[str, list[Part]]]) -> list[Function]:
     from asm_libcalls.emitter.eh_frame import instructions
     from asm_libcalls.x86_64.stencils.stack_effects import frames
 
     return [
         (
-            loaded.routine(routine),
-            loaded.image.routines[routine][1],
-            code_names.title(shape.title()),
-            instructions(frames(its_parts)),
+            loaded.routine(str(i)),
+            loaded.image.routines[str(i)][1],
+            code_names.title(title),
+            instructions(frames(parts)),
         )
-        for shape, (routine, its_parts) in zip(shapes, parts.items(), strict=True)
+        for i, (title, parts) in enumerate(routines)
     ]
 
 

@@ -179,6 +179,12 @@ _STENCILS = {
     "box_f32": "cvtss2sd xmm0, xmm0; jmp $PyFloat_FromDouble",
     "box_f64": "jmp $PyFloat_FromDouble",
 
+    # Objects of the classes of callable_types.py: the function that a member of the object has.
+    "forward": """
+        mov rdi, [rdi + function_member]; mov rax, $raise_collected; test rdi, rdi; cmovz rdi, rax
+        jmp $PyObject_Vectorcall
+    """,
+
     # The slow path. One argument becomes an array of one; its push also aligns the stack.
     "slow_bare": "pop rdi",
     "slow_entered": "mov rdi, rbx; add rsp, frame; pop rbx",

@@ -1,0 +1,137 @@
+"""Makes classes whose objects CPython calls through machine code: PEP 590's vectorcall.
+
+The class that :func:`derive` makes adds one word to its base's objects: CPython reads there which C
+function calls the object. Ours takes the function from a member of the object and calls that
+instead. The word is null until :meth:`CallableType.answer` has set it. CPython then calls
+``__call__`` of the class.
+
+The class needs no layout of CPython's: the base's size, and the place of the member, are found by
+looking.
+
+Source: CPython ``Include/object.h``, ``structmember.h``; PEP 590.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+from asm_libcalls.x86_64.python_functions.object_layouts import Unsupported, api
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from asm_libcalls.x86_64.python_functions.function_objects import FunctionMaker
+
+__all__ = ["CallableType", "Unsupported", "derive"]
+
+_HAVE_VECTORCALL = 1 << 11  # Py_TPFLAGS_HAVE_VECTORCALL
+_TP_MEMBERS = 72  # Include/typeslots.h
+_T_PYSSIZET, _READONLY = 19, 1
+
+
+class _Member(ctypes.Structure):
+    """CPython's ``PyMemberDef``."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("type", ctypes.c_int),
+        ("offset", ctypes.c_ssize_t),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]
+
+
+class _Slot(ctypes.Structure):
+    """CPython's ``PyType_Slot``."""
+
+    _fields_ = [("slot", ctypes.c_int), ("value", ctypes.c_void_p)]
+
+
+class _Spec(ctypes.Structure):
+    """CPython's ``PyType_Spec``."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("basicsize", ctypes.c_int),
+        ("itemsize", ctypes.c_int),
+        ("flags", ctypes.c_uint),
+        ("slots", ctypes.POINTER(_Slot)),
+    ]
+
+
+class CallableType:
+    """A derived class, and what makes its objects call a function.
+
+    Attributes
+    ----------
+    cls : type
+    """
+
+    def __init__(self, cls: type, member: str, offset: int, code: int) -> None:
+        self.cls = cls
+        self._member = member
+        self._offset = offset
+        self._code = code
+
+    def answer(self, thing: Any, function: Callable[..., Any]) -> None:
+        """Let calls of an object of the class call the function."""
+        setattr(thing, self._member, function)
+        ctypes.c_void_p.from_address(id(thing) + self._offset).value = self._code
+
+
+def derive(maker: FunctionMaker, base: type, member: str) -> CallableType:
+    """Derive a class whose objects can be called through machine code.
+
+    Parameters
+    ----------
+    maker : FunctionMaker
+    base : type
+        A class of Python's with a ``__call__`` method, and with `member` in its ``__slots__``.
+        Its objects have no ``__dict__``.
+    member : str
+        Holds the function.
+
+    Raises
+    ------
+    Unsupported
+        The place of the member is not found, or an object is not called as it must be.
+    OSError
+        The system refuses executable memory.
+    """
+    if hasattr(sys, "gettotalrefcount"):
+        raise Unsupported("a debug build of CPython asserts a tp_call, which this class inherits")
+    number = maker.member_offset(base, member)
+    code = maker.load_stencil("forward", f"calls of {base.__name__}", function_member=number)
+    offset = base.__basicsize__
+    members = (_Member * 2)(
+        _Member(b"__vectorcalloffset__", _T_PYSSIZET, offset, _READONLY, None), _Member()
+    )
+    # No tp_call is given: it would become a __call__ of this class, and hide the base's.
+    slots = (_Slot * 2)(_Slot(_TP_MEMBERS, ctypes.addressof(members)), _Slot())
+    name = f"{base.__module__}.{base.__name__}".encode()
+    spec = _Spec(name, offset + 8, 0, _HAVE_VECTORCALL, slots)
+    # CPython may refer to the name and the members as long as the class exists.
+    for immortal in (members, spec):
+        api("Py_IncRef", None, ctypes.py_object)(immortal)
+    from_spec = api("PyType_FromSpecWithBases", ctypes.py_object, ctypes.c_void_p, ctypes.py_object)
+    cls = from_spec(ctypes.addressof(spec), (base,))
+    cls.__qualname__ = base.__qualname__
+    cls.__doc__ = vars(base)["__doc__"]
+    made = CallableType(cls, member, offset, code)
+    _check(made, cls)
+    return made
+
+
+def _check(made: CallableType, cls: type) -> None:
+    if cls.__basicsize__ != made._offset + 8:
+        raise Unsupported(f"an object of {cls.__name__} has {cls.__basicsize__} bytes")
+    thing: Any = object.__new__(cls)
+    given = []
+    made.answer(thing, lambda *arguments, **keywords: given.append((arguments, keywords)))
+    thing(1, "two", three=3)
+    thing()
+    if given != [((1, "two"), {"three": 3}), ((), {})]:
+        raise Unsupported(f"an object of {cls.__name__} is called with {given!r}")

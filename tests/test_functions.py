@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import inspect
 import pickle
 import sys
@@ -118,13 +119,15 @@ def test_a_libcall_and_its_cfunc_run_no_python_either(machine_code, name):
     cfunc = libcall.cfunc
     assert libcall(*arguments) == expected  # the first call makes the builtin
     events = []
+    gc.disable()  # its callbacks are Python functions
     sys.setprofile(lambda frame, event, argument: events.append(event))
     try:
         results = libcall(*arguments), cfunc(*arguments)
     finally:
         sys.setprofile(None)
+        gc.enable()
     assert results == (expected, expected)
-    assert set(events) == {"c_call"}  # of setprofile
+    assert "call" not in events
 
 
 def test_the_slow_path_is_the_checked_call(machine_code, monkeypatch):

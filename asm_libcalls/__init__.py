@@ -31,6 +31,7 @@ LIBCALLS: dict[str, Libcall] = _binding.libcalls
 
 
 _LAZY = {
+    "Code": "emitter.code",
     "ElementSegment": "runtime.element_segment",
     "FuncRef": "runtime.funcref",
     "Global": "runtime.global_",

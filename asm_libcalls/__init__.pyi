@@ -7,6 +7,7 @@ from asm_libcalls import llvm as llvm
 from asm_libcalls import toy_jit as toy_jit
 from asm_libcalls import ufuncs as ufuncs
 from asm_libcalls.binding import BackendUnavailable as BackendUnavailable
+from asm_libcalls.emitter.code import Code as Code
 from asm_libcalls.emitter.load_code import load_code as load_code
 from asm_libcalls.libcall import Libcall as Libcall
 from asm_libcalls.native.catch_traps import catch_traps as catch_traps
@@ -246,6 +247,7 @@ __all__ = [
     "activations_table_insert_with_gc",
     "externref_global_get",
     "externref_global_set",
+    "Code",
     "ElementSegment",
     "FuncRef",
     "Global",

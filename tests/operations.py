@@ -54,6 +54,7 @@ class Operations:
             "an instance": lambda: Instance(imports={"memories": [self.memory]}),
             "a reference": lambda: VMExternRef(self.thing).drop(),
             "code": lambda: asm_libcalls.load_code(b"\xc3"),
+            "code that is freed": lambda: asm_libcalls.Code(b"\xc3", {"f": (0, 1)}).close(),
             "a host function": lambda: HostFunction(print, "()").close(),
             "many host functions": self.many_hosts,
             "a module": lambda: toy_jit.Module(BINARY),

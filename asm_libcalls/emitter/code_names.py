@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     class Observer(Protocol):
         """Is notified when code is loaded and unloaded."""
 
+        needs_anonymous_memory: bool
+        """Whether names of code in files and memfds are of no use to it."""
+
         def loaded(self, address: int, source: Source) -> None:
             """Note that code was loaded at an address."""
 
@@ -39,6 +42,7 @@ __all__ = [
     "are_asked_for",
     "enable_or_warn",
     "observe",
+    "perf_is_wanted",
     "printable",
     "sources",
     "title",
@@ -56,6 +60,11 @@ _observers: list[Observer] = []
 def are_asked_for(variable: str) -> bool:
     """Return whether the environment asks for names, from the start of the program."""
     return os.environ.get(variable, "0") not in ("", "0")
+
+
+def perf_is_wanted() -> bool:
+    """Return whether perf is to name code: asked for by the environment or by an observer."""
+    return are_asked_for(PERF_VARIABLE) or any(each.needs_anonymous_memory for each in _observers)
 
 
 def enable_or_warn(enable: Callable[[], object], otherwise: str) -> None:

@@ -21,6 +21,8 @@ __all__ = ["Registry"]
 class Registry:
     """Keeps an external registration (unwinder, gdb) for each loaded piece of code."""
 
+    needs_anonymous_memory = False
+
     def __init__(self) -> None:
         self._registered: dict[int, int] = {}
         self._gone: list[int] = []

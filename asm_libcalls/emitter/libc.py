@@ -18,6 +18,7 @@ __all__ = [
     "MAP_FIXED",
     "MAP_NORESERVE",
     "MAP_PRIVATE",
+    "MAP_SHARED",
     "PAGE_SIZE",
     "PROT_EXEC",
     "PROT_NONE",
@@ -33,7 +34,7 @@ __all__ = [
 
 # POSIX defines the names; the numbers are those of Linux on x86-64, arm64 and s390x alike.
 PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC = 0, 1, 2, 4
-MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE = 0x02, 0x10, 0x20, 0x4000
+MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE = 0x01, 0x02, 0x10, 0x20, 0x4000
 
 _MAP_FAILED = ctypes.c_size_t(-1).value
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["load_code"]
+    from asm_libcalls.emitter.code_names import Function
+
+__all__ = ["check_code", "check_system", "listed", "load_code"]
 
 _LANDING = bytes.fromhex("f30f1efa")  # endbr64, for control-flow enforcement
 _PUSH = b"\x55"  # push rbp
@@ -25,7 +27,7 @@ def load_code(code: Any, functions: Mapping[str, tuple[int, int]] | None = None)
 
     The pages are written, then sealed read and execute. They live until the process ends, because
     any C code may hold an address in them. Every call takes whole pages, so load all functions of
-    a module as one piece of code.
+    a module as one piece of code; or make a :class:`Code`, which can be freed.
 
     Parameters
     ----------
@@ -55,61 +57,77 @@ def load_code(code: Any, functions: Mapping[str, tuple[int, int]] | None = None)
     >>> asm_libcalls.catch_traps(add, "(i32, i32) -> i32")(40, 2)
     42
     """
+    content, parts = check_code(code, functions, "load_code()")
+    check_system("load_code()")
+    from asm_libcalls.emitter import pages
+    from asm_libcalls.emitter.image import Routine, link
+
+    image = link([Routine("code", content, len(content))])
+    address = pages.load(image, announced=False).address
+    if parts:
+        names = listed(address, content, parts)
+        code_names.announce(address, lambda: names)
+    return address
+
+
+def check_code(code: Any, functions: Any, where: str) -> tuple[bytes, list[tuple[str, int, int]]]:
+    """Return the bytes of code, and the name, offset and size of each function; or raise."""
     try:
         content = memoryview(code).tobytes()
     except TypeError:
-        raise TypeError(
-            f"load_code(): code must be bytes-like, got {type(code).__name__}"
-        ) from None
+        raise TypeError(f"{where}: code must be bytes-like, got {type(code).__name__}") from None
     if not content:
-        raise ValueError("load_code(): code must not be empty")
-    parts = [_check(name, place, len(content)) for name, place in _items(functions)]
-    from asm_libcalls.emitter import availability, pages
-    from asm_libcalls.emitter.image import Routine, link
+        raise ValueError(f"{where}: code must not be empty")
+    items = _items(functions, where)
+    return content, [_check(name, place, len(content), where) for name, place in items]
+
+
+def check_system(where: str) -> None:
+    """Raise OSError unless this is a system where code can be loaded."""
+    from asm_libcalls.emitter import availability
 
     try:
         availability.check_machine()
     except availability.Unavailable as reason:
-        raise OSError(f"load_code(): {reason}") from None
-    image = link([Routine("code", content, len(content))])
-    address = pages.load(image, announced=False).address
-    if parts:
-        listed = [
-            (address + at, size, name, _call_frames(content[at : at + size]))
-            for name, at, size in parts
-        ]
-        code_names.announce(address, lambda: listed)
-    return address
+        raise OSError(f"{where}: {reason}") from None
 
 
-def _items(functions: Any) -> Any:
+def listed(address: int, content: bytes, parts: list[tuple[str, int, int]]) -> list[Function]:
+    """Return the functions of loaded code, for ``code_names``."""
+    return [
+        (address + at, size, code_names.printable(name), _call_frames(content[at : at + size]))
+        for name, at, size in parts
+    ]
+
+
+def _items(functions: Any, where: str) -> Any:
     if functions is None:
         return ()
     try:
         return functions.items()
     except AttributeError:
         raise TypeError(
-            "load_code(): functions must be a mapping of names to (offset, size), "
+            f"{where}: functions must be a mapping of names to (offset, size), "
             f"got {type(functions).__name__}"
         ) from None
 
 
-def _check(name: Any, place: Any, length: int) -> tuple[str, int, int]:
+def _check(name: Any, place: Any, length: int, where: str) -> tuple[str, int, int]:
     if not isinstance(name, str) or not name.strip():
-        raise TypeError(f"load_code(): a function's name must be a str that is not empty: {name!r}")
+        raise TypeError(f"{where}: a function's name must be a str that is not empty: {name!r}")
     try:
         at, size = place
         fits = 0 <= at < at + size <= length
     except (TypeError, ValueError):
         raise TypeError(
-            f"load_code(): function {name!r} must be at (offset, size), got {place!r}"
+            f"{where}: function {name!r} must be at (offset, size), got {place!r}"
         ) from None
     if not isinstance(at, int) or not isinstance(size, int) or not fits:
         raise ValueError(
-            f"load_code(): function {name!r} must be within the code of {length} bytes, "
+            f"{where}: function {name!r} must be within the code of {length} bytes, "
             f"got offset {at!r} and size {size!r}"
         )
-    return code_names.printable(name), at, size
+    return name, at, size
 
 
 def _call_frames(code: bytes) -> bytes | None:

@@ -128,6 +128,8 @@ def _write_all(source: Source) -> None:
 
 
 class _Observer:
+    needs_anonymous_memory = True
+
     def loaded(self, address: int, source: Source) -> None:
         _write_new(source)
 

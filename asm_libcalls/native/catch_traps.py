@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from asm_libcalls.emitter.code import CodeAddress
 from asm_libcalls.native import process
 from asm_libcalls.native.call_slot import FUNCTION, answer_calls, callable_class
 from asm_libcalls.native.native_function import native_function
@@ -33,6 +34,9 @@ class CatchTraps:
         self.address = VALUE_TYPES["pointer"].to_bits(address, "catch_traps(): address")
         if not self.address:
             raise ValueError("catch_traps(): address must not be null")
+        if isinstance(address, CodeAddress):
+            address.check_open("catch_traps()")
+            self.address = address  # and not only the number: it keeps the code
         self.signature: Signature = Signature(signature)
         where = (f"argument {i + 1} of {self!r}" for i in range(len(self.signature.parameters)))
         self._callee = Callee(repr(self), tuple(where))
@@ -62,6 +66,8 @@ class CatchTraps:
 
     def call_bits(self, *patterns: int) -> int:
         """Call with bit patterns, unsigned; return the result's, 0 where there is no result."""
+        if isinstance(self.address, CodeAddress):
+            self.address.check_open(repr(self))
         checked = self.signature.check_patterns(patterns, self._callee)
         return self._call(self.address, self.signature, checked)
 
@@ -80,8 +86,8 @@ def catch_traps(address: int, signature: str) -> CatchTraps:
     Parameters
     ----------
     address : int
-        A C function that follows the platform's ABI. This is not checked: any other address is
-        undefined behaviour, as in C.
+        A C function that follows the platform's ABI. An address of a :class:`Code` keeps the code.
+        Nothing is checked: any other address is undefined behaviour, as in C.
     signature : str
         Its signature, for example ``"(vmctx, i32, i32) -> i32"``.
 

@@ -13,9 +13,11 @@ reason.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from keyword import iskeyword
 
 from asm_libcalls.calling_convention import assign
+from asm_libcalls.emitter.code import CodeAddress
 from asm_libcalls.native import process
 from asm_libcalls.signatures import VALUE_TYPES, Callee, Signature
 
@@ -65,6 +67,7 @@ class Specification:
         "inline",
         "module",
         "name",
+        "owner",
         "parameters",
         "release_gil",
         "signature",
@@ -90,6 +93,9 @@ class Specification:
     ) -> None:
         where = "native_function(): "
         self.address = VALUE_TYPES["pointer"].to_bits(address, f"{where}address")
+        self.owner = address if isinstance(address, CodeAddress) else None
+        if self.owner is not None:
+            self.owner.check_open("native_function()")
         if not self.address and guard != "everything" and not inline:
             raise ValueError(f"{where}address must not be null")
         self.signature = Signature(signature)
@@ -128,9 +134,10 @@ def native_function(
     Parameters
     ----------
     address : int
-        A C function that follows the platform's ABI. It must stay callable as long as the result
-        (a callable that keeps its code alive can be given as `slow`). This is not checked: any
-        other address is undefined behaviour, as in C.
+        A C function that follows the platform's ABI. An address of a :class:`Code` keeps the code.
+        Any other address must stay callable as long as the result (a callable that keeps its code
+        alive can be given as `slow`). This is not checked: another address is undefined behaviour,
+        as in C.
     signature : str
         Its signature, for example ``"(f64, i32) -> f64"``.
     name : str, optional
@@ -226,17 +233,27 @@ def native_functions(
     # A builtin without arguments has no slow path.
     python = [not (s.signature.parameters or _is_unboxed(s.signature)) for s in specifications]
     try:
-        maker.prepare(
-            [shape for shape, in_python in zip(shapes, python, strict=True) if not in_python]
-        )
+        machine = [
+            (s, shape)
+            for s, shape, in_python in zip(specifications, shapes, python, strict=True)
+            if not in_python
+        ]
+        closable = [shape.leaving_all() for s, shape in machine if s.owner is not None]
+        maker.prepare([shape for _, shape in machine] + closable)
     except (OSError, Unsupported):  # a process may be denied new executable pages at any time
         return [_python_function(s, _slow(s, interface)) for s in specifications]
-    return [
-        _python_function(s, _slow(s, interface))
-        if in_python
-        else maker.make(s.address, shape, _slow(s, interface), s.name, _full_text(s), s.module)
-        for s, shape, in_python in zip(specifications, shapes, python, strict=True)
-    ]
+    made = []
+    for s, shape, in_python in zip(specifications, shapes, python, strict=True):
+        slow = _slow(s, interface)
+        if in_python:
+            made.append(_python_function(s, slow))
+            continue
+        function = maker.make(s.address, shape, slow, s.name, _full_text(s), s.module)
+        if s.owner is not None:
+            # Its slow path then says that the code is closed.
+            s.owner.code.when_closed(function.__self__, partial(maker.leave_all, shape))
+        made.append(function)
+    return made
 
 
 def _is_unboxed(signature: Signature) -> bool:
@@ -259,6 +276,21 @@ def _default_interface() -> NativeInterface:
 
 
 def _slow(specification: Specification, interface: NativeInterface) -> Callable[..., Any]:
+    """Return the function of the slow path; of code that can be closed, it keeps the memory."""
+    slow, owner = _slow_of_open(specification, interface), specification.owner
+    if owner is None:
+        return slow
+    where = f"{specification.name}()"
+
+    def slow_if_open(*arguments: Any) -> Any:
+        owner.check_open(where)
+        return slow(*arguments)
+
+    slow_if_open.__name__ = slow_if_open.__qualname__ = specification.name
+    return slow_if_open
+
+
+def _slow_of_open(specification: Specification, interface: NativeInterface) -> Callable[..., Any]:
     if specification.slow is not None:
         return specification.slow
     entry = interface.entry

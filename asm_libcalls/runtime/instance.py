@@ -325,7 +325,8 @@ class Instance(Owned):
         self, vmctx: int, imported: Sequence[FuncRef], defined: Sequence[tuple[int, int]]
     ) -> list[FuncRef]:
         offsets = self.offsets
-        self._imported_functions = list(imported)  # they keep their instances alive
+        # They keep their instances, and addresses in a Code keep the code.
+        self._kept_functions = [*imported, *defined]
         rows = [(f.func_ptr, f.type_index, f.vmctx) for f in imported]
         rows += [(func_ptr, type_index, vmctx) for func_ptr, type_index in defined]
         references = []

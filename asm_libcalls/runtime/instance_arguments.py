@@ -5,6 +5,7 @@ Each function raises TypeError or ValueError, and names the argument.
 
 from __future__ import annotations
 
+from asm_libcalls.emitter.code import CodeAddress
 from asm_libcalls.owned import is_a
 from asm_libcalls.runtime.element_segment import ElementSegment
 from asm_libcalls.runtime.funcref import FuncRef
@@ -98,7 +99,7 @@ def data_segment(segment: Any, index: int) -> bytes:
 
 
 def function(function: Any, index: int) -> tuple[int, int]:
-    """Return the address and the type index of a function."""
+    """Return the address and the type index of a function; an address in a Code as it is."""
     try:
         address, type_index = function
     except (TypeError, ValueError):
@@ -106,10 +107,11 @@ def function(function: Any, index: int) -> tuple[int, int]:
             f"Instance(): functions[{index}] must be (address, type index), got {function!r}"
         ) from None
     what = f"Instance(): functions[{index}]"
-    return (
-        VALUE_TYPES["pointer"].check_pattern(address, f"{what}: the address"),
-        VALUE_TYPES["u32"].check_pattern(type_index, f"{what}: the type index"),
-    )
+    if isinstance(address, CodeAddress):
+        address.check_open(what)
+    else:
+        address = VALUE_TYPES["pointer"].check_pattern(address, f"{what}: the address")
+    return address, VALUE_TYPES["u32"].check_pattern(type_index, f"{what}: the type index")
 
 
 def element_segment(segment: Any) -> ElementSegment:

@@ -9,7 +9,9 @@ import bisect
 import ctypes
 import operator
 import weakref
+from functools import partial
 
+from asm_libcalls.emitter.code import CodeAddress
 from asm_libcalls.owned import Owned
 from asm_libcalls.steps import step
 
@@ -57,7 +59,8 @@ class StackMapRegistry(Owned):
         Parameters
         ----------
         start : int
-            The address of its first byte.
+            The address of its first byte. The maps of a :class:`Code` are forgotten when its memory
+            is released.
         size : int
             Its length in bytes.
         maps : mapping of int to iterable of int
@@ -71,6 +74,9 @@ class StackMapRegistry(Owned):
             The range is empty or overlaps another one, or an offset is outside of it.
         """
         self._check_open()
+        owner = start if isinstance(start, CodeAddress) else None
+        if owner is not None:
+            owner.check_open("register()")
         start, size = operator.index(start), operator.index(size)
         if start <= 0 or size <= 0:
             raise ValueError(f"register(): an empty range of code: {start:#x}, {size} bytes")
@@ -96,17 +102,23 @@ class StackMapRegistry(Owned):
             if at < len(ranges) and ranges[at][0] < end:
                 raise ValueError(f"register(): the range overlaps the one at {ranges[at][0]:#x}")
             if self._replace(ranges, (*ranges[:at], (start, end, by_address), *ranges[at:])):
-                return
+                break
+        if owner is not None:
+            owner.before_release(partial(_forget, weakref.ref(self), start))
 
     def unregister(self, start: int) -> None:
         """Forget the range that begins at `start`; ValueError if there is none."""
+        if not self._forget(start):
+            raise ValueError(f"unregister(): no range of code begins at {start:#x}")
+
+    def _forget(self, start: int) -> bool:
         while True:
             ranges = self._ranges
             kept = tuple(each for each in ranges if each[0] != start)
             if len(kept) == len(ranges):
-                raise ValueError(f"unregister(): no range of code begins at {start:#x}")
+                return False
             if self._replace(ranges, kept):
-                return
+                return True
 
     @step
     def _replace(self, old: object, new: Any) -> bool:
@@ -128,6 +140,12 @@ class StackMapRegistry(Owned):
             return None
         _, end, maps = ranges[at - 1]
         return maps.get(return_address) if return_address <= end else None
+
+
+def _forget(reference: weakref.ref[StackMapRegistry], start: int) -> None:
+    registry = reference()
+    if registry is not None:
+        StackMapRegistry._forget(registry, start)
 
 
 _registries: weakref.WeakValueDictionary[int, StackMapRegistry] = weakref.WeakValueDictionary()

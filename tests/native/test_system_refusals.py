@@ -127,7 +127,7 @@ def test_the_system_refuses(what, child, cache):
         pytest.skip(f"the kernel does not let us refuse {what}: {report}")
     outcomes, heard = report
     assert done.stderr == ""
-    assert len(outcomes) == 20
+    assert len(outcomes) == 21
     for name, outcome in outcomes.items():
         assert outcome.startswith(expected.get(name, "done")), (name, outcome)
     # Pages that cannot be unmapped are kept, and reported.

@@ -14,6 +14,7 @@ import pytest
 
 import asm_libcalls
 from asm_libcalls import (
+    Code,
     ElementSegment,
     FuncRef,
     Global,
@@ -51,6 +52,7 @@ MAKERS = {
     "StackMapRegistry": (StackMapRegistry, ()),
     "VMExternRefActivationsTable": (VMExternRefActivationsTable, ()),
     "HostFunction": (lambda: HostFunction(print, "()"), (print, "()")),
+    "Code": (lambda: Code(b"\xc3", {"f": (0, 1)}), (b"\xc3",)),
     "VMExternRef": (lambda: VMExternRef("x"), ("y",)),
     "toy_jit.Module": (toy_jit_module, (EMPTY_MODULE,)),
     "toy_jit.Instance": (toy_jit_instance, (None,)),
@@ -62,6 +64,7 @@ USES = {
     "ElementSegment": lambda it: Instance(elements=[it]),
     "Instance": lambda it: it.vmctx,
     "StackMapRegistry": lambda it: it.register(1, 1, {}),
+    "Code": lambda it: it.address,
     "VMExternRef": lambda it: it.value,
     "toy_jit.Module": lambda it: it.code,
     "toy_jit.Instance": lambda it: it.gc(),
@@ -70,7 +73,7 @@ USES = {
 
 @pytest.fixture(params=MAKERS)
 def owner(request):
-    if request.param.startswith("toy_jit"):
+    if request.param.startswith(("toy_jit", "Code")):
         request.getfixturevalue("machine_code")
     return request.param, MAKERS[request.param][0]()
 

@@ -23,6 +23,7 @@ from asm_libcalls.x86_64.python_functions.function_shapes import CLASS, Shape, p
 from asm_libcalls.emitter.image import link
 from asm_libcalls.x86_64.python_functions.object_layouts import (
     FunctionState,
+    MethodDefinition,
     ModuleDefinition,
     Unsupported,
     api,
@@ -152,6 +153,15 @@ class FunctionMaker:
         values = (address, id(slow), id(content), at, self._code[shape], flags, at + len(encoded))
         ctypes.memmove(state, _STATE.pack(*values), _STATE.size)
         return self._create_function(state + FunctionState.definition.offset, owner, module)
+
+    def leave_all(self, shape: Shape, owner: Any) -> None:
+        """Let a function of this shape, the one with this ``__self__``, take its slow path.
+
+        The code of ``shape.leaving_all()`` has been prepared.
+        """
+        at = self._module_state(owner) + FunctionState.definition.offset
+        # One store: CPython reads it at each call.
+        MethodDefinition.from_address(at).code = self._code[shape.leaving_all()]
 
     def _slot(self, name: str) -> int:
         if name == "raise_status":

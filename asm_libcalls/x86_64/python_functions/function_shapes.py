@@ -108,9 +108,9 @@ def parts_of(
         body = pieces[str(inline)]
     count = len(parameters)
     if guard == EVERYTHING:
-        assert count, "there is nothing to leave"
-        names = ("call_slow",) if count > 1 else ("take", "call_slow_one")
-        return [Part(pieces[name], layout.holes()) for name in names]
+        names = {0: ("slow_vector", "call_slow"), 1: ("take", "call_slow_one")}
+        numbers = {**layout.holes(), "count": 0}
+        return [Part(pieces[name], numbers) for name in names.get(count, ("call_slow",))]
     assignment = assign(VALUE_TYPES[kind] for kind in parameters)
     numbers = {
         **layout.holes(),

@@ -1,0 +1,218 @@
+"""``Code``: machine code of a user that can be freed, and the addresses in it.
+
+The owner of a piece of code is a :class:`Code`. Its memory is a :class:`Resource` with a reference
+from the Code while it is open, and one from each address that it has given out. A function object
+keeps the address that it was made from, and Python keeps a function object while it runs. So the
+memory is free when the Code is closed and nothing can return into it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from functools import partial
+
+from asm_libcalls.emitter import code_names
+from asm_libcalls.emitter.load_code import check_code, check_system, listed
+from asm_libcalls.owned import OPEN, NotCopied, Owned, Resource
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, Self
+
+__all__ = ["Code", "CodeAddress"]
+
+
+class _Piece(Resource):
+    """The memory of a piece of code, and what is undone before the memory is used again."""
+
+    __slots__ = ("undo",)
+
+    def __init__(self, address: int, free: Callable[[], None]) -> None:
+        self.undo: list[Callable[[], object]] = []
+        super().__init__(partial(_release, address, self.undo, free))
+
+
+def _release(address: int, undo: list[Callable[[], object]], free: Callable[[], None]) -> None:
+    # First: other code may get the same address as soon as it is free.
+    while undo:
+        undo.pop()()
+    code_names.withdraw(address)
+    free()
+
+
+class CodeAddress(NotCopied, int):
+    """An address in a :class:`Code`, an int that keeps the memory of the code.
+
+    A sum with an int is such an address too, if it is in the same code.
+
+    Attributes
+    ----------
+    code : Code
+    """
+
+    code: Code
+    _piece: _Piece
+
+    def __new__(cls, value: int, code: Code, piece: _Piece) -> Self:
+        """Make an address of a piece; users get theirs from a Code."""
+        self = super().__new__(cls, value)
+        self.code = code
+        self._piece = piece
+        return self
+
+    def __add__(self, other: int) -> int:
+        total = int.__add__(self, other)
+        if total is NotImplemented or not Code.has(self.code, total):
+            return total
+        return CodeAddress(total, self.code, self._piece)
+
+    __radd__ = __add__
+
+    def check_open(self, where: str) -> None:
+        """Raise ValueError if the code is closed."""
+        if self.code._state is not OPEN:
+            raise ValueError(f"{where}: the Code is closed")
+
+    def before_release(self, undo: Callable[[], object]) -> None:
+        """Call a function before the memory of the code is used again."""
+        self._piece.undo.append(undo)
+
+
+class _Symbols(Mapping[str, CodeAddress]):
+    """The addresses of a Code's functions, by name."""
+
+    __slots__ = ("_at", "_start")
+
+    def __init__(self, start: CodeAddress, at: dict[str, int]) -> None:
+        self._start = start
+        self._at = at
+
+    def __getitem__(self, name: str) -> CodeAddress:
+        start = self._start
+        return CodeAddress(int(start) + self._at[name], start.code, start._piece)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._at)
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def __repr__(self) -> str:
+        places = (f"{name!r}: {self._start + at:#x}" for name, at in self._at.items())
+        return f"{{{', '.join(places)}}}"
+
+
+class Code(Owned):
+    """Machine code on executable memory, freed when it is closed or dropped.
+
+    Small pieces share pages. The memory is never writable and executable at once.
+
+    A function object (:func:`native_function`, :func:`catch_traps`) that is made from an address of
+    the code keeps the Code, so it can be called as long as it exists. When the Code is closed, new
+    calls of its function objects raise ValueError, and calls that run go on. Closing never waits.
+    The memory is used again when the Code is closed and its function objects and addresses are
+    gone. Python keeps a function object while it runs, in every thread and in greenlets that wait.
+
+    Whoever calls the code by an address as a plain number (generated code, ctypes, a table of an
+    instance) keeps the Code open meanwhile.
+
+    Parameters
+    ----------
+    code : bytes-like
+        As in :func:`load_code`.
+    functions : mapping of str to (int, int), optional
+        As in :func:`load_code`.
+
+    Attributes
+    ----------
+    address : CodeAddress
+        Address of the first byte, a multiple of 64.
+    symbols : mapping of str to CodeAddress
+        The address of each function in `functions`.
+    size : int
+        Its length in bytes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `code` is not bytes-like or is empty, or an item of `functions` is invalid.
+    OSError
+        The system is not x86-64 Linux, or refuses executable memory.
+
+    Examples
+    --------
+    >>> import asm_libcalls
+    >>> content = bytes.fromhex("8d0437 c3")  # lea eax, [rdi + rsi]; ret
+    >>> with Code(content, {"add": (0, 4)}) as code:
+    ...     add = asm_libcalls.native_function(code.symbols["add"], "(i32, i32) -> i32", name="add")
+    ...     add(40, 2)
+    42
+    >>> add(40, 2)
+    Traceback (most recent call last):
+    ValueError: add(): the Code is closed
+    """
+
+    def __init__(self, code: Any, functions: Mapping[str, tuple[int, int]] | None = None) -> None:
+        self._begin()
+        content, parts = check_code(code, functions, "Code()")
+        check_system("Code()")
+        from asm_libcalls.emitter import code_arena
+
+        self.size = len(content)
+        self._at = {name: at for name, at, _ in parts}
+        self._watchers: dict[weakref.ref[Any], Callable[[Any], object]] = {}
+        start, free = code_arena.allocate(content)
+        self._start = start
+        self._piece: _Piece | None = _Piece(start, free)
+        if parts:
+            names = listed(start, content, parts)
+            code_names.announce(start, lambda: names)
+        self._finish()
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "<Code closed>"
+        return f"<Code of {self.size} bytes at {self._start:#x}>"
+
+    @property
+    def address(self) -> CodeAddress:
+        """The address of its first byte."""
+        self._check_open()
+        piece = self._piece
+        if piece is None:  # another thread has closed it just now
+            raise ValueError("the Code is closed")
+        return CodeAddress(self._start, self, piece)
+
+    @property
+    def symbols(self) -> Mapping[str, CodeAddress]:
+        """The addresses of its functions, by name."""
+        return _Symbols(self.address, self._at)
+
+    def has(self, address: int) -> bool:
+        """Return whether an address is in the code, or just behind it."""
+        return self._start <= address <= self._start + self.size
+
+    def when_closed(self, thing: Any, action: Callable[[Any], object]) -> None:
+        """Call ``action(thing)`` when the code is closed, if `thing` still exists."""
+        watchers = self._watchers
+        watchers[weakref.ref(thing, partial(_forget, watchers))] = action
+        if self._state is not OPEN:
+            action(thing)
+
+    def close(self) -> None:
+        """Refuse new calls from now on, and free the memory when no call can return into it."""
+        super().close()
+
+    def _release(self) -> None:
+        while self._watchers:
+            reference, action = self._watchers.popitem()
+            thing = reference()
+            if thing is not None:
+                action(thing)
+        self._piece = None
+
+
+def _forget(watchers: dict[Any, Any], reference: Any) -> None:
+    watchers.pop(reference, None)

@@ -7,7 +7,7 @@ table.
 from __future__ import annotations
 
 from asm_libcalls.native.call_slot import answer_calls, is_builtin, unbound
-from asm_libcalls.signatures import Callee
+from asm_libcalls.signatures import MEMORY_POINTERS, Callee
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,6 +104,9 @@ class Libcall:
     def __deepcopy__(self, memo: object) -> Libcall:
         return self
 
+    def __native_address__(self, kind: str) -> Any:
+        return self.address if kind in MEMORY_POINTERS else NotImplemented
+
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Call it with Python numbers, by position; raise what :meth:`checked_call` raises."""
         function = self._binding.function_of(self)
@@ -184,7 +187,7 @@ class Libcall:
 
             return to_patterns(self.declaration, arguments)
         given, kept = self._binding.with_addresses(self, arguments)
-        return self.signature.to_patterns(given, self.callee), kept
+        return self.signature.to_patterns(given, self.callee, kept), kept
 
     def _invoke(self, patterns: list[int]) -> int:
         if self.backend == "x86_64":

@@ -21,7 +21,8 @@ from asm_libcalls import LIBCALLS, vmcontext
 from asm_libcalls.binding import default_binding
 from asm_libcalls.libcalls import BUILTIN_SLOTS, DECLARATIONS, Declaration
 from asm_libcalls.llvm.libcalls import DECLARATIONS as LLVM_DECLARATIONS
-from asm_libcalls.signatures import VALUE_TYPES, ValueType
+from asm_libcalls.signatures import MEMORY_POINTERS, VALUE_TYPES, ValueType
+from asm_libcalls.signatures.value_types import CONST_POINTER
 from asm_libcalls.traps import Trap, TrapCode
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "abi_reference.md"
@@ -277,6 +278,10 @@ def python_type(value_type: ValueType) -> str:
     """Return the Python type of an argument and a result."""
     if value_type.kind == "float":
         return "float"
+    if value_type.name in MEMORY_POINTERS:
+        return (
+            f"{'a buffer' if value_type.name == CONST_POINTER else 'a writable buffer'}, int, None"
+        )
     if value_type.kind == "pointer":
         return "int, an address; None is null"
     if value_type.name == "bool":

@@ -8,7 +8,7 @@ from asm_libcalls.emitter.code import CodeAddress
 from asm_libcalls.native import process
 from asm_libcalls.native.call_slot import FUNCTION, answer_calls, callable_class
 from asm_libcalls.native.native_function import native_function
-from asm_libcalls.signatures import VALUE_TYPES, Callee, Signature
+from asm_libcalls.signatures import MEMORY_POINTERS, VALUE_TYPES, Callee, Signature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,12 +44,11 @@ class CatchTraps:
     def __repr__(self) -> str:
         return f"<native function {self.signature} at {self.address:#x}, traps caught>"
 
-    def __call__(self, *arguments: Any) -> Any:
-        """Call with Python numbers, and with objects for pointers.
+    def __native_address__(self, kind: str) -> Any:
+        return self.address if kind in MEMORY_POINTERS else NotImplemented
 
-        An Instance is passed as its vmctx, a VMExternRef and a FuncRef as their raw pointers.
-        Native code borrows them: none may be closed or dropped before the call has ended.
-        """
+    def __call__(self, *arguments: Any) -> Any:
+        """Call with Python numbers, and with objects for pointers: see :class:`Signature`."""
         function = getattr(self, FUNCTION, None)  # called as `self.__call__`, it is there already
         if function is not None:
             return function(*arguments)
@@ -58,7 +57,7 @@ class CatchTraps:
             self.address,
             self.signature,
             name="native_function",
-            slow=partial(_call_objects, self.address, self.signature, self._callee, self._call),
+            slow=partial(_call_objects, self._call, self.address, self.signature, self._callee),
             release_gil=True,
         )
         answer_calls(self, builtin)
@@ -73,11 +72,10 @@ class CatchTraps:
 
 
 def _call_objects(
-    address: int, signature: Signature, callee: Callee, call: Callable[..., int], *arguments: Any
+    call: Callable[..., int], address: int, signature: Signature, callee: Callee, *arguments: Any
 ) -> Any:
-    """Call with arguments that are not exact numbers, or of the wrong count."""
-    patterns = signature.to_patterns(arguments, callee)
-    return signature.from_pattern(call(address, signature, patterns))
+    """Call with arguments that machine code does not convert, or of the wrong count."""
+    return signature.call(partial(call, address, signature), arguments, callee)
 
 
 def catch_traps(address: int, signature: str) -> CatchTraps:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asm_libcalls.signatures.pointers import address_of_result
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +33,11 @@ def result_converter(
     def convert(value: Any) -> int | None:
         if result is None:
             return None
-        check = result.check_pattern if bits else result.to_bits
-        return check(value, where)
+        if bits:
+            return result.check_pattern(value, where)
+        if result.kind == "pointer":
+            return address_of_result(result, value, where)
+        return result.to_bits(value, where)
 
     return convert
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from asm_libcalls.native import process
 from asm_libcalls.owned import Owned
-from asm_libcalls.signatures import Signature
+from asm_libcalls.signatures import MEMORY_POINTERS, Signature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ class HostFunction(Owned):
     Parameters
     ----------
     function : callable
-        Called with one Python number for each parameter; its return value is the result.
+        Called with one Python number for each parameter, a pointer's address for a pointer. Its
+        return value is the result: a Python number; for a pointer an int, None, or an owner of an
+        address (a HostFunction, a ctypes pointer or function), which the callable keeps alive.
     signature : str
         The C signature of the address.
     bits : bool, optional
@@ -59,6 +61,12 @@ class HostFunction(Owned):
     def __repr__(self) -> str:
         state = f"at {self.address:#x}" if not self.closed else "closed"
         return f"<HostFunction {self.function!r} {self.signature} {state}>"
+
+    def __native_address__(self, kind: str) -> Any:
+        if kind not in MEMORY_POINTERS:
+            return NotImplemented
+        self._check_open()
+        return self.address
 
     def close(self) -> None:
         """Release the address. Native code must not call it any more.

@@ -150,9 +150,11 @@ def native_function(
         The parameters' names, for errors and for :func:`inspect.signature`; by default ``a``,
         ``b``, ``c``, ...
     slow : callable, optional
-        Called with the original arguments if one of them is not an exact int that fits, or not an
-        exact float, or their count is wrong. The default converts as the libcalls do, or raises
-        TypeError or OverflowError with the names of function and argument.
+        Called with the original arguments if machine code does not convert one of them, or their
+        count is wrong. It converts exact ints that fit and exact floats, for a bool exact bools,
+        and for a pointer also None and the memory of exact bytes (if const), bytearrays,
+        memoryviews and NumPy arrays. The default converts all that :class:`Signature` describes, or
+        raises with the names of function and argument.
     catch : bool, optional
         Whether the callee may trap, or call back into Python. A trap is raised as :class:`Trap`, a
         callback's exception unchanged. False saves some 20 ns, and is only for callees that do
@@ -165,8 +167,8 @@ def native_function(
     -------
     builtin_function_or_method
         Takes positional arguments only. Integers may be given in the signed or the unsigned
-        reading of their type; ``u32`` and ``u64`` results are read as unsigned. A pointer is an
-        address or None.
+        reading of their type; ``u32`` and ``u64`` results are read as unsigned.
+        :class:`Signature` says what a pointer may be given as; a result is an address.
 
     Raises
     ------
@@ -301,10 +303,10 @@ def _slow_of_open(specification: Specification, interface: NativeInterface) -> C
     # No reference to the function object here: it is freed when its last user drops it.
     name, address, signature = specification.name, specification.address, specification.signature
     callee = Callee.named(name, specification.parameters)
+    call = partial(entry.call, address, signature)
 
     def slow(*arguments: Any) -> Any:
-        patterns = signature.to_patterns(arguments, callee)
-        return signature.from_pattern(entry.call(address, signature, patterns))
+        return signature.call(call, arguments, callee)
 
     slow.__name__ = slow.__qualname__ = name
     return slow

@@ -260,8 +260,11 @@ class VMExternRef(NotCopied):
         return self._address
 
     def __native_address__(self, kind: str) -> Any:
-        """Return the raw pointer, for native code that borrows the reference."""
-        return self.as_raw() if kind in ("externref", "reference") else NotImplemented
+        """Return the raw pointer, and a clone that the caller keeps until the call has ended."""
+        if kind not in ("externref", "reference"):
+            return NotImplemented
+        clone = self.clone()
+        return clone.as_raw(), clone
 
     def strong_count(self) -> int:
         """Return how many owners the box has."""

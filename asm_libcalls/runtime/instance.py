@@ -204,7 +204,7 @@ class Instance(Owned):
         return self._vmctx
 
     def __native_address__(self, kind: str) -> Any:
-        """Return the vmctx as an argument of native code: see :mod:`asm_libcalls.signatures`."""
+        """Return the vmctx as an argument of native code: see ``signatures/pointers.py``."""
         return self.vmctx if kind == "vmctx" else NotImplemented
 
     def data_segment(self, index: int) -> tuple[int, int]:

@@ -6,23 +6,34 @@ integers of 8 to 128 bits, floats of 16, 32 and 64 bits, and pointers. A ``u`` t
 type of its width whose *results* are read as unsigned. An argument may be given in either reading.
 ``size_t`` is another spelling of ``usize``.
 
-This package does not import the runtime. An object with an address in native code has a method
-``__native_address__(kind)``. It takes the name of the value type (``"vmctx"``, ``"externref"``,
-``"anyfunc"`` or ``"reference"``) and returns the address. For another kind it returns
-NotImplemented; if the object is closed it raises ValueError. The caller keeps the object alive
-while native code runs.
+This package does not import the runtime: ``pointers.py`` describes how an object passes itself as a
+pointer.
 """
 
 from __future__ import annotations
 
-from asm_libcalls.signatures.value_types import VALUE_TYPES, WASM_NUMBERS, ValueType, describe
+from asm_libcalls.signatures import pointers
+from asm_libcalls.signatures.value_types import (
+    MEMORY_POINTERS,
+    VALUE_TYPES,
+    WASM_NUMBERS,
+    ValueType,
+    describe,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
-__all__ = ["VALUE_TYPES", "WASM_NUMBERS", "Callee", "Signature", "ValueType"]
+__all__ = [
+    "MEMORY_POINTERS",
+    "VALUE_TYPES",
+    "WASM_NUMBERS",
+    "Callee",
+    "Signature",
+    "ValueType",
+]
 
 
 class Callee:
@@ -73,6 +84,18 @@ class Signature(str):
     parameters : tuple of ValueType
     result : ValueType or None
 
+    Notes
+    -----
+    A ``pointer`` may be given as an int; as None for null; as an object with a writable buffer
+    (bytearray, memoryview, array, a NumPy array, an array or structure of :mod:`ctypes`); as a
+    pointer of ctypes (``c_void_p``, ``POINTER``, ``byref``), a function of ctypes, a HostFunction
+    or a toy_jit Func. A ``const pointer`` takes read-only buffers and bytes as well. The memory
+    must be contiguous, in the order of C or Fortran. It is held during the call, so its object
+    refuses to move it, and is released however the call ends.
+
+    A ``vmctx`` may be given as an Instance, an ``externref`` as a VMExternRef, which is kept during
+    the call, and an ``anyfunc`` as a FuncRef.
+
     Raises
     ------
     ValueError
@@ -119,15 +142,32 @@ class Signature(str):
     def __reduce__(self) -> tuple[Any, ...]:
         return (Signature, (str(self),))
 
-    def to_patterns(self, arguments: Sequence[Any], callee: Callee) -> list[int]:
+    def call(
+        self, native: Callable[[list[int]], int], arguments: Sequence[Any], callee: Callee
+    ) -> Any:
+        """Call a function of bit patterns with Python arguments; return the result's value.
+
+        The buffers of arguments are held during the call, whatever ends it.
+        """
+        held: list[Any] = []
+        try:
+            return self.from_pattern(native(self.to_patterns(arguments, callee, held)))
+        finally:
+            if held:
+                pointers.release(held)
+
+    def to_patterns(self, arguments: Sequence[Any], callee: Callee, held: list[Any]) -> list[int]:
         """Check the arguments of a call and return their bit patterns.
 
         Parameters
         ----------
         arguments : sequence of object
-            Python numbers; addresses, or objects with one in native code (see the module). The
-            caller keeps them alive while native code has their addresses.
+            Python numbers, and for pointers what ``pointers.py`` takes. The caller keeps them alive
+            while native code has their addresses.
         callee : Callee
+        held : list
+            What must be held until the call has ended is appended; ``pointers.release`` then
+            releases it.
 
         Raises
         ------
@@ -139,14 +179,27 @@ class Signature(str):
             An object that is closed.
         """
         callee.check_count(len(arguments))
-        return [
-            _address_of(value_type, argument, where)
-            if value_type.is_runtime
-            else value_type.to_bits(argument, where)
-            for value_type, argument, where in zip(
-                self.parameters, arguments, callee.where, strict=True
-            )
-        ]
+        patterns: list[int] = []
+        owners = []
+        for value_type, argument, where in zip(
+            self.parameters, arguments, callee.where, strict=True
+        ):
+            if value_type.kind != "pointer" or argument is None or type(argument) is int:
+                pattern = value_type.to_bits(argument, where)
+            elif hasattr(type(argument), "__native_address__"):
+                owners.append(len(patterns))
+                pattern = 0
+            else:
+                pattern = pointers.address_of_argument(value_type, argument, where, held)
+            patterns.append(pattern)
+        # Last, because a conversion before may have run code that closes an owner.
+        for i in owners:
+            value_type, argument, where = self.parameters[i], arguments[i], callee.where[i]
+            address = pointers.address_of_owner(value_type, argument, where, held)
+            if address is NotImplemented:
+                address = pointers.address_of_argument(value_type, argument, where, held)
+            patterns[i] = address
+        return patterns
 
     def check_patterns(self, patterns: Sequence[Any], callee: Callee) -> list[int]:
         """Return the bit patterns of a call, if their count and widths are right."""
@@ -195,18 +248,6 @@ class Signature(str):
             parameters = (getattr(ctypes, t.ctypes_name) for t in self.parameters)
             _prototypes[key] = make(result, *parameters)
         return _prototypes[key]
-
-
-def _address_of(value_type: ValueType, argument: Any, where: str) -> int:
-    pass_itself = getattr(type(argument), "__native_address__", None)
-    if pass_itself is not None:
-        try:
-            address = pass_itself(argument, value_type.name)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
-        if address is not NotImplemented:
-            return int(address)
-    return value_type.to_bits(argument, where)
 
 
 _prototypes: dict[tuple[str, bool], Any] = {}

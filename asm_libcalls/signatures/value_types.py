@@ -12,7 +12,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["VALUE_TYPES", "WASM_NUMBERS", "ValueType", "describe", "known_type"]
+__all__ = [
+    "CONST_POINTER",
+    "MEMORY_POINTERS",
+    "VALUE_TYPES",
+    "WASM_NUMBERS",
+    "ValueType",
+    "describe",
+    "known_type",
+]
+
+CONST_POINTER = "const pointer"
+"""The pointer through which native code only reads."""
+
+MEMORY_POINTERS = ("pointer", CONST_POINTER)
+"""The pointers to memory of any kind; the others point to parts of an instance."""
 
 POINTER_BITS = struct.calcsize("P") * 8
 _F16 = struct.Struct("<e")
@@ -71,7 +85,7 @@ class ValueType:
         self.signed = signed
         self.c_name = c_name
         self.ctypes_name = ctypes_name
-        self.is_runtime = kind == "pointer" and name != "pointer"
+        self.is_runtime = kind == "pointer" and name not in MEMORY_POINTERS
         self.mask = (1 << bits) - 1
         # System V ABI for AMD64, 3.2.3, "Classification", and 3.1.2 for the alignments.
         eightbytes = (bits + 63) // 64
@@ -291,6 +305,7 @@ VALUE_TYPES = {
         ValueType("f32", 32, "float", True, "float", "c_float"),
         ValueType("f64", 64, "float", True, "double", "c_double"),
         ValueType("pointer", POINTER_BITS, "pointer", False, "void *", "c_size_t"),
+        ValueType(CONST_POINTER, POINTER_BITS, "pointer", False, "const void *", "c_size_t"),
         ValueType("vmctx", POINTER_BITS, "pointer", False, "VMContext *", "c_size_t"),
         ValueType(
             "anyfunc", POINTER_BITS, "pointer", False, "VMCallerCheckedAnyfunc *", "c_size_t"

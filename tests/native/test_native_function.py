@@ -361,7 +361,8 @@ BAD_ARGUMENTS = [
         "(i64, pointer)",
         (0, 1.0),
         TypeError,
-        "'b' must be an address (int) or None (pointer), got float 1.0",
+        "'b' must be an address (int), None, a writable buffer or an owner of an address "
+        "(pointer), got float 1.0",
     ),
 ]
 

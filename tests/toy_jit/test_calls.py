@@ -339,3 +339,41 @@ def test_names_of_code_end_no_string(child):
         instantiate({"c\\0d": Function("->", "")})
         """
     )
+
+
+# --- exports as C functions ----------------------------------------------------------------------
+
+JUMP = bytes.fromhex("4889f8 4889f7 4889d6 ffe0")  # (f, a, b): mov rax, rdi; f(a, b)
+
+
+@pytest.mark.parametrize("kind", ["pointer", "const pointer"])
+@pytest.mark.parametrize("door", [asm_libcalls.catch_traps, asm_libcalls.native_function])
+def test_c_calls_an_export(door, kind):
+    exports = instantiate({
+        "div": Function("i64 i64 -> i64", "local.get 00 local.get 01 i64.div_s"),
+        "second": Function("f64 i32 -> i32", "local.get 01"),
+        "pair": Function("-> i32 i32", "i32.const 01 i32.const 02"),
+    }).exports  # fmt: skip
+    call = door(asm_libcalls.load_code(JUMP), f"({kind}, i64, i64) -> i64")
+    div = exports["div"]
+    for _ in range(3):
+        assert call(div, -7, 2) == -3
+        with pytest.raises(asm_libcalls.IntegerDivisionByZero):
+            call(div, 1, 0)
+        assert div(-7, 2) == -3  # its class is another one after its first call
+    with pytest.raises(TypeError, match=r"argument .*<Func pair .* has no C address"):
+        call(exports["pair"], 1, 2)
+    assert (
+        door(asm_libcalls.load_code(b"\x48\x89\xf8\xc3"), "(anyfunc) -> u64")(div) == div.as_raw()
+    )
+
+
+def test_a_host_function_returns_an_export():
+    div = instantiate({
+        "div": Function("i64 i64 -> i64", "local.get 00 local.get 01 i64.div_s")
+    }).exports["div"]  # fmt: skip
+    # (give, a, b): push rsi; push rdx; push rdx; call rdi; pop rsi; pop rsi; pop rdi; jmp rax
+    code = asm_libcalls.load_code(bytes.fromhex("56 52 52 ffd7 5e 5e 5f ffe0"))
+    with asm_libcalls.HostFunction(lambda: div, "() -> pointer") as give:
+        call = asm_libcalls.catch_traps(code, "(pointer, i64, i64) -> i64")
+        assert call(give, -7, 2) == -3

@@ -17,7 +17,7 @@ from asm_libcalls.native.native_function import (
 )
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.instance import Instance
-from asm_libcalls.signatures import VALUE_TYPES, Callee, Signature
+from asm_libcalls.signatures import MEMORY_POINTERS, VALUE_TYPES, Callee, Signature
 from asm_libcalls.toy_jit.codegen.layout import type_id, type_of_id
 from asm_libcalls.toy_jit.frontend.module import (
     F32,
@@ -61,7 +61,7 @@ class Func(FuncRef):
         Whether it ends soon for all arguments: then a call keeps the GIL.
     """
 
-    __slots__ = ("_function", "brief", "name")
+    __slots__ = ("_adapter", "_function", "brief", "name")
 
     def __new__(cls, instance: Any, index: int, address: int) -> Self:
         """Make one that calls can reach through machine code."""
@@ -71,6 +71,16 @@ class Func(FuncRef):
         super().__init__(instance, index, address)
         self.name = f"function {index}"
         self.brief = False
+        self._adapter: Adapter | None = None
+
+    def __native_address__(self, kind: str) -> Any:
+        """Return the address of the anyfunc, or for a pointer one that C calls with numbers."""
+        if kind not in MEMORY_POINTERS:
+            return super().__native_address__(kind)
+        adapter = _adapter(self)
+        if adapter is None:
+            raise TypeError(f"{self!r} has no C address: C passes numbers in registers")
+        return adapter.address
 
     @property
     def type(self) -> FuncType:
@@ -212,20 +222,29 @@ Func.__doc__ = _OfObjects(_doc, Func.__doc__)  # type: ignore[assignment]
 Func.__signature__ = _OfObjects(_signature)  # type: ignore[attr-defined]
 
 
-def _builtin(func: Func) -> Callable[..., Any] | None:
-    """Make a builtin that calls a function; None if its types are not numbers in registers."""
+def _adapter(func: Func) -> Adapter | None:
+    """Return a function's adapter, with its C address; None where C cannot pass its arguments."""
     functype = func.type
     types = (*functype.params, *functype.results)
     if len(functype.results) > 1 or V128 in types or any(map(REFERENCE_TYPES.__contains__, types)):
         return None
-    names = [VALUE_TYPE_NAMES[t] for t in functype.params]
-    if assign(VALUE_TYPES[name] for name in names).stack:
-        return None  # an adapter takes arguments from registers only
-    signature = f"({', '.join(names)})"
+    if assign(VALUE_TYPES[VALUE_TYPE_NAMES[t]] for t in functype.params).stack:
+        return None
+    if func._adapter is None:
+        anyfunc = func._anyfunc
+        func._adapter = Adapter(functype.params, anyfunc.vmctx, anyfunc.func_ptr)
+    return func._adapter
+
+
+def _builtin(func: Func) -> Callable[..., Any] | None:
+    """Make a builtin that calls a function; None if it has no C address."""
+    adapter = _adapter(func)
+    if adapter is None:
+        return None
+    functype = func.type
+    signature = f"({', '.join(VALUE_TYPE_NAMES[t] for t in functype.params)})"
     if functype.results:
         signature += f" -> {VALUE_TYPE_NAMES[functype.results[0]]}"
-    anyfunc = func._anyfunc
-    adapter = Adapter(functype.params, anyfunc.vmctx, anyfunc.func_ptr)
     specification = Specification(
         adapter.address,
         signature,

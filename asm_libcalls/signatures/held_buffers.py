@@ -1,0 +1,130 @@
+"""Holds the buffers of Python objects while native code has their addresses.
+
+A held buffer is a ``Py_buffer``: its exporter neither moves nor frees the memory, and a bytearray
+refuses to be resized. The request names the two things that native code needs. The memory is
+contiguous, in the order of C or Fortran; and for a pointer that C may write through, it is
+writable.
+
+Source: CPython's "Buffer Protocol" (C API), and ``Include/pybuffer.h`` for the layout and flags.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = [
+    "ANY_CONTIGUOUS",
+    "WRITABLE",
+    "HeldBuffer",
+    "exports_buffers",
+    "hold",
+    "numpy_array_type",
+]
+
+WRITABLE, ANY_CONTIGUOUS = 0x0001, 0x0098
+_INDIRECT = 0x0118  # any memory at all
+
+numpy_array_type = ctypes.c_uint64(0)
+"""The address of ``numpy.ndarray``, 0 until an array is held: machine code reads it here."""
+
+_array_types: list[type] = []
+
+
+class HeldBuffer(ctypes.Structure):
+    """CPython's ``Py_buffer``. It is released by :meth:`release`, or with this object."""
+
+    _fields_ = [
+        ("address", ctypes.c_void_p),
+        ("object", ctypes.c_void_p),
+        ("size", ctypes.c_ssize_t),
+        ("item_size", ctypes.c_ssize_t),
+        ("is_readonly", ctypes.c_int),
+        ("dimensions", ctypes.c_int),
+        ("format", ctypes.c_void_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    ]
+
+    def release(self) -> None:
+        """Let the exporter move and free the memory again; twice is a no-op."""
+        _release(ctypes.addressof(self))
+
+    def __del__(self) -> None:
+        if self.object:
+            self.release()
+
+
+_get = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p, ctypes.c_int)(
+    ("PyObject_GetBuffer", ctypes.pythonapi)
+)
+_release = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(("PyBuffer_Release", ctypes.pythonapi))
+_is_contiguous = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char)(
+    ("PyBuffer_IsContiguous", ctypes.pythonapi)
+)
+exports_buffers = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object)(
+    ("PyObject_CheckBuffer", ctypes.pythonapi)
+)
+"""Returns whether an object has the buffer protocol."""
+
+
+def hold(exporter: Any, is_const: bool, where: str, held: list[Any]) -> int:
+    """Return the address of an object's memory, and hold the memory in `held`.
+
+    Parameters
+    ----------
+    exporter : object
+    is_const : bool
+        Whether native code only reads: then the memory may be read-only.
+    where : str
+        The name of the argument in an error.
+    held : list
+        The new :class:`HeldBuffer` is appended.
+
+    Raises
+    ------
+    TypeError
+        The memory is read-only.
+    ValueError
+        The memory is not contiguous, or the exporter has none any more.
+    BaseException
+        An exception of the exporter's own ``__buffer__``.
+    """
+    buffer = HeldBuffer()
+    held.append(buffer)  # first: a signal handler may raise after the next line
+    try:
+        _get(exporter, ctypes.addressof(buffer), ANY_CONTIGUOUS | (0 if is_const else WRITABLE))
+    except (BufferError, ValueError) as error:
+        raise _explained(exporter, is_const, where, error) from error
+    type_ = type(exporter)
+    if type_ is getattr(sys.modules.get("numpy"), "ndarray", None) and not numpy_array_type.value:
+        _array_types.append(type_)
+        numpy_array_type.value = id(type_)
+    return buffer.address or 0
+
+
+def _explained(exporter: Any, is_const: bool, where: str, error: Exception) -> Exception:
+    """Return an exception that says why an object's memory does not serve."""
+    name = type(exporter).__name__
+    probe = HeldBuffer()
+    try:
+        _get(exporter, ctypes.addressof(probe), _INDIRECT)
+    except (BufferError, ValueError):
+        return ValueError(f"{where}: {error}")
+    try:
+        if not _is_contiguous(ctypes.addressof(probe), b"A"):
+            return ValueError(f"{where} must be contiguous memory, got {name} with gaps")
+        if probe.is_readonly and not is_const:
+            return TypeError(
+                f"{where} must be writable memory, since C may write through a pointer, "
+                f"got read-only {name} (a signature says const pointer where C only reads)"
+            )
+    finally:
+        probe.release()
+    return ValueError(f"{where}: {error}")

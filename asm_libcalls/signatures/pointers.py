@@ -1,0 +1,163 @@
+"""Python objects as pointers: the address that an argument or a host function's result stands for.
+
+An object with an address in native code has a method ``__native_address__(kind)``. It takes the
+name of the value type, for example ``"vmctx"`` or ``"pointer"``, and returns the address, or a pair
+of the address and an object that the caller keeps until the call has ended. For another kind it
+returns NotImplemented; if the object is closed it raises ValueError.
+
+A pointer to memory (:data:`~asm_libcalls.signatures.value_types.MEMORY_POINTERS`) may also be given
+as an object with the buffer protocol, or as an object of :mod:`ctypes`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from asm_libcalls.signatures.value_types import CONST_POINTER, MEMORY_POINTERS, describe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from asm_libcalls.signatures.value_types import ValueType
+
+__all__ = ["address_of_argument", "address_of_owner", "address_of_result", "release"]
+
+_POINTER_CODES = "PzZO"
+"""The ``_type_`` of ctypes' simple types that hold a pointer: void, char, wchar_t, PyObject."""
+
+
+def address_of_owner(value_type: ValueType, argument: Any, where: str, held: list[Any]) -> Any:
+    """Return the address from ``__native_address__``, or NotImplemented.
+
+    What must be kept during the call is appended to `held`. The method is not to run code of
+    anybody else: it is called when all conversions that may have been made.
+    """
+    try:
+        address = type(argument).__native_address__(argument, value_type.name)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{where}: {error}") from error
+    if isinstance(address, tuple):
+        address, keeper = address
+        held.append((keeper,))
+    return address if address is NotImplemented else value_type.to_bits(address, where)
+
+
+def address_of_argument(value_type: ValueType, argument: Any, where: str, held: list[Any]) -> int:
+    """Return the address that an argument without ``__native_address__`` stands for.
+
+    Parameters
+    ----------
+    value_type : ValueType
+        One of kind "pointer".
+    argument : object
+        An int, or None for null. For memory also an object with the buffer protocol, of which a
+        :class:`HeldBuffer` is appended to `held`, or a pointer, reference or function of ctypes.
+    where : str
+        The name of the argument in errors.
+    held : list
+
+    Raises
+    ------
+    TypeError, OverflowError, ValueError
+        It stands for no address; or its memory is read-only, not contiguous or gone.
+    """
+    if argument is None or isinstance(argument, int) or value_type.name not in MEMORY_POINTERS:
+        return _number(value_type, argument, where)
+    address = _of_ctypes(argument)
+    if address is not None:
+        return address
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(argument, numpy.generic):  # those are numbers with a buffer
+        from asm_libcalls.signatures.held_buffers import exports_buffers, hold
+
+        if exports_buffers(argument):
+            return hold(argument, value_type.name == CONST_POINTER, where, held)
+    return _number(value_type, argument, where)
+
+
+def address_of_result(value_type: ValueType, value: Any, where: str) -> int:
+    """Return the address that a host function's result stands for.
+
+    It is an int, None, an object with ``__native_address__``, or a pointer or function of ctypes.
+    Nothing is kept alive, so an object whose address is valid for a call only is refused.
+    """
+    if value is None or isinstance(value, int):
+        return value_type.to_bits(value, where)
+    if hasattr(type(value), "__native_address__"):
+        kept: list[Any] = []
+        address = address_of_owner(value_type, value, where, kept)
+        if kept:
+            raise TypeError(
+                f"{where} must be an address that outlives the call ({value_type.name}), "
+                f"got {describe(value)}: return its address, and see that it is kept"
+            )
+        if address is not NotImplemented:
+            return int(address)
+    if value_type.name in MEMORY_POINTERS:
+        found = _of_ctypes(value)
+        if found is not None:
+            return found
+    error = None
+    if hasattr(type(value), "__index__"):
+        try:
+            return value_type.to_bits(value, where)
+        except TypeError as reason:
+            error = reason
+    from asm_libcalls.signatures.held_buffers import exports_buffers
+
+    hint = ", whose memory nothing would hold" if exports_buffers(value) else ""
+    raise TypeError(
+        f"{where} must be an address (int), None or an owner of an address ({value_type.name}), "
+        f"got {describe(value)}{hint}"
+    ) from error
+
+
+def release(held: list[Any]) -> None:
+    """Release the buffers that a call holds, and drop the objects that it keeps."""
+    while held:
+        kept = held.pop()
+        if not isinstance(kept, tuple):
+            kept.release()
+
+
+def _number(value_type: ValueType, argument: Any, where: str) -> int:
+    type_ = type(argument)
+    if argument is None or hasattr(type_, "__index__"):
+        return value_type.to_bits(argument, where)
+    if value_type.name in MEMORY_POINTERS:
+        memory = "a buffer" if value_type.name == CONST_POINTER else "a writable buffer"
+        expected = f"an address (int), None, {memory} or an owner of an address"
+    else:
+        expected = "an address (int), None or an owner of an address"
+    hint = ", which has no bytes before it is encoded" if type_ is str else ""
+    raise TypeError(
+        f"{where} must be {expected} ({value_type.name}), got {describe(argument)}{hint}"
+    )
+
+
+def _of_ctypes(value: Any, follow: bool = True) -> int | None:
+    """Return the address that an object of ctypes holds or refers to; None for others.
+
+    With `follow`, the value of its ``_as_parameter_`` counts as well, as for ctypes.
+    """
+    if "_ctypes" not in sys.modules:
+        return None
+    import _ctypes
+    import ctypes
+
+    is_pointer = isinstance(value, (_ctypes._Pointer, _ctypes.CFuncPtr)) or (
+        isinstance(value, _ctypes._SimpleCData) and type(value)._type_ in _POINTER_CODES  # type: ignore[attr-defined]
+    )
+    if is_pointer:
+        return ctypes.c_void_p.from_buffer(value).value or 0
+    if type(value) is type(ctypes.byref(ctypes.c_int())):
+        try:
+            return ctypes.cast(value, ctypes.c_void_p).value or 0
+        except (TypeError, ctypes.ArgumentError):  # made by `from_param`, and no pointer
+            return None
+    parameter = getattr(value, "_as_parameter_", None) if follow else None
+    if type(parameter) is int and 0 <= parameter < 1 << 8 * ctypes.sizeof(ctypes.c_void_p):
+        return parameter
+    return None if parameter is None else _of_ctypes(parameter, follow=False)

@@ -15,6 +15,7 @@ from asm_libcalls.libcall import Libcall
 from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS
 from asm_libcalls.native import process
 from asm_libcalls.native.interface import CtypesInterface, NoInterface, machine_interface
+from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.traps import Trap
 
 TYPE_CHECKING = False
@@ -43,6 +44,7 @@ ENVIRONMENT_VARIABLE = "ASM_LIBCALLS_BACKEND"
 BACKENDS = ("auto", "x86_64", "fallback")
 
 IN_PYTHON = "in Python on every CPU"
+COUNTS = "counts of references are not atomic in machine code, and this Python has no GIL"
 
 
 class BackendUnavailable(ImportError):
@@ -132,11 +134,17 @@ class Binding:
         """The entry from Python into native code; None where ctypes is missing."""
         return self.interface.entry
 
+    def may_leave(self, declaration: Declaration) -> bool:
+        """Return whether machine code serves a libcall, and leaves for Python in some cases."""
+        return self.x86_64 is not None and self.x86_64.python_slot(declaration.name) != ""
+
     def backend_of(self, declaration: Declaration) -> tuple[str, str]:
         """Return the backend of a libcall, and the reason; "" if it is found out only on demand."""
         if self.x86_64 is None:
             return "fallback", self.x86_64_reason
         if declaration.name in self.x86_64.loaded.image.routines:
+            if not HAS_GIL and self.may_leave(declaration):
+                return "fallback", COUNTS
             return "x86_64", self.x86_64.assembler.partition(" (")[0]  # the report has the file
         return "fallback", ""
 
@@ -171,9 +179,15 @@ class Binding:
 
     def address_of(self, libcall: Libcall) -> int:
         """Return the C address of a libcall; for the fallback, of a new host function."""
-        if libcall.backend == "x86_64":
-            assert self.x86_64 is not None
-            return self.x86_64.loaded.routine(libcall.name)
+        if libcall.backend != "x86_64":
+            return self._python_address(libcall)
+        assert self.x86_64 is not None
+        loaded, slot = self.x86_64.loaded, self.x86_64.python_slot(libcall.name)
+        if slot and not loaded.slot(slot):  # another binding may have filled it
+            loaded.set_slot(slot, self._python_address(libcall))
+        return loaded.routine(libcall.name)
+
+    def _python_address(self, libcall: Libcall) -> int:
         function = self.fallback_of(libcall.declaration)
         if self.x86_64 is not None:
             function = _traced(function)

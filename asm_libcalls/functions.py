@@ -1,8 +1,9 @@
 """Makes the functions of the package, one for each libcall.
 
-The numeric libcalls run their machine code, and those on the bytes of memories do so for an
-Instance. Their slow path, and all other libcalls, use the checked call of a libcall: instances,
-indices and references from Python must be checked before native code uses them.
+The numeric libcalls run their machine code. Those on an Instance do so for exactly that class, and
+for VMExternRefs, FuncRefs and None as references. Their slow path, and all other libcalls, use the
+checked call of a libcall: instances, indices and references from Python must be checked before
+native code uses them.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def make_functions(binding: Binding, like: str = "") -> dict[str, Any]:
 def _specify(libcall: Libcall, binding: Binding) -> Specification:
     declaration = libcall.declaration
     address, guard, inline, vmctx_of = 0, "everything", "", None
+    references: tuple[tuple[type, str], ...] = ()
     backend = binding.x86_64
     if binding.unboxes and libcall.backend == "x86_64":
         assert backend is not None
@@ -63,9 +65,12 @@ def _specify(libcall: Libcall, binding: Binding) -> Specification:
             address = libcall.address
             inline = "" if guard else libcall.name
         elif backend.has_checked(libcall.name):
+            from asm_libcalls.runtime.externref import VMExternRef
+            from asm_libcalls.runtime.funcref import FuncRef
             from asm_libcalls.runtime.instance import Instance
 
             guard, inline, vmctx_of = "", libcall.name, (Instance, "_vmctx")
+            references = ((VMExternRef, "_address"), (FuncRef, "_address"))
     return Specification(
         address,
         libcall.signature,
@@ -78,4 +83,5 @@ def _specify(libcall: Libcall, binding: Binding) -> Specification:
         guard=guard,
         inline=inline,
         vmctx_of=vmctx_of,
+        references=references,
     )

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
         def backend_of(self, declaration: Declaration) -> tuple[str, str]:
             """Return the backend of a libcall, and the reason."""
 
+        def may_leave(self, declaration: Declaration) -> bool:
+            """Return whether machine code serves a libcall, and leaves for Python in some cases."""
+
         def why_not_machine_code(self, declaration: Declaration) -> str:
             """Return why the fallback serves a libcall although machine code is loaded."""
 
@@ -69,6 +72,9 @@ class Libcall:
     callee : Callee
         What messages call it and its parameters.
     backend : {"x86_64", "fallback"}
+    may_leave : bool
+        Whether machine code serves its common path, and leaves for the fallback otherwise. Checked
+        calls go to the fallback at once.
     """
 
     def __init__(self, declaration: Declaration, binding: Binding) -> None:
@@ -83,6 +89,7 @@ class Libcall:
         self._address = 0
         self._fallback: FallbackFunction | None = None
         self.backend, self._reason = binding.backend_of(declaration)
+        self.may_leave = self.backend == "x86_64" and binding.may_leave(declaration)
 
     @property
     def reason(self) -> str:
@@ -190,7 +197,7 @@ class Libcall:
         return self.signature.to_patterns(given, self.callee, kept), kept
 
     def _invoke(self, patterns: list[int]) -> int:
-        if self.backend == "x86_64":
+        if self.backend == "x86_64" and not self.may_leave:
             entry = self._binding.entry
             assert entry is not None
             return entry.call(self.address, self.signature, patterns)

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     R = TypeVar("R")
 
-__all__ = ["step"]
+__all__ = ["HAS_GIL", "step"]
 
-if "t" in getattr(sys, "abiflags", ""):
+HAS_GIL = "t" not in getattr(sys, "abiflags", "")
+"""Whether this build of Python has a GIL."""
+
+if not HAS_GIL:
     import os
     from functools import wraps
     from threading import RLock

@@ -34,6 +34,7 @@ __all__ = [
     "InstanceHeader",
     "VMCallerCheckedAnyfunc",
     "VMDataSegment",
+    "VMElementSegment",
     "VMExternData",
     "VMFunctionImport",
     "VMGlobalDefinition",
@@ -111,7 +112,12 @@ class VMMemoryDefinition(ctypes.Structure):
 
 
 class VMGlobalDefinition(ctypes.Structure):
-    """A global: 16 bytes, the value in the first 4 or 8 of them, little-endian as the CPU is."""
+    """A global: 16 bytes, the value in the first ones, little-endian as the CPU is.
+
+    The upper 8 bytes of a reference are :attr:`CLOSED` once the global is closed, else 0.
+    """
+
+    CLOSED = 1
 
     _fields_ = [("storage", ctypes.c_uint64 * 2)]
 
@@ -139,6 +145,31 @@ class VMDataSegment(ctypes.Structure):
     _fields_ = [("base", _pointer), ("length", _pointer)]
 
 
+class VMElementSegment(ctypes.Structure):
+    """A passive element segment, an addition to Wasmtime's structures.
+
+    Attributes
+    ----------
+    base : address
+        Its references.
+    length : int
+        How many; 0 once it is dropped.
+    kind : int
+        :attr:`FUNCREF` or :attr:`EXTERNREF`.
+    drops_in_python : int
+        1 if it keeps other instances alive until it is dropped.
+    """
+
+    FUNCREF, EXTERNREF = 1, 2
+
+    _fields_ = [
+        ("base", _pointer),
+        ("length", _pointer),
+        ("kind", ctypes.c_uint32),
+        ("drops_in_python", ctypes.c_uint32),
+    ]
+
+
 class InstanceHeader(ctypes.Structure):
     """The fields right before a vmctx, for this library's machine code; their offsets are negative.
 
@@ -149,6 +180,12 @@ class InstanceHeader(ctypes.Structure):
 
     Attributes
     ----------
+    elements : address
+        Array of ``VMElementSegment*`` by element index.
+    externref_globals : address
+        Array of ``VMGlobalDefinition*`` by global index, 0 for globals of other types.
+    element_count, global_count : int
+        The number of each, to check an index.
     memories : address
         Array of ``VMMemoryDefinition*`` by memory index, imports first.
     defined_memories : address
@@ -164,6 +201,10 @@ class InstanceHeader(ctypes.Structure):
     MAGIC = 0x6D736163_76786D76  # "vmxvcasm"
 
     _fields_ = [
+        ("elements", _pointer),
+        ("externref_globals", _pointer),
+        ("element_count", _pointer),
+        ("global_count", _pointer),
         ("memories", _pointer),
         ("defined_memories", _pointer),
         ("data_segments", _pointer),

@@ -190,7 +190,9 @@ def libcalls_section(machine_code: set[str]) -> Iterator[str]:
     yield "At the address is the machine code of `x86_64/`, on a CPU with the features that the"
     yield "family needs, or a *thunk*: a few instructions that call the Python function of"
     yield "`fallback/`, and then return or unwind. Every libcall is in `fallback/`, and is served"
-    yield "from there where its machine code cannot run."
+    yield "from there where its machine code cannot run. The machine code of tables, externrefs"
+    yield "and growth *leaves* for the same Python function, before it has changed anything, where"
+    yield "a trap is due, an object is destroyed, references are collected, or a limit is asked."
     yield ""
     yield from prototypes(DECLARATIONS.values())
 

@@ -137,9 +137,12 @@ def served_functions(libcall: Libcall) -> dict[str, Callable[..., int]]:
     """Return the implementations of a libcall on bit patterns, by name, the one that serves first.
 
     Machine code is compared with the fallback. A fallback that serves is compared with itself,
-    called at its C address as native code does.
+    called at its C address as native code does. There also the machine code is called that leaves
+    for the fallback in some cases.
     """
     found = {libcall.backend: libcall.call_bits}
+    if libcall.may_leave:
+        found[libcall.backend] = catch_traps(libcall.address, libcall.signature).call_bits
     if libcall.backend != "fallback":
         found["fallback"] = libcall.fallback.call_bits
     elif address_or_reason(libcall)[0]:

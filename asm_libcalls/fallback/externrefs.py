@@ -1,4 +1,4 @@
-"""The externref libcalls: dropping, the activations table, and globals. Only in Python.
+"""The externref libcalls: dropping, the activations table, and globals.
 
 A raw pointer becomes a counted reference before anything that might GC or run a destructor (the
 third rule of a libcall).

@@ -1,4 +1,4 @@
-"""The table libcalls: grow, fill, copy, init and drop. Only in Python.
+"""The table libcalls: grow, fill, copy, init and drop.
 
 A ``val`` or ``init_value`` is a raw pointer that the caller keeps alive; an externref is counted
 before anything else. Overwritten elements are dropped last, when the table is consistent again: a

@@ -57,6 +57,8 @@ class Specification:
     vmctx_of : (class, str), optional
         The class whose objects are accepted as the vmctx, the first parameter, and the slot that
         holds it. An address, or an object of a subclass, goes to the slow path.
+    references : tuple of (class, str), optional
+        The same for externrefs and funcrefs, the other pointers; None is null.
     """
 
     __slots__ = (
@@ -69,6 +71,7 @@ class Specification:
         "name",
         "owner",
         "parameters",
+        "references",
         "release_gil",
         "signature",
         "slow",
@@ -90,6 +93,7 @@ class Specification:
         guard: str = "",
         inline: str = "",
         vmctx_of: tuple[type, str] | None = None,
+        references: tuple[tuple[type, str], ...] = (),
     ) -> None:
         where = "native_function(): "
         self.address = VALUE_TYPES["pointer"].to_bits(address, f"{where}address")
@@ -115,6 +119,7 @@ class Specification:
         self.guard = guard
         self.inline = inline
         self.vmctx_of = vmctx_of
+        self.references = references
 
 
 def native_function(
@@ -231,7 +236,7 @@ def native_functions(
             enter = "asm_libcalls_enter"
         elif s.catch or assign(s.signature.parameters).stack:
             enter = ENTER_HOLDING_GIL
-        shapes.append(Shape(s.signature, enter, guard, s.inline, s.vmctx_of))
+        shapes.append(Shape(s.signature, enter, guard, s.inline, s.vmctx_of, s.references))
     # A builtin without arguments has no slow path.
     python = [not (s.signature.parameters or _is_unboxed(s.signature)) for s in specifications]
     try:

@@ -71,7 +71,9 @@ class VMExternRefActivationsTable(Owned):
 
     def __init__(self) -> None:
         self._begin()
-        self._chunk = (ctypes.c_size_t * CHUNK_SIZE)()
+        # The word before the chunk is 0: machine code compares the newest entry with a pointer.
+        words = (ctypes.c_size_t * (CHUNK_SIZE + 1))()
+        self._chunk = (ctypes.c_size_t * CHUNK_SIZE).from_buffer(words, _SLOT)
         self._start = ctypes.addressof(self._chunk)
         self._header = _Header(self._start, self._start + ctypes.sizeof(self._chunk))
         self._over_approximated: set[int] = set()
@@ -119,10 +121,17 @@ class VMExternRefActivationsTable(Owned):
     def insert_returned(self, address: int, registry: StackMapRegistry) -> None:
         """Insert a pointer that the caller owns and returns to native code; GC first if too full.
 
-        A transfer into the frame begins here, as in :meth:`insert_all`: until the caller has
-        returned, whatever a signal handler collects, the pointer is kept.
+        A pointer that is the chunk's newest entry is not inserted again. A transfer into the frame
+        begins here, as in :meth:`insert_all`: until the caller has returned, whatever a signal
+        handler collects, the pointer is kept.
         """
-        if not greenlets.position()[2]:  # called by Python, which ends no transfer
+        by_native_code = greenlets.position()[2]
+        if by_native_code:
+            self.begin_transfer()
+        if self._is_newest(address):
+            externref.release(address)
+            return
+        if not by_native_code:  # Python ends no transfer
             self.insert_with_gc(address, registry)
             return
         try:
@@ -131,6 +140,13 @@ class VMExternRefActivationsTable(Owned):
             externref.release(address)
         if self.closed:
             raise ValueError("the Instance is closed")
+
+    @step
+    def _is_newest(self, address: int) -> bool:
+        header, start = self._header, self._start
+        # No call from here on: see insert().
+        at = (header.next - start) // _SLOT - 1
+        return at >= 0 and bool(self._chunk[at] == address)
 
     def insert_all(self, addresses: Iterable[int], registry: StackMapRegistry) -> None:
         """Insert live pointers, counting an owner of each; GC first if the chunk is too full.
@@ -215,6 +231,7 @@ class VMExternRefActivationsTable(Owned):
         self._sweep(set())
 
     def _release(self) -> None:
+        self._header.end = self._start  # a full chunk, for machine code
         self._sweep(set())
 
     @step

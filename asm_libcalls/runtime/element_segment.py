@@ -5,6 +5,8 @@ Source: WebAssembly 2.0, 4.2.10 (element instances).
 
 from __future__ import annotations
 
+import ctypes
+
 from asm_libcalls.owned import Owned, is_a
 from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.externref import VMExternRef
@@ -12,6 +14,7 @@ from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.reference import check_reference_type, owned_raw
 from asm_libcalls.steps import step
 from asm_libcalls.traps import TableOutOfBounds
+from asm_libcalls.vmcontext import VMElementSegment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,13 +33,22 @@ class ElementSegment(Owned):
     items : iterable
         For externref any Python objects (None is null); for funcref function indices of the
         instance, FuncRefs, or None.
+
+    Attributes
+    ----------
+    definition : VMElementSegment
+        What machine code reads.
     """
 
     def __init__(self, element_type: str, items: Iterable[Any]) -> None:
         self._begin()
         self._element_type = check_reference_type(element_type, "ElementSegment(): element_type")
         self.items = list(items)
-        self._raw: list[int] = []
+        is_externref = self._element_type == "externref"
+        kind = VMElementSegment.EXTERNREF if is_externref else VMElementSegment.FUNCREF
+        self.definition = VMElementSegment(kind=kind)
+        self._cells: Any = (ctypes.c_size_t * len(self.items))()
+        self.definition.base = ctypes.addressof(self._cells)
         self._resolved = False
         self.keepers: dict[int, Any] = {}  # by id
         self._finish()
@@ -47,7 +59,7 @@ class ElementSegment(Owned):
         return self._element_type
 
     def __len__(self) -> int:
-        return len(self._raw)
+        return int(self.definition.length)
 
     def check(self, function_count: int, what: str) -> None:
         """Raise TypeError or ValueError unless an instance of so many functions can have it."""
@@ -73,43 +85,45 @@ class ElementSegment(Owned):
     def resolve(self, functions: Sequence[FuncRef]) -> None:
         """Turn the items into pointers, with a count owned for each externref."""
         self._resolved = True
-        for item in self.items:
+        own = functions[0].instance if functions else None
+        for i, item in enumerate(self.items):
             value = item
             if self._element_type == "funcref" and isinstance(item, int):
                 value = functions[item]
             raw, keeper = owned_raw(self._element_type, value, "element segment item")
-            self._raw.append(raw)
+            self._cells[i] = raw
+            self.definition.length = i + 1
             if keeper is not None:
                 self.keepers[id(keeper)] = keeper
+                if keeper is not own:
+                    self.definition.drops_in_python = 1
         self.items = []
 
     def owned(self, start: int, count: int) -> list[int]:
         """Return pointers, each with a count for the caller; TableOutOfBounds past the end."""
-        raw = self._raw
-        if start + count > len(raw):
+        if start + count > self.definition.length:
             raise TableOutOfBounds
         if self._element_type != "externref":
-            return raw[start : start + count]
-        return externref.retain_range(raw, start, count)
+            return list(self._cells[start : start + count])
+        return externref.retain_range(self._cells, start, count)
 
     def drop(self) -> None:
         """Make the segment empty."""
-        dropped, _kept = self._empty([], {})
+        count, _kept = self._empty({})
         if self._element_type == "externref":
             # Each is made null first, so no copy made meanwhile has a dropped reference.
-            externref.release_all(externref.take_at(dropped, i) for i in range(len(dropped)))
+            cells = self._cells
+            externref.release_all(externref.take_at(cells, i) for i in range(count))
 
     def _release(self) -> None:
         self.drop()
 
     @step
-    def _empty(
-        self, nothing: list[int], no_keepers: dict[int, Any]
-    ) -> tuple[list[int], dict[int, Any]]:
-        """Return what it has, and leave nothing."""
+    def _empty(self, nothing: dict[int, Any]) -> tuple[int, dict[int, Any]]:
+        """Return the number of references and the keepers, and leave none."""
         # No call in between: a second drop by other code would release each reference twice.
-        dropped = self._raw
-        self._raw = nothing
+        count: int = self.definition.length
+        self.definition.length = 0
         keepers = self.keepers
-        self.keepers = no_keepers
-        return dropped, keepers
+        self.keepers = nothing
+        return count, keepers

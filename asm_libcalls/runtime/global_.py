@@ -159,6 +159,8 @@ class Global(Defined):
         return externref.retain_at(self._definition.storage, 0)
 
     def _release(self) -> None:
+        if self._value_type in REFERENCE_TYPES:
+            self._definition.storage[1] = VMGlobalDefinition.CLOSED  # for machine code
         old = self._swap(0, None)
         if self._value_type == "externref":
             externref.release(old)

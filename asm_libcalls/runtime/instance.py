@@ -34,7 +34,7 @@ from asm_libcalls.vmcontext import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any, Protocol
 
     class Binding(Protocol):
@@ -319,6 +319,16 @@ class Instance(Owned):
         header.imported_memory_count = self.offsets.num_imported_memories
         header.defined_memory_count = self.offsets.num_defined_memories
         header.data_count = len(self.data)
+        self._segment_definitions = [segment.definition for segment in self.elements]
+        self._element_array = _array(map(ctypes.addressof, self._segment_definitions))
+        self._global_array = _array(
+            each.definition_address if each.value_type == "externref" else 0
+            for each in self.globals
+        )
+        header.elements = ctypes.addressof(self._element_array)
+        header.externref_globals = ctypes.addressof(self._global_array)
+        header.element_count = len(self.elements)
+        header.global_count = len(self.globals)
         header.magic = InstanceHeader.MAGIC
 
     def _write_functions(
@@ -392,6 +402,12 @@ def gc(instance: Instance) -> None:
 
 def _header(vmctx: int) -> InstanceHeader:
     return InstanceHeader.from_address(vmctx - ctypes.sizeof(InstanceHeader))
+
+
+def _array(words: Iterable[int]) -> Any:
+    """Return a C array of words."""
+    values = list(words)
+    return (ctypes.c_size_t * len(values))(*values)
 
 
 def _write(address: int, value: Any) -> None:

@@ -60,6 +60,16 @@ class Backend:
 
         return families.guard_of(declaration)
 
+    def python_slot(self, name: str) -> str:
+        """Return the slot with the address of the Python function of a libcall that leaves for it.
+
+        "" for a libcall that never leaves machine code.
+        """
+        from asm_libcalls.x86_64 import families
+
+        slot = families.PYTHON + name
+        return slot if slot in self.loaded.image.slots else ""
+
     def has_checked(self, name: str) -> bool:
         """Return whether a stencil implements a libcall on an instance, with all checks."""
         from asm_libcalls.x86_64.python_functions.function_stencils import STENCIL_PREFIX
@@ -140,13 +150,15 @@ _NAMES_BEFORE_3_13 = {"PyThreadState_GetUnchecked": "_PyThreadState_UncheckedGet
 def slot_value(name: str) -> int:
     """Return the initial value of a slot.
 
-    A slot has the name of the C function (of libc or CPython) whose address it holds. Two others
-    are 0 initially: ``activations_key``, and ``greenlet_getcurrent``, which
-    :mod:`asm_libcalls.native.greenlets` fills in.
+    A slot has the name of the C function (of libc or CPython) whose address it holds. Others are 0
+    initially: ``activations_key``; ``greenlet_getcurrent``, which
+    :mod:`asm_libcalls.native.greenlets` fills in; and those of the Python functions of libcalls,
+    which the binding fills in before it gives away the address of the libcall.
     """
     from asm_libcalls.emitter import libc
+    from asm_libcalls.x86_64.families import PYTHON
 
-    if name in ("activations_key", "greenlet_getcurrent"):
+    if name in ("activations_key", "greenlet_getcurrent") or name.startswith(PYTHON):
         return 0
     try:
         return libc.function_address(name)

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.libcalls import Declaration
 
-__all__ = ["guard_of", "module_of", "routines", "why_not"]
+__all__ = ["PYTHON", "guard_of", "module_of", "routines", "why_not"]
+
+PYTHON = "python."
+"""Prefix of the slots with the addresses of Python functions, for libcalls that leave for them."""
 
 
 def module_of(declaration: Declaration) -> ModuleType | None:

@@ -16,6 +16,7 @@ MODULES = (
     "calling_convention.py",
     "libcalls.py",
     "llvm/libcalls.py",
+    "steps.py",
     "traps.py",
     "vmcontext.py",
 )

@@ -358,7 +358,7 @@ class TestStorm:
             pointers += table.raw(0, len(table))
         pointers += [g.bits for g in instance.globals]
         for segment in instance.elements:
-            pointers += segment._raw
+            pointers += segment._cells[: len(segment)]
         activations = instance.activations_table
         pointers += activations._chunk[: activations._filled()]
         pointers += activations._over_approximated

@@ -45,7 +45,7 @@ class World:
         self.value = VMExternRef("value")
 
     def libcall(self, name, *arguments):
-        return self.libcalls[name](self.instance, *arguments)
+        return self.libcalls[name].checked_call(self.instance, *arguments)  # in Python
 
     def grow(self, delta, value=None):
         if self.table.grow(delta, value) >= 0:
@@ -84,7 +84,7 @@ class World:
         for table in (self.table, self.other):
             if not table.closed:
                 held.update(table.raw(0, len(table)))
-        held.update(self.segment._raw)
+        held.update(self.segment._cells[: len(self.segment)])
         if not self.global_.closed:
             held[self.global_.bits] += 1
         held.update(self.activations._chunk[: self.activations._filled()])

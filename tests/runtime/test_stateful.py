@@ -131,6 +131,13 @@ class World:
         kind, key = argument
         return (self.refs[key] if kind == "externref" else self.functions[key]).as_raw()
 
+    def object_of(self, argument: int | tuple[str, Any]) -> Any:
+        """Return a number as it is, and of a reference this world's Python object."""
+        if isinstance(argument, int):
+            return argument
+        kind, key = argument
+        return self.refs[key] if kind == "externref" else self.functions[key]
+
     def name_of(self, pointer: int) -> str | None:
         if not pointer:
             return None
@@ -278,9 +285,9 @@ class Worlds(RuleBasedStateMachine):
                 function = libcall.fallback.call_bits
             elif at_address:
                 function = catch_traps(libcall.address, libcall.signature).call_bits
-            elif libcall.declaration.family == "memories":
+            elif data.draw(st.integers(0, 3), label="from Python"):
                 # The machine code that Python calls, where there is any.
-                arguments_ = (world.instances[which], *patterns[1:])
+                arguments_ = (world.instances[which], *map(world.object_of, arguments))
                 function = functools.partial(called, getattr(asm_libcalls, name), arguments_)
                 patterns = []
             else:
@@ -403,7 +410,7 @@ class Worlds(RuleBasedStateMachine):
             for instance in world.instances:
                 for segment in instance.elements:
                     if segment.element_type == "externref":
-                        pointers += segment._raw
+                        pointers += segment._cells[: len(segment)]
                 activations = instance.activations_table
                 pointers += activations._chunk[: activations._filled()]
                 pointers += activations._over_approximated

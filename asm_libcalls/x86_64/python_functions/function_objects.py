@@ -176,7 +176,8 @@ class FunctionMaker:
         return libc.function_address(name)
 
     def _parts(self, shape: Shape) -> list[Part]:
-        inline, vmctx_of = shape[4:]
+        inline, vmctx_of, references = shape[4:]
+        assert isinstance(references, tuple)
         if vmctx_of and not object_layouts.HAS_GIL:
             # Without the GIL another thread may free the int in the member while it is read.
             return parts_of(self._stencils, shape.leaving_all(), self.layout)
@@ -186,7 +187,8 @@ class FunctionMaker:
         vmctx = None
         if isinstance(vmctx_of, tuple):
             vmctx = (id(vmctx_of[0]), self.member_offset(*vmctx_of))
-        return parts_of(self._stencils, shape, self.layout, body, vmctx)
+        members = tuple((id(cls), self.member_offset(cls, member)) for cls, member in references)
+        return parts_of(self._stencils, shape, self.layout, body, vmctx, members)
 
     def member_offset(self, cls: type, member: str) -> int:
         """Return the offset of a member of ``__slots__`` in objects of exactly this class.

@@ -10,6 +10,7 @@ import sys
 from asm_libcalls.calling_convention import STACK, assign
 from asm_libcalls.activation import argument_offset
 from asm_libcalls.signatures import VALUE_TYPES, Signature
+from asm_libcalls.vmcontext import VMElementSegment
 from asm_libcalls.x86_64.python_functions import function_stencils
 from asm_libcalls.x86_64.stencils.parts import Part, Stencil
 
@@ -48,6 +49,9 @@ class Shape(tuple[object, ...]):
     vmctx_of : (class, str), optional
         The class whose exact instances are accepted for the first parameter, and its member that
         holds the vmctx; all other objects go to the slow path.
+    references : tuple of (class, str), optional
+        The classes whose exact instances are accepted, beside None, for the other pointers, of
+        externrefs and of funcrefs, with their members that hold the address.
     """
 
     __slots__ = ()
@@ -59,6 +63,7 @@ class Shape(tuple[object, ...]):
         guard: str = "",
         inline: str = "",
         vmctx_of: tuple[type, str] | None = None,
+        references: tuple[tuple[type, str], ...] = (),
     ) -> Shape:
         """Normalise: a wide integer's signedness does not matter, nor the kind of a pointer."""
         parameters = tuple(map(_kind, signature.parameters))
@@ -66,16 +71,16 @@ class Shape(tuple[object, ...]):
         read = "none" if result is None else result.name
         if result is not None and (result.kind == "pointer" or read == "usize"):
             read = "u64"
-        return super().__new__(cls, (parameters, read, enter, guard, inline, vmctx_of))
+        return super().__new__(cls, (parameters, read, enter, guard, inline, vmctx_of, references))
 
     def leaving_all(self) -> Shape:
         """Return the shape that passes every call of this one to the slow path."""
         parameters, result, *_ = self
-        return super().__new__(Shape, (parameters, result, "", EVERYTHING, "", None))
+        return super().__new__(Shape, (parameters, result, "", EVERYTHING, "", None, ()))
 
     def title(self) -> str:
         """Return the name of the code for debuggers and profilers."""
-        parameters, result, _, _, inline, _ = self
+        parameters, result, _, _, inline, *_ = self
         assert isinstance(parameters, tuple)
         signature = f"({', '.join(parameters)}) -> {result}"
         return f"builtin {inline or signature}"
@@ -89,19 +94,36 @@ def _kind(value_type: ValueType) -> str:
     return f"{value_type.kind[0]}{value_type.bits}"
 
 
+def _of_reference(references: tuple[tuple[int, int], ...]) -> dict[str, Any]:
+    (externref, its_member), (funcref, other_member) = references
+    return {
+        "slots": {
+            "externref_class": f"{CLASS}{externref}",
+            "funcref_class": f"{CLASS}{funcref}",
+            "unbox": "unbox_64",
+        },
+        "externref_member": its_member,
+        "funcref_member": other_member,
+        "externref_kind": VMElementSegment.EXTERNREF,
+        "funcref_kind": VMElementSegment.FUNCREF,
+    }
+
+
 def parts_of(
     pieces: dict[str, Stencil],
     shape: Shape,
     layout: ObjectLayout,
     body: Stencil | None = None,
     vmctx: tuple[int, int] | None = None,
+    references: tuple[tuple[int, int], ...] = (),
 ) -> list[Part]:
     """Return the stencils of a shape, in order; ``function_stencils.py`` describes them.
 
     `body` is the routine that is copied in place of a bare call, if any. `vmctx` is the address of
-    the class of the first argument, and the offset of its member.
+    the class of the first argument, and the offset of its member; `references` are those of
+    externrefs and of funcrefs.
     """
-    parameters, result, enter, guard, inline, _ = shape
+    parameters, result, enter, guard, inline, *_ = shape
     assert isinstance(parameters, tuple)
     assert isinstance(enter, str)
     if inline in pieces:
@@ -136,6 +158,9 @@ def parts_of(
         if i == 0 and vmctx:
             slots = {"vmctx_class": f"{CLASS}{vmctx[0]}", "unbox": "unbox_64"}
             parts.append(part("vmctx", slots=slots, vmctx_member=vmctx[1]))
+            continue
+        if references and kind == "pointer":
+            parts.append(part(f"reference_{place.number}", **_of_reference(references)))
             continue
         slots = {"unbox": f"unbox_{kind.removeprefix('i') if kind in ('i32', 'i64') else kind}"}
         stencil = f"float{kind[1:]}" if kind[0] == "f" else "integer"

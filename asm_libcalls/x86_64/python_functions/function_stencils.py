@@ -7,14 +7,16 @@ the slow path. So the code depends only on the *shape* of a function. All functi
 share one routine, composed from the stencils below and never freed.
 
 The fast path takes exact ``float`` and ``int`` objects, and for a vmctx the Instance, by the
-member with its address. Reading them runs no Python code. The fast path is of two kinds:
+member with its address, and for a reference None, or a VMExternRef or FuncRef by such a member.
+Reading them runs no Python code. The fast path is of two kinds:
 
 *bare*
     for leaf routines. On the stack: ``self``; r11: the arguments; rax: the current object; then
     the C argument registers, which no stencil in between clobbers. A straight-line routine of the
     image is copied in place of the call, or a stencil is used (``memories.py`` has some)::
 
-        enter_bare take (object_* (integer_K | float64_K | float32_K | vmctx))* [guard]
+        enter_bare take
+        (object_* (integer_K | float64_K | float32_K | vmctx | reference_K))* [guard]
         (call_bare | routine | stencil) leave_bare box_*
 
 *entered*
@@ -197,8 +199,26 @@ _STENCILS = {
     """,
 }  # fmt: skip
 
+# A reference: its address, and in r9 its kind, 0 for null. The address in the member is 0 or unset
+# once the reference is dropped.
+_REFERENCE = f"""
+    mov r10, $_Py_NoneStruct; xor r9d, r9d; cmp rax, r10; jz .null
+    mov r10, $externref_class; mov r9d, externref_kind; cmp [rax + object_type], r10; jnz .other
+    mov rax, [rax + externref_member]; jmp .unbox
+    .other:
+    mov r10, $funcref_class; mov r9d, funcref_kind; cmp [rax + object_type], r10; jnz >slow
+    mov rax, [rax + funcref_member]
+    .unbox:
+    test rax, rax; jz >slow
+    {_UNBOX}; test rax, rax; jz >slow; jmp .done
+    .null:
+    xor eax, eax
+    .done:
+"""
+
 for _i, _register in enumerate(INTEGER_REGISTERS):
     _STENCILS[f"integer_{_i}"] = f"{_UNBOX}; mov {_register}, rax"
+    _STENCILS[f"reference_{_i}"] = f"{_REFERENCE} mov {_register}, rax"
 for _i, _register in enumerate(FLOAT_REGISTERS):
     # movsd loads the whole register: no dependency on its old value.
     _load = f"{_CHECK_FLOAT}; movsd {_register}, [rax + float_value]"

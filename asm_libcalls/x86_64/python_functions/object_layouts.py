@@ -17,6 +17,8 @@ import sys
 from functools import cache
 from types import ModuleType
 
+from asm_libcalls.steps import HAS_GIL
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,9 +41,6 @@ __all__ = [
 
 NEWEST_TESTED = (3, 15)
 """The newest CPython that the tests ran on; newer ones are checked in the same way."""
-
-HAS_GIL = "t" not in getattr(sys, "abiflags", "")
-"""Whether this build has a GIL: without it, an object's referents may be freed at any time."""
 
 _PYTHON_API_VERSION = 1013  # of every Python 3
 _WORD = 8

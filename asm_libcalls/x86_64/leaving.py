@@ -1,0 +1,202 @@
+"""Bodies of libcalls whose common path is machine code, and which leave for Python otherwise.
+
+Each body is assembled twice, as in ``memories.py``: as a C function, which trusts its indices, and
+as a stencil for a Python builtin, which checks them. Before it has changed anything, a body
+*leaves* for the Python function that is the definition: the C function jumps to a thunk, with the
+arguments in their registers, and the builtin to its slow path. Traps, collections, growth that
+Python must decide, and the destruction of objects are left to Python.
+
+A body may clobber all caller-saved registers except r11, where a builtin has its arguments. In a
+builtin, r9 has the kind of a reference: 0 for null, or a kind of :class:`VMElementSegment`.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.vmcontext import InstanceHeader
+from asm_libcalls.x86_64.families import PYTHON
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    from asm_libcalls.emitter.image import Routine
+
+__all__ = ["Body", "header", "leaves", "routines"]
+
+
+def leaves(routine: Routine) -> bool:
+    """Return whether a routine may leave for Python."""
+    return any(reference.symbol.startswith(PYTHON) for reference in routine.references)
+
+
+def header(field: str) -> int:
+    """Return the offset of a field of the instance's header from the vmctx."""
+    return InstanceHeader.offset_from_vmctx(field)
+
+
+def routines(bodies: Mapping[str, Callable[[Body], object]]) -> Iterator[Routine]:
+    """Assemble each libcall from its body: the C function, and the stencil of the builtin."""
+    from functools import partial
+
+    from asm_libcalls.x86_64.assembler import sequence
+    from asm_libcalls.x86_64.python_functions.function_stencils import STENCIL_PREFIX
+    from asm_libcalls.x86_64.stencils.assembling import assemble
+
+    for name, body in bodies.items():
+        yield sequence(name, partial(_emit, body, _Libcall(name)))
+        yield assemble(STENCIL_PREFIX + name, partial(_emit, body, _Builtin()), has_effects=True)
+
+
+def _emit(body: Callable[[Body], object], setting: Body, *_: object) -> None:
+    body(setting)
+    setting.finish()
+
+
+class Body:
+    """How a body checks, leaves, calls and ends."""
+
+    is_builtin = False
+
+    def save(self, *registers: Any) -> None:
+        """Emit: save argument registers that the body clobbers, at the start of it."""
+
+    def check_index(self, register: Any, count: str) -> None:
+        """Emit: a zero-extended index must be below the count in a field of the header."""
+
+    def leave_if(self, condition: str) -> None:
+        """Emit: leave for Python if a condition holds, by its name in :class:`JUMP_IF`."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """Emit: leave for Python."""
+        raise NotImplementedError
+
+    def call(self, routine: str) -> None:
+        """Emit: call a routine of the image, which needs no aligned stack."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Emit: return, from the last instruction or before another path."""
+        raise NotImplementedError
+
+    def end_with(self, routine: str) -> None:
+        """Emit: run a routine, whose arguments are in their registers, and return."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Emit the common end."""
+
+
+class _Libcall(Body):
+    """A C function; its slot of that name with :data:`PYTHON` before it has the thunk."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._saved: tuple[Any, ...] = ()
+        self._left: Any = None
+
+    def save(self, *registers: Any) -> None:
+        from peachpy.x86_64 import PUSH
+
+        self._saved = registers
+        for register in registers:
+            PUSH(register)
+
+    def leave_if(self, condition: str) -> None:
+        from peachpy import x86_64
+
+        getattr(x86_64, f"J{condition.upper()}")(self._label())
+
+    def leave(self) -> None:
+        from peachpy.x86_64 import JMP
+
+        JMP(self._label())
+
+    def call(self, routine: str) -> None:
+        from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE
+
+        CALL_ROUTINE(routine)
+
+    def end(self) -> None:
+        from peachpy.x86_64 import RET
+
+        self._drop_saved()
+        RET()
+
+    def end_with(self, routine: str) -> None:
+        from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
+
+        self._drop_saved()
+        TAIL_JUMP(routine)
+
+    def finish(self) -> None:
+        from peachpy.x86_64 import LABEL, POP
+
+        from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP_SLOT
+
+        LABEL(self._label())
+        for register in reversed(self._saved):
+            POP(register)
+        TAIL_JUMP_SLOT(PYTHON + self._name)
+
+    def _drop_saved(self) -> None:
+        from peachpy.x86_64 import ADD
+        from peachpy.x86_64.registers import rsp
+
+        if self._saved:
+            ADD(rsp, 8 * len(self._saved))
+
+    def _label(self) -> Any:
+        from peachpy.x86_64 import Label
+
+        if self._left is None:
+            self._left = Label("leave")
+        return self._left
+
+
+class _Builtin(Body):
+    """A stencil of ``function_stencils.py``, which has the arguments in r11 for its slow path."""
+
+    is_builtin = True
+
+    def __init__(self) -> None:
+        self._end: Any = None
+
+    def check_index(self, register: Any, count: str) -> None:
+        from peachpy.x86_64 import CMP, rdi
+
+        CMP(register, [rdi + header(count)])
+        self.leave_if("nc")
+
+    def leave_if(self, condition: str) -> None:
+        from asm_libcalls.x86_64.assembler.instructions import JUMP_IF
+
+        JUMP_IF(condition, "slow")
+
+    def leave(self) -> None:
+        from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
+
+        TAIL_JUMP("slow")
+
+    def call(self, routine: str) -> None:
+        from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
+
+        CALL_SLOT(routine)
+
+    def end(self) -> None:
+        from peachpy.x86_64 import JMP, Label
+
+        if self._end is None:
+            self._end = Label("end")
+        JMP(self._end)
+
+    def end_with(self, routine: str) -> None:
+        self.call(routine)
+        self.end()
+
+    def finish(self) -> None:
+        from peachpy.x86_64 import LABEL
+
+        if self._end is not None:
+            LABEL(self._end)

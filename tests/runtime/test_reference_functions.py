@@ -1,0 +1,299 @@
+"""The libcalls on tables and externrefs: what runs as machine code, and what leaves for Python.
+
+What they do is compared with the fallback in test_stateful.py, and with a model in checks/.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+import asm_libcalls
+from asm_libcalls import LIBCALLS, ElementSegment, FuncRef, Global, Instance, VMExternRef
+from asm_libcalls.libcall import Libcall
+from asm_libcalls.runtime.activations import CHUNK_SIZE
+from asm_libcalls.runtime.externref import strong_count
+
+SERVED = [name for name, each in LIBCALLS.items() if each.may_leave]
+
+pytestmark = [
+    pytest.mark.usefixtures("machine_code"),
+    pytest.mark.skipif(not SERVED, reason="no machine code counts references without a GIL"),
+]
+
+
+class Values:
+    """An instance with all kinds of parts, and references to put into them."""
+
+    def __init__(self, cls=Instance):
+        self.refs = [VMExternRef(f"value {i}") for i in range(3)]
+        self.globals = [Global("externref", self.refs[0], True), Global("i32", 5, True)]
+        self.instance = cls(
+            globals=self.globals,
+            functions=[(16, 1), (32, 2)],
+            elements=[
+                ElementSegment("externref", [*self.refs, None]),
+                ElementSegment("funcref", [0, None, 1]),
+            ],
+        )
+
+    def counts(self):
+        return [ref.strong_count() for ref in self.refs]
+
+
+GOOD = {
+    "externref_global_get": lambda v: (0,),
+    "externref_global_set": lambda v: (0, v.refs[1]),
+    "activations_table_insert_with_gc": lambda v: (v.refs[2],),
+    "elem_drop": lambda v: (0,),
+}
+"""Arguments after the instance with which no Python runs."""
+
+
+@pytest.fixture
+def python_calls(monkeypatch):
+    """The names of the libcalls that came to Python, by their checked call."""
+    seen = []
+    original = Libcall._patterns
+
+    def spy(self, arguments):
+        seen.append(self.name)
+        return original(self, arguments)
+
+    monkeypatch.setattr(Libcall, "_patterns", spy)
+    return seen
+
+
+def raw(argument):
+    return argument.as_raw() if hasattr(argument, "as_raw") else argument or 0
+
+
+def at_address(name, instance, *arguments):
+    """Call at the C address; return the names of the Python functions that ran meanwhile."""
+    libcall = LIBCALLS[name]
+    call = asm_libcalls.catch_traps(libcall.address, libcall.signature)
+    patterns = [instance.vmctx, *map(raw, arguments)]
+    call.call_bits  # noqa: B018 - made before Python is watched
+    ran = []
+    sys.setprofile(
+        lambda frame, event, _: ran.append(frame.f_code.co_filename) if event == "call" else None
+    )
+    try:
+        call.call_bits(*patterns)
+    finally:
+        sys.setprofile(None)
+    return [each for each in ran if "/fallback/" in each]
+
+
+def test_every_libcall_here_has_arguments():
+    assert set(GOOD) == set(SERVED)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_the_common_path_runs_no_python(name):
+    values, function = Values(), getattr(asm_libcalls, name)
+    arguments = GOOD[name](values)
+    events = []
+    sys.setprofile(lambda frame, event, argument: events.append(argument))
+    try:
+        function(values.instance, *arguments)
+    finally:
+        sys.setprofile(None)
+    assert events == [function, function, sys.setprofile]
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_at_the_address_the_common_path_runs_no_python(name):
+    values = Values()
+    assert at_address(name, values.instance, *GOOD[name](values)) == []
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_is_not_common_goes_to_the_checked_call(name, python_calls):
+    class Mine(Instance):
+        pass
+
+    class Number(int):
+        pass
+
+    function = getattr(asm_libcalls, name)
+    values, mine = Values(), Values(Mine)
+    good = GOOD[name](values)
+    cases = [(values.instance.vmctx, *good), (mine.instance, *GOOD[name](mine))]
+    cases.append((values.instance, *(Number(a) if isinstance(a, int) else raw(a) for a in good)))
+    for arguments in cases:
+        del python_calls[:]
+        function(*arguments)
+        assert python_calls == [name]
+    indices = [
+        i for i, a in enumerate(good) if "index" in LIBCALLS[name].declaration.parameters[i + 1]
+    ]
+    for at in indices:
+        for index in (9, 2**32 - 1):
+            with pytest.raises(ValueError, match=f"{index} is not in the instance"):
+                function(values.instance, *good[:at], index, *good[at + 1 :])
+    values.instance.close()
+    with pytest.raises(ValueError, match="the Instance is closed"):
+        function(values.instance, *good)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n for n in GOOD if any(t.kind == "pointer" for t in LIBCALLS[n].signature.parameters[1:])],
+)
+def test_references_of_another_kind_or_dropped_are_refused(name):
+    values, function = Values(), getattr(asm_libcalls, name)
+    dropped = VMExternRef("dropped")
+    address = dropped.as_raw()
+    dropped.drop()
+    good = GOOD[name](values)
+    at = next(i for i, a in enumerate(good) if isinstance(a, (VMExternRef, FuncRef)))
+    other = values.instance.functions[0] if isinstance(good[at], VMExternRef) else values.refs[0]
+    before = values.counts()
+    for bad, error in (
+        (other, TypeError),
+        (dropped, ValueError),
+        (address, ValueError),
+        ("x", TypeError),
+    ):
+        with pytest.raises(error):
+            function(values.instance, *good[:at], bad, *good[at + 1 :])
+    if isinstance(good[at], VMExternRef):
+        libcall = LIBCALLS[name]
+        patterns = [values.instance.vmctx, *map(raw, good[:at]), address, *map(raw, good[at + 1 :])]
+        with pytest.raises(ValueError, match="no live externref"):
+            asm_libcalls.catch_traps(libcall.address, libcall.signature).call_bits(*patterns)
+    assert values.counts() == before
+
+
+class Noting:
+    """A value that leaves a note when it is destroyed."""
+
+    def __init__(self, notes, name):
+        self.notes, self.name = notes, name
+
+    def __del__(self):
+        self.notes.append(self.name)
+
+
+class TestGlobals:
+    def test_the_newest_entry_is_not_inserted_again(self):
+        values = Values()
+        for _ in range(3):
+            assert asm_libcalls.externref_global_get(values.instance, 0) == values.refs[0].as_raw()
+        assert len(values.instance.activations_table) == 1
+        LIBCALLS["externref_global_get"].checked_call(values.instance, 0)
+        assert len(values.instance.activations_table) == 1
+        asm_libcalls.activations_table_insert_with_gc(values.instance, values.refs[0])
+        assert len(values.instance.activations_table) == 2
+
+    def test_a_full_chunk_is_collected(self, python_calls):
+        values = Values()
+        for i in range(2 * CHUNK_SIZE):
+            values.globals[0].value = values.refs[i % 2]
+            asm_libcalls.externref_global_get(values.instance, 0)
+        assert 1 <= len(python_calls) <= 3
+        assert len(values.instance.activations_table) <= CHUNK_SIZE
+
+    @pytest.mark.parametrize("by_address", [False, True])
+    def test_the_last_owner_is_dropped_by_python(self, by_address):
+        values, notes = Values(), []
+        values.globals[0].value = Noting(notes, "old")
+        if by_address:
+            assert at_address("externref_global_set", values.instance, 0, values.refs[1])
+        else:
+            asm_libcalls.externref_global_set(values.instance, 0, values.refs[1])
+        assert notes == ["old"]
+        assert values.globals[0].value == "value 1"
+
+    def test_null(self):
+        values = Values()
+        asm_libcalls.externref_global_set(values.instance, 0, None)
+        assert values.globals[0].value is None
+        assert not asm_libcalls.externref_global_get(values.instance, 0)
+        assert len(values.instance.activations_table) == 0
+        asm_libcalls.externref_global_set(values.instance, 0, values.refs[2])
+        assert values.globals[0].value == "value 2"
+
+    @pytest.mark.parametrize("name", ["externref_global_get", "externref_global_set"])
+    def test_a_closed_one_is_refused(self, name):
+        values = Values()
+        values.globals[0].close()
+        rest = (values.refs[0],) if name.endswith("set") else ()
+        with pytest.raises(ValueError, match="is closed"):
+            getattr(asm_libcalls, name)(values.instance, 0, *rest)
+        libcall = LIBCALLS[name]
+        call = asm_libcalls.catch_traps(libcall.address, libcall.signature)
+        with pytest.raises(ValueError, match="is closed"):
+            call.call_bits(values.instance.vmctx, 0, *map(raw, rest))
+
+
+@pytest.mark.parametrize(
+    "get", [at_address, lambda name, *rest: getattr(asm_libcalls, name)(*rest)]
+)
+def test_a_closed_activations_table_takes_nothing(get):
+    values = Values()
+    values.instance.activations_table.close()
+    before = values.counts()
+    with pytest.raises(ValueError, match="the Instance is closed"):
+        get("externref_global_get", values.instance, 0)
+    assert values.counts() == before
+
+
+SHAPES = {
+    "empty": "",
+    "one": "a",
+    "equal": "aaaaaaaaa",
+    "equal then others": "aaaabaaaa.",
+    "nulls": "....a...",
+    "mixed": "abcabcab.bc",
+    "mixed in fours": "aabbccaabbcc",
+    "pairs": "aabb" * 3,
+    "two and two": "abba" * 2 + "abb",
+}
+"""Arrays of references: letters for boxes, a point for null."""
+
+
+PLACES = [(shape, at) for shape, text in SHAPES.items() for at in range(-1, len(text))]
+
+
+@pytest.mark.parametrize(("shape", "at"), PLACES)
+def test_an_element_segment_counts_down_each_of_its_references(shape, at):
+    """With a reference whose last owner is the segment, at each place, or without one."""
+    text, notes = SHAPES[shape], []
+    refs = {letter: VMExternRef(letter) for letter in "abc"}
+    items = [refs.get(letter) for letter in text]
+    if at >= 0:
+        items[at] = VMExternRef(Noting(notes, "last"))
+    instance = Instance(elements=[("externref", items)])
+    items = None
+    assert notes == []
+    ran = at_address("elem_drop", instance, 0)
+    assert bool(ran) == (at >= 0)
+    assert notes == ["last"] * (at >= 0)
+    assert [ref.strong_count() for ref in refs.values()] == [1, 1, 1]
+    assert len(instance.elements[0]) == 0
+
+
+@pytest.mark.parametrize("count", range(1, 11))
+def test_a_reference_that_a_segment_alone_owns_many_times_dies_once(count):
+    notes = []
+    ref = VMExternRef(Noting(notes, "all"))
+    address = ref.as_raw()
+    instance = Instance(elements=[("externref", [ref] * count)])
+    ref.drop()
+    assert strong_count(address) == count
+    assert at_address("elem_drop", instance, 0)
+    assert notes == ["all"]
+
+
+def test_a_segment_of_functions_of_others_lets_them_go():
+    other = Instance(functions=[(16, 1)])
+    own = Instance(functions=[(32, 2)], elements=[("funcref", [0, other.functions[0]])])
+    assert id(other) in own.elements[0].keepers
+    assert at_address("elem_drop", own, 0)
+    assert own.elements[0].keepers == {}
+    own = Instance(functions=[(32, 2)], elements=[("funcref", [0, 0])])
+    assert not at_address("elem_drop", own, 0)
+    assert len(own.elements[0]) == 0

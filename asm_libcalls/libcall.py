@@ -116,13 +116,16 @@ class Libcall:
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Call it with Python numbers, by position; raise what :meth:`checked_call` raises."""
-        function = self._binding.function_of(self)
+        function = self._as_function()
         if is_builtin(function):
             answer_calls(self, function)  # later calls go straight to it
             return function(*arguments, **keywords)
         if keywords:
             raise TypeError(f"{self.name}() takes no keyword arguments, got {', '.join(keywords)}")
         return self.checked_call(*arguments)
+
+    def _as_function(self) -> Callable[..., Any]:
+        return self._binding.function_of(self)
 
     def checked_call(self, *arguments: Any) -> Any:
         """Call it with Python numbers, converted and checked in Python.
@@ -171,12 +174,13 @@ class Libcall:
     def cfunc(self) -> Any:
         """A ctypes function of the address.
 
-        If the libcall can trap, a call from Python raises the trap. As a C function pointer the
-        object is the bare address.
+        A call from Python is that of the libcall: it costs as much, and raises its traps. As a C
+        function pointer the object is the bare address.
         """
         prototype = self.signature.ctypes_prototype()
-        if self.declaration.traps:
-            prototype = _catching(prototype, self._binding.function_of(self))
+        function = self._as_function()
+        if is_builtin(function) or self.declaration.traps:
+            prototype = _catching(prototype, function)
         return prototype(self.address)
 
     @property
@@ -228,11 +232,8 @@ class FallbackFunction(Libcall):
     def __reduce__(self) -> tuple[Any, ...]:
         return (_fallback_here, (self._binding.module, self.name))
 
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """Call it with Python numbers, by position; raise what :meth:`checked_call` raises."""
-        if keywords:
-            raise TypeError(f"{self.name}() takes no keyword arguments, got {', '.join(keywords)}")
-        return self.checked_call(*arguments)
+    def _as_function(self) -> Callable[..., Any]:
+        return self.checked_call
 
 
 def _bound_here(module: str, name: str) -> Libcall:

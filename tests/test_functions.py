@@ -130,6 +130,19 @@ def test_a_libcall_and_its_cfunc_run_no_python_either(machine_code, name):
     assert "call" not in events
 
 
+@pytest.mark.parametrize("name", NUMERIC)
+def test_the_fallback_and_its_cfunc_run_no_machine_code(accelerated, monkeypatch, name):
+    libcall = Libcall(LIBCALLS[name].declaration, accelerated)
+    assert libcall.signature.result is not None
+    pattern = 5 if libcall.signature.result.kind == "integer" else 0x42280000  # 42.0 as f32
+    monkeypatch.setattr(type(accelerated), "fallback_of", lambda *of: lambda *patterns: pattern)
+    fallback = libcall.fallback
+    arguments = {1: (2.5,), 2: (-(2**62), 2**33 + 1)}[len(libcall.declaration.parameters)]
+    for _ in range(2):
+        results = fallback(*arguments), fallback.cfunc(*arguments)
+        assert results == (libcall.signature.from_pattern(pattern),) * 2
+
+
 def test_the_slow_path_is_the_checked_call(machine_code, monkeypatch):
     """Divisors that trap, and only these, leave machine code."""
     seen = []

@@ -87,7 +87,73 @@ def cases(peers: Peers, quick: bool) -> Iterator[Case]:
             jitted = peers.numba.njit(eval(_NUMBA[name], {"math": math}))
             functions["numba"] = (jitted, arguments)
         yield _case(f"{name} {kind}".strip(), functions)
+    yield from _entries(peers)
     yield from _memories(peers)
+
+
+_CYTHON = """\
+from libc.stdint cimport int64_t
+
+ctypedef int64_t (*function)(int64_t, int64_t) noexcept nogil
+cdef function shift
+
+def set_address(size_t address):
+    global shift
+    shift = <function>address
+
+def holding(int64_t x, int64_t count):
+    return shift(x, count)
+
+def releasing(int64_t x, int64_t count):
+    cdef int64_t result
+    with nogil:
+        result = shift(x, count)
+    return result
+"""
+
+# Both are i64.shl; the second has a loop, so its calls release the GIL.
+_WASM = bytes.fromhex(
+    "0061736d 01000000 0107 01 60 02 7e7e 01 7e 0303 02 00 00 0711 02 05 7368696674 00 00"
+    "05 6c6f6f7073 00 01 0a14 02 07 00 2000 2001 86 0b 0a 00 0340 0b 2000 2001 86 0b"
+)
+
+
+def _entries(peers: Peers) -> Iterator[Case]:
+    """Make a case of every way into one C function that takes and returns i64."""
+    libcall = asm_libcalls.LIBCALLS["i64_ishl"]
+    if libcall.backend == "fallback":
+        peers.note(f"calls of one C function are left out: {libcall.reason}")
+        return
+    address, signature = libcall.address, libcall.signature
+    prototype = ctypes.PYFUNCTYPE(*[ctypes.c_int64] * 3)
+    native_function, arguments = asm_libcalls.native_function, (12345, 40)
+    keeping: dict[str, Callable[..., Any]] = {
+        OURS: native_function(address, signature),
+        "native_function, catch=False": native_function(address, signature, catch=False),
+        "LIBCALLS[name]": libcall,
+        "LIBCALLS[name].cfunc": libcall.cfunc,
+        "ctypes.PyDLL": prototype(address),
+    }
+    releasing: dict[str, Callable[..., Any]] = {
+        OURS: native_function(address, signature, release_gil=True),
+        "catch_traps": asm_libcalls.catch_traps(address, signature),
+        "ctypes.CDLL": signature.ctypes_prototype()(address),
+    }
+    from asm_libcalls import toy_jit
+
+    exports = toy_jit.Instance(toy_jit.Module(_WASM)).exports
+    keeping["an export of toy_jit"] = exports["shift"]
+    releasing["an export with a loop"] = exports["loops"]
+    if peers.cffi is not None:
+        releasing["cffi"] = peers.cffi.FFI().cast(_c_pointer(libcall), address)
+    module = peers.cython("asm_libcalls_benchmark", _CYTHON)
+    if module is not None:
+        module.set_address(address)
+        keeping["Cython"], releasing["Cython, nogil"] = module.holding, module.releasing
+    for kind, functions in (("GIL kept", keeping), ("GIL released", releasing)):
+        yield _case(
+            f"a C function, {kind}", {label: (f, arguments) for label, f in functions.items()}
+        )
 
 
 def _memories(peers: Peers) -> Iterator[Case]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import importlib.util
 import os
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,8 +99,36 @@ class Peers:
             return 0
         return ctypes.cast(self._plain[f"plain_{name}"], ctypes.c_void_p).value or 0
 
+    def cython(self, name: str, source: str) -> ModuleType | None:
+        """Compile and import a Cython module; None, and a note, where that is impossible."""
+        compiler, include = _c_compiler(), Path(sysconfig.get_path("include"))
+        if self.optional("Cython") is None:
+            return None
+        if compiler is None or not (include / "Python.h").is_file():
+            self.note("Cython is left out: no C compiler, or no headers of this Python")
+            return None
+        with _temporary_folder() as folder:
+            (folder / f"{name}.pyx").write_text(source)
+            library = folder / f"{name}.so"
+            for command in (
+                [sys.executable, "-m", "cython", "-3", f"{name}.pyx"],
+                [compiler, *C_OPTIONS, "-w", f"-I{include}", f"{name}.c", "-o", str(library)],
+            ):
+                done = subprocess.run(
+                    command, cwd=folder, capture_output=True, text=True, check=False
+                )
+                if done.returncode:
+                    self.note(f"Cython is left out: {_last_line(done.stderr)}")
+                    return None
+            specification = importlib.util.spec_from_file_location(name, library)
+            assert specification is not None
+            assert specification.loader is not None
+            module = importlib.util.module_from_spec(specification)
+            specification.loader.exec_module(module)
+        return module
+
     def _compile(self) -> Any:
-        compiler = shutil.which(os.environ.get("CC", "cc"))
+        compiler = _c_compiler()
         if compiler is None:
             self.note("compiled C is left out: there is no C compiler")
             return None
@@ -111,7 +142,7 @@ class Peers:
                 check=False,
             )
             if done.returncode:
-                complaint = (done.stderr.strip() or "no message").splitlines()[-1]
+                complaint = _last_line(done.stderr)
                 self.note(f"compiled C is left out: {compiler} failed: {complaint}")
                 return None
             loaded = ctypes.CDLL(str(library))  # stays mapped after the file is removed
@@ -120,6 +151,14 @@ class Peers:
         ).stdout
         self.c_compiler = f"{(version.splitlines() or ['?'])[0]}, {' '.join(C_OPTIONS)}"
         return loaded
+
+
+def _c_compiler() -> str | None:
+    return shutil.which(os.environ.get("CC", "cc"))
+
+
+def _last_line(text: str) -> str:
+    return (text.strip() or "no message").splitlines()[-1]
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALLEE_SAVED",
+    "CALLEE_SAVED_SIZE",
     "FLOATS",
     "FLOAT_REGISTERS",
     "INTEGERS",
@@ -40,6 +41,9 @@ INTEGER_RESULTS = ("rax", "rdx")
 
 CALLEE_SAVED = ("rbx", "r12", "r13", "r14", "r15")
 """The registers that a callee preserves, besides the stack pointer and the frame pointer (rbp)."""
+
+CALLEE_SAVED_SIZE = 8 * len(CALLEE_SAVED)
+"""The bytes that they take when pushed."""
 
 INTEGERS, FLOATS, STACK = "integers", "floats", "stack"
 """The banks of argument places: registers of one class, or eightbytes on the stack."""

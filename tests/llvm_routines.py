@@ -17,7 +17,7 @@ def load_for(load_routines: Callable[..., LoadedImage], features: frozenset[str]
     from asm_libcalls.x86_64 import families
     from asm_libcalls.x86_64.assembler import sequence
     from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
-    from asm_libcalls.x86_64.trampolines.enter import RAISE_DIVISION_BY_ZERO
+    from asm_libcalls.x86_64.trampolines import RAISE_DIVISION_BY_ZERO
 
     def leave() -> Any:
         return TAIL_JUMP(RAISE_DIVISION_BY_ZERO)

@@ -19,6 +19,7 @@ from asm_libcalls.activation import (
 from asm_libcalls.calling_convention import INTEGERS, STACK, assign, bank_of
 from asm_libcalls.native import process
 from asm_libcalls.traps import Trap
+from asm_libcalls.x86_64.trampolines import FIND_DEPARTURE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class MachineEntry:
         if owner:
             assert process.image is not None
             prototype = ctypes.PYFUNCTYPE(ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t)
-            find = prototype(process.image.routine("asm_libcalls_find_departure"))
+            find = prototype(process.image.routine(FIND_DEPARTURE))
             address = find(ctypes.addressof(record), owner)
         return Departure.from_address(address) if address else None
 

@@ -11,6 +11,7 @@ import sys
 from ctypes import addressof
 
 from asm_libcalls.native import process, unraisable
+from asm_libcalls.x86_64.trampolines import GREENLET_GETCURRENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _take(module: Any, capsule: Any) -> None:
         prototype = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
         pointer = prototype(("PyCapsule_GetPointer", ctypes.pythonapi))(capsule, _CAPSULE)
         functions = (ctypes.c_void_p * (_GET_CURRENT + 1)).from_address(pointer)
-        process.image.set_slot("greenlet_getcurrent", functions[_GET_CURRENT] or 0)
+        process.image.set_slot(GREENLET_GETCURRENT, functions[_GET_CURRENT] or 0)
     _getcurrent.append(module.getcurrent)
     unraisable.who_runs.append(_who_runs)
 

@@ -7,6 +7,7 @@ them; :mod:`asm_libcalls.native.process` has the default binding's.
 from __future__ import annotations
 
 from asm_libcalls.native import process
+from asm_libcalls.x86_64.trampolines import ACTIVATIONS_KEY, CALL_PYTHON, ENTER, ENTER_HOLDING_GIL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,23 +31,21 @@ class MachineInterface:
     """
 
     def __init__(self, loaded: LoadedImage) -> None:
-        from asm_libcalls.native.entry import MachineEntry
-
-        key = loaded.slot("activations_key")
         self.loaded = loaded
-        self.entry: MachineCodeEntry = MachineEntry(loaded.routine("asm_libcalls_enter"), key)
+        self.entry: MachineCodeEntry = self._entry(ENTER)
         self._holding_gil: Entry | None = None
         self._pools: dict[str, ThunkPool] = {}  # one, once it is made
         self._maker: Any = None
 
+    def _entry(self, routine: str) -> MachineCodeEntry:
+        from asm_libcalls.native.entry import MachineEntry
+
+        return MachineEntry(self.loaded.routine(routine), self.loaded.slot(ACTIVATIONS_KEY))
+
     def entry_holding_gil(self) -> Entry:
         """Return an entry whose callees run with the GIL."""
         if self._holding_gil is None:
-            from asm_libcalls.native.entry import MachineEntry
-            from asm_libcalls.x86_64.trampolines import ENTER_HOLDING_GIL
-
-            key = self.loaded.slot("activations_key")
-            self._holding_gil = MachineEntry(self.loaded.routine(ENTER_HOLDING_GIL), key)
+            self._holding_gil = self._entry(ENTER_HOLDING_GIL)
         return self._holding_gil
 
     def thunks(self) -> ThunkPool:
@@ -56,7 +55,7 @@ class MachineInterface:
             from asm_libcalls.native.thunks import ThunkPool
 
             register_frames.start()
-            pool = ThunkPool(self.loaded.routine("asm_libcalls_call_python"))
+            pool = ThunkPool(self.loaded.routine(CALL_PYTHON))
             self._pools.setdefault("", pool)  # one operation: threads never get different ones
         return self._pools[""]
 

@@ -6,6 +6,11 @@ import ctypes
 import os
 
 from asm_libcalls.emitter.availability import Unavailable, check_machine
+from asm_libcalls.x86_64.trampolines import (
+    ACTIVATIONS_KEY,
+    FREE_THREAD_RECORD,
+    GREENLET_GETCURRENT,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -138,10 +143,10 @@ def _fill_slots(loaded: LoadedImage) -> None:
         loaded.set_slot(name, slot_value(name))
     key = ctypes.c_uint()
     create = libc.prototype("pthread_key_create", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-    error = create(ctypes.addressof(key), loaded.routine("asm_libcalls_free_thread_record"))
+    error = create(ctypes.addressof(key), loaded.routine(FREE_THREAD_RECORD))
     if error:
         raise Unavailable(f"no pthread key for the list of activations: {os.strerror(error)}")
-    loaded.set_slot("activations_key", key.value)
+    loaded.set_slot(ACTIVATIONS_KEY, key.value)
 
 
 _NAMES_BEFORE_3_13 = {"PyThreadState_GetUnchecked": "_PyThreadState_UncheckedGet"}
@@ -151,14 +156,14 @@ def slot_value(name: str) -> int:
     """Return the initial value of a slot.
 
     A slot has the name of the C function (of libc or CPython) whose address it holds. Others are 0
-    initially: ``activations_key``; ``greenlet_getcurrent``, which
+    initially: :data:`ACTIVATIONS_KEY`; :data:`GREENLET_GETCURRENT`, which
     :mod:`asm_libcalls.native.greenlets` fills in; and those of the Python functions of libcalls,
     which the binding fills in before it gives away the address of the libcall.
     """
     from asm_libcalls.emitter import libc
     from asm_libcalls.x86_64.families import PYTHON
 
-    if name in ("activations_key", "greenlet_getcurrent") or name.startswith(PYTHON):
+    if name in (ACTIVATIONS_KEY, GREENLET_GETCURRENT) or name.startswith(PYTHON):
         return 0
     try:
         return libc.function_address(name)

@@ -16,6 +16,7 @@ from functools import partial
 
 from asm_libcalls.traps import TrapCode
 from asm_libcalls.x86_64.cpu import SLOW_DIVIDE_64
+from asm_libcalls.x86_64.trampolines import RAISE_TRAP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _trap(code: TrapCode) -> None:
     from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
 
     MOV(edi, int(code))
-    TAIL_JUMP("asm_libcalls_raise_trap")
+    TAIL_JUMP(RAISE_TRAP)
 
 
 def _jump_if_32_bits(reg_dividend: Any, reg_divisor: Any, short: Any) -> None:

@@ -39,6 +39,6 @@ def libcalls(features: frozenset[str]) -> Iterator[Routine]:
 
 def _raise() -> None:
     from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP_SLOT
-    from asm_libcalls.x86_64.trampolines.enter import RAISE_DIVISION_BY_ZERO
+    from asm_libcalls.x86_64.trampolines import RAISE_DIVISION_BY_ZERO
 
     TAIL_JUMP_SLOT(RAISE_DIVISION_BY_ZERO)

@@ -13,7 +13,7 @@ from asm_libcalls.toy_jit.codegen.templates import load_vectors
 from asm_libcalls.toy_jit.frontend.validator import validate_function
 from asm_libcalls.toy_jit.link.compiled_code import CompiledCode
 from asm_libcalls.traps import TrapCode
-from asm_libcalls.x86_64.trampolines.thread_records import CHECK_STACK
+from asm_libcalls.x86_64.trampolines import CHECK_STACK, RAISE_TRAP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _link(compiler: FunctionCompiler) -> None:
     """Emit stubs and constants behind the functions, and fill in the distances of calls."""
     layout, code = compiler.layout, compiler.code
     targets: dict[str, int] = {}
-    raise_trap = layout.addresses["asm_libcalls_raise_trap"]
+    raise_trap = layout.addresses[RAISE_TRAP]
     compiler.traps = []
     for trap in TrapCode:
         targets[f"trap.{trap.name}"] = len(code)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from asm_libcalls.calling_convention import CALLEE_SAVED, FLOATS, assign
+from asm_libcalls.calling_convention import CALLEE_SAVED_SIZE, FLOATS, assign
 from asm_libcalls.emitter import code_names, pages
 from asm_libcalls.emitter.eh_frame import instructions
 from asm_libcalls.emitter.image import Reference, Routine, link
@@ -32,7 +32,6 @@ __all__ = ["Adapter"]
 
 _PER_IMAGE = 16
 _OWN_SLOTS = (VMCTX_SLOT, CODE_SLOT)
-_PUSHED = 8 * len(CALLEE_SAVED)  # compiled code changes them
 _TYPES = {I32: VALUE_TYPES["i32"], F64: VALUE_TYPES["f64"]}
 
 _free: dict[bytes, list[tuple[LoadedImage, str]]] = {}  # by the kinds of the parameters
@@ -83,7 +82,7 @@ def _take(kinds: bytes) -> tuple[LoadedImage, str]:
 
 def _parts(kinds: bytes) -> list[Part]:
     # rsp is a multiple of 16 less 8 when the registers are pushed.
-    size = -(-8 * max(1, len(kinds)) // 16) * 16 + (_PUSHED % 16)
+    size = -(-8 * max(1, len(kinds)) // 16) * 16 + (CALLEE_SAVED_SIZE % 16)
     parts = [Part(STENCILS["adapter.begin"], {"frame": size})]
     types = [_type(kind) for kind in kinds]
     for i, (value_type, place) in enumerate(zip(types, assign(types).places, strict=True)):

@@ -15,7 +15,7 @@ from asm_libcalls.toy_jit.codegen.templates import LOADED
 from asm_libcalls.toy_jit.link import code_map
 from asm_libcalls.toy_jit.runtime import interrupts
 from asm_libcalls.traps import Trap
-from asm_libcalls.x86_64.trampolines.thread_records import CHECK_STACK
+from asm_libcalls.x86_64.trampolines import ACTIVATIONS_KEY, CHECK_STACK, RAISE_TRAP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,12 +65,11 @@ def runtime_addresses() -> dict[str, int]:
     """Return the C addresses that compiled code may call, by symbol."""
     binding = default_binding()
     assert binding.x86_64 is not None
-    raise_trap = "asm_libcalls_raise_trap"
     names = ("toy_jit_interrupted", "toy_jit_table_get")
     return {
         **binding.symbols(),
         **{name: _address(name) for name in names},
-        raise_trap: binding.runtime_symbols()[raise_trap],
+        RAISE_TRAP: binding.runtime_symbols()[RAISE_TRAP],
         CHECK_STACK: binding.x86_64.loaded.routine(CHECK_STACK),
     }
 
@@ -80,7 +79,7 @@ def fill_slots(loaded: LoadedImage) -> None:
     backend = default_binding().x86_64
     assert backend is not None
     for name in loaded.image.slots:
-        if name == "activations_key":
+        if name == ACTIVATIONS_KEY:
             value = backend.loaded.slot(name)
         elif name in backend.loaded.image.routines:
             value = backend.loaded.routine(name)

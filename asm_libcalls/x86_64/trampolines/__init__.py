@@ -1,17 +1,64 @@
 """Trampolines in machine code: into native code, out of it by a trap, and from it into Python.
 
-This file has the names of their routines, because the modules that assemble them import PeachPy.
+This file has the names of their routines and slots, because the modules that assemble them import
+PeachPy.
 """
 
 from __future__ import annotations
 
-__all__ = ["CALL_PYTHON", "ENTER_HOLDING_GIL", "THUNKS"]
+__all__ = [
+    "ACTIVATIONS_KEY",
+    "CALL_PYTHON",
+    "CHECK_STACK",
+    "ENTER",
+    "ENTER_HOLDING_GIL",
+    "FIND_DEPARTURE",
+    "FREE_THREAD_RECORD",
+    "GREENLET_GETCURRENT",
+    "MAKE_THREAD_RECORD",
+    "RAISE_DIVISION_BY_ZERO",
+    "RAISE_TRAP",
+    "STACK_LIMIT",
+    "THUNKS",
+]
+
+ENTER = "asm_libcalls_enter"
+"""``int64_t enter(NativeCall *)``: make a call with the GIL released; return its status."""
 
 ENTER_HOLDING_GIL = "asm_libcalls_enter_holding_gil"
 """``asm_libcalls_enter`` for short calls, and for callees that need the GIL."""
+
+RAISE_TRAP = "asm_libcalls_raise_trap"
+"""``void raise(uint32_t code)``: end the innermost activation with a trap; does not return."""
+
+RAISE_DIVISION_BY_ZERO = "asm_libcalls_raise_division_by_zero"
+"""``asm_libcalls_raise_trap`` for libcalls that divide by zero if nothing catches the trap."""
 
 CALL_PYTHON = "asm_libcalls_call_python"
 """The body of the thunks; also the slot with its address in an image of thunks."""
 
 THUNKS = tuple(f"thunk {i}" for i in range(128))
-"""Number of thunks in an image: at 32 bytes each, they fill one page."""
+"""Names of the thunks in an image: at 32 bytes each, they fill one page."""
+
+MAKE_THREAD_RECORD = "asm_libcalls_make_thread_record"
+"""``ThreadRecord *make()``: make this thread's record; NULL if there is no memory."""
+
+FREE_THREAD_RECORD = "asm_libcalls_free_thread_record"
+"""``void free(ThreadRecord *)``: the destructor of the pthread key."""
+
+STACK_LIMIT = "asm_libcalls_stack_limit"
+"""``size_t limit(ThreadRecord *)``: compute the stack limit of native code that was just entered on
+this thread."""
+
+CHECK_STACK = "asm_libcalls_check_stack"
+"""``void check(vmctx, stack_pointer)``: called with a stack pointer below an instance's limit. It
+traps below the activation's limit; else the instance's VMInterrupts get the activation's limit."""
+
+FIND_DEPARTURE = "asm_libcalls_find_departure"
+"""``Departure *find(ThreadRecord *, owner)``: find the newest departure of an owner, or NULL."""
+
+ACTIVATIONS_KEY = "activations_key"
+"""The slot of the pthread key whose values are thread records."""
+
+GREENLET_GETCURRENT = "greenlet_getcurrent"
+"""The slot of the C function that returns the running greenlet; 0 while that is unknown."""

@@ -25,31 +25,37 @@ from __future__ import annotations
 import ctypes
 
 from peachpy.x86_64 import (
-    ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JB, JE, JMP, JNS, JNZ, JZ, LABEL, LEA,
-    MOV, MOVSD, MOVSS, MOVSXD, POP, PUSH, RET, SUB, TEST, UD2, XOR, Label, dword, eax, ecx, edi,
-    edx, r12, r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
+    ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JB, JE, JMP, JNS, JNZ, JZ, LABEL, LEA, MOV, MOVSD,
+    MOVSS, MOVSXD, PUSH, RET, SUB, TEST, UD2, XOR, Label, dword, eax, ecx, edi, edx, r12, r12d, r13,
+    r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
 )  # fmt: skip
 from peachpy.x86_64.registers import rbp, rsp
 
-from asm_libcalls.calling_convention import CALLEE_SAVED, FLOAT_REGISTERS, INTEGER_REGISTERS
+from asm_libcalls.calling_convention import (
+    CALLEE_SAVED,
+    CALLEE_SAVED_SIZE,
+    FLOAT_REGISTERS,
+    INTEGER_REGISTERS,
+)
 from asm_libcalls.activation import Activation, ThreadRecord
-from asm_libcalls.x86_64.trampolines import CALL_PYTHON, THUNKS
+from asm_libcalls.x86_64.trampolines import CALL_PYTHON, RAISE_TRAP, THUNKS
 from asm_libcalls.emitter.image import Reference, Routine
 from asm_libcalls.traps import TrapCode
 from asm_libcalls.x86_64.assembler import registers, sequence
 from asm_libcalls.x86_64.assembler.instructions import (
-    CALL_ROUTINE, CALL_SLOT, LOAD_SLOT, LOAD_SLOT_ADDRESS, TAIL_JUMP, TAIL_JUMP_SLOT,
+    CALL_SLOT, LOAD_SLOT, LOAD_SLOT_ADDRESS, TAIL_JUMP, TAIL_JUMP_SLOT,
 )  # fmt: skip
 from asm_libcalls.x86_64.trampolines.call_records import (
-    ADDRESS, F32, F64, FLOATS, FRAME, GIL_STATE, I32, I64, INTEGERS, NOTHING, RESULT,
-    RESULT_HIGH, SAVED, U32, U64, HostCallRecord, Parameter,
+    ADDRESS, F32, F64, FLOATS, FRAME, GIL_STATE, I32, I64, INTEGERS, NOTHING, RESULT, RESULT_HIGH,
+    U32, U64, HostCallRecord, Parameter,
 )  # fmt: skip
 from asm_libcalls.x86_64.trampolines.departures import (
     allocate_departure,
     leave_native,
     return_to_native,
 )
-from asm_libcalls.x86_64.trampolines.thread_records import MAKE_THREAD_RECORD, load_thread_record
+from asm_libcalls.x86_64.trampolines.enter import RAISE_EXCEPTION, pop_frame
+from asm_libcalls.x86_64.trampolines.thread_records import load_or_make_thread_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,11 +100,10 @@ def _thunk() -> None:
 
 def _call_python() -> None:
     record = HostCallRecord
-    callee_saved = registers(CALLEE_SAVED)
 
-    for register in callee_saved:
+    for register in registers(CALLEE_SAVED):
         PUSH(register)
-    SUB(rsp, FRAME - SAVED)
+    SUB(rsp, FRAME - CALLEE_SAVED_SIZE)
     MOV(rbx, rax)  # the address of the slot; the record, once the GIL is held
     for i, register in enumerate(registers(INTEGER_REGISTERS)):
         MOV([rbp + INTEGERS + 8 * i], register)
@@ -106,16 +111,10 @@ def _call_python() -> None:
         MOVSD([rbp + FLOATS + 8 * i], register)
 
     # r15: the activation, or 0 for strangers. r12: the thread's record.
-    strangers, has_record, abort = Label("strangers"), Label("has_record"), Label("abort")
+    strangers, abort = Label("strangers"), Label("abort")
     left, no_departure = Label("left"), Label("no_departure")
     too_deep, has_gil, allocated = Label("too_deep"), Label("has_gil"), Label("allocated")
-    load_thread_record()
-    TEST(rax, rax)
-    JNZ(has_record)
-    CALL_ROUTINE(MAKE_THREAD_RECORD)
-    TEST(rax, rax)
-    JZ(abort)
-    LABEL(has_record)
+    load_or_make_thread_record(abort)
     MOV(r12, rax)
     MOV(r15, [r12 + ThreadRecord.innermost.offset])
     TEST(r15, r15)
@@ -282,10 +281,7 @@ def _call_python() -> None:
     MOV(rax, [rbp + RESULT])
     MOV(rdx, [rbp + RESULT_HIGH])
     MOVSD(xmm0, [rbp + RESULT])
-    LEA(rsp, [rbp - SAVED])
-    for register in reversed(callee_saved):
-        POP(register)
-    POP(rbp)
+    pop_frame()
     RET()
 
     # `convert` handles a result that does not fit or is no number: it accepts other values with a
@@ -330,7 +326,7 @@ def _call_python() -> None:
     _release_record()  # destructors preserve the error indicator
     return_to_native()
     _release_gil()
-    TAIL_JUMP("asm_libcalls_raise_exception")
+    TAIL_JUMP(RAISE_EXCEPTION)
 
     LABEL(strangers)
     CALL_SLOT("PyGILState_Ensure")
@@ -342,16 +338,13 @@ def _call_python() -> None:
     JZ(abort)
     CALL_SLOT("PyErr_NoMemory")
     _release_gil()
-    TAIL_JUMP("asm_libcalls_raise_exception")
+    TAIL_JUMP(RAISE_EXCEPTION)
 
     # Raised from the caller's frame, so that the trap's trace begins with the call of the thunk.
     LABEL(too_deep)
-    LEA(rsp, [rbp - SAVED])
-    for register in reversed(callee_saved):
-        POP(register)
-    POP(rbp)
+    pop_frame()
     MOV(edi, int(TrapCode.STACK_OVERFLOW))
-    TAIL_JUMP("asm_libcalls_raise_trap")
+    TAIL_JUMP(RAISE_TRAP)
 
     # A stranger: no frame to unwind to, and no result.
     LABEL(nobody)

@@ -19,7 +19,7 @@ import ctypes
 
 from asm_libcalls import calling_convention
 from asm_libcalls.calling_convention import (
-    CALLEE_SAVED,
+    CALLEE_SAVED_SIZE,
     FLOAT_REGISTERS,
     INTEGER_REGISTERS,
     assign,
@@ -43,7 +43,6 @@ __all__ = [
     "NOTHING",
     "RESULT",
     "RESULT_HIGH",
-    "SAVED",
     "U32",
     "U64",
     "HostCallRecord",
@@ -59,8 +58,7 @@ U64, I64, U32, I32, F64, F32, ADDRESS = range(7)
 NOTHING = 7
 
 # Offsets from rbp of the body's frame.
-SAVED = 8 * len(CALLEE_SAVED)
-INTEGERS = -SAVED - 8 * len(INTEGER_REGISTERS)
+INTEGERS = -CALLEE_SAVED_SIZE - 8 * len(INTEGER_REGISTERS)
 FLOATS = INTEGERS - 8 * len(FLOAT_REGISTERS)
 RESULT = FLOATS - 8
 GIL_STATE = RESULT - 8
@@ -139,10 +137,7 @@ def make_slot_record(
     """
     parameters = [Parameter(STACK_ARGUMENTS + 8 * i, U64) for i in range(count)]
     parameters.append(Parameter(STACK_ARGUMENTS, ADDRESS))
-    kind = U64 if has_result else NOTHING
-    record = HostCallRecord(id(function), id(convert), 0, count + 1, kind)
-    content = bytes(record) + b"".join(map(bytes, parameters))
-    return ctypes.create_string_buffer(content, len(content))
+    return _pack(function, convert, parameters, U64 if has_result else NOTHING)
 
 
 def make_record(
@@ -174,6 +169,12 @@ def make_record(
     if signature.result is not None and signature.result.bits > 64:
         parameters.append(Parameter(RESULT_HIGH, ADDRESS))
     result = NOTHING if signature.result is None else _conversion(signature.result, as_bits)
+    return _pack(function, convert, parameters, result)
+
+
+def _pack(
+    function: object, convert: object, parameters: list[Parameter], result: int
+) -> ctypes.Array[ctypes.c_char]:
     record = HostCallRecord(id(function), id(convert), 0, len(parameters), result)
     content = bytes(record) + b"".join(map(bytes, parameters))
     return ctypes.create_string_buffer(content, len(content))

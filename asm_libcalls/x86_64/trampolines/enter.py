@@ -37,6 +37,7 @@ from peachpy.x86_64.registers import rbp, rsp
 
 from asm_libcalls.calling_convention import (
     CALLEE_SAVED,
+    CALLEE_SAVED_SIZE,
     FLOAT_REGISTERS,
     INTEGER_REGISTERS,
     INTEGER_RESULTS,
@@ -51,12 +52,18 @@ from asm_libcalls.activation import (
     ThreadRecord,
 )
 from asm_libcalls.traps import TrapCode
-from asm_libcalls.x86_64.trampolines import ENTER_HOLDING_GIL, thread_records
+from asm_libcalls.x86_64.trampolines import (
+    ENTER, ENTER_HOLDING_GIL, GREENLET_GETCURRENT, RAISE_DIVISION_BY_ZERO, RAISE_TRAP,
+    thread_records,
+)  # fmt: skip
 from asm_libcalls.x86_64.assembler import registers, sequence
 from asm_libcalls.x86_64.assembler.instructions import (
-    CALL_ROUTINE, CALL_SLOT, FLDCW, FNSTCW, LOAD_ADDRESS, LOAD_SLOT, TAIL_JUMP,
+    CALL_SLOT, FLDCW, FNSTCW, LOAD_ADDRESS, LOAD_SLOT, TAIL_JUMP,
 )  # fmt: skip
-from asm_libcalls.x86_64.trampolines.thread_records import MAKE_THREAD_RECORD, load_thread_record
+from asm_libcalls.x86_64.trampolines.thread_records import (
+    load_or_make_thread_record,
+    load_thread_record,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,34 +72,30 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
 
 __all__ = [
-    "GREENLET_GETCURRENT",
-    "RAISE_DIVISION_BY_ZERO",
+    "RAISE_EXCEPTION",
     "get_owner",
     "pop_activation",
+    "pop_frame",
     "push_activation",
     "routines",
 ]
 
-RAISE_DIVISION_BY_ZERO = "asm_libcalls_raise_division_by_zero"
-"""``asm_libcalls_raise_trap`` for libcalls that divide by zero if nothing catches the trap."""
+RAISE_EXCEPTION = "asm_libcalls_raise_exception"
+"""``void raise()``: end the innermost activation with the exception in the error indicator."""
 
-_SAVED = 8 * len(CALLEE_SAVED)  # below rbp
-_FRAME = -(-(_SAVED + ctypes.sizeof(Activation)) // 16) * 16  # so that rsp is aligned at the call
+_RAISE_STATUS = "asm_libcalls_raise_status"
+_FRAME = -(-(CALLEE_SAVED_SIZE + ctypes.sizeof(Activation)) // 16) * 16  # aligns rsp at the call
 
 
 def routines() -> Iterator[Routine]:
     """Assemble the entries, the raises, and the routines for thread records."""
     yield from thread_records.routines()
-    for name in ("asm_libcalls_enter", ENTER_HOLDING_GIL):
+    for name in (ENTER, ENTER_HOLDING_GIL):
         yield sequence(name, partial(_enter, name))
-    yield sequence("asm_libcalls_raise_trap", _raise_trap)
+    yield sequence(RAISE_TRAP, _raise_trap)
     yield sequence(RAISE_DIVISION_BY_ZERO, _raise_division_by_zero)
-    yield sequence("asm_libcalls_raise_exception", _raise_exception)
-    yield sequence("asm_libcalls_raise_status", _raise_status)
-
-
-GREENLET_GETCURRENT = "greenlet_getcurrent"
-"""The slot of the C function that returns the running greenlet; 0 while that is unknown."""
+    yield sequence(RAISE_EXCEPTION, _raise_exception)
+    yield sequence(_RAISE_STATUS, _raise_status)
 
 
 def get_owner() -> None:
@@ -126,16 +129,9 @@ def push_activation(landing: str) -> None:
 
     `landing` is the symbol that a raise continues at. Clobbers what a C call clobbers.
     """
-    has_record, failed, pushed = Label("has_record"), Label("no_record"), Label("pushed")
-    owned = Label("owned")
+    failed, pushed, owned = Label("no_record"), Label("pushed"), Label("owned")
     MOV(qword[rsp + Activation.owner.offset], 0)
-    load_thread_record()
-    TEST(rax, rax)
-    JNZ(has_record)
-    CALL_ROUTINE(MAKE_THREAD_RECORD)
-    TEST(rax, rax)
-    JZ(failed)
-    LABEL(has_record)
+    load_or_make_thread_record(failed)
     MOV([rsp + Activation.thread.offset], rax)
     CMP(qword[rax + ThreadRecord.departures.offset], 0)
     JE(owned)
@@ -161,6 +157,14 @@ def push_activation(landing: str) -> None:
     LABEL(pushed)
 
 
+def pop_frame() -> None:
+    """Emit: restore the callee-saved registers that were pushed below rbp, and rbp."""
+    LEA(rsp, [rbp - CALLEE_SAVED_SIZE])
+    for register in reversed(registers(CALLEE_SAVED)):
+        POP(register)
+    POP(rbp)
+
+
 def pop_activation() -> None:
     """Emit: pop the Activation at [rsp] off this thread's list. Clobbers rax and rcx."""
     MOV(rax, [rsp + Activation.thread.offset])
@@ -171,14 +175,13 @@ def pop_activation() -> None:
 def _enter(name: str) -> None:
     stack_ready, copy, leave = Label("stack_ready"), Label("copy"), Label("leave")
     landing, no_memory = Label("landing"), Label("no_memory")
-    callee_saved = registers(CALLEE_SAVED)
     holds_gil = name == ENTER_HOLDING_GIL
 
     PUSH(rbp)
     MOV(rbp, rsp)
-    for register in callee_saved:
+    for register in registers(CALLEE_SAVED):
         PUSH(register)
-    SUB(rsp, _FRAME - _SAVED)
+    SUB(rsp, _FRAME - CALLEE_SAVED_SIZE)
     MOV(rbx, rdi)  # the NativeCall, from here to the end
     push_activation(f"{name}.landing")
     JNZ(no_memory)
@@ -219,10 +222,7 @@ def _enter(name: str) -> None:
     pop_activation()
     MOV(rax, [rsp + Activation.status.offset])
     LABEL(leave)
-    LEA(rsp, [rbp - _SAVED])
-    for register in reversed(callee_saved):
-        POP(register)
-    POP(rbp)
+    pop_frame()
     RET()
 
     LABEL(no_memory)
@@ -235,19 +235,19 @@ def _raise_trap() -> None:
     MOV(rax, TRAPPED)
     OR(rdi, rax)
     XOR(esi, esi)
-    TAIL_JUMP("asm_libcalls_raise_status")
+    TAIL_JUMP(_RAISE_STATUS)
 
 
 def _raise_division_by_zero() -> None:
     MOV(rdi, TRAPPED | TrapCode.INTEGER_DIVISION_BY_ZERO)
     MOV(esi, 1)
-    TAIL_JUMP("asm_libcalls_raise_status")
+    TAIL_JUMP(_RAISE_STATUS)
 
 
 def _raise_exception() -> None:
     MOV(rdi, EXCEPTION)
     XOR(esi, esi)
-    TAIL_JUMP("asm_libcalls_raise_status")
+    TAIL_JUMP(_RAISE_STATUS)
 
 
 def _raise_status() -> None:

@@ -19,9 +19,24 @@ from __future__ import annotations
 
 import ctypes
 
+from peachpy.x86_64 import (
+    ADD, AND, CMOVA, CMOVB, CMP, DEC, JA, JB, JE, JMP, JNE, JNZ, JZ, LABEL, LEA, MOV, POP, PUSH,
+    RET, SHR, SUB, TEST, XCHG, XOR, Label, eax, edi, edx, esi, qword, r8, r8d, r9, r9d, r12, rax,
+    rbx, rcx, rdi, rdx, rsi,
+)  # fmt: skip
+from peachpy.x86_64.registers import rsp
+
 from asm_libcalls.activation import Activation, Departure, ThreadRecord
 from asm_libcalls.traps import TrapCode
 from asm_libcalls.vmcontext import VMInterrupts
+from asm_libcalls.x86_64.assembler import sequence
+from asm_libcalls.x86_64.assembler.instructions import (
+    CALL_ROUTINE, CALL_SLOT, LOAD_SLOT, TAIL_JUMP,
+)  # fmt: skip
+from asm_libcalls.x86_64.trampolines import (
+    ACTIVATIONS_KEY, CHECK_STACK, FIND_DEPARTURE, FREE_THREAD_RECORD, MAKE_THREAD_RECORD,
+    RAISE_TRAP, STACK_LIMIT,
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,33 +45,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = [
-    "CHECK_STACK",
-    "FIND_DEPARTURE",
-    "FREE_THREAD_RECORD",
-    "MAKE_THREAD_RECORD",
-    "STACK_LIMIT",
-    "load_thread_record",
-    "routines",
-    "set_stack_limit",
-]
-
-MAKE_THREAD_RECORD = "asm_libcalls_make_thread_record"
-"""``ThreadRecord *make()``: make this thread's record; NULL if there is no memory."""
-
-FREE_THREAD_RECORD = "asm_libcalls_free_thread_record"
-"""``void free(ThreadRecord *)``: the destructor of the pthread key."""
-
-STACK_LIMIT = "asm_libcalls_stack_limit"
-"""``size_t limit(ThreadRecord *)``: compute the stack limit of native code that was just entered on
-this thread."""
-
-CHECK_STACK = "asm_libcalls_check_stack"
-"""``void check(vmctx, stack_pointer)``: called with a stack pointer below an instance's limit. It
-traps below the activation's limit; else the instance's VMInterrupts get the activation's limit."""
-
-FIND_DEPARTURE = "asm_libcalls_find_departure"
-"""``Departure *find(ThreadRecord *, owner)``: find the newest departure of an owner, or NULL."""
+__all__ = ["load_or_make_thread_record", "load_thread_record", "routines", "set_stack_limit"]
 
 MAXIMUM_BUDGET = 4 << 20
 UNKNOWN_BUDGET = 16 << 10
@@ -75,8 +64,6 @@ _PAGE = 4096  # limits are rounded to it, so that calls from similar depths have
 
 def routines() -> Iterator[Routine]:
     """Assemble the routines for thread records and stack limits."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     yield sequence(MAKE_THREAD_RECORD, _make)
     yield sequence(FREE_THREAD_RECORD, _free)
     yield sequence(STACK_LIMIT, _stack_limit)
@@ -86,18 +73,27 @@ def routines() -> Iterator[Routine]:
 
 def load_thread_record() -> None:
     """Emit: rax = this thread's ThreadRecord, or 0. Clobbers what a C call clobbers."""
-    from peachpy.x86_64 import rdi
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT
-
-    LOAD_SLOT(rdi, "activations_key")
+    LOAD_SLOT(rdi, ACTIVATIONS_KEY)
     CALL_SLOT("pthread_getspecific")
+
+
+def load_or_make_thread_record(failed: Any) -> None:
+    """Emit: rax = this thread's ThreadRecord, made if it has none; jump if that fails.
+
+    Clobbers what a C call clobbers.
+    """
+    has_record = Label("has_record")
+    load_thread_record()
+    TEST(rax, rax)
+    JNZ(has_record)
+    CALL_ROUTINE(MAKE_THREAD_RECORD)
+    TEST(rax, rax)
+    JZ(failed)
+    LABEL(has_record)
 
 
 def set_stack_limit(interrupts: Any) -> None:
     """Emit: set the limit in the VMInterrupts at a register's address to rcx; clobbers rcx."""
-    from peachpy.x86_64 import CMP, JE, JNE, LABEL, MOV, XCHG, Label, rcx
-
     limit_set = Label("limit_set")
     CMP(rcx, [interrupts + VMInterrupts.native_stack_limit.offset])
     JE(limit_set)
@@ -112,14 +108,6 @@ def set_stack_limit(interrupts: Any) -> None:
 
 
 def _make() -> None:
-    from peachpy.x86_64 import (
-        ADD, CMOVA, CMOVB, CMP, JMP, JNZ, JZ, LABEL, LEA, MOV, POP, PUSH, RET, SHR, SUB, TEST, XOR,
-        Label, eax, edi, edx, esi, rax, rbx, rcx, rdi, rdx, rsi,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import rsp
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT
-
     failed, made, done = Label("failed"), Label("made"), Label("done")
     low, size, attributes = 0, 8, 16  # from rsp; glibc's pthread_attr_t has 56 bytes
     PUSH(rbx)
@@ -130,7 +118,7 @@ def _make() -> None:
     MOV(rbx, rax)
     TEST(rax, rax)
     JZ(made)
-    LOAD_SLOT(rdi, "activations_key")
+    LOAD_SLOT(rdi, ACTIVATIONS_KEY)
     MOV(rsi, rbx)
     CALL_SLOT("pthread_setspecific")
     TEST(eax, eax)
@@ -173,13 +161,6 @@ def _make() -> None:
 
 
 def _free() -> None:
-    from peachpy.x86_64 import (
-        ADD, JMP, JZ, LABEL, MOV, POP, PUSH, RET, SUB, TEST, Label, r12, rbx, rdi,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import rsp
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
-
     PUSH(rbx)
     PUSH(r12)
     SUB(rsp, 8)
@@ -207,12 +188,6 @@ def _free() -> None:
 
 
 def _stack_limit() -> None:
-    from peachpy.x86_64 import (
-        ADD, AND, CMOVA, CMOVB, CMP, DEC, JA, JE, JMP, JNZ, JZ, LABEL, MOV, RET, SHR, SUB, TEST,
-        Label, qword, r8, r8d, r9, r9d, rax, rcx, rdi, rdx,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import rsp
-
     record = ThreadRecord
     nested, next_departure, skip = Label("nested"), Label("next_departure"), Label("skip")
     found, fresh, bound, foreign = Label("found"), Label("fresh"), Label("bound"), Label("foreign")
@@ -279,14 +254,6 @@ def _stack_limit() -> None:
 
 
 def _check_stack() -> None:
-    from peachpy.x86_64 import (
-        ADD, CMP, JB, JZ, LABEL, MOV, POP, PUSH, RET, SUB, TEST, Label, edi, r12, rax, rbx, rcx,
-        rdi, rsi,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import rsp
-
-    from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
-
     overflow = Label("overflow")
     PUSH(rbx)
     PUSH(r12)
@@ -310,12 +277,10 @@ def _check_stack() -> None:
     POP(r12)
     POP(rbx)
     MOV(edi, int(TrapCode.STACK_OVERFLOW))
-    TAIL_JUMP("asm_libcalls_raise_trap")
+    TAIL_JUMP(RAISE_TRAP)
 
 
 def _find_departure() -> None:
-    from peachpy.x86_64 import CMP, JE, JMP, JZ, LABEL, MOV, RET, TEST, Label, rax, rdi, rsi
-
     again, found = Label("again"), Label("found")
     MOV(rax, [rdi + ThreadRecord.departures.offset])
     LABEL(again)

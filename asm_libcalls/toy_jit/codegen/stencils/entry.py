@@ -7,14 +7,15 @@ So its code checks the thread's stack limit, and a request to stop the thread st
 from __future__ import annotations
 
 from asm_libcalls.activation import ThreadRecord
-from asm_libcalls.calling_convention import CALLEE_SAVED, FLOAT_REGISTERS, INTEGER_REGISTERS
+from asm_libcalls.calling_convention import (
+    CALLEE_SAVED,
+    CALLEE_SAVED_SIZE,
+    FLOAT_REGISTERS,
+    INTEGER_REGISTERS,
+)
 from asm_libcalls.toy_jit.codegen.registers import lower_half
 from asm_libcalls.vmcontext import InstanceHeader, VMInterrupts, VMMemoryDefinition
-from asm_libcalls.x86_64.trampolines.thread_records import (
-    STACK_LIMIT,
-    load_thread_record,
-    set_stack_limit,
-)
+from asm_libcalls.x86_64.trampolines import STACK_LIMIT
 
 __all__ = [
     "CODE_SLOT",
@@ -70,6 +71,7 @@ def load_interrupts() -> None:
     import peachpy.x86_64 as x
 
     from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
+    from asm_libcalls.x86_64.trampolines.thread_records import load_thread_record, set_stack_limit
 
     known = x.Label("interrupts_known")
     load_thread_record()
@@ -107,10 +109,13 @@ def enter() -> None:
     import peachpy.x86_64 as x
     from peachpy.x86_64.registers import rbp, rsp
 
+    from asm_libcalls.x86_64.assembler import registers
+    from asm_libcalls.x86_64.trampolines.enter import pop_frame
+
     copy, copied, back, done = map(x.Label, ("copy", "copied", "back", "done"))
     x.PUSH(rbp)
     x.MOV(rbp, rsp)
-    for register in (x.rbx, x.r12, x.r13, x.r14, x.r15, x.rdx, x.rcx):
+    for register in (*registers(CALLEE_SAVED), x.rdx, x.rcx):
         x.PUSH(register)
     x.MOV(x.r15, x.rdi)
     x.MOV(x.r14, x.rsi)
@@ -132,8 +137,8 @@ def enter() -> None:
     x.MOV(x.rax, x.r14)
     load_memory()
     x.CALL(x.rax)
-    x.MOV(x.rbx, [rbp - 48])  # again, since compiled code changes rbx and r12
-    x.MOV(x.r12, [rbp - 56])
+    x.MOV(x.rbx, [rbp - CALLEE_SAVED_SIZE - 8])  # again, since compiled code changes rbx and r12
+    x.MOV(x.r12, [rbp - CALLEE_SAVED_SIZE - 16])
     x.MOV([x.rbx + x.r12 * 8], x.rax)
     x.MOVSD([x.rbx + x.r12 * 8 + 8], x.xmm0)
     x.LABEL(back)
@@ -144,10 +149,7 @@ def enter() -> None:
     x.MOV([x.rbx + x.r12 * 8], x.rax)
     x.JMP(back)
     x.LABEL(done)
-    x.LEA(rsp, [rbp - 40])
-    for register in (x.r15, x.r14, x.r13, x.r12, x.rbx):
-        x.POP(register)
-    x.POP(rbp)
+    pop_frame()
     x.RET()
 
 
@@ -170,7 +172,7 @@ def adapters() -> dict[str, str]:
             load_interrupts
             load_memory
             call ${CODE_SLOT}
-            lea rsp, [rbp - {8 * len(CALLEE_SAVED)}]; {pop}; pop rbp; ret
+            lea rsp, [rbp - {CALLEE_SAVED_SIZE}]; {pop}; pop rbp; ret
         """,
     }
     for i, register in enumerate(INTEGER_REGISTERS):

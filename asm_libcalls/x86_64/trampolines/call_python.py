@@ -14,7 +14,7 @@ returns by its own frame and callee-saved registers, which a greenlet restores w
 
 Python runs with the thread state of the entry into native code, so in the interpreter of the entry.
 Native code that was not entered through an activation (by a plain ctypes call, or in a thread of a
-C library) is a *stranger*: it gets a thread state by ``PyGILState_Ensure``. Its frames are unknown
+C library) is *unentered*: it gets a thread state by ``PyGILState_Ensure``. Its frames are unknown
 and cannot be unwound, so an exception ends the process.
 
 Source: System V ABI for AMD64, 3.2.3; CPython C API (stable ABI, and PyObject_VectorcallDict).
@@ -110,15 +110,15 @@ def _call_python() -> None:
     for i, register in enumerate(registers(FLOAT_REGISTERS)):
         MOVSD([rbp + FLOATS + 8 * i], register)
 
-    # r15: the activation, or 0 for strangers. r12: the thread's record.
-    strangers, abort = Label("strangers"), Label("abort")
+    # r15: the activation, or 0 for unentered code. r12: the thread's record.
+    unentered, abort = Label("unentered"), Label("abort")
     left, no_departure = Label("left"), Label("no_departure")
     too_deep, has_gil, allocated = Label("too_deep"), Label("has_gil"), Label("allocated")
     load_or_make_thread_record(abort)
     MOV(r12, rax)
     MOV(r15, [r12 + ThreadRecord.innermost.offset])
     TEST(r15, r15)
-    JZ(strangers)
+    JZ(unentered)
     MOV(rax, rsp)
     SUB(rax, [r12 + ThreadRecord.stack_low.offset])
     CMP(rax, [r12 + ThreadRecord.stack_reserve.offset])
@@ -328,7 +328,7 @@ def _call_python() -> None:
     _release_gil()
     TAIL_JUMP(RAISE_EXCEPTION)
 
-    LABEL(strangers)
+    LABEL(unentered)
     CALL_SLOT("PyGILState_Ensure")
     MOV([rbp + GIL_STATE], eax)
     JMP(left)
@@ -346,7 +346,7 @@ def _call_python() -> None:
     MOV(edi, int(TrapCode.STACK_OVERFLOW))
     TAIL_JUMP(RAISE_TRAP)
 
-    # A stranger: no frame to unwind to, and no result.
+    # Unentered: no frame to unwind to, and no result.
     LABEL(nobody)
     MOV(rdi, [rbx + record.callable.offset])
     CALL_SLOT("PyErr_WriteUnraisable")
@@ -355,15 +355,15 @@ def _call_python() -> None:
 
 
 def _release_gil() -> None:
-    """Emit: release the GIL, or the thread state of a stranger, if the body took it."""
-    stranger, released = Label("stranger"), Label("released")
+    """Emit: release the GIL, or the thread state of unentered code, if the body took it."""
+    unentered, released = Label("unentered_gil"), Label("released")
     TEST(r15, r15)
-    JZ(stranger)
+    JZ(unentered)
     CMP(dword[rbp + GIL_STATE], 0)
     JE(released)
     CALL_SLOT("PyEval_SaveThread")
     JMP(released)
-    LABEL(stranger)
+    LABEL(unentered)
     MOV(edi, [rbp + GIL_STATE])
     CALL_SLOT("PyGILState_Release")
     LABEL(released)

@@ -55,7 +55,7 @@ def leave_native(no_departure: Any, allocated: Any) -> None:
     MOV([rax + Departure.serial.offset], rcx)
     XOR(ecx, ecx)
     XOR(edx, edx)
-    unentered = Label("unentered")
+    unentered = Label("unentered_frames")
     TEST(r15, r15)
     JZ(unentered)
     MOV(rcx, [r15 + Activation.frame_pointer.offset])

@@ -50,11 +50,11 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     from asm_libcalls.x86_64.assembler import sequence
     from asm_libcalls.x86_64.python_functions.function_stencils import STENCIL_PREFIX
     from asm_libcalls.x86_64.stencils.assembling import assemble
-    from asm_libcalls.x86_64.bytes.vectors import Vectors
+    from asm_libcalls.x86_64.bytes.vectors import Vectors, routine
 
     vectors = Vectors(features)
-    yield copying.routine(vectors)
-    yield filling.routine(vectors)
+    yield routine(copying.MOVE_BYTES, copying.move, vectors)
+    yield routine(filling.FILL_BYTES, filling.fill, vectors)
     bodies: dict[str, Callable[[_Setting], None]] = {
         "memory_copy": _copy,
         "memory_init": _init,

@@ -25,24 +25,14 @@ from peachpy.x86_64 import (
     al, byte, cx, eax, ecx, edx, r8, r9, r10, r10d, r11, rax, rcx, rdi, rdx, rsi, word, xmm0, xmm1,
 )  # fmt: skip
 
-from asm_libcalls.x86_64.bytes.vectors import (
-    CACHE_LINE,
-    LONG_FROM,
-    PAGE,
-    STREAM_FROM,
-    UNROLL,
-    Vectors,
-)
-from asm_libcalls.x86_64.assembler import sequence
+from asm_libcalls.x86_64.bytes.vectors import LONG_FROM, PAGE, STREAM_FROM, UNROLL, Vectors
 from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, REP_MOVSB
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from asm_libcalls.emitter.image import Routine
-
-__all__ = ["MOVE_BYTES", "routine"]
+__all__ = ["MOVE_BYTES", "move"]
 
 MOVE_BYTES = "asm_libcalls_move_bytes"
 
@@ -51,14 +41,8 @@ MOVE_BYTES = "asm_libcalls_move_bytes"
 _SLOW_REP_MOVSB = 63
 
 
-def routine(vectors: Vectors) -> Routine:
-    """Assemble ``asm_libcalls_move_bytes`` for these vectors."""
-    result = sequence(MOVE_BYTES, lambda: _move(vectors))
-    result.alignment = CACHE_LINE
-    return result
-
-
-def _move(vectors: Vectors) -> None:
+def move(vectors: Vectors) -> None:
+    """Emit ``asm_libcalls_move_bytes`` for these vectors."""
     start, nothing, from_v, over_8 = map(Label, ("start", "nothing", "from_v", "over_8"))
     forward, long, stream, string = map(Label, ("forward", "long", "stream", "string"))
     backward, downwards = Label("backward"), Label("downwards")
@@ -70,7 +54,10 @@ def _move(vectors: Vectors) -> None:
     LABEL(from_v)
     CMP(rdx, 8 * vectors.width)
     JA(over_8)
-    _up_to_eight_vectors(vectors)
+    for count in vectors.up_to_eight():
+        for transfer, base in ((_load_row, rsi), (_store_row, rdi)):
+            transfer(vectors, vectors.registers[:count], base)
+            transfer(vectors, vectors.registers[count : 2 * count], base + rdx * 1, -count)
 
     LABEL(over_8)
     MOV(rax, rdi)
@@ -149,21 +136,6 @@ def _less_than_a_vector(vectors: Vectors) -> None:
         vectors.move_16([rdi], xmm0)
         vectors.move_16([rdi + rdx * 1 - 16], xmm1)
         RET()
-
-
-def _up_to_eight_vectors(vectors: Vectors) -> None:
-    """Emit: move V to 8 V bytes, and return."""
-    for count in (1, 2, 4):
-        longer = Label(f"over_{2 * count}_vectors")
-        if count < 4:
-            CMP(rdx, 2 * count * vectors.width)
-            JA(longer)
-        for transfer, base in ((_load_row, rsi), (_store_row, rdi)):
-            transfer(vectors, vectors.registers[:count], base)
-            transfer(vectors, vectors.registers[count : 2 * count], base + rdx * 1, -count)
-        vectors.leave()
-        if count < 4:
-            LABEL(longer)
 
 
 def _load_row(vectors: Vectors, row: tuple[Any, ...], address: Any, first: int = 0) -> None:

@@ -16,17 +16,14 @@ from peachpy.x86_64 import (
     VMOVD, VPBROADCASTB, Label, al, ax, eax, edx, r8, r10, r10d, rax, rcx, rdi, rdx, sil, xmm0,
 )  # fmt: skip
 
-from asm_libcalls.x86_64.bytes.vectors import CACHE_LINE, LONG_FROM, UNROLL, Vectors
-from asm_libcalls.x86_64.assembler import sequence
+from asm_libcalls.x86_64.bytes.vectors import LONG_FROM, UNROLL, Vectors
 from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, REP_STOSB
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from asm_libcalls.emitter.image import Routine
-
-__all__ = ["FILL_BYTES", "routine"]
+__all__ = ["FILL_BYTES", "fill"]
 
 FILL_BYTES = "asm_libcalls_fill_bytes"
 
@@ -34,14 +31,8 @@ _EACH_BYTE = 0x0101_0101_0101_0101
 """Multiplied by a byte: that byte eight times."""
 
 
-def routine(vectors: Vectors) -> Routine:
-    """Assemble ``asm_libcalls_fill_bytes`` for these vectors."""
-    result = sequence(FILL_BYTES, lambda: _fill(vectors))
-    result.alignment = CACHE_LINE
-    return result
-
-
-def _fill(vectors: Vectors) -> None:
+def fill(vectors: Vectors) -> None:
+    """Emit ``asm_libcalls_fill_bytes`` for these vectors."""
     start, from_v, loop = Label("start"), Label("from_v"), Label("loop")
     over_8, long, string = Label("over_8"), Label("long"), Label("string")
 
@@ -54,7 +45,10 @@ def _fill(vectors: Vectors) -> None:
     vector = _broadcast(vectors)
     CMP(rdx, 8 * vectors.width)
     JA(over_8)
-    _up_to_eight_vectors(vectors, vector)
+    for count in vectors.up_to_eight():
+        for i in (*range(count), *range(-count, 0)):
+            base = rdi if i >= 0 else rdi + rdx * 1
+            vectors.move([base + i * vectors.width], vector)
 
     LABEL(over_8)
     CMP(rdx, LONG_FROM)
@@ -124,22 +118,6 @@ def _less_than_a_vector(vectors: Vectors) -> None:
         vectors.move_16([rdi], xmm0)
         vectors.move_16([rdi + rdx * 1 - 16], xmm0)
         RET()
-
-
-def _up_to_eight_vectors(vectors: Vectors, vector: Any) -> None:
-    """Emit: fill V to 8 V bytes, and return."""
-    for count in (1, 2, 4):
-        longer = Label(f"over_{2 * count}_vectors")
-        if count < 4:
-            CMP(rdx, 2 * count * vectors.width)
-            JA(longer)
-        for i in range(count):
-            vectors.move([rdi + i * vectors.width], vector)
-        for i in range(count):
-            vectors.move([rdi + rdx * 1 + (i - count) * vectors.width], vector)
-        vectors.leave()
-        if count < 4:
-            LABEL(longer)
 
 
 def _loop(vectors: Vectors, vector: Any) -> None:

@@ -8,8 +8,9 @@ ratio to glibc 2.36, which uses 64-byte vectors and ``rep movsb`` there. Finding
 - Without ``vzeroupper`` a call is 2 to 3 cycles shorter. So the registers of AVX-512 are used if
   the CPU has them: above ymm15 no upper half is left dirty.
 - ``rep movsb`` starts slowly (15 to 20 ns) and is then as fast as 32-byte vectors, not faster. If
-  the destination's offset in its page exceeds the source's by 1 to 31 bytes, it is 2 to 30 times
-  slower, even if both are megabytes apart. It is faster than 16-byte vectors by a half.
+  the destination's offset in its page exceeds the source's by a few bytes (``copying.py``), it is 2
+  to 30 times slower, even if both are megabytes apart. It is faster than 16-byte vectors by a
+  half.
 - ``rep stosb`` is as fast as 32-byte vectors beyond the L2 cache, and a few nanoseconds slower
   before.
 - A store that crosses a page boundary costs some 50 cycles, the time of copying 1.5 KiB.
@@ -23,15 +24,20 @@ System V ABI for AMD64, 3.2.1 (all vector registers are caller-saved).
 from __future__ import annotations
 
 from peachpy.x86_64 import (
-    AND, CMP, INC, JAE, LEA, MOVAPS, MOVNTPS, MOVUPS, RET, VMOVDQA, VMOVDQA64, VMOVDQU, VMOVDQU64,
-    VMOVNTDQ, VZEROUPPER, r10, r10d, rdi, rdx, registers,
+    AND, CMP, INC, JA, JAE, LABEL, LEA, MOVAPS, MOVNTPS, MOVUPS, RET, VMOVDQA, VMOVDQA64, VMOVDQU,
+    VMOVDQU64, VMOVNTDQ, VZEROUPPER, Label, r10, r10d, rdi, rdx, registers,
 )  # fmt: skip
+
+from asm_libcalls.x86_64.assembler import sequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import Any
 
-__all__ = ["CACHE_LINE", "LONG_FROM", "PAGE", "STREAM_FROM", "UNROLL", "Vectors"]
+    from asm_libcalls.emitter.image import Routine
+
+__all__ = ["CACHE_LINE", "LONG_FROM", "PAGE", "STREAM_FROM", "UNROLL", "Vectors", "routine"]
 
 CACHE_LINE = 64
 PAGE = 4096
@@ -44,6 +50,13 @@ LONG_FROM = 2 << 10
 
 STREAM_FROM = 16 << 20
 """Bytes from which a copy uses non-temporal stores: it reads and writes 32 MiB together."""
+
+
+def routine(name: str, body: Callable[[Vectors], None], vectors: Vectors) -> Routine:
+    """Assemble a routine that begins at a cache line."""
+    result = sequence(name, lambda: body(vectors))
+    result.alignment = CACHE_LINE
+    return result
 
 
 class Vectors:
@@ -100,6 +113,24 @@ class Vectors:
         if "erms" in features:
             self.rep_movsb_from = None if wide else LONG_FROM
             self.rep_stosb_from = 1 << 20 if wide else LONG_FROM
+
+    def up_to_eight(self) -> Iterator[int]:
+        """Emit the paths for V to 8 V bytes, rdx of them; the caller emits the work of each.
+
+        Yields
+        ------
+        int
+            The number of vectors from the start, and from the end, that cover a length.
+        """
+        for count in (1, 2, 4):
+            longer = Label(f"over_{2 * count}_vectors")
+            if count < 4:
+                CMP(rdx, 2 * count * self.width)
+                JA(longer)
+            yield count
+            self.leave()
+            if count < 4:
+                LABEL(longer)
 
     def leave(self) -> None:
         """Emit the return of a path that used whole vectors."""

@@ -57,13 +57,13 @@ class VMInterrupts(ctypes.Structure):
     Attributes
     ----------
     stack_limit : address
-        The lowest stack pointer that code may have; :attr:`STOP` while it is asked to stop.
+        The lowest stack pointer that code may have; :attr:`STOP` to make it stop.
     native_stack_limit : address
         The limit by the thread's stack; an addition to Wasmtime's structure.
     """
 
     STOP = (1 << 64) - 1  # no stack pointer is that high
-    """The stack limit that asks code to stop."""
+    """The stack limit below which every stack pointer is: code stops at its next check."""
 
     _fields_ = [
         ("stack_limit", _pointer),

@@ -63,7 +63,6 @@ def start() -> None:
 def state() -> str:
     """Return the state of the registration, for the backend report."""
     if not _started:
-        return "told when there is a callback"
-    refusal = _started[0] if isinstance(_started[0], str) else ""
-    told = "told of code made at run time"
-    return f"not {told}: {refusal}" if refusal else told
+        return "code made at run time is registered from the first callback on"
+    refusal = f"not registered: {_started[0]}" if isinstance(_started[0], str) else "registered"
+    return f"code made at run time is {refusal}"

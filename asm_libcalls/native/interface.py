@@ -62,7 +62,7 @@ class MachineInterface:
     def host_address(
         self, function: Callable[..., Any], signature: Signature, bits: bool
     ) -> tuple[int, Callable[[], None]]:
-        """Return a C address that calls a Python function, and what gives it back."""
+        """Return a C address that calls a Python function, and a function that frees it."""
         return self.thunks().address_of(function, signature, bits)
 
     def function_maker(self) -> Any:
@@ -102,7 +102,7 @@ class CtypesInterface:
     def host_address(
         self, function: Callable[..., Any], signature: Signature, bits: bool
     ) -> tuple[int, Callable[[], None]]:
-        """Return a C address that calls a Python function, and what gives it back."""
+        """Return a C address that calls a Python function, and a function that frees it."""
         from asm_libcalls.native.ctypes_callbacks import make_callback
 
         return make_callback(function, signature, bits)

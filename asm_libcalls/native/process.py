@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         def host_address(
             self, function: Callable[..., Any], signature: Signature, bits: bool
         ) -> tuple[int, Callable[[], None]]:
-            """Return a C address that calls a Python function, and what gives it back."""
+            """Return a C address that calls a Python function, and a function that frees it."""
 
         def function_maker(self) -> Any:
             """Return the maker of builtins, or a text that says why there is none."""

@@ -123,7 +123,7 @@ def test_the_c_library_walks_from_a_callback_to_main(child, tmp_path, cache):
         assert f"{variables['ASM_LIBCALLS_CACHE']}/backend-" in shown
         assert ".image(asm_libcalls_call_python+" in shown
     *names, state = rest.splitlines()
-    assert state == "told of code made at run time"
+    assert state == "code made at run time is registered"
     assert set(names) >= {
         "asm_libcalls::adapter", "asm_libcalls::builtin", "asm_libcalls_call_python", "wasm::ask",
         "wasm::pair", "asm_libcalls_toy_jit_enter",

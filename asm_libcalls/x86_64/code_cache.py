@@ -21,7 +21,6 @@ import time
 from _thread import RLock
 
 from asm_libcalls.emitter import pages
-from asm_libcalls.emitter.availability import check_assembler
 from asm_libcalls.emitter.image import CODE_PAGE, link
 from asm_libcalls.emitter.image_file import KEY_SIZE, digest, pack, unpack
 from asm_libcalls.x86_64.image_kinds import IMAGES, LEVELS, MODULES, architecture_level, levels_of
@@ -105,7 +104,7 @@ def load(name: str, features: frozenset[str] = frozenset()) -> LoadedImage:
     return loaded
 
 
-def content(name: str, features: frozenset[str] = frozenset()) -> tuple[Image, bytes]:
+def content(name: str, features: frozenset[str]) -> tuple[Image, bytes]:
     """Return an image, and the content of its file, written or not. Nothing is loaded.
 
     Raises
@@ -159,8 +158,7 @@ def _find(name: str, features: frozenset[str]) -> _Found | None:
     for level in levels:
         key = _key(name, LEVELS[level] if level else frozenset())
         if key is not None:
-            package_name = _package_name(name, level)
-            found = _find_in(_PACKAGE_IMAGES, package_name, key, check_package_file)
+            found = _find_in(_PACKAGE_IMAGES, _package_name(name, level), key, check_package_file)
             if found is not None:
                 return found
     cache, key = folder(), _key(name, features)
@@ -169,13 +167,15 @@ def _find(name: str, features: frozenset[str]) -> _Found | None:
 
 def _assemble(name: str, features: frozenset[str]) -> tuple[Image, str, bytes]:
     """Return the image, the assembler's name, and the content of the cache file, if any."""
+    from asm_libcalls.x86_64.find_assembler import check_assembler
+
     assembler = check_assembler()
     with _assembling[0]:
         image = link(IMAGES[name].assemble(features))
     kept = b""
     cache = folder()
-    key = None if os.environ.get(ENVIRONMENT_VARIABLE) == OFF else _key(name, features)
-    if key is not None and cache:
+    key = _key(name, features) if cache else None
+    if key is not None:
         try:
             # If a source has changed since its import, the key is not that of the modules in
             # memory. They are imported shortly before this one; file times are accurate to 2 s.
@@ -219,6 +219,8 @@ def write_package_images(target: str, package: str = _PACKAGE) -> list[str]:
     list of str
         The names of the files.
     """
+    from asm_libcalls.x86_64.find_assembler import check_assembler
+
     assembler = check_assembler()
     written = []
     for name, kind in IMAGES.items():

@@ -1,0 +1,29 @@
+"""Imports PeachPy for the first time, or says why it cannot be used."""
+
+from __future__ import annotations
+
+from asm_libcalls.emitter.availability import Unavailable
+
+__all__ = ["check_assembler"]
+
+
+def check_assembler() -> str:
+    """Import PeachPy and return its name and version, or raise Unavailable."""
+    import warnings
+
+    try:
+        # Without .pyc files, PeachPy's invalid escape sequences are warnings. A program that turns
+        # warnings into errors does not mean PeachPy's.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import peachpy
+            import peachpy.x86_64
+            import peachpy.x86_64.function
+    except ImportError as error:
+        raise Unavailable(
+            f"PeachPy is not installed, or not for this Python ({error}); "
+            'install it with "make run", from Debian\'s python3-peachpy, or from its repository'
+        ) from error
+    except Exception as error:  # a broken assembler must not keep the fallback from serving
+        raise Unavailable(f"PeachPy is broken: {type(error).__name__}: {error}") from error
+    return f"PeachPy {getattr(peachpy, '__version__', '')}".strip()

@@ -125,8 +125,7 @@ Source: System V ABI, AMD64 supplement, "Micro-Architecture Levels"; names as in
 
 def architecture_level(features: frozenset[str]) -> int:
     """Return the N of the highest x86-64-vN whose features are all present."""
-    names = {"x86-64-v2": 2, "x86-64-v3": 3, "x86-64-v4-erms": 4}
-    return max([1, *(level for name, level in names.items() if LEVELS[name] <= features)])
+    return max([1, *(n for n, needed in ((2, _V2), (3, _V3), (4, _V4)) if needed <= features)])
 
 
 def levels_of(features: frozenset[str]) -> list[str]:

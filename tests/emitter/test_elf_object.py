@@ -143,7 +143,7 @@ def test_the_cpu_that_it_needs():
         *_, bits, _ = struct.unpack("<8I", ElfFile(content).data(".note.gnu.property"))
         assert bits == (1 << needed) - 1
     assert architecture_level(frozenset({"sse3"})) == 1
-    assert architecture_level(LEVELS["x86-64-v4-erms"] - {"erms"}) == 3
+    assert architecture_level(LEVELS["x86-64-v4-erms"] - {"erms"}) == 4
 
 
 @pytest.mark.parametrize(

@@ -745,7 +745,7 @@ def test_changed_sources_of_a_wheel(probe, installed, cache):
 
 # Modules that importing the package or loading an image imports, without an effect on its code.
 NOT_IN_THE_CODE = {
-    "__init__.py", "binding.py", "native", "report.py", "unraisable.py",
+    "__init__.py", "binding.py", "libcall.py", "native", "report.py", "unraisable.py",
     "toy_jit/__init__.py", "toy_jit/errors.py",
     "llvm/__init__.py", "llvm/binding.py", "llvm/libcalls.py",
 }  # fmt: skip

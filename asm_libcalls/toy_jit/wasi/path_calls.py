@@ -40,13 +40,11 @@ _OPEN_FLAGS = (
 _ALWAYS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
-def _locate(
-    call: Call, fd: int, rights: int, path: int, length: int, *, follow: bool = False
-) -> Place:
+def _locate(call: Call, fd: int, rights: int, path: int, length: int) -> Place:
     folder = call.descriptors.folder(fd, rights)
     name = call.memory.path(path, length)
     # A slash at the end means the folder that the link refers to.
-    return locate(folder.host, name, follow=follow, check=call.check)
+    return locate(folder.host, name, follow=False, check=call.check)
 
 
 def _path_open(

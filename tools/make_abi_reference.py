@@ -118,6 +118,13 @@ POINTERS = {
     ("VMMemoryDefinition", "base"): "uint8_t",
     ("VMCallerCheckedAnyfunc", "vmctx"): "VMContext",
 }
+# What stands for a pointer as an argument, by its `__native_address__`.
+OWNERS = {
+    "vmctx": "an {class}`~asm_libcalls.Instance`",
+    "anyfunc": "a {class}`~asm_libcalls.FuncRef`",
+    "externref": "a {class}`~asm_libcalls.VMExternRef`, the box of an object",
+    "reference": "a {class}`~asm_libcalls.VMExternRef` or a {class}`~asm_libcalls.FuncRef`",
+}
 # Fields as wide as a pointer that are numbers.
 SIZES = ("stack_limit", "native_stack_limit", "current_length", "ref_count")
 
@@ -277,7 +284,7 @@ def passed_in(value_type: ValueType) -> str:
 
 
 def python_type(value_type: ValueType) -> str:
-    """Return the Python type of an argument and a result."""
+    """Return what an argument and a result are in Python."""
     if value_type.kind == "float":
         return "float"
     if value_type.name in MEMORY_POINTERS:
@@ -285,7 +292,8 @@ def python_type(value_type: ValueType) -> str:
             f"{'a buffer' if value_type.name == CONST_POINTER else 'a writable buffer'}, int, None"
         )
     if value_type.kind == "pointer":
-        return "int, an address; None is null"
+        owners = OWNERS[value_type.name]
+        return f"{owners}, or its address (int); None is null; a result is the address"
     if value_type.name == "bool":
         return "bool"
     reading = "signed" if value_type.signed else "unsigned"

@@ -54,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exhaustive",
         action="store_true",
-        help="round all 2^32 patterns of f32 instead, some minutes",
+        help="check all 2^32 patterns of f32 and all 2^16 of halves instead, some minutes",
     )
     add_table(parser, WASMTIME)
     add_json(parser)

@@ -22,6 +22,8 @@ __all__ = ["CALL_EACH_RECORD", "RECORD_WORDS", "SIGNATURES", "NativeLoops", "rou
 SIGNATURES = {
     "(f32) -> f32": "call_each_f32",
     "(f64) -> f64": "call_each_f64",
+    "(f32) -> u32": "call_each_f32_to_u32",
+    "(u32) -> f32": "call_each_u32_to_f32",
     "(i64, i64) -> i64": "call_each_i64",
 }
 """The routine that calls functions of each signature."""
@@ -59,20 +61,24 @@ class NativeLoops:
 
 def routines() -> Iterator[Routine]:
     """Assemble the loops."""
-    from peachpy.x86_64 import MOVSD, MOVSS
+    from peachpy.x86_64 import MOV, MOVSD, MOVSS, eax, edi, xmm0
 
     from asm_libcalls.x86_64.assembler import sequence
 
-    yield sequence("call_each_f32", partial(_call_each_float, MOVSS, 4))
-    yield sequence("call_each_f64", partial(_call_each_float, MOVSD, 8))
+    in_f32, in_f64, in_u32, out_u32 = (MOVSS, xmm0), (MOVSD, xmm0), (MOV, edi), (MOV, eax)
+    yield sequence("call_each_f32", partial(_call_each, in_f32, in_f32, 4))
+    yield sequence("call_each_f64", partial(_call_each, in_f64, in_f64, 8))
+    yield sequence("call_each_f32_to_u32", partial(_call_each, in_f32, out_u32, 4))
+    yield sequence("call_each_u32_to_f32", partial(_call_each, in_u32, in_f32, 4))
     yield sequence("call_each_i64", _call_each_i64)
     yield sequence(CALL_EACH_RECORD, _call_each_record)
 
 
-def _call_each_float(move: Any, size: int) -> None:
+def _call_each(operand: tuple[Any, Any], result: tuple[Any, Any], size: int) -> None:
+    """Emit a loop over numbers of some bytes; operand and result: a move, and its register."""
     from peachpy.x86_64 import (
         ADD, CALL, JNZ, JZ, LABEL, MOV, POP, PUSH, RET, SUB, TEST, Label,
-        r12, r13, rbx, rcx, rdi, rdx, rsi, xmm0,
+        r12, r13, rbx, rcx, rdi, rdx, rsi,
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
@@ -89,9 +95,11 @@ def _call_each_float(move: Any, size: int) -> None:
     TEST(reg_count, reg_count)
     JZ(none)
     LABEL(loop)
-    move(xmm0, [reg_in])
+    load, register_in = operand
+    load(register_in, [reg_in])
     CALL(reg_function)
-    move([reg_out], xmm0)
+    store, register_out = result
+    store([reg_out], register_out)
     ADD(reg_in, size)
     ADD(reg_out, size)
     SUB(reg_count, 1)

@@ -170,3 +170,14 @@ def test_native_loops():
         pointers = (x.ctypes.data for x in (first, second, out))
         loops.function("(i64, i64) -> i64")(addresses[1], *pointers, count)
         assert out.tolist() == [*(first - second)[:count], *[-1] * (5 - count)]
+    f32, u32 = ctypes.c_float, ctypes.c_uint32
+    to_integer = ctypes.CFUNCTYPE(u32, f32)(lambda x: int(x) * 10)
+    to_float = ctypes.CFUNCTYPE(f32, u32)(lambda n: n / 4)
+    for signature, function, source, target, wanted in (
+        ("(f32) -> u32", to_integer, np.float32, np.uint32, [0, 10, 20, 30, 40]),
+        ("(u32) -> f32", to_float, np.uint32, np.float32, [0, 0.25, 0.5, 0.75, 1]),
+    ):
+        numbers, results = np.arange(5, dtype=source), np.zeros(5, dtype=target)
+        address = ctypes.cast(function, ctypes.c_void_p).value
+        loops.function(signature)(address, numbers.ctypes.data, results.ctypes.data, 5)
+        assert results.tolist() == wanted

@@ -209,25 +209,6 @@ def test_declarations_have_llvm_s_types():
     assert 'declare i128 @"__muloti4"(i128 %"a", i128 %"b", i8* %"overflow") nounwind' in text
 
 
-def test_numba_is_not_disturbed(child):
-    pytest.importorskip("numba", reason="numba is not installed")
-    child(
-        """
-        import numba
-        from asm_libcalls.integrations import llvmlite as libcalls
-
-        libcalls.add_symbols()
-
-        @numba.njit
-        def power(x, n):
-            return x**n, x // 3, x % 7
-
-        assert power(2.5, 3) == (2.5**3, 0.0, 2.5)
-        assert power(5, 3) == (125, 1, 5)
-        """
-    )
-
-
 def test_half_of_a_known_number():
     """One case by hand: 1 + 2**-11 is a tie, and 1 + 2**-11 + 2**-40 is above it."""
     truncate = catch_traps(asm_libcalls.llvm.LIBCALLS["truncdfhf2"].address, "(f64) -> f16")

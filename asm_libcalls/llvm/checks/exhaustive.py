@@ -1,11 +1,13 @@
 """Half precision over all bit patterns: the machine code against NumPy.
 
-Each libcall is called at its C address, from a loop in machine code. NumPy has float16; bfloat16 is
-the upper half of a float32, rounded as an integer. The results for NaNs are computed here.
+Each libcall is called at its C address, from a loop in machine code: the one that serves, and the
+one of a wheel's x86-64-v2 image, which has neither F16C nor AVX. NumPy has float16; bfloat16 is the
+upper half of a float32, rounded as an integer. The results for NaNs are computed here.
 """
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
-__all__ = ["FUNCTIONS", "verify_exhaustively"]
+    from asm_libcalls.emitter.pages import LoadedImage
+
+__all__ = ["FUNCTIONS", "OLDEST", "verify_exhaustively"]
+
+OLDEST = "x86-64-v2"
 
 _BLOCK = 1 << 15
 """Patterns of a block: its arrays fit the second-level cache."""
@@ -49,6 +55,8 @@ def verify_exhaustively(
     ------
     RuntimeError
         No machine code serves.
+    Unavailable
+        There is no x86-64-v2 image, and no PeachPy to assemble one.
     """
     return [_verify(name, tell, step) for name in names]
 
@@ -60,25 +68,37 @@ def _verify(name: str, tell: Callable[[str, int], None], step: int) -> Exhaustiv
     if libcall.backend != "x86_64":
         raise RuntimeError(f"no machine code serves {name}: {libcall.reason}")
     started = time.monotonic()
-    call_each = NativeLoops().function("(f32) -> f32")
-    oracle, bits = FUNCTIONS[name]
+    loop, oracle, bits = FUNCTIONS[name]
+    call_each = NativeLoops().function(loop)
+    addresses = {"libcall": libcall.address, OLDEST: _oldest().routine(libcall.symbol)}
     result = libcall.signature.result
     assert result is not None
     out = np.empty(_BLOCK, dtype=np.uint32)
     done = 0
     difference = None
     for number, patterns in enumerate(_blocks(bits, step)):
-        call_each(libcall.address, patterns.ctypes.data, out.ctypes.data, patterns.size)
-        got = out & np.uint32(result.mask)
         wanted = oracle(patterns)
-        if not np.array_equal(got, wanted):
-            i = int(np.flatnonzero(got != wanted)[0])
-            difference = PatternDifference("libcall", int(patterns[i]), int(got[i]), int(wanted[i]))
+        for way, address in addresses.items():
+            call_each(address, patterns.ctypes.data, out.ctypes.data, patterns.size)
+            got = out & np.uint32(result.mask)
+            if difference is None and not np.array_equal(got, wanted):
+                i = int(np.flatnonzero(got != wanted)[0])
+                difference = PatternDifference(way, int(patterns[i]), int(got[i]), int(wanted[i]))
+        if difference is not None:
             break
         done += patterns.size
         if number % 256 == 0:
             tell(name, done)
-    return Exhaustive(name, ("libcall",), done, time.monotonic() - started, difference)
+    return Exhaustive(name, tuple(addresses), done, time.monotonic() - started, difference)
+
+
+@functools.cache
+def _oldest() -> LoadedImage:
+    """Return the image for the oldest CPUs that wheels have one for."""
+    from asm_libcalls.x86_64 import code_cache
+    from asm_libcalls.x86_64.image_kinds import LEVELS
+
+    return code_cache.load("llvm", LEVELS[OLDEST])
 
 
 def _blocks(bits: int, step: int) -> Iterator[Any]:
@@ -120,10 +140,12 @@ def _from_bfloat(patterns: Any) -> Any:
     return patterns << np.uint32(16)
 
 
-FUNCTIONS: dict[str, tuple[Callable[[Any], Any], int]] = {
-    "truncsfhf2": (_to_half, 32),
-    "truncsfbf2": (_to_bfloat, 32),
-    "extendhfsf2": (_from_half, 16),
-    "extendbfsf2": (_from_bfloat, 16),
+FUNCTIONS: dict[str, tuple[str, Callable[[Any], Any], int]] = {
+    "truncsfhf2": ("(f32) -> f32", _to_half, 32),
+    "extendhfsf2": ("(f32) -> f32", _from_half, 16),
+    "gnu_f2h_ieee": ("(f32) -> u32", _to_half, 32),
+    "gnu_h2f_ieee": ("(u32) -> f32", _from_half, 16),
+    "truncsfbf2": ("(f32) -> f32", _to_bfloat, 32),
+    "extendbfsf2": ("(f32) -> f32", _from_bfloat, 16),
 }
-"""By name: the oracle on an array of patterns, and how many bits those have."""
+"""By name: the loop that calls it, the oracle on an array of patterns, and a pattern's bits."""

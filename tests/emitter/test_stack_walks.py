@@ -47,8 +47,18 @@ instance = instantiate(
 host_function = asm_libcalls.HostFunction(host, "(i64) -> i64")
 call = asm_libcalls.native_function(host_function.address, "(i64) -> i64")
 caught = asm_libcalls.catch_traps(host_function.address, "(i64) -> i64")
+# (pointer, divisor): i64_sdiv(7, divisor)
+sdiv = asm_libcalls.LIBCALLS["i64_sdiv"].address
+divide = asm_libcalls.native_function(
+    asm_libcalls.load_code(bytes.fromhex("bf07000000 48b8") + sdiv.to_bytes(8, "little") +
+    bytes.fromhex("ffe0")), "(const pointer, i64) -> i64")
 
 def run_all():
+    for memory, divisor in ((b"bytes", 2), (bytearray(5), 0), (None, 2), (b"", True), ("", 2)):
+        try:
+            assert divide(memory, divisor) in (3, 7)
+        except (asm_libcalls.Trap, TypeError):
+            pass
     for _ in range(3):  # an export is an adapter from its second call on
         assert instance.exports["ask"](40) == 42
         assert instance.exports["fib"](5) == 5
@@ -420,6 +430,7 @@ def test_gdb_walks_through_all_code(child, tmp_path, cache):
         "wasm::ask", "wasm::fib", "wasm::half", "wasm::pair", "wasm::interrupt",
         "wasm::trap UNREACHABLE_CODE_REACHED",
         "asm_libcalls::adapter (i64)", "asm_libcalls::adapter (i64, i64)",
+        "asm_libcalls::builtin (const pointer, i64) -> i64",
         "asm_libcalls::builtin (i64) -> i64", "asm_libcalls::builtin (i64, i64) -> i64",
         "asm_libcalls::builtin f64_ceil", "asm_libcalls::builtin memory_fill",
         "asm_libcalls_call_python", "asm_libcalls_enter", "asm_libcalls_enter_holding_gil",

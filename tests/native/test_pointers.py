@@ -9,7 +9,10 @@ from __future__ import annotations
 import array
 import ctypes
 import mmap
+import os
 import sys
+import threading
+import time
 
 import numpy
 import pytest
@@ -81,7 +84,7 @@ class Parameter:
 
 
 def buffer_address(thing) -> int:
-    return numpy.frombuffer(thing, numpy.uint8).ctypes.data
+    return numpy.asarray(memoryview(thing)).ctypes.data
 
 
 def writable_memory():
@@ -423,6 +426,62 @@ def test_callbacks_in_a_call(calling_door, binding):
             given = numbers.copy()
             assert sort(given, len(given), 8, function) is None
             assert given.tolist() == expected
+
+
+def test_machine_code_takes_memory_itself(machine_code):
+    def slow(*arguments):
+        return "slow"
+
+    text = bytearray(b"text")
+    grid = numpy.zeros((2, 3))
+    identity = asm_libcalls.load_code(IDENTITY)
+    asm_libcalls.native_function(identity, "(pointer)")(grid)  # makes numpy.ndarray known
+    for mode in MODES.values():
+        for kind, things in (
+            ("pointer", (text, memoryview(text), grid, grid.T, grid[1])),
+            ("const pointer", (b"text", text, memoryview(b"text"), grid)),
+        ):
+            one = asm_libcalls.native_function(identity, f"({kind}) -> u64", slow=slow, **mode)
+            more = asm_libcalls.native_function(
+                identity, f"({kind}, {kind}, i64) -> u64", slow=slow, **mode
+            )
+            for thing in things:
+                assert one(thing) == more(thing, things[0], 1) == buffer_address(thing)
+                assert more(4096, thing, 1) == 4096
+                assert more(thing, "text", 1) == more(thing, thing, True) == "slow"
+        assert asm_libcalls.native_function(identity, "(pointer)", slow=slow)(b"x") == "slow"
+    text.append(1)
+
+
+def test_memory_is_held_while_other_threads_run(binding, monkeypatch, machine_code):
+    function = opened("releasing the GIL", binding, monkeypatch)(
+        address_of(LIBC.read), "(i32, pointer, usize) -> i64"
+    )
+    end, other_end = os.pipe()
+    target = bytearray(8)
+    began = threading.Event()
+
+    def write():
+        began.wait()
+        try:
+            while True:  # until the other thread holds it
+                target.append(1)
+                target.pop()
+                time.sleep(0.001)
+        except BufferError:
+            held.append(True)
+        os.write(other_end, b"12345")
+
+    held = []
+    writer = threading.Thread(target=write)
+    writer.start()
+    began.set()
+    count = function(end, target, 5)
+    writer.join()
+    for each in (end, other_end):
+        os.close(each)
+    assert (count, held, target[:5]) == (5, [True], b"12345")
+    target.append(1)
 
 
 # --- Python code that runs in a conversion -------------------------------------------------------

@@ -16,7 +16,7 @@ import struct
 from functools import partial
 
 from asm_libcalls.emitter import code_names, libc
-from asm_libcalls.signatures import Signature
+from asm_libcalls.signatures import Signature, held_buffers
 from asm_libcalls.x86_64.python_functions import function_stencils, object_layouts
 from asm_libcalls.emitter import pages
 from asm_libcalls.x86_64.python_functions.function_shapes import CLASS, Shape, parts_of
@@ -168,6 +168,8 @@ class FunctionMaker:
             return id(self._raise_status)
         if name == "raise_collected":
             return id(_raise_collected)
+        if name == function_stencils.NUMPY_ARRAY_TYPE:
+            return ctypes.addressof(held_buffers.numpy_array_type)
         if name.startswith(CLASS):
             return int(name.removeprefix(CLASS))
         for routine in (name, f"{name}_{self.layout.integers}"):

@@ -5,14 +5,18 @@ No Python object is read or made here: ``function_objects.py`` makes functions f
 
 from __future__ import annotations
 
+import ctypes
 import sys
 
 from asm_libcalls.calling_convention import STACK, assign
 from asm_libcalls.activation import argument_offset
-from asm_libcalls.signatures import VALUE_TYPES, Signature
+from asm_libcalls.signatures import MEMORY_POINTERS, VALUE_TYPES, Signature
+from asm_libcalls.signatures.held_buffers import HeldBuffer
+from asm_libcalls.signatures.value_types import CONST_POINTER
 from asm_libcalls.vmcontext import VMElementSegment
 from asm_libcalls.x86_64.python_functions import function_stencils
 from asm_libcalls.x86_64.stencils.parts import Part, Stencil
+from asm_libcalls.x86_64.trampolines import ENTER_HOLDING_GIL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +69,7 @@ class Shape(tuple[object, ...]):
         vmctx_of: tuple[type, str] | None = None,
         references: tuple[tuple[type, str], ...] = (),
     ) -> Shape:
-        """Normalise: a wide integer's signedness does not matter, nor the kind of a pointer."""
+        """Normalise: a wide integer's signedness does not matter, nor where a reference points."""
         parameters = tuple(map(_kind, signature.parameters))
         result = signature.result
         read = "none" if result is None else result.name
@@ -87,8 +91,10 @@ class Shape(tuple[object, ...]):
 
 
 def _kind(value_type: ValueType) -> str:
+    if value_type.is_runtime:
+        return "vmctx"
     if value_type.kind == "pointer":
-        return "pointer"
+        return value_type.name
     if value_type.bits < 32:
         return value_type.name
     return f"{value_type.kind[0]}{value_type.bits}"
@@ -107,6 +113,13 @@ def _of_reference(references: tuple[tuple[int, int], ...]) -> dict[str, Any]:
         "externref_kind": VMElementSegment.EXTERNREF,
         "funcref_kind": VMElementSegment.FUNCREF,
     }
+
+
+def _unboxing(kind: str) -> str:
+    """Return the slot of the routine that converts an object of a kind that is no float."""
+    return {"i32": "unbox_32", "i64": "unbox_64", "vmctx": "unbox_pointer"}.get(
+        kind, "unbox_pointer" if kind in MEMORY_POINTERS else f"unbox_{kind}"
+    )
 
 
 def parts_of(
@@ -159,10 +172,10 @@ def parts_of(
             slots = {"vmctx_class": f"{CLASS}{vmctx[0]}", "unbox": "unbox_64"}
             parts.append(part("vmctx", slots=slots, vmctx_member=vmctx[1]))
             continue
-        if references and kind == "pointer":
+        if references and kind == "vmctx":
             parts.append(part(f"reference_{place.number}", **_of_reference(references)))
             continue
-        slots = {"unbox": f"unbox_{kind.removeprefix('i') if kind in ('i32', 'i64') else kind}"}
+        slots = {"unbox": _unboxing(kind)}
         stencil = f"float{kind[1:]}" if kind[0] == "f" else "integer"
         if not enter:
             parts.append(part(f"{stencil}_{place.number}", slots=slots))
@@ -186,6 +199,8 @@ def parts_of(
         parts += [part("raise", "raise"), part("fail", "fail")]
     if count:
         slow = [part("slow_entered")] if enter else [part("slow_bare")] if framed else []
+        if not (guard or inline or references):
+            slow += _holding_parts(pieces, shape, numbers, part(f"box_{result}"))
         slow += (
             [part("slow_vector"), part("call_slow", "call_slow")]
             if count > 1
@@ -194,3 +209,69 @@ def parts_of(
         slow[0].role = slow[0].role or "slow"
         parts += slow
     return parts
+
+
+_MOST_HELD = 16
+"""The most buffers that machine code holds: more would need a large frame."""
+
+
+def _holding_parts(
+    pieces: dict[str, Stencil], shape: Shape, numbers: dict[str, int], box: Part
+) -> list[Part]:
+    """Return the stencils that call again with buffers held, after the others refused a pointer.
+
+    They begin where the slow path does, and continue there if they refuse an argument too.
+    """
+    parameters, _, enter, *_ = shape
+    assert isinstance(parameters, tuple)
+    memories = [i for i, kind in enumerate(parameters) if kind in MEMORY_POINTERS]
+    if not 0 < len(memories) <= _MOST_HELD:
+        return []
+    assignment = assign(VALUE_TYPES[kind] for kind in parameters)
+    first = function_stencils.STACK_ARGUMENTS + 8 * assignment.stack
+    size = ctypes.sizeof(HeldBuffer)
+    buffers = {i: first + size * number for number, i in enumerate(memories)}
+    frame = -(-(first + size * len(memories)) // 16) * 16 + 8  # two registers are pushed
+    jumps = {"slow": "slow_held", "raise": "raise_held", "fail": "fail_held"}
+
+    def part(stencil: str, role: str = "", /, slots: Any = None, **more: int) -> Part:
+        renamed = {**jumps, **(slots or {})}
+        return Part(pieces[stencil], {**numbers, "frame": frame, **more}, renamed, role)
+
+    def for_each(stencil: str) -> list[Part]:
+        return [
+            part(stencil, buffer=at, exporter=at + HeldBuffer.object.offset)
+            for at in buffers.values()
+        ]
+
+    source = "vector" if len(parameters) > 1 else "one"
+    parts = [part("enter_holding"), *for_each("hold_nothing")]
+    for i, (kind, place) in enumerate(zip(parameters, assignment.places, strict=True)):
+        if place.bank == STACK:
+            offset = function_stencils.STACK_ARGUMENTS + 8 * place.number
+        else:
+            offset = argument_offset(place)
+        at = {"argument": 8 * i, "offset": offset}
+        parts.append(part(f"object_{source}_held", **at))
+        slots = {"unbox": _unboxing(kind)}
+        if i in buffers:
+            access = "readable" if kind == CONST_POINTER else "writable"
+            parts.append(part(f"hold_{access}_{source}", slots=slots, buffer=buffers[i], **at))
+        else:
+            stencil = f"float{kind[1:]}" if kind[0] == "f" else "integer"
+            where = "push" if place.bank == STACK else "spill"
+            parts.append(part(f"{where}_{stencil}", slots=slots, **at))
+    return [
+        *parts,
+        part("call_entered", slots={"enter": enter or ENTER_HOLDING_GIL}),
+        *for_each("release"),
+        part("leave_holding"),
+        box,
+        part("raise", "raise_held"),
+        part("keep_error", "fail_held"),
+        *for_each("release"),
+        part("fail_holding"),
+        part("clear_error", "slow_held"),
+        *for_each("release"),
+        part("slow_holding"),
+    ]

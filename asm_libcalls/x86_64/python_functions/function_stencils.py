@@ -26,6 +26,13 @@ Reading them runs no Python code. The fast path is of two kinds:
 
         enter_entered take (object_* spill_*)* call_entered leave_entered box_*
 
+A function with pointers to memory then tries again, *holding* buffers: those of exact bytes,
+bytearrays, memoryviews and NumPy arrays, whose slots run no Python code. Its frame has a
+``Py_buffer`` for each such pointer, and each is released on every way out. r12: the arguments::
+
+    enter_holding hold_nothing* (object_*_held (hold_* | spill_* | push_*))* call_entered
+    release* leave_holding box_*
+
 All other arguments take the slow path: ``PyObject_VectorcallDict(slow, arguments, count, NULL)``
 with the original arguments.
 
@@ -38,6 +45,7 @@ import ctypes
 
 from asm_libcalls.calling_convention import FLOAT_REGISTERS, INTEGER_REGISTERS
 from asm_libcalls.activation import NativeCall
+from asm_libcalls.signatures.held_buffers import ANY_CONTIGUOUS, WRITABLE
 from asm_libcalls.x86_64.python_functions.object_layouts import FunctionState
 
 TYPE_CHECKING = False
@@ -47,6 +55,7 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
 
 __all__ = [
+    "NUMPY_ARRAY_TYPE",
     "STACK_ARGUMENTS",
     "STENCIL_PREFIX",
     "entered_frame_size",
@@ -54,6 +63,9 @@ __all__ = [
 ]
 
 STENCIL_PREFIX = "builtin."
+
+NUMPY_ARRAY_TYPE = "numpy_array_type"
+"""The slot of the address where ``held_buffers.numpy_array_type`` is."""
 
 STACK_ARGUMENTS = ctypes.sizeof(NativeCall)
 """Offset of the stack arguments in the frame of an entered call."""
@@ -215,6 +227,51 @@ _REFERENCE = f"""
     xor eax, eax
     .done:
 """
+
+# Holding buffers. `exporter` is the buffer's member that is null if nothing is held.
+_STENCILS |= {
+    "enter_holding": "push rbx; push r12; sub rsp, frame; mov rbx, rdi; mov r12, r11",
+    "hold_nothing": "mov qword[rsp + exporter], 0",
+    "object_one_held": "mov rax, r12",
+    "object_vector_held": "mov rax, [r12 + argument]",
+    "release": """
+        cmp qword[rsp + exporter], 0; jz .nothing
+        lea rdi, [rsp + buffer]; call $PyBuffer_Release
+        .nothing:
+    """,
+    "leave_holding": f"""
+        mov rax, [rsp + {NativeCall.integer_results.offset}]
+        movsd xmm0, [rsp + {NativeCall.float_result.offset}]
+        add rsp, frame; pop r12; pop rbx
+    """,
+    # An exporter may run code when it is released: the error waits where the call's registers were.
+    "keep_error": "mov rdi, rsp; lea rsi, [rsp + 8]; lea rdx, [rsp + 16]; call $PyErr_Fetch",
+    "fail_holding": """
+        mov rdi, [rsp]; mov rsi, [rsp + 8]; mov rdx, [rsp + 16]; call $PyErr_Restore
+        xor eax, eax; add rsp, frame; pop r12; pop rbx; ret
+    """,
+    # The slow path refuses the argument again, with its name.
+    "clear_error": "call $PyErr_Clear",
+    "slow_holding": "mov rdi, rbx; mov r11, r12; add rsp, frame; pop r12; pop rbx",
+}
+for _source, _reload in (("one", "mov rax, r12"), ("vector", "mov rax, [r12 + argument]")):
+    for _access, _flags, _types in (
+        ("readable", ANY_CONTIGUOUS, ("PyBytes_Type", "PyByteArray_Type", "PyMemoryView_Type")),
+        ("writable", ANY_CONTIGUOUS | WRITABLE, ("PyByteArray_Type", "PyMemoryView_Type")),
+    ):
+        _is_one = "; ".join(f"mov rcx, ${_type}; cmp r10, rcx; jz .hold" for _type in _types)
+        _STENCILS[f"hold_{_access}_{_source}"] = f"""
+            call $unbox; jnc .known
+            {_reload}; mov r10, [rax + object_type]
+            {_is_one}
+            mov rcx, ${NUMPY_ARRAY_TYPE}; cmp r10, [rcx]; jnz >slow
+            .hold:
+            mov rdi, rax; lea rsi, [rsp + buffer]; mov edx, {_flags}
+            call $PyObject_GetBuffer; test eax, eax; jnz >slow
+            mov rax, [rsp + buffer]
+            .known:
+            mov [rsp + offset], rax
+        """
 
 for _i, _register in enumerate(INTEGER_REGISTERS):
     _STENCILS[f"integer_{_i}"] = f"{_UNBOX}; mov {_register}, rax"

@@ -46,7 +46,7 @@ class Part:
     numbers : dict of str to int
         Values for its holes, signed 32-bit.
     slots : dict of str to str
-        New names of slots, by their names in the stencil.
+        New names of slots, and of the roles that it jumps to, by their names in the stencil.
     role : str
         Its name as a jump target of other parts, or "".
     """
@@ -101,5 +101,6 @@ def compose(name: str, parts: Iterable[Part]) -> Routine:
                 slot = part.slots.get(hole.symbol, hole.symbol)
                 references.append(Reference(at, slot, True))
             else:
-                _HOLE.pack_into(code, at, roles[hole.symbol] - (at + _HOLE.size))
+                role = part.slots.get(hole.symbol, hole.symbol)
+                _HOLE.pack_into(code, at, roles[role] - (at + _HOLE.size))
     return Routine(name, bytes(code), len(code), tuple(references))

@@ -75,7 +75,7 @@ def frames(parts: Iterable[Part]) -> Frames:
             node = call_frames.Node(start + int(begin), list(_effects(effects, part.numbers)))
             node.leaves = leaves == _LEAVES
             if target != _NONE:
-                jumps.append((node, target))
+                jumps.append((node, part.slots.get(target, target)))
             nodes += [node, call_frames.Node(start + int(end))]
         start += len(part.stencil.code)
     for node, role in jumps:

@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import struct
 
+from asm_libcalls.emitter.image import CODE_PAGE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["PAGE", "Object", "Symbol", "write", "write_symbols"]
-
-PAGE = 4096
+__all__ = ["Object", "Symbol", "write", "write_symbols"]
 
 _IDENT = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")  # 64 bits, little-endian, version 1, System V
 _ET_EXEC, _ET_DYN, _EM_X86_64 = 2, 3, 62
@@ -142,7 +142,7 @@ def write(
         The N of x86-64-vN, 1 to 4, that the CPU must have.
     """
     assert code
-    assert not len(code) % PAGE
+    assert not len(code) % CODE_PAGE
     ordered = sorted(symbols, key=lambda symbol: symbol.is_exported)  # local ones come first
 
     def lay_out(code_at: int) -> _File:
@@ -153,7 +153,7 @@ def write(
         file.add(".hash", _SHT_HASH, _ALLOC, _hash(exported), link=".dynsym", entry=4)
         file.add_symbols(".dynsym", ".dynstr", _SHT_DYNSYM, _ALLOC, exported)
         file.add_frames(functions)
-        file.add(".text", _SHT_PROGBITS, _ALLOC | _EXECUTE, code, alignment=PAGE)
+        file.add(".text", _SHT_PROGBITS, _ALLOC | _EXECUTE, code, alignment=CODE_PAGE)
         file.add(".data", _SHT_PROGBITS, _ALLOC | _WRITABLE, data)
         dynamic = _dynamic(file.places)
         file.add(
@@ -284,10 +284,10 @@ def _segments(places: dict[str, tuple[int, int]]) -> Iterator[bytes]:
         at, size = places[name]
         return segment(kind, flags, at, at + size, alignment)
 
-    yield segment(_PT_LOAD, _READ, 0, sum(places[".eh_frame"]), PAGE)
-    yield of(_PT_LOAD, _READ | _RUN, ".text", PAGE)
+    yield segment(_PT_LOAD, _READ, 0, sum(places[".eh_frame"]), CODE_PAGE)
+    yield of(_PT_LOAD, _READ | _RUN, ".text", CODE_PAGE)
     end = sum(places[".dynamic"])
-    yield segment(_PT_LOAD, _READ | _WRITE, places[".data"][0], end, PAGE)
+    yield segment(_PT_LOAD, _READ | _WRITE, places[".data"][0], end, CODE_PAGE)
     yield of(_PT_DYNAMIC, _READ | _WRITE, ".dynamic")
     yield of(_PT_NOTE, _READ, ".note.gnu.property")
     yield of(_PT_GNU_PROPERTY, _READ, ".note.gnu.property")

@@ -14,10 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from asm_libcalls.emitter.eh_frame import Frame
-
-    Frames = tuple[tuple[int, Frame], ...]
-    """The frames of a routine, each with the offset from which it holds."""
+    from asm_libcalls.emitter.call_frames import Frames
 
 __all__ = ["CODE_PAGE", "Hole", "Image", "PlacedStencil", "Reference", "Routine", "link"]
 

@@ -143,15 +143,16 @@ def _program() -> ctypes.CDLL | None:
 def _load_library() -> ctypes.CDLL:
     """Load a shared object with the two symbols."""
     from asm_libcalls.emitter import elf_object, pages
-    from asm_libcalls.emitter.elf_object import PAGE, Symbol
+    from asm_libcalls.emitter.elf_object import Symbol
+    from asm_libcalls.emitter.image import CODE_PAGE
 
     code, data = b"\xc3", bytes(_Descriptor(_VERSION, 0, 0, 0))  # ret
     symbols = [
         Symbol(_HOOK, 0, len(code), is_function=True, is_exported=True),
-        Symbol(_DESCRIPTOR, PAGE, len(data), is_function=False, is_exported=True),
+        Symbol(_DESCRIPTOR, CODE_PAGE, len(data), is_function=False, is_exported=True),
     ]
     written = elf_object.write(
-        code.ljust(PAGE, b"\xcc"), data, symbols, [(0, len(code), b"")],
+        code.ljust(CODE_PAGE, b"\xcc"), data, symbols, [(0, len(code), b"")],
         identity_size=0, contents=b"", level=1,
     )  # fmt: skip
     file = pages.memfd(written.content)

@@ -113,13 +113,6 @@ class MachineEntry:
         # routine itself releases the GIL during the call.
         self._enter = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(enter_address)
 
-    def holding_gil(self, enter_address: int) -> MachineEntry:
-        """Return a copy that enters through the routine which does not release the GIL."""
-        twin = object.__new__(MachineEntry)
-        twin.__dict__.update(self.__dict__)
-        twin._enter = type(self._enter)(enter_address)
-        return twin
-
     def call(self, address: int, signature: Signature, patterns: Sequence[int]) -> int:
         """Call a C address with bit patterns; return the result's pattern or raise."""
         layout = _layouts.get(signature) or _layout(signature)

@@ -78,8 +78,8 @@ class MachineInterface:
         return self._maker
 
 
-class CtypesInterface:
-    """Entries and callbacks of ctypes, whose native frames cannot be unwound.
+class _WithoutMachineCode:
+    """Base of the other two interfaces.
 
     Parameters
     ----------
@@ -87,11 +87,24 @@ class CtypesInterface:
         Why no machine code serves.
     """
 
+    entry: Entry | None = None
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def function_maker(self) -> Any:
+        """Return why nothing makes builtins."""
+        return self._reason
+
+
+class CtypesInterface(_WithoutMachineCode):
+    """Entries and callbacks of ctypes, whose native frames cannot be unwound."""
+
     def __init__(self, reason: str) -> None:
         from asm_libcalls.native.ctypes_entry import PythonEntry
 
-        self.entry: Entry | None = PythonEntry()
-        self._reason = reason
+        super().__init__(reason)
+        self.entry = PythonEntry()
 
     def entry_holding_gil(self) -> Entry:
         """Return an entry whose callees run with the GIL."""
@@ -107,24 +120,9 @@ class CtypesInterface:
 
         return make_callback(function, signature, bits)
 
-    def function_maker(self) -> Any:
-        """Return why nothing makes builtins."""
-        return self._reason
 
-
-class NoInterface:
-    """The interface without ctypes: native code can neither be called nor call Python.
-
-    Parameters
-    ----------
-    reason : str
-        Why no machine code serves.
-    """
-
-    entry: Entry | None = None
-
-    def __init__(self, reason: str) -> None:
-        self._reason = reason
+class NoInterface(_WithoutMachineCode):
+    """The interface without ctypes: native code can neither be called nor call Python."""
 
     def entry_holding_gil(self) -> Entry:
         """Raise RuntimeError."""
@@ -135,10 +133,6 @@ class NoInterface:
     ) -> tuple[int, Callable[[], None]]:
         """Raise RuntimeError."""
         raise RuntimeError("no C address for a Python function: ctypes cannot be imported")
-
-    def function_maker(self) -> Any:
-        """Return why nothing makes builtins."""
-        return self._reason
 
 
 _machine: list[MachineInterface] = []

@@ -19,6 +19,7 @@ import stat
 
 from asm_libcalls.emitter import libc
 from asm_libcalls.toy_jit.wasi.errors import Errno, WasiError
+from asm_libcalls.toy_jit.wasi.guest_memory import MAXIMUM_PATH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ __all__ = ["Place", "locate"]
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _MAXIMUM_LINKS = 40  # Linux's
-_MAXIMUM_PATH = 4096  # Linux's PATH_MAX
 
 _OPENAT2 = 437  # the same number on every architecture
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
@@ -119,7 +119,7 @@ def locate(root: int, path: bytes, *, follow: bool, check: Callable[[], None]) -
             raise WasiError(Errno.NOENT)
         if path.startswith(b"/"):
             raise WasiError(Errno.PERM)
-        if len(path) >= _MAXIMUM_PATH:
+        if len(path) >= MAXIMUM_PATH:
             raise WasiError(Errno.NAMETOOLONG)
         stripped = path.rstrip(b"/")
         folder_path, _, name = stripped.rpartition(b"/")

@@ -56,28 +56,26 @@ def stack_frames(innermost: bool = False) -> Iterator[tuple[int, int]] | None:
         if moved is None or not canary:
             return None
         while True:
-            caller = _word(frame_pointer + moved)
+            caller = word(frame_pointer + moved)
             if caller == canary:
                 break
             if not frame_pointer < caller < canary or caller % _WORD:
                 return None
-            frames.append((_word(frame_pointer + _WORD + moved), caller + moved))
+            frames.append((word(frame_pointer + _WORD + moved), caller + moved))
             frame_pointer = caller
         if innermost:
             break
     return iter(frames)
 
 
-def departed_stacks(
-    left: Iterable[Departure], own: bool = False
-) -> Iterator[tuple[Departure, int | None]]:
+def departed_stacks(left: Iterable[Departure], own: bool) -> Iterator[tuple[Departure, int | None]]:
     """Yield departures, and where their stacks can be read.
 
     Parameters
     ----------
     left : iterable of Departure
         Of this thread.
-    own : bool, optional
+    own : bool
         Skip those that are known to be another greenlet's.
 
     Yields
@@ -110,9 +108,10 @@ def calling_frame() -> tuple[int, int] | None:
         if moved is None or not departure.canary:
             return None
         frame_pointer = departure.exit_frame_pointer
-        return _word(frame_pointer + _WORD), _word(frame_pointer)
+        return word(frame_pointer + _WORD), word(frame_pointer)
     return None
 
 
-def _word(address: int) -> int:
+def word(address: int) -> int:
+    """Return the word at an address."""
     return int(ctypes.c_size_t.from_address(address).value)

@@ -23,7 +23,7 @@ from asm_libcalls.binding import default_binding
 from asm_libcalls.emitter import libc
 from asm_libcalls.native import process
 from asm_libcalls.native.entry import MachineEntry
-from asm_libcalls.native.stack_walker import departed_stacks
+from asm_libcalls.native.stack_walker import departed_stacks, word
 from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.runtime.releasing import may_be_running
 from asm_libcalls.toy_jit.codegen.places import VMCTX_IN_FRAME
@@ -239,9 +239,9 @@ def _instances_on_stack() -> list[StoppableInstance]:
     if sought:
         for frame_pointer in _frames():
             # In a frame of other native code this is any word. One that equals a vmctx counts.
-            word = _word(frame_pointer + VMCTX_IN_FRAME)
-            if word in sought:
-                found[word] = sought.pop(word)
+            value = word(frame_pointer + VMCTX_IN_FRAME)
+            if value in sought:
+                found[value] = sought.pop(value)
     return [*found.values()]
 
 
@@ -251,11 +251,7 @@ def _frames() -> Iterator[int]:
         at, canary = departure.exit_frame_pointer, departure.canary
         while moved == 0 and at < canary and at % _POINTER == 0:  # between them is live stack
             yield at
-            at = _word(at)
-
-
-def _word(address: int) -> int:
-    return ctypes.c_size_t.from_address(address).value
+            at = word(at)
 
 
 def limit_of_time(value: Any, where: str) -> float:

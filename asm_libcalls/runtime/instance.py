@@ -75,6 +75,8 @@ class Instance(Owned):
         Where the GC finds stack maps; by default one that the whole process shares.
     function_class : type
         The class of `functions`: FuncRef, or a JIT's subclass.
+    binding : Binding, optional
+        Whose libcalls the builtin array has; by default those of ``asm_libcalls``.
 
     Attributes
     ----------

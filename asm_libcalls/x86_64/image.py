@@ -1,4 +1,4 @@
-"""Public name of ``Routine``, which ``x86_64.assembler.sequence`` returns; nothing else."""
+"""Public import path of ``Routine``, for users alone; its module is ``emitter/image.py``."""
 
 from asm_libcalls.emitter.image import Routine
 

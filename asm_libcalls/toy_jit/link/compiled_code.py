@@ -21,15 +21,13 @@ __all__ = ["CompiledCode"]
 
 
 class CompiledCode:
-    """A module's code in memory.
+    """A module's code in memory, as long as an object that can run the code refers to this one.
 
     Attributes
     ----------
     address : int
     size : int
     layout : CodeLayout
-    pages : Resource
-        Keeps the code mapped. Each object that can run the code refers to it.
     """
 
     def __init__(self, module: Module, layout: CodeLayout) -> None:
@@ -41,7 +39,7 @@ class CompiledCode:
         DEFAULT_STACK_MAP_REGISTRY.register(self.address, self.size, layout.stack_maps)
         code_map.register(module, layout, self.address)
         code_names.announce(self.address, partial(frames.functions, module, layout, self.address))
-        self.pages = Resource(partial(_unload, loaded, layout.counters))
+        self._pages = Resource(partial(_unload, loaded, layout.counters))
 
     def function_address(self, defined_index: int) -> int:
         """Return the address of a function, by its index among the defined functions."""

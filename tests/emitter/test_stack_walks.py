@@ -357,8 +357,9 @@ while True:
         at = pc = int(gdb.newest_frame().pc())
     except gdb.error:
         break  # it ended
-    size, name, breakpoint = waiting.pop(at)
-    breakpoint.delete()
+    size, name, breakpoint = waiting[at]
+    if breakpoint.hit_count >= CALLS:
+        breakpoint.delete()
     top = int(gdb.newest_frame().read_register("rsp"))
     assert name_of(at) == name, (name_of(at), name)
     assert frames()[-1] == "_start", (name, frames())
@@ -420,7 +421,7 @@ def test_gdb_walks_through_all_code(child, tmp_path, cache):
         pytest.importorskip("peachpy", reason="there is nothing to fill a cache with")
         folder = str(tmp_path / "cache")
         child(PROGRAM, variables={"ASM_LIBCALLS_CACHE": folder})
-    script = f"PREFIXES = {PREFIXES}\n" + GDB
+    script = f"PREFIXES, CALLS = {PREFIXES}, 1\n" + GDB
     done = run_gdb(tmp_path, PROGRAM + SIGNALLED, script, ASM_LIBCALLS_CACHE=folder)
     walked = [line.split(" ", 2)[1:] for line in done.stdout.splitlines() if line[:6] == "walked"]
     steps = {}
@@ -439,6 +440,42 @@ def test_gdb_walks_through_all_code(child, tmp_path, cache):
     assert steps["asm_libcalls_enter"] > 50, steps
     assert steps["asm_libcalls_call_python"] > 60, steps
     assert sum(steps.values()) > 500
+
+
+LLVM = """
+import signal, os
+from asm_libcalls import llvm
+from asm_libcalls.emitter import code_names
+from asm_libcalls.checks.engine import checker_of
+
+def run_all():
+    for libcall in llvm.LIBCALLS.values():
+        cases = list(checker_of(libcall).edge_cases(libcall))
+        stored = [bytearray(16)] * (libcall.signature.parameters[-1].kind == "pointer")
+        cases = cases[:: len(cases) // 5][:5] + [(1, 0) if libcall.declaration.traps else cases[0]]
+        for case in cases:
+            try:
+                libcall.call_bits(*case, *stored)
+            except asm_libcalls.IntegerDivisionByZero:
+                pass
+
+import asm_libcalls
+run_all()
+"""
+
+
+def test_gdb_walks_through_llvm_s_libcalls(tmp_path, machine_code):
+    """At every instruction that some calls of each run, and up to a trap."""
+    from asm_libcalls import llvm
+
+    script = f"PREFIXES, CALLS = {tuple(llvm.symbols())}, 6\n" + GDB
+    done = run_gdb(tmp_path, LLVM + SIGNALLED.replace("range(30)", "range(1)"), script)
+    walked = [line.split()[1:] for line in done.stdout.splitlines() if line[:6] == "walked"]
+    names = [name for _, name in walked]
+    assert {name: names.count(name) for name in names} == dict.fromkeys(llvm.symbols(), 6), (
+        done.stdout + done.stderr
+    )
+    assert sum(int(steps) for steps, _ in walked) > 2000
 
 
 def test_gdb_is_attached_later():

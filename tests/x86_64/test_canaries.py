@@ -14,6 +14,7 @@ import ctypes
 import itertools
 
 import pytest
+from llvm_routines import load_for
 
 import asm_libcalls
 from asm_libcalls import LIBCALLS, llvm
@@ -238,7 +239,21 @@ def test_the_canary_dies(harness):
 @pytest.mark.parametrize("backend", ["served", "fallback"])
 def test_every_libcall_keeps_what_the_abi_says(name, backend, harness):
     libcall = EVERY[name]
-    address = libcall.address if backend == "served" else libcall.fallback.address
+    check(libcall, libcall.address if backend == "served" else libcall.fallback.address, harness)
+
+
+@pytest.fixture(scope="module")
+def for_every_cpu(load_routines):
+    return load_for(load_routines, frozenset())
+
+
+@pytest.mark.parametrize("name", llvm.LIBCALLS)
+def test_so_does_the_code_for_every_cpu(name, for_every_cpu, harness):
+    libcall = llvm.LIBCALLS[name]
+    check(libcall, for_every_cpu.routine(libcall.symbol), harness)
+
+
+def check(libcall, address, harness):
     above = {"returned": 0, "trapped": 0}
     below = {"returned": 0, "trapped": 0}
     for patterns in cases(libcall):

@@ -45,6 +45,7 @@ __all__ = [
     "VMOffsets",
     "VMTableDefinition",
     "VMTableImport",
+    "VMTableState",
 ]
 
 _pointer = ctypes.c_size_t
@@ -158,6 +159,8 @@ class VMElementSegment(ctypes.Structure):
         :attr:`FUNCREF` or :attr:`EXTERNREF`.
     drops_in_python : int
         1 if it keeps other instances alive until it is dropped.
+    keepers : int
+        The set of instances that it keeps alive: see :class:`VMTableState`.
     """
 
     FUNCREF, EXTERNREF = 1, 2
@@ -165,8 +168,37 @@ class VMElementSegment(ctypes.Structure):
     _fields_ = [
         ("base", _pointer),
         ("length", _pointer),
+        ("keepers", _pointer),
         ("kind", ctypes.c_uint32),
         ("drops_in_python", ctypes.c_uint32),
+    ]
+
+
+class VMTableState(ctypes.Structure):
+    """A table, for this library's machine code; an addition to Wasmtime's structures.
+
+    Attributes
+    ----------
+    definition : address
+        Its :class:`VMTableDefinition`.
+    keepers : int
+        The set of instances that it keeps alive for its functions: 0 for none; equal numbers mean
+        equal sets.
+    kept_keepers : int
+        The number of another set that it keeps alive too.
+    functions_from, functions_to : address
+        Function references between these are of an instance that it keeps alive.
+    kind : int
+        :attr:`VMElementSegment.FUNCREF` or ``EXTERNREF``; 0 once it is closed.
+    """
+
+    _fields_ = [
+        ("definition", _pointer),
+        ("keepers", _pointer),
+        ("kept_keepers", _pointer),
+        ("functions_from", _pointer),
+        ("functions_to", _pointer),
+        ("kind", _pointer),
     ]
 
 
@@ -180,11 +212,13 @@ class InstanceHeader(ctypes.Structure):
 
     Attributes
     ----------
+    tables : address
+        Array of ``VMTableState*`` by table index.
     elements : address
         Array of ``VMElementSegment*`` by element index.
     externref_globals : address
         Array of ``VMGlobalDefinition*`` by global index, 0 for globals of other types.
-    element_count, global_count : int
+    table_count, element_count, global_count : int
         The number of each, to check an index.
     memories : address
         Array of ``VMMemoryDefinition*`` by memory index, imports first.
@@ -201,8 +235,10 @@ class InstanceHeader(ctypes.Structure):
     MAGIC = 0x6D736163_76786D76  # "vmxvcasm"
 
     _fields_ = [
+        ("tables", _pointer),
         ("elements", _pointer),
         ("externref_globals", _pointer),
+        ("table_count", _pointer),
         ("element_count", _pointer),
         ("global_count", _pointer),
         ("memories", _pointer),

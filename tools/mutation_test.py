@@ -48,6 +48,12 @@ MODULES = {
     "asm_libcalls/fallback/externrefs.py": "checks/test_engine.py runtime/test_externref.py "
     "runtime/test_global.py "
     "runtime/test_gc.py",
+    "asm_libcalls/x86_64/externrefs.py": "runtime/test_reference_functions.py "
+    "checks/test_engine.py",
+    "asm_libcalls/x86_64/tables.py": "runtime/test_reference_functions.py checks/test_engine.py",
+    "asm_libcalls/x86_64/reference_counts.py": "runtime/test_reference_functions.py",
+    "asm_libcalls/x86_64/leaving.py": "runtime/test_reference_functions.py",
+    "asm_libcalls/runtime/keepers.py": "runtime/test_reference_functions.py",
     "asm_libcalls/native/ctypes_callbacks.py": "native/test_ctypes_callbacks.py",
     "asm_libcalls/ufuncs/fallback_loops.py": "ufuncs/test_ufuncs.py -k 'fallback or callback'",
     "asm_libcalls/runtime/growable.py": "runtime/test_memory.py runtime/test_tables.py "

@@ -65,7 +65,8 @@ def table_copy(
         )
     source.check_range(src, len_)
     destination.check_range(dst, len_)
-    destination.keep(source.keepers())
+    number = source.state.keepers
+    destination.keep(source.keepers(), number)
     destination.store(dst, source.owned(src, len_))
 
 
@@ -81,7 +82,8 @@ def table_init(
             f"table {table_index} {table.element_type}"
         )
     table.check_range(dst, len_)
-    table.keep(segment.keepers)
+    number = segment.definition.keepers
+    table.keep(segment.keepers, number)
     table.store(dst, segment.owned(src, len_))
 
 

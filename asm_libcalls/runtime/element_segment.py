@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 
 from asm_libcalls.owned import Owned, is_a
-from asm_libcalls.runtime import externref
+from asm_libcalls.runtime import externref, keepers
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.reference import check_reference_type, owned_raw
@@ -91,12 +91,12 @@ class ElementSegment(Owned):
             if self._element_type == "funcref" and isinstance(item, int):
                 value = functions[item]
             raw, keeper = owned_raw(self._element_type, value, "element segment item")
-            self._cells[i] = raw
-            self.definition.length = i + 1
             if keeper is not None:
-                self.keepers[id(keeper)] = keeper
+                keepers.add(self.keepers, keeper, self.definition)
                 if keeper is not own:
                     self.definition.drops_in_python = 1
+            self._cells[i] = raw
+            self.definition.length = i + 1
         self.items = []
 
     def owned(self, start: int, count: int) -> list[int]:
@@ -124,6 +124,6 @@ class ElementSegment(Owned):
         # No call in between: a second drop by other code would release each reference twice.
         count: int = self.definition.length
         self.definition.length = 0
-        keepers = self.keepers
+        before = self.keepers
         self.keepers = nothing
-        return count, keepers
+        return count, before

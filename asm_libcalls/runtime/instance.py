@@ -12,7 +12,7 @@ from functools import partial
 
 from asm_libcalls.native import process
 from asm_libcalls.owned import Owned, is_a
-from asm_libcalls.runtime import instance_arguments, releasing
+from asm_libcalls.runtime import instance_arguments, keepers, releasing
 from asm_libcalls.runtime.activations import VMExternRefActivationsTable
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.global_ import Global
@@ -94,6 +94,10 @@ class Instance(Owned):
         The passive element segments; a dropped one is empty.
     activations_table : VMExternRefActivationsTable
     stack_map_registry : StackMapRegistry
+    keeper_number : int
+        The number of the set of this instance alone: see :mod:`asm_libcalls.runtime.keepers`.
+    function_range : (int, int)
+        The addresses of its VMCallerCheckedAnyfuncs, up to the second one.
     interrupts : VMInterrupts
         Its ``stack_limit`` is 0 at first, which no stack reaches; code with stack checks sets it.
 
@@ -321,12 +325,18 @@ class Instance(Owned):
         header.imported_memory_count = self.offsets.num_imported_memories
         header.defined_memory_count = self.offsets.num_defined_memories
         header.data_count = len(self.data)
+        self._table_states = [table.state for table in self.tables]
+        for table in self.tables:
+            table.state.definition = table.definition_address
+        self._table_array = _array(map(ctypes.addressof, self._table_states))
         self._segment_definitions = [segment.definition for segment in self.elements]
         self._element_array = _array(map(ctypes.addressof, self._segment_definitions))
         self._global_array = _array(
             each.definition_address if each.value_type == "externref" else 0
             for each in self.globals
         )
+        header.tables = ctypes.addressof(self._table_array)
+        header.table_count = len(self.tables)
         header.elements = ctypes.addressof(self._element_array)
         header.externref_globals = ctypes.addressof(self._global_array)
         header.element_count = len(self.elements)
@@ -341,6 +351,9 @@ class Instance(Owned):
         self._kept_functions = [*imported, *defined]
         rows = [(f.func_ptr, f.type_index, f.vmctx) for f in imported]
         rows += [(func_ptr, type_index, vmctx) for func_ptr, type_index in defined]
+        self.keeper_number = keepers.new_number()
+        first = vmctx + offsets.vmctx_anyfunc(0)
+        self.function_range = first, vmctx + offsets.vmctx_anyfunc(len(rows))
         references = []
         for i, (func_ptr, type_index, own_vmctx) in enumerate(rows):
             at = vmctx + offsets.vmctx_anyfunc(i)

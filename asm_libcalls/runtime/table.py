@@ -11,13 +11,13 @@ from __future__ import annotations
 import ctypes
 import operator
 
-from asm_libcalls.runtime import externref
+from asm_libcalls.runtime import externref, keepers
 from asm_libcalls.runtime.growable import Growable
 from asm_libcalls.runtime.reference import check_reference_type, from_raw, owned_raw
 from asm_libcalls.runtime.reservation import Reservation
 from asm_libcalls.steps import step
 from asm_libcalls.traps import TableOutOfBounds
-from asm_libcalls.vmcontext import VMTableDefinition
+from asm_libcalls.vmcontext import VMElementSegment, VMTableDefinition, VMTableState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ class Table(Growable):
     reserve : int, optional
         The elements to reserve if less than the maximum; it grows no further.
 
+    Attributes
+    ----------
+    state : VMTableState
+        What machine code reads, beside the definition.
+
     Raises
     ------
     TypeError, ValueError
@@ -85,6 +90,9 @@ class Table(Growable):
         if not reservation.make_accessible(self.minimum * _ELEMENT):
             raise MemoryError(f"no memory for a table of {self.minimum} elements")
         self._definition = VMTableDefinition(reservation.address, self.minimum)
+        is_externref = self._element_type == "externref"
+        kind = VMElementSegment.EXTERNREF if is_externref else VMElementSegment.FUNCREF
+        self.state = VMTableState(kind=kind)
         self._elements: Any = _Elements.from_address(reservation.address)
         self._reservation = reservation
         self._finish()
@@ -142,11 +150,12 @@ class Table(Growable):
     def _empty(self, nothing: dict[int, Any]) -> tuple[int, dict[int, Any], Reservation | None]:
         """Take everything out: the size, and what was kept until now."""
         reservation, self._reservation = self._reservation, None
+        self.state.kind = 0  # closed, for machine code
         count = self._definition.current_elements
         self._definition.current_elements = 0
-        keepers = self._keepers
+        before = self._keepers
         self._keepers = nothing
-        return count, keepers, reservation
+        return count, before, reservation
 
     @property
     def reservation(self) -> object:
@@ -185,7 +194,7 @@ class Table(Growable):
             reservation = self._open_reservation()
             self.check_range(start, len(owned))
             if keeper is not None:
-                self._keepers[id(keeper)] = keeper
+                self._keep(keeper)
         except BaseException:
             self.release(owned)
             raise
@@ -210,16 +219,27 @@ class Table(Growable):
     def grow_raw(self, delta: int, raw: int, keeper: Any = None) -> int:
         """Grow by `delta` copies of a pointer, each with a count of its own; or return -1."""
         if keeper is not None:
-            self._keepers[id(keeper)] = keeper
+            self._keep(keeper)
         return self._grow(delta, raw)
 
     def keepers(self) -> dict[int, Any]:
         """Return the instances that the table's function references keep alive, by id."""
         return self._keepers
 
-    def keep(self, keepers: dict[int, Any]) -> None:
-        """Keep alive the instances of another table's function references."""
-        self._keepers.update(keepers)
+    def keep(self, others: dict[int, Any], number: int) -> None:
+        """Keep alive the instances of another table's, or a segment's, function references.
+
+        `number` is the number of their set, read before `others` was.
+        """
+        for keeper in [*others.values()]:
+            self._keep(keeper)
+        self.state.kept_keepers = number
+
+    def _keep(self, keeper: Any) -> None:
+        state = self.state
+        keepers.add(self._keepers, keeper, state)
+        first, last = getattr(keeper, "function_range", (0, 0))
+        state.functions_from, state.functions_to = first, last
 
     def _open_reservation(self) -> Reservation:
         reservation = self._reservation

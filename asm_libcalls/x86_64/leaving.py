@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["Body", "header", "leaves", "routines"]
-
-
-def leaves(routine: Routine) -> bool:
-    """Return whether a routine may leave for Python."""
-    return any(reference.symbol.startswith(PYTHON) for reference in routine.references)
+__all__ = ["Body", "header", "routines"]
 
 
 def header(field: str) -> int:

@@ -28,13 +28,13 @@ _HANDLER = "trap_handler"
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the library for a CPU with these features."""
     from asm_libcalls.libcalls import DECLARATIONS
-    from asm_libcalls.x86_64 import families, leaving
+    from asm_libcalls.x86_64 import families
     from asm_libcalls.x86_64.assembler import sequence
 
     yield sequence("asm_libcalls_raise_trap", _raise_trap)
     yield sequence(SET_TRAP_HANDLER, _set_trap_handler)
     for routine in families.routines(DECLARATIONS.values(), features):
-        if not leaving.leaves(routine):
+        if not any(reference.is_slot for reference in routine.references):  # no C function
             yield routine
 
 

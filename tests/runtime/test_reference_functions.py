@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import asm_libcalls
-from asm_libcalls import LIBCALLS, ElementSegment, FuncRef, Global, Instance, VMExternRef
+from asm_libcalls import LIBCALLS, ElementSegment, FuncRef, Global, Instance, Table, VMExternRef
 from asm_libcalls.libcall import Libcall
 from asm_libcalls.runtime.activations import CHUNK_SIZE
 from asm_libcalls.runtime.externref import strong_count
@@ -29,7 +29,10 @@ class Values:
     def __init__(self, cls=Instance):
         self.refs = [VMExternRef(f"value {i}") for i in range(3)]
         self.globals = [Global("externref", self.refs[0], True), Global("i32", 5, True)]
+        self.tables = [Table("externref", 20), Table("externref", 12), Table("funcref", 8)]
+        self.tables.append(Table("funcref", 30))
         self.instance = cls(
+            tables=self.tables,
             globals=self.globals,
             functions=[(16, 1), (32, 2)],
             elements=[
@@ -37,6 +40,8 @@ class Values:
                 ElementSegment("funcref", [0, None, 1]),
             ],
         )
+        for table in self.tables[2:]:  # both keep the instance alive
+            table[0] = self.instance.functions[0]
 
     def counts(self):
         return [ref.strong_count() for ref in self.refs]
@@ -47,6 +52,9 @@ GOOD = {
     "externref_global_set": lambda v: (0, v.refs[1]),
     "activations_table_insert_with_gc": lambda v: (v.refs[2],),
     "elem_drop": lambda v: (0,),
+    "table_fill": lambda v: (0, 3, v.refs[1], 5),
+    "table_copy": lambda v: (1, 0, 2, 0, 9),
+    "table_init": lambda v: (0, 0, 6, 0, 4),
 }
 """Arguments after the instance with which no Python runs."""
 
@@ -297,3 +305,224 @@ def test_a_segment_of_functions_of_others_lets_them_go():
     own = Instance(functions=[(32, 2)], elements=[("funcref", [0, 0])])
     assert not at_address("elem_drop", own, 0)
     assert len(own.elements[0]) == 0
+
+
+class TestTables:
+    @pytest.mark.parametrize("shape", SHAPES)
+    @pytest.mark.parametrize("at", range(3))
+    @pytest.mark.parametrize("libcall", ["table_fill", "table_copy", "table_init"])
+    def test_counts_of_what_is_written_and_of_what_was_there(self, libcall, at, shape):
+        text = SHAPES[shape]
+        refs = {letter: VMExternRef(letter) for letter in "abc"}
+        items = [refs.get(letter) for letter in text]
+        tables = [Table("externref", len(text) + at), Table("externref", len(text))]
+        instance = Instance(tables=tables, elements=[("externref", items)])
+        before = [refs.get("abc."[(i * i + at) % 4]) for i in range(len(tables[0]))]
+        for i, ref in enumerate(before):
+            tables[0][i] = ref
+        for i, ref in enumerate(items):
+            tables[1][i] = ref
+        value = refs["b"]
+        arguments = {
+            "table_fill": (0, at, value, len(text)),
+            "table_copy": (0, 1, at, 0, len(text)),
+            "table_init": (0, 0, at, 0, len(text)),
+        }[libcall]
+        assert not at_address(libcall, instance, *arguments)
+        after = [value] * len(text) if libcall == "table_fill" else items
+        expected = [*before[:at], *after]
+        assert list(tables[0]) == [ref and ref.value for ref in expected]
+        for letter, ref in refs.items():
+            held = expected.count(ref) + 2 * text.count(letter)
+            assert ref.strong_count() == 1 + held
+
+    @pytest.mark.parametrize("at", range(9))
+    @pytest.mark.parametrize("libcall", ["table_fill", "table_copy", "table_init"])
+    def test_a_last_owner_in_the_way_leaves_for_python(self, libcall, at):
+        """The value dies when the table is whole again, and no other count is changed."""
+        seen = []
+
+        class Looks:
+            def __del__(self):
+                seen.append([*tables[0]])
+
+        shared = [VMExternRef(i) for i in range(3)]
+        tables = [Table("externref", 9), Table("externref", 9)]
+        instance = Instance(
+            tables=tables, elements=[("externref", [shared[i % 3] for i in range(9)])]
+        )
+        for i in range(9):
+            tables[0][i] = tables[1][i] = shared[i % 3]
+        tables[0][at] = Looks()
+        arguments = {
+            "table_fill": (0, 0, shared[0], 9),
+            "table_copy": (0, 1, 0, 0, 9),
+            "table_init": (0, 0, 0, 0, 9),
+        }[libcall]
+        assert at_address(libcall, instance, *arguments)
+        after = [0] * 9 if libcall == "table_fill" else [0, 1, 2] * 3
+        assert seen == [after] == [[*tables[0]]]
+        held = [after.count(i) + 3 + 3 for i in range(3)]
+        assert [ref.strong_count() for ref in shared] == [1 + n for n in held]
+
+    @pytest.mark.parametrize("kind", ["externref", "funcref"])
+    @pytest.mark.parametrize("by", [-3, -1, 0, 1, 3])
+    @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 8, 17, 64, 300])
+    def test_overlapping_copies(self, kind, by, size):
+        table = Table(kind, size + 6)
+        instance = Instance(tables=[table], functions=[(i, 0) for i in range(1, 6)])
+        refs = [VMExternRef(i) for i in range(5)] if kind == "externref" else instance.functions
+        for i in range(len(table)):
+            table[i] = refs[i * 7 % 5]
+        expected = table.raw(0, len(table))
+        expected[3 + by : 3 + by + size] = expected[3 : 3 + size]
+        assert not at_address("table_copy", instance, 0, 0, 3 + by, 3, size)
+        assert table.raw(0, len(table)) == expected
+        if kind == "externref":
+            for ref in refs:
+                assert ref.strong_count() == 1 + expected.count(ref.as_raw())
+
+    @pytest.mark.parametrize("size", [*range(36), 63, 64, 65, 255, 256, 257, 511, 512, 513, 1000])
+    def test_fills_of_each_length_touch_nothing_else(self, size):
+        table = Table("funcref", size + 2)
+        instance = Instance(tables=[table], functions=[(1, 0), (2, 0)])
+        table[0] = table[size + 1] = instance.functions[1]
+        one, two = (each.as_raw() for each in instance.functions)
+        assert not at_address("table_fill", instance, 0, 1, instance.functions[0], size)
+        assert table.raw(0, size + 2) == [two, *[one] * size, two]
+
+    @pytest.mark.parametrize(
+        ("libcall", "arguments"),
+        [
+            ("table_fill", (0, 20, None, 1)),
+            ("table_fill", (0, 2**32 - 1, None, 2**32 - 1)),
+            ("table_fill", (0, 21, None, 0)),
+            ("table_copy", (0, 1, 0, 12, 1)),
+            ("table_copy", (1, 0, 12, 0, 1)),
+            ("table_copy", (1, 0, 1, 2**32 - 1, 1)),
+            ("table_init", (0, 0, 0, 4, 1)),
+            ("table_init", (0, 0, 20, 3, 1)),
+        ],
+    )
+    def test_traps_change_nothing(self, libcall, arguments):
+        values = Values()
+        before = values.counts(), [table.raw(0, len(table)) for table in values.tables]
+        for call in (LIBCALLS[libcall].checked_call, getattr(asm_libcalls, libcall)):
+            with pytest.raises(asm_libcalls.TableOutOfBounds):
+                call(values.instance, *arguments)
+        with pytest.raises(asm_libcalls.TableOutOfBounds):
+            at_address(libcall, values.instance, *arguments)
+        assert (values.counts(), [table.raw(0, len(table)) for table in values.tables]) == before
+
+    @pytest.mark.parametrize("libcall", ["table_fill", "table_copy", "table_init"])
+    @pytest.mark.parametrize("closed", range(2))
+    def test_a_closed_table_is_refused_even_where_nothing_is_touched(self, libcall, closed):
+        values = Values()
+        values.tables[closed].close()
+        arguments = {
+            "table_fill": (closed, 0, None, 0),
+            "table_copy": (0, 1, 0, 0, 0),
+            "table_init": (closed, 0, 0, 0, 0),
+        }[libcall]
+        with pytest.raises(ValueError, match="closed"):
+            at_address(libcall, values.instance, *arguments)
+        with pytest.raises(ValueError, match="closed"):
+            getattr(asm_libcalls, libcall)(values.instance, *arguments)
+
+    @pytest.mark.parametrize("libcall", ["table_copy", "table_init"])
+    def test_kinds_that_differ(self, libcall):
+        values = Values()
+        arguments = (0, 2, 0, 0, 1) if libcall == "table_copy" else (0, 1, 0, 0, 1)
+        with pytest.raises(TypeError, match="holds"):
+            at_address(libcall, values.instance, *arguments)
+        with pytest.raises(TypeError, match="holds"):
+            getattr(asm_libcalls, libcall)(values.instance, *arguments)
+
+
+class TestKeepers:
+    """A table keeps alive the instances of all functions that were ever put in."""
+
+    def make(self):
+        others = [Instance(functions=[(i, 0), (i + 1, 0)]) for i in (16, 32)]
+        tables = [Table("funcref", 6) for _ in range(3)]
+        own = Instance(
+            tables=tables,
+            functions=[(64, 0)],
+            imports={"functions": [others[0].functions[0]]},
+            elements=[
+                ("funcref", [0, 1, None]),
+                ("funcref", [others[0].functions[1]]),
+                ("funcref", [others[1].functions[0], None]),
+                ("funcref", [None, None]),
+            ],
+        )
+        return own, others, tables
+
+    @staticmethod
+    def check(tables):
+        for table in tables:
+            held = [i for i in (table[k] for k in range(len(table))) if i is not None]
+            assert all(id(each.instance) in table.keepers() for each in held)
+
+    def test_fill_leaves_once_for_each_instance(self):
+        own, others, tables = self.make()
+        functions = [own.functions[0], own.functions[1], others[1].functions[1]]
+        assert [bool(at_address("table_fill", own, 0, 0, f, 1)) for f in functions] == [1, 0, 1]
+        self.check(tables)
+        assert not at_address("table_fill", own, 0, 1, others[1].functions[0], 3)
+        assert not at_address("table_fill", own, 0, 1, None, 3)
+        assert at_address("table_fill", own, 0, 1, own.functions[0], 3)  # the newest is known
+        self.check(tables)
+
+    def test_copies_leave_until_both_keep_the_same(self):
+        own, others, tables = self.make()
+        copies = [(0, 1), (1, 0), (0, 1)]  # to, from
+
+        def ran():
+            result = [bool(at_address("table_copy", own, *pair, 0, 0, 6)) for pair in copies]
+            self.check(tables)
+            return result
+
+        assert ran() == [False, False, False]  # only nulls
+        tables[1][0] = own.functions[0]
+        assert ran() == [True, False, False]
+        tables[0][2] = others[0].functions[0]
+        assert ran() == [False, True, True]  # equal sets may have different numbers, but once
+        assert ran() == [False, False, False]
+        tables[1][3] = others[1].functions[0]
+        tables[0][4] = others[1].functions[1]
+        assert ran()[2] is False
+        assert ran() == [False, False, False]
+
+    def test_a_set_that_grew_is_another_one(self):
+        own, others, tables = self.make()
+        tables[0][0], tables[0][1] = own.functions[0], others[0].functions[0]
+        assert at_address("table_copy", own, 1, 0, 0, 0, 6)
+        assert not at_address("table_copy", own, 1, 0, 0, 0, 6)
+        tables[0][2] = others[1].functions[0]
+        assert at_address("table_copy", own, 1, 0, 0, 0, 6)
+        self.check(tables)
+
+    def test_init_leaves_once_for_each_set(self):
+        own, _others, tables = self.make()
+        order = [0, 0, 3, 1, 1, 2, 2, 0]
+        ran = [bool(at_address("table_init", own, 0, i, 0, 0, 1)) for i in order]
+        assert ran == [1, 0, 0, 1, 0, 1, 0, 1]
+        self.check(tables)
+
+    def test_what_is_kept_lives_on(self):
+        import gc
+        import weakref
+
+        own, others, tables = self.make()
+        for i in (1, 1, 2, 2):
+            at_address("table_init", own, 0, i, i, 0, 1)
+        at_address("table_copy", own, 1, 0, 0, 0, 6)
+        at_address("table_copy", own, 1, 0, 0, 0, 6)
+        table = tables[1]
+        alive = [weakref.ref(each) for each in others]
+        numbers = [f.func_ptr for f in table if f is not None]
+        del others, own, tables
+        gc.collect()
+        assert all(each() is not None for each in alive)
+        assert [f.func_ptr for f in table if f is not None] == numbers == [17, 32]

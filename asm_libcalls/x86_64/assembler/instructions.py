@@ -29,6 +29,7 @@ __all__ = [
     "LOAD_SLOT",
     "REP_MOVSB",
     "REP_STOSB",
+    "REP_STOSQ",
     "TAIL_JUMP",
     "TAIL_JUMP_SLOT",
 ]
@@ -62,6 +63,17 @@ class REP_STOSB(Instruction):
         self.encodings.append((0, lambda op: bytearray([0xF3, 0xAA])))
         self._implicit_out_regs = {r.physical_id: _GENERAL_PURPOSE_64 for r in (rdi, rcx)}
         self._implicit_in_regs = {**self._implicit_out_regs, 0: _AL}
+        _emit(self)
+
+
+class REP_STOSQ(Instruction):
+    """``rep stosq``: store rax to rcx words of 8 bytes at [rdi], upwards while DF is clear."""
+
+    def __init__(self) -> None:
+        super().__init__("REP STOSQ")
+        self.encodings.append((0, lambda op: bytearray([0xF3, 0x48, 0xAB])))
+        self._implicit_out_regs = {r.physical_id: _GENERAL_PURPOSE_64 for r in (rdi, rcx)}
+        self._implicit_in_regs = {**self._implicit_out_regs, 0: _GENERAL_PURPOSE_64}
         _emit(self)
 
 

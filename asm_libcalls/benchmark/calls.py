@@ -114,7 +114,7 @@ def releasing(int64_t x, int64_t count):
 # Both are i64.shl; the second has a loop, so its calls release the GIL.
 _WASM = bytes.fromhex(
     "0061736d 01000000 0107 01 60 02 7e7e 01 7e 0303 02 00 00 0711 02 05 7368696674 00 00"
-    "05 6c6f6f7073 00 01 0a14 02 07 00 2000 2001 86 0b 0a 00 0340 0b 2000 2001 86 0b"
+    "05 6c6f6f7073 00 01 0a18 02 07 00 2000 2001 86 0b 0e 00 0340 4100 0d00 0b 2000 2001 86 0b"
 )
 
 

@@ -50,7 +50,7 @@ class TrapCode(IntEnum):
     """``call_indirect`` past the end of the table, for which spec tests have their own message."""
 
 
-_MESSAGES = {
+_MESSAGES: dict[int, str] = {
     TrapCode.STACK_OVERFLOW: "call stack exhausted",
     TrapCode.HEAP_OUT_OF_BOUNDS: "out of bounds memory access",
     TrapCode.TABLE_OUT_OF_BOUNDS: "out of bounds table access",
@@ -64,6 +64,8 @@ _MESSAGES = {
     TrapCode.UNDEFINED_ELEMENT: "undefined element",
 }
 
+_BUILT_IN = frozenset(_MESSAGES)
+
 _SUBCLASSES: dict[int, type[Trap]] = {}
 
 
@@ -73,6 +75,10 @@ def _trap_code(code: object) -> int:
     if not 0 <= code < 1 << 32:
         raise ValueError(f"a trap code must be in 0 .. 2**32-1, got {code:#x}")
     return int(code)
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 class Trap(Exception):
@@ -92,15 +98,25 @@ class Trap(Exception):
     code : TrapCode or int
     trace : tuple of int
         The return addresses of the native frames that it unwound, innermost first, at most 64;
-        empty where none were unwound.
+        empty where none were unwound. Each has attributes ``function`` and ``offset``, None where
+        ``load_code`` got no name for the code there. A note has the named ones.
     wasm_backtrace : tuple of asm_libcalls.toy_jit.backtrace.WasmFrame
         The WebAssembly frames among them, of code that toy_jit compiled.
+
+    Notes
+    -----
+    A JIT gives one of its own codes an exception class and a message by a subclass.
 
     Examples
     --------
     >>> raise Trap(TrapCode.INTEGER_DIVISION_BY_ZERO)
     Traceback (most recent call last):
     asm_libcalls.traps.IntegerDivisionByZero: integer divide by zero
+    >>> class StackUnderflow(Trap, IndexError, code=1001, message="the stack is empty"):
+    ...     pass
+    >>> raise Trap(1001)
+    Traceback (most recent call last):
+    StackUnderflow: the stack is empty
     """
 
     code: int
@@ -124,21 +140,46 @@ class Trap(Exception):
         if code is None:
             raise TypeError(f"{type(self).__name__}() needs a trap code")
         number = _trap_code(code)
-        try:
-            self.code = TrapCode(number)
-        except ValueError:
-            self.code = number
-        super().__init__(_MESSAGES.get(self.code, f"trap code {number}"))  # type: ignore[call-overload]
+        if number == own:
+            self.code = own
+        else:
+            try:
+                self.code = TrapCode(number)
+            except ValueError:
+                self.code = number
+        super().__init__(_MESSAGES.get(number, f"trap code {number}"))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (int(self.code),), {**self.__dict__, "args": self.args})
 
-    def __init_subclass__(cls, code: TrapCode | None = None, **kwargs: Any) -> None:
-        """Register the class of a code."""
+    def __init_subclass__(
+        cls, code: int | None = None, message: str | None = None, **kwargs: Any
+    ) -> None:
+        """Make this the class of a code, with the message of its exceptions.
+
+        A JIT gives its own codes their exceptions so, for the whole process. A class of the same
+        module and name replaces the one before, as when a module is reloaded.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `code` or `message` is not as described, or the code is another class's.
+        """
         super().__init_subclass__(**kwargs)
-        if code is not None:
-            cls._own_code = code  # type: ignore[attr-defined]
-            _SUBCLASSES[code] = cls
+        if code is None:
+            if message is not None:
+                raise TypeError(f"{cls.__name__}: a message needs a code")
+            return
+        number = _trap_code(code)
+        if message is not None and not isinstance(message, str):
+            raise TypeError(f"{cls.__name__}: message must be a str, got {type(message).__name__}")
+        other = _SUBCLASSES.get(number)
+        if other is not None and _full_name(other) != _full_name(cls):
+            raise ValueError(f"{cls.__name__}: the trap code {number} is {_full_name(other)}'s")
+        if number not in _BUILT_IN:
+            _MESSAGES[number] = message or f"trap code {number}"
+        cls._own_code = code  # type: ignore[attr-defined]
+        _SUBCLASSES[number] = cls
 
 
 class StackOverflow(Trap, RecursionError, code=TrapCode.STACK_OVERFLOW):

@@ -318,7 +318,7 @@ def _print_exports(instance: Instance) -> None:
 
 def _print_trap(file: str, trap: Trap) -> None:
     from asm_libcalls.checks.engine import trap_name
-    from asm_libcalls.toy_jit.backtrace import describe
+    from asm_libcalls.native.backtraces import describe
 
     print(f"asm-libcalls: {file} trapped: {trap} ({trap_name(trap.code)})", file=sys.stderr)
     for line in describe(trap.wasm_backtrace):

@@ -168,7 +168,7 @@ class Code(Owned):
         self._piece: _Piece | None = _Piece(start, free)
         if parts:
             names = listed(start, content, parts)
-            code_names.announce(start, lambda: names)
+            code_names.announce(start, lambda: names, in_traces=True)
         self._finish()
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ profiler, debugger or stack walk, this costs one dict entry for each load.
 
 from __future__ import annotations
 
+import bisect
 import os
 
 from asm_libcalls.libcalls import DECLARATIONS
@@ -41,6 +42,7 @@ __all__ = [
     "announce",
     "are_asked_for",
     "enable_or_warn",
+    "find",
     "observe",
     "perf_is_wanted",
     "printable",
@@ -53,6 +55,9 @@ PERF_VARIABLE, GDB_VARIABLE = "ASM_LIBCALLS_PERF_MAP", "ASM_LIBCALLS_GDB"
 
 sources: dict[int, Source] = {}
 """The announced sources, by the address of their code."""
+
+_traced: dict[int, list[tuple[int, int, str]]] = {}  # address of code -> its functions, sorted
+_starts: dict[str, list[int]] = {}  # the sorted addresses, until code is loaded or unloaded
 
 _observers: list[Observer] = []
 
@@ -82,15 +87,45 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else " " for c in name)
 
 
-def announce(address: int, source: Source) -> None:
-    """Tell all observers of the code that was loaded at an address."""
+def announce(address: int, source: Source, in_traces: bool = False) -> None:
+    """Tell all observers of the code that was loaded at an address.
+
+    With `in_traces`, :func:`find` names its functions.
+    """
     sources[address] = source
+    if in_traces:
+        _traced[address] = sorted((at, size, name) for at, size, name, _ in source())
+        _starts.clear()
     for observer in _observers:
         observer.loaded(address, source)
 
 
+def find(return_address: int) -> tuple[str, int] | None:
+    """Return the function that a call returns to, and the offset of the return address in it.
+
+    None if that is in no function of code that was announced for traces.
+    """
+    if not _traced:
+        return None
+    starts = _starts.get("sorted")
+    if starts is None:
+        starts = list(_traced)
+        starts.sort()
+        _starts["sorted"] = starts
+    call = return_address - 1  # the call may be the function's last instruction
+    i = bisect.bisect_right(starts, call)
+    # Other threads load and unload meanwhile.
+    functions = _traced.get(starts[i - 1], ()) if i else ()
+    for at, size, name in reversed(functions):
+        if at <= call < at + size:
+            return name, return_address - at
+    return None
+
+
 def withdraw(address: int) -> None:
     """Remove the source at this address, whose code is about to be unmapped."""
+    if _traced.pop(address, None) is not None:
+        _starts.clear()
     if sources.pop(address, None) is not None:
         for observer in _observers:
             observer.unloaded(address)

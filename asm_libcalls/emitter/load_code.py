@@ -66,7 +66,7 @@ def load_code(code: Any, functions: Mapping[str, tuple[int, int]] | None = None)
     address = pages.load(image, announced=False).address
     if parts:
         names = listed(address, content, parts)
-        code_names.announce(address, lambda: names)
+        code_names.announce(address, lambda: names, in_traces=True)
     return address
 
 

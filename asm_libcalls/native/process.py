@@ -96,7 +96,10 @@ def may_run_elsewhere() -> bool:
 
 
 def tell_observers(trap: Trap) -> None:
-    """Show a trap to the observers."""
+    """Show a trap to the observers, with the frames of its trace named."""
+    from asm_libcalls.native.backtraces import name_frames
+
+    name_frames(trap)
     for observe in trap_observers:
         observe(trap)
 

@@ -1,15 +1,8 @@
-"""Frames of WebAssembly functions: the items of a trap's ``wasm_backtrace``."""
+"""Frames of WebAssembly functions: the items of an exception's ``wasm_backtrace``."""
 
 from __future__ import annotations
 
-from asm_libcalls.activation import MAXIMUM_TRACE
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
-
-__all__ = ["WasmFrame", "describe"]
+__all__ = ["WasmFrame"]
 
 
 class WasmFrame:
@@ -37,18 +30,3 @@ class WasmFrame:
 
     def __repr__(self) -> str:
         return f"<WasmFrame {self}>"
-
-
-def describe(backtrace: Sequence[WasmFrame]) -> list[str]:
-    """Write a backtrace, a line for each frame; equal frames in succession share a line."""
-    lines: list[list[Any]] = []
-    for frame in map(str, backtrace):
-        if lines and lines[-1][0] == frame:
-            lines[-1][1] += 1
-        else:
-            lines.append([frame, 1])
-    described = [
-        f"  {'called by' if i else 'in'} {frame}" + (f", {count} times" if count > 1 else "")
-        for i, (frame, count) in enumerate(lines)
-    ]
-    return [*described, "  ..."] if len(backtrace) == MAXIMUM_TRACE else described

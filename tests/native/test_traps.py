@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 import pickle
 import platform
 import signal
@@ -11,7 +12,7 @@ import sys
 import pytest
 
 import asm_libcalls
-from asm_libcalls import Trap, TrapCode, catch_traps
+from asm_libcalls import Trap, TrapCode, catch_traps, traps
 from asm_libcalls.signatures import Signature
 
 I64_TO_I64 = Signature("(i64, i64) -> i64")
@@ -392,3 +393,96 @@ def test_a_call_of_numbers_runs_no_python(load_routines):
         call(40, "2")
     with pytest.raises(TypeError, match="2 arguments"):
         call(40)
+
+
+# The codes of a JIT.
+
+
+@pytest.fixture
+def own_codes(monkeypatch):
+    """Forget the classes and messages that a test registers."""
+    monkeypatch.setattr(traps, "_SUBCLASSES", dict(traps._SUBCLASSES))
+    monkeypatch.setattr(traps, "_MESSAGES", dict(traps._MESSAGES))
+
+
+def test_a_jit_gives_its_code_a_class_and_a_message(raise_trap, own_codes):
+    class Negative(Trap, ValueError, code=1000, message="the count is negative"):
+        """A count below zero."""
+
+    with pytest.raises(ValueError, match=r"^the count is negative$") as caught:
+        raise_trap(1000)
+    assert type(caught.value) is Negative
+    assert caught.value.code == Negative().code == Trap(1000).code == 1000
+    assert str(Negative()) == "the count is negative"
+    with pytest.raises(ValueError, match="has the code 1000"):
+        Negative(1001)
+
+    class Silent(Trap, code=2**32 - 1):
+        pass
+
+    with pytest.raises(Silent, match=r"^trap code 4294967295$"):
+        raise_trap(2**32 - 1)
+    assert type(Trap(1001)) is Trap
+
+
+def test_a_code_may_be_of_an_enum_of_the_jit(raise_trap, own_codes):
+    class Code(enum.IntEnum):
+        UNDERFLOW = 2000
+
+    class Underflow(Trap, IndexError, code=Code.UNDERFLOW, message="the stack is empty"):
+        pass
+
+    with pytest.raises(IndexError) as caught:
+        raise_trap(2000)
+    assert caught.value.code is Code.UNDERFLOW
+    assert Trap(Code.UNDERFLOW).code is Trap(2000).code is Underflow().code is Code.UNDERFLOW
+
+
+def test_a_module_that_is_reloaded_replaces_its_class(own_codes):
+    def define(message):
+        class Again(Trap, code=3000, message=message):
+            pass
+
+        return Again
+
+    define("first")
+    second = define("second")
+    assert type(Trap(3000)) is second
+    assert str(Trap(3000)) == "second"
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "words"),
+    [
+        ({"code": 7}, ValueError, r"the trap code 7 is asm_libcalls\.traps\.IntegerDivisionByZero"),
+        ({"code": TrapCode.INTERRUPT}, ValueError, r"is asm_libcalls\.traps\.Interrupt's"),
+        ({"code": -1}, ValueError, r"in 0 \.\. 2\*\*32-1"),
+        ({"code": 1 << 32}, ValueError, r"in 0 \.\. 2\*\*32-1"),
+        ({"code": "7"}, TypeError, "a trap code must be an int, got str"),
+        ({"code": 4000, "message": 7}, TypeError, "message must be a str, got int"),
+        ({"message": "m"}, TypeError, "a message needs a code"),
+        ({"code": 4001}, ValueError, r"the trap code 4001 is .*Taken's"),
+    ],
+    ids=str,
+)
+def test_classes_that_are_refused(keywords, error, words, own_codes):
+    class Taken(Trap, code=4001):
+        pass
+
+    before = dict(traps._SUBCLASSES), dict(traps._MESSAGES)
+    with pytest.raises(error, match=words):
+
+        class Other(Trap, **keywords):
+            pass
+
+    assert before == (traps._SUBCLASSES, traps._MESSAGES)
+
+
+class Pickled(Trap, ArithmeticError, code=0x7E57_0001, message="made by a test"):
+    """Of this module, so that pickle finds it."""
+
+
+def test_a_jits_trap_is_pickled():
+    again = pickle.loads(pickle.dumps(Trap(0x7E57_0001)))
+    assert type(again) is Pickled
+    assert (str(again), again.code) == ("made by a test", 0x7E57_0001)

@@ -132,6 +132,100 @@ def test_a_trap_in_the_start_function_is_traced():
     assert [f.function_index for f in caught.value.wasm_backtrace] == [0]
 
 
+class Sealed(Exception):
+    """An exception that its users cannot change, and that has no attribute of ours."""
+
+    @property
+    def wasm_backtrace(self):
+        return "its own"
+
+    def __setattr__(self, name, value):
+        raise RuntimeError("no attribute may be set")
+
+
+EXCEPTIONS = {
+    "ValueError": lambda: ValueError("from the host"),
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "SystemExit": lambda: SystemExit(3),
+    "StopIteration": StopIteration,
+    "MemoryError": MemoryError,
+    "a group": lambda: BaseExceptionGroup("several", [ValueError()]),
+    "sealed": Sealed,
+}
+
+
+def raising_instance(raised):
+    def host():
+        raise raised
+
+    functions = {
+        "_g": Function("->", "nop call 00"),
+        "f": Function("->", "call 01"),
+    }
+    return instantiate(functions, {"h": "->"}, {"h": host})
+
+
+@pytest.mark.parametrize("kind", EXCEPTIONS)
+def test_an_exception_of_the_host_has_the_frames_that_it_crossed(kind):
+    error = EXCEPTIONS[kind]()
+    error.__dict__["__notes__"] = ["its note"]
+    f = raising_instance(error).exports["f"]
+    for _ in range(3):  # raised again, the same object has the frames of the last time alone
+        with pytest.raises(type(error)) as caught:
+            f()
+        assert caught.value is error
+        frames = error.__dict__["wasm_backtrace"]
+        assert [frame.function_index for frame in frames] == [1, 2]
+        assert error.__notes__ == [
+            "its note",
+            f"WebAssembly backtrace:\n  in {frames[0]}\n  called by {frames[1]}",
+        ]
+    if kind == "sealed":
+        assert error.wasm_backtrace == "its own"
+    else:
+        assert error.wasm_backtrace == frames
+
+
+def test_an_exception_of_the_host_is_traced_through_every_entry():
+    def host(depth):
+        if depth == 0:
+            raise LookupError("at the end")
+        instance.exports["f"](depth - 1)
+
+    functions = {
+        "_g": Function("i32 ->", "local.get 00 call 00"),
+        "f": Function("i32 ->", "local.get 00 call 01"),
+    }
+    instance = instantiate(functions, {"h": "i32 ->"}, {"h": host})
+    with pytest.raises(LookupError) as caught:
+        instance.exports["f"](2)
+    assert [f.function_index for f in caught.value.wasm_backtrace] == [1, 2] * 3
+
+
+def test_a_result_that_is_refused_has_the_frames_too():
+    instance = instantiate(
+        {"f": Function("-> i32", "call 00")}, {"h": "-> i32"}, {"h": lambda: "x"}
+    )
+    with pytest.raises(TypeError, match="the result of the host function") as caught:
+        instance.exports["f"]()
+    assert [f.function_name for f in caught.value.wasm_backtrace] == ["f"]
+
+
+def test_an_exception_that_ends_in_the_host_has_none():
+    seen = []
+
+    def host():
+        try:
+            raise LookupError("kept")
+        except LookupError as error:
+            seen.append(error)
+
+    instance = instantiate({"f": Function("->", "call 00")}, {"h": "->"}, {"h": host})
+    instance.exports["f"]()
+    assert not hasattr(seen[0], "wasm_backtrace")
+    assert not hasattr(seen[0], "__notes__")
+
+
 def test_a_trap_of_the_host_is_traced_through_every_entry():
     def host(depth):
         if depth == 0:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import bisect
+import itertools
+from contextlib import suppress
 
 from asm_libcalls.activation import MAXIMUM_TRACE
+from asm_libcalls.native.backtraces import describe, name_frames, set_note
 from asm_libcalls.native.process import trap_observers
 from asm_libcalls.native.stack_walker import stack_frames
-from asm_libcalls.toy_jit.backtrace import WasmFrame, describe
+from asm_libcalls.toy_jit.backtrace import WasmFrame
+from asm_libcalls.traps import Trap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from asm_libcalls.toy_jit.codegen.layout import CodeLayout
     from asm_libcalls.toy_jit.frontend.module import Module
-    from asm_libcalls.traps import Trap
 
-__all__ = ["extend", "find", "forget", "register"]
+__all__ = ["extend", "find", "forget", "moment", "register"]
 
 
 class _Code:
@@ -41,6 +45,10 @@ class _Code:
 
 
 _TITLE = "WebAssembly backtrace:"
+_MOMENT = "_wasm_backtrace_moment"
+
+moment = itertools.count().__next__
+"""Counts calls of Python functions and backtraces, to tell which came first."""
 
 _starts: list[int] = []  # sorted
 _codes: dict[int, _Code] = {}
@@ -66,24 +74,44 @@ def find(return_address: int) -> WasmFrame | None:
     return code.frame(return_address) if code is not None else None
 
 
-def extend(trap: Trap) -> None:
-    """Add to a trap that leaves a Python function the frames of the code that called it."""
-    if len(trap.wasm_backtrace) >= MAXIMUM_TRACE:
+def extend(error: BaseException, since: int) -> None:
+    """Add to an exception that leaves a Python function the frames of the code that called it.
+
+    Parameters
+    ----------
+    error : BaseException
+    since : int
+        The :func:`moment` at which the Python function was called. What was added before that is
+        of an earlier raise of the same object, and is replaced.
+    """
+    with suppress(Exception):  # no backtrace rather than another exception
+        _extend(error, since)
+
+
+def _extend(error: BaseException, since: int) -> None:
+    attributes: dict[str, Any] = object.__getattribute__(error, "__dict__")
+    if attributes.get(_MOMENT, since) < since:
+        attributes["wasm_backtrace"] = ()
+    if len(attributes.get("wasm_backtrace", ())) >= MAXIMUM_TRACE:
         return
     trace = tuple(address for address, _ in stack_frames(innermost=True) or ())[:MAXIMUM_TRACE]
-    if not trap.trace:
-        trap.trace = trace
-    _add(trap, trace)
+    if isinstance(error, Trap) and not error.trace:
+        error.trace = trace
+        name_frames(error)
+    _add(error, trace)
 
 
-def _add(trap: Trap, trace: Iterable[int]) -> None:
-    found = tuple(frame for frame in map(find, trace) if frame is not None)
-    found = (*trap.wasm_backtrace, *found)[:MAXIMUM_TRACE]
-    if found == trap.wasm_backtrace:
+def _add(error: BaseException, trace: Iterable[int]) -> None:
+    # Not setattr: the class of a user's exception may define it.
+    attributes: dict[str, Any] = object.__getattribute__(error, "__dict__")
+    before = attributes.get("wasm_backtrace", ())
+    added = tuple(frame for frame in map(find, trace) if frame is not None)
+    found = (*before, *added)[:MAXIMUM_TRACE]
+    if found == before:
         return
-    trap.wasm_backtrace = found
-    notes = [note for note in getattr(trap, "__notes__", ()) if not note.startswith(_TITLE)]
-    trap.__notes__ = [*notes, "\n".join((_TITLE, *describe(found)))]
+    attributes["wasm_backtrace"] = found
+    attributes[_MOMENT] = moment()
+    set_note(error, _TITLE, describe(found))
 
 
 def _observe(trap: Trap) -> None:

@@ -29,11 +29,10 @@ from asm_libcalls.toy_jit.frontend.module import (
     VALUE_TYPE_NAMES,
     type_names,
 )
-from asm_libcalls.toy_jit.link.code_map import extend
+from asm_libcalls.toy_jit.link.code_map import extend, moment
 from asm_libcalls.toy_jit.runtime.adapters import Adapter
 from asm_libcalls.toy_jit.runtime.slots import ENTER
 from asm_libcalls.toy_jit.runtime.values import from_slots, slot_count, to_slots
-from asm_libcalls.traps import Trap
 from asm_libcalls.x86_64.trampolines.call_records import make_slot_record
 
 TYPE_CHECKING = False
@@ -316,16 +315,20 @@ class _HostCall:
         self.where = f"the result of the host function {name}"
 
     def __call__(self, *given: int) -> int | None:
+        called = moment()
+        try:
+            return self._call(*given)
+        except BaseException as error:
+            extend(error, called)
+            raise
+
+    def _call(self, *given: int) -> int | None:
         *arguments, slots = given
         params, results = self.functype.params, self.functype.results
         instance = self.instance()
         assert instance is not None  # the calling instance imports it
         instance.activations_table.end_transfer()
-        try:
-            returned = self.function(*from_slots(params, arguments))
-        except Trap as trap:
-            extend(trap)
-            raise
+        returned = self.function(*from_slots(params, arguments))
         if not results:
             return None
         if len(results) == 1:

@@ -14,7 +14,6 @@ from asm_libcalls.toy_jit.codegen import stencils
 from asm_libcalls.toy_jit.codegen.templates import LOADED
 from asm_libcalls.toy_jit.link import code_map
 from asm_libcalls.toy_jit.runtime import interrupts
-from asm_libcalls.traps import Trap
 from asm_libcalls.x86_64.trampolines import ACTIVATIONS_KEY, CHECK_STACK, RAISE_TRAP
 
 TYPE_CHECKING = False
@@ -52,10 +51,11 @@ def _address(name: str) -> int:
 
 def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
     def call(*arguments: int) -> int | None:
+        called = code_map.moment()
         try:
             return function(*arguments)
-        except Trap as trap:
-            code_map.extend(trap)
+        except BaseException as error:  # of a signal handler, for example
+            code_map.extend(error, called)
             raise
 
     return call

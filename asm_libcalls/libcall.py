@@ -208,15 +208,11 @@ class Libcall:
         function = self._binding.fallback_of(self.declaration)
         if self.signature.result is None or self.signature.result.name != "externref":
             return function(*patterns) or 0
-        from asm_libcalls.runtime.instance import instance_of
+        from asm_libcalls.runtime import transit
 
-        # The reference goes to Python and not to a frame: no transfer is pending after the call.
-        table = instance_of(patterns[0]).activations_table
-        before = table.transfers_here()
-        try:
-            return function(*patterns) or 0
-        finally:
-            table.end_transfers(before)
+        pointer = function(*patterns) or 0
+        transit.arrived(pointer)
+        return pointer
 
 
 class FallbackFunction(Libcall):

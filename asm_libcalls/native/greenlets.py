@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.activation import Departure
 
-__all__ = ["Place", "current", "is_at", "is_over", "notice", "position"]
+__all__ = ["Place", "current", "is_at", "is_over", "notice", "position", "thread"]
 
 _GET_CURRENT = 4  # PyGreenlet_GetCurrent_NUM of greenlet.h
 _CAPSULE = b"greenlet._C_API"
@@ -74,14 +74,14 @@ def position() -> Place:
     owner = current()
     newest = _newest(owner)
     if newest is None:
-        return _thread(), owner, 0, 0
-    return _thread(), owner, newest.serial, addressof(newest)
+        return thread(), owner, 0, 0
+    return thread(), owner, newest.serial, addressof(newest)
 
 
 def is_at(place: Place) -> bool:
     """Return whether a greenlet of this thread, or the thread itself, is still at a place."""
-    thread, owner, serial, _ = place
-    if thread not in (0, _thread()):
+    began, owner, serial, _ = place
+    if began not in (0, thread()):
         return False
     newest = _newest(owner)
     return serial == (0 if newest is None else newest.serial)
@@ -89,12 +89,12 @@ def is_at(place: Place) -> bool:
 
 def is_over(place: Place) -> bool:
     """Return whether the departure of a place has ended, if it was this thread's."""
-    thread, _, serial, address = place
-    if not serial or thread != _thread():
+    began, _, serial, _ = place
+    if not serial or began != thread() or process.machine_entry is None:
         return False
-    from asm_libcalls.activation import Departure
-
-    return bool(Departure.from_address(address).serial != serial)
+    # Its own record may be of a thread that ended, and freed.
+    left = process.machine_entry.departures()
+    return left is not None and all(each.serial != serial for each in left)
 
 
 def _newest(owner: int) -> Departure | None:
@@ -102,8 +102,10 @@ def _newest(owner: int) -> Departure | None:
     return None if entry is None else entry.newest_departure(owner)
 
 
-def _thread() -> int:
-    # The address of its record, 0 while it has none. (The thread's id can be a greenlet's: gevent
-    # replaces get_ident().)
+def thread() -> int:
+    """Return the address of this thread's record, 0 while it has none.
+
+    (The thread's id can be a greenlet's: gevent replaces ``get_ident``.)
+    """
     record = None if process.machine_entry is None else process.machine_entry.record()
     return 0 if record is None else addressof(record)

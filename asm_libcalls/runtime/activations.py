@@ -24,10 +24,9 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.native import greenlets
 from asm_libcalls.native.stack_walker import stack_frames
 from asm_libcalls.owned import OPEN, Owned
-from asm_libcalls.runtime import externref
+from asm_libcalls.runtime import externref, transit
 from asm_libcalls.runtime.stack_maps import stack_map
 from asm_libcalls.steps import step
 
@@ -64,9 +63,6 @@ class VMExternRefActivationsTable(Owned):
         The pointer in the VMContext: to ``next*`` and ``end*`` of the bump chunk. Compiled code may
         insert by itself: while next is not end, store a pointer whose count it has incremented at
         next, and add 8 to next.
-    transfers : frozenset
-        The places (:func:`~asm_libcalls.native.greenlets.position`) where references are being
-        passed between Python and native code.
     """
 
     def __init__(self) -> None:
@@ -77,13 +73,13 @@ class VMExternRefActivationsTable(Owned):
         self._start = ctypes.addressof(self._chunk)
         self._header = _Header(self._start, self._start + ctypes.sizeof(self._chunk))
         self._over_approximated: set[int] = set()
+        self._examined: list[int] = []  # taken from both, while a collection sorts them
         self._collecting = False
         self._finish()
-        self.transfers: frozenset[greenlets.Place] = frozenset()
 
     def __len__(self) -> int:
         """Return how many entries there are, repetitions in the chunk included."""
-        return self._filled() + len(self._over_approximated)
+        return self._filled() + len(self._over_approximated) + len(self._examined)
 
     @property
     def address(self) -> int:
@@ -106,11 +102,7 @@ class VMExternRefActivationsTable(Owned):
         return False
 
     def insert_with_gc(self, address: int, registry: StackMapRegistry) -> None:
-        """Insert a pointer with the count that the caller owns; GC first if the chunk is full.
-
-        Native code calls it, so references in transfer have arrived there.
-        """
-        self.end_transfer()
+        """Insert a pointer with the count that the caller owns; GC first if the chunk is full."""
         if not self.insert(address):
             # Into the set before the GC: a destructor may raise, and the entry must not be lost.
             self._keep(address)
@@ -121,42 +113,17 @@ class VMExternRefActivationsTable(Owned):
     def insert_returned(self, address: int, registry: StackMapRegistry) -> None:
         """Insert a pointer that the caller owns and returns to native code; GC first if too full.
 
-        A pointer that is the chunk's newest entry is not inserted again. A transfer into the frame
-        begins here, as in :meth:`insert_all`: until the caller has returned, whatever a signal
-        handler collects, the pointer is kept.
+        Until the caller has returned, it is in transit: whatever a signal handler collects, the
+        pointer is kept.
         """
-        by_native_code = greenlets.position()[2]
-        if by_native_code:
-            self.begin_transfer()
-        if self._is_newest(address):
-            externref.release(address)
-            return
-        if not by_native_code:  # Python ends no transfer
-            self.insert_with_gc(address, registry)
-            return
-        try:
-            self.insert_all([address], registry)
-        finally:
-            externref.release(address)
-        if self.closed:
-            raise ValueError("the Instance is closed")
-
-    @step
-    def _is_newest(self, address: int) -> bool:
-        header, start = self._header, self._start
-        # No call from here on: see insert().
-        at = (header.next - start) // _SLOT - 1
-        return at >= 0 and bool(self._chunk[at] == address)
+        transit.returns([address])
+        self.insert_with_gc(address, registry)
 
     def insert_all(self, addresses: Iterable[int], registry: StackMapRegistry) -> None:
-        """Insert live pointers, counting an owner of each; GC first if the chunk is too full.
-
-        A transfer into a frame begins here. None of the pointers is collected until it ends.
-        """
+        """Insert live pointers, counting an owner of each; GC first if the chunk is too full."""
         addresses = list(addresses)
         if self._filled() + len(addresses) > CHUNK_SIZE:
             self.gc(registry)
-        self.begin_transfer()
         for address in addresses:
             externref.retain(address)
             if not self.insert(address):
@@ -165,7 +132,8 @@ class VMExternRefActivationsTable(Owned):
     def gc(self, registry: StackMapRegistry, keep: int = 0) -> None:
         """Drop every entry that no native frame of this thread holds, except `keep`.
 
-        A nested call, from a destructor, does nothing.
+        Entries in transit between Python and native code stay. A nested call, from a destructor,
+        does nothing.
 
         Raises
         ------
@@ -176,70 +144,51 @@ class VMExternRefActivationsTable(Owned):
             return
         self._collecting = True
         try:
-            roots = None if self._in_transfer() else self._precise_roots(registry)
+            # Taken before the roots are read, so what other code inserts meanwhile is not judged by
+            # roots that are older than it.
+            self._examine()
+            roots = self._precise_roots(registry)
             if roots is None:
-                self._empty_chunk()
-                return
+                roots = {*self._examined}
+            else:
+                roots |= transit.roots().intersection(self._examined)
             if keep:
                 roots.add(keep)
             self._sweep(roots)
         finally:
             self._collecting = False
 
-    def begin_transfer(self) -> None:
-        """Prevent collections while this greenlet, or thread, is at its current place.
-
-        References between Python and native code are in no frame, and a signal handler may collect
-        at any moment. They have arrived when native code next calls Python.
-        """
-        kept = {place for place in self.transfers if not greenlets.is_over(place)}
-        self.transfers = frozenset({*kept, greenlets.position()})
-
-    def end_transfer(self) -> None:
-        """End the transfer here: native code has run since, so the references have arrived."""
-        if self.transfers:
-            self.transfers -= {greenlets.position()}
-
-    def transfers_here(self) -> frozenset[greenlets.Place]:
-        """Return the transfers, one or none, that began at this greenlet's or thread's place."""
-        if not self.transfers:
-            return frozenset()
-        return self.transfers & {greenlets.position()}
-
-    def end_transfers(self, before: frozenset[greenlets.Place]) -> None:
-        """End the transfers that began here or in calls from here, except those in `before`.
-
-        Transfers of other greenlets stay.
-        """
-        if self.transfers:
-            thread, owner, serial, _ = greenlets.position()
-            self.transfers = before | {
-                place
-                for place in self.transfers
-                if place[0] not in (0, thread) or place[1] != owner or place[2] < serial
-            }
-
-    def has_transfers(self) -> bool:
-        """Return whether references are on their way in any thread or greenlet."""
-        return not all(map(greenlets.is_over, self.transfers))
-
-    def _in_transfer(self) -> bool:
-        return any(map(greenlets.is_at, self.transfers))
+    def holds_what_is_in_transit(self) -> bool:
+        """Return whether an entry is in transit between Python and native code of this thread."""
+        self._examine()
+        return not transit.roots().isdisjoint(self._examined)
 
     def clear(self) -> None:
         """Drop every entry."""
+        self._examine()
         self._sweep(set())
 
     def _release(self) -> None:
-        self._header.end = self._start  # a full chunk, for machine code
-        self._sweep(set())
+        self.clear()
+
+    def _examine(self) -> None:
+        """Move every entry to `_examined`."""
+        while not self._take(set()):
+            pass
 
     @step
-    def _exchange(self, roots: set[int]) -> set[int]:
-        # No call in between: any Python code might insert into the set.
-        survivors = self._over_approximated
-        self._over_approximated = roots
-        return survivors
+    def _take(self, nothing: set[int]) -> bool:
+        header, chunk, start = self._header, self._chunk, self._start
+        end, kept = header.next, self._over_approximated
+        words = chunk[0 : (end - start) // _SLOT]
+        examined = [*self._examined, *words, *kept]  # made first, then filled without allocations
+        # No code has run since the slots were read, so no insertion is lost.
+        if header.next != end or self._over_approximated is not kept:
+            return False
+        header.next = start
+        self._over_approximated = nothing
+        self._examined = examined
+        return True
 
     def _precise_roots(self, registry: StackMapRegistry) -> set[int] | None:
         frames = stack_frames()
@@ -270,32 +219,28 @@ class VMExternRefActivationsTable(Owned):
             return True
         return False
 
-    def _empty_chunk(self) -> None:
-        for address in self._take_chunk():
-            self._keep(address)
+    def _sweep(self, roots: set[int]) -> None:
+        """Drop the examined entries that are no roots; count an owner of the other roots."""
+        dropped: list[int] = []
+        while self._examined:
+            self._sort_one(roots, dropped)
+        for address in roots:
+            self._hold(address)
+        externref.release_all(dropped)  # destructors run from here on
 
     @step
-    def _take_chunk(self) -> list[int]:
-        header, chunk, start = self._header, self._chunk, self._start
-        while True:
-            filled = self._filled()
-            end, where = start + filled * _SLOT, slice(0, filled)
-            taken: list[int] = chunk[where]
-            # No code has run since the slots were read, so no insertion is lost.
-            if header.next == end:
-                header.next = start
-                return taken
+    def _sort_one(self, roots: set[int], dropped: list[int]) -> None:
+        # No call before the last instruction: the entry is always in one of the lists.
+        kept, examined = self._over_approximated, self._examined
+        if not examined:
+            return
+        address = examined[-1]
+        keeps = self._state is OPEN and address in roots and address not in kept
+        target = kept.add if keeps else dropped.append
+        del examined[-1]
+        target(address)
 
-    def _sweep(self, roots: set[int]) -> None:
-        for address in roots:
-            externref.retain(address)
-        survivors = self._exchange(roots)
-        old = [*self._take_chunk(), *survivors]
-        nothing: set[int] = set()
-        if (
-            self._state is not OPEN and self._over_approximated is roots
-        ):  # closed while they were counted
-            self._over_approximated = nothing
-            old += roots
-        # From here on destructors run, and may insert into the new table.
-        externref.release_all(old)
+    def _hold(self, address: int) -> None:
+        """Keep a root that was not in the table."""
+        if address not in self._over_approximated and not self.closed:
+            self._keep(externref.retain(address))

@@ -5,6 +5,8 @@ Source: the deferred reference counting of :mod:`asm_libcalls.runtime.activation
 
 from __future__ import annotations
 
+import gc
+import sys
 from _thread import get_ident
 
 from asm_libcalls.native import process
@@ -12,6 +14,8 @@ from asm_libcalls.native.stack_walker import departures
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asm_libcalls.runtime.activations import VMExternRefActivationsTable
     from asm_libcalls.runtime.stack_maps import StackMapRegistry
 
@@ -24,33 +28,51 @@ _borrowed_from: list[tuple[int, VMExternRefActivationsTable]] = []
 def release_references(table: VMExternRefActivationsTable, registry: StackMapRegistry) -> None:
     """Drop the references of a closed instance that nothing uses, and the others later.
 
-    Native frames of this thread use them, and transfers between Python and native code. (One thread
-    at a time uses an instance.)
+    Native frames of this thread use them, and what is in transit between Python and native code.
+    (One thread at a time uses an instance.)
     """
     _borrowed_from.append((get_ident(), table))
     if _has_native_frames():
         table.gc(registry)
     else:
         drop_unused_references()
+    if _borrowed_from and _on_collection not in gc.callbacks:
+        gc.callbacks.append(_on_collection)
 
 
 def drop_unused_references() -> None:
-    """Drop the references of instances that this thread closed, once it has left native code."""
+    """Drop the references of closed instances that no thread uses.
+
+    They may be used by the thread that closed the instance, until it has left native code or ended.
+    """
     if not _borrowed_from or _has_native_frames():
         return
     thread = get_ident()
     errors: list[BaseException] = []
     for row in [*_borrowed_from]:
         owner, table = row
-        if owner == thread and not table.has_transfers():
-            try:
-                table.close()
-            except BaseException as error:
-                errors.append(error)
-            if row in _borrowed_from:
-                _borrowed_from.remove(row)
+        if owner != thread and owner in sys._current_frames():
+            continue
+        if table.holds_what_is_in_transit():
+            continue
+        try:
+            table.close()
+        except BaseException as error:
+            errors.append(error)
+        if table.closed and row in _borrowed_from:
+            _borrowed_from.remove(row)
     if errors:
         raise errors[0]
+
+
+def _on_collection(
+    phase: str,
+    information: dict[str, int],
+    is_finalizing: Callable[[], bool] = sys.is_finalizing,
+) -> None:
+    """Drop them too when Python's collector runs; one of its callbacks."""
+    if _borrowed_from and phase == "start" and not is_finalizing():
+        drop_unused_references()
 
 
 def _has_native_frames() -> bool:

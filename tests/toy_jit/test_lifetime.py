@@ -19,9 +19,10 @@ from process_maps import mappings
 import asm_libcalls
 from asm_libcalls import toy_jit
 from asm_libcalls.native.call_slot import FUNCTION
-from asm_libcalls.runtime import externref
+from asm_libcalls.runtime import externref, transit
 from asm_libcalls.runtime.instance import DEFAULT_STACK_MAP_REGISTRY
 from asm_libcalls.toy_jit.link import code_map
+from asm_libcalls.toy_jit.runtime import slots
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 
@@ -110,7 +111,7 @@ def test_collecting_at_any_moment_loses_nothing():
     instance.gc()
     assert not any(markers.alive())
     assert len(instance.runtime.activations_table) == 0
-    assert not instance.runtime.activations_table.transfers
+    assert not transit.roots()
 
 
 @pytest.mark.parametrize(
@@ -447,17 +448,17 @@ def deep_or_overflow(deep):
 
 
 RETURNING = {
-    "table": ("i32.const 03 table.get 00", ("_table_get", "insert_returned")),
-    "global": ("global.get 00", ("externref_global_get", "insert_returned")),
+    "table": ("i32.const 03 table.get 00", ("_table_get", "insert_returned", "call")),
+    "global": ("global.get 00", ("call",)),
 }
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["collects", "calls again"])
 @pytest.mark.parametrize(
     ("place", "where"), [(p, name) for p, (_, names) in RETURNING.items() for name in names]
 )
-def test_a_reference_on_its_way_to_native_code_survives_what_a_signal_handler_collects(
-    place, where
-):
+def test_a_reference_on_its_way_survives_what_a_signal_handler_collects(place, where, again):
+    """On its way to native code, and back: after the `call` of the entry."""
     body = RETURNING[place][0]
     exports = [wasm.exported("table", 1, 0), wasm.exported("global", 3, 0)]
     instance = instantiate(
@@ -470,11 +471,14 @@ def test_a_reference_on_its_way_to_native_code_survives_what_a_signal_handler_co
     reference = weakref.ref(thing)
     del thing
     collected = []
+    traced = slots._traced(len).__code__  # of the functions that compiled code calls
 
     def handler(frame, event, _):  # may run wherever a signal handler may
-        if event == "return" and frame.f_code.co_name == where:
+        if event == "return" and frame.f_code.co_name == where and frame.f_code is not traced:
             sys.setprofile(None)
             table[3] = global_.value = None
+            if again:
+                assert f() is None
             instance.gc()
             collected.append(True)
 

@@ -15,6 +15,7 @@ from asm_libcalls.native.native_function import (
     default_parameter_names,
     native_functions,
 )
+from asm_libcalls.runtime import transit
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.signatures import MEMORY_POINTERS, VALUE_TYPES, Callee, Signature
@@ -37,7 +38,7 @@ from asm_libcalls.x86_64.trampolines.call_records import make_slot_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, MutableMapping, Sequence
     from typing import Any, Self
 
     from asm_libcalls.toy_jit.frontend.module import FuncType
@@ -159,22 +160,22 @@ class Func(FuncRef):
         entry = default_binding().entry
         assert entry is not None
         anyfunc = self._anyfunc
-        activations_table = self.instance.activations_table
-        before = activations_table.transfers_here()
+        pending: MutableMapping[int, Any] = {}
+        key = 0
+        if any(map(REFERENCE_TYPES.__contains__, results)):
+            pending, key = transit.begin(slots)
         try:
             # Kept: a collection may run before compiled code has them in its frame.
             given, _kept = to_slots(params, arguments, self.instance, where, bits)
             for i, slot in enumerate(given):
                 slots[i] = slot
-            if any(map(REFERENCE_TYPES.__contains__, results)):
-                activations_table.begin_transfer()
             at = ctypes.addressof(slots)
             entry.call(ENTER, _ENTER_SIGNATURE, [anyfunc.vmctx, anyfunc.func_ptr, at, count])
             if len(results) == 1 and results[0] != V128:
                 slots[0] = slots[count + (results[0] in _FLOATS)]
             return from_slots(results, slots[:], bits)
         finally:
-            activations_table.end_transfers(before)
+            pending.pop(key, None)
 
 
 class _OfObjects:
@@ -327,7 +328,6 @@ class _HostCall:
         params, results = self.functype.params, self.functype.results
         instance = self.instance()
         assert instance is not None  # the calling instance imports it
-        instance.activations_table.end_transfer()
         returned = self.function(*from_slots(params, arguments))
         if not results:
             return None
@@ -344,7 +344,7 @@ class _HostCall:
                 f"{self.where} must be {len(results)} values {type_names(results)}, "
                 f"got {len(values)}"
             )
-        taken, _ = to_slots(results, values, instance, where)
+        taken, _ = to_slots(results, values, instance, where, returned=True)
         if len(taken) == 1:
             return taken[0]
         target = (ctypes.c_uint64 * len(taken)).from_address(slots)

@@ -216,7 +216,6 @@ def interrupted(vmctx: int) -> None:
     if instance is None:
         _point(vmctx, _LOOK)  # so that each further call comes here too
         raise ValueError("the Instance is closed")
-    instance.activations_table.end_transfer()
     thread = _this_thread()
     # Reset before the requests are read, so that a later request has effect at the next check.
     walks, thread.walks = thread.walks, False

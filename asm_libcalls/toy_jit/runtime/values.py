@@ -8,6 +8,7 @@ half first. An externref is any Python object, and None is null; a funcref is a
 from __future__ import annotations
 
 from asm_libcalls.owned import is_a
+from asm_libcalls.runtime import transit
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.reference import from_raw
@@ -35,7 +36,12 @@ def slot_count(types: bytes) -> int:
 
 
 def to_slots(
-    types: bytes, values: Sequence[Any], instance: Any, where: str, bits: bool = False
+    types: bytes,
+    values: Sequence[Any],
+    instance: Any,
+    where: str,
+    bits: bool = False,
+    returned: bool = False,
 ) -> tuple[list[int], list[VMExternRef]]:
     """Convert Python values to slots for compiled code; return these and the externrefs.
 
@@ -53,6 +59,11 @@ def to_slots(
     where : str
         The values' name in errors. The number of the value is added if they are several, or
         arguments.
+    bits : bool
+        Whether numbers are bit patterns.
+    returned : bool
+        Whether the running host function returns the slots to compiled code. Then they are in
+        transit, and the externrefs need not be kept.
     """
     numbered = len(types) > 1 or where.endswith("argument")
     slots = []
@@ -78,6 +89,8 @@ def to_slots(
         if valtype == V128:
             slots.append(pattern >> 64)
     if boxes:
+        if returned:
+            transit.returns(slots)
         instance.activations_table.insert_all(
             [box.as_raw() for box in boxes], instance.stack_map_registry
         )

@@ -1,0 +1,72 @@
+"""References in transit: between Python and native code, in no frame that a collection walks.
+
+A signal handler may collect at any moment, also between the return of native code and the
+conversion of its results, or after a host function has chosen its result. What is in transit then
+is a root, as what native frames hold. An array of results is in transit while this module has it;
+what a host function returns is until its departure from native code ends.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.native import greenlets
+from asm_libcalls.runtime import externref
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, MutableMapping
+    from typing import Any
+
+__all__ = ["arrived", "begin", "returns", "roots"]
+
+_words: dict[int, dict[int, tuple[greenlets.Place, Iterable[int]]]] = {}
+"""By thread (its record's address, 0 before it has one), and by the id of the list or array: where
+the greenlet was when the list came here, and the list."""
+
+_MOST_RETURNED = 32
+"""Lists of one thread, before those of ended departures are looked for."""
+
+
+def begin(words: Iterable[int]) -> tuple[MutableMapping[int, Any], int]:
+    """Put an array or list of addresses in transit; return the mapping and key to delete then.
+
+    The addresses are roots while the greenlet, or thread, is at its current place: in Python code,
+    and not in native code that it calls. Other numbers in the list do no harm.
+    """
+    place = greenlets.position()
+    lists = _words.setdefault(place[0], {})
+    key = id(words)
+    lists[key] = place, words  # a signal handler that raises comes before, or in the caller's try
+    return lists, key
+
+
+def returns(addresses: list[int]) -> None:
+    """Put addresses in transit that the running host function returns to native code."""
+    place = greenlets.position()
+    if not place[2]:
+        return  # called by Python
+    lists = _words.setdefault(place[0], {})
+    if len(lists) > _MOST_RETURNED:
+        for key, (other, _) in [*lists.items()]:
+            if greenlets.is_over(other):
+                lists.pop(key, None)
+    lists[id(addresses)] = place, addresses
+
+
+def arrived(address: int) -> None:
+    """End the transit of an address that a libcall returned to Python code and not to native."""
+    place = greenlets.position()
+    lists = _words.get(place[0], {})
+    for key, (other, words) in [*lists.items()]:
+        if other == place and words == [address]:
+            lists.pop(key, None)
+            return
+
+
+def roots() -> set[int]:
+    """Return the addresses in transit between Python and native code of this thread."""
+    found: set[int] = set()
+    for thread in {0, greenlets.thread()}:
+        for place, words in [*_words.get(thread, {}).values()]:
+            if greenlets.is_at(place):
+                found.update(words)
+    return {address for address in found if externref.is_live(address)}

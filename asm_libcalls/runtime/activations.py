@@ -113,11 +113,18 @@ class VMExternRefActivationsTable(Owned):
     def insert_returned(self, address: int, registry: StackMapRegistry) -> None:
         """Insert a pointer that the caller owns and returns to native code; GC first if too full.
 
-        Until the caller has returned, it is in transit: whatever a signal handler collects, the
+        A pointer that is the chunk's newest entry is not inserted again, as in machine code. Until the caller has returned, it is in transit: whatever a signal handler collects, the
         pointer is kept.
         """
         transit.returns([address])
-        self.insert_with_gc(address, registry)
+        if self._is_newest(address):
+            externref.release(address)
+        else:
+            self.insert_with_gc(address, registry)
+
+    def _is_newest(self, address: int) -> bool:
+        at = self._filled() - 1
+        return at >= 0 and bool(self._chunk[at] == address)
 
     def insert_all(self, addresses: Iterable[int], registry: StackMapRegistry) -> None:
         """Insert live pointers, counting an owner of each; GC first if the chunk is too full."""

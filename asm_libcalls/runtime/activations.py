@@ -113,8 +113,8 @@ class VMExternRefActivationsTable(Owned):
     def insert_returned(self, address: int, registry: StackMapRegistry) -> None:
         """Insert a pointer that the caller owns and returns to native code; GC first if too full.
 
-        A pointer that is the chunk's newest entry is not inserted again, as in machine code. Until the caller has returned, it is in transit: whatever a signal handler collects, the
-        pointer is kept.
+        A pointer that is the chunk's newest entry is not inserted again, as in machine code. Until
+        the caller has returned, the pointer is in transit, and no collection drops it.
         """
         transit.returns([address])
         if self._is_newest(address):
@@ -122,8 +122,11 @@ class VMExternRefActivationsTable(Owned):
         else:
             self.insert_with_gc(address, registry)
 
+    @step
     def _is_newest(self, address: int) -> bool:
-        at = self._filled() - 1
+        header, start = self._header, self._start
+        # No call from here on: see insert().
+        at = (header.next - start) // _SLOT - 1
         return at >= 0 and bool(self._chunk[at] == address)
 
     def insert_all(self, addresses: Iterable[int], registry: StackMapRegistry) -> None:
@@ -176,6 +179,7 @@ class VMExternRefActivationsTable(Owned):
         self._sweep(set())
 
     def _release(self) -> None:
+        self._header.end = self._start  # a full chunk, for machine code
         self.clear()
 
     def _examine(self) -> None:

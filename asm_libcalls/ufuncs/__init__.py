@@ -1,21 +1,23 @@
 """The numeric libcalls as NumPy ufuncs: ``ufuncs.sdiv(a, b)`` on whole arrays.
 
 =========================== ==================== ============================================
-ufuncs                      loops                what they do
+ufuncs                      results              what they do
 =========================== ==================== ============================================
-ceil floor trunc nearest    f32, f64             round; nearest is ties-to-even
+ceil floor trunc nearest    of the operand's     round; nearest is ties-to-even
 sdiv srem                   i64                  truncating quotient; remainder with the
                                                  dividend's sign (C's, not Python's)
 udiv urem                   u64                  unsigned quotient and remainder
-ishl                        i64, u64             shift left, the count modulo 64
+ishl                        of the operand's     shift left, the count modulo 64
 sshr                        i64                  arithmetic shift right, the count modulo 64
 ushr                        u64                  logical shift right, the count modulo 64
 =========================== ==================== ============================================
 
 They are real :class:`numpy.ufunc` objects: ``out=``, ``where=``, ``dtype=``, casting, broadcasting,
-``reduce``, ``accumulate``, ``at`` and ``outer`` work. Other types are cast to the first loop that
-takes them safely: integers and half floats round as floats, small integers divide as i64. A signed
-loop takes no uint64, and an unsigned loop no signed array; use ``dtype`` or ``view`` to choose.
+``reduce``, ``accumulate``, ``at`` and ``outer`` work. Machine code rounds f32 and f64. Integers and
+booleans stay as they are, and NumPy's own loops round half and long doubles and call the methods of
+objects. The integer ufuncs work on 64 bits, and narrow integers are widened by their own sign. As
+for the libcalls, an operand may be given in either reading: ``udiv`` reads the bits of an i64 array
+as unsigned, ``sdiv`` those of a u64 array as signed. They take no floats.
 
 Ufuncs do not trap. A zero divisor gives 0 and ``MIN / -1`` gives MIN, as in NumPy's own integer
 division; :func:`numpy.errstate` decides whether ``divide`` and ``over`` warn, raise or pass. NaNs
@@ -31,11 +33,15 @@ from __future__ import annotations
 import numpy as np
 
 from asm_libcalls.binding import default_binding
+from asm_libcalls.ufuncs.fallback_loops import fallback_loop
+from asm_libcalls.ufuncs.numpy_loops import with_loops_of_numpy
 from asm_libcalls.ufuncs.objects import Loop, make_ufunc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.emitter.pages import LoadedImage
+
+    _Loops = list[tuple[str, tuple[str, ...]]]
 
 __all__ = [
     "BACKENDS",
@@ -52,10 +58,24 @@ __all__ = [
     "ushr",
 ]
 
-# Each ufunc by name: the libcall of each of its loops with the loop's type, and the docstring.
-_TABLE: dict[str, tuple[dict[str, str], str]] = {
+
+def _readings(libcall: str, types: str) -> _Loops:
+    """Return the loops of a libcall for 64-bit operands in either reading.
+
+    `types` has a word for each loop: its operands and its result, ``l`` signed and ``L`` unsigned.
+    NumPy takes the first loop that its operands are cast to safely, and a Python int to any type.
+    """
+    names = {"l": "i8", "L": "u8"}
+    return [(libcall, tuple(names[letter] for letter in word)) for word in types.split()]
+
+
+_SIGNED, _UNSIGNED = "lll Lll lLl LLl", "LLL llL LlL lLL"
+
+# Each ufunc by name: its loops (the libcall and the types), and the docstring. The first loop of a
+# libcall has the types that the libcall computes with.
+_TABLE: dict[str, tuple[_Loops, str]] = {
     **{
-        name: ({"f4": f"f32_{name}", "f8": f"f64_{name}"}, doc)
+        name: ([(f"f32_{name}", ("f4", "f4")), (f"f64_{name}", ("f8", "f8"))], doc)
         for name, doc in (
             ("ceil", "Round up to an integral value."),
             ("floor", "Round down to an integral value."),
@@ -64,21 +84,30 @@ _TABLE: dict[str, tuple[dict[str, str], str]] = {
         )
     },
     "sdiv": (
-        {"i8": "i64_sdiv"},
+        _readings("i64_sdiv", _SIGNED),
         "Signed quotient, truncated towards zero.\n\nx / 0 is 0 (divide), MIN / -1 is MIN (over).",
     ),
     "srem": (
-        {"i8": "i64_srem"},
+        _readings("i64_srem", _SIGNED),
         "Signed remainder, with the sign of the dividend.\n\nx % 0 is 0 (divide), MIN % -1 is 0.",
     ),
-    "udiv": ({"u8": "i64_udiv"}, "Unsigned quotient, truncated.\n\nx / 0 is 0 (divide)."),
-    "urem": ({"u8": "i64_urem"}, "Unsigned remainder.\n\nx % 0 is 0 (divide)."),
+    "udiv": (
+        _readings("i64_udiv", _UNSIGNED),
+        "Unsigned quotient, truncated.\n\nx / 0 is 0 (divide).",
+    ),
+    "urem": (_readings("i64_urem", _UNSIGNED), "Unsigned remainder.\n\nx % 0 is 0 (divide)."),
     "ishl": (
-        {"i8": "i64_ishl", "u8": "i64_ishl"},
+        _readings("i64_ishl", "lll lLl LlL LLL"),
         "Shift left; the count is taken modulo 64.",
     ),
-    "sshr": ({"i8": "i64_sshr"}, "Shift right, copying the sign; the count is taken modulo 64."),
-    "ushr": ({"u8": "i64_ushr"}, "Shift right, filling with zeros; the count is taken modulo 64."),
+    "sshr": (
+        _readings("i64_sshr", _SIGNED),
+        "Shift right, copying the sign; the count is taken modulo 64.",
+    ),
+    "ushr": (
+        _readings("i64_ushr", _UNSIGNED),
+        "Shift right, filling with zeros; the count is taken modulo 64.",
+    ),
 }
 
 
@@ -109,19 +138,27 @@ def _make_ufuncs() -> dict[str, np.ufunc]:
         streaming = last_level_cache() * 3 // 16
     result = {}
     for name, (loops, doc) in _TABLE.items():
-        made = []
-        for dtype, libcall in loops.items():
-            dtypes = [dtype] * (2 if dtype.startswith("f") else 3)
+        made: dict[str, Loop] = {}
+        for libcall, dtypes in loops:
+            if libcall in made:
+                continue
             if image is not None and f"{libcall}_loop" in image.image.routines:
                 BACKENDS[name] = "x86_64"
-                made.append(Loop(dtypes, image.routine(f"{libcall}_loop"), streaming))
+                made[libcall] = Loop(dtypes, image.routine(f"{libcall}_loop"), streaming)
             else:
-                from asm_libcalls.ufuncs.fallback_loops import fallback_loop
-
                 BACKENDS.setdefault(name, "fallback: the CPU lacks what the loop needs")
-                made.append(fallback_loop(libcall, dtypes))
-        result[name] = make_ufunc(name, doc, made, __name__)
+                made[libcall] = fallback_loop(libcall, dtypes)
+        result[name] = make_ufunc(name, doc, all_loops(name, made), __name__)
     return result
+
+
+def all_loops(name: str, of_libcalls: dict[str, Loop]) -> list[Loop]:
+    """Return the loops of a ufunc, from one for each of its libcalls."""
+    loops = [
+        Loop(dtypes, of_libcalls[libcall].address, of_libcalls[libcall].data)
+        for libcall, dtypes in _TABLE[name][0]
+    ]
+    return with_loops_of_numpy(name, loops)
 
 
 BACKENDS: dict[str, str] = {}

@@ -15,6 +15,7 @@ import numpy as np
 
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow
+from asm_libcalls.ufuncs.numpy_loops import loop_of
 from asm_libcalls.ufuncs.objects import Loop
 
 TYPE_CHECKING = False
@@ -28,7 +29,10 @@ _immortal: list[Any] = []
 
 
 def fallback_loop(libcall: str, dtypes: Sequence[str]) -> Loop:
-    """Return the inner loop of a libcall for these types: NumPy's own, else a callback."""
+    """Return the inner loop of a libcall for these types: NumPy's own, else a callback.
+
+    The types are those that the libcall computes with.
+    """
     return borrowed_loop(libcall, dtypes) or callback_loop(libcall, dtypes)
 
 
@@ -51,43 +55,10 @@ _NUMPY_UFUNCS: dict[str, np.ufunc] = {
 }
 
 
-class _UFuncObject(ctypes.Structure):
-    """The public fields of ``PyUFuncObject``, after the object's header.
-
-    Source: ``numpy/ufuncobject.h``.
-    """
-
-    _fields_ = [
-        ("nin", ctypes.c_int),
-        ("nout", ctypes.c_int),
-        ("nargs", ctypes.c_int),
-        ("identity", ctypes.c_int),
-        ("functions", ctypes.POINTER(ctypes.c_void_p)),
-        ("data", ctypes.POINTER(ctypes.c_void_p)),
-        ("ntypes", ctypes.c_int),
-        ("reserved1", ctypes.c_int),
-        ("name", ctypes.c_char_p),
-        ("types", ctypes.POINTER(ctypes.c_char)),
-    ]
-
-
 def borrowed_loop(libcall: str, dtypes: Sequence[str]) -> Loop | None:
     """Return NumPy's own loop; None if it has none or the layout of its ufuncs is unknown."""
     ufunc = _NUMPY_UFUNCS.get(libcall)
-    if ufunc is None:
-        return None
-    fields = _UFuncObject.from_address(id(ufunc) + object.__basicsize__)
-    counts = (fields.nin, fields.nout, fields.nargs, fields.ntypes)
-    if counts != (ufunc.nin, ufunc.nout, ufunc.nargs, ufunc.ntypes):
-        return None
-    if fields.name != ufunc.__name__.encode():
-        return None
-    wanted = bytes(np.dtype(dtype).num for dtype in dtypes)
-    types = ctypes.string_at(fields.types, ufunc.nargs * ufunc.ntypes)
-    for i in range(ufunc.ntypes):
-        if types[i * ufunc.nargs : (i + 1) * ufunc.nargs] == wanted and fields.functions[i]:
-            return Loop(dtypes, fields.functions[i] or 0, fields.data[i] or 0)
-    return None
+    return None if ufunc is None else loop_of(ufunc, dtypes)
 
 
 def _sdiv(a: Any, b: Any) -> Any:

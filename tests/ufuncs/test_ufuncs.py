@@ -6,6 +6,7 @@ import ctypes
 import functools
 import gc
 import pickle
+from fractions import Fraction
 
 import inner_loops
 import numpy as np
@@ -14,7 +15,7 @@ from floating_point_flags import FE_DIVBYZERO, FE_OVERFLOW, raised_by
 from inner_loops import LEVELS, SIZES
 
 from asm_libcalls import ufuncs
-from asm_libcalls.ufuncs import fallback_loops
+from asm_libcalls.ufuncs import fallback_loops, numpy_loops
 from asm_libcalls.ufuncs.objects import Loop, make_ufunc
 from asm_libcalls.x86_64 import cpu_caches
 
@@ -33,17 +34,18 @@ def made(kind):
         return {name: getattr(ufuncs, name) for name in NAMES}
     result = {}
     for name, (loops, doc) in ufuncs._TABLE.items():
-        all_loops = []
-        for dtype, libcall in loops.items():
-            dtypes = [dtype] * (2 if name in ROUNDING else 3)
+        its_loops = {}
+        for libcall, dtypes in loops:
+            if libcall in its_loops:
+                continue
             if kind == "callback":
-                all_loops.append(fallback_loops.callback_loop(libcall, dtypes))
+                its_loops[libcall] = fallback_loops.callback_loop(libcall, dtypes)
             elif kind == "fallback" or not inner_loops.has_loop(kind, libcall):
-                all_loops.append(fallback_loops.fallback_loop(libcall, dtypes))
+                its_loops[libcall] = fallback_loops.fallback_loop(libcall, dtypes)
             else:
                 address = inner_loops.image(kind).routine(f"{libcall}_loop")
-                all_loops.append(Loop(dtypes, address, inner_loops.STREAMING))
-        result[name] = make_ufunc(name, doc, all_loops, "elsewhere")
+                its_loops[libcall] = Loop(dtypes, address, inner_loops.STREAMING)
+        result[name] = make_ufunc(name, doc, ufuncs.all_loops(name, its_loops), "elsewhere")
     return result
 
 
@@ -91,11 +93,17 @@ def test_names_types_and_documents():
         assert ufunc.nin == (1 if name in ROUNDING else 2)
         assert ufunc.identity is None
         assert ufuncs._TABLE[name][1].splitlines()[0] in ufunc.__doc__
-    assert ufuncs.ceil.types == ["f->f", "d->d"]
+    for name in ROUNDING:
+        types = [f"{t}->{t}" for t in "?bBhHiIlLqQefdg" + "FDG" * (name == "nearest") + "O"]
+        assert getattr(ufuncs, name).types == types
     signed, unsigned = (np.dtype(t).char for t in ("i8", "u8"))
-    assert ufuncs.sdiv.types == [f"{signed * 2}->{signed}"]
-    assert ufuncs.ushr.types == [f"{unsigned * 2}->{unsigned}"]
-    assert ufuncs.ishl.types == [f"{signed * 2}->{signed}", f"{unsigned * 2}->{unsigned}"]
+    for name in NAMES:
+        if name not in ROUNDING:
+            types = getattr(ufuncs, name).types
+            inputs = [f"{a}{b}" for a in (signed, unsigned) for b in (signed, unsigned)]
+            assert sorted(t[:2] for t in types) == sorted(inputs)
+            own = {t[-1] for t in types}
+            assert own == {signed, unsigned} if name == "ishl" else own == {types[0][0]}
     assert set(ufuncs.BACKENDS) == set(NAMES)
 
 
@@ -122,36 +130,99 @@ def test_served_by_machine_code_where_there_is_some():
         assert backend == ("x86_64" if needed <= features else ufuncs.BACKENDS["ceil"])
 
 
-@pytest.mark.parametrize("dtype", ["?", "i1", "u1", "i2", "u2", "f2", "f4"])
+@pytest.mark.parametrize("dtype", "?bBhHiIlLqQ")
 @pytest.mark.parametrize("name", ROUNDING)
-def test_small_types_round_as_floats(name, dtype, served):
-    values = np.array([0, 1, 1.5, 2.5, 100.4]).astype(dtype)
+def test_integers_stay_as_they_are(name, dtype, served):
+    ends = [0, 1] if dtype == "?" else [np.iinfo(dtype).min, np.iinfo(dtype).max]
+    values = np.array([*ends, 0, 1], dtype)
+    for given in (values, values[::2], values[:0], values[1]):
+        got = served[name](given)
+        assert got.dtype == values.dtype
+        assert (got == given).all()
+    assert served[name](2**53 + 1) == 2**53 + 1
+
+
+@pytest.mark.parametrize("dtype", "efdg")
+@pytest.mark.parametrize("name", ROUNDING)
+def test_floats_round_in_their_own_type(name, dtype, served):
+    values = np.array([0, -0.5, 1, 1.5, 2.5, -100.4, np.inf, np.nan], dtype)
     got = served[name](values)
-    assert got.dtype == (np.float32 if np.dtype(dtype).itemsize <= 2 or dtype == "f4" else None)
-    assert (got == ROUNDING[name](values.astype(np.float32))).all()
-
-
-@pytest.mark.parametrize("name", ROUNDING)
-def test_large_types_round_as_doubles(name, served):
-    for dtype in ("i4", "u4", "i8", "u8", "f8"):
-        assert served[name](np.arange(5, dtype=dtype)).dtype == np.float64
-    assert served[name](2.5) == ROUNDING[name](2.5)
+    wanted = ROUNDING[name](values)
+    assert got.dtype == values.dtype
+    assert np.array_equal(got, wanted, equal_nan=True)
+    assert (np.signbit(got) == np.signbit(wanted)).all()
     assert type(served[name](2.5)) is np.float64
 
 
-def test_integers_are_cast_safely_or_not_at_all(served):
+def test_objects_round_by_their_own_methods(served):
+    values = np.array([Fraction(3, 2), Fraction(-3, 2)], object)
+    assert served["floor"](values).tolist() == [1, -2]
+    assert served["trunc"](values).tolist() == [1, -1]
+
+    class Own:
+        def rint(self):
+            return "rounded"
+
+    assert served["nearest"](np.array([Own()], object)).tolist() == ["rounded"]
+
+
+def test_complex_numbers_round_to_nearest_alone(served):
+    for dtype in "FDG":
+        assert served["nearest"](np.array([1.5 - 2.5j], dtype)).tolist() == [2 - 2j]
+        with pytest.raises(TypeError):
+            served["ceil"](np.array([1.5j], dtype))
+
+
+def test_integers_of_every_kind_divide(served):
     small = np.array([-7, 7], dtype=np.int8)
     same(served["sdiv"](small, np.uint16(2)), np.array([-3, 3]))
-    with pytest.raises(TypeError):
-        served["sdiv"](np.array([1], dtype=np.uint64), np.array([1], dtype=np.uint64))
-    with pytest.raises(TypeError):
-        served["udiv"](small, small)
-    with pytest.raises(TypeError):
-        served["sdiv"](np.array([1.0]), np.array([1.0]))
-    same(
-        served["udiv"](np.array([9]), np.array([2]), dtype=np.uint64, casting="unsafe"),
-        np.array([4], dtype=np.uint64),
-    )
+    same(served["udiv"](small, small), np.array([1, 1], np.uint64))
+    same(served["udiv"](np.array([9]), np.array([2])), np.array([4], np.uint64))
+    for a, b in ((1.0, 1.0), (small, 2.0), (1j, 1)):
+        with pytest.raises(TypeError):
+            served["sdiv"](a, b)
+        with pytest.raises(TypeError):
+            served["udiv"](a, b)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ROUNDING])
+def test_operands_may_be_given_in_either_reading(name, served):
+    """As for the libcalls: by their bits."""
+    first, second = operands(name, 50)
+    wanted = one_by_one(name, first, second)
+    for a in (np.int64, np.uint64):
+        for b in (np.int64, np.uint64):
+            result = a if name == "ishl" else np.uint64 if name in UNSIGNED else np.int64
+            got = served[name](first.view(a), second.view(b))
+            same(got, wanted.view(result))
+            if len(got):
+                same(served[name](first.view(a)[0], second.view(b)[0]), got[0])
+    out = np.zeros(50, np.int64)
+    served[name](first.view(np.int64), second.view(np.uint64), out=out)
+    same(out, wanted.view(np.int64))
+
+
+def test_python_numbers_and_lists(served):
+    for name, (a, b), wanted, dtype in (
+        ("udiv", (5, 10), 0, np.uint64),
+        ("udiv", (-1, 2), 2**63 - 1, np.uint64),
+        ("udiv", ([7, 8], 2), [3, 4], np.uint64),
+        ("udiv", (np.uint64(2**63 + 5), 2), 2**62 + 2, np.uint64),
+        ("udiv", (np.array([5]), -2), [0], np.uint64),
+        ("urem", ([7, 8], [4, 3]), [3, 2], np.uint64),
+        ("ushr", (-1, 60), 15, np.uint64),
+        ("sdiv", (np.uint64(7), 2), 3, np.int64),
+        ("sdiv", (np.uint64(7), -2), -3, np.int64),
+        ("sdiv", (-7, np.uint64(2)), -3, np.int64),
+        ("sdiv", (np.uint64(2**64 - 7), 2), -3, np.int64),
+        ("srem", ([-7], np.uint64(4)), [-3], np.int64),
+        ("sshr", (np.uint64(2**64 - 8), 1), -4, np.int64),
+        ("ishl", (np.uint64(1), -1), 2**63, np.uint64),
+        ("ishl", (1, np.uint64(65)), 2, np.int64),
+        ("ishl", (True, True), 2, np.int64),
+    ):
+        got = served[name](a, b)
+        assert (got.tolist(), got.dtype) == (wanted, dtype), (name, a, b)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -420,7 +491,7 @@ def test_fallback_borrows_what_numpy_has_and_calls_back_for_the_rest():
 @pytest.mark.parametrize("swapped", [(), ("ntypes", "reserved1"), ("nargs", "identity")])
 def test_fallback_looks_before_it_borrows(monkeypatch, swapped):
     """Where NumPy's objects are not laid out as its header says, nothing is read past the check."""
-    fields = fallback_loops._UFuncObject._fields_
+    fields = numpy_loops._UFuncObject._fields_
     if swapped:
         names = [name for name, _ in fields]
         i, j = map(names.index, swapped)
@@ -432,7 +503,7 @@ def test_fallback_looks_before_it_borrows(monkeypatch, swapped):
     class Elsewhere(ctypes.Structure):
         _fields_ = fields
 
-    monkeypatch.setattr(fallback_loops, "_UFuncObject", Elsewhere)
+    monkeypatch.setattr(numpy_loops, "_UFuncObject", Elsewhere)
     assert fallback_loops.borrowed_loop("f64_ceil", ["f8", "f8"]) is None
     loop = fallback_loops.fallback_loop("f64_ceil", ["f8", "f8"])
     assert make_ufunc("ceil", "", [loop], "elsewhere")(1.5) == 2

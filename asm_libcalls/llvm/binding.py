@@ -10,6 +10,7 @@ from asm_libcalls.binding import (
 )
 from asm_libcalls.libcall import Libcall
 from asm_libcalls.llvm.libcalls import DECLARATIONS
+from asm_libcalls.signatures.pointers import address_in_ctypes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ class LlvmBinding(Binding):
     """The libcalls of the second table, bound to what can serve them.
 
     A parameter that is a pointer takes a writable buffer: a :class:`bytearray`, an object of
-    :mod:`ctypes`, an array. None is null where the libcall takes that. An address is refused,
-    because it cannot be checked.
+    :mod:`ctypes`, an array. None is null where the libcall takes that. An address, also one in
+    a pointer of ctypes, is refused, because it cannot be checked.
 
     Parameters
     ----------
@@ -123,6 +124,8 @@ def _buffer(argument: Any, size: int, is_nullable: bool, where: str) -> Any:
     import ctypes
 
     try:
+        if address_in_ctypes(argument) is not None:
+            raise TypeError  # its own bytes are an address, and what is there cannot be checked
         return (ctypes.c_char * size).from_buffer(argument)
     except TypeError:
         expected = f"a writable buffer of {size} bytes" + (" or None" if is_nullable else "")

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
     from asm_libcalls.signatures.value_types import ValueType
 
-__all__ = ["address_of_argument", "address_of_owner", "address_of_result", "release"]
+__all__ = [
+    "address_in_ctypes",
+    "address_of_argument",
+    "address_of_owner",
+    "address_of_result",
+    "release",
+]
 
 _POINTER_CODES = "PzZO"
 """The ``_type_`` of ctypes' simple types that hold a pointer: void, char, wchar_t, PyObject."""
@@ -65,7 +71,7 @@ def address_of_argument(value_type: ValueType, argument: Any, where: str, held: 
     """
     if argument is None or isinstance(argument, int) or value_type.name not in MEMORY_POINTERS:
         return _number(value_type, argument, where)
-    address = _of_ctypes(argument)
+    address = address_in_ctypes(argument)
     if address is not None:
         return address
     numpy = sys.modules.get("numpy")
@@ -96,7 +102,7 @@ def address_of_result(value_type: ValueType, value: Any, where: str) -> int:
         if address is not NotImplemented:
             return int(address)
     if value_type.name in MEMORY_POINTERS:
-        found = _of_ctypes(value)
+        found = address_in_ctypes(value)
         if found is not None:
             return found
     error = None
@@ -137,7 +143,7 @@ def _number(value_type: ValueType, argument: Any, where: str) -> int:
     )
 
 
-def _of_ctypes(value: Any, follow: bool = True) -> int | None:
+def address_in_ctypes(value: Any, follow: bool = True) -> int | None:
     """Return the address that an object of ctypes holds or refers to; None for others.
 
     With `follow`, the value of its ``_as_parameter_`` counts as well, as for ctypes.
@@ -160,4 +166,4 @@ def _of_ctypes(value: Any, follow: bool = True) -> int | None:
     parameter = getattr(value, "_as_parameter_", None) if follow else None
     if type(parameter) is int and 0 <= parameter < 1 << 8 * ctypes.sizeof(ctypes.c_void_p):
         return parameter
-    return None if parameter is None else _of_ctypes(parameter, follow=False)
+    return None if parameter is None else address_in_ctypes(parameter, follow=False)

@@ -442,3 +442,36 @@ def test_llvm_s_libcalls_work_and_divide_by_zero(llvm_library, child):
         exit_status=-signal.SIGFPE,
     )
     assert done.stdout == f"{-(2**100 // 7)} 1.099609375\n"
+
+
+IN_PLACE_OF_LIBGCC = """
+#include <stdio.h>
+typedef __int128 i128;
+
+int main(int count, char **arguments) {
+    volatile i128 a = -((i128)1 << 100), b = 6 + count;
+    volatile double d = 1e30;
+    volatile float f = 2.5f;
+    i128 q = a / b, r = a % b, n = (i128)-d;
+    unsigned __int128 u = (unsigned __int128)d;
+    printf("%lx %lx %ld ", (long)(q >> 64), (long)q, (long)r);
+    printf("%lx %lx %g %g\\n", (long)(u >> 64), (long)n, (double)a, __builtin_powi(f, 1 + count));
+    return 0;
+}
+"""
+
+
+def test_a_compiler_links_it_in_place_of_libgcc(llvm_library, tmp_path):
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    source, program = tmp_path / "program.c", tmp_path / "program"
+    source.write_text(IN_PLACE_OF_LIBGCC)
+    command = [compiler, "-O1", "-nodefaultlibs", source, "-o", program, llvm_library, "-lc"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([program], capture_output=True, text=True, check=True)
+    quotient, remainder, large = -(2**100 // 7), -(2**100 % 7), int(1e30)
+    words = (quotient >> 64) % 2**64, quotient % 2**64
+    expected = f"{words[0]:x} {words[1]:x} {remainder} {large >> 64:x} {-large % 2**64:x}"
+    assert done.stdout == f"{expected} {float(-(2**100)):g} 6.25\n"

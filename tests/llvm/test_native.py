@@ -1,4 +1,4 @@
-"""LLVM's libcalls as compiled code calls them: signals, MXCSR."""
+"""LLVM's libcalls as compiled code calls them: signals, MXCSR, the rest of registers."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class Record(ctypes.Structure):
     _fields_ = [
         ("integers", ctypes.c_uint64 * 4),
         ("float", ctypes.c_uint64),
+        ("upper", ctypes.c_uint64),  # half of xmm0
         ("target", ctypes.c_uint64),
         ("mxcsr", ctypes.c_uint32),
         ("after", ctypes.c_uint32),
@@ -63,7 +64,7 @@ def call_with_mxcsr() -> None:
     p.MOV(p.rbx, p.rdi)
     p.STMXCSR([rsp])
     p.LDMXCSR([p.rbx + at("mxcsr")])
-    p.MOVQ(p.xmm0, [p.rbx + at("float")])
+    p.MOVUPS(p.xmm0, [p.rbx + at("float")])
     for i, register in enumerate((p.rdi, p.rsi, p.rdx, p.rcx)):
         p.MOV(register, [p.rbx + 8 * i])
     p.MOV(p.rax, [p.rbx + at("target")])
@@ -78,15 +79,18 @@ def call_with_mxcsr() -> None:
     p.RET()
 
 
-def invoke(run, record, libcall, case) -> int:
+def invoke(run, record, libcall, case, rest=0) -> int:
+    """Call it; `rest` has the bits of xmm0 and of integer registers beyond the arguments."""
     integers = []
-    for value_type, pattern in zip(libcall.signature.parameters, case, strict=True):
+    for value_type, argument in zip(libcall.signature.parameters, case, strict=True):
+        pattern = argument | rest << value_type.bits
         if value_type.kind == "float":
-            record.float = pattern
+            record.float = pattern & (1 << 64) - 1
+            record.upper = pattern >> 64 & (1 << 64) - 1
         else:
             integers.append(pattern & (1 << 64) - 1)
             if value_type.bits > 64:
-                integers.append(pattern >> 64)
+                integers.append(pattern >> 64 & (1 << 64) - 1)
     record.integers[: len(integers)] = integers
     run(ctypes.addressof(record))
     result = libcall.signature.result
@@ -108,18 +112,26 @@ NEAREST, DOWN, UP, ZERO = (0x1F80 | mode << 13 for mode in range(4))
 FLUSHED = 0x8040  # flush to zero, denormals are zeros
 
 
-@pytest.mark.parametrize("name", ROUNDED)
-@pytest.mark.parametrize("served", [True, False], ids=["served", "every CPU"])
-def test_mxcsr_does_not_matter(name, served, load_routines, machine_code):
+@pytest.fixture(scope="module")
+def run(load_routines):
     from asm_libcalls.x86_64.assembler import sequence
 
     stub = load_routines(sequence("call_with_mxcsr", call_with_mxcsr))
-    run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(stub.routine("call_with_mxcsr"))
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(stub.routine("call_with_mxcsr"))
+
+
+@pytest.fixture(scope="module", params=["served", "every CPU"])
+def address_of(request, load_routines):
+    if request.param == "served":
+        return lambda libcall: libcall.address
+    image = load_for(load_routines, frozenset())
+    return lambda libcall: image.routine(libcall.symbol)
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_mxcsr_does_not_matter(name, run, address_of):
     libcall = llvm.LIBCALLS[name]
-    address = libcall.address
-    if not served:
-        address = load_for(load_routines, frozenset()).routine(f"__{name}")
-    record = Record(target=address)
+    record = Record(target=address_of(libcall))
     cases = list(checker_of(libcall).edge_cases(libcall))
     flushed = 0 if libcall.declaration.family == "powi" else FLUSHED
     for mode in (NEAREST, DOWN, UP, ZERO, UP | flushed):
@@ -128,6 +140,37 @@ def test_mxcsr_does_not_matter(name, served, load_routines, machine_code):
             expected = libcall.fallback.call_bits(*case)
             assert invoke(run, record, libcall, case) == expected, [hex(p) for p in case]
             assert record.after & ~0x3F == mode
+
+
+RESTS = (
+    0x7F800001_7F800001_7F800001_7F800001,  # signalling NaNs of f32
+    0x7C017C01_7C017C01_7C017C01_7C017C01,  # and of f16
+    0x7149F2CA_7149F2CA_7149F2CA_7149F2CA,  # 1e30, which no f16 can be
+    0x00000001_00000001_00000001_00000001,  # subnormal
+)
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_the_rest_of_a_register_does_not_matter(name, run, address_of):
+    """A caller leaves anything there. Neither the result nor MXCSR's exceptions show it."""
+    libcall = llvm.LIBCALLS[name]
+    record = Record(target=address_of(libcall), mxcsr=NEAREST)
+    cases = list(checker_of(libcall).edge_cases(libcall))
+    for case in cases[:: len(cases) // 100 + 1]:
+        expected = invoke(run, record, libcall, case), record.after
+        for rest in RESTS:
+            found = invoke(run, record, libcall, case, rest), record.after
+            assert found == expected, ([hex(p) for p in case], hex(rest))
+
+
+@pytest.mark.parametrize("name", [n for n in ROUNDED if n.startswith(("float", "fix"))])
+def test_integers_from_and_to_floats_raise_no_exceptions(name, run, address_of):
+    """Not even unmasked ones: the process would end."""
+    libcall = llvm.LIBCALLS[name]
+    record = Record(target=address_of(libcall), mxcsr=0)
+    for case in checker_of(libcall).edge_cases(libcall):
+        assert invoke(run, record, libcall, case) == libcall.fallback.call_bits(*case)
+        assert record.after == 0
 
 
 def test_a_rounding_mode_matters_to_what_does_not_care_for_it(load_routines, machine_code):

@@ -159,6 +159,12 @@ def test_a_second_result_is_stored_in_a_buffer(binding):
     [
         (lambda: llvm.muloti4(1, 1, None), TypeError, "'overflow' must be a writable buffer of 4"),
         (lambda: llvm.muloti4(1, 1, 4096), TypeError, "a writable buffer of 4 bytes .*got int"),
+        (lambda: llvm.muloti4(1, 1, ctypes.c_void_p()), TypeError, "of 4 bytes .*got c_void_p"),
+        (
+            lambda: llvm.muloti4(1, 1, ctypes.pointer(ctypes.c_int())),
+            TypeError,
+            "of 4 bytes .*got LP_c_int",
+        ),
         (lambda: llvm.udivmodti4(1, 1, 1), TypeError, "of 16 bytes or None .*got int"),
         (lambda: llvm.udivmodti4(1, 1, bytes(16)), TypeError, "a writable buffer .*got bytes"),
         (lambda: llvm.udivmodti4(1, 1, bytearray(15)), ValueError, "at least 16 bytes, got 15"),

@@ -1,8 +1,10 @@
 """f16 and bf16 from and to f32 and f64, rounded to nearest, ties to even, once.
 
 With F16C, the conversions use ``vcvtps2ph`` (its rounding mode is the immediate's, not MXCSR's) and
-``vcvtph2ps``. A double becomes a float first; its last bit is set if any dropped bit was, so
-nothing is rounded twice. Without F16C, and for bf16, the conversions are integer arithmetic.
+``vcvtph2ps``. Both convert four numbers. The other three are the caller's and could raise
+exceptions, so they become 0 before. A double becomes a float first; its last bit is set if any
+dropped bit was, so nothing is rounded twice. Without F16C, and for bf16, the conversions are
+integer arithmetic.
 
 A narrowing conversion makes NaNs quiet and keeps the upper part of their payload. A widening one
 keeps all bits of a NaN, as compiler-rt does; ``vcvtph2ps`` would make it quiet.
@@ -87,8 +89,9 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
 
 
 def _float_to_half() -> None:
-    from peachpy.x86_64 import RET, VCVTPS2PH, VPEXTRW, eax, xmm0
+    from peachpy.x86_64 import RET, VCVTPS2PH, VINSERTPS, VPEXTRW, eax, xmm0
 
+    VINSERTPS(xmm0, xmm0, xmm0, 0b1110)  # the lowest float alone
     VCVTPS2PH(xmm0, xmm0, 0)
     VPEXTRW(eax, xmm0, 0)
     RET()
@@ -105,11 +108,13 @@ def _double_to_half() -> None:
         VCVTSD2SS,
         VMOVQ,
         VPEXTRW,
+        VXORPS,
         eax,
         ecx,
         rax,
         rcx,
         xmm0,
+        xmm1,
     )  # fmt: skip
 
     cut_off = (1 << 29) - 1
@@ -122,7 +127,8 @@ def _double_to_half() -> None:
     VMOVQ(xmm0, rax)
     # This conversion is exact in the range that matters: below a float's normal range the half is
     # 0 in any case, and above its range infinity.
-    VCVTSD2SS(xmm0, xmm0, xmm0)
+    VXORPS(xmm1, xmm1, xmm1)
+    VCVTSD2SS(xmm0, xmm1, xmm0)
     VCVTPS2PH(xmm0, xmm0, 0)
     VPEXTRW(eax, xmm0, 0)
     RET()
@@ -132,25 +138,26 @@ def _half_to_float(from_integer: bool) -> None:
     from peachpy.x86_64 import (
         JP,
         LABEL,
+        MOVZX,
         RET,
         VCVTPH2PS,
-        VMOVAPS,
         VMOVD,
+        VPMOVZXWQ,
         VUCOMISS,
         Label,
+        di,
         eax,
-        edi,
         xmm0,
         xmm1,
     )  # fmt: skip
 
     nan = Label("nan")
     if from_integer:
-        VMOVD(xmm1, edi)
-        VCVTPH2PS(xmm0, xmm1)
+        MOVZX(eax, di)
+        VMOVD(xmm1, eax)
     else:
-        VMOVAPS(xmm1, xmm0)
-        VCVTPH2PS(xmm0, xmm0)
+        VPMOVZXWQ(xmm1, xmm0)  # the lowest half alone, in the four that are converted
+    VCVTPH2PS(xmm0, xmm1)
     VUCOMISS(xmm0, xmm0)
     JP(nan)
     RET()

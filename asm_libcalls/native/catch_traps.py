@@ -79,7 +79,9 @@ def _call_objects(
 
 
 def catch_traps(address: int, signature: str) -> CatchTraps:
-    """Make a Python callable that enters native code and raises its traps.
+    """Make a Python callable that enters native code without the GIL, and raises its traps.
+
+    A call costs some 5 ns above :func:`native_function` with ``release_gil=True``.
 
     Parameters
     ----------

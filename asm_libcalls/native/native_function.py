@@ -5,9 +5,9 @@ builtin function type. Its machine code checks and unboxes exact ints and floats
 and boxes the result. Other arguments (a subclass, a NumPy scalar, an integer out of range, a wrong
 count) go to a Python function that converts them or raises.
 
-Where that is not possible (another CPU, PyPy, a CPython without a GIL), it makes a Python function
-of the same name, signature and behaviour, which is slower. :func:`why_not_builtin` returns the
-reason.
+Where that is not possible (another CPU, PyPy, a CPython whose objects have an unknown layout), it
+makes a Python function of the same name, signature and behaviour, which is slower.
+:func:`why_not_builtin` returns the reason.
 """
 
 from __future__ import annotations

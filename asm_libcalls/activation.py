@@ -28,6 +28,7 @@ __all__ = [
     "Activation",
     "Departure",
     "NativeCall",
+    "StoreLock",
     "ThreadRecord",
     "argument_offset",
 ]
@@ -85,6 +86,8 @@ class Activation(ctypes.Structure):
     owner : address
         The greenlet that entered, if the thread had called Python from native code before; else 0,
         also without greenlets.
+    store : address
+        The :class:`StoreLock` that the callee has entered, to be left at the end; else 0.
     mxcsr, x87_control : int
         The caller's floating-point modes, which the ABI requires to be restored.
     """
@@ -98,6 +101,7 @@ class Activation(ctypes.Structure):
         ("status", ctypes.c_uint64),
         ("thread_state", ctypes.c_uint64),
         ("owner", ctypes.c_uint64),
+        ("store", ctypes.c_uint64),
         ("mxcsr", ctypes.c_uint32),
         ("x87_control", ctypes.c_uint32),
     ]
@@ -149,6 +153,26 @@ class Departure(ctypes.Structure):
         ("frames", ctypes.c_uint64),
         ("buffer", ctypes.c_uint64),
         ("capacity", ctypes.c_uint64),
+    ]
+
+
+class StoreLock(ctypes.Structure):
+    """The lock of a store, in builds without the GIL; ``store_locks.py`` describes its use.
+
+    Attributes
+    ----------
+    owner : int
+        The thread pointer of the thread inside, or 0; the lowest bit says that threads wait.
+    depth : int
+        How often that thread has entered and not left.
+    entered : address
+        Its stack pointer at its first entry.
+    """
+
+    _fields_ = [
+        ("owner", ctypes.c_uint64),
+        ("depth", ctypes.c_uint64),
+        ("entered", ctypes.c_uint64),
     ]
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from functools import partial
 
-from asm_libcalls.libcall import Libcall
+from asm_libcalls.libcall import Libcall, inside_store
 from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS
 from asm_libcalls.native import process
 from asm_libcalls.native.interface import CtypesInterface, NoInterface, machine_interface
@@ -189,6 +190,8 @@ class Binding:
 
     def _python_address(self, libcall: Libcall) -> int:
         function = self.fallback_of(libcall.declaration)
+        if libcall.takes_instance and not HAS_GIL:
+            function = partial(_called_by_native_code, function)
         if self.x86_64 is not None:
             function = _traced(function)
         address, _ = self.host_address(function, libcall.signature, bits=True)
@@ -242,6 +245,12 @@ class Binding:
             return {}
         names = ("asm_libcalls_raise_trap",)
         return {name: self.x86_64.loaded.routine(name) for name in names}
+
+
+def _called_by_native_code(function: Callable[..., int | None], *patterns: int) -> int | None:
+    """Call a libcall in Python: native code that this library has not entered is in no store."""
+    result: int | None = inside_store(function, patterns)
+    return result
 
 
 def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from asm_libcalls.native.call_slot import answer_calls, is_builtin, unbound
 from asm_libcalls.signatures import MEMORY_POINTERS, Callee
+from asm_libcalls.steps import HAS_GIL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,6 +140,11 @@ class Libcall:
         Trap
             The libcall trapped.
         """
+        if self.takes_instance and not HAS_GIL:
+            return inside_store(self._call, arguments)
+        return self._call(*arguments)
+
+    def _call(self, *arguments: Any) -> Any:
         # While native code runs, other threads may drop or close what it works on.
         patterns, _kept = self._patterns(arguments)
         return self.signature.from_pattern(self._invoke(patterns))
@@ -159,8 +165,14 @@ class Libcall:
         self.callee.check_count(len(patterns))
         given, _kept = self._binding.with_addresses(self, patterns)
         checked = self.signature.check_patterns(given, self.callee)
-        if self.takes_instance:
-            checked, _kept = self._patterns(tuple(checked))  # checks addresses and indices
+        if not self.takes_instance:
+            return self._invoke(checked)
+        if HAS_GIL:
+            return self._call_bits(*checked)
+        return int(inside_store(self._call_bits, checked))
+
+    def _call_bits(self, *patterns: int) -> int:
+        checked, _kept = self._patterns(patterns)  # checks addresses and indices
         return self._invoke(checked)
 
     @property
@@ -213,6 +225,17 @@ class Libcall:
         pointer = function(*patterns) or 0
         transit.arrived(pointer)
         return pointer
+
+
+def inside_store(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    """Call a function inside the store of its first argument, if that is an instance."""
+    from asm_libcalls.runtime.arguments import instance_in
+    from asm_libcalls.runtime.store import call_inside
+
+    instance = instance_in(arguments)
+    if instance is None:
+        return function(*arguments)
+    return call_inside(instance, function, *arguments)
 
 
 class FallbackFunction(Libcall):

@@ -228,6 +228,8 @@ class InstanceHeader(ctypes.Structure):
         Array of :class:`VMDataSegment` by data index.
     memory_count, imported_memory_count, defined_memory_count, data_count : int
         The number of each, to check an index.
+    store : address
+        The :class:`~asm_libcalls.activation.StoreLock` of its store, in builds without the GIL.
     magic : int
         :attr:`MAGIC` while the instance lives, 0 when it is closed.
     """
@@ -248,6 +250,7 @@ class InstanceHeader(ctypes.Structure):
         ("imported_memory_count", _pointer),
         ("defined_memory_count", _pointer),
         ("data_count", _pointer),
+        ("store", _pointer),
         ("magic", ctypes.c_uint64),
     ]
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from asm_libcalls.libcalls import Declaration
     from asm_libcalls.signatures import ValueType
 
-__all__ = ["to_patterns"]
+__all__ = ["instance_in", "to_patterns"]
 
 
 def to_patterns(
@@ -92,6 +92,17 @@ def to_patterns(
                 if is_a(part, Memory):
                     kept.append(part.reservation)
     return patterns, kept
+
+
+def instance_in(arguments: Sequence[Any]) -> Instance | None:
+    """Return the instance that the first argument of a libcall is, or whose vmctx it is."""
+    first = arguments[0] if arguments else None
+    if is_a(first, Instance):
+        return first
+    try:
+        return instance_of(first) if type(first) is int else None
+    except ValueError:
+        return None
 
 
 def _part(instance: Instance, space: _Space, index: int, where: str) -> Any:

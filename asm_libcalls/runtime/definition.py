@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.owned import Owned
+from asm_libcalls.runtime.store import Stored, inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Defined"]
 
 
-class Defined(Owned):
+class Defined(Stored):
     """An object with a C definition; the base class of Memory, Table and Global."""
 
     _definition: Any
@@ -36,6 +36,7 @@ class Defined(Owned):
         """The owner of the definition's memory, once it cannot move; else None."""
         return self._owner
 
+    @inside
     def adopt_definition(self, address: int, vmctx: int, owner: Any) -> None:
         """Move the definition into the VMContext at `vmctx`, which `owner` keeps alive."""
         definition = type(self._definition).from_address(address)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from asm_libcalls.runtime import externref
 from asm_libcalls.runtime.definition import Defined
 from asm_libcalls.runtime.reference import REFERENCE_TYPES, from_raw, owned_raw
+from asm_libcalls.runtime.store import inside, inside_or_later, link
 from asm_libcalls.signatures import WASM_NUMBERS
 from asm_libcalls.steps import step
 from asm_libcalls.vmcontext import VMGlobalDefinition
@@ -83,6 +84,7 @@ class Global(Defined):
         return self
 
     @property
+    @inside
     def value(self) -> Any:
         """The value: an int (signed, except v128), a float, or a reference as in ``table[i]``."""
         self._check_open()
@@ -101,6 +103,7 @@ class Global(Defined):
         self._write(value)
 
     @property
+    @inside
     def bits(self) -> int:
         """The raw bit pattern, unsigned; a pointer for a reference."""
         self._check_open()
@@ -118,11 +121,14 @@ class Global(Defined):
             raise TypeError(f"the bits of a reference cannot be set: {self!r}")
         self._store(WASM_NUMBERS[self.value_type].check_pattern(pattern, "Global.bits"))
 
+    @inside
     def swap_raw(self, owned: int, keeper: Any = None) -> int:
         """Store a pointer and take over its count; return the old one, whose count passes back.
 
         A closed global drops it, and raises ValueError.
         """
+        if keeper is not None:
+            link([self, keeper])
         old = self._swap(owned, keeper)
         if self.closed:  # before, or during the swap
             if self._value_type == "externref":
@@ -153,11 +159,13 @@ class Global(Defined):
             return old, old_keeper
         return None
 
+    @inside
     def owned_raw(self) -> int:
         """Return the pointer of an externref, with a count for the caller."""
         self._check_open()
         return externref.retain_at(self._definition.storage, 0)
 
+    @inside_or_later
     def _release(self) -> None:
         if self._value_type in REFERENCE_TYPES:
             self._definition.storage[1] = VMGlobalDefinition.CLOSED  # for machine code
@@ -173,6 +181,7 @@ class Global(Defined):
         else:
             self._store(WASM_NUMBERS[self.value_type].to_bits(value, "Global value"))
 
+    @inside
     def _store(self, pattern: int) -> None:
         self._definition.storage[0] = pattern & _HALF
         self._definition.storage[1] = pattern >> 64

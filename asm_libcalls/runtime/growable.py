@@ -14,6 +14,7 @@ from __future__ import annotations
 import operator
 
 from asm_libcalls.runtime.definition import Defined
+from asm_libcalls.runtime.store import inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Growable(Defined):
         """Set the size if it is still `current` and the object is open; return whether it was."""
         raise NotImplementedError
 
+    @inside
     def _grow(self, delta: int, fill: Any = None) -> int:
         """Grow by `delta`; return the previous size, or -1 where the limits do not allow it."""
         asked = -1

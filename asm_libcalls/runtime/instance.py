@@ -11,13 +11,15 @@ import weakref
 from functools import partial
 
 from asm_libcalls.native import process
-from asm_libcalls.owned import Owned, is_a
+from asm_libcalls.owned import is_a
 from asm_libcalls.runtime import instance_arguments, keepers, releasing
 from asm_libcalls.runtime.activations import VMExternRefActivationsTable
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.global_ import Global
 from asm_libcalls.runtime.memory import Memory
 from asm_libcalls.runtime.stack_maps import StackMapRegistry
+from asm_libcalls.runtime.store import Store, Stored, call_inside, inside, inside_or_later, link
+from asm_libcalls.runtime.store_locks import NEVER_FREE
 from asm_libcalls.runtime.table import Table
 from asm_libcalls.vmcontext import (
     InstanceHeader,
@@ -52,7 +54,7 @@ DEFAULT_STACK_MAP_REGISTRY = StackMapRegistry()
 _live: weakref.WeakValueDictionary[int, Instance] = weakref.WeakValueDictionary()
 
 
-class Instance(Owned):
+class Instance(Stored):
     """An instance of a WebAssembly module, for native code to run in.
 
     Parameters
@@ -107,8 +109,9 @@ class Instance(Owned):
         A part of the wrong kind, or one that cannot be used so; the message says which.
     """
 
-    # A slot has a fixed offset in the object, where machine code reads it.
-    __slots__ = ("_vmctx",)
+    # A slot has a fixed offset in the object, where machine code reads it. Without the GIL another
+    # thread may close the instance meanwhile: the second slot keeps the integer.
+    __slots__ = ("_vmctx", "_vmctx_kept")
 
     def __init__(
         self,
@@ -169,6 +172,13 @@ class Instance(Owned):
         # The globals in it are 16-aligned by their offsets, so the vmctx must be.
         self._block = (ctypes.c_uint8 * (header_size + offsets.size_of_vmctx() + 15))()
         vmctx = -(-(ctypes.addressof(self._block) + header_size) // 16) * 16
+        self._stores: list[Store] = []
+        link(
+            [
+                self, *self.memories, *self.tables, *self.globals,
+                *(function.instance for function in imported["functions"]),
+            ]
+        )  # fmt: skip
         self._adopt_definitions(vmctx, defined_memories, defined_tables, defined_globals)
         self._write_imports(vmctx, imported)
         self._write_fixed(vmctx, signature_ids)
@@ -185,12 +195,14 @@ class Instance(Owned):
             *(memory.reservation for memory in self.memories),
             *((table.reservation, table.keepers()) for table in self.tables),
         ]
-        self._vmctx = vmctx
+        self._vmctx = self._vmctx_kept = vmctx
         self._finish()
+        self._write_store()
         _live[vmctx] = self
         self.functions = self._write_functions(vmctx, imported["functions"], defined_functions)
         for segment in self.elements:
             segment.resolve(self.functions)
+            link([self, *segment.keepers.values()])
         self._write_builtins(vmctx, binding)
 
     def __repr__(self) -> str:
@@ -239,13 +251,20 @@ class Instance(Owned):
         vmctx, self._vmctx = self._vmctx, 0
         _live.pop(vmctx, None)
         _header(vmctx).magic = 0
-        segments, self.elements = self.elements, []
+        _header(vmctx).store = NEVER_FREE
+        self._closed_segments, self.elements = self.elements, []
         self.memories, self.tables, self.globals, self.functions = [], [], [], []
-        releases: list[Callable[[], None]] = [segment.close for segment in segments]
         self._parts = []
         if not releasing.may_be_running():
             self._resources = []
-        releases.append(partial(releasing.release_references, self._fixed[0], self._fixed[1]))
+        self._release_references()
+
+    @inside_or_later
+    def _release_references(self) -> None:
+        segments, self._closed_segments = self._closed_segments, []
+        releases: list[Callable[[], None]] = [segment.close for segment in segments]
+        table, registry, _ = self._fixed
+        releases.append(partial(releasing.release_references, table, registry, self._in_store))
         errors: list[BaseException] = []
         for release in releases:
             try:
@@ -341,7 +360,19 @@ class Instance(Owned):
         header.externref_globals = ctypes.addressof(self._global_array)
         header.element_count = len(self.elements)
         header.global_count = len(self.globals)
+        header.store = NEVER_FREE
         header.magic = InstanceHeader.MAGIC
+
+    @inside
+    def _write_store(self) -> None:
+        if self._in_store is not None and self._vmctx:
+            _header(self._vmctx).store = self._in_store.address
+
+    def _moved_to(self, store: Store) -> None:
+        super()._moved_to(store)
+        self._stores.append(store)  # code that leaves an earlier store has the address of its lock
+        if self._vmctx:
+            _header(self._vmctx).store = store.address
 
     def _write_functions(
         self, vmctx: int, imported: Sequence[FuncRef], defined: Sequence[tuple[int, int]]
@@ -411,7 +442,7 @@ def gc(instance: Instance) -> None:
         raise TypeError(f"gc(): instance must be an Instance, got {type(instance).__name__}")
     if instance.closed:
         raise ValueError("gc(): the Instance is closed")
-    instance.activations_table.gc(instance.stack_map_registry)
+    call_inside(instance, instance.activations_table.gc, instance.stack_map_registry)
     releasing.drop_unused_references()
 
 

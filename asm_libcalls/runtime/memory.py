@@ -14,6 +14,7 @@ import sys
 
 from asm_libcalls.runtime.growable import Growable
 from asm_libcalls.runtime.reservation import Reservation
+from asm_libcalls.runtime.store import inside_or_later
 from asm_libcalls.steps import step
 from asm_libcalls.traps import HeapOutOfBounds
 from asm_libcalls.vmcontext import VMMemoryDefinition
@@ -133,6 +134,7 @@ class Memory(Growable):
             raise HeapOutOfBounds
         return reservation.address + start, reservation
 
+    @inside_or_later
     def _release(self) -> None:
         # Views and running calls hold the reservation too; for them the length becomes 0 first.
         self._definition.current_length = 0

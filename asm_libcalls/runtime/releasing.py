@@ -11,6 +11,7 @@ from _thread import get_ident
 
 from asm_libcalls.native import process
 from asm_libcalls.native.stack_walker import departures
+from asm_libcalls.runtime.store import close_inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,20 +19,24 @@ if TYPE_CHECKING:
 
     from asm_libcalls.runtime.activations import VMExternRefActivationsTable
     from asm_libcalls.runtime.stack_maps import StackMapRegistry
+    from asm_libcalls.runtime.store import Store
 
 __all__ = ["drop_unused_references", "may_be_running", "release_references"]
 
-_borrowed_from: list[tuple[int, VMExternRefActivationsTable]] = []
-"""Of closed instances: the thread that may use their references, and their activations table."""
+_borrowed_from: list[tuple[int, VMExternRefActivationsTable, Store | None]] = []
+"""Of closed instances: the thread that may use their references, and their activations table and
+store."""
 
 
-def release_references(table: VMExternRefActivationsTable, registry: StackMapRegistry) -> None:
+def release_references(
+    table: VMExternRefActivationsTable, registry: StackMapRegistry, store: Store | None
+) -> None:
     """Drop the references of a closed instance that nothing uses, and the others later.
 
     Native frames of this thread use them, and what is in transit between Python and native code.
-    (One thread at a time uses an instance.)
+    (One thread at a time is inside its store.)
     """
-    _borrowed_from.append((get_ident(), table))
+    _borrowed_from.append((get_ident(), table, store))
     if _has_native_frames():
         table.gc(registry)
     else:
@@ -50,13 +55,14 @@ def drop_unused_references() -> None:
     thread = get_ident()
     errors: list[BaseException] = []
     for row in [*_borrowed_from]:
-        owner, table = row
+        owner, table, store = row
         if owner != thread and owner in sys._current_frames():
             continue
         if table.holds_what_is_in_transit():
             continue
         try:
-            table.close()
+            if not close_inside(store, table):
+                continue  # another thread is inside
         except BaseException as error:
             errors.append(error)
         if table.closed and row in _borrowed_from:

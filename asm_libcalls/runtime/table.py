@@ -15,6 +15,7 @@ from asm_libcalls.runtime import externref, keepers
 from asm_libcalls.runtime.growable import Growable
 from asm_libcalls.runtime.reference import check_reference_type, from_raw, owned_raw
 from asm_libcalls.runtime.reservation import Reservation
+from asm_libcalls.runtime.store import inside, inside_or_later, link
 from asm_libcalls.steps import step
 from asm_libcalls.traps import TableOutOfBounds
 from asm_libcalls.vmcontext import VMElementSegment, VMTableDefinition, VMTableState
@@ -114,6 +115,7 @@ class Table(Growable):
         """Return the size, without any override of a user's class."""
         return int(self._definition.current_elements)
 
+    @inside
     def __getitem__(self, index: int) -> Any:
         at, _kept = self._index(index)
         if self._element_type == "externref":
@@ -137,6 +139,7 @@ class Table(Growable):
         finally:
             self.release([raw])
 
+    @inside_or_later
     def _release(self) -> None:
         # Instances that use the table hold the reservation and the keepers while they exist.
         count, *_kept = self._empty({})
@@ -164,12 +167,14 @@ class Table(Growable):
 
     # Raw pointers, for the libcalls.
 
+    @inside
     def raw(self, start: int, count: int) -> list[int]:
         """Return pointers, without owning them; TableOutOfBounds past the end."""
         _kept = self._open_reservation()
         self.check_range(start, count)
         return list(self._elements[start : start + count])
 
+    @inside
     def owned(self, start: int, count: int) -> list[int]:
         """Return pointers, each with a count for the caller; TableOutOfBounds past the end."""
         _kept = self._open_reservation()
@@ -184,6 +189,7 @@ class Table(Growable):
             self._check_open()
             raise TableOutOfBounds
 
+    @inside
     def store(self, start: int, owned: Sequence[int], keeper: Any = None) -> None:
         """Store pointers and take over the caller's count of each; drop the old ones.
 
@@ -236,6 +242,7 @@ class Table(Growable):
         self.state.kept_keepers = number
 
     def _keep(self, keeper: Any) -> None:
+        link([self, keeper])
         state = self.state
         keepers.add(self._keepers, keeper, state)
         first, last = getattr(keeper, "function_range", (0, 0))

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from asm_libcalls.owned import Owned, is_a
 from asm_libcalls.runtime.instance import gc
 from asm_libcalls.runtime.memory import Memory
+from asm_libcalls.runtime.store import call_inside
 from asm_libcalls.toy_jit.limits import Admission, StoreLimits
 from asm_libcalls.toy_jit.module import Module
 from asm_libcalls.toy_jit.runtime import interrupts
@@ -130,7 +131,7 @@ class Instance(Owned):
         self.runtime.owner = self
         self._finish()
         with self.time_limit(seconds):
-            copy_segments(decoded, self.runtime, matched)
+            call_inside(self.runtime, copy_segments, decoded, self.runtime, matched)
             if decoded.start is not None:
                 self._spaces["func"][decoded.start]()
 

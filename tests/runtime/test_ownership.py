@@ -89,7 +89,14 @@ def test_each_owner_is_tried():
     from asm_libcalls import toy_jit
 
     assert toy_jit.Module is not toy_jit.Instance  # imported when they are asked for
-    abstract = {"Defined", "Growable", "StoppableInstance", "CompiledInstance", "HostInstance"}
+    abstract = {
+        "Defined",
+        "Stored",
+        "Growable",
+        "StoppableInstance",
+        "CompiledInstance",
+        "HostInstance",
+    }
     ours = {c for c in derived(Owned) if c.__module__.startswith("asm_libcalls")}
     found = {
         f"toy_jit.{c.__name__}" if ".toy_jit." in c.__module__ else c.__name__

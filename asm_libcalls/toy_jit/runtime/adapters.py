@@ -15,6 +15,7 @@ from asm_libcalls.emitter.eh_frame import instructions
 from asm_libcalls.emitter.image import Reference, Routine, link
 from asm_libcalls.owned import Resource
 from asm_libcalls.signatures import VALUE_TYPES
+from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.toy_jit.codegen.stencils.entry import CODE_SLOT, VMCTX_SLOT
 from asm_libcalls.toy_jit.codegen.templates import STENCILS
 from asm_libcalls.toy_jit.frontend.module import F32, F64, I32
@@ -88,6 +89,8 @@ def _parts(kinds: bytes) -> list[Part]:
     for i, (value_type, place) in enumerate(zip(types, assign(types).places, strict=True)):
         name = "float" if place.bank == FLOATS else value_type.name
         parts.append(Part(STENCILS[f"adapter.{name}.{place.number}"], {"offset": 8 * i}))
+    if not HAS_GIL:
+        parts.append(Part(STENCILS["adapter.store"]))
     parts.append(Part(STENCILS["adapter.end"]))
     return parts
 

@@ -18,7 +18,9 @@ from asm_libcalls.native.native_function import (
 from asm_libcalls.runtime import transit
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.instance import Instance
+from asm_libcalls.runtime.store import call_inside
 from asm_libcalls.signatures import MEMORY_POINTERS, VALUE_TYPES, Callee, Signature
+from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.toy_jit.codegen.layout import type_id, type_of_id
 from asm_libcalls.toy_jit.frontend.module import (
     F32,
@@ -150,6 +152,11 @@ class Func(FuncRef):
         return self._call(patterns, bits=True)
 
     def _call(self, arguments: Sequence[Any], bits: bool) -> tuple[Any, ...]:
+        if HAS_GIL:
+            return self._call_inside(arguments, bits)
+        return call_inside(self.instance, self._call_inside, arguments, bits)
+
+    def _call_inside(self, arguments: Sequence[Any], bits: bool) -> tuple[Any, ...]:
         functype = self.type
         params, results = functype.params, functype.results
         where = f"{self.name}(): argument"

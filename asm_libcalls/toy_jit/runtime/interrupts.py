@@ -191,6 +191,12 @@ class StoppableInstance(Instance):
         """Return whether a time limit has expired."""
         return any(deadline <= monotonic() for deadline in [*self.deadlines])
 
+    def _check_while_waiting(self) -> None:
+        if self.closed:
+            raise ValueError("the Instance is closed")
+        if self.has_expired():
+            raise Interrupt
+
     def trap_if_asked(self) -> None:
         """Raise Interrupt if this instance must trap."""
         if self.has_expired():

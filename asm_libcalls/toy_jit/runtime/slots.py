@@ -10,7 +10,9 @@ from asm_libcalls.binding import default_binding
 from asm_libcalls.emitter import libc
 from asm_libcalls.native.host_function import HostFunction
 from asm_libcalls.runtime.instance import instance_of, part_of
+from asm_libcalls.runtime.store import wait_for
 from asm_libcalls.toy_jit.codegen import stencils
+from asm_libcalls.toy_jit.codegen.stencils.entry import WAIT_SLOT
 from asm_libcalls.toy_jit.codegen.templates import LOADED
 from asm_libcalls.toy_jit.link import code_map
 from asm_libcalls.toy_jit.runtime import interrupts
@@ -34,6 +36,15 @@ def _table_get(vmctx: int, table_index: int, index: int) -> int:
     return owned
 
 
+def _wait_for_store(vmctx: int) -> None:
+    """Wait for a turn inside the store of an instance; a function enters only after that."""
+    try:
+        instance = instance_of(vmctx)
+    except ValueError:
+        raise ValueError("the Instance is closed") from None
+    wait_for(instance)
+
+
 _functions: dict[str, HostFunction] = {}
 
 
@@ -42,6 +53,7 @@ def _address(name: str) -> int:
         table: dict[str, tuple[Callable[..., int | None], str]] = {
             "toy_jit_table_get": (_table_get, "(vmctx, u32, u32) -> externref"),
             "toy_jit_interrupted": (interrupts.interrupted, "(vmctx)"),
+            WAIT_SLOT: (_wait_for_store, "(vmctx)"),
             "toy_jit_interrupts": (interrupts.interrupts_of_thread, "() -> pointer"),
         }
         function, signature = table[name]

@@ -12,6 +12,7 @@ from asm_libcalls.runtime import transit
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.reference import from_raw
+from asm_libcalls.runtime.store import link
 from asm_libcalls.signatures import WASM_NUMBERS
 from asm_libcalls.toy_jit.frontend.module import EXTERNREF, V128, VALUE_TYPE_NAMES
 
@@ -82,6 +83,7 @@ def to_slots(
         elif is_a(value, FuncRef):
             pattern = value.as_raw()
             keeper = value.instance
+            link([instance, keeper])
             instance.function_keepers[id(keeper)] = keeper
         else:
             raise TypeError(f"{what} must be a Func or None (funcref), got {type(value).__name__}")

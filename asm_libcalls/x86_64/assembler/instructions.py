@@ -27,6 +27,8 @@ __all__ = [
     "JUMP_IF",
     "LOAD_ADDRESS",
     "LOAD_SLOT",
+    "LOAD_THREAD_POINTER",
+    "LOCK",
     "REP_MOVSB",
     "REP_STOSB",
     "REP_STOSQ",
@@ -74,6 +76,35 @@ class REP_STOSQ(Instruction):
         self.encodings.append((0, lambda op: bytearray([0xF3, 0x48, 0xAB])))
         self._implicit_out_regs = {r.physical_id: _GENERAL_PURPOSE_64 for r in (rdi, rcx)}
         self._implicit_in_regs = {**self._implicit_out_regs, 0: _GENERAL_PURPOSE_64}
+        _emit(self)
+
+
+class LOCK(Instruction):
+    """``lock``: a prefix that makes the next instruction, on memory, atomic."""
+
+    def __init__(self) -> None:
+        super().__init__("LOCK")
+        self.encodings.append((0, lambda op: bytearray([0xF0])))
+        _emit(self)
+
+
+class LOAD_THREAD_POINTER(Instruction):
+    """``mov r64, fs:[0]``: load the thread pointer, which differs in each thread of a process."""
+
+    def __init__(self, register: GeneralPurposeRegister64) -> None:
+        super().__init__("LOAD_THREAD_POINTER")
+        self.operands = (register,)
+        self.in_regs = (False,)
+        self.out_regs = (True,)
+        self.out_operands = (True,)
+        self.encodings.append(
+            (
+                0,
+                lambda op: bytearray(
+                    [0x64, 0x48 | op[0].hcode << 2, 0x8B, op[0].lcode << 3 | 4, 0x25, 0, 0, 0, 0]
+                ),
+            )
+        )
         _emit(self)
 
 

@@ -8,6 +8,8 @@ The syntax is Intel's, with a ``;`` or a line's end after each instruction, and 
 ``.done``       a label of the stencil; ``.done:`` defines it
 ``>target``     a place outside the stencil: after ``call``, ``jmp``, ``lea`` and ``jCONDITION``
 ``$name``       a slot of the image: after ``call``, ``jmp`` and ``mov REGISTER``
+``lock``        the prefix, as an instruction before the one that it makes atomic
+``load_thread`` loads the thread pointer (fs:0) to a register
 ``load_memory`` in place of an instruction: a piece that the caller gives as PeachPy code
 =============== ===================================================================================
 """
@@ -27,6 +29,8 @@ from asm_libcalls.x86_64.assembler.instructions import (
     JUMP_IF,
     LOAD_ADDRESS,
     LOAD_SLOT,
+    LOAD_THREAD_POINTER,
+    LOCK,
     TAIL_JUMP,
     TAIL_JUMP_SLOT,
 )
@@ -42,6 +46,7 @@ __all__ = ["body"]
 
 _OUTSIDE = {"call": CALL_ROUTINE, "jmp": TAIL_JUMP, "lea": LOAD_ADDRESS}
 _SLOTS = {"call": CALL_SLOT, "jmp": TAIL_JUMP_SLOT, "mov": LOAD_SLOT}
+_OTHERS = {"lock": LOCK, "load_thread": LOAD_THREAD_POINTER}
 _NUMBER = re.compile(r"-?\d+$")
 
 
@@ -67,7 +72,7 @@ def body(
             elif ">" in rest:
                 JUMP_IF(mnemonic[1:], *operands)
             elif mnemonic:
-                getattr(x, mnemonic.upper())(*operands)
+                (_OTHERS.get(mnemonic) or getattr(x, mnemonic.upper()))(*operands)
 
     return emit
 

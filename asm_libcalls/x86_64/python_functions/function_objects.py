@@ -17,6 +17,7 @@ from functools import partial
 
 from asm_libcalls.emitter import code_names, libc
 from asm_libcalls.signatures import Signature, held_buffers
+from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.x86_64.python_functions import function_stencils, object_layouts
 from asm_libcalls.emitter import pages
 from asm_libcalls.x86_64.python_functions.function_shapes import CLASS, Shape, parts_of
@@ -180,8 +181,8 @@ class FunctionMaker:
     def _parts(self, shape: Shape) -> list[Part]:
         inline, vmctx_of, references = shape[4:]
         assert isinstance(references, tuple)
-        if vmctx_of and not object_layouts.HAS_GIL:
-            # Without the GIL another thread may free the int in the member while it is read.
+        if shape.takes_references() and not HAS_GIL:
+            # Without the GIL another thread may drop the reference while its member is read.
             return parts_of(self._stencils, shape.leaving_all(), self.layout)
         body = None
         if inline in self._loaded.image.straight:
@@ -190,7 +191,7 @@ class FunctionMaker:
         if isinstance(vmctx_of, tuple):
             vmctx = (id(vmctx_of[0]), self.member_offset(*vmctx_of))
         members = tuple((id(cls), self.member_offset(cls, member)) for cls, member in references)
-        return parts_of(self._stencils, shape, self.layout, body, vmctx, members)
+        return parts_of(self._stencils, shape, self.layout, body, vmctx, members, HAS_GIL)
 
     def member_offset(self, cls: type, member: str) -> int:
         """Return the offset of a member of ``__slots__`` in objects of exactly this class.

@@ -77,6 +77,12 @@ class Shape(tuple[object, ...]):
             read = "u64"
         return super().__new__(cls, (parameters, read, enter, guard, inline, vmctx_of, references))
 
+    def takes_references(self) -> bool:
+        """Return whether a parameter beside the vmctx is a reference."""
+        parameters, *_, references = self
+        assert isinstance(parameters, tuple)
+        return bool(references) and "vmctx" in parameters[1:]
+
     def leaving_all(self) -> Shape:
         """Return the shape that passes every call of this one to the slow path."""
         parameters, result, *_ = self
@@ -129,12 +135,13 @@ def parts_of(
     body: Stencil | None = None,
     vmctx: tuple[int, int] | None = None,
     references: tuple[tuple[int, int], ...] = (),
+    has_gil: bool = True,
 ) -> list[Part]:
     """Return the stencils of a shape, in order; ``function_stencils.py`` describes them.
 
     `body` is the routine that is copied in place of a bare call, if any. `vmctx` is the address of
     the class of the first argument, and the offset of its member; `references` are those of
-    externrefs and of funcrefs.
+    externrefs and of funcrefs. Without the GIL, code on a vmctx enters the store of its instance.
     """
     parameters, result, enter, guard, inline, *_ = shape
     assert isinstance(parameters, tuple)
@@ -159,6 +166,7 @@ def parts_of(
 
     # Without integer arguments nothing overwrites self in rdi, and copied code calls nothing.
     framed = body is None or any(kind[0] != "f" for kind in parameters)
+    locks = bool(vmctx and not has_gil)
     parts = [part("check_count")] if count > 1 else []
     if enter:
         parts.append(part("enter_entered"))
@@ -189,7 +197,12 @@ def parts_of(
     if enter:
         parts += [part("call_entered", slots={"enter": enter}), part("leave_entered")]
     else:
-        parts.append(Part(body) if body else part("call_bare"))
+        call = Part(body) if body else part("call_bare")
+        if locks:
+            call.slots = {"slow": "slow_inside"}
+            parts += [part("enter_store"), call, part("leave_store")]
+        else:
+            parts.append(call)
         if framed:
             parts.append(part("leave_bare"))
     if result == "none":
@@ -207,6 +220,8 @@ def parts_of(
             else [part("call_slow_one")]
         )
         slow[0].role = slow[0].role or "slow"
+        if locks:
+            slow = [part("slow_inside", "slow_inside"), part("store_busy", "store_busy"), *slow]
         parts += slow
     return parts
 

@@ -19,6 +19,9 @@ Reading them runs no Python code. The fast path is of two kinds:
         (object_* (integer_K | float64_K | float32_K | vmctx | reference_K))* [guard]
         (call_bare | routine | stencil) leave_bare box_*
 
+    In a build without the GIL, a stencil on a vmctx runs between enter_store and leave_store. Its
+    slow path leaves the store first. If another thread is inside, the slow path waits.
+
 *entered*
     for callees that may trap, raise, or release the GIL: arguments go into a ``NativeCall`` on the
     stack, and ``asm_libcalls_enter`` (or its variant that holds the GIL) makes the call. rbx:
@@ -44,8 +47,9 @@ from __future__ import annotations
 import ctypes
 
 from asm_libcalls.calling_convention import FLOAT_REGISTERS, INTEGER_REGISTERS
-from asm_libcalls.activation import NativeCall
+from asm_libcalls.activation import NativeCall, StoreLock
 from asm_libcalls.signatures.held_buffers import ANY_CONTIGUOUS, WRITABLE
+from asm_libcalls.vmcontext import InstanceHeader
 from asm_libcalls.x86_64.python_functions.object_layouts import FunctionState
 
 TYPE_CHECKING = False
@@ -92,6 +96,13 @@ _UNBOX = "call $unbox; jc >slow"
 _CHECK_FLOAT = "mov r10, $PyFloat_Type; cmp [rax + object_type], r10; jnz >slow"
 _SPILL_INTEGER = f"{_UNBOX}; mov [rsp + offset], rax"
 _SPILL_FLOAT = "movups [rsp + offset], xmm0"
+_STORE = InstanceHeader.offset_from_vmctx("store")
+# rbx: the StoreLock. ``store_locks.py`` describes the protocol.
+_LEAVE_STORE = f"""
+    dec qword[rbx + {StoreLock.depth.offset}]; jnz .left
+    lock; and qword[rbx + {StoreLock.owner.offset}], 1; jz .left
+"""
+_WAKE = "mov rdi, rbx; call $asm_libcalls_wake_store"
 _DIVISOR_NOT_ZERO = "test rsi, rsi; jz >slow"
 # rdi: the slow path's function, or `raise_collected` after the garbage collector has cleared it.
 _LOAD_SLOW = f"""
@@ -134,6 +145,25 @@ _STENCILS = {
         {_UNBOX}; test rax, rax; jz >slow
         mov rdi, rax
     """,
+
+    # The instance was merged into another store, or closed, if its store has changed meanwhile.
+    "enter_store": f"""
+        push rbx; push r11
+        mov rbx, [rdi + {_STORE}]; load_thread r11; xor eax, eax
+        lock; cmpxchg [rbx + {StoreLock.owner.offset}], r11; jz .taken
+        xor rax, r11; test rax, -2; jnz >store_busy
+        jmp .nested
+        .taken:; mov [rbx + {StoreLock.entered.offset}], rsp
+        .nested:; inc qword[rbx + {StoreLock.depth.offset}]
+        mov r11, [rsp]
+        cmp rbx, [rdi + {_STORE}]; jnz >slow_inside
+    """,
+    "leave_store": f"""
+        {_LEAVE_STORE}; mov [rsp], rax; {_WAKE}; mov rax, [rsp]
+        .left:; pop r11; pop rbx
+    """,
+    "slow_inside": f"{_LEAVE_STORE}; {_WAKE}; .left:",
+    "store_busy": "pop r11; pop rbx",
 
     # Guards, which keep a bare call from trapping.
     "divisor_not_zero": _DIVISOR_NOT_ZERO,

@@ -17,7 +17,6 @@ import sys
 from functools import cache
 from types import ModuleType
 
-from asm_libcalls.steps import HAS_GIL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
-    "HAS_GIL",
     "INTEGER_LAYOUTS",
     "NEWEST_TESTED",
     "FunctionState",

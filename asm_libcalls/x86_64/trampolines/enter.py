@@ -53,7 +53,7 @@ from asm_libcalls.activation import (
 )
 from asm_libcalls.traps import TrapCode
 from asm_libcalls.x86_64.trampolines import (
-    ENTER, ENTER_HOLDING_GIL, GREENLET_GETCURRENT, RAISE_DIVISION_BY_ZERO, RAISE_TRAP,
+    ENTER, ENTER_HOLDING_GIL, GREENLET_GETCURRENT, RAISE_DIVISION_BY_ZERO, RAISE_TRAP, store_locks,
     thread_records,
 )  # fmt: skip
 from asm_libcalls.x86_64.assembler import registers, sequence
@@ -90,6 +90,7 @@ _FRAME = -(-(CALLEE_SAVED_SIZE + ctypes.sizeof(Activation)) // 16) * 16  # align
 def routines() -> Iterator[Routine]:
     """Assemble the entries, the raises, and the routines for thread records."""
     yield from thread_records.routines()
+    yield from store_locks.routines()
     for name in (ENTER, ENTER_HOLDING_GIL):
         yield sequence(name, partial(_enter, name))
     yield sequence(RAISE_TRAP, _raise_trap)
@@ -131,6 +132,7 @@ def push_activation(landing: str) -> None:
     """
     failed, pushed, owned = Label("no_record"), Label("pushed"), Label("owned")
     MOV(qword[rsp + Activation.owner.offset], 0)
+    MOV(qword[rsp + Activation.store.offset], 0)
     load_or_make_thread_record(failed)
     MOV([rsp + Activation.thread.offset], rax)
     CMP(qword[rax + ThreadRecord.departures.offset], 0)
@@ -216,6 +218,7 @@ def _enter(name: str) -> None:
     MOV(rsp, r12)
 
     LABEL(landing)  # a raise continues here, with rsp at the activation and rbp at the frame
+    store_locks.leave_store_of_activation()
     if not holds_gil:
         MOV(rdi, [rsp + Activation.thread_state.offset])
         CALL_SLOT("PyEval_RestoreThread")

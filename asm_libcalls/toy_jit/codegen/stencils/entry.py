@@ -6,7 +6,7 @@ So its code checks the thread's stack limit, and a request to stop the thread st
 
 from __future__ import annotations
 
-from asm_libcalls.activation import ThreadRecord
+from asm_libcalls.activation import Activation, StoreLock, ThreadRecord
 from asm_libcalls.calling_convention import (
     CALLEE_SAVED,
     CALLEE_SAVED_SIZE,
@@ -22,6 +22,7 @@ __all__ = [
     "INTERRUPTS_SLOT",
     "PIECES",
     "VMCTX_SLOT",
+    "WAIT_SLOT",
     "adapters",
     "change_instance",
     "enter",
@@ -31,10 +32,14 @@ __all__ = [
 INTERRUPTS_SLOT = "toy_jit_interrupts"
 """The slot of a C function that returns the VMInterrupts of the calling thread."""
 
+WAIT_SLOT = "toy_jit_wait_for_store"
+"""The slot of a C function ``(vmctx)`` that waits while another thread is inside a store."""
+
 VMCTX_SLOT, CODE_SLOT = "adapter vmctx", "adapter code"
 """The slots of an adapter: the vmctx, and the address of the compiled code."""
 
 
+_STORE = InstanceHeader.offset_from_vmctx("store")
 _STOP = VMInterrupts.STOP - (1 << 64)  # immediates are signed
 
 
@@ -88,6 +93,19 @@ def load_interrupts() -> None:
     set_stack_limit(x.r13)
     x.MOV(x.rcx, x.r13)
     _adopt_interrupts()
+
+
+def load_activation() -> None:
+    """Emit: load the address of this thread's innermost Activation to rax.
+
+    Clobbers the registers that a C call clobbers.
+    """
+    import peachpy.x86_64 as x
+
+    from asm_libcalls.x86_64.trampolines.thread_records import load_thread_record
+
+    load_thread_record()
+    x.MOV(x.rax, [x.rax + ThreadRecord.innermost.offset])
 
 
 def change_instance() -> None:
@@ -157,6 +175,7 @@ PIECES = {
     "change_instance": change_instance,
     "load_memory": load_memory,
     "load_interrupts": load_interrupts,
+    "load_activation": load_activation,
 }
 """Macros for the stencils' assembler text: they are used like instructions."""
 
@@ -167,6 +186,33 @@ def adapters() -> dict[str, str]:
     pop = "; ".join(f"pop {register}" for register in reversed(CALLEE_SAVED))
     found = {
         "adapter.begin": f"push rbp; mov rbp, rsp; {push}; sub rsp, frame",
+        # Without the GIL. The activation leaves the store, also after a trap. (The store of the
+        # instance changes when it is merged into another one, or closed.)
+        "adapter.store": f"""
+            mov r15, ${VMCTX_SLOT}
+            .again:
+            mov rbx, [r15 + {_STORE}]; load_thread rcx; xor eax, eax
+            lock; cmpxchg [rbx + {StoreLock.owner.offset}], rcx; jz .taken
+            mov rdi, rbx; xor esi, esi; call $asm_libcalls_take_store
+            .wait:
+            test eax, eax; jz .entered
+            mov rdi, r15; call ${WAIT_SLOT}
+            mov rbx, [r15 + {_STORE}]
+            mov rdi, rbx; mov esi, 1; call $asm_libcalls_take_store
+            jmp .wait
+            .taken:
+            mov [rbx + {StoreLock.entered.offset}], rsp
+            inc qword[rbx + {StoreLock.depth.offset}]
+            .entered:
+            cmp rbx, [r15 + {_STORE}]; jz .inside
+            dec qword[rbx + {StoreLock.depth.offset}]; jnz .again
+            lock; and qword[rbx + {StoreLock.owner.offset}], 1; jz .again
+            mov rdi, rbx; call $asm_libcalls_wake_store
+            jmp .again
+            .inside:
+            load_activation
+            mov [rax + {Activation.store.offset}], rbx
+        """,
         "adapter.end": f"""
             mov r15, ${VMCTX_SLOT}
             load_interrupts

@@ -1,0 +1,141 @@
+"""The routines of a store's lock: those of the loaded image, or the same in Python.
+
+Without machine code, one lock of the process makes each routine atomic, and a thread that waits
+looks again every millisecond.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from _thread import allocate_lock, get_ident
+from time import monotonic_ns, sleep
+
+from asm_libcalls.activation import StoreLock
+from asm_libcalls.native import process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+__all__ = ["NEVER_FREE", "Routines"]
+
+_never_free = StoreLock(2)
+NEVER_FREE = ctypes.addressof(_never_free)
+"""Address of a lock that no thread gets: of closed instances, so machine code asks Python."""
+
+_SYS_FUTEX = 202  # of x86-64
+_FUTEX_WAIT_PRIVATE = 128
+
+
+class Routines:
+    """The routines, found when the first of them is used.
+
+    Attributes
+    ----------
+    take, leave, depth, wake : callable
+        See ``x86_64/trampolines/store_locks.py``.
+    wait : callable
+        ``wait(address, word, seconds)`` waits until a thread calls `wake`, unless the owner word is
+        another one already.
+    """
+
+    take: Callable[[int, int], int]
+    leave: Callable[[int, int], None]
+    depth: Callable[[int], int]
+    wake: Callable[[int], None]
+    wait: Callable[[int, int, float], None]
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in type(self).__annotations__:
+            raise AttributeError(name)
+        found = _in_python() if process.image is None else _in_machine_code()
+        # `take` last: another thread finds the others if it finds this one.
+        for each in ("wait", "wake", "depth", "leave", "take"):
+            self.__dict__.setdefault(each, found[each])
+        return self.__dict__[name]
+
+
+def _in_machine_code() -> dict[str, Any]:
+    from asm_libcalls.emitter import libc
+    from asm_libcalls.native.native_function import Specification, native_functions
+
+    assert process.image is not None
+    signatures = {
+        "take": ("asm_libcalls_take_store", "(pointer, u64) -> u64"),
+        "leave": ("asm_libcalls_leave_store", "(pointer, u64)"),
+        "depth": ("asm_libcalls_store_depth", "(pointer) -> u64"),
+        "wake": ("asm_libcalls_wake_store", "(pointer)"),
+    }
+    specifications = [
+        Specification(
+            process.image.routine(routine), signature, name=routine, module=__name__, catch=False
+        )
+        for routine, signature in signatures.values()
+    ]
+    found: dict[str, Any] = dict(zip(signatures, native_functions(specifications), strict=True))
+    number, pointer = ctypes.c_long, ctypes.c_void_p
+    futex = libc.prototype("syscall", number, number, pointer, ctypes.c_int, ctypes.c_uint, pointer)
+
+    def wait(address: int, word: int, seconds: float) -> None:
+        whole = int(seconds)
+        timeout = (ctypes.c_long * 2)(whole, int((seconds - whole) * 1e9))
+        futex(_SYS_FUTEX, address, _FUTEX_WAIT_PRIVATE, word, timeout)
+
+    found["wait"] = wait
+    return found
+
+
+def _in_python() -> dict[str, Any]:
+    atomic = [allocate_lock()]
+    waiting: dict[int, int] = {}  # by address: how many threads
+
+    def renew() -> None:
+        atomic[0] = allocate_lock()  # the thread that held it, if any, is not in the child
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=renew)
+
+    def take(address: int, has_waited: int) -> int:
+        lock = StoreLock.from_address(address)
+        thread = get_ident()
+        with atomic[0]:
+            owner = lock.owner & ~1
+            if owner == 0 and (has_waited or lock.owner == 0):
+                lock.owner = thread | has_waited
+                lock.entered = (1 << 63) - monotonic_ns()  # as a stack grows: downwards
+            elif owner != thread:
+                lock.owner |= 1
+                return int(lock.owner & 0xFFFFFFFF)
+            lock.depth += 1
+            return 0
+
+    def leave(address: int, depth: int) -> None:
+        lock = StoreLock.from_address(address)
+        with atomic[0]:
+            if lock.owner & ~1 == get_ident() and lock.depth > depth:
+                lock.depth = depth
+                if depth == 0:
+                    lock.owner = int(bool(waiting.get(address)))
+
+    def count(address: int) -> int:
+        lock = StoreLock.from_address(address)
+        with atomic[0]:
+            return int(lock.depth) if lock.owner & ~1 == get_ident() else 0
+
+    def wake(address: int) -> None:
+        pass
+
+    def wait(address: int, word: int, seconds: float) -> None:
+        with atomic[0]:
+            waiting[address] = waiting.get(address, 0) + 1
+        try:
+            sleep(0.001)
+        finally:
+            with atomic[0]:
+                waiting[address] -= 1
+                if not waiting[address]:
+                    del waiting[address]
+
+    return {"take": take, "leave": leave, "depth": count, "wake": wake, "wait": wait}

@@ -1,0 +1,441 @@
+"""Without the GIL, one thread at a time is inside an instance and all that it is linked to."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+
+import pytest
+from counting import counting, word
+from free_threading import WITHOUT_GIL
+from in_threads import in_threads
+from jit_modules import Function, build, instantiate
+
+import asm_libcalls
+from asm_libcalls import Global, Instance, Memory, Table, VMExternRef, toy_jit
+from asm_libcalls.runtime import externref
+from asm_libcalls.runtime.store import link
+from asm_libcalls.traps import Interrupt, Trap
+
+pytestmark = [
+    pytest.mark.usefixtures("machine_code"),
+    pytest.mark.skipif(not WITHOUT_GIL, reason="there are no stores with the GIL"),
+]
+
+THREADS = range(8)
+ROUNDS = 200
+LOOP = 25
+
+
+def store_of(thing):
+    if isinstance(thing, toy_jit.Instance):
+        thing = thing.runtime
+    return thing._in_store
+
+
+def is_free(thing):
+    lock = store_of(thing).lock
+    return lock.depth == 0 and lock.owner in (0, 1)
+
+
+def test_eight_threads_in_one_store_lose_nothing():
+    instance = counting()
+    memory = instance.memory
+
+    def work(number):
+        for _ in range(ROUNDS):
+            instance.exports["once"]()
+            instance.exports["often"](LOOP)
+            instance.exports["host"]()
+            instance.exports["two"]()
+            with pytest.raises(Trap):
+                instance.exports["trap"]()
+            asm_libcalls.memory_fill(instance.runtime, 0, 100 + number, number, 1)
+
+    in_threads(work, THREADS)
+    assert word(instance) == len(THREADS) * ROUNDS * (LOOP + 4)
+    assert bytes(memoryview(memory))[100:108] == bytes(THREADS)
+    assert is_free(instance)
+
+
+def test_a_host_function_runs_inside_the_store_of_its_caller():
+    inside = []
+
+    def host():
+        inside.append(1)
+        assert len(inside) == 1
+        time.sleep(0.0001)
+        instance.exports["once"]()  # the thread may enter again
+        inside.pop()
+
+    instance = counting(host)
+
+    def work(number):
+        for _ in range(20):
+            instance.exports["host"]()
+
+    in_threads(work, THREADS)
+    assert is_free(instance)
+
+
+def test_threads_take_turns():
+    """A thread that calls long functions without a pause does not keep another one out."""
+    instance = counting()
+    stop, others = threading.Event(), []
+
+    def long():
+        while not stop.is_set():
+            instance.exports["often"](100_000)
+
+    def short():
+        for i in range(20):
+            instance.exports["once"]()
+            others.append(i)
+
+    threads = [threading.Thread(target=each) for each in (long, long)]
+    for thread in threads:
+        thread.start()
+    short()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert others == list(range(20))
+
+
+def test_stores_that_are_not_linked_are_independent():
+    begun, finish = threading.Event(), threading.Event()
+
+    def host():
+        begun.set()
+        assert finish.wait(60)
+
+    waiting, other = counting(host), counting()
+    thread = threading.Thread(target=waiting.exports["host"])
+    thread.start()
+    assert begun.wait(60)
+    other.exports["once"]()
+    asm_libcalls.memory_fill(other.runtime, 0, 5, 6, 7)
+    finish.set()
+    thread.join()
+    assert store_of(other) is not store_of(waiting)
+
+
+@pytest.mark.parametrize("what", ["memory", "table", "global", "function"])
+def test_imports_link(what):
+    make = {
+        "memory": lambda: Memory(1),
+        "table": lambda: Table("externref", 1),
+        "global": lambda: Global("i32", 1),
+    }
+    spaces = {"memory": "memories", "table": "tables", "global": "globals"}
+    if what == "function":
+        owner = counting()
+        part, kind = owner.exports["once"], "functions"
+        before = store_of(owner)
+    else:
+        part, kind = make[what](), spaces[what]
+        owner = Instance(**{kind: [part]})
+        before = store_of(part)
+    first, second = (Instance(imports={kind: [part]}) for _ in range(2))
+    assert store_of(owner) is store_of(first) is store_of(second) is before
+
+
+@pytest.mark.parametrize("where", ["table", "global", "argument", "grow"])
+def test_function_references_link(where):
+    owner, table = counting(), Table("funcref", 2)
+    user = Instance(tables=[table])
+    taker = instantiate({"take": Function("funcref ->", "")})
+    func = owner.exports["once"]
+    assert store_of(owner) is not store_of(user)
+    if where == "table":
+        table[1] = func
+    elif where == "grow":
+        table.grow(1, func)
+    elif where == "global":
+        variable = Global("funcref", None, mutable=True)
+        user = Instance(globals=[variable])
+        variable.value = func
+    else:
+        taker.exports["take"](func)
+        user = taker
+    assert store_of(owner) is store_of(user)
+
+
+def test_stores_merge_while_threads_use_them():
+    instances = [counting() for _ in THREADS]
+    start = threading.Barrier(len(THREADS) + 1)
+
+    def link_all():
+        start.wait(60)
+        for one, other in itertools.pairwise(instances):
+            link([one.runtime, other.runtime])
+
+    def work(number):
+        start.wait(60)
+        for i in range(ROUNDS):
+            for instance in (instances[number], instances[(number + i) % len(THREADS)]):
+                instance.exports["once"]()
+                instance.exports["often"](5)
+                asm_libcalls.memory_fill(instance.runtime, 0, 100, 1, 1)
+
+    threads = [threading.Thread(target=link_all)]
+    threads += [threading.Thread(target=work, args=(number,)) for number in THREADS]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(map(word, instances)) == len(THREADS) * ROUNDS * 2 * 6
+    assert len({id(store_of(instance)) for instance in instances}) == 1
+    assert is_free(instances[0])
+
+
+def test_a_merge_inside_both_stores_keeps_others_out():
+    """The inner call ends before the outer one, and until then nobody enters what became one."""
+    seen = []
+
+    def outer_host():
+        inner.exports["host"]()
+        # The inner store has been left; the two are one, and this thread is inside it.
+        thread.start()
+        time.sleep(0.05)
+        seen.append("outer")
+
+    def inner_host():
+        link([outer.runtime, inner.runtime])
+
+    outer, inner = counting(outer_host), counting(inner_host)
+    thread = threading.Thread(target=lambda: (inner.exports["once"](), seen.append("other")))
+    outer.exports["host"]()
+    thread.join()
+    assert seen == ["outer", "other"]
+    assert is_free(outer)
+
+
+def test_instances_come_and_go_beside_one_that_stays():
+    with Memory(1) as shared:
+        stays = Instance(memories=[shared])
+        store = store_of(stays)
+        for _ in range(2000):
+            Instance(imports={"memories": [shared]}).close()
+        assert store_of(stays) is store
+        assert store.size() < 1000
+
+
+@pytest.mark.parametrize("how", ["an export", "results in memory", "a libcall", "a table"])
+def test_time_limits_and_signals_end_the_waiting(how, child):
+    child(
+        f"""
+        import os, signal, threading, time
+        import asm_libcalls, pytest
+        from asm_libcalls import Table, toy_jit
+        from counting import counting
+
+        begun, finish = threading.Event(), threading.Event()
+
+        def host():
+            begun.set()
+            assert finish.wait(60)
+
+        table = Table("externref", 1)
+        instance = counting(host)
+        asm_libcalls.runtime.store.link([instance.runtime, table])
+        thread = threading.Thread(target=instance.exports["host"])
+        thread.start()
+        assert begun.wait(60)
+        use = {{
+            "an export": instance.exports["once"],
+            "results in memory": instance.exports["two"],
+            "a libcall": lambda: asm_libcalls.memory_fill(instance.runtime, 0, 1, 2, 3),
+            "a table": lambda: table[0],
+        }}[{how!r}]
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            use()
+        timer.join()
+        if {how!r} != "a table":
+            with pytest.raises(asm_libcalls.Interrupt), instance.time_limit(0.1):
+                use()
+        finish.set()
+        thread.join()
+        use()
+        lock = instance.runtime._in_store.lock
+        assert lock.depth == 0 and lock.owner in (0, 1), (lock.depth, lock.owner)
+        """
+    )
+
+
+def test_closing_does_not_wait():
+    begun, finish = threading.Event(), threading.Event()
+
+    def host():
+        begun.set()
+        assert finish.wait(60)
+
+    table = Table("externref", 1)
+    table[0] = thing = VMExternRef(object())
+    instance = counting(host)
+    link([instance.runtime, table])
+    thread = threading.Thread(target=instance.exports["host"])
+    thread.start()
+    assert begun.wait(60)
+    instance.close()
+    table.close()
+    with pytest.raises(ValueError, match="closed"):
+        instance.exports["once"]()
+    with pytest.raises(ValueError, match="closed"):
+        asm_libcalls.memory_fill(instance.runtime, 0, 1, 2, 3)
+    assert thing.strong_count() == 2  # until the other thread has left
+    finish.set()
+    thread.join()
+    with pytest.raises(ValueError, match="closed"):
+        table[0]
+    assert thing.strong_count() == 1
+
+
+def test_two_stores_that_call_each_other_do_not_hang():
+    """Of two threads that wait for each other, one is told; linked instances are one store."""
+    both = threading.Barrier(2)
+    outcomes = []
+
+    def call(other):
+        both.wait(60)
+        other.exports["once"]()
+
+    one = counting(lambda: call(other))
+    other = counting(lambda: call(one))
+
+    def work(instance):
+        try:
+            instance.exports["host"]()
+            outcomes.append("done")
+        except RuntimeError as error:
+            assert "wait for each other" in str(error)  # noqa: PT017 - in a thread
+            outcomes.append("told")
+
+    threads = [threading.Thread(target=work, args=(each,)) for each in (one, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "told" in outcomes
+    assert is_free(one)
+    assert is_free(other)
+
+
+def test_references_of_all_threads_are_counted():
+    boxes = len(externref._boxes)
+    table = Table("externref", 8, 8 + len(THREADS) * ROUNDS)
+    variable = Global("externref", None, mutable=True)
+    instance = Instance(tables=[table], globals=[variable])
+    reference = VMExternRef(object())
+
+    def work(number):
+        for i in range(ROUNDS):
+            asm_libcalls.table_fill(instance, 0, number, reference, 1)
+            asm_libcalls.table_copy(instance, 0, 0, (number + i) % 8, number, 1)
+            asm_libcalls.externref_global_set(instance, 0, reference)
+            asm_libcalls.externref_global_get(instance, 0)
+            variable.value = table[number]
+            assert asm_libcalls.table_grow(instance, 0, 1, reference) >= 8
+
+    in_threads(work, THREADS)
+    variable.value = None
+    asm_libcalls.gc(instance)
+    full = sum(value is not None for value in table)
+    assert full == len(table) == 8 + len(THREADS) * ROUNDS
+    assert reference.strong_count() == 1 + full
+    table.close()
+    assert reference.strong_count() == 1
+    reference.drop()
+    assert len(externref._boxes) == boxes
+
+
+def test_references_cross_stores():
+    """Boxes are in no store: eight stores share them."""
+    values = [VMExternRef(object()) for _ in THREADS]
+    echo = {
+        "swap": Function(
+            "externref -> externref",
+            "i32.const 00 table.get 00 i32.const 00 local.get 00 table.set 00",
+        )
+    }
+    module = toy_jit.Module(build(echo, tables=[b"\x6f\x00\x08"]))
+    instances = [toy_jit.Instance(module) for _ in THREADS]
+
+    def work(number):
+        swap = instances[number].exports["swap"]
+        for i in range(ROUNDS):
+            swap(values[(number + i) % 8])
+        swap(None)
+
+    in_threads(work, THREADS)
+    for instance in instances:
+        instance.gc()
+    assert [value.strong_count() for value in values] == [1] * 8
+
+
+def test_a_fork_while_threads_are_inside_leaves_a_child_that_works(child):
+    child(
+        """
+        import os, threading, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
+        import asm_libcalls
+        from counting import counting, word
+
+        instances = [counting() for _ in range(4)]
+        stop = threading.Event()
+
+        def run(instance):
+            while not stop.is_set():
+                instance.exports["often"](10_000)
+
+        for instance in instances:
+            instance.exports["often"](1)
+            asm_libcalls.memory_fill(instance.runtime, 0, 8, 1, 1)
+        threads = [threading.Thread(target=run, args=(each,)) for each in instances]
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            process = os.fork()
+            if not process:
+                try:
+                    for instance in instances:
+                        before = word(instance)
+                        instance.exports["once"]()
+                        instance.exports["often"](5)
+                        asm_libcalls.memory_fill(instance.runtime, 0, 8, 1, 1)
+                        assert word(instance) == before + 6
+                    thread = threading.Thread(target=instances[0].exports["once"])
+                    thread.start()
+                    thread.join()
+                except BaseException:
+                    import traceback
+                    traceback.print_exc()
+                    os._exit(1)
+                os._exit(0)
+            assert os.waitpid(process, 0)[1] == 0
+        stop.set()
+        for thread in threads:
+            thread.join()
+        """
+    )
+
+
+def test_wasm_that_waits_traps_when_its_time_is_over():
+    begun, finish = threading.Event(), threading.Event()
+
+    def host():
+        begun.set()
+        assert finish.wait(60)
+
+    instance = counting(host)
+    thread = threading.Thread(target=instance.exports["host"])
+    thread.start()
+    assert begun.wait(60)
+    with pytest.raises(Interrupt), instance.time_limit(0.05):
+        instance.exports["once"]()
+    finish.set()
+    thread.join()
+    instance.exports["once"]()

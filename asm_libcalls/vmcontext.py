@@ -42,6 +42,7 @@ __all__ = [
     "VMInterrupts",
     "VMMemoryDefinition",
     "VMMemoryImport",
+    "VMMemoryState",
     "VMOffsets",
     "VMTableDefinition",
     "VMTableImport",
@@ -174,6 +175,18 @@ class VMElementSegment(ctypes.Structure):
     ]
 
 
+class VMMemoryState(ctypes.Structure):
+    """A memory, for this library's machine code; an addition to Wasmtime's structures.
+
+    Attributes
+    ----------
+    grows_below : int
+        Machine code may let it grow to any length below this, in bytes; 0 if Python must decide.
+    """
+
+    _fields_ = [("grows_below", _pointer)]
+
+
 class VMTableState(ctypes.Structure):
     """A table, for this library's machine code; an addition to Wasmtime's structures.
 
@@ -186,6 +199,8 @@ class VMTableState(ctypes.Structure):
         equal sets.
     kept_keepers : int
         The number of another set that it keeps alive too.
+    grows_below : int
+        Machine code may let it grow to any size below this, in elements; 0 if Python must decide.
     functions_from, functions_to : address
         Function references between these are of an instance that it keeps alive.
     kind : int
@@ -196,6 +211,7 @@ class VMTableState(ctypes.Structure):
         ("definition", _pointer),
         ("keepers", _pointer),
         ("kept_keepers", _pointer),
+        ("grows_below", _pointer),
         ("functions_from", _pointer),
         ("functions_to", _pointer),
         ("kind", _pointer),
@@ -212,6 +228,8 @@ class InstanceHeader(ctypes.Structure):
 
     Attributes
     ----------
+    memory_states, defined_memory_states : address
+        Arrays of ``VMMemoryState*`` by memory index, and by defined memory index.
     tables : address
         Array of ``VMTableState*`` by table index.
     elements : address
@@ -237,6 +255,8 @@ class InstanceHeader(ctypes.Structure):
     MAGIC = 0x6D736163_76786D76  # "vmxvcasm"
 
     _fields_ = [
+        ("memory_states", _pointer),
+        ("defined_memory_states", _pointer),
         ("tables", _pointer),
         ("elements", _pointer),
         ("externref_globals", _pointer),

@@ -52,6 +52,7 @@ MODULES = {
     "checks/test_engine.py",
     "asm_libcalls/x86_64/tables.py": "runtime/test_reference_functions.py checks/test_engine.py",
     "asm_libcalls/x86_64/reference_counts.py": "runtime/test_reference_functions.py",
+    "asm_libcalls/x86_64/growth.py": "runtime/test_reference_functions.py",
     "asm_libcalls/x86_64/leaving.py": "runtime/test_reference_functions.py",
     "asm_libcalls/runtime/keepers.py": "runtime/test_reference_functions.py",
     "asm_libcalls/native/ctypes_callbacks.py": "native/test_ctypes_callbacks.py",

@@ -47,6 +47,12 @@ class Growable(Defined):
     _limit: int
     """The most that it may grow to: what is reserved."""
 
+    state: Any
+    """What machine code reads, with a field ``grows_below``."""
+
+    _state_units = 1
+    """The units of that field in each unit of the size."""
+
     def __init__(
         self,
         minimum: int,
@@ -65,7 +71,23 @@ class Growable(Defined):
                 )
         if limiter is not None and not callable(limiter):
             raise TypeError(f"{where} limiter must be callable, got {limiter!r}")
-        self.limiter = limiter
+        self._limiter = limiter
+
+    @property
+    def limiter(self) -> Callable[[int, int, int | None], object] | None:
+        """Called before each grow: ``limiter(current, desired, maximum)``."""
+        return self._limiter
+
+    @limiter.setter
+    def limiter(self, limiter: Callable[[int, int, int | None], object] | None) -> None:
+        self._limiter = limiter
+        self._tell_machine_code()
+
+    def _tell_machine_code(self) -> None:
+        # A user's class may have methods of its own.
+        by_machine_code = type(self).__base__ is Growable and self._limiter is None
+        limit = self._limit * self._state_units + 1
+        self.state.grows_below = limit if by_machine_code and not self.closed else 0
 
     def _reserved(self, reserve: int | None, largest: int) -> int:
         """Return the size to reserve: the least of `reserve`, the maximum and `largest`."""
@@ -116,9 +138,10 @@ class Growable(Defined):
             if desired > self._limit:
                 return -1
             # If the limiter itself has grown this object, it is called again with the new size.
-            if self.limiter is not None and current != asked:
+            limiter = self.limiter
+            if limiter is not None and current != asked:
                 asked = current
-                if not self.limiter(current, desired, self.maximum):
+                if not limiter(current, desired, self.maximum):
                     return -1
                 continue
             prepared = self._prepare(current, desired, fill)

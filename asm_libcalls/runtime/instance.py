@@ -344,6 +344,10 @@ class Instance(Stored):
         header.imported_memory_count = self.offsets.num_imported_memories
         header.defined_memory_count = self.offsets.num_defined_memories
         header.data_count = len(self.data)
+        self._memory_states = [memory.state for memory in self.memories]
+        self._memory_state_array = _array(map(ctypes.addressof, self._memory_states))
+        header.memory_states = ctypes.addressof(self._memory_state_array)
+        header.defined_memory_states = header.memory_states + imported
         self._table_states = [table.state for table in self.tables]
         for table in self.tables:
             table.state.definition = table.definition_address

@@ -17,7 +17,7 @@ from asm_libcalls.runtime.reservation import Reservation
 from asm_libcalls.runtime.store import inside_or_later
 from asm_libcalls.steps import step
 from asm_libcalls.traps import HeapOutOfBounds
-from asm_libcalls.vmcontext import VMMemoryDefinition
+from asm_libcalls.vmcontext import VMMemoryDefinition, VMMemoryState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Memory(Growable):
     _closes_when_dropped = False  # running code may use the definition; the pages are a Resource
     _reservation: Reservation | None = None
     _unit, _unit_in_full, _largest = "pages", "pages of 64 KiB", MAXIMUM_PAGES
+    _state_units = WASM_PAGE_SIZE
 
     def __init__(
         self,
@@ -80,7 +81,9 @@ class Memory(Growable):
             raise MemoryError(f"no memory for {self.minimum} pages")
         self._definition = VMMemoryDefinition(reservation.address, length)
         self._reservation = reservation
+        self.state = VMMemoryState()
         self._finish()
+        self._tell_machine_code()
 
     def __repr__(self) -> str:
         if self.closed:
@@ -136,6 +139,7 @@ class Memory(Growable):
 
     @inside_or_later
     def _release(self) -> None:
+        self.state.grows_below = 0
         # Views and running calls hold the reservation too; for them the length becomes 0 first.
         self._definition.current_length = 0
         self._definition.base = 0

@@ -97,6 +97,7 @@ class Table(Growable):
         self._elements: Any = _Elements.from_address(reservation.address)
         self._reservation = reservation
         self._finish()
+        self._tell_machine_code()
 
     @property
     def element_type(self) -> str:

@@ -10,7 +10,7 @@ module. Each body is assembled a second time, as a stencil for a Python builtin.
 its indices, and jumps to the slow path before a trap or a long operation. It holds the GIL
 throughout, so nothing is closed meanwhile.
 
-Growing is implemented in Python: it reserves memory and asks a limiter.
+Growing is in ``growth.py``.
 
 Source: ``wasmtime_runtime::libcalls`` of Wasmtime 0.22; WebAssembly 2.0, 4.4.7 (memory
 instructions); System V ABI for AMD64, 3.2.3 (argument registers).
@@ -46,6 +46,7 @@ _POINTER = ctypes.sizeof(ctypes.c_void_p)
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the family for a CPU with these features."""
+    from asm_libcalls.x86_64 import growth
     from asm_libcalls.x86_64.bytes import filling, copying
     from asm_libcalls.x86_64.assembler import sequence
     from asm_libcalls.x86_64.python_functions.function_stencils import STENCIL_PREFIX
@@ -67,6 +68,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     ):
         bodies[f"{prefix}memory_fill"] = partial(_fill, array, count)
         bodies[f"{prefix}memory32_size"] = partial(_size, array, count)
+    yield from growth.routines()
     for name, body in bodies.items():
         yield sequence(name, partial(_emit, body, _Libcall))
         yield assemble(STENCIL_PREFIX + name, partial(_emit, body, _Builtin), has_effects=True)

@@ -46,6 +46,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     yield from reference_counts.routines()
     yield from leaving.routines(
         {
+            "table_grow": _grow,
             "table_fill": _fill,
             "table_copy": partial(_copy, _table_source),
             "table_init": partial(_copy, _segment_source),
@@ -103,6 +104,58 @@ def _check_value(body: Body) -> None:
     CMP(qword[rcx + _COUNT], 0)
     body.leave_if("z")  # a dead one
     LABEL(uncounted)
+
+
+def _grow(body: Body) -> None:
+    """Emit ``table_grow(vmctx, table_index, delta, init_value)``."""
+    from peachpy.x86_64 import (
+        ADD, CMP, JNZ, JZ, LABEL, LEA, MOV, POP, PUSH, SHL, SHR, TEST, Label, dword, edx, esi, r8,
+        r9, r9d, r10, rax, rcx, rdi, rdx, rsi,
+    )  # fmt: skip
+
+    from asm_libcalls.x86_64.bytes.filling import FILL_WORDS
+    from asm_libcalls.x86_64.growth import MAKE_ACCESSIBLE
+
+    state, table = VMTableState, VMTableDefinition
+    fill, done = Label("fill"), Label("done")
+    body.save(rdi, rsi, rdx, rcx)
+    MOV(esi, esi)  # the upper half of a 32-bit argument is anything
+    _state(body, rsi, r10)
+    _check_kind(body)
+    _check_value(body)
+    MOV(edx, edx)
+    MOV(r8, [r10 + state.definition.offset])
+    MOV(esi, [r8 + table.current_elements.offset])
+    LEA(r9, [rsi + rdx * 1])
+    CMP(r9, [r10 + state.grows_below.offset])
+    body.leave_if("nc")
+    SHL(rsi, 3)  # elements to bytes
+    SHL(r9, 3)
+    MOV(rax, [r8 + table.base.offset])
+    body.call(MAKE_ACCESSIBLE)
+    body.leave_if("c")
+    SHR(r9, 3)
+    MOV(rax, rsi)
+    SHR(rax, 3)  # the result
+    TEST(rcx, rcx)
+    JZ(done)  # elements past the size are null already
+    CMP(dword[r10 + state.kind.offset], _EXTERNREF)
+    JNZ(fill)
+    ADD([rcx + _COUNT], rdx)
+    LABEL(fill)
+    MOV(rdi, [r8 + table.base.offset])
+    ADD(rdi, rsi)
+    MOV(rsi, rcx)
+    PUSH(rax)
+    PUSH(r8)
+    PUSH(r9)
+    body.call(FILL_WORDS)
+    POP(r9)
+    POP(r8)
+    POP(rax)
+    LABEL(done)
+    MOV([r8 + table.current_elements.offset], r9d)
+    body.end()
 
 
 def _fill(body: Body) -> None:

@@ -10,7 +10,16 @@ import sys
 import pytest
 
 import asm_libcalls
-from asm_libcalls import LIBCALLS, ElementSegment, FuncRef, Global, Instance, Table, VMExternRef
+from asm_libcalls import (
+    LIBCALLS,
+    ElementSegment,
+    FuncRef,
+    Global,
+    Instance,
+    Memory,
+    Table,
+    VMExternRef,
+)
 from asm_libcalls.libcall import Libcall
 from asm_libcalls.runtime.activations import CHUNK_SIZE
 from asm_libcalls.runtime.externref import strong_count
@@ -31,7 +40,11 @@ class Values:
         self.globals = [Global("externref", self.refs[0], True), Global("i32", 5, True)]
         self.tables = [Table("externref", 20), Table("externref", 12), Table("funcref", 8)]
         self.tables.append(Table("funcref", 30))
+        self.memories = [Memory(1, 9), Memory(2, 9)]
+        self.owner = Instance(self.memories[:1])
         self.instance = cls(
+            self.memories[1:],
+            imports={"memories": self.memories[:1]},
             tables=self.tables,
             globals=self.globals,
             functions=[(16, 1), (32, 2)],
@@ -55,6 +68,9 @@ GOOD = {
     "table_fill": lambda v: (0, 3, v.refs[1], 5),
     "table_copy": lambda v: (1, 0, 2, 0, 9),
     "table_init": lambda v: (0, 0, 6, 0, 4),
+    "table_grow": lambda v: (0, 3, v.refs[0]),
+    "memory32_grow": lambda v: (2, 0),
+    "imported_memory32_grow": lambda v: (2, 0),
 }
 """Arguments after the instance with which no Python runs."""
 
@@ -203,6 +219,15 @@ class TestGlobals:
             asm_libcalls.externref_global_get(values.instance, 0)
         assert 1 <= len(python_calls) <= 3
         assert len(values.instance.activations_table) <= CHUNK_SIZE
+
+    def test_native_code_that_gets_many_collects_what_it_no_longer_has(self):
+        values = Values()
+        libcall = LIBCALLS["externref_global_get"]
+        call = asm_libcalls.catch_traps(libcall.address, libcall.signature).call_bits
+        for i in range(4 * CHUNK_SIZE):
+            values.globals[0].value = f"value {i}"
+            assert call(values.instance.vmctx, 0)
+        assert len(values.instance.activations_table) <= CHUNK_SIZE + 1
 
     @pytest.mark.parametrize("by_address", [False, True])
     def test_the_last_owner_is_dropped_by_python(self, by_address):
@@ -526,3 +551,128 @@ class TestKeepers:
         gc.collect()
         assert all(each() is not None for each in alive)
         assert [f.func_ptr for f in table if f is not None] == numbers == [17, 32]
+
+
+class TestGrowth:
+    @pytest.mark.parametrize("kind", ["externref", "funcref"])
+    @pytest.mark.parametrize("is_null", [False, True])
+    def test_a_table_grows_over_pages(self, kind, is_null):
+        table = Table(kind, 3, 3000)
+        instance = Instance(tables=[table], functions=[(1, 0)])
+        ref = VMExternRef("value") if kind == "externref" else instance.functions[0]
+        table[0] = ref  # it keeps the instance alive
+        value = None if is_null else ref
+        libcall = LIBCALLS["table_grow"]
+        call = asm_libcalls.catch_traps(libcall.address, libcall.signature).call_bits
+        size = 3
+        for delta in (0, 1, 2, 505, 1, 1, 511, 512, 513, 951):
+            assert not at_address("table_grow", instance, 0, 0, value)
+            assert call(instance.vmctx, 0, delta, raw(value)) == size
+            size += delta
+            assert len(table) == size
+        address = ref.as_raw()
+        assert table.raw(0, 3000) == [address, 0, 0, *[raw(value)] * 2997]
+        if kind == "externref":
+            assert ref.strong_count() == (2 if is_null else 2 + 2997)
+        assert call(instance.vmctx, 0, 1, raw(value)) == 0xFFFFFFFF
+        assert len(table) == 3000
+
+    @pytest.mark.parametrize("name", ["memory32_grow", "imported_memory32_grow"])
+    def test_a_memory_grows_to_its_maximum(self, name):
+        values = Values()
+        memory = values.memories[name == "memory32_grow"]
+        call = getattr(asm_libcalls, name)
+        size = memory.size
+        for delta in (0, 1, 2):
+            assert not at_address(name, values.instance, 0, 0)
+            assert call(values.instance, delta, 0) == size
+            size += delta
+            assert memory.size == size
+            view = memoryview(memory)
+            assert view[-1] == 0
+            view[-1] = 1
+        assert at_address(name, values.instance, 9 - size + 1, 0)
+        assert not at_address(name, values.instance, 9 - size, 0)
+        assert memory.size == 9
+        assert at_address(name, values.instance, 1, 0)
+        assert at_address(name, values.instance, 2**32 - 1, 0)
+        assert call(values.instance, 1, 0) == 0xFFFFFFFF
+        assert memory.size == 9
+
+    @staticmethod
+    def growing(what, limiter=None, cls=None):
+        if what == "memory":
+            grown = (cls or Memory)(1, 9, limiter=limiter)
+            return grown, Instance([grown]), ("memory32_grow", 1, 0)
+        grown = (cls or Table)("externref", 1, 9, limiter=limiter)
+        return grown, Instance(tables=[grown]), ("table_grow", 0, 1, None)
+
+    @pytest.mark.parametrize("what", ["memory", "table"])
+    def test_a_limiter_is_asked_from_when_it_is_set(self, what):
+        asked = []
+        grown, instance, (name, *arguments) = self.growing(what)
+        for limiter in (lambda *sizes: asked.append(sizes), None, lambda *sizes: True, None):
+            grown.limiter = limiter
+            assert grown.limiter is limiter
+            assert bool(at_address(name, instance, *arguments)) == (limiter is not None)
+        assert asked == [(1, 2, 9)]
+        assert len(grown) == (4 * 65536 if what == "memory" else 4)
+        grown, instance, (name, *arguments) = self.growing(what, lambda *sizes: True)
+        assert at_address(name, instance, *arguments)
+
+    @pytest.mark.parametrize("what", ["memory", "table"])
+    def test_a_users_class_is_asked(self, what):
+        class Mine(Memory if what == "memory" else Table):
+            pass
+
+        _grown, instance, (name, *arguments) = self.growing(what, cls=Mine)
+        assert at_address(name, instance, *arguments)
+
+    @pytest.mark.parametrize("what", ["memory", "table"])
+    def test_a_closed_one_is_refused(self, what):
+        grown, instance, (name, *arguments) = self.growing(what)
+        grown.close()
+        grown.limiter = None
+        for delta in (0, 1):
+            changed = [delta if i == (what == "table") else a for i, a in enumerate(arguments)]
+            with pytest.raises(ValueError, match="closed"):
+                at_address(name, instance, *changed)
+            with pytest.raises(ValueError, match="closed"):
+                getattr(asm_libcalls, name)(instance, *changed)
+
+    def test_functions_of_other_instances_leave_first(self):
+        other = Instance(functions=[(1, 0), (2, 0)])
+        table = Table("funcref", 0)
+        instance = Instance(tables=[table])
+        assert at_address("table_grow", instance, 0, 1, other.functions[0])
+        assert not at_address("table_grow", instance, 0, 2, other.functions[1])
+        assert id(other) in table.keepers()
+        assert [f.func_ptr for f in table] == [1, 2, 2]
+
+    @pytest.mark.parametrize("name", ["memory32_grow", "table_grow"])
+    def test_what_the_system_refuses(self, name, child):
+        """Address space for the reservations, but none to make accessible."""
+        child(REFUSED.replace("NAME", repr(name)))
+
+
+REFUSED = """
+import errno, seccomp
+import asm_libcalls
+from asm_libcalls import LIBCALLS, Instance, Memory, Table
+
+memory, table = Memory(1, 9), Table("externref", 1, 9000)
+instance = Instance([memory], [table])
+name = NAME
+arguments = (instance, 1, 0) if name == "memory32_grow" else (instance, 0, 1000, None)
+function = getattr(asm_libcalls, name)
+assert function(*arguments) == 1
+try:
+    seccomp.refuse(errno.ENOMEM, "mprotect")
+except OSError as error:
+    raise SystemExit(f"no filters of system calls: {error}")
+assert function(*arguments) == 0xFFFFFFFF
+call = asm_libcalls.catch_traps(LIBCALLS[name].address, LIBCALLS[name].signature)
+patterns = [instance.vmctx, *(a or 0 for a in arguments[1:])]
+assert call.call_bits(*patterns) == 0xFFFFFFFF
+assert (memory.size, len(table)) == ((2, 1) if name == "memory32_grow" else (1, 1001))
+"""

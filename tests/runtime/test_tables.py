@@ -465,7 +465,7 @@ class TestGrow:
 
     @pytest.mark.parametrize("refusal", [OSError, MemoryError])
     def test_no_memory_is_refused_without_a_trace(self, run, monkeypatch, refusal):
-        (table,), instance = rooms(1)
+        (table,), instance = rooms(1, limiter=lambda *_: True)  # so that Python asks the system
         value = VMExternRef("x")
 
         def make_accessible(reservation, size):

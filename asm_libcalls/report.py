@@ -57,9 +57,9 @@ def make_report(binding: Binding, version: str) -> BackendReport:
 
         cpu = backend.cpu
         report["assembler"] = backend.assembler
+        way = "; ".join([backend.loaded.way, *backend.loaded.refusals])
         report["pages"] = (
-            f"{len(backend.loaded.image.code)} bytes at {backend.loaded.address:#x} "
-            f"({backend.loaded.way})"
+            f"{len(backend.loaded.image.code)} bytes at {backend.loaded.address:#x} ({way})"
         )
         report["unwinder"] = register_frames.state()
         report["code_cache"] = "; ".join([code_cache.folder() or "none", *code_cache.refusals])

@@ -19,6 +19,7 @@ import ctypes
 import os
 
 from asm_libcalls.emitter import code_names, libc
+from asm_libcalls.emitter.code_comparison import check_mapped
 from asm_libcalls.emitter.image import CODE_PAGE
 
 TYPE_CHECKING = False
@@ -39,17 +40,20 @@ class LoadedImage:
         Address of its code.
     way : str
         How its pages were made: ``"library"``, ``"file"``, ``"anonymous"`` or ``"memfd"``.
+    refusals : list of str
+        Why it was not loaded in a better way.
     origin : str
         The assembler or the file that the code came from, for display; "" for code composed at run
         time.
     """
 
-    __slots__ = ("address", "image", "origin", "way")
+    __slots__ = ("address", "image", "origin", "refusals", "way")
 
     def __init__(self, image: Image, address: int, way: str) -> None:
         self.image = image
         self.address = address
         self.way = way
+        self.refusals: list[str] = []
         self.origin = ""
 
     def routine(self, name: str) -> int:
@@ -60,10 +64,11 @@ class LoadedImage:
         """Return the bytes of a routine as they are in memory."""
         return ctypes.string_at(self.routine(name), self.image.routines[name][1])
 
-    def stencil(self, name: str) -> bytes:
-        """Return the bytes of a stencil."""
-        placed = self.image.stencils[name]
-        return ctypes.string_at(self.address + placed.offset, placed.size)
+    def original(self, name: str) -> bytes:
+        """Return the bytes of a routine or stencil to copy, without breakpoints in memory."""
+        placed = self.image.stencils.get(name)
+        at, size = (placed.offset, placed.size) if placed else self.image.routines[name]
+        return self.image.code[at : at + size]
 
     def functions(self) -> list[Function]:
         """List the routines whose frames are known, for ``code_names``."""
@@ -113,27 +118,33 @@ def load(
     assert len(image.code) % CODE_PAGE == 0
     if len(image.code) % libc.PAGE_SIZE:
         raise OSError(f"pages of {libc.PAGE_SIZE} bytes: images are made for {CODE_PAGE}")
-    loaded = _load(image, length, file, offset, path)
+    refusals: list[str] = []
+    loaded = _load(image, length, file, offset, path, refusals)
+    loaded.refusals = refusals
     if announced:
         code_names.announce(loaded.address, loaded.functions)
     return loaded
 
 
-def _load(image: Image, length: int, file: int, offset: int, path: str) -> LoadedImage:
+def _load(
+    image: Image, length: int, file: int, offset: int, path: str, refusals: list[str]
+) -> LoadedImage:
     # perf names anonymous memory alone
     if file >= 0 and not code_names.are_asked_for(code_names.PERF_VARIABLE):
         if path:
             try:
                 return LoadedImage(image, _load_library(image, path, offset), "library")
-            except (OSError, AttributeError):  # already loaded, or a C library without dlinfo
-                pass
+            except (OSError, AttributeError) as refusal:
+                # already loaded, or a C library without dlinfo
+                refusals.append(f"no library: {refusal}")
         try:
             return LoadedImage(image, _load_file(image.code, length, file, offset), "file")
-        except OSError:  # a file system mounted noexec, or the file has changed
-            pass
+        except OSError as refusal:  # a file system mounted noexec, or the file has changed
+            refusals.append(f"no file: {refusal}")
     try:
         return LoadedImage(image, _load_anonymous(image.code, length), "anonymous")
     except OSError as refusal:
+        refusals.append(f"no anonymous memory: {refusal}")
         try:
             return LoadedImage(image, _load_memfd(image.code, length), "memfd")
         except OSError as second_refusal:
@@ -206,8 +217,7 @@ def _load_file(code: bytes, length: int, file: int, offset: int) -> int:
             offset=offset,
         )
         # Compare the mapped bytes, which are executed, not the bytes read before.
-        if ctypes.string_at(address, len(code)) != code:
-            raise OSError("the file changed between reading and mapping it")
+        check_mapped(address, code, lambda: os.pread(file, len(code), offset))
     except OSError:
         libc.munmap(address, length)
         raise

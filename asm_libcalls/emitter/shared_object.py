@@ -6,7 +6,7 @@ of slots. So only the first image that asks for a file gets it.
 
 The linker opens the file by its path. The caller ensures that no other user can replace the file.
 Loading runs no code of the file, which has no initializers. Before any of it runs, its code in
-memory is compared with the bytes that were checked.
+memory is compared with the bytes that were checked (``code_comparison.py``).
 
 Source: ``dlopen(3)``, ``dlinfo(3)``; ``<link.h>`` of glibc and musl (``struct link_map``).
 """
@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+from functools import partial
 
 from asm_libcalls.emitter import libc
+from asm_libcalls.emitter.code_comparison import check_mapped
 
 __all__ = ["CLAIM_SIZE", "load"]
 
@@ -52,14 +54,21 @@ def load(path: str, code_at: int, code: bytes, claim_at: int) -> int:
         if _dlinfo(handle, _RTLD_DI_LINKMAP, ctypes.addressof(link_map)):
             raise OSError("dlinfo: no link map")
         address: int = link_map[0] + code_at
-        if ctypes.string_at(address, len(code)) != code:
-            raise OSError("the file changed between reading and loading it")
+        check_mapped(address, code, partial(_read, path, code_at, len(code)))
         if _mutex_trylock(address + claim_at):
             raise OSError("this process has loaded the file for another image")
     except OSError:
         _dlclose(handle)
         raise
     return address
+
+
+def _read(path: str, at: int, size: int) -> bytes:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(file, size, at)
+    finally:
+        os.close(file)
 
 
 _dlinfo = libc.prototype("dlinfo", ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)

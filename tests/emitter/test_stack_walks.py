@@ -505,3 +505,102 @@ def test_gdb_is_attached_later():
     assert " my_jit::spin ()" in lines[0], done.stdout + done.stderr
     assert any(" asm_libcalls_enter ()" in line for line in lines)
     assert " _start ()" in lines[-1]
+
+
+BREAKPOINTS = """
+import gdb
+
+gdb.execute("set pagination off")
+gdb.execute("set confirm off")
+gdb.execute("set breakpoint pending on")
+places = [gdb.Breakpoint(name) for name in ("wasmtime_i64_sdiv", "wasmtime_f64_ceil")]
+gdb.execute("run", to_string=True)
+for _ in range(20):
+    try:
+        gdb.newest_frame()
+    except gdb.error:
+        break  # it ended
+    gdb.execute("continue", to_string=True)
+print("hits:", *[place.hit_count for place in places])
+"""
+
+BROKEN_INTO = """
+import time
+now = time.time
+time.time = lambda: now() + 10  # the cache takes images
+import asm_libcalls
+report = asm_libcalls.backend_report()["pages"]
+with open(FILE, "w") as file:
+    file.write(report)
+divide = asm_libcalls.catch_traps(asm_libcalls.LIBCALLS["i64_sdiv"].address, "(i64, i64) -> i64")
+for _ in range(3):
+    assert divide(-7, 2) == -3
+ceil = asm_libcalls.native_function(asm_libcalls.LIBCALLS["f64_ceil"].address, "(f64) -> f64")
+assert ceil(0.5) == 1.0
+for _ in range(5):
+    assert asm_libcalls.f64_ceil(0.5) == 1.0  # a copy of the routine, without the breakpoint
+"""
+
+
+def test_breakpoints_that_are_set_before_the_program_starts(child, tmp_path):
+    """gdb writes them while the library is loaded; that is no change of the file."""
+    pytest.importorskip("peachpy", reason="there is nothing to fill a cache with")
+    folder = str(tmp_path / "cache")
+    child(
+        f"FILE = {str(tmp_path / 'report')!r}\n{BROKEN_INTO}",
+        variables={"ASM_LIBCALLS_CACHE": folder},
+    )
+    done = run_gdb(tmp_path, BROKEN_INTO, BREAKPOINTS, ASM_LIBCALLS_CACHE=folder)
+    assert "hits: 3 1" in done.stdout, done.stdout + done.stderr
+    assert (tmp_path / "functions.json").read_text().endswith("(library)")
+
+
+CODE = bytes.fromhex("55 4889e5 8d0437 5d c3").ljust(64, b"\xcc")
+
+
+@pytest.mark.parametrize(
+    ("changes", "in_file", "complaint"),
+    [
+        ({}, b"", ""),
+        ({0: 0xCC, 4: 0xCC}, CODE, ""),
+        ({0: 0xCC, 4: 0xC3}, CODE, "1 bytes of code"),
+        ({63: 0xC3}, CODE, "1 bytes of code"),
+        ({0: 0xCC}, b"\xcc" + CODE[1:], "breakpoints in the file"),
+        ({0: 0xCC}, b"", "breakpoints in the file"),
+    ],
+)
+def test_differences_that_are_only_breakpoints_are_no_change(changes, in_file, complaint):
+    import ctypes
+
+    from asm_libcalls.emitter.code_comparison import check_mapped
+
+    mapped = bytearray(CODE)
+    for at, byte in changes.items():
+        mapped[at] = byte
+    buffer = ctypes.create_string_buffer(bytes(mapped), len(mapped))
+    if complaint:
+        with pytest.raises(OSError, match=complaint):
+            check_mapped(ctypes.addressof(buffer), CODE, lambda: in_file)
+    else:
+        check_mapped(ctypes.addressof(buffer), CODE, lambda: in_file)
+
+
+def test_the_report_says_why_the_library_was_left(child, tmp_path):
+    """Another program replaces the file between the check and the load, for example."""
+    pytest.importorskip("peachpy", reason="there is nothing to fill a cache with")
+    variables = {"ASM_LIBCALLS_CACHE": str(tmp_path / "cache")}
+    program = BROKEN_INTO.replace("FILE", repr(str(tmp_path / "report")))
+    child(program, variables=variables)
+    # A system without the function dlinfo.
+    child(
+        "import ctypes\n"
+        "find = ctypes.CDLL.__getitem__\n"
+        "def without(self, name):\n"
+        "    if name == 'dlinfo':\n"
+        "        raise AttributeError('no dlinfo here')\n"
+        "    return find(self, name)\n"
+        "ctypes.CDLL.__getitem__ = without\n" + program,
+        variables=variables,
+    )
+    report = (tmp_path / "report").read_text()
+    assert report.endswith("(file; no library: no dlinfo here)"), report

@@ -186,7 +186,7 @@ class FunctionMaker:
             return parts_of(self._stencils, shape.leaving_all(), self.layout)
         body = None
         if inline in self._loaded.image.straight:
-            body = Stencil(self._loaded.code(str(inline)).removesuffix(_RET))
+            body = Stencil(self._loaded.original(str(inline)).removesuffix(_RET))
         vmctx = None
         if isinstance(vmctx_of, tuple):
             vmctx = (id(vmctx_of[0]), self.member_offset(*vmctx_of))

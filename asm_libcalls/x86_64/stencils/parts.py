@@ -69,7 +69,7 @@ class Part:
 def read(loaded: LoadedImage, prefix: str) -> dict[str, Stencil]:
     """Return the stencils of an image whose names begin with `prefix`, by the rest of the name."""
     return {
-        name[len(prefix) :]: Stencil(loaded.stencil(name), placed.holes, placed.effects)
+        name[len(prefix) :]: Stencil(loaded.original(name), placed.holes, placed.effects)
         for name, placed in loaded.image.stencils.items()
         if name.startswith(prefix)
     }

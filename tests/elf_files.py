@@ -104,3 +104,18 @@ class ElfFile:
                 return symbol
             number = numbers[buckets + number]
         return None
+
+    def _dynamic(self, tag: int) -> list[str]:
+        strings = self.section(".dynstr").offset
+        entries = struct.iter_unpack("<qQ", self.data(".dynamic"))
+        return [self.string(strings, value) for each, value in entries if each == tag]
+
+    def soname(self) -> str | None:
+        """Return the name by which linked programs find it, if it has one."""
+        names = self._dynamic(14)  # DT_SONAME
+        assert len(names) < 2
+        return names[0] if names else None
+
+    def needed(self) -> list[str]:
+        """Return the names of the libraries that it needs."""
+        return self._dynamic(1)  # DT_NEEDED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from importlib import import_module
@@ -65,14 +66,20 @@ def run(arguments: argparse.Namespace) -> int:
 
     kind, module = _TABLES[arguments.table]
     try:
-        image, content = code_cache.content(kind, _features(arguments.cpu_level))
+        image, content = code_cache.content(
+            kind, _features(arguments.cpu_level), Path(arguments.file).name
+        )
     except Unavailable as reason:
         raise CommandError(f"no library can be made: {reason}", NOT_HERE) from None
     rows = import_module(module).DECLARATIONS.values()
     declarations = [row for row in rows if {row.name, row.symbol} & image.routines.keys()]
-    _write(Path(arguments.file), content)
+    files = {Path(arguments.file): content}
     if arguments.header:
-        _write(Path(arguments.header), _header(arguments.table, declarations).encode())
+        header = Path(arguments.header)
+        if header.resolve() == Path(arguments.file).resolve():
+            raise CommandError(f"{header} cannot be both the library and the header", USAGE)
+        files = {header: _header(arguments.table, declarations).encode(), **files}
+    _write(files)
     count, level = len(declarations), arguments.cpu_level
     print(f"{arguments.file}: {count} libcalls for {level}, {len(content)} bytes")
     return OK
@@ -95,22 +102,32 @@ def _features(level: str) -> frozenset[str]:
     return backend.cpu.features
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write all of a file or nothing; a process that has loaded the old file keeps it."""
+def _write(files: dict[Path, bytes]) -> None:
+    """Write all files or none; a process that has loaded an old one keeps it.
+
+    Each is written under another name, and all are renamed at the end, the library last.
+    """
+    unfinished: dict[Path, Path] = {}
+    path = Path()
     try:
-        descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
+        for path, content in files.items():
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            unfinished[path] = Path(name)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
             mask = os.umask(0)
             os.umask(mask)
-            Path(unfinished).chmod(0o666 & ~mask)
-            Path(unfinished).replace(path)
-        except BaseException:
-            Path(unfinished).unlink()
-            raise
+            Path(name).chmod(0o666 & ~mask)
+        for path in files:
+            unfinished[path].replace(path)
+            del unfinished[path]
     except OSError as error:
         raise CommandError(f"{path} cannot be written: {error.strerror or error}", USAGE) from None
+    finally:
+        for left in unfinished.values():
+            left.unlink()
 
 
 _TRAPS = """\

@@ -45,7 +45,7 @@ _SHT_PROGBITS, _SHT_SYMTAB, _SHT_STRTAB, _SHT_HASH, _SHT_DYNAMIC, _SHT_NOTE = 1,
 _SHT_NOBITS, _SHT_DYNSYM, _SHT_X86_64_UNWIND = 8, 11, 0x70000001
 _WRITABLE, _ALLOC, _EXECUTE = 1, 2, 4  # SHF_*
 
-_DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_SYMENT = 4, 5, 6, 10, 11
+_DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_SYMENT, _DT_SONAME = 4, 5, 6, 10, 11, 14
 _OBJECT, _FUNCTION = 1, 2  # STT_*
 _LOCAL, _GLOBAL = 0, 1  # STB_*
 
@@ -121,6 +121,7 @@ def write(
     identity_size: int,
     contents: bytes,
     level: int,
+    soname: str = "",
 ) -> Object:
     """Write a shared object.
 
@@ -140,6 +141,8 @@ def write(
         Content of ``.contents``.
     level : int
         The N of x86-64-vN, 1 to 4, that the CPU must have.
+    soname : str
+        The name by which programs that are linked with it find it; "" for none.
     """
     assert code
     assert not len(code) % CODE_PAGE
@@ -151,11 +154,11 @@ def write(
         file.add(".note.gnu.property", _SHT_NOTE, _ALLOC, _isa(level))
         exported = [symbol for symbol in ordered if symbol.is_exported]
         file.add(".hash", _SHT_HASH, _ALLOC, _hash(exported), link=".dynsym", entry=4)
-        file.add_symbols(".dynsym", ".dynstr", _SHT_DYNSYM, _ALLOC, exported)
+        file.add_symbols(".dynsym", ".dynstr", _SHT_DYNSYM, _ALLOC, exported, soname)
         file.add_frames(functions)
         file.add(".text", _SHT_PROGBITS, _ALLOC | _EXECUTE, code, alignment=CODE_PAGE)
         file.add(".data", _SHT_PROGBITS, _ALLOC | _WRITABLE, data)
-        dynamic = _dynamic(file.places)
+        dynamic = _dynamic(file.places, file.extra_at)
         file.add(
             ".dynamic", _SHT_DYNAMIC, _ALLOC | _WRITABLE, dynamic, link=".dynstr", entry=_ENTRY.size
         )
@@ -202,6 +205,7 @@ class _File:
         self.content = bytearray(_HEADER.size + segments * _SEGMENT.size)
         self.headers = [bytes(_SECTION.size)]
         self.places: dict[str, tuple[int, int]] = {}
+        self.extra_at = 0
         self._names, self._name_at = _strings(sections)
 
     def add(
@@ -232,10 +236,17 @@ class _File:
         return len(self.content)
 
     def add_symbols(
-        self, name: str, strings: str, kind: int, flags: int, symbols: Sequence[Symbol]
+        self,
+        name: str,
+        strings: str,
+        kind: int,
+        flags: int,
+        symbols: Sequence[Symbol],
+        extra: str = "",
     ) -> None:
-        """Append symbols, local ones first, and their names."""
-        names, name_at = _strings([symbol.name for symbol in symbols])
+        """Append symbols, local ones first, and their names; `extra` is one more string."""
+        names, name_at = _strings([*[symbol.name for symbol in symbols], extra])
+        self.extra_at = name_at[extra]
         content = bytearray(_SYMBOL.size)
         for symbol in symbols:
             content += _SYMBOL.pack(
@@ -302,7 +313,7 @@ def _strings(texts: Iterable[str]) -> tuple[bytes, dict[str, int]]:
     for text in texts:
         if text not in places:
             places[text] = len(content)
-            content += text.encode() + b"\0"
+            content += text.encode("utf-8", "surrogateescape") + b"\0"  # a file's name may be bytes
     return bytes(content), places
 
 
@@ -327,8 +338,9 @@ def _hash_of(name: bytes) -> int:
     return result
 
 
-def _dynamic(places: dict[str, tuple[int, int]]) -> bytes:
+def _dynamic(places: dict[str, tuple[int, int]], soname_at: int) -> bytes:
     entries = (
+        *([(_DT_SONAME, soname_at)] if soname_at else []),
         (_DT_HASH, places[".hash"][0]),
         (_DT_SYMTAB, places[".dynsym"][0]),
         (_DT_SYMENT, _SYMBOL.size),

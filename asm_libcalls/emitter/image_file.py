@@ -61,6 +61,7 @@ def pack(
     *,
     level: int = 1,
     exports: Collection[str] | None = None,
+    soname: str = "",
 ) -> bytes:
     """Return the content of an image file.
 
@@ -76,6 +77,8 @@ def pack(
         The N of x86-64-vN, 1 to 4, that the CPU must have.
     exports : collection of str, optional
         Routines that the dynamic linker finds by name; by default all.
+    soname : str
+        The name of the shared object for the dynamic linker, if it has one.
     """
     from asm_libcalls.emitter import elf_object
     from asm_libcalls.emitter.shared_object import CLAIM_SIZE
@@ -90,6 +93,7 @@ def pack(
         identity_size=_IDENTITY.size,
         contents=table,
         level=level,
+        soname=soname,
     )
     assert made.identity_at == _IDENTITY_AT
     content = made.content

@@ -104,8 +104,11 @@ def load(name: str, features: frozenset[str] = frozenset()) -> LoadedImage:
     return loaded
 
 
-def content(name: str, features: frozenset[str]) -> tuple[Image, bytes]:
+def content(name: str, features: frozenset[str], soname: str = "") -> tuple[Image, bytes]:
     """Return an image, and the content of its file, written or not. Nothing is loaded.
+
+    With a `soname`, which the files of this cache do not have, the content is that of a library
+    with this name.
 
     Raises
     ------
@@ -116,10 +119,15 @@ def content(name: str, features: frozenset[str]) -> tuple[Image, bytes]:
     found = _find(name, features)
     if found is not None:
         found.close()
-        return found.image, found.content
-    image, assembler, kept = _assemble(name, features)
-    key = _key(name, features) or bytes(KEY_SIZE)
-    return image, kept or _pack(name, image, key, assembler, features)
+        image, assembler, kept, features = (
+            found.image, found.assembler, found.content, found.features,
+        )  # fmt: skip
+    else:
+        image, assembler, kept = _assemble(name, features)
+    if soname or not kept:
+        key = _key(name, features) or bytes(KEY_SIZE)
+        kept = _pack(name, image, key, assembler, features, soname)
+    return image, kept
 
 
 def _that_count(name: str, features: frozenset[str]) -> frozenset[str]:
@@ -129,9 +137,10 @@ def _that_count(name: str, features: frozenset[str]) -> frozenset[str]:
 class _Found:
     """An image in a trusted file, while the file is open."""
 
-    __slots__ = ("assembler", "content", "file", "image", "offset", "path")
+    __slots__ = ("assembler", "content", "features", "file", "image", "offset", "path")
 
     def __init__(self, path: str, file: int, content: bytes, key: bytes) -> None:
+        self.features: frozenset[str] = frozenset()  # that it was made for
         self.image, self.offset, self.assembler = unpack(content, key)
         self.path = path
         self.file = file
@@ -156,13 +165,20 @@ def _find(name: str, features: frozenset[str]) -> _Found | None:
         return None
     levels = levels_of(features) if IMAGES[name].for_cpu else [""]
     for level in levels:
-        key = _key(name, LEVELS[level] if level else frozenset())
+        its_features = LEVELS[level] if level else frozenset()
+        key = _key(name, its_features)
         if key is not None:
             found = _find_in(_PACKAGE_IMAGES, _package_name(name, level), key, check_package_file)
             if found is not None:
+                found.features = its_features
                 return found
     cache, key = folder(), _key(name, features)
-    return _find_in(cache, _cached_name(name, key), key, check_own_file) if cache and key else None
+    if not cache or not key:
+        return None
+    found = _find_in(cache, _cached_name(name, key), key, check_own_file)
+    if found is not None:
+        found.features = features
+    return found
 
 
 def _assemble(name: str, features: frozenset[str]) -> tuple[Image, str, bytes]:
@@ -189,10 +205,17 @@ def _assemble(name: str, features: frozenset[str]) -> tuple[Image, str, bytes]:
     return image, assembler, kept
 
 
-def _pack(name: str, image: Image, key: bytes, assembler: str, features: frozenset[str]) -> bytes:
+def _pack(
+    name: str,
+    image: Image,
+    key: bytes,
+    assembler: str,
+    features: frozenset[str],
+    soname: str = "",
+) -> bytes:
     kind = IMAGES[name]
     level = architecture_level(features)
-    return pack(image, key, assembler, level=level, exports=kind.exported())
+    return pack(image, key, assembler, level=level, exports=kind.exported(), soname=soname)
 
 
 def folder() -> str:

@@ -54,6 +54,7 @@ def test_what_is_in_it(level, libraries):
     assert exported == {*SYMBOLS, "asm_libcalls_set_trap_handler"}
     header = (libraries / "libcalls.h").read_text()
     assert all(f" {symbol}(" in header for symbol in exported)
+    assert elf.soname() == f"{level}.so"
     if level != "native":
         *_, bits, _ = struct.unpack("<8I", elf.data(".note.gnu.property"))
         assert bits == (1 << int(level[-1])) - 1
@@ -287,9 +288,11 @@ def test_linked_into_a_program(compiler, name, program, library, tmp_path):
     (tmp_path / name).write_text(program)
     options = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", f"-I{library.parent}"]
     subprocess.run(
-        [compiler, *options, name, str(library), "-o", "program"],
+        [compiler, *options, name, str(library), f"-Wl,-rpath,{library.parent}", "-o", "program"],
         cwd=tmp_path, check=True, timeout=120,
     )  # fmt: skip
+    needed = ElfFile((tmp_path / "program").read_bytes()).needed()
+    assert library.name in needed  # by its name, wherever it is
     done = subprocess.run(
         [tmp_path / "program"], capture_output=True, text=True, timeout=60, check=False
     )
@@ -351,7 +354,7 @@ def test_a_file_that_is_in_use_is_replaced_and_not_changed(libraries, child, tmp
 
 
 def test_it_is_the_same_each_time(libraries, tmp_path, capsys):
-    path = tmp_path / "again.so"
+    path = tmp_path / "x86-64-v3.so"  # the name is in it
     assert main(["build-library", str(path), "--cpu-level", "x86-64-v3"]) == 0
     content = path.read_bytes()
     assert content == (libraries / "x86-64-v3.so").read_bytes()
@@ -375,6 +378,37 @@ def test_where_nothing_can_be_written(libraries, tmp_path, capsys):
     assert [each.name for each in tmp_path.iterdir()] == ["folder.so"]
 
 
+@pytest.mark.parametrize("old", [None, b"an older library"])
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("nowhere/a.h", "a.h cannot be written: No such file or directory"),
+        ("folder", "folder cannot be written: Is a directory"),
+        ("a.so", "a.so cannot be both the library and the header"),
+        ("folder/../a.so", "cannot be both the library and the header"),
+    ],
+)
+def test_a_header_that_cannot_be_written_leaves_no_library(
+    old, header, message, libraries, tmp_path, capsys
+):
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "a.so"
+    if old:
+        path.write_bytes(old)
+    assert main(["build-library", str(path), "--header", str(tmp_path / header)]) == 2
+    assert message in capsys.readouterr().err
+    assert {each.name for each in tmp_path.iterdir()} == {"folder", *(["a.so"] if old else [])}
+    assert not old or path.read_bytes() == old
+
+
+def test_a_library_that_cannot_be_written_leaves_no_header(libraries, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    words = ["build-library", str(tmp_path / "folder"), "--header", str(tmp_path / "a.h")]
+    assert main(words) == 2
+    assert "folder cannot be written: Is a directory" in capsys.readouterr().err
+    assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+
+
 def test_without_an_assembler(tmp_path):
     done = run("build-library", str(tmp_path / "a.so"), without=("peachpy",))
     assert (done.returncode, done.stdout) == (4, "")
@@ -388,7 +422,7 @@ def test_without_an_assembler(tmp_path):
 
 def test_the_fallback_can_write_it_too(libraries, tmp_path):
     """The levels are about the CPU that runs it, not about this process."""
-    path = tmp_path / "a.so"
+    path = tmp_path / "x86-64-v2.so"
     words = [sys.executable, "-m", "asm_libcalls", "build-library", str(path)]
     subprocess.run(words, env=environment(ASM_LIBCALLS_BACKEND="fallback"), check=True, timeout=60)
     assert path.read_bytes() == (libraries / "x86-64-v2.so").read_bytes()

@@ -7,7 +7,8 @@ symbols in the libraries linked into an LLJIT, so each library imports the symbo
 The libcalls of both tables are available: those of WebAssembly compilers, and those that LLVM
 itself calls for 128-bit integers, half precision and powers (:mod:`asm_libcalls.llvm`).
 
-In MCJIT an unresolved symbol is address 0, without an error until it is called. A libcall that
+In MCJIT an unresolved symbol is address 0, without an error until it is called;
+:func:`finalize` raises one before. A libcall that
 traps unwinds to the innermost :func:`asm_libcalls.catch_traps` of the thread, so compiled code that
 may trap must be entered through one.
 """
@@ -20,7 +21,10 @@ import llvmlite.binding
 import llvmlite.ir
 
 from asm_libcalls.binding import default_binding
+from asm_libcalls.emitter.elf_symbols import undefined_symbols
+from asm_libcalls.integrations.attributes import declare_pure
 from asm_libcalls.llvm.binding import default_llvm_binding
+from asm_libcalls.signatures import Signature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +33,10 @@ if TYPE_CHECKING:
     from asm_libcalls.libcall import Libcall
     from asm_libcalls.signatures import ValueType
 
-__all__ = ["add_symbols", "declare", "import_symbols"]
+__all__ = ["add_symbols", "declare", "finalize", "import_symbols"]
+
+_RUNTIME = {"asm_libcalls_raise_trap": (Signature("(u32)"), ("code",))}
+"""Signature and parameters' names of each runtime symbol; none of them returns."""
 
 
 def add_symbols(*names: str, replace: bool = False) -> dict[str, int]:
@@ -101,13 +108,15 @@ def declare(module: Any, name: str) -> Any:
     """Declare a libcall in a module, with its type and the attributes that let LLVM optimise.
 
     The result of a numeric libcall that cannot trap depends on its arguments alone: LLVM may merge
-    such calls, or move them out of loops. LLVM keeps all other calls in place.
+    such calls, remove those without a use, and move them out of loops. LLVM keeps all other calls
+    in place.
 
     Parameters
     ----------
     module : llvmlite.ir.Module
     name : str
-        A libcall, by its name or its symbol.
+        A libcall, by its name or its symbol, or a symbol of
+        :func:`asm_libcalls.runtime_symbols`, also where no machine code serves.
 
     Returns
     -------
@@ -117,26 +126,83 @@ def declare(module: Any, name: str) -> Any:
     Raises
     ------
     ValueError
-        There is no such libcall, or the module uses its symbol for something else.
+        There is no such symbol, or the module uses it for something else.
     """
     libcall = _find(name)
-    if libcall is None:
-        raise ValueError(f"declare(): there is no libcall {name!r}")
-    type_ = _function_type(libcall)
-    known = module.globals.get(libcall.symbol)
+    if libcall is not None:
+        symbol, signature = libcall.symbol, libcall.signature
+        parameters = libcall.declaration.parameters
+    elif name in _RUNTIME:
+        symbol, (signature, parameters) = name, _RUNTIME[name]
+    else:
+        raise ValueError(f"declare(): there is no libcall or runtime symbol {name!r}")
+    type_ = _function_type(signature)
+    known = module.globals.get(symbol)
     if known is not None:
         if not isinstance(known, llvmlite.ir.Function) or known.function_type != type_:
-            raise ValueError(f"declare(): the module has another {libcall.symbol}")
+            raise ValueError(f"declare(): the module has another {symbol}")
         return known
-    function = llvmlite.ir.Function(module, type_, libcall.symbol)
-    for argument, parameter in zip(function.args, libcall.declaration.parameters, strict=True):
+    function = llvmlite.ir.Function(module, type_, symbol)
+    for argument, parameter in zip(function.args, parameters, strict=True):
         argument.name = parameter
     # A trap does not unwind in LLVM's sense: it jumps and does not return.
     function.attributes.add("nounwind")
-    has_pointer = any(t.kind == "pointer" for t in libcall.signature.parameters)
-    if not has_pointer and not libcall.declaration.traps:
-        function.attributes.add("readnone")
+    if libcall is None:
+        function.attributes.add("noreturn")
+    elif not libcall.declaration.traps and all(t.kind != "pointer" for t in signature.parameters):
+        declare_pure(function, is_total=True)
     return function
+
+
+def finalize(engine: Any) -> None:
+    """Compile and link the modules of an MCJIT engine; raise if a symbol has no definition.
+
+    Call it in place of ``engine.finalize_object()``. It reads the compiled objects, so it finds
+    the calls that LLVM itself has inserted too (``__divti3``). Modules that were compiled before
+    are not checked.
+
+    Parameters
+    ----------
+    engine : llvmlite.binding.ExecutionEngine
+
+    Raises
+    ------
+    LookupError
+        Symbols are defined neither by the engine's modules nor by LLVM's table nor by the process.
+        None of the new code may be called.
+    """
+    objects: list[bytes] = []
+    notify = getattr(engine, "_object_cache_notify", None)
+    get_buffer = getattr(engine, "_object_cache_getbuffer", None)
+
+    def note(module: Any, content: bytes) -> None:
+        objects.append(content)
+        if notify is not None:
+            notify(module, content)
+
+    def get(module: Any) -> bytes | None:
+        content: bytes | None = None if get_buffer is None else get_buffer(module)
+        if content is not None:
+            objects.append(content)
+        return content
+
+    engine.set_object_cache(note, get)
+    try:
+        engine.finalize_object()
+    finally:
+        engine.set_object_cache(notify, get_buffer)
+    process = ctypes.CDLL(None)
+    missing = [
+        symbol
+        for symbol in sorted({name for content in objects for name in undefined_symbols(content)})
+        if not llvmlite.binding.address_of_symbol(symbol)
+        and not hasattr(process, symbol)
+        and not engine.get_global_value_address(symbol)
+    ]
+    if missing:
+        ours = [symbol for symbol in missing if symbol in _RUNTIME or _find(symbol) is not None]
+        hint = f"; add_symbols() has {', '.join(ours)}" if ours else ""
+        raise LookupError(f"finalize(): no definition of {', '.join(missing)}{hint}")
 
 
 def _choose(names: tuple[str, ...], where: str, replace: bool) -> dict[str, int]:
@@ -177,11 +243,11 @@ def _others_have(libcall: Libcall) -> bool:
     return hasattr(ctypes.CDLL(None), libcall.symbol)
 
 
-def _function_type(libcall: Libcall) -> Any:
-    result = libcall.signature.result
+def _function_type(signature: Signature) -> Any:
+    result = signature.result
     return llvmlite.ir.FunctionType(
         llvmlite.ir.VoidType() if result is None else _type(result),
-        [_type(t) for t in libcall.signature.parameters],
+        [_type(t) for t in signature.parameters],
     )
 
 

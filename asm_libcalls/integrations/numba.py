@@ -4,9 +4,11 @@ numba calls :func:`init` through the entry point group ``numba_extensions``, bef
 or loads it from a cache. In a checkout that is not installed, call it yourself.
 
 Compiled code calls a symbol, which LLVM resolves when the code is loaded, so cached code contains
-no address. The symbols differ from those of the C ABI, so that they are unique in the process.
-Compiled code tests for traps before the call and raises the exception of the Python function, so a
-libcall never unwinds numba's frames.
+no address. LLVM resolves an unknown symbol to 0. So each function that calls one has an object of
+ours among its constants, which calls :func:`init` when numba reads the function from a cache, and
+before it loads the code. The symbols differ from those of the C ABI, so that they are unique in the
+process. Compiled code tests for traps before the call and raises the exception of the Python
+function, so a libcall never unwinds numba's frames.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numba.core.types as types
 import numba.extending
 
 import asm_libcalls
+from asm_libcalls.integrations.attributes import declare_pure
 from asm_libcalls.integrations.numeric import NUMERIC
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow, TrapCode
@@ -36,6 +39,22 @@ _SYMBOL_PREFIX = "asm_libcalls_numba_"
 _MINIMUM = -(2**63)
 
 _known: set[str] = set()
+
+
+class _Needed:
+    """A constant of functions that call our symbols, in their caches."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make_known, ()
+
+
+_needed = _Needed()
+
+
+def _make_known() -> _Needed:
+    """Make the symbols known; numba calls this when it reads a function from a cache."""
+    init()
+    return _needed
 
 
 def init() -> None:
@@ -72,7 +91,7 @@ def _overload(function: Any, declaration: Declaration) -> None:
 def _takes(kinds: list[str], given: list[Any]) -> bool:
     """Return whether the Python function takes arguments of these numba types."""
     for kind, type_ in zip(kinds, given, strict=True):
-        integral = isinstance(type_, (types.Integer, types.Boolean))
+        integral = isinstance(type_, (types.Integer, types.Boolean, types.IntEnumMember))
         if not (integral or (kind == "float" and isinstance(type_, types.Float))):
             return False
     return True
@@ -123,7 +142,11 @@ def _intrinsic(declaration: Declaration) -> Any:
 
     def generate(context: Any, builder: Any, call_signature: Any, arguments: Any) -> Any:
         values = []
-        for value, given, parameter in zip(arguments, call_signature.args, parameters, strict=True):
+        for argument, type_, parameter in zip(
+            arguments, call_signature.args, parameters, strict=True
+        ):
+            given = type_.dtype if isinstance(type_, types.IntEnumMember) else type_
+            value = context.cast(builder, argument, type_, given)
             # A large integer for an f32 is rounded twice: by Python's float(), then to 32 bits.
             through = types.float64 if parameter == types.float32 != given else given
             as_python = context.cast(builder, value, given, through)
@@ -131,10 +154,12 @@ def _intrinsic(declaration: Declaration) -> Any:
         llvm_type = context.get_value_type
         function_type = llvmlite.ir.FunctionType(llvm_type(result), [*map(llvm_type, parameters)])
         function = numba.core.cgutils.get_or_insert_function(builder.module, function_type, symbol)
-        # The result of the guarded call depends on its arguments alone. So LLVM may merge calls, or
-        # move them out of loops, but never before their guard.
-        for attribute in ("nounwind", "readnone"):
-            function.attributes.add(attribute)
+        # The guarded call returns, and its result depends on its arguments alone. LLVM may move a
+        # call without a guard out of loops, but none before its guard.
+        declare_pure(function, is_total=not declaration.traps)
+        constants = context.environment.consts
+        if not any(each is _needed for each in constants):
+            constants.append(_needed)
         return builder.call(function, values)
 
     # An intrinsic's parameters have names, so each parameter count needs its own function.

@@ -133,6 +133,8 @@ class ValueType:
         try:
             integer = operator.index(value)
         except TypeError:
+            if self.kind == "integer" and _is_numpy_bool(type(value)):  # numba's bool is both
+                return 1 if value else 0
             if hasattr(type(value), "__index__"):
                 raise  # its own error
             expected = "an address (int) or None" if self.kind == "pointer" else "an integer"
@@ -221,9 +223,13 @@ class ValueType:
         return integer
 
 
+def _is_numpy_bool(type_: type) -> bool:
+    return type_.__module__ == "numpy" and type_.__name__ in ("bool", "bool_")
+
+
 def _bool_to_bits(value: Any, where: str) -> int:
     type_ = type(value)
-    if type_ is bool or (type_.__module__ == "numpy" and type_.__name__ in ("bool", "bool_")):
+    if type_ is bool or _is_numpy_bool(type_):
         return 1 if value else 0
     try:
         integer = operator.index(value)

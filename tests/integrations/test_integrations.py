@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import importlib
 import math
 import os
@@ -188,7 +189,7 @@ def test_unknown_names_are_errors(llvm, llvmlite):
     with pytest.raises(ValueError, match=r"import_symbols\(\): there is no symbol 'x'"):
         llvmlite.import_symbols(builder, "x")
     module = ir.Module()
-    with pytest.raises(ValueError, match=r"declare\(\): there is no libcall 'i64_mul'"):
+    with pytest.raises(ValueError, match=r"declare\(\): there is no libcall .* 'i64_mul'"):
         llvmlite.declare(module, "i64_mul")
     ir.GlobalVariable(module, ir.IntType(8), "wasmtime_f64_ceil")
     with pytest.raises(ValueError, match=r"the module has another wasmtime_f64_ceil"):
@@ -210,7 +211,8 @@ def test_declarations_have_the_table_s_types(llvm, llvmlite):
         expected = ir.VoidType() if result is None else types.get(result.name, pointer)
         assert declared.function_type.return_type == expected
         pure = name in NUMERIC and not libcall.declaration.traps
-        assert ("readnone" in declared.attributes) == pure
+        for attribute in ("readnone", "speculatable", "willreturn"):
+            assert (attribute in declared.attributes) == pure
     llvm.parse_assembly(str(module)).verify()
 
 
@@ -284,6 +286,58 @@ def test_numba_raises_in_a_loop_that_was_to_run_in_parallel(numba, name, size):
         with pytest.raises(asm_libcalls.IntegerDivisionByZero):
             each(dividends, 0)
         assert each(dividends, 2).tolist() == [function(int(n), 2) for n in dividends]
+
+
+class Number(enum.IntEnum):
+    SEVEN, TWO, ZERO, MINUS_ONE = 7, 2, 0, -1
+
+
+class Flags(enum.IntFlag):
+    ONE, FOUR = 1, 4
+
+
+class NoNumber(enum.Enum):
+    SEVEN = 7
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("i64_sdiv", (Number.SEVEN, Number.TWO)),
+        ("i64_sdiv", (Number.SEVEN, Number.ZERO)),
+        ("i64_sdiv", (MINIMUM, Number.MINUS_ONE)),
+        ("i64_udiv", (Number.MINUS_ONE, Flags.FOUR)),
+        ("i64_urem", (Flags.FOUR, 3)),
+        ("i64_ishl", (Number.SEVEN, True)),
+        ("f64_ceil", (Number.SEVEN,)),
+        ("f32_floor", (Flags.FOUR,)),
+        ("f64_ceil", (NoNumber.SEVEN,)),
+        ("i64_sdiv", (NoNumber.SEVEN, 1)),
+    ],
+)
+def test_numba_code_treats_enumerations_as_python_does(numba, name, arguments):
+    function, call = getattr(asm_libcalls, name), compiled(numba, name)
+    try:
+        expected = function(*arguments)
+    except ArithmeticError as error:
+        with pytest.raises(type(error)):
+            call(*arguments)
+    except TypeError:
+        with pytest.raises(numba.TypingError, match=name):
+            call(*arguments)
+    else:
+        assert call(*arguments) == expected
+
+
+@pytest.mark.parametrize("name", NUMERIC)
+def test_numba_code_treats_numpy_s_bool_as_python_does(numba, name):
+    """To numba it is the type of True; to Python it is no int."""
+    numpy = importlib.import_module("numpy")
+    function, call = getattr(asm_libcalls, name), compiled(numba, name)
+    count = len(LIBCALLS[name].signature.parameters)
+    for value in (True, False):
+        arguments = (numpy.bool_(value), numpy.bool_(True))[:count]
+        assert function(*arguments) == call(*arguments) == function(*map(int, arguments))
 
 
 def test_numba_code_takes_integers_of_every_type(numba):

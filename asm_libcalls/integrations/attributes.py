@@ -1,0 +1,40 @@
+"""LLVM's attributes of functions whose result depends on their arguments alone.
+
+Source: LLVM Language Reference, "Function Attributes".
+"""
+
+from __future__ import annotations
+
+import llvmlite.ir
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["declare_pure"]
+
+
+class _Attributes(llvmlite.ir.values.FunctionAttributes):  # type: ignore[misc]
+    """The attributes of a function, with those that ``llvmlite.ir`` does not list."""
+
+    _known = llvmlite.ir.values.FunctionAttributes._known | {"speculatable", "willreturn"}
+
+
+def declare_pure(function: Any, *, is_total: bool) -> None:
+    """Declare that the calls in a program return, and that nothing but the result matters.
+
+    LLVM may then merge calls with the same arguments, and remove calls without a use.
+
+    Parameters
+    ----------
+    function : llvmlite.ir.Function
+    is_total : bool
+        Whether it returns for all arguments. LLVM may then call it where the program would not,
+        for example before a loop that makes no turn.
+    """
+    attributes = _Attributes(set(function.attributes))
+    for attribute in ("nounwind", "readnone", "willreturn"):
+        attributes.add(attribute)
+    if is_total:
+        attributes.add("speculatable")
+    function.attributes = attributes

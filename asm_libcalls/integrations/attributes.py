@@ -17,7 +17,9 @@ __all__ = ["declare_pure"]
 class _Attributes(llvmlite.ir.values.FunctionAttributes):  # type: ignore[misc]
     """The attributes of a function, with those that ``llvmlite.ir`` does not list."""
 
-    _known = llvmlite.ir.values.FunctionAttributes._known | {"speculatable", "willreturn"}
+    _known = frozenset(
+        [*llvmlite.ir.values.FunctionAttributes._known, "speculatable", "willreturn"]
+    )
 
 
 def declare_pure(function: Any, *, is_total: bool) -> None:

@@ -501,7 +501,8 @@ def test_a_compiler_links_it_in_place_of_libgcc(llvm_library, tmp_path):
         pytest.skip("no C compiler")
     source, program = tmp_path / "program.c", tmp_path / "program"
     source.write_text(IN_PLACE_OF_LIBGCC)
-    command = [compiler, "-O1", "-nodefaultlibs", source, "-o", program, llvm_library, "-lc"]
+    options = ["-O1", "-nodefaultlibs", f"-Wl,-rpath,{llvm_library.parent}"]
+    command = [compiler, *options, source, "-o", program, llvm_library, "-lc"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     done = subprocess.run([program], capture_output=True, text=True, check=True)

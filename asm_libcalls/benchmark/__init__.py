@@ -10,6 +10,7 @@ figure is a median of many rounds with its quartiles. Only figures of one run ar
 `calls`          suite: one call from Python
 `native`         suite: one call at the C address, from a loop in machine code
 `memory`         suite: copying and filling linear memory; `native_loop` calls
+`references`     suite: tables, externref globals and growth
 `arrays`         suite: the ufuncs, from 1 to ten million elements
 `llvm`           suite: LLVM's libcalls at the C address
 `toy_jit`        suite: WebAssembly programs, against Wasmtime and wasm3

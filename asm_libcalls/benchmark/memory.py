@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Loop = Callable[[NativeCall, int], float]
 
-__all__ = ["cases"]
+__all__ = ["OURS_FROM_PYTHON", "cases", "native", "native_loop_or_why", "python"]
 
 SUITE = "memory"
 SIZES = (16, 64, 256, 1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
@@ -35,19 +35,26 @@ OURS_FROM_PYTHON = "asm_libcalls from Python"
 
 def cases(peers: Peers, quick: bool) -> Iterator[Case]:
     """Make the cases; none if no machine code serves these libcalls."""
-    backend = LIBCALLS["memory_copy"].backend
+    loop = native_loop_or_why(peers, SUITE, "memory_copy")
+    if loop is None:
+        return
+    yield from _copies(peers, loop, QUICK_SIZES if quick else SIZES)
+    yield from _fills(peers, loop, QUICK_SIZES if quick else SIZES)
+
+
+def native_loop_or_why(peers: Peers, suite: str, name: str) -> Loop | None:
+    """Return a loop that calls C functions; None with a note if a libcall is not machine code."""
+    backend = LIBCALLS[name].backend
     if backend != "x86_64":
-        peers.note(f"suite {SUITE} is left out: memory_copy is served by {backend}")
-        return
+        peers.note(f"suite {suite} is left out: {name} is served by {backend}")
+        return None
     if peers.optional("peachpy") is None:
-        peers.note(f"suite {SUITE} is left out: the loop that calls is assembled by PeachPy")
-        return
+        peers.note(f"suite {suite} is left out: the loop that calls is assembled by PeachPy")
+        return None
     from asm_libcalls.emitter import pages
     from asm_libcalls.emitter.image import link
 
-    loop = native_loop.repeater(pages.load(link([native_loop.routine()])))
-    yield from _copies(peers, loop, QUICK_SIZES if quick else SIZES)
-    yield from _fills(peers, loop, QUICK_SIZES if quick else SIZES)
+    return native_loop.repeater(pages.load(link([native_loop.routine()])))
 
 
 def _memory(size: int) -> tuple[Memory, Instance]:
@@ -72,13 +79,13 @@ def _copies(peers: Peers, loop: Loop, sizes: tuple[int, ...]) -> Iterator[Case]:
             pointers = (base + target, base + source, size)
             keep = (memory, instance)
             candidates = [
-                _native(OURS, loop, ours, arguments, keep),
-                _native("glibc memmove", loop, peers.c_function("memmove"), pointers, keep),
-                _python(
+                native(OURS, loop, ours, arguments, keep),
+                native("glibc memmove", loop, peers.c_function("memmove"), pointers, keep),
+                python(
                     OURS_FROM_PYTHON, asm_libcalls.memory_copy, (instance, *arguments[1:]), keep
                 ),
-                _python("ctypes.memmove", ctypes.memmove, pointers, keep),
-                _python("NumPy", peers.numpy.copyto, (array_to, array_from), keep),
+                python("ctypes.memmove", ctypes.memmove, pointers, keep),
+                python("NumPy", peers.numpy.copyto, (array_to, array_from), keep),
                 Candidate("bytearray slice", _slices(len(memory), target, source, size)),
             ]
             yield Case(SUITE, f"copy {overlap}", size, 1, tuple(candidates))
@@ -95,18 +102,19 @@ def _fills(peers: Peers, loop: Loop, sizes: tuple[int, ...]) -> Iterator[Case]:
         pointers = (memory.base + 64, 7, size)
         keep = (memory, instance)
         candidates = [
-            _native(OURS, loop, ours, arguments, keep),
-            _native("glibc memset", loop, peers.c_function("memset"), pointers, keep),
-            _python(OURS_FROM_PYTHON, asm_libcalls.memory_fill, (instance, *arguments[1:]), keep),
-            _python("ctypes.memset", ctypes.memset, pointers, keep),
-            _python("NumPy", array.fill, (7,), keep),
+            native(OURS, loop, ours, arguments, keep),
+            native("glibc memset", loop, peers.c_function("memset"), pointers, keep),
+            python(OURS_FROM_PYTHON, asm_libcalls.memory_fill, (instance, *arguments[1:]), keep),
+            python("ctypes.memset", ctypes.memset, pointers, keep),
+            python("NumPy", array.fill, (7,), keep),
         ]
         yield Case(SUITE, "fill", size, 1, tuple(candidates))
 
 
-def _native(
+def native(
     label: str, loop: Loop, address: int, arguments: tuple[int, ...], keep: Any
 ) -> Candidate:
+    """Return a candidate that calls a C function."""
     call = native_loop.call_of(address, arguments)
 
     def run(times: int, keep: Any = keep) -> None:
@@ -115,7 +123,9 @@ def _native(
     return Candidate(label, run)
 
 
-def _python(label: str, function: Any, arguments: tuple[Any, ...], keep: Any) -> Candidate:
+def python(label: str, function: Any, arguments: tuple[Any, ...], keep: Any) -> Candidate:
+    """Return a candidate that calls a Python function."""
+
     def run(times: int, keep: Any = keep) -> None:
         for _ in range(times):
             function(*arguments)

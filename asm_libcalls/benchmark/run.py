@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SUITES", "configure", "main", "run_suites"]
 
-SUITES = ("calls", "native", "llvm", "memory", "arrays", "toy_jit", "imports")
+SUITES = ("calls", "native", "llvm", "memory", "references", "arrays", "toy_jit", "imports")
 
 FULL = Effort(rounds=51, fewest_rounds=9, sample=5e-4, case=0.6)
 QUICK = Effort(rounds=3, fewest_rounds=3, sample=5e-5, case=0.01)
@@ -87,7 +87,16 @@ def run_suites(
     tell : callable
         Called with the name of the next measurement.
     """
-    from asm_libcalls.benchmark import arrays, calls, imports, llvm, memory, native, toy_jit
+    from asm_libcalls.benchmark import (
+        arrays,
+        calls,
+        imports,
+        llvm,
+        memory,
+        native,
+        references,
+        toy_jit,
+    )
     from asm_libcalls.benchmark.peers import Peers
     from asm_libcalls.benchmark.results import Results, about_this_machine
 
@@ -97,6 +106,7 @@ def run_suites(
         "native": native,
         "llvm": llvm,
         "memory": memory,
+        "references": references,
         "arrays": arrays,
         "toy_jit": toy_jit,
     }

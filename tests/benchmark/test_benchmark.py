@@ -23,6 +23,7 @@ from asm_libcalls.benchmark import (
     llvm,
     memory,
     native,
+    references,
     timing,
     toy_jit,
 )
@@ -131,13 +132,13 @@ def all_cases(module, peers):
     return list(module.cases(peers, quick=True))
 
 
-@pytest.mark.parametrize("module", [calls, native, llvm, memory, arrays, toy_jit])
+@pytest.mark.parametrize("module", [calls, native, llvm, memory, references, arrays, toy_jit])
 def test_cases_of_a_suite(module, peers):
     """Every case has ours and a peer, every candidate runs, and no two cases are the same."""
     cases = all_cases(module, peers)
     if not cases:
         assert any(note.startswith(f"suite {module.SUITE} is left out") for note in peers.notes)
-        assert module in (native, llvm, memory, toy_jit)
+        assert module in (native, llvm, memory, references, toy_jit)
         return
     for case in cases:
         labels = [candidate.label for candidate in case.candidates]

@@ -12,7 +12,7 @@ from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from asm_libcalls.emitter.image import Routine
@@ -61,116 +61,72 @@ class NativeLoops:
 
 def routines() -> Iterator[Routine]:
     """Assemble the loops."""
-    from peachpy.x86_64 import MOV, MOVSD, MOVSS, eax, edi, xmm0
+    from peachpy.x86_64 import (
+        MOV, MOVQ, MOVSD, MOVSS, eax, edi, r8, rax, rcx, rdi, rdx, rsi, xmm0,
+    )  # fmt: skip
 
     from asm_libcalls.x86_64.assembler import sequence
 
-    in_f32, in_f64, in_u32, out_u32 = (MOVSS, xmm0), (MOVSD, xmm0), (MOV, edi), (MOV, eax)
-    yield sequence("call_each_f32", partial(_call_each, in_f32, in_f32, 4))
-    yield sequence("call_each_f64", partial(_call_each, in_f64, in_f64, 8))
-    yield sequence("call_each_f32_to_u32", partial(_call_each, in_f32, out_u32, 4))
-    yield sequence("call_each_u32_to_f32", partial(_call_each, in_u32, in_f32, 4))
-    yield sequence("call_each_i64", _call_each_i64)
-    yield sequence(CALL_EACH_RECORD, _call_each_record)
+    f32, f64, in_u32, out_u32 = (MOVSS, xmm0), (MOVSD, xmm0), (MOV, edi), (MOV, eax)
+    integers = [(MOV, register) for register in (rdi, rsi, rdx, rcx, r8)]
+    for name, operands, result, size in (
+        ("call_each_f32", ([f32],), f32, 4),
+        ("call_each_f64", ([f64],), f64, 8),
+        ("call_each_f32_to_u32", ([f32],), out_u32, 4),
+        ("call_each_u32_to_f32", ([in_u32],), f32, 4),
+        ("call_each_i64", ([integers[0]], [integers[1]]), (MOV, rax), 8),
+        (CALL_EACH_RECORD, ([*integers, (MOVQ, xmm0)],), None, 8 * RECORD_WORDS),
+    ):
+        yield sequence(name, partial(_call_each, operands, result, size))
 
 
-def _call_each(operand: tuple[Any, Any], result: tuple[Any, Any], size: int) -> None:
-    """Emit a loop over numbers of some bytes; operand and result: a move, and its register."""
+def _call_each(
+    operands: Sequence[Sequence[tuple[Any, Any]]], result: tuple[Any, Any] | None, size: int
+) -> None:
+    """Emit a loop.
+
+    Parameters
+    ----------
+    operands : sequence of sequence of (instruction, register)
+        For each array: how the 8-byte words of an element are moved to registers.
+    result : (instruction, register) or None
+        How a result is stored to the last array.
+    size : int
+        The bytes of an element, in all arrays.
+    """
     from peachpy.x86_64 import (
-        ADD, CALL, JNZ, JZ, LABEL, MOV, POP, PUSH, RET, SUB, TEST, Label,
-        r12, r13, rbx, rcx, rdi, rdx, rsi,
+        ADD, CALL, JNZ, JZ, LABEL, MOV, POP, PUSH, RET, SUB, TEST, Label, r8, r12, r13, r14, rbx,
+        rcx, rdi, rdx, rsi,
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 
     loop, none = Label("loop"), Label("none")
-    reg_function, reg_in, reg_out, reg_count = rbx, rbp, r12, r13
-    saved = (rbx, rbp, r12, r13)
+    pointers = (rbp, r12, r13)[: len(operands) + (result is not None)]
+    saved = (rbx, rbp, r12, r13, r14)[: len(pointers) + 2]
+    reg_function, reg_count = rbx, saved[-1]
     for register in saved:
         PUSH(register)
-    SUB(rsp, 8)  # a multiple of 16 at each call, as the ABI requires
-    for register, argument in zip(
-        (reg_function, reg_in, reg_out, reg_count), (rdi, rsi, rdx, rcx), strict=True
-    ):
+    if len(saved) % 2 == 0:
+        SUB(rsp, 8)  # a multiple of 16 at each call, as the ABI requires
+    for register, argument in zip(saved, (rdi, rsi, rdx, rcx, r8), strict=False):
         MOV(register, argument)
     TEST(reg_count, reg_count)
     JZ(none)
     LABEL(loop)
-    load, register_in = operand
-    load(register_in, [reg_in])
+    for pointer, words in zip(pointers, operands, strict=False):
+        for i, (load, register) in enumerate(words):
+            load(register, [pointer + 8 * i])
     CALL(reg_function)
-    store, register_out = result
-    store([reg_out], register_out)
-    ADD(reg_in, size)
-    ADD(reg_out, size)
+    if result is not None:
+        store, register = result
+        store([pointers[-1]], register)
+    for pointer in pointers:
+        ADD(pointer, size)
     SUB(reg_count, 1)
     JNZ(loop)
     LABEL(none)
-    ADD(rsp, 8)
-    for register in reversed(saved):
-        POP(register)
-    RET()
-
-
-def _call_each_i64() -> None:
-    from peachpy.x86_64 import (
-        ADD, CALL, JNZ, JZ, LABEL, MOV, POP, PUSH, RET, SUB, TEST, Label,
-        r8, r12, r13, r14, rax, rbx, rcx, rdi, rdx, rsi,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import rbp
-
-    loop, none = Label("loop"), Label("none")
-    reg_function, reg_first, reg_second, reg_out, reg_count = rbx, rbp, r12, r13, r14
-    saved = (rbx, rbp, r12, r13, r14)  # five, which leaves rsp at a multiple of 16
-    for register in saved:
-        PUSH(register)
-    for register, argument in zip(
-        (reg_function, reg_first, reg_second, reg_out, reg_count),
-        (rdi, rsi, rdx, rcx, r8),
-        strict=True,
-    ):
-        MOV(register, argument)
-    TEST(reg_count, reg_count)
-    JZ(none)
-    LABEL(loop)
-    MOV(rdi, [reg_first])
-    MOV(rsi, [reg_second])
-    CALL(reg_function)
-    MOV([reg_out], rax)
-    for pointer in (reg_first, reg_second, reg_out):
-        ADD(pointer, 8)
-    SUB(reg_count, 1)
-    JNZ(loop)
-    LABEL(none)
-    for register in reversed(saved):
-        POP(register)
-    RET()
-
-
-def _call_each_record() -> None:
-    from peachpy.x86_64 import (
-        ADD, CALL, JNZ, JZ, LABEL, MOV, MOVQ, POP, PUSH, RET, SUB, TEST, Label, r8, r12, rbx, rcx,
-        rdi, rdx, rsi, xmm0,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import rbp
-
-    loop, none = Label("loop"), Label("none")
-    saved = (rbx, rbp, r12)  # three, which leaves rsp at a multiple of 16
-    for register in saved:
-        PUSH(register)
-    MOV(rbx, rdi)
-    MOV(rbp, rsi)
-    MOV(r12, rdx)
-    TEST(r12, r12)
-    JZ(none)
-    LABEL(loop)
-    for i, register in enumerate((rdi, rsi, rdx, rcx, r8)):
-        MOV(register, [rbp + 8 * i])
-    MOVQ(xmm0, [rbp + 40])
-    CALL(rbx)
-    ADD(rbp, 8 * RECORD_WORDS)
-    SUB(r12, 1)
-    JNZ(loop)
-    LABEL(none)
+    if len(saved) % 2 == 0:
+        ADD(rsp, 8)
     for register in reversed(saved):
         POP(register)
     RET()

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn, Self
 
-__all__ = ["OPEN", "NotCopied", "Owned", "Resource", "is_a"]
+__all__ = ["OPEN", "NotCopied", "Owned", "Resource", "is_a", "refuse_again"]
+
+
+def refuse_again(made: object) -> NoReturn:
+    """Raise RuntimeError, because ``__init__`` was called on an object that is made already."""
+    name = type(made).__name__
+    raise RuntimeError(f"{name}.__init__() was called again on the same object: make another one")
 
 
 class NotCopied:
@@ -65,10 +71,7 @@ class Owned(NotCopied):
     def _begin(self) -> None:
         """Refuse a second ``__init__`` call, before anything is changed."""
         if self._state is not None and self._state is not BEGUN:
-            raise RuntimeError(
-                f"{type(self).__name__}.__init__() was called again on the same object: "
-                "make another one"
-            )
+            refuse_again(self)
         self._state = BEGUN
 
     def _finish(self) -> None:
@@ -167,7 +170,7 @@ class Resource(NotCopied):
 
     def __init__(self, release: Callable[[], None]) -> None:
         if hasattr(self, "_release"):
-            raise RuntimeError(f"{type(self).__name__}.__init__() was called again")
+            refuse_again(self)
         self._release = release
         self._token = object()  # this reference is dropped when this object is deallocated
         if _collections not in gc.callbacks:

@@ -10,7 +10,7 @@ import ctypes
 
 from asm_libcalls.native import greenlets
 from asm_libcalls.native.process import CtypesActivation, thread_state
-from asm_libcalls.native.unraisable import hear, who_runs
+from asm_libcalls.native.unraisable import hear, raise_first, who_runs
 from asm_libcalls.traps import Trap
 
 TYPE_CHECKING = False
@@ -59,8 +59,7 @@ class PythonEntry:
         finally:
             if activation in activations:  # not if a signal handler raised before the append
                 activations.remove(activation)
-        if raised:
-            _raise_first(raised)
+        raise_first(raised)
         return 0 if result is None else pattern_of(value)
 
 
@@ -85,17 +84,6 @@ def _is_of_a_callback(unraisable: Any) -> bool:
 
 callback_functions: set[Any] = set()
 """The functions that ctypes calls back."""
-
-
-def _raise_first(raised: list[BaseException]) -> NoReturn:
-    # Later exceptions are consequences of the first. No frame of the traceback may keep a reference
-    # to the exception: that would be a cycle.
-    exception = raised[0]
-    raised.clear()
-    try:
-        raise exception
-    finally:
-        del exception
 
 
 def ctypes_value(ctypes_name: str, pattern: int) -> Any:

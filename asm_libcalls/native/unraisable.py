@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Listener = tuple[list[BaseException], Callable[[Any], bool], "Listener | None"]
     """The list for exceptions, a filter, and the enclosing listener."""
 
-__all__ = ["hear", "who_runs"]
+__all__ = ["hear", "raise_first", "who_runs"]
 
 who_runs: list[Callable[[], int]] = [get_ident]
 """The last one returns the id of the running thread or greenlet; each has its own stack of
@@ -78,6 +78,21 @@ def hear(
         if outer is None:
             del _listeners[thread]
             _leave()
+
+
+def raise_first(errors: list[BaseException]) -> None:
+    """Raise the first of the collected exceptions, if there is one, and empty the list.
+
+    Later exceptions are often consequences of the first. No frame of the traceback keeps a
+    reference to it: that would be a cycle.
+    """
+    if errors:
+        first = errors[0]
+        errors.clear()
+        try:
+            raise first
+        finally:
+            del first
 
 
 def _leave() -> None:

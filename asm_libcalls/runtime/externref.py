@@ -21,8 +21,8 @@ from __future__ import annotations
 import ctypes
 import operator
 
-from asm_libcalls.native.unraisable import hear
-from asm_libcalls.owned import NotCopied
+from asm_libcalls.native.unraisable import hear, raise_first
+from asm_libcalls.owned import NotCopied, refuse_again
 from asm_libcalls.steps import step
 from asm_libcalls.vmcontext import VMExternData
 
@@ -158,15 +158,7 @@ def release_all(addresses: Iterable[int]) -> None:
             release(address)
         except BaseException as error:
             errors.append(error)
-    _raise_first(errors)
-
-
-def _raise_first(errors: list[BaseException]) -> None:
-    if errors:
-        try:
-            raise errors[0]
-        finally:
-            errors.clear()  # or this frame, which is in the traceback, would make a cycle
+    raise_first(errors)
 
 
 def drop_and_dealloc(address: int) -> None:
@@ -190,7 +182,7 @@ def drop_and_dealloc(address: int) -> None:
         hear(holder.clear, errors)  # this may drop the value's last reference
     finally:
         _free.append(address)
-    _raise_first(errors)
+    raise_first(errors)
 
 
 class VMExternRef(NotCopied):
@@ -215,7 +207,7 @@ class VMExternRef(NotCopied):
 
     def __init__(self, value: object) -> None:
         if hasattr(self, "_address"):
-            raise RuntimeError(f"{type(self).__name__}.__init__() was called again")
+            refuse_again(self)
         self._address = _new_box(value)
         self._hash = hash(self._address)  # also after a drop
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from weakref import WeakValueDictionary
 
-from asm_libcalls.owned import NotCopied
+from asm_libcalls.owned import NotCopied, refuse_again
 from asm_libcalls.vmcontext import VMCallerCheckedAnyfunc
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ class FuncRef(NotCopied):
 
     def __init__(self, instance: Any, index: int, address: int) -> None:
         if hasattr(self, "_address"):
-            raise RuntimeError(f"{type(self).__name__}.__init__() was called again")
+            refuse_again(self)
         self._instance = instance
         self._index = index
         self._address = address

@@ -11,6 +11,7 @@ import weakref
 from functools import partial
 
 from asm_libcalls.native import process
+from asm_libcalls.native.unraisable import raise_first
 from asm_libcalls.owned import is_a
 from asm_libcalls.runtime import instance_arguments, keepers, releasing
 from asm_libcalls.runtime.activations import VMExternRefActivationsTable
@@ -271,8 +272,7 @@ class Instance(Stored):
                 release()
             except BaseException as error:
                 errors.append(error)
-        if errors:
-            raise errors[0]
+        raise_first(errors)
 
     def _adopt_definitions(
         self,

@@ -11,6 +11,7 @@ from _thread import get_ident
 
 from asm_libcalls.native import process
 from asm_libcalls.native.stack_walker import departures
+from asm_libcalls.native.unraisable import raise_first
 from asm_libcalls.runtime.store import close_inside
 
 TYPE_CHECKING = False
@@ -67,8 +68,7 @@ def drop_unused_references() -> None:
             errors.append(error)
         if table.closed and row in _borrowed_from:
             _borrowed_from.remove(row)
-    if errors:
-        raise errors[0]
+    raise_first(errors)
 
 
 def _on_collection(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import weakref
 
+from asm_libcalls.owned import refuse_again
 from asm_libcalls.toy_jit.errors import LimitExceeded
 
 TYPE_CHECKING = False
@@ -52,9 +53,7 @@ class StoreLimits:
         memories: int | None = None,
     ) -> None:
         if hasattr(self, "_counted"):
-            raise RuntimeError(
-                "StoreLimits.__init__() was called again on the same object: make another one"
-            )
+            refuse_again(self)
         given = (memory_size, table_elements, instances, tables, memories)
         self._limits = {
             name: checked_limit(value, f"StoreLimits(): {name}")

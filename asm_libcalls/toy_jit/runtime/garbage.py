@@ -14,6 +14,7 @@ import sys
 import weakref
 
 from asm_libcalls.native import process
+from asm_libcalls.native.unraisable import raise_first
 from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.runtime.releasing import may_be_running
 
@@ -65,11 +66,7 @@ def _collect(
             instance.activations_table.gc(instance.stack_map_registry)
         except BaseException as error:
             errors.append(error)
-    if errors:
-        try:
-            raise errors[0]  # the collector prints it
-        finally:
-            errors.clear()
+    raise_first(errors)  # the collector prints it
 
 
 def _others_may_run() -> bool:

@@ -1,4 +1,4 @@
-"""Functions of the C library for memory, with their prototypes. No policy here.
+"""Functions of the C library for memory, and of CPython, with their prototypes. No policy here.
 
 Python's ``mmap`` objects unmap at shutdown, while code in them may still be called. So mappings
 are made with the C library's functions.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from functools import cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ __all__ = [
     "mmap",
     "mprotect",
     "munmap",
+    "prototype",
+    "python_api",
 ]
 
 # POSIX defines the names; the numbers are those of Linux on x86-64, arm64 and s390x alike.
@@ -42,10 +45,17 @@ _process = ctypes.CDLL(None, use_errno=True)
 
 
 def prototype(name: str, result: Any, *parameters: Any) -> Any:
+    """Return a function of this process, called without the GIL."""
     function = _process[name]  # each look-up gives a new object: no other user's prototype changes
     function.restype = result
     function.argtypes = parameters
     return function
+
+
+@cache
+def python_api(name: str, result: Any, *parameters: Any) -> Any:
+    """Return a function of CPython's C API, called with the GIL held; it may raise."""
+    return ctypes.PYFUNCTYPE(result, *parameters)((name, ctypes.pythonapi))
 
 
 _mmap = prototype(

@@ -8,7 +8,6 @@ activations tables first, if no native code runs that could use their externrefs
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
 import weakref
@@ -17,6 +16,8 @@ from asm_libcalls.native import process
 from asm_libcalls.native.unraisable import raise_first
 from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.runtime.releasing import may_be_running
+from asm_libcalls.steps import HAS_GIL
+from asm_libcalls.toy_jit.runtime.watcher import thread_states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,14 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["collect_with_python"]
 
-_OLDEST = 0 if "t" in sys.abiflags else 1 if sys.version_info[:2] == (3, 14) else 2
+_OLDEST = 0 if not HAS_GIL else 1 if sys.version_info[:2] == (3, 14) else 2
 """The lowest generation whose collections see old objects. Without a GIL all collections do. The
 automatic collections of 3.14.0 are of generation 1, and see some old objects each time."""
-
-_STATE = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
-_interpreter = ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyInterpreterState_Get", ctypes.pythonapi))
-_first_state = _STATE(("PyInterpreterState_ThreadHead", ctypes.pythonapi))
-_next_state = _STATE(("PyThreadState_Next", ctypes.pythonapi))
 
 _instances: weakref.WeakSet[Instance] = weakref.WeakSet()
 
@@ -75,9 +71,5 @@ def _others_may_run() -> bool:
         return True
     # Threads of C libraries are not counted by Python, but have thread states. (With a GIL the list
     # does not change here. Without one it is exact if this thread is the only one.)
-    states = 0
-    state = _first_state(_interpreter())
-    while state:
-        states += 1
-        state = _next_state(state)
+    states = sum(1 for _ in thread_states())
     return states > 1 + sum(count() for count in process.own_threads)

@@ -26,14 +26,18 @@ from importlib.machinery import BuiltinImporter
 from importlib.util import module_from_spec
 from time import monotonic
 
+from asm_libcalls.emitter.libc import python_api
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from asm_libcalls.activation import ThreadRecord
 
-__all__ = ["Watcher", "is_main_thread"]
+__all__ = ["Watcher", "is_main_thread", "thread_states"]
+
+_POINTER = ctypes.c_void_p
 
 PERIOD = 0.05
 """Seconds between two checks of the main thread's code: how long a signal may wait."""
@@ -45,14 +49,20 @@ _thread: Any = module_from_spec(BuiltinImporter.find_spec("_thread"))  # type: i
 BuiltinImporter.exec_module(_thread)
 
 
-def _state_function(name: str, *parameters: Any) -> Any:
-    return ctypes.PYFUNCTYPE(ctypes.c_void_p, *parameters)((name, ctypes.pythonapi))
+def thread_states() -> Iterator[int]:
+    """Yield the addresses of this interpreter's thread states, the newest first."""
+    older = python_api("PyThreadState_Next", _POINTER, _POINTER)
+    interpreter = python_api("PyInterpreterState_Get", _POINTER)()
+    state = python_api("PyInterpreterState_ThreadHead", _POINTER, _POINTER)(interpreter)
+    while state:
+        yield state
+        state = older(state)
 
 
 @cache
 def _is_main_interpreter() -> bool:
-    get, get_main = map(_state_function, ("PyInterpreterState_Get", "PyInterpreterState_Main"))
-    return bool(get() == get_main())
+    this, main = (python_api(f"PyInterpreterState_{name}", _POINTER)() for name in ("Get", "Main"))
+    return bool(this == main)
 
 
 def is_main_thread() -> bool:
@@ -72,14 +82,11 @@ def _wait_for_thread_states() -> None:
     """
     if _is_main_interpreter():
         return
-    newest = _state_function("PyInterpreterState_ThreadHead", ctypes.c_void_p)
-    older = _state_function("PyThreadState_Next", ctypes.c_void_p)
-    interpreter = _state_function("PyInterpreterState_Get")()
-    this = _state_function("PyThreadState_Get")()
+    this = python_api("PyThreadState_Get", _POINTER)()
     pause = _thread.allocate_lock()
     pause.acquire()
     until = monotonic() + _LONGEST_WAIT
-    while (newest(interpreter) != this or older(this)) and monotonic() < until:
+    while [*thread_states()] != [this] and monotonic() < until:
         pause.acquire(timeout=0.001)
 
 

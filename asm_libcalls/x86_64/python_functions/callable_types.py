@@ -16,7 +16,8 @@ from __future__ import annotations
 import ctypes
 import sys
 
-from asm_libcalls.x86_64.python_functions.object_layouts import Unsupported, api
+from asm_libcalls.emitter.libc import python_api
+from asm_libcalls.x86_64.python_functions.object_layouts import Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,8 +116,10 @@ def derive(maker: FunctionMaker, base: type, member: str) -> CallableType:
     spec = _Spec(name, offset + 8, 0, _HAVE_VECTORCALL, slots)
     # CPython may refer to the name and the members as long as the class exists.
     for immortal in (members, spec):
-        api("Py_IncRef", None, ctypes.py_object)(immortal)
-    from_spec = api("PyType_FromSpecWithBases", ctypes.py_object, ctypes.c_void_p, ctypes.py_object)
+        python_api("Py_IncRef", None, ctypes.py_object)(immortal)
+    from_spec = python_api(
+        "PyType_FromSpecWithBases", ctypes.py_object, ctypes.c_void_p, ctypes.py_object
+    )
     cls = from_spec(ctypes.addressof(spec), (base,))
     cls.__qualname__ = base.__qualname__
     cls.__doc__ = vars(base)["__doc__"]

@@ -27,7 +27,6 @@ from asm_libcalls.x86_64.python_functions.object_layouts import (
     MethodDefinition,
     ModuleDefinition,
     Unsupported,
-    api,
 )
 from asm_libcalls.x86_64.stencils.parts import Part, Stencil, compose, read
 
@@ -65,10 +64,10 @@ class FunctionMaker:
         self._stencils = read(loaded, function_stencils.STENCIL_PREFIX)
         self._code: dict[Shape, int] = {}
         self._members: dict[tuple[type, str], int] = {}
-        self._increment = api("Py_IncRef", None, ctypes.py_object)
-        self._bytes_address = api("PyBytes_AsString", ctypes.c_void_p, ctypes.py_object)
-        self._module_state = api("PyModule_GetState", ctypes.c_void_p, ctypes.py_object)
-        self._create_function = api(
+        self._increment = libc.python_api("Py_IncRef", None, ctypes.py_object)
+        self._bytes_address = libc.python_api("PyBytes_AsString", ctypes.c_void_p, ctypes.py_object)
+        self._module_state = libc.python_api("PyModule_GetState", ctypes.c_void_p, ctypes.py_object)
+        self._create_function = libc.python_api(
             "PyCFunction_NewEx",
             ctypes.py_object,
             ctypes.c_void_p,

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from functools import cache
 from types import ModuleType
 
+from asm_libcalls.emitter.libc import python_api
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ __all__ = [
     "ModuleDefinition",
     "ObjectLayout",
     "Unsupported",
-    "api",
     "check",
     "find",
 ]
@@ -166,14 +165,8 @@ class ModuleDefinition(ctypes.Structure):
 
     def new_module(self) -> Any:
         """Make a module of this definition, which must live as long as the module."""
-        create = api("PyModule_Create2", ctypes.py_object, ctypes.c_void_p, ctypes.c_int)
+        create = python_api("PyModule_Create2", ctypes.py_object, ctypes.c_void_p, ctypes.c_int)
         return create(ctypes.addressof(self), _PYTHON_API_VERSION)
-
-
-@cache
-def api(name: str, result: Any, *parameters: Any) -> Any:
-    """Return a function of CPython's C API, called with the GIL held; it may raise."""
-    return ctypes.PYFUNCTYPE(result, *parameters)((name, ctypes.pythonapi))
 
 
 def find() -> ObjectLayout:
@@ -243,13 +236,13 @@ class _Samples:
         # The definition has no destructor, so no code of ours is called for these modules.
         self.modules = [self.definition.new_module() for _ in range(3)]
         # Never freed: the modules may live longer than this object.
-        api("Py_IncRef", None, ctypes.py_object)(self.definition)
+        python_api("Py_IncRef", None, ctypes.py_object)(self.definition)
 
     def facts(self) -> list[tuple[str, int, Callable[[int], bool]]]:
         """Return the fields to find: description, bytes to search, and a test of an offset."""
         read = ctypes.c_uint64.from_address
         read_double = ctypes.c_double.from_address
-        state_of = api("PyModule_GetState", ctypes.c_void_p, ctypes.py_object)
+        state_of = python_api("PyModule_GetState", ctypes.c_void_p, ctypes.py_object)
         typed: list[object] = [object(), None, *self.floats, *self.integers, *self.modules]
 
         def is_type(offset: int) -> bool:

@@ -16,7 +16,7 @@ from asm_libcalls.runtime.memory import Memory
 from asm_libcalls.runtime.store import call_inside
 from asm_libcalls.toy_jit.limits import Admission, StoreLimits
 from asm_libcalls.toy_jit.module import Module
-from asm_libcalls.toy_jit.runtime import interrupts
+from asm_libcalls.toy_jit.runtime import time_limits
 from asm_libcalls.toy_jit.runtime.functions import Func
 from asm_libcalls.toy_jit.runtime.imports import match_imports
 from asm_libcalls.toy_jit.runtime.instantiation import copy_segments, make_runtime
@@ -95,7 +95,7 @@ class Instance(Owned):
             raise TypeError(f"Instance(): module must be a Module, got {type(module).__name__}")
         seconds = math.inf
         if time_limit is not None:
-            seconds = interrupts.limit_of_time(time_limit, "Instance(): time_limit")
+            seconds = time_limits.limit_of_time(time_limit, "Instance(): time_limit")
         if limits is not None and not is_a(limits, StoreLimits):
             raise TypeError(
                 f"Instance(): limits must be a StoreLimits, got {type(limits).__name__}"
@@ -162,7 +162,7 @@ class Instance(Owned):
         """
         self.runtime.ask_to_trap()
 
-    def time_limit(self, seconds: float) -> interrupts.time_limit:
+    def time_limit(self, seconds: float) -> time_limits.time_limit:
         """Return a context manager that limits how long this instance may compute.
 
         After that time its code traps with Interrupt, at the next loop or function call. So does
@@ -179,7 +179,7 @@ class Instance(Owned):
         TypeError, ValueError
             The limit is no number, or negative. (Infinity is no limit.)
         """
-        return interrupts.time_limit(self.runtime, seconds)
+        return time_limits.time_limit(self.runtime, seconds)
 
     def gc(self) -> None:
         """Release externrefs that no frame holds. Collections also run by themselves.

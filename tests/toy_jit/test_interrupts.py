@@ -256,7 +256,7 @@ def test_parameters_are_kept_where_a_function_begins():
 
     def make():
         made.append(weakref.ref(marker := Marker()))
-        instance.runtime.look()
+        instance.runtime.check_soon()
         return marker
 
     made = []

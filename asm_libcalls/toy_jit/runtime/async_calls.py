@@ -8,12 +8,14 @@ import math
 from _thread import allocate_lock
 from functools import partial
 
-from asm_libcalls.toy_jit.runtime import interrupts
+from asm_libcalls.toy_jit.runtime.time_limits import time_limit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from asm_libcalls.toy_jit.runtime.interrupts import StoppableInstance
 
 __all__ = ["call_async"]
 
@@ -28,7 +30,7 @@ class _Call:
     cannot interrupt the next call.
     """
 
-    def __init__(self, instance: interrupts.StoppableInstance) -> None:
+    def __init__(self, instance: StoppableInstance) -> None:
         self._instance = instance
         self._lock = allocate_lock()
         self._deadline = math.inf
@@ -58,13 +60,13 @@ class _Call:
             self._deadline = _PAST
             is_running = self._is_running
         if is_running:
-            self._instance.look()
+            self._instance.check_soon()
         return is_running
 
 
 async def call_async(
     function: Callable[..., Any],
-    instance: interrupts.StoppableInstance,
+    instance: StoppableInstance,
     arguments: tuple[Any, ...],
     seconds: float,
 ) -> Any:
@@ -85,7 +87,7 @@ async def call_async(
         if not call.begin():
             return None  # not used: the task was cancelled
         try:
-            with interrupts.time_limit(instance, seconds):
+            with time_limit(instance, seconds):
                 return function(*arguments)
         except StopIteration as error:  # a future refuses this exception
             raise RuntimeError("a host function raised StopIteration") from error

@@ -139,12 +139,12 @@ class Func(FuncRef):
         Exception
             As of a call.
         """
-        from asm_libcalls.toy_jit.runtime import interrupts
+        from asm_libcalls.toy_jit.runtime import time_limits
         from asm_libcalls.toy_jit.runtime.async_calls import call_async
 
         seconds = float("inf")
         if time_limit is not None:
-            seconds = interrupts.limit_of_time(time_limit, "call_async(): time_limit")
+            seconds = time_limits.limit_of_time(time_limit, "call_async(): time_limit")
         return await call_async(self, self.instance, arguments, seconds)
 
     def call_bits(self, *patterns: Any) -> tuple[Any, ...]:

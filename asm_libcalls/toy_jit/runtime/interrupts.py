@@ -1,4 +1,4 @@
-"""Interrupts: requests to trap, time limits, and Python's signal handlers, during compiled code.
+"""Interrupts: requests to trap, and Python's signal handlers, during compiled code.
 
 Each function and each loop of compiled code checks rsp against the stack limit in a
 ``VMInterrupts``. Each thread has one, and each instance points to that of the thread that entered
@@ -8,14 +8,13 @@ Python runs the handlers of pending signals there (Ctrl-C: KeyboardInterrupt).
 
 A request is for an instance and all that it calls, by imports or through host functions. So a
 request makes all threads check, and each walks its stack for the instance. It also points the
-instance to :data:`_LOOK`, whose limit is STOP. So an instance that is on no stack checks at its
+instance to :data:`_CHECK`, whose limit is STOP. So an instance that is on no stack checks at its
 next entry, where the pointer is set to the thread's VMInterrupts again.
 """
 
 from __future__ import annotations
 
 import ctypes
-import math
 from time import monotonic
 from weakref import WeakValueDictionary
 
@@ -39,8 +38,8 @@ if TYPE_CHECKING:
     from asm_libcalls.activation import ThreadRecord
 
 __all__ = [
-    "StoppableInstance", "current_record", "interrupted", "interrupts_of_thread", "limit_of_time",
-    "stoppable", "stoppable_instances", "time_limit", "watcher",
+    "StoppableInstance", "current_record", "interrupted", "interrupts_of_thread",
+    "stoppable", "stoppable_instances", "watcher",
 ]  # fmt: skip
 
 _POINTER = ctypes.sizeof(ctypes.c_size_t)
@@ -66,13 +65,13 @@ class _Thread:
     def address(self) -> int:
         return ctypes.addressof(self.interrupts)
 
-    def look(self) -> None:
+    def check_soon(self) -> None:
         """Make the thread's code call :func:`interrupted` at its next check."""
         self.interrupts.stack_limit = VMInterrupts.STOP
 
 
-_look = VMInterrupts(VMInterrupts.STOP, 0)
-_LOOK = ctypes.addressof(_look)
+_stopping = VMInterrupts(VMInterrupts.STOP, 0)
+_CHECK = ctypes.addressof(_stopping)
 """Address of the VMInterrupts of instances that call :func:`interrupted` at their next check."""
 
 _threads: dict[int, _Thread] = {}
@@ -85,16 +84,16 @@ def _this_thread() -> _Thread:
     return _threads.setdefault(_pthread_self(), _Thread())
 
 
-def _let_main_thread_look() -> None:
+def _make_main_thread_check() -> None:
     for thread in [*_threads.values()]:
         if thread.is_main:
-            thread.look()
+            thread.check_soon()
 
 
-def _let_all_threads_look() -> None:
+def _make_all_threads_check() -> None:
     for thread in [*_threads.values()]:
         thread.walks = True
-        thread.look()
+        thread.check_soon()
 
 
 def current_record() -> ThreadRecord | None:
@@ -108,7 +107,7 @@ def _entry() -> MachineEntry:
     return entry
 
 
-watcher = Watcher(_let_main_thread_look, current_record)
+watcher = Watcher(_make_main_thread_check, current_record)
 process.own_threads.append(lambda: watcher.running)
 
 
@@ -123,7 +122,7 @@ def interrupts_of_thread() -> int:
     is_main = is_main_thread()
     if not (is_main and thread.is_main):  # else the watcher cleared its record
         thread.is_main = is_main
-        thread.look()
+        thread.check_soon()
     record.interrupts = thread.address
     if is_main:
         watcher.entered(record)
@@ -160,32 +159,32 @@ class StoppableInstance(Instance):
         self.deadlines: list[float] = []
         super().__init__(**parts)
         stoppable[self.vmctx] = self
-        self.look_at_entry()
+        self.check_at_entry()
 
-    def look_at_entry(self) -> None:
+    def check_at_entry(self) -> None:
         """Make its code call :func:`interrupted` at its next check, on any thread."""
         if not self.closed:
-            _point(self.vmctx, _LOOK)
+            _point(self.vmctx, _CHECK)
 
-    def look(self) -> None:
+    def check_soon(self) -> None:
         """Make its code, and all code that it calls, call :func:`interrupted` at the next check."""
         # In this order: a thread that enters the instance after the first call checks at the entry,
         # and a thread that entered it before is reached by the second.
-        self.look_at_entry()
-        _let_all_threads_look()
+        self.check_at_entry()
+        _make_all_threads_check()
 
     def _release(self) -> None:
         # Running code stops at its next check, and a new call at its first.
         stoppable.pop(self._vmctx, None)
-        _point(self._vmctx, _LOOK)
+        _point(self._vmctx, _CHECK)
         if may_be_running():
-            _let_all_threads_look()
+            _make_all_threads_check()
         super()._release()
 
     def ask_to_trap(self) -> None:
         """Make its running code trap, or else its next call."""
         self.asked_to_trap = True
-        self.look()
+        self.check_soon()
 
     def has_expired(self) -> bool:
         """Return whether a time limit has expired."""
@@ -201,10 +200,10 @@ class StoppableInstance(Instance):
         """Raise Interrupt if this instance must trap."""
         if self.has_expired():
             # A host function may catch this, but the limit stays in force: so check again.
-            self.look_at_entry()
+            self.check_at_entry()
             thread = _this_thread()
             thread.walks = True
-            thread.look()
+            thread.check_soon()
             raise Interrupt
         if self.asked_to_trap:
             self.asked_to_trap = False
@@ -220,7 +219,7 @@ def interrupted(vmctx: int) -> None:
     """Trap if that was requested; compiled code calls this. Signal handlers run in it."""
     instance = stoppable.get(vmctx)
     if instance is None:
-        _point(vmctx, _LOOK)  # so that each further call comes here too
+        _point(vmctx, _CHECK)  # so that each further call comes here too
         raise ValueError("the Instance is closed")
     thread = _this_thread()
     # Reset before the requests are read, so that a later request has effect at the next check.
@@ -257,58 +256,3 @@ def _frames() -> Iterator[int]:
         while moved == 0 and at < canary and at % _POINTER == 0:  # between them is live stack
             yield at
             at = word(at)
-
-
-def limit_of_time(value: Any, where: str) -> float:
-    """Return the seconds of a time limit, infinity for none.
-
-    Raises
-    ------
-    TypeError
-        It is no number.
-    ValueError
-        It is negative, or NaN.
-    """
-    if not (hasattr(type(value), "__float__") or hasattr(type(value), "__index__")):
-        raise TypeError(f"{where} must be a number of seconds, got {type(value).__name__}")
-    try:
-        seconds = float(value)
-    except OverflowError:
-        seconds = math.copysign(math.inf, value > 0 or -1)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{where} must be a number of seconds: {error}") from None
-    if not seconds >= 0:
-        raise ValueError(f"{where} must be a number of seconds that is not negative, got {value!r}")
-    return seconds
-
-
-class time_limit:
-    """A context manager that limits how long an instance computes.
-
-    After that time its running code traps with :class:`~asm_libcalls.traps.Interrupt`, and so does
-    each further call until the context is left. Contexts may be nested, and entered again.
-    """
-
-    def __init__(self, instance: StoppableInstance, seconds: Any) -> None:
-        self._instance = instance
-        self._seconds = limit_of_time(seconds, "time_limit(): seconds")
-        self._entered: list[tuple[object, float]] = []
-
-    def __enter__(self) -> None:
-        deadline = monotonic() + self._seconds
-        key = object()
-        self._entered.append((key, deadline))
-        self._instance.deadlines.append(deadline)
-        if self._seconds == 0:
-            self._instance.look()
-        elif deadline < math.inf:
-            try:
-                watcher.add(key, deadline, self._instance.look)
-            except BaseException:
-                self.__exit__()
-                raise
-
-    def __exit__(self, *exception: object) -> None:
-        key, deadline = self._entered.pop()
-        watcher.remove(key)
-        self._instance.deadlines.remove(deadline)

@@ -95,16 +95,16 @@ class Watcher:
 
     Parameters
     ----------
-    let_look : callable
+    request_check : callable
         Makes the main thread's running code call Python at its next check.
     find_record : callable
         Returns the record of the calling thread, or None.
     """
 
     def __init__(
-        self, let_look: Callable[[], None], find_record: Callable[[], ThreadRecord | None]
+        self, request_check: Callable[[], None], find_record: Callable[[], ThreadRecord | None]
     ) -> None:
-        self._let_look = let_look
+        self._request_check = request_check
         self._find_record = find_record
         self._record: ThreadRecord | None = None  # the main thread's, while it is watched
         # Changes are atomic, so a signal handler may make another at any time.
@@ -166,9 +166,9 @@ class Watcher:
                 self._alive.release()
                 raise
         elif at_once:
-            self._look_at_once()
+            self._end_wait()
 
-    def _look_at_once(self) -> None:
+    def _end_wait(self) -> None:
         with suppress(RuntimeError):  # it was released before
             self._wake.release()
 
@@ -185,7 +185,7 @@ class Watcher:
             # If the record has interrupts, native code was entered meanwhile.
             if record is not None and not record.interrupts:
                 if record.innermost:
-                    self._let_look()
+                    self._request_check()
                 elif not record.departures:
                     self._record = None
                     if record.interrupts:
@@ -225,7 +225,7 @@ class Watcher:
         self._paused = self.running
         if self._paused:
             self._stop.set()
-            self._look_at_once()
+            self._end_wait()
             self._alive.acquire(timeout=10 * PERIOD)
 
     def _end(self) -> None:

@@ -599,7 +599,9 @@ def test_every_stencil_is_used_by_some_shape(machine_code):
         shape = function_shapes.Shape(
             LIBCALLS[name].signature, inline=name, vmctx_of=(Instance, "_vmctx")
         )
-        function_shapes.parts_of(Recorder(pieces), shape, layout, vmctx=(id(Instance), 16))
+        for has_gil in (True, False):
+            vmctx = (id(Instance), 16)
+            function_shapes.parts_of(Recorder(pieces), shape, layout, vmctx=vmctx, has_gil=has_gil)
     shape = function_shapes.Shape(Signature(f"({', '.join(['reference'] * 6)})"))
     members = ((id(Instance), 16), (id(Instance), 24))
     function_shapes.parts_of(Recorder(pieces), shape, layout, references=members)

@@ -12,6 +12,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from peachpy.x86_64 import (
+    AND, BTS, CMOVNZ, CMOVS, CMP, JG, JZ, LABEL, MOV, MOVSX, MOVSXD, NOT, OR, RET, SAR, SBB, SHL,
+    SHR, SUB, TEST, XOR, Label, cl, dx, eax, ecx, edx, esi, r8, rax, rcx, rdx, rsi, xmm0,
+)  # fmt: skip
+
 from asm_libcalls.llvm.x86_64.integers_to_floats import (
     F16,
     F32,
@@ -21,6 +26,7 @@ from asm_libcalls.llvm.x86_64.integers_to_floats import (
     half_from_integer,
 )
 from asm_libcalls.llvm.x86_64.vex import copying
+from asm_libcalls.x86_64.assembler import sequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +40,6 @@ __all__ = ["routines"]
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the family for a CPU with these features."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     for format_ in (F64, F32):
         letters = format_.letters
         yield sequence(f"__fix{letters}ti", partial(_to_integer, features, format_, True))
@@ -51,11 +55,6 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
 
 
 def _to_integer(features: frozenset[str], format_: Float, is_signed: bool) -> None:
-    from peachpy.x86_64 import (
-        AND, BTS, CMOVNZ, CMOVS, CMP, JG, LABEL, MOV, MOVSXD, NOT, RET, SAR, SBB, SHL, SHR, SUB,
-        TEST, XOR, Label, cl, eax, ecx, esi, r8, rax, rcx, rdx, rsi, xmm0,
-    )  # fmt: skip
-
     other = Label("other")
     if format_ is F64:
         copying(features, "MOVQ")(rax, xmm0)
@@ -113,33 +112,6 @@ def _to_integer(features: frozenset[str], format_: Float, is_signed: bool) -> No
 
 
 def _half_to_integer(features: frozenset[str], is_signed: bool) -> None:
-    from peachpy.x86_64 import (
-        AND,
-        CMP,
-        JZ,
-        LABEL,
-        MOV,
-        MOVSX,
-        NOT,
-        OR,
-        RET,
-        SAR,
-        SHL,
-        SHR,
-        SUB,
-        XOR,
-        Label,
-        cl,
-        dx,
-        eax,
-        ecx,
-        edx,
-        rax,
-        rcx,
-        rdx,
-        xmm0,
-    )  # fmt: skip
-
     too_large = Label("too_large")
     copying(features, "MOVD")(ecx, xmm0)
     MOV(eax, ecx)

@@ -15,6 +15,15 @@ from __future__ import annotations
 
 from functools import partial
 
+from peachpy.x86_64 import (
+    ADC, ADD, BSR, CMP, DEC, DIV, IMUL, JAE, JB, JMP, JNS, JNZ, JS, JZ, LABEL, LZCNT, MOV, MUL, NEG,
+    NOT, OR, RET, SBB, SHL, SHLX, SHR, SHRX, SUB, TEST, XOR, Label, cl, eax, ecx, edx, qword, r8,
+    r9, r10, r11, rax, rcx, rdi, rdx, rsi,
+)  # fmt: skip
+
+from asm_libcalls.x86_64.assembler import sequence
+from asm_libcalls.x86_64.assembler.instructions import JUMP_IF
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,8 +42,6 @@ QUOTIENT, REMAINDER, BOTH = "quotient", "remainder", "both"
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the family for a CPU with these features."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     for name, divide, wanted in (
         ("divti3", _signed, QUOTIENT),
         ("modti3", _signed, REMAINDER),
@@ -50,8 +57,6 @@ def _unsigned(features: frozenset[str], wanted: str) -> None:
 
 
 def _signed(features: frozenset[str], wanted: str) -> None:
-    from peachpy.x86_64 import JMP, JNS, JS, LABEL, TEST, Label, r8, rcx, rdi, rdx, rsi
-
     dividend_negative, divisor_negative = Label("dividend_negative"), Label("divisor_negative")
     keep_sign, change_sign = Label("keep_sign"), Label("change_sign")
     TEST(rsi, rsi)
@@ -77,8 +82,6 @@ def _signed(features: frozenset[str], wanted: str) -> None:
 
 
 def _negate(low: Any, high: Any, scratch: Any) -> None:
-    from peachpy.x86_64 import MOV, NEG, SBB, XOR
-
     XOR(scratch.as_dword, scratch.as_dword)
     NEG(low)
     SBB(scratch, high)
@@ -86,14 +89,10 @@ def _negate(low: Any, high: Any, scratch: Any) -> None:
 
 
 def _return() -> None:
-    from peachpy.x86_64 import RET
-
     RET()
 
 
 def _return_negated() -> None:
-    from peachpy.x86_64 import RET, r8, rax, rdx
-
     _negate(rax, rdx, r8)
     RET()
 
@@ -102,32 +101,6 @@ def _divide(
     features: frozenset[str], wanted: str, leave: Callable[[], None], prefix: str = ""
 ) -> None:
     """Emit: divide rdi:rsi by rdx:rcx, unsigned, and leave. Keeps r8."""
-    from peachpy.x86_64 import (
-        CMP,
-        DIV,
-        JAE,
-        JB,
-        JNZ,
-        JZ,
-        LABEL,
-        MOV,
-        SUB,
-        TEST,
-        XOR,
-        Label,
-        eax,
-        edx,
-        r9,
-        r10,
-        rax,
-        rcx,
-        rdi,
-        rdx,
-        rsi,
-    )  # fmt: skip
-
-    from asm_libcalls.x86_64.assembler.instructions import JUMP_IF
-
     long_divisor, twice = Label(f"{prefix}long_divisor"), Label(f"{prefix}twice")
     smaller, close = Label(f"{prefix}smaller"), Label(f"{prefix}close")
     MOV(r9, rdx)
@@ -183,8 +156,6 @@ def _hand_over(wanted: str, quotient_high: Any, low: Any, high: Any, label: str)
 
     A high half of None is 0.
     """
-    from peachpy.x86_64 import JZ, LABEL, MOV, TEST, XOR, Label, edx, qword, r8, rax, rdx
-
     if wanted == REMAINDER:
         MOV(rax, low)
         quotient_high = high
@@ -212,11 +183,6 @@ def _divide_by_long_divisor(features: frozenset[str], wanted: str, prefix: str) 
     by less than 1. The sign of the remainder decides. (It cannot where the divisor is above 2**127;
     but there the estimate, 1, is always right.)
     """
-    from peachpy.x86_64 import (
-        ADC, ADD, BSR, DEC, DIV, IMUL, JB, LABEL, LZCNT, MOV, MUL, NOT, OR, SBB, SHL, SHLX, SHR,
-        SHRX, SUB, XOR, Label, cl, ecx, r9, r10, r11, rax, rcx, rdi, rdx, rsi,
-    )  # fmt: skip
-
     # r10 = the divisor's upper 64 bits, rdx:rax = the dividend's upper 128, both shifted. Counts
     # are modulo 64, so a right shift by 64 - count is done as one by 1 and one by 63 - count.
     if {"bmi2", "lzcnt"} <= features:

@@ -20,7 +20,14 @@ from __future__ import annotations
 
 from functools import partial
 
+from peachpy.x86_64 import (
+    ADC, ADD, AND, CMP, JA, JB, JNB, JP, JZ, LABEL, MOV, MOVZX, NEG, OR, RET, SHL, SHR, SUB, TEST,
+    VCVTPH2PS, VCVTPS2PH, VCVTSD2SS, VINSERTPS, VMOVD, VMOVQ, VPEXTRW, VPMOVZXWQ, VUCOMISS, VXORPS,
+    XOR, Label, cl, di, eax, ecx, edi, edx, r8, r8d, r9, rax, rcx, rdx, xmm0, xmm1,
+)  # fmt: skip
+
 from asm_libcalls.llvm.x86_64.vex import copying, updating
+from asm_libcalls.x86_64.assembler import sequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,8 +76,6 @@ BF16 = (7, 127)
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the family for a CPU with these features."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     if {"f16c", "avx"} <= features:
         yield sequence("__truncsfhf2", _float_to_half)
         yield sequence("__gnu_f2h_ieee", _float_to_half)
@@ -89,8 +94,6 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
 
 
 def _float_to_half() -> None:
-    from peachpy.x86_64 import RET, VCVTPS2PH, VINSERTPS, VPEXTRW, eax, xmm0
-
     VINSERTPS(xmm0, xmm0, xmm0, 0b1110)  # the lowest float alone
     VCVTPS2PH(xmm0, xmm0, 0)
     VPEXTRW(eax, xmm0, 0)
@@ -98,25 +101,6 @@ def _float_to_half() -> None:
 
 
 def _double_to_half() -> None:
-    from peachpy.x86_64 import (
-        ADD,
-        AND,
-        MOV,
-        OR,
-        RET,
-        VCVTPS2PH,
-        VCVTSD2SS,
-        VMOVQ,
-        VPEXTRW,
-        VXORPS,
-        eax,
-        ecx,
-        rax,
-        rcx,
-        xmm0,
-        xmm1,
-    )  # fmt: skip
-
     cut_off = (1 << 29) - 1
     VMOVQ(rax, xmm0)
     MOV(ecx, eax)
@@ -135,22 +119,6 @@ def _double_to_half() -> None:
 
 
 def _half_to_float(from_integer: bool) -> None:
-    from peachpy.x86_64 import (
-        JP,
-        LABEL,
-        MOVZX,
-        RET,
-        VCVTPH2PS,
-        VMOVD,
-        VPMOVZXWQ,
-        VUCOMISS,
-        Label,
-        di,
-        eax,
-        xmm0,
-        xmm1,
-    )  # fmt: skip
-
     nan = Label("nan")
     if from_integer:
         MOVZX(eax, di)
@@ -171,8 +139,6 @@ def _half_to_float(from_integer: bool) -> None:
 
 def _extend_nan() -> None:
     """Emit: eax = the f32 of a NaN or an infinity, an f16 in ax. Clobbers ecx."""
-    from peachpy.x86_64 import ADD, AND, MOV, OR, SHL, eax, ecx
-
     MOV(ecx, eax)
     AND(ecx, 0x8000)
     AND(eax, 0x7FFF)
@@ -183,26 +149,6 @@ def _extend_nan() -> None:
 
 
 def _half_to_float_by_hand(features: frozenset[str], from_integer: bool) -> None:
-    from peachpy.x86_64 import (
-        ADD,
-        AND,
-        CMP,
-        JB,
-        JNB,
-        LABEL,
-        MOV,
-        OR,
-        RET,
-        SHL,
-        Label,
-        eax,
-        ecx,
-        edi,
-        edx,
-        xmm0,
-        xmm1,
-    )  # fmt: skip
-
     nan, subnormal = Label("nan"), Label("subnormal")
     if from_integer:
         MOV(eax, edi)
@@ -239,36 +185,6 @@ def _half_to_float_by_hand(features: frozenset[str], from_integer: bool) -> None
 
 
 def _narrow(features: frozenset[str], narrowing: Narrowing) -> None:
-    from peachpy.x86_64 import (
-        ADC,
-        ADD,
-        AND,
-        CMP,
-        JA,
-        JB,
-        JNB,
-        LABEL,
-        MOV,
-        NEG,
-        OR,
-        RET,
-        SHL,
-        SHR,
-        SUB,
-        XOR,
-        Label,
-        cl,
-        eax,
-        ecx,
-        r8,
-        r8d,
-        r9,
-        rax,
-        rcx,
-        rdx,
-        xmm0,
-    )  # fmt: skip
-
     fraction, dropped = narrowing.fraction, narrowing.dropped
     small, large, nan, zero = map(Label, ("small", "large", "nan", "zero"))
 
@@ -347,24 +263,6 @@ def _narrow(features: frozenset[str], narrowing: Narrowing) -> None:
 
 
 def _float_to_bfloat(features: frozenset[str]) -> None:
-    from peachpy.x86_64 import (
-        ADD,
-        AND,
-        CMP,
-        JA,
-        JZ,
-        LABEL,
-        MOV,
-        OR,
-        RET,
-        SHR,
-        TEST,
-        Label,
-        eax,
-        ecx,
-        xmm0,
-    )  # fmt: skip
-
     nan, exact = Label("nan"), Label("exact")
     copying(features, "MOVD")(eax, xmm0)
     MOV(ecx, eax)
@@ -392,7 +290,5 @@ def _float_to_bfloat(features: frozenset[str]) -> None:
 
 
 def _bfloat_to_float(features: frozenset[str]) -> None:
-    from peachpy.x86_64 import RET, xmm0
-
     updating(features, "PSLLD")(xmm0, 16)
     RET()

@@ -8,6 +8,9 @@ from __future__ import annotations
 from asm_libcalls.llvm.libcalls import DECLARATIONS
 from asm_libcalls.llvm.x86_64.division import DIVIDE_BY_ZERO
 from asm_libcalls.x86_64 import families
+from asm_libcalls.x86_64.assembler import sequence
+from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP_SLOT
+from asm_libcalls.x86_64.trampolines import RAISE_DIVISION_BY_ZERO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +23,6 @@ __all__ = ["routines"]
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the image for a CPU with these features."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     yield sequence(DIVIDE_BY_ZERO, _raise)
     yield from libcalls(features)
 
@@ -38,7 +39,4 @@ def libcalls(features: frozenset[str]) -> Iterator[Routine]:
 
 
 def _raise() -> None:
-    from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP_SLOT
-    from asm_libcalls.x86_64.trampolines import RAISE_DIVISION_BY_ZERO
-
     TAIL_JUMP_SLOT(RAISE_DIVISION_BY_ZERO)

@@ -10,7 +10,13 @@ mode), volume 2, CVTSI2SD.
 
 from __future__ import annotations
 
+from peachpy.x86_64 import (
+    ADC, AND, BSR, BT, CMP, JNE, JNZ, JZ, LABEL, LZCNT, MOV, MOVZX, NOT, OR, RCR, RET, SAR, SBB,
+    SHL, SHR, SUB, TEST, XOR, Label, ax, cl, eax, ecx, r8, r8d, rax, rcx, rdi, rdx, rsi, xmm0,
+)  # fmt: skip
+
 from asm_libcalls.llvm.x86_64.vex import copying, updating
+from asm_libcalls.x86_64.assembler.instructions import CONVERT_TO_NEAREST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,13 +43,6 @@ MAXIMUM = (1 << 63) - 1
 
 def from_integer(features: frozenset[str], format_: Float, is_signed: bool) -> None:
     """Emit the conversion of rdi:rsi."""
-    from peachpy.x86_64 import (
-        CMP, JNE, JNZ, JZ, LABEL, MOV, NOT, OR, RET, SAR, SHL, SHR, SUB, TEST, XOR, Label,
-        cl, ecx, r8, rax, rcx, rdi, rsi, xmm0,
-    )  # fmt: skip
-
-    from asm_libcalls.x86_64.assembler.instructions import CONVERT_TO_NEAREST
-
     is_exact, one_word, long = Label("is_exact"), Label("one_word"), Label("long")
     if is_signed:
         MOV(r8, rdi)
@@ -100,28 +99,6 @@ def from_integer(features: frozenset[str], format_: Float, is_signed: bool) -> N
 
 def half_from_integer(features: frozenset[str], is_signed: bool) -> None:
     """Emit the conversion of rdi:rsi."""
-    from peachpy.x86_64 import (
-        AND,
-        JNZ,
-        JZ,
-        LABEL,
-        MOV,
-        OR,
-        RET,
-        SHL,
-        SHR,
-        TEST,
-        XOR,
-        Label,
-        cl,
-        eax,
-        r8d,
-        rax,
-        rdi,
-        rsi,
-        xmm0,
-    )  # fmt: skip
-
     infinite, zero = Label("infinite"), Label("zero")
     if is_signed:
         _take_magnitude()
@@ -152,8 +129,6 @@ def half_from_integer(features: frozenset[str], is_signed: bool) -> None:
 
 def _take_magnitude() -> None:
     """Emit: rdi:rsi = its magnitude; r8 = its sign, in all bits."""
-    from peachpy.x86_64 import MOV, SAR, SBB, SUB, XOR, r8, rdi, rsi
-
     MOV(r8, rsi)
     SAR(r8, 63)
     XOR(rdi, r8)
@@ -164,8 +139,6 @@ def _take_magnitude() -> None:
 
 def _count_leading_zeros(features: frozenset[str], register: Any) -> None:
     """Emit: rcx = the count in a register that is not 0."""
-    from peachpy.x86_64 import BSR, LZCNT, XOR, ecx, rcx
-
     if "lzcnt" in features:
         LZCNT(rcx, register)
     else:
@@ -180,10 +153,6 @@ def _round(
 
     The register `rest` has further bits, below rax's.
     """
-    from peachpy.x86_64 import (
-        ADC, BT, MOV, MOVZX, OR, RCR, RET, SHL, SHR, SUB, ax, eax, ecx, r8, rax, rcx, rdx, xmm0,
-    )  # fmt: skip
-
     dropped = 63 - format_.fraction
     # Carry into the last bit that stays if the dropped ones are above one half, or equal and that
     # bit is set: add that bit and one less than one half.

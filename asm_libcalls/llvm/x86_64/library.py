@@ -5,6 +5,10 @@ It cannot raise traps: a zero divisor executes ``div`` by 0, as compiler-rt's co
 
 from __future__ import annotations
 
+from peachpy.x86_64 import DIV, UD2, XOR, ecx
+
+from asm_libcalls.x86_64.assembler import sequence
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +22,6 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the library for a CPU with these features."""
     from asm_libcalls.llvm.x86_64.division import DIVIDE_BY_ZERO
     from asm_libcalls.llvm.x86_64.image import libcalls
-    from asm_libcalls.x86_64.assembler import sequence
 
     yield sequence(DIVIDE_BY_ZERO, _divide)
     yield from libcalls(features)
@@ -32,8 +35,6 @@ def exports() -> frozenset[str]:
 
 
 def _divide() -> None:
-    from peachpy.x86_64 import DIV, UD2, XOR, ecx
-
     XOR(ecx, ecx)
     DIV(ecx)
     UD2()

@@ -8,6 +8,15 @@ Source: System V ABI for AMD64, 3.2.3 (__int128); Intel SDM volume 2, IMUL, MUL.
 
 from __future__ import annotations
 
+from peachpy.x86_64 import (
+    ADD, AND, IMUL, JNZ, LABEL, MOV, MOVZX, MUL, OR, RET, SAR, SBB, SETB, SETNZ, SETO, SHR, SUB,
+    TEST, XOR, Label, al, cl, dword, eax, ecx, edi, esi, r8, r9, r10, r11, r11b, rax, rcx, rdi, rdx,
+    rsi, sil,
+)  # fmt: skip
+from peachpy.x86_64.registers import r9b
+
+from asm_libcalls.x86_64.assembler import sequence
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,8 +28,6 @@ __all__ = ["routines"]
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the family for a CPU with these features."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     yield sequence("__multi3", _multi3)
     yield sequence("__muloti4", _muloti4)
     yield sequence("__mulodi4", _mulodi4)
@@ -28,8 +35,6 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
 
 
 def _multi3() -> None:
-    from peachpy.x86_64 import ADD, IMUL, MOV, MUL, RET, rax, rcx, rdi, rdx, rsi
-
     MOV(rax, rdi)
     IMUL(rcx, rdi)
     IMUL(rsi, rdx)
@@ -40,8 +45,6 @@ def _multi3() -> None:
 
 
 def _mulosi4() -> None:
-    from peachpy.x86_64 import IMUL, MOV, RET, SETO, XOR, cl, eax, ecx, edi, esi, rdx
-
     XOR(ecx, ecx)
     MOV(eax, edi)
     IMUL(eax, esi)
@@ -51,8 +54,6 @@ def _mulosi4() -> None:
 
 
 def _mulodi4() -> None:
-    from peachpy.x86_64 import IMUL, MOV, RET, SETO, XOR, cl, ecx, rax, rdi, rdx, rsi
-
     XOR(ecx, ecx)
     MOV(rax, rdi)
     IMUL(rax, rsi)
@@ -62,45 +63,6 @@ def _mulodi4() -> None:
 
 
 def _muloti4() -> None:
-    from peachpy.x86_64 import (
-        ADD,
-        AND,
-        IMUL,
-        JNZ,
-        LABEL,
-        MOV,
-        MOVZX,
-        MUL,
-        OR,
-        RET,
-        SAR,
-        SBB,
-        SETB,
-        SETNZ,
-        SETO,
-        SHR,
-        SUB,
-        TEST,
-        XOR,
-        Label,
-        al,
-        cl,
-        dword,
-        ecx,
-        r8,
-        r9,
-        r10,
-        r11,
-        r11b,
-        rax,
-        rcx,
-        rdi,
-        rdx,
-        rsi,
-        sil,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import r9b
-
     wide = Label("wide")
     MOV(r10, rdi)
     MOV(r11, rdx)

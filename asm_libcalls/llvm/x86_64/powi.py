@@ -13,7 +13,14 @@ from __future__ import annotations
 
 from functools import partial
 
+from peachpy.x86_64 import (
+    AND, CMOVS, JC, JMP, JNC, JNE, JNZ, JS, JZ, LABEL, LDMXCSR, MOV, NEG, OR, RET, SHR, STMXCSR,
+    TEST, Label, eax, ecx, edi, edx, rcx, xmm0, xmm1, xmm2, xmm3, xmm4,
+)  # fmt: skip
+from peachpy.x86_64.registers import rsp
+
 from asm_libcalls.llvm.x86_64.vex import combining, copying, updating
+from asm_libcalls.x86_64.assembler import sequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,34 +35,11 @@ _ROUNDING_CONTROL, _EXCEPTIONS = 0x6000, 0x3F  # of MXCSR
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the family for a CPU with these features."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     yield sequence("__powisf2", partial(_powi, features, False))
     yield sequence("__powidf2", partial(_powi, features, True))
 
 
 def _powi(features: frozenset[str], is_double: bool) -> None:
-    from peachpy.x86_64 import (
-        AND,
-        JNE,
-        LABEL,
-        LDMXCSR,
-        MOV,
-        OR,
-        RET,
-        SHR,
-        STMXCSR,
-        Label,
-        ecx,
-        edx,
-        rcx,
-        xmm1,
-        xmm2,
-        xmm3,
-        xmm4,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import rsp
-
     suffix = "SD" if is_double else "SS"
     unusual = Label("unusual")
     if is_double:
@@ -98,11 +82,6 @@ def _multiply(
     features: frozenset[str], suffix: str, leave: Callable[[], object], prefix: str = ""
 ) -> None:
     """Emit: xmm0 = xmm0 to the power of edi, and leave. xmm1 is 1."""
-    from peachpy.x86_64 import (
-        CMOVS, JC, JMP, JNC, JNZ, JS, JZ, LABEL, MOV, NEG, SHR, TEST, Label,
-        eax, edi, xmm0, xmm1, xmm2,
-    )  # fmt: skip
-
     multiply, copy = updating(features, f"MUL{suffix}"), copying(features, "MOVAPS")
     odd, even, again, skip, done, negative = (
         Label(prefix + name) for name in ("odd", "even", "again", "skip", "done", "negative")

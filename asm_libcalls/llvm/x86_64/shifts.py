@@ -8,6 +8,13 @@ from __future__ import annotations
 
 from functools import partial
 
+from peachpy.x86_64 import (
+    ADD, CMOVNZ, MOV, NOT, OR, RET, SAR, SARX, SHL, SHLD, SHLX, SHR, SHRD, SHRX, TEST, XOR, cl, dl,
+    ecx, edi, edx, esi, r8, rax, rcx, rdi, rdx, rsi,
+)  # fmt: skip
+
+from asm_libcalls.x86_64.assembler import sequence
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,8 +26,6 @@ __all__ = ["routines"]
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the family for a CPU with these features."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     bmi2 = "bmi2" in features
     yield sequence("__ashlti3", _left_bmi2 if bmi2 else _left)
     for name, copies_sign in (("lshrti3", False), ("ashrti3", True)):
@@ -28,24 +33,6 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
 
 
 def _left() -> None:
-    from peachpy.x86_64 import (
-        CMOVNZ,
-        MOV,
-        RET,
-        SHL,
-        SHLD,
-        TEST,
-        XOR,
-        cl,
-        ecx,
-        edi,
-        edx,
-        rax,
-        rdi,
-        rdx,
-        rsi,
-    )  # fmt: skip
-
     MOV(ecx, edx)
     MOV(rdx, rsi)
     MOV(rax, rdi)
@@ -59,26 +46,6 @@ def _left() -> None:
 
 
 def _left_bmi2() -> None:
-    from peachpy.x86_64 import (
-        CMOVNZ,
-        MOV,
-        NOT,
-        OR,
-        RET,
-        SHLX,
-        SHR,
-        SHRX,
-        TEST,
-        XOR,
-        dl,
-        esi,
-        rax,
-        rcx,
-        rdi,
-        rdx,
-        rsi,
-    )  # fmt: skip
-
     SHLX(rax, rdi, rdx)
     SHLX(rcx, rsi, rdx)
     MOV(rsi, rdx)
@@ -95,25 +62,6 @@ def _left_bmi2() -> None:
 
 
 def _right(copies_sign: bool) -> None:
-    from peachpy.x86_64 import (
-        CMOVNZ,
-        MOV,
-        RET,
-        SAR,
-        SHR,
-        SHRD,
-        TEST,
-        XOR,
-        cl,
-        ecx,
-        edx,
-        esi,
-        rax,
-        rdi,
-        rdx,
-        rsi,
-    )  # fmt: skip
-
     MOV(ecx, edx)
     MOV(rax, rdi)
     MOV(rdx, rsi)
@@ -131,29 +79,6 @@ def _right(copies_sign: bool) -> None:
 
 
 def _right_bmi2(copies_sign: bool) -> None:
-    from peachpy.x86_64 import (
-        ADD,
-        CMOVNZ,
-        MOV,
-        NOT,
-        OR,
-        RET,
-        SAR,
-        SARX,
-        SHLX,
-        SHRX,
-        TEST,
-        XOR,
-        dl,
-        esi,
-        r8,
-        rax,
-        rcx,
-        rdi,
-        rdx,
-        rsi,
-    )  # fmt: skip
-
     SHRX(rax, rdi, rdx)
     (SARX if copies_sign else SHRX)(rcx, rsi, rdx)
     MOV(rdi, rdx)

@@ -5,6 +5,8 @@ VEX avoids the transition penalty if the caller left upper halves of vector regi
 
 from __future__ import annotations
 
+import peachpy.x86_64
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -14,8 +16,6 @@ __all__ = ["combining", "copying", "updating"]
 
 def copying(features: frozenset[str], name: str) -> Any:
     """Return an instruction whose destination is only written, for example MOVAPS."""
-    import peachpy.x86_64
-
     return getattr(peachpy.x86_64, f"V{name}" if "avx" in features else name)
 
 

@@ -18,6 +18,7 @@ from asm_libcalls.native import process
 from asm_libcalls.native.interface import CtypesInterface, NoInterface, machine_interface
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.traps import Trap
+from asm_libcalls.x86_64.trampolines import RAISE_TRAP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -243,8 +244,7 @@ class Binding:
         """Return the other addresses that generated code calls; empty without machine code."""
         if self.x86_64 is None:
             return {}
-        names = ("asm_libcalls_raise_trap",)
-        return {name: self.x86_64.loaded.routine(name) for name in names}
+        return {RAISE_TRAP: self.x86_64.loaded.routine(RAISE_TRAP)}
 
 
 def _called_by_native_code(function: Callable[..., int | None], *patterns: int) -> int | None:

@@ -9,6 +9,7 @@ native code uses them.
 from __future__ import annotations
 
 from asm_libcalls.native.native_function import Specification, native_functions
+from asm_libcalls.x86_64.python_functions import EVERYTHING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,14 +55,14 @@ def make_functions(binding: Binding, like: str = "") -> dict[str, Any]:
 
 def _specify(libcall: Libcall, binding: Binding) -> Specification:
     declaration = libcall.declaration
-    address, guard, inline, vmctx_of = 0, "everything", "", None
+    address, guard, inline, vmctx_of = 0, EVERYTHING, "", None
     references: tuple[tuple[type, str], ...] = ()
     backend = binding.x86_64
     if binding.unboxes and libcall.backend == "x86_64":
         assert backend is not None
         if not libcall.takes_instance:
             # Without a guard, a trap would find no entry to unwind to.
-            guard = (backend.guard_of(declaration) or "everything") if declaration.traps else ""
+            guard = (backend.guard_of(declaration) or EVERYTHING) if declaration.traps else ""
             address = libcall.address
             inline = "" if guard else libcall.name
         elif backend.has_checked(libcall.name):

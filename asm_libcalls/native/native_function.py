@@ -20,6 +20,7 @@ from asm_libcalls.calling_convention import assign
 from asm_libcalls.emitter.code import CodeAddress
 from asm_libcalls.native import process
 from asm_libcalls.signatures import VALUE_TYPES, Callee, Signature
+from asm_libcalls.x86_64.python_functions import EVERYTHING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,36 +48,10 @@ class Specification:
     ----------
     address, signature, name, doc, module, parameters, slow, catch, release_gil
         As in :func:`native_function`, but `module` is None if no module is given.
-    guard : str
-        A test of the second of two integers, ``"divisor_not_zero"`` or ``"quotient_fits"``. Calls
-        that would trap go to the slow path, so `catch` can be False. ``"everything"`` sends each
-        call to `slow`; the address is not used.
-    inline : str
-        The name of a routine of the image, copied in place of a call if it is straight-line code,
-        or of an equivalent stencil.
-    vmctx_of : (class, str), optional
-        The class whose objects are accepted as the vmctx, the first parameter, and the slot that
-        holds it. An address, or an object of a subclass, goes to the slow path.
-    references : tuple of (class, str), optional
-        The same for externrefs and funcrefs, the other pointers; None is null.
+    guard, inline, vmctx_of, references
+        As in :class:`~asm_libcalls.x86_64.python_functions.function_shapes.Shape`. With a guard,
+        `catch` can be False: calls that would trap go to the slow path.
     """
-
-    __slots__ = (
-        "address",
-        "catch",
-        "doc",
-        "guard",
-        "inline",
-        "module",
-        "name",
-        "owner",
-        "parameters",
-        "references",
-        "release_gil",
-        "signature",
-        "slow",
-        "vmctx_of",
-    )
 
     def __init__(
         self,
@@ -100,7 +75,7 @@ class Specification:
         self.owner = address if isinstance(address, CodeAddress) else None
         if self.owner is not None:
             self.owner.check_open("native_function()")
-        if not self.address and guard != "everything" and not inline:
+        if not self.address and guard != EVERYTHING and not inline:
             raise ValueError(f"{where}address must not be null")
         self.signature = Signature(signature)
         if name is None:
@@ -223,17 +198,17 @@ def native_functions(
         return [_python_function(s, _slow(s, interface)) for s in specifications]
     from asm_libcalls.x86_64.python_functions.function_objects import Unsupported
     from asm_libcalls.x86_64.python_functions.function_shapes import Shape
-    from asm_libcalls.x86_64.trampolines import ENTER_HOLDING_GIL
+    from asm_libcalls.x86_64.trampolines import ENTER, ENTER_HOLDING_GIL
 
     shapes = []
     for s in specifications:
         enter, guard = "", s.guard
         if not _is_unboxed(s.signature):
-            guard = "everything"
+            guard = EVERYTHING
         elif s.guard or s.inline:
             pass
         elif s.release_gil:
-            enter = "asm_libcalls_enter"
+            enter = ENTER
         elif s.catch or assign(s.signature.parameters).stack:
             enter = ENTER_HOLDING_GIL
         shapes.append(Shape(s.signature, enter, guard, s.inline, s.vmctx_of, s.references))

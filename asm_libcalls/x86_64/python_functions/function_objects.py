@@ -139,9 +139,7 @@ class FunctionMaker:
         self.prepare([shape])
         encoded = name.encode() + b"\0"
         content = encoded + text.encode() + b"\0"
-        parameters = shape[0]
-        assert isinstance(parameters, tuple)
-        flags = {0: METH_NOARGS, 1: METH_O}.get(len(parameters), METH_FASTCALL)
+        flags = {0: METH_NOARGS, 1: METH_O}.get(len(shape.parameters), METH_FASTCALL)
         owner = self._definition.new_module()
         if module is not None:
             owner.__name__ = module
@@ -178,16 +176,15 @@ class FunctionMaker:
         return libc.function_address(name)
 
     def _parts(self, shape: Shape) -> list[Part]:
-        inline, vmctx_of, references = shape[4:]
-        assert isinstance(references, tuple)
+        inline, vmctx_of, references = shape.inline, shape.vmctx_of, shape.references
         if shape.takes_references() and not HAS_GIL:
             # Without the GIL another thread may drop the reference while its member is read.
             return parts_of(self._stencils, shape.leaving_all(), self.layout)
         body = None
         if inline in self._loaded.image.straight:
-            body = Stencil(self._loaded.original(str(inline)).removesuffix(_RET))
+            body = Stencil(self._loaded.original(inline).removesuffix(_RET))
         vmctx = None
-        if isinstance(vmctx_of, tuple):
+        if vmctx_of is not None:
             vmctx = (id(vmctx_of[0]), self.member_offset(*vmctx_of))
         members = tuple((id(cls), self.member_offset(cls, member)) for cls, member in references)
         return parts_of(self._stencils, shape, self.layout, body, vmctx, members, HAS_GIL)

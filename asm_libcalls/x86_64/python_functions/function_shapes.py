@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections import namedtuple
 
 from asm_libcalls.calling_convention import STACK, assign
 from asm_libcalls.activation import argument_offset
@@ -14,7 +15,7 @@ from asm_libcalls.signatures import MEMORY_POINTERS, VALUE_TYPES, Signature
 from asm_libcalls.signatures.held_buffers import HeldBuffer
 from asm_libcalls.signatures.value_types import CONST_POINTER
 from asm_libcalls.vmcontext import VMElementSegment
-from asm_libcalls.x86_64.python_functions import function_stencils
+from asm_libcalls.x86_64.python_functions import EVERYTHING, function_stencils
 from asm_libcalls.x86_64.stencils.parts import Part, Stencil
 from asm_libcalls.x86_64.trampolines import ENTER_HOLDING_GIL
 
@@ -25,16 +26,16 @@ if TYPE_CHECKING:
     from asm_libcalls.signatures import ValueType
     from asm_libcalls.x86_64.python_functions.object_layouts import ObjectLayout
 
-__all__ = ["CLASS", "EVERYTHING", "Shape", "parts_of"]
+__all__ = ["CLASS", "Shape", "parts_of"]
 
 CLASS = "class "
 """Prefix of the name of a slot that holds the address of a class."""
 
-EVERYTHING = "everything"
-"""The guard of a function that passes every call to its slow path."""
+
+_Fields = namedtuple("_Fields", "parameters result enter guard inline vmctx_of references")
 
 
-class Shape(tuple[object, ...]):
+class Shape(_Fields):
     """The properties that determine a function's code; functions of one shape share the code.
 
     Parameters
@@ -75,25 +76,20 @@ class Shape(tuple[object, ...]):
         read = "none" if result is None else result.name
         if result is not None and (result.kind == "pointer" or read == "usize"):
             read = "u64"
-        return super().__new__(cls, (parameters, read, enter, guard, inline, vmctx_of, references))
+        return super().__new__(cls, parameters, read, enter, guard, inline, vmctx_of, references)
 
     def takes_references(self) -> bool:
         """Return whether a parameter beside the vmctx is a reference."""
-        parameters, *_, references = self
-        assert isinstance(parameters, tuple)
-        return bool(references) and "vmctx" in parameters[1:]
+        return bool(self.references) and "vmctx" in self.parameters[1:]
 
     def leaving_all(self) -> Shape:
         """Return the shape that passes every call of this one to the slow path."""
-        parameters, result, *_ = self
-        return super().__new__(Shape, (parameters, result, "", EVERYTHING, "", None, ()))
+        return self._replace(enter="", guard=EVERYTHING, inline="", vmctx_of=None, references=())
 
     def title(self) -> str:
         """Return the name of the code for debuggers and profilers."""
-        parameters, result, _, _, inline, *_ = self
-        assert isinstance(parameters, tuple)
-        signature = f"({', '.join(parameters)}) -> {result}"
-        return f"builtin {inline or signature}"
+        signature = f"({', '.join(self.parameters)}) -> {self.result}"
+        return f"builtin {self.inline or signature}"
 
 
 def _kind(value_type: ValueType) -> str:
@@ -144,10 +140,7 @@ def parts_of(
     externrefs and of funcrefs. Without the GIL, code on a vmctx enters the store of its instance.
     """
     parameters, result, enter, guard, inline, *_ = shape
-    assert isinstance(parameters, tuple)
-    assert isinstance(enter, str)
-    if inline in pieces:
-        body = pieces[str(inline)]
+    body = pieces.get(inline, body)
     count = len(parameters)
     if guard == EVERYTHING:
         names = {0: ("slow_vector", "call_slow"), 1: ("take", "call_slow_one")}
@@ -193,7 +186,7 @@ def parts_of(
         else:
             parts.append(part(f"spill_{stencil}", slots=slots, offset=argument_offset(place)))
     if guard:
-        parts.append(part(str(guard)))
+        parts.append(part(guard))
     if enter:
         parts += [part("call_entered", slots={"enter": enter}), part("leave_entered")]
     else:
@@ -237,8 +230,7 @@ def _holding_parts(
 
     They begin where the slow path does, and continue there if they refuse an argument too.
     """
-    parameters, _, enter, *_ = shape
-    assert isinstance(parameters, tuple)
+    parameters = shape.parameters
     memories = [i for i, kind in enumerate(parameters) if kind in MEMORY_POINTERS]
     if not 0 < len(memories) <= _MOST_HELD:
         return []
@@ -278,7 +270,7 @@ def _holding_parts(
             parts.append(part(f"{where}_{stencil}", slots=slots, **at))
     return [
         *parts,
-        part("call_entered", slots={"enter": enter or ENTER_HOLDING_GIL}),
+        part("call_entered", slots={"enter": shape.enter or ENTER_HOLDING_GIL}),
         *for_each("release"),
         part("leave_holding"),
         box,

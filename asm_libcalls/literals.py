@@ -14,6 +14,8 @@ import struct
 from decimal import Decimal
 from fractions import Fraction
 
+from asm_libcalls.signatures.value_types import FRACTION_BITS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.signatures import ValueType
@@ -28,8 +30,6 @@ _DECIMAL = re.compile(
 _HEX_FLOAT = re.compile(rf"([+-]?)0x({_HEX})?(?:\.({_HEX})?)?(?:p([+-]?{_DIGITS}))?", re.IGNORECASE)
 _NAN = re.compile(rf"([+-]?)nan(?::(canonical|0x{_HEX}))?", re.IGNORECASE)
 _INFINITY = re.compile(r"([+-]?)inf(?:inity)?", re.IGNORECASE)
-
-_FRACTION_BITS = {"f16": 10, "bf16": 7, "f32": 23, "f64": 52}
 
 
 def parse(value_type: ValueType, text: str, where: str) -> int:
@@ -70,7 +70,7 @@ def parse(value_type: ValueType, text: str, where: str) -> int:
 
 
 def _parse_float(value_type: ValueType, text: str, where: str) -> int:
-    fraction_bits = _FRACTION_BITS[value_type.name]
+    fraction_bits = FRACTION_BITS[value_type.name]
     sign_bit = 1 << (value_type.bits - 1)
     infinity = sign_bit - (1 << fraction_bits)
     if match := _INFINITY.fullmatch(text):
@@ -134,7 +134,7 @@ def format_pattern(value_type: ValueType, pattern: int) -> str:
         return f"{pattern:#x}"
     if value_type.kind != "float":
         return str(value_type.from_bits(pattern))
-    fraction_bits = _FRACTION_BITS[value_type.name]
+    fraction_bits = FRACTION_BITS[value_type.name]
     sign_bit = 1 << (value_type.bits - 1)
     magnitude = pattern & ~sign_bit
     payload = magnitude - (sign_bit - (1 << fraction_bits))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONST_POINTER",
+    "FRACTION_BITS",
     "MEMORY_POINTERS",
     "VALUE_TYPES",
     "WASM_NUMBERS",
@@ -170,7 +171,7 @@ class ValueType:
         if self.bits == 64:
             return int(_U64.unpack(_F64.pack(number))[0])
         if self.bits == 16:
-            return _narrow(int(_U64.unpack(_F64.pack(number))[0]), *_SHORT_FLOATS[self.name])
+            return _narrow(int(_U64.unpack(_F64.pack(number))[0]), FRACTION_BITS[self.name])
         try:
             return int(_U32.unpack(_F32.pack(number))[0])
         except OverflowError:  # finite, but rounds beyond the largest f32
@@ -242,12 +243,13 @@ def _bool_to_bits(value: Any, where: str) -> int:
     return integer
 
 
-_SHORT_FLOATS = {"f16": (10, 15), "bf16": (7, 127)}
-"""Bits of the fraction and the exponent's bias of the floats of 16 bits."""
+FRACTION_BITS = {"f16": 10, "bf16": 7, "f32": 23, "f64": 52}
+"""Bits of a float's fraction, by the name of its type."""
 
 
-def _narrow(pattern: int, fraction: int, bias: int) -> int:
+def _narrow(pattern: int, fraction: int) -> int:
     """Return the 16 bits of the float nearest to an f64, ties to even; a NaN becomes quiet."""
+    bias = (1 << 14 - fraction) - 1
     sign, magnitude = pattern >> 63 << 15, pattern & ((1 << 63) - 1)
     dropped = 52 - fraction
     infinity = (2 * bias + 1) << fraction

@@ -155,6 +155,27 @@ def test_without_peachpy_the_fallback_serves(peachpy, child):
     assert done.stdout.startswith(reason)
 
 
+@pytest.mark.parametrize("kind", [*PEACHPY][:4])
+def test_the_assembler_says_how_to_get_peachpy(kind, child):
+    spoil, reason = PEACHPY[kind]
+    done = child(
+        spoil
+        + """
+    try:
+        from asm_libcalls.x86_64.assembler import sequence
+    except ImportError as error:
+        print(error.name, error, sep="|")
+    """,
+        variables={"ASM_LIBCALLS_BACKEND": "fallback"},
+    )
+    name, message = done.stdout.split("|")
+    assert name == "peachpy"
+    assert message.startswith(f"asm_libcalls.x86_64.assembler: {reason}")
+    if "not installed" in reason:
+        assert "https://github.com/Maratyszcza/PeachPy" in message
+        assert "Debian's python3-peachpy" in message
+
+
 def test_asking_for_machine_code_without_peachpy(peachpy, child):
     spoil, reason = peachpy
     done = child(spoil + CHECK_REFUSAL, variables={"ASM_LIBCALLS_BACKEND": "x86_64"})

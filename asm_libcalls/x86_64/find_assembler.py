@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asm_libcalls.emitter.availability import Unavailable
 
-__all__ = ["check_assembler"]
+__all__ = ["check_assembler", "require_assembler"]
 
 
 def check_assembler() -> str:
@@ -21,9 +21,18 @@ def check_assembler() -> str:
             import peachpy.x86_64.function
     except ImportError as error:
         raise Unavailable(
-            f"PeachPy is not installed, or not for this Python ({error}); "
-            'install it with "make run", from Debian\'s python3-peachpy, or from its repository'
+            f"PeachPy is not installed, or not for this Python ({error}); install it from Debian's "
+            "python3-peachpy or from https://github.com/Maratyszcza/PeachPy (the package index has "
+            'another one, for Python 2), or in a checkout with "make run"'
         ) from error
     except Exception as error:  # a broken assembler must not keep the fallback from serving
         raise Unavailable(f"PeachPy is broken: {type(error).__name__}: {error}") from error
     return f"PeachPy {getattr(peachpy, '__version__', '')}".strip()
+
+
+def require_assembler() -> None:
+    """Import PeachPy, or raise an ImportError that says how to get it."""
+    try:
+        check_assembler()
+    except Unavailable as reason:
+        raise ImportError(f"asm_libcalls.x86_64.assembler: {reason}", name="peachpy") from reason

@@ -346,3 +346,11 @@ def test_a_python_that_is_too_old_is_told(machine, capsys, monkeypatch):
 )
 def test_the_most_telling_line(output, line):
     assert set_up.most_telling_line(output) == line
+
+
+def test_the_documentation_says_where_peachpy_comes_from():
+    page = Path(set_up.__file__).parent.parent / "docs" / "writing_a_jit.md"
+    text = page.read_text("utf-8")
+    parts = [set_up.PEACHPY_REPOSITORY, set_up.PEACHPY_DEBIAN_PACKAGE]
+    for part in (*parts, *set_up.PEACHPY_BUILD_REQUIREMENTS):
+        assert part in text

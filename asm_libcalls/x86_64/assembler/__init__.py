@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asm_libcalls.x86_64.find_assembler import require_assembler
+
+require_assembler()  # before the first import of PeachPy, to say how to get it
+
 import peachpy
 import peachpy.x86_64.uarch
 from peachpy.stream import InstructionStream

@@ -1,4 +1,4 @@
-"""Reads the symbols that an ELF object of another compiler needs. Only the format is here.
+"""Reads the symbols of an ELF object of another compiler. Only the format is here.
 
 Source: System V ABI (gABI) 4.1, chapter 4.
 """
@@ -11,13 +11,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["undefined_symbols"]
+__all__ = ["defined_functions", "undefined_symbols"]
 
 _IDENT = b"\x7fELF\x02\x01"  # 64 bits, little-endian
 _SECTIONS_AT, _SECTION_SIZE = 0x28, 0x3A  # e_shoff; e_shentsize, e_shnum
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
-_SHT_SYMTAB, _SHN_UNDEF, _STB_GLOBAL = 2, 0, 1
+_SHT_SYMTAB, _SHN_UNDEF, _STB_GLOBAL, _STT_FUNC = 2, 0, 1, 2
 _LINKERS = "_GLOBAL_OFFSET_TABLE_"  # the linker defines it
 
 
@@ -31,6 +31,26 @@ def undefined_symbols(content: bytes) -> Iterator[str]:
     ValueError
         The content is no 64-bit little-endian ELF file.
     """
+    for name, info, section, _ in _symbols(content):
+        if section == _SHN_UNDEF and info >> 4 == _STB_GLOBAL and name != _LINKERS:
+            yield name
+
+
+def defined_functions(content: bytes) -> Iterator[tuple[str, int]]:
+    """Yield the name and the size in bytes of each function that an object file defines.
+
+    Raises
+    ------
+    ValueError
+        As in :func:`undefined_symbols`.
+    """
+    for name, info, section, size in _symbols(content):
+        if section != _SHN_UNDEF and info & 0xF == _STT_FUNC:
+            yield name, size
+
+
+def _symbols(content: bytes) -> Iterator[tuple[str, int, int, int]]:
+    """Yield name, ``st_info``, section and size of each symbol."""
     if not content.startswith(_IDENT):
         raise ValueError(f"no ELF object of 64 bits: it begins with {content[:6]!r}")
     (at,) = struct.unpack_from("<Q", content, _SECTIONS_AT)
@@ -40,9 +60,9 @@ def undefined_symbols(content: bytes) -> Iterator[str]:
         if kind != _SHT_SYMTAB:
             continue
         strings = sections[link][4]
-        for name, info, _, section, _, _ in _SYMBOL.iter_unpack(content[start : start + length]):
-            if section == _SHN_UNDEF and info >> 4 == _STB_GLOBAL:
-                begin = strings + name
-                symbol = content[begin : content.index(0, begin)].decode()
-                if symbol != _LINKERS:
-                    yield symbol
+        for name, info, _, section, _, its_size in _SYMBOL.iter_unpack(
+            content[start : start + length]
+        ):
+            begin = strings + name
+            symbol = content[begin : content.index(0, begin)].decode("utf-8", "replace")
+            yield symbol, info, section, its_size

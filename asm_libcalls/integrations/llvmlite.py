@@ -16,12 +16,14 @@ may trap must be entered through one.
 from __future__ import annotations
 
 import ctypes
+import weakref
 
 import llvmlite.binding
 import llvmlite.ir
 
 from asm_libcalls.binding import default_binding
-from asm_libcalls.emitter.elf_symbols import undefined_symbols
+from asm_libcalls.emitter import code_names
+from asm_libcalls.emitter.elf_symbols import defined_functions, undefined_symbols
 from asm_libcalls.integrations.attributes import declare_pure
 from asm_libcalls.llvm.binding import default_llvm_binding
 from asm_libcalls.signatures import Signature
@@ -30,6 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from asm_libcalls.emitter.code_names import Function
     from asm_libcalls.libcall import Libcall
     from asm_libcalls.signatures import ValueType
 
@@ -154,16 +157,25 @@ def declare(module: Any, name: str) -> Any:
     return function
 
 
-def finalize(engine: Any) -> None:
+def finalize(engine: Any) -> dict[str, int]:
     """Compile and link the modules of an MCJIT engine; raise if a symbol has no definition.
 
     Call it in place of ``engine.finalize_object()``. It reads the compiled objects, so it finds
     the calls that LLVM itself has inserted too (``__divti3``). Modules that were compiled before
     are not checked.
 
+    It also names the functions, in the traces of traps (:attr:`Trap.trace`) and in perf's map. The
+    names go when the engine is dropped. A trace walks through functions with a frame pointer only:
+    give them the attribute ``"frame-pointer"="all"``. (LLVM itself tells gdb.)
+
     Parameters
     ----------
     engine : llvmlite.binding.ExecutionEngine
+
+    Returns
+    -------
+    dict of str to int
+        The C address of each function that the compiled modules define, by its name.
 
     Raises
     ------
@@ -171,6 +183,34 @@ def finalize(engine: Any) -> None:
         Symbols are defined neither by the engine's modules nor by LLVM's table nor by the process.
         None of the new code may be called.
     """
+    objects = _compile(engine)
+    process = ctypes.CDLL(None)
+    missing = [
+        symbol
+        for symbol in sorted({name for content in objects for name in undefined_symbols(content)})
+        if not llvmlite.binding.address_of_symbol(symbol)
+        and not hasattr(process, symbol)
+        and not engine.get_global_value_address(symbol)
+    ]
+    if missing:
+        ours = [symbol for symbol in missing if symbol in _RUNTIME or _find(symbol) is not None]
+        hint = f"; add_symbols() has {', '.join(ours)}" if ours else ""
+        raise LookupError(f"finalize(): no definition of {', '.join(missing)}{hint}")
+    addresses: dict[str, int] = {}
+    for content in objects:
+        names: list[Function] = []
+        for name, size in defined_functions(content):
+            address = engine.get_function_address(name)
+            if address:
+                addresses[name] = address
+                names.append((address, size, code_names.printable(name), None))
+        if names:
+            _announce(engine, names)
+    return addresses
+
+
+def _compile(engine: Any) -> list[bytes]:
+    """Finalize an engine, and return the objects that it was made of."""
     objects: list[bytes] = []
     notify = getattr(engine, "_object_cache_notify", None)
     get_buffer = getattr(engine, "_object_cache_getbuffer", None)
@@ -191,18 +231,13 @@ def finalize(engine: Any) -> None:
         engine.finalize_object()
     finally:
         engine.set_object_cache(notify, get_buffer)
-    process = ctypes.CDLL(None)
-    missing = [
-        symbol
-        for symbol in sorted({name for content in objects for name in undefined_symbols(content)})
-        if not llvmlite.binding.address_of_symbol(symbol)
-        and not hasattr(process, symbol)
-        and not engine.get_global_value_address(symbol)
-    ]
-    if missing:
-        ours = [symbol for symbol in missing if symbol in _RUNTIME or _find(symbol) is not None]
-        hint = f"; add_symbols() has {', '.join(ours)}" if ours else ""
-        raise LookupError(f"finalize(): no definition of {', '.join(missing)}{hint}")
+    return objects
+
+
+def _announce(engine: Any, names: list[Function]) -> None:
+    start = min(address for address, *_ in names)
+    code_names.announce(start, lambda: names, in_traces=True)
+    weakref.finalize(engine, code_names.withdraw, start).atexit = False
 
 
 def _choose(names: tuple[str, ...], where: str, replace: bool) -> dict[str, int]:

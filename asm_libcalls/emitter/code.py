@@ -75,6 +75,10 @@ class CodeAddress(NotCopied, int):
         if self.code._state is not OPEN:
             raise ValueError(f"{where}: the Code is closed")
 
+    def __native_address__(self, kind: str) -> Any:
+        self.check_open(f"the address {int(self):#x}")
+        return int(self)
+
     def before_release(self, undo: Callable[[], object]) -> None:
         """Call a function before the memory of the code is used again."""
         self._piece.undo.append(undo)

@@ -121,7 +121,7 @@ def native_function(
     signature : str
         Its signature, for example ``"(f64, i32) -> f64"``.
     name : str, optional
-        The function's name.
+        The function's name: an identifier, or several with dots between them.
     doc : str, optional
         Its docstring.
     module : str, optional
@@ -184,6 +184,8 @@ def native_function(
         catch=catch,
         release_gil=release_gil,
     )
+    if not all(part.isidentifier() for part in specification.name.split(".")):
+        raise ValueError(f"native_function(): name must be an identifier, got {name!r}")
     return native_functions([specification])[0]
 
 

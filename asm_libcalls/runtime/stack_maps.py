@@ -13,6 +13,7 @@ from functools import partial
 
 from asm_libcalls.emitter.code import CodeAddress
 from asm_libcalls.owned import Owned
+from asm_libcalls.signatures.value_types import describe
 from asm_libcalls.steps import step
 
 TYPE_CHECKING = False
@@ -70,6 +71,8 @@ class StackMapRegistry(Owned):
 
         Raises
         ------
+        TypeError
+            An argument, a key or a slot is of another type.
         ValueError
             The range is empty or overlaps another one, or an offset is outside of it.
         """
@@ -77,19 +80,21 @@ class StackMapRegistry(Owned):
         owner = start if isinstance(start, CodeAddress) else None
         if owner is not None:
             owner.check_open("register()")
-        start, size = operator.index(start), operator.index(size)
+        start = _integer(start, "start must be an address (int)")
+        size = _integer(size, "size must be a number of bytes (int)")
         if start <= 0 or size <= 0:
             raise ValueError(f"register(): an empty range of code: {start:#x}, {size} bytes")
         by_address = {}
         # Maps that several calls share stay shared. Keeping `slots` keeps its id.
         converted: dict[int, tuple[object, tuple[int, ...]]] = {}
-        for offset, slots in maps.items():
+        for key, slots in _items(maps):
+            offset = _integer(key, "a key of maps must be the offset of a return address (int)")
             if not 0 < offset <= size:
                 raise ValueError(
                     f"register(): return address at {offset} is outside the {size} bytes of code"
                 )
             if id(slots) not in converted:
-                converted[id(slots)] = slots, tuple(operator.index(slot) for slot in slots)
+                converted[id(slots)] = slots, _offsets(slots, offset)
             _, by_address[start + offset] = converted[id(slots)]
         end = start + size
         while True:
@@ -140,6 +145,33 @@ class StackMapRegistry(Owned):
             return None
         _, end, maps = ranges[at - 1]
         return maps.get(return_address) if return_address <= end else None
+
+
+def _integer(value: Any, expected: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"register(): {expected}, got {describe(value)}") from None
+
+
+def _items(maps: Any) -> Iterable[tuple[Any, Any]]:
+    try:
+        return list(maps.items())
+    except AttributeError:
+        raise TypeError(
+            f"register(): maps must be a mapping of return addresses to slots, got {describe(maps)}"
+        ) from None
+
+
+def _offsets(slots: Any, offset: int) -> tuple[int, ...]:
+    where = f"the slots of the return address at {offset}"
+    try:
+        given = tuple(slots)
+    except TypeError:
+        raise TypeError(
+            f"register(): {where} must be offsets in a sequence, got {describe(slots)}"
+        ) from None
+    return tuple(_integer(slot, f"{where} must be offsets (int)") for slot in given)
 
 
 def _forget(reference: weakref.ref[StackMapRegistry], start: int) -> None:

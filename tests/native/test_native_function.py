@@ -574,6 +574,12 @@ def test_names_are_free(make, name):
     assert function(-3) == 3
 
 
+@pytest.mark.parametrize("name", ["not a name", "", "a.", ".a", "1st", "a-b", "a\nb"])
+def test_a_name_is_an_identifier(name):
+    with pytest.raises(ValueError, match=r"native_function\(\): name must be an identifier, got "):
+        native_function(1, "()", name=name)
+
+
 picklable = None
 
 

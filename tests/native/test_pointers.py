@@ -271,7 +271,12 @@ def test_what_is_closed_or_released(door, identity):
     pages.close()
     memory = asm_libcalls.Memory(1)
     memory.close()
+    code = asm_libcalls.Code(IDENTITY)
+    start = code.address
+    assert door(identity, "(pointer) -> u64")(start) == int(start)
+    code.close()
     for thing, message in (
+        (start, "the Code is closed"),
         (view, "released memoryview"),
         (host, "the HostFunction is closed"),
         (pages, "closed"),

@@ -876,6 +876,25 @@ class TestRegistry:
             registry.register(start, size, maps)
         assert "1 code ranges" in repr(registry)
 
+    @pytest.mark.parametrize(
+        ("start", "size", "maps", "message"),
+        [
+            ("a", 8, {}, r"start must be an address \(int\), got str 'a'"),
+            (1000, None, {}, r"size must be a number of bytes \(int\), got NoneType None"),
+            (1000, 8, None, "maps must be a mapping .*, got NoneType None"),
+            (1000, 8, [(1, [-8])], "maps must be a mapping .*, got list"),
+            (1000, 8, {"x": [-8]}, r"a key of maps must be .* \(int\), got str 'x'"),
+            (1000, 8, {1.5: [-8]}, r"a key of maps must be .* \(int\), got float 1.5"),
+            (1000, 8, {1: -8}, "the slots .* at 1 must be offsets in a sequence, got int -8"),
+            (1000, 8, {1: ["x"]}, r"the slots .* at 1 must be offsets \(int\), got str 'x'"),
+        ],
+    )
+    def test_refuses_other_types(self, start, size, maps, message):
+        registry = StackMapRegistry()
+        with pytest.raises(TypeError, match=rf"^register\(\): {message}"):
+            registry.register(start, size, maps)
+        assert "0 code ranges" in repr(registry)
+
     def test_neighbours_touch(self):
         registry = StackMapRegistry()
         for start in (1000, 1020, 1010, 990):

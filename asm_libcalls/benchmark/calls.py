@@ -88,6 +88,7 @@ def cases(peers: Peers, quick: bool) -> Iterator[Case]:
             functions["numba"] = (jitted, arguments)
         yield _case(f"{name} {kind}".strip(), functions)
     yield from _entries(peers)
+    yield from _buffers(peers)
     yield from _memories(peers)
 
 
@@ -156,6 +157,58 @@ def _entries(peers: Peers) -> Iterator[Case]:
         )
 
 
+_CYTHON_BUFFERS = """\
+from libc.stdint cimport uint64_t
+
+ctypedef uint64_t (*function)(const void *) noexcept
+cdef function identity
+
+def set_address(size_t address):
+    global identity
+    identity = <function>address
+
+def call(const unsigned char[::1] memory):
+    return identity(&memory[0])
+"""
+
+
+def _buffers(peers: Peers) -> Iterator[Case]:
+    """Make a case of each kind of memory that is passed as a pointer, beside an address."""
+    if asm_libcalls.LIBCALLS["i64_ishl"].backend == "fallback":
+        return  # _entries has left a note
+    address = asm_libcalls.load_code(bytes.fromhex("4889f8 c3"))  # it returns its argument
+    keeping = asm_libcalls.native_function(address, "(const pointer) -> u64")
+    catching = asm_libcalls.catch_traps(address, "(const pointer) -> u64")
+    module = peers.cython("asm_libcalls_benchmark_buffers", _CYTHON_BUFFERS)
+    through_ctypes = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(address)
+    text, array = b"some bytes", peers.numpy.zeros(10, peers.numpy.uint8)
+    own = bytearray(text)
+    # For ctypes a function of the memory whose result it takes.
+    to_ctypes: dict[str, tuple[Any, Callable[..., Any] | None]] = {
+        "bytes": (text, None),
+        "bytearray": (own, (ctypes.c_char * len(own)).from_buffer),
+        "NumPy array": (array, lambda array: array.ctypes.data),
+    }
+    for name, (memory, convert) in to_ctypes.items():
+        keeping(memory)  # the first NumPy array makes its type known
+        ways: dict[str, Callable[[int], None]] = {
+            OURS: _caller(keeping, (memory,)),
+            "an int": _caller(keeping, (array.ctypes.data,)),
+            "catch_traps": _caller(catching, (memory,)),
+            "catch_traps, an int": _caller(catching, (array.ctypes.data,)),
+            "ctypes": _caller(through_ctypes, (memory,), convert),
+        }
+        if peers.cffi is not None:
+            ffi = peers.cffi.FFI()
+            function = ffi.cast("uint64_t(*)(const void *)", address)
+            ways["cffi, from_buffer"] = _caller(function, (memory,), ffi.from_buffer)
+        if module is not None:
+            module.set_address(address)
+            ways["Cython, a typed memoryview"] = _caller(module.call, (memory,))
+        candidates = tuple(Candidate(label, run) for label, run in ways.items())
+        yield Case(SUITE, f"a {name} as a pointer", 0, UNROLLED, candidates)
+
+
 def _memories(peers: Peers) -> Iterator[Case]:
     memory = asm_libcalls.Memory(1)
     instance = asm_libcalls.Instance([memory])
@@ -195,14 +248,22 @@ def _c_pointer(libcall: Any) -> str:
     return f"{result.c_name}(*)({', '.join(p.c_name for p in parameters)})"
 
 
-def _caller(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[[int], None]:
-    """Return a function that repeats a call with these arguments, as written-out Python would."""
+def _caller(
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    convert: Callable[..., Any] | None = None,
+) -> Callable[[int], None]:
+    """Return a function that repeats a call with these arguments, as written-out Python would.
+
+    With `convert` each call converts its one argument first.
+    """
     names = [f"a{i}" for i in range(len(arguments))]
-    parameters = ", ".join(f"{name}={name}" for name in ("repeat", "function", *names))
-    call = f"        function({', '.join(names)})\n"
+    parameters = ", ".join(f"{name}={name}" for name in ("repeat", "function", "convert", *names))
+    call = f"        function({', '.join(names) if convert is None else 'convert(a0)'})\n"
     head = f"def run(times, {parameters}):\n    for _ in repeat(None, times):\n"
     source = head + call * UNROLLED
     scope: dict[str, Any] = {"repeat": itertools.repeat, "function": function}
+    scope["convert"] = convert
     scope.update(zip(names, arguments, strict=True))
     exec(source, scope)
     run: Callable[[int], None] = scope["run"]

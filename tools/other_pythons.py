@@ -3,7 +3,8 @@
 Run by ``make test-pythons``. Each Python gets an environment of its own, ``.venv-3.X``. Tests that
 do not depend on Python are left out here; they are most of the time of the suite, which runs on the
 Python of development. A Python that is not found is reported; with ``--debian``, as root, it comes
-from Debian's unstable suite (``debian_python.py``).
+from Debian's unstable suite (``debian_python.py``). Builds without the GIL (3.Xt) are tested too
+where they are found; Debian has none.
 """
 
 from __future__ import annotations
@@ -68,6 +69,9 @@ INDEPENDENT = {
 }
 """The test files that are left out, with their subject."""
 
+WITHOUT_GIL = "t"
+"""The end of the name of a Python without the GIL, as of ``python3.14t``."""
+
 
 def supported_versions() -> list[str]:
     """Return the versions that ``pyproject.toml`` names, oldest first."""
@@ -76,7 +80,10 @@ def supported_versions() -> list[str]:
 
 
 def candidates(version: str) -> Iterator[str]:
-    """Yield what may be a Python of this version: on the PATH, of the system, of pyenv."""
+    """Yield what may be a Python of this version: on the PATH, of the system, of pyenv.
+
+    A version with a ``t`` at its end is a build without the GIL.
+    """
     for name in (f"python{version}", "python3"):
         for folder in (*os.get_exec_path(), "/usr/bin"):
             yield os.path.join(folder, name)  # noqa: PTH118, the PATH has any text
@@ -85,28 +92,40 @@ def candidates(version: str) -> Iterator[str]:
         done = subprocess.run([pyenv, "root"], capture_output=True, text=True, check=False)
         versions = Path(done.stdout.strip(), "versions")
         # The newest last: later patch releases have fewer bugs.
-        found = versions.glob(f"{version}.*/bin/python")
+        numbers = version.removesuffix("t")
+        without_gil = version.removeprefix(numbers)
+        found = versions.glob(f"{numbers}.*{without_gil}/bin/python")
         yield from sorted(map(str, found), key=lambda path: [*map(int, re.findall(r"\d+", path))])
 
 
 def is_version(python: str, version: str) -> bool:
     """Tell whether it runs, and is a CPython of this version; pyenv's stand-ins may only fail."""
-    code = "import sys; print(sys.implementation.name, *sys.version_info[:2])"
+    code = (
+        "import sys; print(sys.implementation.name, *sys.version_info[:2], "
+        "*'t' * ('t' in getattr(sys, 'abiflags', '')))"
+    )
+    numbers = version.removesuffix("t")
+    expected = ["cpython", *numbers.split("."), *version.removeprefix(numbers)]
     try:
         done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
     except OSError:
         return False
-    return done.stdout.split() == ["cpython", *version.split(".")]
+    return done.stdout.split() == expected
 
 
 def other_pythons() -> dict[str, str]:
-    """Return the supported versions, this one apart, each with its Python; "" for none."""
-    this = "{}.{}".format(*sys.version_info)
+    """Return the supported versions, this one apart, each with its Python; "" for none.
+
+    Builds without the GIL are there only if they are found.
+    """
+    this = "{}.{}".format(*sys.version_info) + WITHOUT_GIL * ("t" in sys.abiflags)
     found = {}
     for version in supported_versions():
-        if version != this:
-            pythons = (python for python in candidates(version) if is_version(python, version))
-            found[version] = next(pythons, "")
+        for each in (version, version + WITHOUT_GIL):
+            pythons = (python for python in candidates(each) if is_version(python, each))
+            python = "" if each == this else next(pythons, "")
+            if python or each not in (this, version + WITHOUT_GIL):
+                found[each] = python
     return found
 
 
@@ -132,7 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = [f"--ignore=tests/{name}" for name in INDEPENDENT] + for_pytest
     failed = []
     missing = {}
-    for version, python in other_pythons().items():
+    found = other_pythons()
+    for version, python in found.items():
         if not python:
             missing[version] = "not found"
             continue
@@ -151,6 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except debian_python.NotToBeHadError as error:
             reason = f"not to be had from Debian: {error}"
         missing = {version: f"{why}, {reason}" for version, why in missing.items()}
+    if not any(version.endswith(WITHOUT_GIL) for version in found):
+        missing["without the GIL"] = "not found"
     for version, why in missing.items():
         print(f"Python {version}: {why}: NOT TESTED", flush=True)
     if failed:

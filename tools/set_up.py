@@ -26,6 +26,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,6 +45,11 @@ PEACHPY_REPOSITORY = (
 # PeachPy's setup.py generates its instruction classes with `opcodes`, which imports pkg_resources:
 # setuptools 82 has that no more.
 PEACHPY_BUILD_REQUIREMENTS = ("setuptools<82", "wheel", "opcodes>=0.3.13", "six")
+
+# Without the GIL: gevent has no wheel, and pip would try to build it. Importing greenlet, or what
+# cffi has built, turns the GIL on. The tests that need them are skipped.
+NOT_WITHOUT_GIL = ("cffi", "gevent", "greenlet", "llvmlite", "numba")
+HAS_GIL = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 # Run in the environment. Prints nothing where there is no PeachPy of any kind.
 PEACHPY_VERSION = """
@@ -338,6 +344,31 @@ def find_peachpy(environment: Environment) -> str:
     return ""
 
 
+def requirements_without_gil(extras: Sequence[str]) -> list[str]:
+    """Return what these extras of pyproject.toml name, without :data:`NOT_WITHOUT_GIL`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found: list[str] = []
+    for extra in extras:
+        for requirement in project["optional-dependencies"][extra]:
+            name = re.split(r"[^\w.-]", requirement)[0]
+            if name == project["name"]:
+                its_extras = re.findall(r"[\w-]+", requirement.partition("[")[2].partition("]")[0])
+                found += requirements_without_gil(its_extras)
+            elif name not in NOT_WITHOUT_GIL:
+                found.append(requirement)
+    return list(dict.fromkeys(found))
+
+
+def install(environment: Environment, extras: Sequence[str]) -> None:
+    """Install the project, editable, with what its extras need."""
+    if HAS_GIL:
+        environment.pip("install", "--editable", f"{ROOT}[{','.join(extras)}]")
+        return
+    # NumPy's newest version may have no wheel for a build without the GIL; an older one has.
+    requirements = requirements_without_gil(extras)
+    environment.pip("install", "--prefer-binary", "--editable", ROOT, *requirements)
+
+
 def set_up(environment: Environment, extras: set[str]) -> None:
     """Bring `environment` to where it has the project with `extras`, and PeachPy if possible."""
     stamp = environment.read_stamp()
@@ -351,7 +382,7 @@ def set_up(environment: Environment, extras: set[str]) -> None:
     sources = sources_digest()
     if (stamp.sources, stamp.extras) != (sources, wanted):
         say(f"installing what {', '.join(wanted)} need")
-        environment.pip("install", "--editable", f"{ROOT}[{','.join(wanted)}]")
+        install(environment, wanted)
     elif stamp.peachpy or not peachpy_arrived(environment):
         say(f"{environment.path} is ready, with {describe(stamp.peachpy)}")
         return

@@ -77,6 +77,17 @@ def test_pythons_are_found_on_the_path_and_by_pyenv(machine, tmp_path):
     assert other_pythons.other_pythons()["3.99"] == there
 
 
+def test_builds_without_the_gil_are_tested_where_they_are_found(machine, tmp_path):
+    machine("python3.99", "echo cpython 3 99 t")  # as of Fedora's python3.99-freethreading
+    assert other_pythons.other_pythons() == {"3.98": "", "3.99": ""}
+    there = machine("python3.99t", "echo cpython 3 99 t")
+    assert other_pythons.other_pythons() == {"3.98": "", "3.99": "", "3.99t": there}
+    machine("pyenv", f"echo {tmp_path}")
+    there = machine("versions/3.98.1t/bin/python", "echo cpython 3 98 t")
+    assert other_pythons.other_pythons()["3.98t"] == there
+    assert other_pythons.other_pythons()["3.98"] == ""
+
+
 @pytest.mark.parametrize("status", [0, 2])
 def test_all_that_are_found_are_tested(machine, monkeypatch, capfd, status):
     python = machine("python3.98", "echo cpython 3 98")
@@ -89,5 +100,6 @@ def test_all_that_are_found_are_tested(machine, monkeypatch, capfd, status):
         f"Python 3.98: {python}",
         f"make PYTHON={python} VENV=.venv-3.98 {ignoring} test",
         "Python 3.99: not found: NOT TESTED",
+        "Python without the GIL: not found: NOT TESTED",
     ]
     assert said.err == ("the tests fail on Python 3.98\n" if status else "")

@@ -259,6 +259,18 @@ def test_apt_downloads_as_root_where_root_asks(monkeypatch, tmp_path, user, sile
 # The environment
 
 
+def test_without_the_gil_what_needs_it_is_left_out(machine, monkeypatch):
+    monkeypatch.setattr(set_up, "HAS_GIL", False)
+    assert machine.set_up("bench", "test") == 0
+    [call] = [call for call in machine.calls() if "--editable" in call]
+    words = call.split()
+    assert words[:5] == ["pip", "install", "--prefer-binary", "--editable", str(set_up.ROOT)]
+    assert not [name for name in set_up.NOT_WITHOUT_GIL if name in words]
+    assert not [name for name in ("gevent", "greenlet") if any(name in word for word in words)]
+    # Those of `cli`, which `test` names, are there too.
+    assert {"pytest>=8", "matplotlib", "rich>=13"} <= set(words)
+
+
 def test_done_once(machine, capsys):
     machine.set_up("cli", "test")
     machine.calls()

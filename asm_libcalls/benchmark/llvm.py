@@ -55,11 +55,10 @@ def cases(peers: Peers, quick: bool) -> Iterator[Case]:
         theirs = getattr(libgcc, libcall.symbol, None)
         if theirs is not None:
             addresses["libgcc"] = ctypes.cast(theirs, ctypes.c_void_p).value or 0
+        else:
+            peers.note(f"{libcall.symbol} has no peer: libgcc has none")
         if libcall.name in single:
             addresses["one instruction"] = single[libcall.name]
-        if len(addresses) == 1:
-            peers.note(f"{libcall.symbol} is left out: libgcc has none")
-            continue
         for kind, operands in _operands(libcall):
             records = _records(libcall, operands)
             yield Case(

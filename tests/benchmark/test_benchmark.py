@@ -144,7 +144,8 @@ def test_cases_of_a_suite(module, peers):
         labels = [candidate.label for candidate in case.candidates]
         assert labels[0] == OURS
         assert len(labels) == len(set(labels))
-        assert len(labels) > 1 or module is toy_jit  # whose peers are all packages
+        # All peers of toy_jit are packages, and libgcc lacks some of the functions.
+        assert len(labels) > 1 or module in (llvm, toy_jit)
         for candidate in case.candidates:
             candidate.run(1)
     keys = [(case.name, case.size) for case in cases]

@@ -234,7 +234,29 @@ def test_code_and_results_are_the_same_with_and_without_us(order, program, witho
         assert set(ours["after"]) <= set(ours["ours"])
 
 
-def test_without_us_and_libgcc_the_same_code_ends_the_process(program, without_us, tmp_path):
-    """What numba itself compiles of ``x ** n`` included: LLVM finds no ``__powidf2``."""
+def test_without_us_and_libgcc_the_same_code_ends_the_process(program, tmp_path):
     found = run(program, "neither", tmp_path, status=-signal.SIGABRT)
     assert "Symbol not found: __" in found
+
+
+@pytest.mark.parametrize("with_us", [False, True])
+def test_a_power_in_numba_s_own_code(with_us, child):
+    """No intrinsic, and code for this CPU: LLVM makes ``llvm.powi`` of it by itself."""
+    done = child(
+        f"""
+        import resource, sys
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if {with_us}:
+            from asm_libcalls.integrations import llvmlite
+            llvmlite.add_symbols()
+        import numba
+
+        power = numba.njit("float64(float64, int32)", fastmath=True)(lambda x, n: x**n)
+        print(power(1.5, 7), power(1.5, -2), flush=True)
+        """,
+        exit_status=0 if with_us else -signal.SIGABRT,
+    )
+    if with_us:
+        assert done.stdout == f"{1.5**7} {1 / 1.5**2}\n"
+    else:
+        assert "Symbol not found: __powidf2" in done.stderr

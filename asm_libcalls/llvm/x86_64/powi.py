@@ -25,6 +25,7 @@ from asm_libcalls.x86_64.assembler import sequence
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from asm_libcalls.emitter.image import Routine
 
@@ -42,15 +43,11 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
 def _powi(features: frozenset[str], is_double: bool) -> None:
     suffix = "SD" if is_double else "SS"
     unusual = Label("unusual")
+    _load_one(features, suffix, xmm1)
+    SHR(rcx, 1)  # 0.5 * 2**-511, or 0.75 * 2**-63
     if is_double:
-        MOV(rcx, 1023 << 52)
-        copying(features, "MOVQ")(xmm1, rcx)
-        SHR(rcx, 1)  # 0.5 * 2**-511
         copying(features, "MOVQ")(xmm4, rcx)
     else:
-        MOV(ecx, 127 << 23)
-        copying(features, "MOVD")(xmm1, ecx)
-        SHR(ecx, 1)  # 0.75 * 2**-63
         copying(features, "MOVD")(xmm4, ecx)
     combining(features, f"ADD{suffix}")(xmm2, xmm1, xmm4)
     combining(features, f"SUB{suffix}")(xmm3, xmm1, xmm4)
@@ -86,7 +83,6 @@ def _multiply(
     odd, even, again, skip, done, negative = (
         Label(prefix + name) for name in ("odd", "even", "again", "skip", "done", "negative")
     )
-    copy(xmm2, xmm1)
     MOV(eax, edi)
     NEG(eax)
     CMOVS(eax, edi)  # the magnitude; of MIN too, as an unsigned number
@@ -108,9 +104,22 @@ def _multiply(
     leave()
 
     LABEL(negative)
+    _load_one(features, suffix, xmm2)
     combining(features, f"DIV{suffix}")(xmm0, xmm2, xmm1)
     leave()
 
     LABEL(odd)
     multiply(xmm1, xmm0)  # by 1, which makes a NaN quiet
     JMP(even)
+
+
+def _load_one(features: frozenset[str], suffix: str, register: Any) -> None:
+    """Emit: an xmm register = 1, and rcx = its pattern."""
+    from peachpy.x86_64 import MOV, ecx, rcx
+
+    if suffix == "SD":
+        MOV(rcx, 1023 << 52)
+        copying(features, "MOVQ")(register, rcx)
+    else:
+        MOV(ecx, 127 << 23)
+        copying(features, "MOVD")(register, ecx)

@@ -4,7 +4,10 @@ Users have :class:`Owned` objects. Each is closed once and cannot be used after 
 native code may still use is in a :class:`Resource`, released with its last reference. So closing
 never waits: the object drops its references to resources, and a running call holds its own.
 
-``__del__`` of a Resource can be too early. In a garbage cycle the collector first calls all
+A signal handler may raise at the first instruction of any Python function, ``__del__`` included. So
+the finalizer of these objects begins in C: see :class:`Finalized`.
+
+The finalizer of a Resource can be too early. In a garbage cycle the collector first calls all
 finalizers, in any order, and then clears the objects. So another finalizer may still call native
 code that uses the resource. A :class:`Resource` that is finalized during a collection is therefore
 released at its end; later, if a finalizer has resurrected it.
@@ -14,6 +17,8 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections import defaultdict
+from itertools import repeat
 
 from asm_libcalls.steps import step
 
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn, Self
 
-__all__ = ["OPEN", "NotCopied", "Owned", "Resource", "is_a", "refuse_again"]
+__all__ = ["OPEN", "Finalized", "NotCopied", "Owned", "Resource", "is_a", "refuse_again"]
 
 
 def refuse_again(made: object) -> NoReturn:
@@ -43,6 +48,56 @@ class NotCopied:
         )
 
 
+_ATTEMPTS = 5  # to finalize an object, if that raises
+
+
+def _finalize_dropped(is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+    """Finalize what was dropped; raise the first exception, which Python reports."""
+    if is_finalizing():
+        return  # modules may be cleared already; the system frees all memory
+    errors: list[BaseException] = []
+    for each in [*_dropped]:
+        for _ in range(_ATTEMPTS):
+            try:
+                each._finalize()
+                break
+            except BaseException as error:
+                errors.append(error)
+        _dropped.pop(each, None)  # not reached if a signal handler raises outside of the `try`
+    if errors:
+        try:
+            raise errors[0]
+        finally:
+            errors.clear()
+
+
+_dropped: Any = defaultdict(repeat(_finalize_dropped).__next__)
+"""Objects whose finalizer has begun and not ended; reading one puts it in."""
+
+
+class Finalized:
+    """Base class of objects with a finalizer, :meth:`_finalize`, that always ends.
+
+    Reading the attribute ``__del__`` of an object, which Python's deallocation does, runs only C
+    code: it puts the object into a dict, and returns the Python function to call. Where a signal
+    handler's exception prevents that function, or ends it, the next object's finalizer continues.
+    The hash of the object must be that of :class:`object`.
+    """
+
+    __slots__ = ()
+
+    __del__: Any = property(_dropped.__getitem__)
+
+    def _finalize(self) -> None:
+        """Release what the object owns. It may be called again, and then does the rest."""
+        raise NotImplementedError
+
+
+def _finalize_one(self: Any) -> None:
+    """Finalize an object of a user's class with another hash."""
+    self._finalize()
+
+
 class _State:
     """The state of an Owned object."""
 
@@ -57,16 +112,24 @@ BEGUN, OPEN, CLOSED = _State("begun"), _State("open"), _State("closed")
 """The values of :attr:`Owned._state`; code that must not make a call compares it itself."""
 
 
-class Owned(NotCopied):
+class Owned(NotCopied, Finalized):
     """Base class of owners of C memory: made once, closed once, and not used after that.
 
     A subclass calls :meth:`_begin` first in ``__init__``, and :meth:`_finish` when the object is
-    complete. It releases what it owns in :meth:`_release`. Users may derive classes; this module
-    and the runtime do not call methods that they may override.
+    complete. It releases what it owns in :meth:`_release`. That may be called again after an
+    exception, and then releases the rest. Users may derive classes; this module and the runtime do
+    not call methods that they may override.
     """
 
     _state: _State | None = None  # None where __init__ was not called
     _closes_when_dropped = True
+    _releases = False  # a close is running
+    _released = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.__hash__ is not object.__hash__ and "__del__" not in cls.__dict__:
+            cls.__del__ = _finalize_one
 
     def _begin(self) -> None:
         """Refuse a second ``__init__`` call, before anything is changed."""
@@ -91,20 +154,30 @@ class Owned(NotCopied):
             raise ValueError(f"the {name} was not made: {name}.__init__() did not end")
 
     def close(self) -> None:
-        """Release what it owns; native code must not use it any more. Twice is a no-op."""
+        """Release what it owns; native code must not use it any more. Twice is a no-op.
+
+        Where an exception interrupted it, the next call, or the finalizer, releases the rest.
+        """
         if self._end():
-            self._release()
+            try:
+                self._release()
+                self._released = True
+            finally:
+                self._releases = False
 
     @step
     def _end(self) -> bool:
-        """Become closed; return whether it was open, so only one of two threads releases."""
-        if self._state is OPEN:
-            self._state = CLOSED
-            return True
-        return False
+        """Become closed; return whether the caller releases, as only one of two threads does."""
+        if self._state is not OPEN and self._state is not CLOSED:
+            return False
+        self._state = CLOSED
+        if self._releases or self._released:
+            return False
+        self._releases = True
+        return True
 
     def _release(self) -> None:
-        """Release what it owns; called once."""
+        """Release what it owns, or the rest of it."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -113,9 +186,8 @@ class Owned(NotCopied):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        # At interpreter exit modules may be cleared already; the system frees all memory.
-        if self._state is OPEN and self._closes_when_dropped and not is_finalizing():
+    def _finalize(self) -> None:
+        if self._state is CLOSED or (self._state is OPEN and self._closes_when_dropped):
             Owned.close(self)
 
 
@@ -156,7 +228,7 @@ _REFERENCES = _count_references()
 _collections = _Collections()
 
 
-class Resource(NotCopied):
+class Resource(NotCopied, Finalized):
     """A native resource, owned by every object that refers to this one.
 
     Parameters
@@ -171,16 +243,18 @@ class Resource(NotCopied):
     def __init__(self, release: Callable[[], None]) -> None:
         if hasattr(self, "_release"):
             refuse_again(self)
-        self._release = release
+        self._release: Callable[[], None] | None = release
         self._token = object()  # this reference is dropped when this object is deallocated
         if _collections not in gc.callbacks:
             gc.callbacks.append(_collections)
 
-    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+    def _finalize(self) -> None:
         release = getattr(self, "_release", None)
-        if release is None or is_finalizing():
+        if release is None:
             return
         if _collections.running:
             _collections.waiting.append((self._token, release))
+            self._release = None
         else:
+            self._release = None  # before the call: released twice would be worse than not at all
             release()

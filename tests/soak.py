@@ -224,7 +224,8 @@ class Soak:
             self.collections += 1
         if count == 1 and self.plant:
             self.global_.value = Fragile()  # it dies when native code overwrites it at the end
-        return externref._new_box(Thing())  # owned by native code alone
+        counts = externref.new_box(Thing())
+        return counts.pop()  # owned by native code alone
 
     def raise_in_host(self) -> None:
         raise HostError

@@ -60,7 +60,7 @@ class ExternrefScene(Scene):
         """Fill the table; return the case with its vmctx, and references as pointers."""
         filled, *numbers = case
         for _ in range(filled):
-            self._instance.activations_table.insert(externref.retain(self._filler.as_raw()))
+            self._instance.activations_table.insert(self._filler.as_raw())
         patterns = []
         rest = iter(numbers)
         for value_type in libcall.signature.parameters:

@@ -31,8 +31,11 @@ def drop_externref(pointer: int) -> None:
 def activations_table_insert_with_gc(vmctx: int, pointer: int) -> None:
     """Insert an externref into the activations table; when that is full, GC first."""
     instance = instance_of(vmctx)
-    owned = externref.retain(pointer)
-    instance.activations_table.insert_with_gc(owned, instance.stack_map_registry)
+    owned = externref.hold(pointer)
+    try:
+        instance.activations_table.insert_with_gc(pointer, instance.stack_map_registry)
+    finally:
+        owned.give_back()
 
 
 def _global(vmctx: int, global_index: int) -> Global:
@@ -47,13 +50,13 @@ def _global(vmctx: int, global_index: int) -> Global:
 def externref_global_get(vmctx: int, global_index: int) -> int:
     """Return the externref of a global, kept alive by the activations table."""
     instance = instance_of(vmctx)
-    pointer = _global(vmctx, global_index).owned_raw()
-    if pointer:
-        instance.activations_table.insert_returned(pointer, instance.stack_map_registry)
-    return pointer
+    owned = _global(vmctx, global_index).owned_raw()
+    return instance.activations_table.insert_returned(owned, instance.stack_map_registry)
 
 
 def externref_global_set(vmctx: int, global_index: int, pointer: int) -> None:
     """Put an externref into a global, then drop the one that was there."""
     global_ = _global(vmctx, global_index)
-    externref.release(global_.swap_raw(externref.retain(pointer)))
+    owned = externref.hold(pointer)
+    global_.swap_raw(owned)
+    owned.give_back()

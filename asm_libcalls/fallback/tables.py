@@ -29,8 +29,7 @@ def _table(vmctx: int, table_index: int) -> Table:
 
 def _owned(table: Table, pointers: list[int]) -> list[int]:
     if table.element_type == "externref":
-        for pointer in pointers:
-            externref.retain(pointer)
+        return externref.hold_range(pointers, 0, len(pointers))
     return pointers
 
 
@@ -38,11 +37,11 @@ def table_grow(vmctx: int, table_index: int, delta: int, init_value: int) -> int
     """Grow a table by delta elements; the previous size, or 0xFFFFFFFF."""
     table = _table(vmctx, table_index)
     keeper = check_raw(table.element_type, init_value, "table_grow(): argument 'init_value'")
-    _owned(table, [init_value])
+    owned = _owned(table, [init_value])
     try:
         return table.grow_raw(delta, init_value, keeper) & _REFUSED
     finally:
-        table.release([init_value])
+        table.release(owned)
 
 
 def table_fill(vmctx: int, table_index: int, dst: int, val: int, len_: int) -> None:

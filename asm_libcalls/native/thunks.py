@@ -62,8 +62,8 @@ class ThunkPool:
         def release() -> None:
             loaded.set_slot(name, ctypes.addressof(self._closed[0]))
             call_records.set_convert(record, refuse_result)
-            del self._used[address]
-            self._free.append((loaded, name))
+            if self._used.pop(address, None) is not None:
+                self._free.append((loaded, name))
 
         return address, release
 

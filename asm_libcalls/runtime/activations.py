@@ -91,18 +91,20 @@ class VMExternRefActivationsTable(Owned):
 
     @step
     def insert(self, address: int) -> bool:
-        """Insert a pointer with the count that the caller owns; False if the chunk is full."""
+        """Insert a live pointer, counting an owner; False if the chunk is full."""
         header, chunk, start = self._header, self._chunk, self._start
+        counter = externref._boxes[address][0]
         # No call from here on: any Python code might insert into the same slot.
         at = (header.next - start) // _SLOT
         if self._state is OPEN and at != CHUNK_SIZE:
+            counter.value += 1
             chunk[at] = address
             header.next += _SLOT
             return True
         return False
 
     def insert_with_gc(self, address: int, registry: StackMapRegistry) -> None:
-        """Insert a pointer with the count that the caller owns; GC first if the chunk is full."""
+        """Insert a live pointer, counting an owner; GC first if the chunk is full."""
         if not self.insert(address):
             # Into the set before the GC: a destructor may raise, and the entry must not be lost.
             self._keep(address)
@@ -110,17 +112,21 @@ class VMExternRefActivationsTable(Owned):
                 raise ValueError("the Instance is closed")
             self.gc(registry, keep=address)
 
-    def insert_returned(self, address: int, registry: StackMapRegistry) -> None:
-        """Insert a pointer that the caller owns and returns to native code; GC first if too full.
+    def insert_returned(self, owned: list[int], registry: StackMapRegistry) -> int:
+        """Insert the pointer in `owned`, and return it to native code; GC first if too full.
 
         A pointer that is the chunk's newest entry is not inserted again, as in machine code. Until
         the caller has returned, the pointer is in transit, and no collection drops it.
         """
-        transit.returns([address])
-        if self._is_newest(address):
-            externref.release(address)
-        else:
-            self.insert_with_gc(address, registry)
+        address = owned[0]
+        if address:
+            transit.returns([address])
+            try:
+                if not self._is_newest(address):
+                    self.insert_with_gc(address, registry)
+            finally:
+                externref.Counts.give_back(owned)  # type: ignore[arg-type]
+        return address
 
     @step
     def _is_newest(self, address: int) -> bool:
@@ -135,7 +141,6 @@ class VMExternRefActivationsTable(Owned):
         if self._filled() + len(addresses) > CHUNK_SIZE:
             self.gc(registry)
         for address in addresses:
-            externref.retain(address)
             if not self.insert(address):
                 self._keep(address)
 
@@ -218,29 +223,27 @@ class VMExternRefActivationsTable(Owned):
                     roots.add(address)
         return roots
 
-    def _keep(self, address: int) -> None:
-        if not self._add(address):
-            externref.release(address)  # the set has its count
-
     @step
-    def _add(self, address: int) -> bool:
-        # No call between test and insertion, or the set may have been replaced.
-        if self._state is OPEN and address not in self._over_approximated:
-            self._over_approximated.add(address)
-            return True
-        return False
+    def _keep(self, address: int) -> None:
+        """Count an owner of a live pointer, and put it into the set, if it is not there."""
+        counter, kept = externref._boxes[address][0], self._over_approximated
+        # No call before the last instruction, or the set may have been replaced.
+        if self._state is OPEN and address not in kept:
+            add = kept.add
+            counter.value += 1
+            add(address)
 
     def _sweep(self, roots: set[int]) -> None:
         """Drop the examined entries that are no roots; count an owner of the other roots."""
-        dropped: list[int] = []
+        dropped = externref.Counts()
         while self._examined:
             self._sort_one(roots, dropped)
         for address in roots:
-            self._hold(address)
-        externref.release_all(dropped)  # destructors run from here on
+            self._keep(address)  # a root that was not in the table
+        dropped.give_back()  # destructors run from here on
 
     @step
-    def _sort_one(self, roots: set[int], dropped: list[int]) -> None:
+    def _sort_one(self, roots: set[int], dropped: externref.Counts) -> None:
         # No call before the last instruction: the entry is always in one of the lists.
         kept, examined = self._over_approximated, self._examined
         if not examined:
@@ -250,8 +253,3 @@ class VMExternRefActivationsTable(Owned):
         target = kept.add if keeps else dropped.append
         del examined[-1]
         target(address)
-
-    def _hold(self, address: int) -> None:
-        """Keep a root that was not in the table."""
-        if address not in self._over_approximated and not self.closed:
-            self._keep(externref.retain(address))

@@ -40,6 +40,8 @@ class ElementSegment(Owned):
         What machine code reads.
     """
 
+    _dropped = 0  # the length before it was dropped here
+
     def __init__(self, element_type: str, items: Iterable[Any]) -> None:
         self._begin()
         self._element_type = check_reference_type(element_type, "ElementSegment(): element_type")
@@ -86,18 +88,25 @@ class ElementSegment(Owned):
         """Turn the items into pointers, with a count owned for each externref."""
         self._resolved = True
         own = functions[0].instance if functions else None
-        for i, item in enumerate(self.items):
+        for item in self.items:
             value = item
             if self._element_type == "funcref" and isinstance(item, int):
                 value = functions[item]
-            raw, keeper = owned_raw(self._element_type, value, "element segment item")
+            owned, keeper = owned_raw(self._element_type, value, "element segment item")
             if keeper is not None:
                 keepers.add(self.keepers, keeper, self.definition)
                 if keeper is not own:
                     self.definition.drops_in_python = 1
-            self._cells[i] = raw
-            self.definition.length = i + 1
+            self._append(owned)
         self.items = []
+
+    @step
+    def _append(self, owned: list[int]) -> None:
+        # No call: the count is in `owned` or in the segment.
+        definition, at = self.definition, self.definition.length
+        self._cells[at] = owned[0]
+        owned[0] = 0
+        definition.length = at + 1
 
     def owned(self, start: int, count: int) -> list[int]:
         """Return pointers, each with a count for the caller; TableOutOfBounds past the end."""
@@ -105,25 +114,23 @@ class ElementSegment(Owned):
             raise TableOutOfBounds
         if self._element_type != "externref":
             return list(self._cells[start : start + count])
-        return externref.retain_range(self._cells, start, count)
+        return externref.hold_range(self._cells, start, count)
 
     def drop(self) -> None:
         """Make the segment empty."""
-        count, _kept = self._empty({})
+        _kept = self._empty({})
         if self._element_type == "externref":
-            # Each is made null first, so no copy made meanwhile has a dropped reference.
-            cells = self._cells
-            externref.release_all(externref.take_at(cells, i) for i in range(count))
+            externref.take_all(self._cells, self._dropped)
 
     def _release(self) -> None:
         self.drop()
 
     @step
-    def _empty(self, nothing: dict[int, Any]) -> tuple[int, dict[int, Any]]:
-        """Return the number of references and the keepers, and leave none."""
-        # No call in between: a second drop by other code would release each reference twice.
-        count: int = self.definition.length
+    def _empty(self, nothing: dict[int, Any]) -> dict[int, Any]:
+        """Become empty for all readers; return the keepers until now."""
+        if self.definition.length:
+            self._dropped = self.definition.length
         self.definition.length = 0
         before = self.keepers
         self.keepers = nothing
-        return count, before
+        return before

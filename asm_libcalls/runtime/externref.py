@@ -10,6 +10,10 @@ Host code counts references: each stored address owns one count. Compiled code d
 activations table (:mod:`asm_libcalls.runtime.activations`) keeps alive what its frames hold. When
 the count reaches 0, :func:`drop_and_dealloc` drops the Python object and frees the box.
 
+A signal handler may raise between any two instructions of Python. So a count that Python code owns
+is in a :class:`Counts` list from the instruction that counts it, and the list's finalizer gives it
+back.
+
 References are equal when they point to the same box; the values are not compared. A dropped one
 points to none, and equals only itself.
 
@@ -22,13 +26,12 @@ import ctypes
 import operator
 
 from asm_libcalls.native.unraisable import hear, raise_first
-from asm_libcalls.owned import NotCopied, refuse_again
+from asm_libcalls.owned import Finalized, NotCopied, refuse_again
 from asm_libcalls.steps import step
 from asm_libcalls.vmcontext import VMExternData
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Any
 
 __all__ = ["VMExternRef"]
@@ -37,25 +40,105 @@ _BOXES_PER_BLOCK = 256
 
 _blocks: list[Any] = []  # never freed: native code may hold a dangling address, and read it
 _free: list[int] = []
-_boxes: dict[int, tuple[Any, Any]] = {}  # address -> the count as a ctypes integer, the value
+_counters: dict[int, Any] = {}  # address -> the count as a ctypes integer
+_boxes: dict[int, tuple[Any, Any]] = {}  # address of a live box -> the count, the value
 
 
-def _new_box(value: object) -> int:
-    while True:
-        try:
-            address = _free.pop()  # one operation: threads never get the same box
-            break
-        except IndexError:
-            block = (VMExternData * _BOXES_PER_BLOCK)()
-            _blocks.append(block)
-            start = ctypes.addressof(block)
-            size = ctypes.sizeof(VMExternData)
-            _free.extend(range(start, start + size * _BOXES_PER_BLOCK, size))
-    VMExternData.from_address(address).value = id(value)
-    count = ctypes.c_size_t.from_address(address)
-    count.value = 1
-    _boxes[address] = (count, value)
-    return address
+class Counts(list[int], Finalized):
+    """Addresses of boxes, or null, each with a count that Python code owns.
+
+    What is taken out of the list has another owner then. What is in it is given back at the latest
+    when the list is dropped.
+    """
+
+    __slots__ = ()
+    __hash__ = object.__hash__  # type: ignore[assignment]
+    __eq__ = object.__eq__
+
+    def give_back(self) -> None:
+        """Count one owner less of each box, and drop values without owners.
+
+        Raises
+        ------
+        BaseException
+            The first exception of a destructor; the others are given back all the same.
+        """
+        errors: list[BaseException] = []
+        while self:
+            if not _count_down(self):
+                dead = _Dead()
+                if _take_last(self, dead):
+                    dead.drop(errors)
+        raise_first(errors)
+
+    _finalize = give_back
+
+
+class _Dead(Finalized):
+    """A box without owners, whose value must be dropped, and then the box freed."""
+
+    __slots__ = ("address", "holder")
+
+    def __init__(self) -> None:
+        self.address = 0
+        self.holder: list[Any] = [None]
+
+    def drop(self, errors: list[BaseException]) -> None:
+        """Drop the value; exceptions of its destructor are appended to `errors`."""
+        hear(self.holder.clear, errors)  # this may drop the value's last reference
+        if self.address:
+            VMExternData.from_address(self.address).value = 0
+            self._free()
+
+    def _free(self) -> None:
+        # No call before the append, which nothing can prevent then.
+        address = self.address
+        self.address = 0
+        if address:
+            _free.append(address)
+
+    def _finalize(self) -> None:
+        errors: list[BaseException] = []
+        if hasattr(self, "holder"):
+            self.drop(errors)
+        raise_first(errors)
+
+
+def new_box(value: object) -> Counts:
+    """Make a box, with one count."""
+    counts = Counts((0,))
+    while not _make_box(counts, value):
+        if not _free:
+            _add_boxes()
+    VMExternData.from_address(counts[0]).value = id(value)
+    return counts
+
+
+def _add_boxes() -> None:
+    block = (VMExternData * _BOXES_PER_BLOCK)()
+    _blocks.append(block)
+    start = ctypes.addressof(block)
+    size = ctypes.sizeof(VMExternData)
+    addresses = range(start, start + size * _BOXES_PER_BLOCK, size)
+    _counters.update({each: ctypes.c_size_t.from_address(each) for each in addresses})
+    _free.extend(addresses)
+
+
+@step
+def _make_box(counts: Counts, value: object) -> bool:
+    """Put a new box into `counts`; False if there is none free, or other code took it."""
+    if not _free:
+        return False
+    address = _free[-1]
+    counter = _counters[address]
+    entry = counter, value  # a collection may run
+    if not _free or _free[-1] != address:
+        return False
+    del _free[-1]
+    counter.value = 1
+    _boxes[address] = entry
+    counts[0] = address
+    return True
 
 
 def is_live(address: int) -> bool:
@@ -74,14 +157,37 @@ def strong_count(address: int) -> int:
     return int(_boxes[address][0].value)
 
 
+def hold(address: int) -> Counts:
+    """Count one more owner of a live box; null (0) is held as it is.
+
+    Raises
+    ------
+    ValueError
+        No box at this address is live.
+    """
+    counts = Counts((0,))
+    hold_into(counts, 0, address)
+    return counts
+
+
 @step
-def retain(address: int) -> int:
-    """Count one more owner of a live box, and return its address; null (0) is returned as it is."""
+def hold_into(counts: Counts, at: int, address: int) -> None:
+    """Count one more owner of a live box, for `counts`, whose item `at` is null."""
     if address:
         try:
-            _boxes[address][0].value += 1
+            counter = _boxes[address][0]
         except KeyError:
             raise ValueError(f"no live externref at address {address:#x}") from None
+        counter.value += 1
+        counts[at] = address
+
+
+def retain(address: int) -> int:
+    """Count one more owner of a live box, and return its address; null is returned as it is.
+
+    The caller owns the count, also where it is interrupted.
+    """
+    hold(address).clear()
     return address
 
 
@@ -103,62 +209,94 @@ def value_at(cells: Any, index: int) -> Any:
 
 
 @step
-def retain_at(cells: Any, index: int) -> int:
-    """Count one more owner of the reference in an array, and return its address."""
+def hold_at(counts: Counts, at: int, cells: Any, index: int) -> None:
+    """Count one more owner of the reference in an array, for `counts`, whose item `at` is null."""
     address: int = cells[index]
     if address:
         _boxes[address][0].value += 1
-    return address
+        counts[at] = address
 
 
 @step
-def take_at(cells: Any, index: int) -> int:
-    """Make the reference in an array null, and return its address with the count that it had."""
-    address: int = cells[index]
-    cells[index] = 0
-    return address
+def take_range(counts: Counts, cells: Any, where: slice, nulls: list[int]) -> None:
+    """Move the references in a range of an array into `counts`, which is empty."""
+    taken: list[int] = cells[where]
+    cells[where] = nulls
+    counts[_EVERYTHING] = taken
 
 
-def retain_range(cells: Any, start: int, count: int) -> list[int]:
-    """Count one more owner of each of `count` references in an array; return the addresses."""
-    owned: list[int] = []
-    try:
-        for i in range(start, start + count):
-            owned.append(retain_at(cells, i))  # noqa: PERF401 - kept if the next one fails
-    except BaseException:
-        release_all(owned)
-        raise
-    return owned
+_EVERYTHING = slice(None)
+_BLOCK = 1024
 
 
-def release(address: int) -> None:
-    """Count one owner less; the last one drops the value. Null (0) is ignored."""
-    if not address or _boxes is None:  # at interpreter exit the module may be cleared
-        return
-    if not _count_down(address):
-        drop_and_dealloc(address)
+def take_all(cells: Any, count: int) -> None:
+    """Make `count` references in an array null, and give their counts back.
 
+    Each is made null first, so no reader of the array finds a dropped reference. If it is
+    interrupted, the rest is still in the array.
 
-@step
-def _count_down(address: int) -> int:
-    """Count one owner less of a live box, and return how many are left."""
-    try:
-        count = _boxes[address][0]
-    except KeyError:
-        raise ValueError(f"no live externref at address {address:#x}") from None
-    count.value -= 1
-    return int(count.value)
-
-
-def release_all(addresses: Iterable[int]) -> None:
-    """Release every one of `addresses`, then raise the first exception of a destructor, if any."""
+    Raises
+    ------
+    BaseException
+        The first exception of a destructor.
+    """
     errors: list[BaseException] = []
-    for address in addresses:
+    for start in range(0, count, _BLOCK):
+        size = min(_BLOCK, count - start)
+        counts = Counts()
+        take_range(counts, cells, slice(start, start + size), [0] * size)
         try:
-            release(address)
+            counts.give_back()
         except BaseException as error:
             errors.append(error)
     raise_first(errors)
+
+
+def hold_range(cells: Any, start: int, count: int) -> Counts:
+    """Count one more owner of each of `count` references in an array."""
+    counts = Counts([0] * count)
+    for i in range(count):
+        hold_at(counts, i, cells, start + i)
+    return counts
+
+
+def release(address: int) -> None:
+    """Count one owner less, which the caller owned; the last one drops the value."""
+    Counts((address,)).give_back()
+
+
+@step
+def _count_down(counts: Counts) -> bool:
+    """Give back the last count, unless it is the box's last one; return whether it was done."""
+    address = counts[-1]
+    if address:
+        try:
+            counter = _boxes[address][0]
+        except KeyError:
+            del counts[-1]
+            raise ValueError(f"no live externref at address {address:#x}") from None
+        if counter.value == 1:
+            return False
+        counter.value -= 1
+    del counts[-1]
+    return True
+
+
+@step
+def _take_last(counts: Counts, dead: _Dead) -> bool:
+    """Make a box dead if the last item of `counts` is still its last count."""
+    address = counts[-1]
+    counter, value = _boxes[address]
+    if counter.value != 1:
+        return False
+    holder = dead.holder
+    # No call from here on.
+    counter.value = 0
+    del counts[-1]
+    del _boxes[address]
+    holder[0] = value
+    dead.address = address
+    return True
 
 
 def drop_and_dealloc(address: int) -> None:
@@ -170,19 +308,26 @@ def drop_and_dealloc(address: int) -> None:
         An exception of the value's destructor (``__del__``, a weakref callback). Python would only
         print it; the drop is a libcall, which raises it for its caller.
     """
-    try:
-        holder = [_boxes.pop(address)[1]]
-    except KeyError:
-        raise ValueError(f"no live externref at address {address:#x}") from None
-    box = VMExternData.from_address(address)
-    box.value = 0
-    box.ref_count = 0
+    dead = _Dead()
+    if not _take_dead(address, dead):
+        raise ValueError(f"no live externref at address {address:#x}")
     errors: list[BaseException] = []
-    try:
-        hear(holder.clear, errors)  # this may drop the value's last reference
-    finally:
-        _free.append(address)
+    dead.drop(errors)
     raise_first(errors)
+
+
+@step
+def _take_dead(address: int, dead: _Dead) -> bool:
+    if address not in _boxes:
+        return False
+    counter, value = _boxes[address]
+    holder = dead.holder
+    # No call from here on.
+    counter.value = 0
+    del _boxes[address]
+    holder[0] = value
+    dead.address = address
+    return True
 
 
 class VMExternRef(NotCopied):
@@ -203,12 +348,13 @@ class VMExternRef(NotCopied):
     ('hello', True, 2)
     """
 
-    __slots__ = ("__weakref__", "_address", "_hash")
+    __slots__ = ("__weakref__", "_address", "_counts", "_hash")
 
     def __init__(self, value: object) -> None:
         if hasattr(self, "_address"):
             refuse_again(self)
-        self._address = _new_box(value)
+        self._counts = new_box(value)
+        self._address = self._counts[0]
         self._hash = hash(self._address)  # also after a drop
 
     @classmethod
@@ -232,7 +378,8 @@ class VMExternRef(NotCopied):
         if not is_live(address):
             raise ValueError(f"clone_from_raw(): no live externref at address {address:#x}")
         self = cls.__new__(cls)
-        self._address = retain(address)
+        self._counts = hold(address)
+        self._address = address
         self._hash = hash(address)
         return self
 
@@ -270,8 +417,8 @@ class VMExternRef(NotCopied):
         BaseException
             An exception of the value's destructor.
         """
-        address, self._address = self._address, 0
-        release(address)
+        self._address = 0
+        self._counts.give_back()
 
     close = drop
 
@@ -285,11 +432,6 @@ class VMExternRef(NotCopied):
 
     def __exit__(self, *exception: object) -> None:
         self.drop()
-
-    def __del__(self) -> None:
-        # At interpreter exit the module may be cleared already.
-        if getattr(self, "_address", 0) and release is not None:
-            self.drop()
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, VMExternRef):

@@ -122,62 +122,58 @@ class Global(Defined):
         self._store(WASM_NUMBERS[self.value_type].check_pattern(pattern, "Global.bits"))
 
     @inside
-    def swap_raw(self, owned: int, keeper: Any = None) -> int:
-        """Store a pointer and take over its count; return the old one, whose count passes back.
+    def swap_raw(self, owned: list[int], keeper: Any = None) -> None:
+        """Exchange the pointer with that in `owned`, with its count.
 
-        A closed global drops it, and raises ValueError.
+        A closed global drops both, and raises ValueError.
         """
         if keeper is not None:
             link([self, keeper])
-        old = self._swap(owned, keeper)
+        self._swap(owned, keeper)
         if self.closed:  # before, or during the swap
-            if self._value_type == "externref":
-                externref.release(old)
-                externref.release(self._swap(0, None))
+            _give_back(owned)
+            Global._release(self)
             self._check_open()
-        return old
 
-    def _swap(self, owned: int, keeper: Any) -> int:
-        """Exchange the pointer, and return the old one."""
+    def _swap(self, owned: list[int], keeper: Any) -> None:
         while True:
             definition = self._definition
-            exchanged = self._exchange(definition, definition.storage, owned, keeper)
-            if exchanged is not None:
-                return exchanged[0]
+            if self._exchange(definition, definition.storage, owned, [keeper]):
+                return
 
     @step
-    def _exchange(
-        self, definition: Any, cells: Any, owned: int, keeper: Any
-    ) -> tuple[int, Any] | None:
-        """Exchange the pointer and the keeper, where it is still in this place."""
+    def _exchange(self, definition: Any, cells: Any, owned: list[int], keeper: list[Any]) -> bool:
+        """Exchange the pointer and the keeper, if the definition is still in this place."""
         # No call from here on: no other code can store between the read and the write.
         if self._definition is definition:
             old: int = cells[0]
-            cells[0] = owned
+            cells[0] = owned[0]
+            owned[0] = old
             old_keeper = self._keeper
-            self._keeper = keeper
-            return old, old_keeper
-        return None
+            self._keeper = keeper[0]
+            keeper[0] = old_keeper  # dropped by the caller
+            return True
+        return False
 
     @inside
-    def owned_raw(self) -> int:
+    def owned_raw(self) -> list[int]:
         """Return the pointer of an externref, with a count for the caller."""
         self._check_open()
-        return externref.retain_at(self._definition.storage, 0)
+        return externref.hold_range(self._definition.storage, 0, 1)
 
     @inside_or_later
     def _release(self) -> None:
         if self._value_type in REFERENCE_TYPES:
             self._definition.storage[1] = VMGlobalDefinition.CLOSED  # for machine code
-        old = self._swap(0, None)
-        if self._value_type == "externref":
-            externref.release(old)
+        owned = externref.Counts((0,)) if self._value_type == "externref" else [0]
+        self._swap(owned, None)
+        _give_back(owned)
 
     def _write(self, value: Any) -> None:
         if self.value_type in REFERENCE_TYPES:
-            old = self.swap_raw(*owned_raw(self.value_type, value, "Global value"))
-            if self.value_type == "externref":
-                externref.release(old)
+            owned, keeper = owned_raw(self.value_type, value, "Global value")
+            self.swap_raw(owned, keeper)
+            _give_back(owned)
         else:
             self._store(WASM_NUMBERS[self.value_type].to_bits(value, "Global value"))
 
@@ -185,3 +181,8 @@ class Global(Defined):
     def _store(self, pattern: int) -> None:
         self._definition.storage[0] = pattern & _HALF
         self._definition.storage[1] = pattern >> 64
+
+
+def _give_back(owned: list[int]) -> None:
+    if isinstance(owned, externref.Counts):
+        owned.give_back()

@@ -110,6 +110,8 @@ class Instance(Stored):
         A part of the wrong kind, or one that cannot be used so; the message says which.
     """
 
+    _last_vmctx = 0  # the vmctx before it was closed
+
     # A slot has a fixed offset in the object, where machine code reads it. Without the GIL another
     # thread may close the instance meanwhile: the second slot keeps the integer.
     __slots__ = ("_vmctx", "_vmctx_kept")
@@ -165,6 +167,7 @@ class Instance(Stored):
         self.interrupts = VMInterrupts(0)
         self.data = [instance_arguments.data_segment(segment, i) for i, segment in enumerate(data)]
         self.elements = [instance_arguments.element_segment(segment) for segment in elements]
+        self._segments = self.elements
         function_count = len(imported["functions"]) + len(defined_functions)
         instance_arguments.check_elements(self.elements, function_count)
 
@@ -249,11 +252,13 @@ class Instance(Stored):
         super().close()
 
     def _release(self) -> None:
-        vmctx, self._vmctx = self._vmctx, 0
+        # Nothing is forgotten before it is released: an exception may end this at any place.
+        self._last_vmctx = vmctx = self._vmctx or self._last_vmctx
+        self._vmctx = 0
         _live.pop(vmctx, None)
         _header(vmctx).magic = 0
         _header(vmctx).store = NEVER_FREE
-        self._closed_segments, self.elements = self.elements, []
+        self.elements = []
         self.memories, self.tables, self.globals, self.functions = [], [], [], []
         self._parts = []
         if not releasing.may_be_running():
@@ -262,8 +267,7 @@ class Instance(Stored):
 
     @inside_or_later
     def _release_references(self) -> None:
-        segments, self._closed_segments = self._closed_segments, []
-        releases: list[Callable[[], None]] = [segment.close for segment in segments]
+        releases: list[Callable[[], None]] = [segment.close for segment in self._segments]
         table, registry, _ = self._fixed
         releases.append(partial(releasing.release_references, table, registry, self._in_store))
         errors: list[BaseException] = []

@@ -28,8 +28,10 @@ def check_reference_type(reference_type: object, what: str) -> str:
     raise ValueError(f"{what} must be 'funcref' or 'externref', got {reference_type!r}")
 
 
-def owned_raw(reference_type: str, value: Any, what: str) -> tuple[int, Any]:
-    """Return the pointer of a Python value, with one count owned, and an object to keep alive.
+def owned_raw(reference_type: str, value: Any, what: str) -> tuple[list[int], Any]:
+    """Return the pointer of a Python value, in a list, and an object to keep alive.
+
+    The list owns a count of an externref: it is a :class:`~asm_libcalls.runtime.externref.Counts`.
 
     For externref a value is any Python object, or a VMExternRef, whose box is used; for funcref it
     is a FuncRef. None is null.
@@ -40,12 +42,14 @@ def owned_raw(reference_type: str, value: Any, what: str) -> tuple[int, Any]:
         A reference of the wrong kind; `what` names the argument.
     """
     if value is None:
-        return 0, None
+        return externref.Counts((0,)) if reference_type == "externref" else [0], None
     if reference_type == "externref":
-        box = value if is_a(value, VMExternRef) else VMExternRef(value)
-        return externref.retain(VMExternRef.as_raw(box)), None
+        if is_a(value, VMExternRef):
+            return externref.hold(VMExternRef.as_raw(value)), None
+        return externref.new_box(value), None
     if is_a(value, FuncRef):
-        return raw_and_keeper(value)
+        raw, keeper = raw_and_keeper(value)
+        return [raw], keeper
     raise TypeError(f"{what} must be a FuncRef or None (funcref), got {type(value).__name__}")
 
 

@@ -37,7 +37,10 @@ def release_references(
     Native frames of this thread use them, and what is in transit between Python and native code.
     (One thread at a time is inside its store.)
     """
-    _borrowed_from.append((get_ident(), table, store))
+    if table.closed:
+        return
+    if all(table is not row[1] for row in _borrowed_from):
+        _borrowed_from.append((get_ident(), table, store))
     if _has_native_frames():
         table.gc(registry)
     else:

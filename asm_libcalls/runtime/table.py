@@ -1,7 +1,7 @@
 """Tables: an array of references that native code reads, and its size.
 
 The largest possible size is reserved at once, so the array never moves. Elements past the size are
-null. ``externref.retain_at`` and similar functions read and count an element in one step.
+null. ``externref.hold_at`` and similar functions read and count an element in one step.
 
 Source: WebAssembly 2.0, 4.2.7 (table instances), 4.4.6 (table instructions), 4.5.3.8 (growing).
 """
@@ -22,7 +22,7 @@ from asm_libcalls.vmcontext import VMElementSegment, VMTableDefinition, VMTableS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 __all__ = ["MAXIMUM_ELEMENTS", "Table"]
@@ -69,6 +69,7 @@ class Table(Growable):
     """
 
     _reservation: Reservation | None = None
+    _closed_at = 0  # the size when it was closed
     _unit = _unit_in_full = "elements"
 
     def __init__(
@@ -125,8 +126,8 @@ class Table(Growable):
 
     def __setitem__(self, index: int, value: Any) -> None:
         at, _ = self._index(index)
-        raw, keeper = owned_raw(self._element_type, value, "table element")
-        self.store(at, [raw], keeper)
+        owned, keeper = owned_raw(self._element_type, value, "table element")
+        self.store(at, owned, keeper)
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(self.current_size()))
@@ -134,11 +135,11 @@ class Table(Growable):
     def grow(self, delta: int, init_value: Any = None) -> int:
         """Grow by `delta` elements of one value; return the previous size, or -1 if refused."""
         self._check_open()
-        raw, keeper = owned_raw(self._element_type, init_value, "Table.grow(): init_value")
+        owned, keeper = owned_raw(self._element_type, init_value, "Table.grow(): init_value")
         try:
-            return self.grow_raw(self._checked(delta, "Table.grow(): delta"), raw, keeper)
+            return self.grow_raw(self._checked(delta, "Table.grow(): delta"), owned[0], keeper)
         finally:
-            self.release([raw])
+            self.release(owned)
 
     @inside_or_later
     def _release(self) -> None:
@@ -146,20 +147,19 @@ class Table(Growable):
         count, *_kept = self._empty({})
         # The base stays: native code in another thread may have read the size already.
         if self._element_type == "externref":
-            elements = self._elements
-            # Each is made null first, so no reader of the table finds a dropped reference.
-            externref.release_all(externref.take_at(elements, i) for i in range(count))
+            externref.take_all(self._elements, count)
 
     @step
     def _empty(self, nothing: dict[int, Any]) -> tuple[int, dict[int, Any], Reservation | None]:
         """Take everything out: the size, and what was kept until now."""
         reservation, self._reservation = self._reservation, None
         self.state.kind = 0  # closed, for machine code
-        count = self._definition.current_elements
+        if reservation is not None:
+            self._closed_at = self._definition.current_elements
         self._definition.current_elements = 0
         before = self._keepers
         self._keepers = nothing
-        return count, before, reservation
+        return self._closed_at, before, reservation
 
     @property
     def reservation(self) -> object:
@@ -182,7 +182,7 @@ class Table(Growable):
         self.check_range(start, count)
         if self._element_type != "externref":
             return list(self._elements[start : start + count])
-        return externref.retain_range(self._elements, start, count)
+        return externref.hold_range(self._elements, start, count)
 
     def check_range(self, start: int, count: int) -> None:
         """Raise TableOutOfBounds unless ``start + count``, not wrapped, is within the table."""
@@ -191,8 +191,8 @@ class Table(Growable):
             raise TableOutOfBounds
 
     @inside
-    def store(self, start: int, owned: Sequence[int], keeper: Any = None) -> None:
-        """Store pointers and take over the caller's count of each; drop the old ones.
+    def store(self, start: int, owned: list[int], keeper: Any = None) -> None:
+        """Store pointers, with the count of each that `owned` has; drop the old ones.
 
         The new ones are stored before a destructor of the old ones runs.
         """
@@ -205,23 +205,24 @@ class Table(Growable):
         except BaseException:
             self.release(owned)
             raise
-        before = self._exchange(where, owned, reservation)
-        self.release(owned if before is None else before)
-        if before is None:
+        exchanged = self._exchange(where, owned, reservation, slice(None))
+        self.release(owned)
+        if not exchanged:
             self._check_open()
 
     @step
     def _exchange(
-        self, where: slice, owned: Sequence[int], reservation: Reservation
-    ) -> list[int] | None:
-        """Put pointers in and return what was there; None if the table has been closed."""
+        self, where: slice, owned: list[int], reservation: Reservation, everything: slice
+    ) -> bool:
+        """Exchange the pointers with those in `owned`; False if the table has been closed."""
         elements = self._elements
         before: list[int] = elements[where]
         # No code runs between the read and the write, so exactly the old pointers are dropped.
         if self._reservation is reservation:
             elements[where] = owned
-            return before
-        return None
+            owned[everything] = before
+            return True
+        return False
 
     def grow_raw(self, delta: int, raw: int, keeper: Any = None) -> int:
         """Grow by `delta` copies of a pointer, each with a count of its own; or return -1."""
@@ -296,7 +297,7 @@ class Table(Growable):
             raise IndexError(f"table index {at} is not in 0 .. {size - 1}")
         return at, reservation
 
-    def release(self, addresses: Sequence[int]) -> None:
-        """Drop pointers whose counts the caller owned."""
-        if self._element_type == "externref":
-            externref.release_all(addresses)
+    def release(self, owned: list[int]) -> None:
+        """Drop pointers that the caller owned."""
+        if isinstance(owned, externref.Counts):
+            owned.give_back()

@@ -75,7 +75,9 @@ def _leaking_fill(vmctx: int, table: int, dst: int, val: int, count: int) -> Non
 
 def _leaking_set(vmctx: int, index: int, pointer: int) -> None:
     """Forget to drop the value before."""
-    externrefs._global(vmctx, index).swap_raw(externref.retain(pointer))
+    owned = externref.hold(pointer)
+    externrefs._global(vmctx, index).swap_raw(owned)
+    owned.clear()
 
 
 def _borrowing_get(vmctx: int, index: int) -> int:

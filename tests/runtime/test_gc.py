@@ -771,7 +771,8 @@ class TestDestructors:
         chunk = (ctypes.c_uint64 * CHUNK_SIZE).from_address(words[1] - 8 * CHUNK_SIZE)
         raising = borrowed_last.clone()
         externref_address, chunk[0] = chunk[0], raising.as_raw()
-        raising._address = 0  # its count went into the chunk
+        raising._counts.clear()  # its count went into the chunk
+        raising._address = 0
         asm_libcalls.runtime.externref.release(externref_address)
         borrowed_last.drop()
         with pytest.raises(KeyboardInterrupt) as caught:

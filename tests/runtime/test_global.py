@@ -12,6 +12,7 @@ import pytest
 
 import asm_libcalls
 from asm_libcalls import Global, Instance, VMExternRef
+from asm_libcalls.runtime import externref
 
 
 class Thing:
@@ -292,7 +293,7 @@ def test_a_closed_global_takes_nothing():
     for change in (
         lambda: setattr(global_, "bits", 6),
         lambda: setattr(global_, "value", 6),
-        lambda: global_.swap_raw(0),
+        lambda: global_.swap_raw(externref.Counts((0,))),
     ):
         with pytest.raises(ValueError, match="closed"):
             change()

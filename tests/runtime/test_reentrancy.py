@@ -68,7 +68,7 @@ class World:
 
     def fill_chunk(self):
         while self.activations._filled() < CHUNK_SIZE:
-            assert self.activations.insert(externref.retain(self.value.as_raw()))
+            assert self.activations.insert(self.value.as_raw())
 
     def get_all(self):
         return list(self.table), self.global_.value, list(self.other)
@@ -89,6 +89,7 @@ class World:
             held[self.global_.bits] += 1
         held.update(self.activations._chunk[: self.activations._filled()])
         held.update(self.activations._over_approximated)
+        held.update(self.activations._examined)
         del held[0]
         counts = {address: externref.strong_count(address) for address in held}
         assert counts == dict(held)

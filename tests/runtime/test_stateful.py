@@ -414,6 +414,7 @@ class Worlds(RuleBasedStateMachine):
                 activations = instance.activations_table
                 pointers += activations._chunk[: activations._filled()]
                 pointers += activations._over_approximated
+                pointers += activations._examined
             for pointer in pointers:
                 owners[pointer] = owners.get(pointer, 0) + 1
             owners.pop(0, None)

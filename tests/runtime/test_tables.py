@@ -205,7 +205,7 @@ class TestInPython:
             with pytest.raises(TableOutOfBounds):
                 table.raw(start, count)
         # What is not stored is given up all the same.
-        counted = [externref.retain(value.as_raw()) for _ in range(2)]
+        counted = externref.hold_range([value.as_raw()] * 2, 0, 2)
         with pytest.raises(TableOutOfBounds):
             table.store(1, counted)
         assert value.strong_count() == 2

@@ -19,7 +19,7 @@ from process_maps import mappings
 import asm_libcalls
 from asm_libcalls import toy_jit
 from asm_libcalls.native.call_slot import FUNCTION
-from asm_libcalls.runtime import externref, transit
+from asm_libcalls.runtime import transit
 from asm_libcalls.runtime.instance import DEFAULT_STACK_MAP_REGISTRY
 from asm_libcalls.toy_jit.link import code_map
 from asm_libcalls.toy_jit.runtime import slots
@@ -209,7 +209,7 @@ def test_values_that_enter_together_are_all_kept(count):
         table = instance.runtime.activations_table
         while len(table) < filled:
             box = asm_libcalls.VMExternRef(None)
-            table.insert(externref.retain(box.as_raw()))
+            table.insert(box.as_raw())
         results = instance.exports["f"]()
         assert [keeper.marker for keeper in results] == made
         objects = tuple(Keeper(marker) for marker in made)

@@ -79,7 +79,7 @@ def make_runtime(
     for entry, global_ in zip(decoded.globals, runtime.globals, strict=True):
         if entry.init is not None and entry.init[0] == op.REF_FUNC:
             func = runtime.functions[entry.init[1]]
-            global_.swap_raw(func.as_raw(), func.instance)
+            global_.swap_raw([func.as_raw()], func.instance)
     return runtime
 
 

@@ -30,10 +30,8 @@ __all__ = ["ENTER", "fill_slots", "runtime_addresses"]
 def _table_get(vmctx: int, table_index: int, index: int) -> int:
     instance = instance_of(vmctx)
     table = part_of(vmctx, "tables", table_index)
-    owned: int = table.owned(index, 1)[0]
-    if owned:
-        instance.activations_table.insert_returned(owned, instance.stack_map_registry)
-    return owned
+    owned = table.owned(index, 1)
+    return instance.activations_table.insert_returned(owned, instance.stack_map_registry)
 
 
 def _wait_for_store(vmctx: int) -> None:

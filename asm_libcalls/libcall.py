@@ -218,13 +218,7 @@ class Libcall:
             assert entry is not None
             return entry.call(self.address, self.signature, patterns)
         function = self._binding.fallback_of(self.declaration)
-        if self.signature.result is None or self.signature.result.name != "externref":
-            return function(*patterns) or 0
-        from asm_libcalls.runtime import transit
-
-        pointer = function(*patterns) or 0
-        transit.arrived(pointer)
-        return pointer
+        return getattr(function, "for_python", function)(*patterns) or 0
 
 
 def inside_store(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:

@@ -82,6 +82,8 @@ class Finalized:
     code: it puts the object into a dict, and returns the Python function to call. Where a signal
     handler's exception prevents that function, or ends it, the next object's finalizer continues.
     The hash of the object must be that of :class:`object`.
+
+    As in any ``__del__``, Python prints the exception of a signal handler that comes meanwhile.
     """
 
     __slots__ = ()

@@ -8,7 +8,7 @@ Source: ``wasmtime_runtime::libcalls`` 0.22.
 
 from __future__ import annotations
 
-from asm_libcalls.runtime import externref
+from asm_libcalls.runtime import externref, transit
 from asm_libcalls.runtime.instance import instance_of, part_of
 
 TYPE_CHECKING = False
@@ -52,6 +52,16 @@ def externref_global_get(vmctx: int, global_index: int) -> int:
     instance = instance_of(vmctx)
     owned = _global(vmctx, global_index).owned_raw()
     return instance.activations_table.insert_returned(owned, instance.stack_map_registry)
+
+
+def _get_for_python(vmctx: int, global_index: int) -> int:
+    """Return it to Python code, which nothing is in transit to."""
+    pointer = externref_global_get(vmctx, global_index)
+    transit.arrived(pointer)
+    return pointer
+
+
+externref_global_get.for_python = _get_for_python  # type: ignore[attr-defined]
 
 
 def externref_global_set(vmctx: int, global_index: int, pointer: int) -> None:

@@ -10,9 +10,9 @@ Host code counts references: each stored address owns one count. Compiled code d
 activations table (:mod:`asm_libcalls.runtime.activations`) keeps alive what its frames hold. When
 the count reaches 0, :func:`drop_and_dealloc` drops the Python object and frees the box.
 
-A signal handler may raise between any two instructions of Python. So a count that Python code owns
-is in a :class:`Counts` list from the instruction that counts it, and the list's finalizer gives it
-back.
+A signal handler may raise at the first instruction of any Python function, and after any call. So
+a count that Python code owns is in a :class:`Counts` list from the instruction that counts it. What
+is in the list when an exception drops it is given back by the next call that gives something back.
 
 References are equal when they point to the same box; the values are not compared. A dropped one
 points to none, and equals only itself.
@@ -24,9 +24,10 @@ from __future__ import annotations
 
 import ctypes
 import operator
+from functools import partial
 
 from asm_libcalls.native.unraisable import hear, raise_first
-from asm_libcalls.owned import Finalized, NotCopied, refuse_again
+from asm_libcalls.owned import NotCopied, refuse_again
 from asm_libcalls.steps import step
 from asm_libcalls.vmcontext import VMExternData
 
@@ -44,16 +45,26 @@ _counters: dict[int, Any] = {}  # address -> the count as a ctypes integer
 _boxes: dict[int, tuple[Any, Any]] = {}  # address of a live box -> the count, the value
 
 
-class Counts(list[int], Finalized):
+_lost: list[int] = []
+"""What was in lists of :class:`Counts` when they were dropped."""
+
+_lost_dead: list[Any] = []
+"""What was in lists of :class:`_Dead`."""
+
+_EVERYTHING, _FRONT = slice(None), slice(0, 0)
+
+
+class Counts(list[int]):
     """Addresses of boxes, or null, each with a count that Python code owns.
 
-    What is taken out of the list has another owner then. What is in it is given back at the latest
-    when the list is dropped.
+    What is taken out of the list has another owner then.
     """
 
     __slots__ = ()
-    __hash__ = object.__hash__  # type: ignore[assignment]
-    __eq__ = object.__eq__
+
+    # Python code could be prevented by a signal handler. Deallocation reads this attribute, calls
+    # what it gets, partial(_lost.extend, self), and all that is in C.
+    __del__: Any = property(partial(partial, _lost.extend))
 
     def give_back(self) -> None:
         """Count one owner less of each box, and drop values without owners.
@@ -63,45 +74,61 @@ class Counts(list[int], Finalized):
         BaseException
             The first exception of a destructor; the others are given back all the same.
         """
+        _find_lost(self)
         errors: list[BaseException] = []
+        while _lost_dead:
+            dead = _Dead()
+            _find_dead(dead)
+            dead.drop(errors)
         while self:
             if not _count_down(self):
-                dead = _Dead()
-                if _take_last(self, dead):
-                    dead.drop(errors)
+                dead = _Dead((0, [None]))
+                _take_last(self, dead)
+                dead.drop(errors)
         raise_first(errors)
 
-    _finalize = give_back
+
+@step
+def _find_lost(counts: Counts) -> None:
+    if _lost:
+        counts[_FRONT] = _lost
+        del _lost[_EVERYTHING]
 
 
-class _Dead(Finalized):
-    """A box without owners, whose value must be dropped, and then the box freed."""
+@step
+def _find_dead(dead: _Dead) -> None:
+    if _lost_dead:
+        pair = _lost_dead[-2:]
+        dead[_EVERYTHING] = pair
+        del _lost_dead[-2:]
 
-    __slots__ = ("address", "holder")
 
-    def __init__(self) -> None:
-        self.address = 0
-        self.holder: list[Any] = [None]
+class _Dead(list):  # type: ignore[type-arg]
+    """The address of a box without owners, and a list of its value, which must be dropped.
+
+    Then the list is empty. What is in it when an exception drops it is not lost, as in Counts.
+    """
+
+    __slots__ = ()
+
+    __del__: Any = property(partial(partial, _lost_dead.extend))
 
     def drop(self, errors: list[BaseException]) -> None:
-        """Drop the value; exceptions of its destructor are appended to `errors`."""
-        hear(self.holder.clear, errors)  # this may drop the value's last reference
-        if self.address:
-            VMExternData.from_address(self.address).value = 0
-            self._free()
+        """Drop the value and free the box; exceptions of destructors are appended to `errors`."""
+        if self:
+            address, value = self
+            hear(value.clear, errors)  # this may drop the value's last reference
+            if address:
+                VMExternData.from_address(address).value = 0
+            _free_box(self)
 
-    def _free(self) -> None:
-        # No call before the append, which nothing can prevent then.
-        address = self.address
-        self.address = 0
-        if address:
-            _free.append(address)
 
-    def _finalize(self) -> None:
-        errors: list[BaseException] = []
-        if hasattr(self, "holder"):
-            self.drop(errors)
-        raise_first(errors)
+def _free_box(dead: _Dead) -> None:
+    address: int = dead[0]
+    # No call between these: the box is in one of the lists.
+    del dead[_EVERYTHING]
+    if address:
+        _free.append(address)
 
 
 def new_box(value: object) -> Counts:
@@ -225,7 +252,6 @@ def take_range(counts: Counts, cells: Any, where: slice, nulls: list[int]) -> No
     counts[_EVERYTHING] = taken
 
 
-_EVERYTHING = slice(None)
 _BLOCK = 1024
 
 
@@ -283,20 +309,18 @@ def _count_down(counts: Counts) -> bool:
 
 
 @step
-def _take_last(counts: Counts, dead: _Dead) -> bool:
+def _take_last(counts: Counts, dead: _Dead) -> None:
     """Make a box dead if the last item of `counts` is still its last count."""
     address = counts[-1]
     counter, value = _boxes[address]
-    if counter.value != 1:
-        return False
-    holder = dead.holder
+    holder = dead[1]
     # No call from here on.
-    counter.value = 0
-    del counts[-1]
-    del _boxes[address]
-    holder[0] = value
-    dead.address = address
-    return True
+    if counter.value == 1:
+        counter.value = 0
+        del counts[-1]
+        del _boxes[address]
+        holder[0] = value
+        dead[0] = address
 
 
 def drop_and_dealloc(address: int) -> None:
@@ -308,7 +332,7 @@ def drop_and_dealloc(address: int) -> None:
         An exception of the value's destructor (``__del__``, a weakref callback). Python would only
         print it; the drop is a libcall, which raises it for its caller.
     """
-    dead = _Dead()
+    dead = _Dead((0, [None]))
     if not _take_dead(address, dead):
         raise ValueError(f"no live externref at address {address:#x}")
     errors: list[BaseException] = []
@@ -321,12 +345,12 @@ def _take_dead(address: int, dead: _Dead) -> bool:
     if address not in _boxes:
         return False
     counter, value = _boxes[address]
-    holder = dead.holder
+    holder = dead[1]
     # No call from here on.
     counter.value = 0
     del _boxes[address]
     holder[0] = value
-    dead.address = address
+    dead[0] = address
     return True
 
 
@@ -432,6 +456,12 @@ class VMExternRef(NotCopied):
 
     def __exit__(self, *exception: object) -> None:
         self.drop()
+
+    def __del__(self) -> None:
+        # Where a signal handler prevents this, _counts.__del__ remains. At interpreter exit the
+        # module may be cleared already.
+        if getattr(self, "_address", 0) and _boxes is not None:
+            self.drop()
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, VMExternRef):

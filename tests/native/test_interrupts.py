@@ -400,7 +400,7 @@ class TestStorm:
 
     caught = storm(work, 2.5)
     # Nothing was lost, and nothing given back twice, wherever the signals came.
-    VMExternRef(None).drop()  # what the last signal interrupted
+    VMExternRef(None).drop()  # gives back what the last signal interrupted
     import gc as gc_module
     gc_module.collect()
     for pointer, count in owners(instance, kept).items():

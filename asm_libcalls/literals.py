@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["describe", "format_bits", "format_pattern", "parse"]
 
 _DIGITS, _HEX = r"[0-9](?:_?[0-9])*", r"[0-9a-f](?:_?[0-9a-f])*"
-_INTEGER = re.compile(rf"([+-]?)(?:0x({_HEX})|({_DIGITS}))", re.IGNORECASE)
+_BINARY, _OCTAL = r"[01](?:_?[01])*", r"[0-7](?:_?[0-7])*"
+_INTEGER = re.compile(
+    rf"([+-]?)(?:0x({_HEX})|0b({_BINARY})|0o({_OCTAL})|({_DIGITS}))", re.IGNORECASE
+)
 _DECIMAL = re.compile(
     rf"[+-]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:e[+-]?{_DIGITS})?", re.IGNORECASE
 )
@@ -38,8 +41,10 @@ def parse(value_type: ValueType, text: str, where: str) -> int:
     Parameters
     ----------
     value_type : ValueType
-        Integers and pointers take ``42``, ``-1``, ``0xff``; floats also ``1.5``, ``0x1.8p3``,
-        ``inf``, ``nan`` (the canonical one) and ``nan:0x`` with a payload of the type's fraction.
+        Integers and pointers take ``42``, ``-1``, ``0xff``, and ``0b11`` and ``0o17``, which
+        WebAssembly lacks and Python has. Floats take ``42``, ``-1``, ``0xff``, ``1.5``,
+        ``0x1.8p3``, ``inf``, ``nan`` (the canonical one) and ``nan:0x`` with a payload of the
+        type's fraction.
         A float is rounded once, to nearest, ties to even.
     text : str
         The number, in either case, with ``_`` allowed between digits.
@@ -61,11 +66,15 @@ def parse(value_type: ValueType, text: str, where: str) -> int:
         raise ValueError(
             f"{where} must be an integer ({value_type.name}) like 42, -1 or 0xff, got {text!r}"
         )
-    sign, hexadecimal, decimal = match.groups()
-    digits = (hexadecimal or decimal).replace("_", "").lstrip("0") or "0"
-    if len(digits) > 39:  # 2**128 has 39 decimal digits; Python refuses to read thousands of them
+    sign, *by_base = match.groups()
+    written, base = next(
+        (digits, base) for digits, base in zip(by_base, (16, 2, 8, 10), strict=True) if digits
+    )
+    digits = written.replace("_", "").lstrip("0") or "0"
+    # 2**128 has 129 binary and 39 decimal digits; Python refuses to read thousands of them.
+    if len(digits) > (129 if base == 2 else 43 if base == 8 else 39):
         raise OverflowError(f"{where} must fit {value_type.name}, got {len(digits)} digits")
-    magnitude = int(digits, 16 if hexadecimal else 10)
+    magnitude = int(digits, base)
     return value_type.to_bits(-magnitude if sign == "-" else magnitude, where)
 
 

@@ -27,6 +27,13 @@ F32, F64, I64, U64 = (VALUE_TYPES[name] for name in ("f32", "f64", "i64", "u64")
         ("u64", "18446744073709551615", 0xFFFFFFFFFFFFFFFF),
         ("i32", "-0x80000000", 0x80000000),
         ("i64", "000000000000000000000000000000000007", 7),
+        ("i64", "0b101", 5),
+        ("i64", "-0B1_0", 0xFFFFFFFFFFFFFFFE),
+        ("u64", f"0b{64 * '1'}", 0xFFFFFFFFFFFFFFFF),
+        ("i64", "0o17", 15),
+        ("u64", "0o1777777777777777777777", 0xFFFFFFFFFFFFFFFF),
+        ("u128", f"0b{128 * '1'}", (1 << 128) - 1),
+        ("u128", f"0o3{42 * '7'}", (1 << 128) - 1),
         ("f64", "2.5", 0x4004000000000000),
         ("f64", "-0", 0x8000000000000000),
         ("f64", "-.5", 0xBFE0000000000000),
@@ -76,6 +83,11 @@ def test_text_becomes_the_nearest_pattern(type_name: str, text: str, pattern: in
         ("i64", "_1"),
         ("i64", "- 1"),
         ("i64", "\u0661"),  # a digit, for Python's int()
+        ("i64", "0b"),
+        ("i64", "0b2"),
+        ("i64", "0o8"),
+        ("i64", "0b1__0"),
+        ("f64", "0b1"),
         ("f64", "0x"),
         ("f64", "0x."),
         ("f64", "."),
@@ -97,7 +109,17 @@ def test_other_text_is_refused_with_the_argument_s_name(type_name: str, text: st
 
 
 @pytest.mark.parametrize(
-    "text", ["18446744073709551616", "-9223372036854775809", "0x1" + 16 * "0", 5000 * "9"]
+    "text",
+    [
+        "18446744073709551616",
+        "-9223372036854775809",
+        "0x1" + 16 * "0",
+        5000 * "9",
+        "0b1" + 64 * "0",
+        "0b" + 5000 * "1",
+        "0o2" + 21 * "0",
+        "0o" + 5000 * "7",
+    ],
 )
 def test_an_integer_out_of_range_is_refused(text: str) -> None:
     with pytest.raises(OverflowError, match="x must"):

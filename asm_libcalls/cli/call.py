@@ -49,7 +49,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("name", metavar="NAME", help="a libcall, or its C symbol")
     parser.add_argument(
-        "arguments", metavar="ARG", nargs="*", help="a number for each parameter, in order"
+        "arguments",
+        metavar="ARG",
+        nargs="*",
+        default=[],  # else argparse lists it among what is required
+        help="a number for each parameter, in order",
     )
     add_json(parser)
 

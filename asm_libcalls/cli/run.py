@@ -39,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "arguments",
         metavar="ARG",
         nargs="*",
+        default=[],  # else argparse lists it among what is required
         help="an argument of the program, or a value for each parameter, in order",
     )
     parser.add_argument(

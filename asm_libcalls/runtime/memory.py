@@ -10,6 +10,7 @@ Source: WebAssembly 2.0, 4.2.8 (memory instances) and 4.5.3.9 (growing memories)
 from __future__ import annotations
 
 import ctypes
+import operator
 import sys
 
 from asm_libcalls.runtime.growable import Growable
@@ -22,6 +23,7 @@ from asm_libcalls.vmcontext import VMMemoryDefinition, VMMemoryState
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["MAXIMUM_PAGES", "WASM_PAGE_SIZE", "Memory"]
 
@@ -30,6 +32,16 @@ WASM_PAGE_SIZE = 65536
 
 MAXIMUM_PAGES = 65536
 """The most pages that a 32-bit memory can have: 4 GiB."""
+
+
+def _count(value: int, what: str) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"Memory.{what} must be an integer, got {type(value).__name__}") from None
+    if number < 0:
+        raise ValueError(f"Memory.{what} must not be negative, got {number}")
+    return number
 
 
 class Memory(Growable):
@@ -108,6 +120,43 @@ class Memory(Growable):
         """The address of the first byte; it never changes."""
         self._check_open()
         return int(self._definition.base)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return a copy of bytes.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `offset` or `size` is no integer, or is negative.
+        HeapOutOfBounds
+            The range is not within the memory (also an IndexError).
+        """
+        count = _count(size, "read(): size")
+        start = _count(offset, "read(): offset")
+        address, _pages = Memory.place(self, start, count)
+        return ctypes.string_at(address, count)
+
+    def write(self, offset: int, data: Any) -> None:
+        """Copy the bytes of a buffer into the memory.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `offset` is no integer, or is negative; `data` is no contiguous buffer.
+        HeapOutOfBounds
+            The range is not within the memory (also an IndexError). Nothing is written.
+        """
+        start = _count(offset, "write(): offset")
+        try:
+            with memoryview(data) as view, view.cast("B") as content:
+                address, _pages = Memory.place(self, start, len(content))
+                target = (ctypes.c_char * len(content)).from_address(address)
+                memoryview(target).cast("B")[:] = content
+        except TypeError as error:
+            raise TypeError(
+                f"Memory.write(): data must be a contiguous buffer of bytes, "
+                f"got {type(data).__name__} ({error})"
+            ) from None
 
     def grow(self, delta: int) -> int:
         """Grow by `delta` pages.

@@ -196,13 +196,41 @@ def _assemble(name: str, features: frozenset[str]) -> tuple[Image, str, bytes]:
             # If a source has changed since its import, the key is not that of the modules in
             # memory. They are imported shortly before this one; file times are accurate to 2 s.
             if _read_sources(IMAGES[name].folders, _PACKAGE)[1] > _started - 3:
-                raise OSError("nothing is kept, the package's sources have just been changed")
+                raise _JustChanged("nothing is kept, the package's sources have just been changed")
             packed = _pack(name, image, key, assembler, features)
             _keep(cache, _cached_name(name, key), packed)
             kept = packed
         except OSError as error:  # full disk, read-only home: the next process assembles again
             _refuse(cache, error)
+            if not isinstance(error, _JustChanged):
+                _warn(cache, error)
     return image, assembler, kept
+
+
+class _JustChanged(OSError):
+    """The sources were changed so lately that nothing is kept."""
+
+
+_warned: list[str] = []
+
+
+def _warn(cache: str, error: OSError) -> None:
+    """Tell the user, once in a process, that each start will assemble the code again."""
+    if _warned:
+        return
+    _warned.append(cache)
+    import warnings
+    from contextlib import suppress
+
+    # Where warnings are errors, the import of a package that works is none.
+    with suppress(RuntimeWarning):
+        warnings.warn(
+            f"asm_libcalls cannot keep its machine code, so each start assembles it again: "
+            f"{cache}: {error.strerror or error}. Set {ENVIRONMENT_VARIABLE} to a folder that can "
+            f"be written, or to {OFF}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _pack(

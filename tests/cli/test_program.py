@@ -564,3 +564,26 @@ def test_machine_code_of_the_second_table_is_shown(capsys: pytest.CaptureFixture
     assert code == 0
     assert " div " in out
     assert "asm_libcalls_divide_by_zero" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (["call"], "NAME"),
+        (["run"], "FILE"),
+        (["disasm"], "NAME"),
+        (["build-library"], "FILE.so"),
+    ],
+    ids=" ".join,
+)
+def test_a_missing_argument_is_named_and_no_optional_one(words, missing, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"are required: {missing}")
+
+
+def test_integers_are_read_in_every_base_of_python(capsys):
+    code, out, _ = in_process(capsys, "call", "i64_udiv", "0b1100", "0o3", "--json")
+    assert code == 0
+    assert strict_json(out)["result"]["text"] == "4"

@@ -508,3 +508,67 @@ class TestClose:
 
     def test_repr(self):
         assert repr(Memory(2, 5)) == "<Memory of 2 pages, maximum 5>"
+
+
+# Bytes by offset.
+
+
+def test_read_and_write():
+    memory = Memory(1, maximum=2)
+    memory.write(10, b"hello")
+    memory.write(12, array.array("H", [0x5958]))
+    memory.write(WASM_PAGE_SIZE - 2, memoryview(b"__ab")[2:])
+    assert memory.read(9, 7) == b"\0heXYo\0"
+    assert memory.read(WASM_PAGE_SIZE - 2, 2) == b"ab"
+    assert memory.read(WASM_PAGE_SIZE, 0) == b""
+    memory.write(WASM_PAGE_SIZE, b"")
+    memory.write(20, numpy.arange(3, dtype="u4"))
+    assert memory.read(20, 12) == bytes([0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0])
+    memory.write(11, memoryview(memory)[10:15])  # overlapping, as memmove
+    assert memory.read(10, 6) == b"hheXYo"
+    memory.grow(1)
+    memory.write(WASM_PAGE_SIZE - 1, b"xy")
+    assert memory.read(WASM_PAGE_SIZE - 1, 2) == b"xy"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ((WASM_PAGE_SIZE, 1), IndexError, "out of bounds"),
+        ((WASM_PAGE_SIZE + 1, 0), IndexError, "out of bounds"),
+        ((2**64, 2**64), IndexError, "out of bounds"),
+        ((-1, 1), ValueError, r"Memory\.\w+\(\): offset must not be negative, got -1"),
+        ((1.0, 1), TypeError, r"Memory\.\w+\(\): offset must be an integer, got float"),
+        ((0, -1), ValueError, r"Memory\.read\(\): size must not be negative, got -1"),
+        ((0, None), TypeError, r"Memory\.read\(\): size must be an integer, got NoneType"),
+    ],
+)
+def test_ranges_that_are_refused(arguments, error, words):
+    memory = Memory(1)
+    with pytest.raises(error, match=words):
+        memory.read(*arguments)
+    offset, size = arguments
+    if size == 1 or size == 0:
+        with pytest.raises(error, match=words):
+            memory.write(offset, bytes(size))
+    memory.write(WASM_PAGE_SIZE - 1, b"z")
+    with pytest.raises(asm_libcalls.HeapOutOfBounds):
+        memory.write(WASM_PAGE_SIZE - 1, b"ab")
+    assert memory.read(WASM_PAGE_SIZE - 1, 1) == b"z"
+
+
+@pytest.mark.parametrize(
+    "data", ["text", 5, None, [1, 2], memoryview(b"abcd")[::2]], ids=lambda d: type(d).__name__
+)
+def test_data_that_is_no_buffer(data):
+    with pytest.raises(TypeError, match=r"Memory\.write\(\): data must be a contiguous buffer"):
+        Memory(1).write(0, data)
+
+
+def test_a_closed_memory_is_neither_read_nor_written():
+    memory = Memory(1)
+    memory.close()
+    with pytest.raises(ValueError, match="the Memory is closed"):
+        memory.read(0, 1)
+    with pytest.raises(ValueError, match="the Memory is closed"):
+        memory.write(0, b"a")

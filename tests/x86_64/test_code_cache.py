@@ -522,6 +522,40 @@ def test_where_no_folder_can_be_made(where, probe, tmp_path):
     assert_assembled(result, str(path))
 
 
+NOT_KEPT = """
+    import sys
+    import warnings
+    import asm_libcalls
+    from asm_libcalls import llvm  # a second image: no second warning
+    asm_libcalls.LIBCALLS["i64_sdiv"].address, llvm.LIBCALLS["divti3"].address
+    sys.stderr.flush()
+    print(asm_libcalls.backend_report()["x86_64"])
+"""
+
+
+@pytest.mark.parametrize("how", ["unusable", "unusable, warnings are errors", "off", "usable"])
+def test_a_user_is_told_once_that_nothing_can_be_kept(how, package, child, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    where = {"off": "off", "usable": str(tmp_path / "cache")}.get(how, str(file / "cache"))
+    path = os.pathsep.join([str(package), environment()["PYTHONPATH"]])
+    done = child(
+        NOT_KEPT,
+        options=["-W", "error"] if how.endswith("errors") else [],
+        variables={"ASM_LIBCALLS_CACHE": where, "PYTHONPATH": path},
+    )
+    assert done.stdout == "loaded\n"
+    if how == "unusable":
+        assert done.stderr.count("RuntimeWarning") == 1
+        assert (
+            f"cannot keep its machine code, so each start assembles it again: {where}: Not a"
+            in (done.stderr)
+        )
+        assert "ASM_LIBCALLS_CACHE" in done.stderr
+    else:
+        assert done.stderr == ""
+
+
 def test_a_read_only_folder(probe, cache):
     """Existing images are used, new ones cannot be kept; an immutable mount stops root."""
     cache.mkdir(mode=0o500)

@@ -1,4 +1,4 @@
-"""``Code``: machine code of a user that can be freed, and the addresses in it.
+"""``Code``: machine code of a user that can be freed.
 
 The owner of a piece of code is a :class:`Code`. Its memory is a :class:`Resource` with a reference
 from the Code while it is open, and one from each address that it has given out. A function object
@@ -13,15 +13,19 @@ from collections.abc import Mapping
 from functools import partial
 
 from asm_libcalls.emitter import code_names
+from asm_libcalls.emitter.code_address import CodeAddress
 from asm_libcalls.emitter.load_code import check_code, check_system, listed
-from asm_libcalls.owned import OPEN, NotCopied, Owned, Resource
+from asm_libcalls.owned import OPEN, Owned, Resource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any, Self
+    from typing import Any
 
-__all__ = ["Code", "CodeAddress"]
+__all__ = ["Code"]
+
+_arena: list[Any] = []
+"""The module, once it is imported, which needs ctypes. At interpreter exit nothing is imported."""
 
 
 class _Piece(Resource):
@@ -42,48 +46,6 @@ def _release(address: int, undo: list[Callable[[], object]], free: Callable[[], 
     free()
 
 
-class CodeAddress(NotCopied, int):
-    """An address in a :class:`Code`, an int that keeps the memory of the code.
-
-    A sum with an int is such an address too, if it is in the same code.
-
-    Attributes
-    ----------
-    code : Code
-    """
-
-    code: Code
-    _piece: _Piece
-
-    def __new__(cls, value: int, code: Code, piece: _Piece) -> Self:
-        """Make an address of a piece; users get theirs from a Code."""
-        self = super().__new__(cls, value)
-        self.code = code
-        self._piece = piece
-        return self
-
-    def __add__(self, other: int) -> int:
-        total = int.__add__(self, other)
-        if total is NotImplemented or not Code.has(self.code, total):
-            return total
-        return CodeAddress(total, self.code, self._piece)
-
-    __radd__ = __add__
-
-    def check_open(self, where: str) -> None:
-        """Raise ValueError if the code is closed."""
-        if self.code._state is not OPEN:
-            raise ValueError(f"{where}: the Code is closed")
-
-    def __native_address__(self, kind: str) -> Any:
-        self.check_open(f"the address {int(self):#x}")
-        return int(self)
-
-    def before_release(self, undo: Callable[[], object]) -> None:
-        """Call a function before the memory of the code is used again."""
-        self._piece.undo.append(undo)
-
-
 class _Symbols(Mapping[str, CodeAddress]):
     """The addresses of a Code's functions, by name."""
 
@@ -94,8 +56,7 @@ class _Symbols(Mapping[str, CodeAddress]):
         self._at = at
 
     def __getitem__(self, name: str) -> CodeAddress:
-        start = self._start
-        return CodeAddress(int(start) + self._at[name], start.code, start._piece)
+        return CodeAddress(int(self._start) + self._at[name], self._start.code, self._start.piece)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._at)
@@ -162,12 +123,14 @@ class Code(Owned):
         self._begin()
         content, parts = check_code(code, functions, "Code()")
         check_system("Code()")
-        from asm_libcalls.emitter import code_arena
+        if not _arena:
+            from asm_libcalls.emitter import code_arena
 
+            _arena.append(code_arena)
         self.size = len(content)
         self._at = {name: at for name, at, _ in parts}
         self._watchers: dict[weakref.ref[Any], Callable[[Any], object]] = {}
-        start, free = code_arena.allocate(content)
+        start, free = _arena[0].allocate(content)
         self._start = start
         self._piece: _Piece | None = _Piece(start, free)
         if parts:
@@ -193,10 +156,6 @@ class Code(Owned):
     def symbols(self) -> Mapping[str, CodeAddress]:
         """The addresses of its functions, by name."""
         return _Symbols(self.address, self._at)
-
-    def has(self, address: int) -> bool:
-        """Return whether an address is in the code, or just behind it."""
-        return self._start <= address <= self._start + self.size
 
     def when_closed(self, thing: Any, action: Callable[[Any], object]) -> None:
         """Call ``action(thing)`` when the code is closed, if `thing` still exists."""

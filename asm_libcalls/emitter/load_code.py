@@ -6,7 +6,9 @@ says what the code must do.
 
 from __future__ import annotations
 
-from asm_libcalls.emitter import code_names
+from asm_libcalls.emitter import availability, code_names
+from asm_libcalls.emitter.call_frames import CALLEE_SAVED, RBP, RSP, Node, follow
+from asm_libcalls.emitter.eh_frame import instructions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,8 +86,6 @@ def check_code(code: Any, functions: Any, where: str) -> tuple[bytes, list[tuple
 
 def check_system(where: str) -> None:
     """Raise OSError unless this is a system where code can be loaded."""
-    from asm_libcalls.emitter import availability
-
     try:
         availability.check_machine()
     except availability.Unavailable as reason:
@@ -138,9 +138,6 @@ def _call_frames(code: bytes) -> bytes | None:
     at = len(_LANDING) if code.startswith(_LANDING) else 0
     if not code.startswith(_PUSH, at) or not code.startswith(_SET, at + 1):
         return None
-    from asm_libcalls.emitter.call_frames import CALLEE_SAVED, RBP, RSP, Node, follow
-    from asm_libcalls.emitter.eh_frame import instructions
-
     lost = [("write", register, 0, 0) for register in sorted(CALLEE_SAVED - {RBP})]
     body_at = at + len(_PUSH) + len(_SET[0])
     prologue = [

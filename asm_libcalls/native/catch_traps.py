@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from asm_libcalls.emitter.code import CodeAddress
+from asm_libcalls.emitter.code_address import CodeAddress
 from asm_libcalls.native import process
 from asm_libcalls.native.call_slot import FUNCTION, answer_calls, callable_class
 from asm_libcalls.native.native_function import native_function

@@ -17,7 +17,7 @@ from functools import partial
 from keyword import iskeyword
 
 from asm_libcalls.calling_convention import assign
-from asm_libcalls.emitter.code import CodeAddress
+from asm_libcalls.emitter.code_address import CodeAddress
 from asm_libcalls.native import process
 from asm_libcalls.signatures import VALUE_TYPES, Callee, Signature
 from asm_libcalls.x86_64.python_functions import EVERYTHING

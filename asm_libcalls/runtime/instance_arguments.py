@@ -5,7 +5,7 @@ Each function raises TypeError or ValueError, and names the argument.
 
 from __future__ import annotations
 
-from asm_libcalls.emitter.code import CodeAddress
+from asm_libcalls.emitter.code_address import CodeAddress
 from asm_libcalls.owned import is_a
 from asm_libcalls.runtime.element_segment import ElementSegment
 from asm_libcalls.runtime.funcref import FuncRef

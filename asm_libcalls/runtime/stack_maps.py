@@ -11,7 +11,7 @@ import operator
 import weakref
 from functools import partial
 
-from asm_libcalls.emitter.code import CodeAddress
+from asm_libcalls.emitter.code_address import CodeAddress
 from asm_libcalls.owned import Owned
 from asm_libcalls.signatures.value_types import describe
 from asm_libcalls.steps import step

@@ -253,6 +253,28 @@ def test_stack_maps_are_forgotten_with_the_memory():
         assert repr(registry) == "<StackMapRegistry of 0 code ranges>"
 
 
+def test_code_that_is_made_and_freed_at_interpreter_exit(child):
+    """Nothing can be imported then."""
+    done = child(
+        """
+        import asm_libcalls
+        from asm_libcalls import Code
+
+        class Last:
+            def __del__(self):
+                with Code(content, {"f": (0, len(content))}) as code:
+                    print(code.size, flush=True)
+                self.kept.close()
+
+        content = bytes.fromhex("55 4889e5 8d0437 5d c3")
+        last = Last()
+        last.kept = Code(content)
+        last.itself = last
+        """
+    )
+    assert (done.stdout, done.stderr) == ("9\n", "")
+
+
 # --- closed while it runs -------------------------------------------------------------------------
 
 

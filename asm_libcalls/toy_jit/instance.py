@@ -64,7 +64,8 @@ class Instance(Owned):
     Notes
     -----
     Instances of one module share its code. Only one thread at a time may use an instance and the
-    instances it is linked to. Any thread may call :meth:`interrupt`.
+    instances it is linked to; without the GIL, threads take turns. Any thread may call
+    :meth:`interrupt`.
 
     An exported function keeps its instance alive. The garbage collector frees both when they are
     unreachable, also in a cycle through host functions. A cycle through objects that were passed to

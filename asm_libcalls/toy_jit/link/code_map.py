@@ -10,6 +10,7 @@ from asm_libcalls.activation import MAXIMUM_TRACE
 from asm_libcalls.native.backtraces import describe, name_frames, set_note
 from asm_libcalls.native.process import trap_observers
 from asm_libcalls.native.stack_walker import stack_frames
+from asm_libcalls.steps import step
 from asm_libcalls.toy_jit.backtrace import WasmFrame
 from asm_libcalls.traps import Trap
 
@@ -57,20 +58,36 @@ _codes: dict[int, _Code] = {}
 def register(module: Module, layout: CodeLayout, address: int) -> None:
     """Add a module's code to the map."""
     _codes[address] = _Code(module, layout, address)
+    _insert(address)
+
+
+@step
+def _insert(address: int) -> None:
     bisect.insort(_starts, address)
 
 
 def forget(address: int) -> None:
     """Forget the code that begins at `address`."""
-    _starts.remove(address)
+    _remove(address)
     del _codes[address]
+
+
+@step
+def _remove(address: int) -> None:
+    _starts.remove(address)
+
+
+@step
+def _start_before(return_address: int) -> int:
+    at = bisect.bisect_right(_starts, return_address)
+    return _starts[at - 1] if at else 0
 
 
 def find(return_address: int) -> WasmFrame | None:
     """Return the frame with a return address, or None if that is not in compiled code."""
-    before = _starts[: bisect.bisect_right(_starts, return_address)]
+    start = _start_before(return_address)
     # Another thread may have forgotten the code meanwhile; then the address is not in it.
-    code = _codes.get(before[-1]) if before else None
+    code = _codes.get(start)
     return code.frame(return_address) if code is not None else None
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from asm_libcalls.runtime.reservation import Reservation
+
 __all__ = ["Growable"]
 
 _U32_MAXIMUM = 0xFFFFFFFF
@@ -44,6 +46,7 @@ class Growable(Defined):
     _largest = _U32_MAXIMUM
     """The largest size that can be declared."""
 
+    _reservation: Reservation | None = None
     _limit: int
     """The most that it may grow to: what is reserved."""
 
@@ -114,6 +117,18 @@ class Growable(Defined):
             end = "2**32-1" if largest == _U32_MAXIMUM else largest
             raise ValueError(f"{what} must be in 0 .. {end} {self._unit_in_full}, got {size}")
         return size
+
+    @property
+    def reservation(self) -> object:
+        """The owner of its address range, which stays while it is referenced, even after a close."""
+        return self._open_reservation()
+
+    def _open_reservation(self) -> Reservation:
+        reservation = self._reservation
+        if reservation is None:
+            self._check_open()
+            raise AssertionError
+        return reservation
 
     def current_size(self) -> int:
         """Return the size, without any override of a user's class."""

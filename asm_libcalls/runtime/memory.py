@@ -72,7 +72,6 @@ class Memory(Growable):
     """
 
     _closes_when_dropped = False  # running code may use the definition; the pages are a Resource
-    _reservation: Reservation | None = None
     _unit, _unit_in_full, _largest = "pages", "pages of 64 KiB", MAXIMUM_PAGES
     _state_units = WASM_PAGE_SIZE
 
@@ -170,11 +169,6 @@ class Memory(Growable):
         self._check_open()
         return self._grow(self._checked(delta, "Memory.grow(): delta"))
 
-    @property
-    def reservation(self) -> object:
-        """The owner of its pages: they stay while it is referenced, even after a close."""
-        return self._open_reservation()
-
     def place(self, start: int, count: int) -> tuple[int, object]:
         """Return the address of a range, and the owner of its pages, for the caller to hold.
 
@@ -207,13 +201,6 @@ class Memory(Growable):
         if type(view) is not memoryview:
             raise TypeError("__buffer__ returned non-memoryview object")
         return view
-
-    def _open_reservation(self) -> Reservation:
-        reservation = self._reservation
-        if reservation is None:
-            self._check_open()
-            raise AssertionError
-        return reservation
 
     def _prepare(self, current: int, desired: int, fill: None) -> Reservation | None:
         reservation = self._open_reservation()

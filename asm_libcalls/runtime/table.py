@@ -68,7 +68,6 @@ class Table(Growable):
         `minimum` is more than the implementation allows.
     """
 
-    _reservation: Reservation | None = None
     _closed_at = 0  # the size when it was closed
     _unit = _unit_in_full = "elements"
 
@@ -161,11 +160,6 @@ class Table(Growable):
         self._keepers = nothing
         return self._closed_at, before, reservation
 
-    @property
-    def reservation(self) -> object:
-        """The owner of the elements: they stay while it is referenced, even after a close."""
-        return self._open_reservation()
-
     # Raw pointers, for the libcalls.
 
     @inside
@@ -249,13 +243,6 @@ class Table(Growable):
         keepers.add(self._keepers, keeper, state)
         first, last = getattr(keeper, "function_range", (0, 0))
         state.functions_from, state.functions_to = first, last
-
-    def _open_reservation(self) -> Reservation:
-        reservation = self._reservation
-        if reservation is None:
-            self._check_open()
-            raise AssertionError
-        return reservation
 
     def _prepare(self, current: int, desired: int, fill: int) -> tuple[Any, ...] | None:
         reservation = self._open_reservation()

@@ -31,6 +31,9 @@ import ctypes
 from asm_libcalls.libcalls import BUILTIN_ARRAY
 
 __all__ = [
+    "MAXIMUM_PAGES",
+    "WASM_PAGE_SHIFT",
+    "WASM_PAGE_SIZE",
     "InstanceHeader",
     "VMCallerCheckedAnyfunc",
     "VMDataSegment",
@@ -105,6 +108,14 @@ class VMTableDefinition(ctypes.Structure):
         ("current_elements", ctypes.c_uint32),
         ("_padding", ctypes.c_uint8 * (_POINTER_SIZE - 4)),
     ]
+
+
+WASM_PAGE_SHIFT = 16
+WASM_PAGE_SIZE = 1 << WASM_PAGE_SHIFT
+"""Bytes of a page of a linear memory."""
+
+MAXIMUM_PAGES = 1 << 16
+"""The most pages that a 32-bit memory can have: 4 GiB."""
 
 
 class VMMemoryDefinition(ctypes.Structure):

@@ -13,8 +13,9 @@ from typing import ClassVar
 from asm_libcalls.checks.scenes import U32_MAXIMUM, Model, Scene, SceneChecker, State
 from asm_libcalls.libcall import Libcall
 from asm_libcalls.runtime.instance import Instance
-from asm_libcalls.runtime.memory import WASM_PAGE_SIZE, Memory
+from asm_libcalls.runtime.memory import Memory
 from asm_libcalls.traps import HeapOutOfBounds
+from asm_libcalls.vmcontext import WASM_PAGE_SIZE
 
 __all__ = ["CHECKER"]
 

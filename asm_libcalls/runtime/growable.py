@@ -120,7 +120,7 @@ class Growable(Defined):
 
     @property
     def reservation(self) -> object:
-        """The owner of its address range, which stays while it is referenced, even after a close."""
+        """The owner of its memory, which stays while that is referenced, even after a close."""
         return self._open_reservation()
 
     def _open_reservation(self) -> Reservation:

@@ -18,20 +18,19 @@ from asm_libcalls.runtime.reservation import Reservation
 from asm_libcalls.runtime.store import inside_or_later
 from asm_libcalls.steps import step
 from asm_libcalls.traps import HeapOutOfBounds
-from asm_libcalls.vmcontext import VMMemoryDefinition, VMMemoryState
+from asm_libcalls.vmcontext import (
+    MAXIMUM_PAGES,
+    WASM_PAGE_SIZE,
+    VMMemoryDefinition,
+    VMMemoryState,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["MAXIMUM_PAGES", "WASM_PAGE_SIZE", "Memory"]
-
-WASM_PAGE_SIZE = 65536
-"""Bytes of a page."""
-
-MAXIMUM_PAGES = 65536
-"""The most pages that a 32-bit memory can have: 4 GiB."""
+__all__ = ["Memory"]
 
 
 def _count(value: int, what: str) -> int:

@@ -12,7 +12,7 @@ import ctypes
 from functools import partial
 
 from asm_libcalls.emitter import libc
-from asm_libcalls.vmcontext import VMMemoryDefinition, VMMemoryState
+from asm_libcalls.vmcontext import WASM_PAGE_SHIFT, VMMemoryDefinition, VMMemoryState
 from asm_libcalls.x86_64.leaving import Body, header
 
 TYPE_CHECKING = False
@@ -30,7 +30,6 @@ to be. Sets CF if the system refuses. Preserves all registers but rax, and needs
 
 _PAGE = 4096  # of every x86-64 CPU
 _PAGE_SHIFT = 12
-_WASM_PAGE_SHIFT = 16
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 _READ_WRITE = libc.PROT_READ | libc.PROT_WRITE
 
@@ -103,7 +102,7 @@ def _grow(prefix: str, count: str, body: Body) -> None:
     MOV(r8, [r8 + rdx * _POINTER])  # VMMemoryDefinition*
     MOV(r10, [r10 + rdx * _POINTER])  # VMMemoryState*
     MOV(r9d, esi)
-    SHL(r9, _WASM_PAGE_SHIFT)  # pages to bytes
+    SHL(r9, WASM_PAGE_SHIFT)  # pages to bytes
     MOV(rsi, [r8 + memory.current_length.offset])
     ADD(r9, rsi)
     CMP(r9, [r10 + VMMemoryState.grows_below.offset])
@@ -115,5 +114,5 @@ def _grow(prefix: str, count: str, body: Body) -> None:
     body.leave_if("c")
     MOV([r8 + memory.current_length.offset], r9)
     MOV(rax, rsi)
-    SHR(rax, _WASM_PAGE_SHIFT)
+    SHR(rax, WASM_PAGE_SHIFT)
     body.end()

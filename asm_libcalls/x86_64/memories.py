@@ -22,7 +22,12 @@ import ctypes
 from functools import partial
 
 from asm_libcalls.traps import TrapCode
-from asm_libcalls.vmcontext import InstanceHeader, VMDataSegment, VMMemoryDefinition
+from asm_libcalls.vmcontext import (
+    WASM_PAGE_SHIFT,
+    InstanceHeader,
+    VMDataSegment,
+    VMMemoryDefinition,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,9 +42,6 @@ __all__ = ["LONG", "routines"]
 LONG = 1 << 20
 """Most bytes that a builtin copies or fills itself, in some 50 microseconds; for more it takes the
 slow path, which releases the GIL."""
-
-_PAGE_SHIFT = 16
-"""Shift from bytes to pages of 64 KiB."""
 
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 
@@ -306,7 +308,7 @@ def _size(array: str, count: str, setting: _Setting) -> None:
     MOV(r10, [rax + rsi * _POINTER])  # VMMemoryDefinition*
     setting.check_open(r10)
     MOV(rax, [r10 + VMMemoryDefinition.current_length.offset])
-    SHR(rax, _PAGE_SHIFT)
+    SHR(rax, WASM_PAGE_SHIFT)
     setting.end()
 
 

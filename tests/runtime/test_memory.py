@@ -20,7 +20,7 @@ import asm_libcalls
 from asm_libcalls import Instance, Memory
 from asm_libcalls.emitter import libc
 from asm_libcalls.emitter.libc import PAGE_SIZE
-from asm_libcalls.runtime.memory import MAXIMUM_PAGES, WASM_PAGE_SIZE
+from asm_libcalls.vmcontext import MAXIMUM_PAGES, WASM_PAGE_SIZE
 
 REFUSED = 0xFFFFFFFF
 

@@ -30,6 +30,7 @@ from asm_libcalls.toy_jit.frontend.module import (
 )
 from asm_libcalls.toy_jit.frontend.operands import Operands
 from asm_libcalls.toy_jit.frontend.reader import Reader, unsigned
+from asm_libcalls.vmcontext import MAXIMUM_PAGES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["decode_module"]
 
 MAX_ARITY = 1000  # parameters, and results, of a function type: the limit of browsers and Wasmtime
-MAX_PAGES = 0x1_0000  # of a memory: 4 GiB
 
 _NOTHING = Budget(0)  # constant expressions use nothing that is limited
 
@@ -194,8 +194,8 @@ class _Decoder:
 
     def memory(self, reader: Reader) -> Limits:
         start = reader.pos
-        what = f"memory size must be at most {MAX_PAGES} pages (4GiB)"
-        memory = self.limits(reader, MAX_PAGES, what, proposals.MEMORY_FLAGS)
+        what = f"memory size must be at most {MAXIMUM_PAGES} pages (4GiB)"
+        memory = self.limits(reader, MAXIMUM_PAGES, what, proposals.MEMORY_FLAGS)
         if self.module.memories:
             raise proposals.refusal(proposals.SECOND_MEMORY, start)
         self.module.memories.append(memory)

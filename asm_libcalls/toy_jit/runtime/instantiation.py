@@ -11,7 +11,7 @@ from asm_libcalls.fallback import memories as memory_libcalls
 from asm_libcalls.fallback import tables as table_libcalls
 from asm_libcalls.runtime.element_segment import ElementSegment
 from asm_libcalls.runtime.global_ import Global
-from asm_libcalls.runtime.memory import WASM_PAGE_SIZE, Memory
+from asm_libcalls.runtime.memory import Memory
 from asm_libcalls.runtime.table import Table
 from asm_libcalls.toy_jit.codegen.layout import type_id
 from asm_libcalls.toy_jit.frontend import opcodes as op
@@ -19,6 +19,7 @@ from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
 from asm_libcalls.toy_jit.runtime.compiled_instance import CompiledInstance
 from asm_libcalls.toy_jit.runtime.functions import Func
 from asm_libcalls.traps import Trap
+from asm_libcalls.vmcontext import WASM_PAGE_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

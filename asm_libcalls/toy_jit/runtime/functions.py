@@ -1,9 +1,8 @@
-"""Calls between Python and WebAssembly: exports as callables, and callables as imports."""
+"""Func: a WebAssembly function, called from Python."""
 
 from __future__ import annotations
 
 import ctypes
-import weakref
 from functools import partial
 
 from asm_libcalls.binding import default_binding
@@ -17,11 +16,10 @@ from asm_libcalls.native.native_function import (
 )
 from asm_libcalls.runtime import transit
 from asm_libcalls.runtime.funcref import FuncRef
-from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.runtime.store import call_inside
 from asm_libcalls.signatures import MEMORY_POINTERS, VALUE_TYPES, Callee, Signature
 from asm_libcalls.steps import HAS_GIL
-from asm_libcalls.toy_jit.codegen.layout import type_id, type_of_id
+from asm_libcalls.toy_jit.codegen.layout import type_of_id
 from asm_libcalls.toy_jit.frontend.module import (
     F32,
     F64,
@@ -32,11 +30,9 @@ from asm_libcalls.toy_jit.frontend.module import (
     VALUE_TYPE_NAMES,
     type_names,
 )
-from asm_libcalls.toy_jit.link.code_map import extend, moment
 from asm_libcalls.toy_jit.runtime.adapters import Adapter
 from asm_libcalls.toy_jit.runtime.slots import ENTER
 from asm_libcalls.toy_jit.runtime.values import from_slots, slot_count, to_slots
-from asm_libcalls.x86_64.trampolines.call_records import make_slot_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +41,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.toy_jit.frontend.module import FuncType
 
-__all__ = ["Func", "host_instance"]
+__all__ = ["Func"]
 
 _ENTER_SIGNATURE = Signature("(pointer, pointer, pointer, u64)")
 _FLOATS = (F32, F64)
@@ -268,93 +264,3 @@ def _call_slowly(func: Func, adapter: Adapter, *arguments: Any) -> Any:
     """Call a function with arguments that its builtin cannot convert, or refuse them."""
     results = func._call(arguments, bits=False)
     return results[0] if results else None
-
-
-class HostInstance(Instance):
-    """An instance of Python functions, for others to import.
-
-    Only this object keeps the Python functions alive. So the garbage collector can break a cycle of
-    a function and an instance that imports it.
-    """
-
-    def __init__(self, functions: Sequence[tuple[Callable[..., Any], FuncType, str]]) -> None:
-        self._begin()
-        thunks = default_binding().thunks()
-        self.function_keepers: dict[int, Instance] = {}
-        self._calls = [_HostCall(self, *row) for row in functions]
-        rows = []
-        for call in self._calls:
-            functype = call.functype
-            count = slot_count(functype.params)
-            record = make_slot_record(call, int, count, bool(functype.results))
-            address, release = thunks.address_of_record(record)
-            rows.append((address, type_id(functype)))
-            weakref.finalize(self, release).atexit = False
-        super().__init__(functions=rows, function_class=Func)
-        for func, (_, _, name) in zip(self.functions, functions, strict=True):
-            func.name = name  # type: ignore[attr-defined]
-
-    def share(self, importer: Instance) -> None:
-        """Root externrefs that the functions return in the importer, whose frames get them."""
-        self.activations_table = importer.activations_table
-        self.stack_map_registry = importer.stack_map_registry
-
-
-def host_instance(functions: Sequence[tuple[Callable[..., Any], FuncType, str]]) -> HostInstance:
-    """Make an instance of Python functions, as Wasmtime does, for others to import.
-
-    Parameters
-    ----------
-    functions : sequence of (callable, FuncType, str)
-        Each with its type, and its name in errors.
-    """
-    return HostInstance(functions)
-
-
-class _HostCall:
-    """The callable behind a host function's thunk, called with the slots and their address."""
-
-    def __init__(
-        self, instance: HostInstance, function: Callable[..., Any], functype: FuncType, name: str
-    ) -> None:
-        self.instance = weakref.ref(instance)
-        self.function = function
-        self.functype = functype
-        self.where = f"the result of the host function {name}"
-
-    def __call__(self, *given: int) -> int | None:
-        called = moment()
-        try:
-            return self._call(*given)
-        except BaseException as error:
-            extend(error, called)
-            raise
-
-    def _call(self, *given: int) -> int | None:
-        *arguments, slots = given
-        params, results = self.functype.params, self.functype.results
-        instance = self.instance()
-        assert instance is not None  # the calling instance imports it
-        returned = self.function(*from_slots(params, arguments))
-        if not results:
-            return None
-        if len(results) == 1:
-            values, where = (returned,), self.where
-        else:
-            try:
-                values = tuple(returned)
-            except TypeError:
-                values = (returned,)
-            where = f"{self.where}: value"
-        if len(values) != len(results):
-            raise TypeError(
-                f"{self.where} must be {len(results)} values {type_names(results)}, "
-                f"got {len(values)}"
-            )
-        taken, _ = to_slots(results, values, instance, where, returned=True)
-        if len(taken) == 1:
-            return taken[0]
-        target = (ctypes.c_uint64 * len(taken)).from_address(slots)
-        for i, slot in enumerate(taken):
-            target[i] = slot
-        return 0

@@ -10,7 +10,7 @@ from asm_libcalls.toy_jit.codegen.layout import type_id
 from asm_libcalls.toy_jit.errors import LinkError
 from asm_libcalls.toy_jit.frontend.external_types import import_type
 from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
-from asm_libcalls.toy_jit.runtime.functions import host_instance
+from asm_libcalls.toy_jit.runtime.host_functions import HostInstance
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.toy_jit.frontend import module as decoded_module
-    from asm_libcalls.toy_jit.runtime.functions import HostInstance
 
 __all__ = ["WASI", "match_imports"]
 
@@ -62,7 +61,7 @@ def match_imports(
         imports[entry.kind].append(value)
     if not host:
         return imports, None
-    instance = host_instance([*host.values()])
+    instance = HostInstance([*host.values()])
     for place, func in zip(host, instance.functions, strict=True):
         imports["func"][place] = func
     return imports, instance

@@ -1,0 +1,108 @@
+"""Host functions: Python callables that WebAssembly imports."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+
+from asm_libcalls.binding import default_binding
+from asm_libcalls.runtime.instance import Instance
+from asm_libcalls.toy_jit.codegen.layout import type_id
+from asm_libcalls.toy_jit.frontend.module import type_names
+from asm_libcalls.toy_jit.link.code_map import extend, moment
+from asm_libcalls.toy_jit.runtime.functions import Func
+from asm_libcalls.toy_jit.runtime.values import from_slots, slot_count, to_slots
+from asm_libcalls.x86_64.trampolines.call_records import make_slot_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from asm_libcalls.toy_jit.frontend.module import FuncType
+
+__all__ = ["HostInstance"]
+
+
+class HostInstance(Instance):
+    """An instance of Python functions, for others to import.
+
+    Only this object keeps the Python functions alive. So the garbage collector can break a cycle of
+    a function and an instance that imports it.
+
+    Parameters
+    ----------
+    functions : sequence of (callable, FuncType, str)
+        Each with its type, and its name in errors.
+    """
+
+    def __init__(self, functions: Sequence[tuple[Callable[..., Any], FuncType, str]]) -> None:
+        self._begin()
+        thunks = default_binding().thunks()
+        self.function_keepers: dict[int, Instance] = {}
+        self._calls = [_HostCall(self, *row) for row in functions]
+        rows = []
+        for call in self._calls:
+            functype = call.functype
+            count = slot_count(functype.params)
+            record = make_slot_record(call, int, count, bool(functype.results))
+            address, release = thunks.address_of_record(record)
+            rows.append((address, type_id(functype)))
+            weakref.finalize(self, release).atexit = False
+        super().__init__(functions=rows, function_class=Func)
+        for func, (_, _, name) in zip(self.functions, functions, strict=True):
+            func.name = name  # type: ignore[attr-defined]
+
+    def share(self, importer: Instance) -> None:
+        """Root externrefs that the functions return in the importer, whose frames get them."""
+        self.activations_table = importer.activations_table
+        self.stack_map_registry = importer.stack_map_registry
+
+
+class _HostCall:
+    """The callable behind a host function's thunk, called with the slots and their address."""
+
+    def __init__(
+        self, instance: HostInstance, function: Callable[..., Any], functype: FuncType, name: str
+    ) -> None:
+        self.instance = weakref.ref(instance)
+        self.function = function
+        self.functype = functype
+        self.where = f"the result of the host function {name}"
+
+    def __call__(self, *given: int) -> int | None:
+        called = moment()
+        try:
+            return self._call(*given)
+        except BaseException as error:
+            extend(error, called)
+            raise
+
+    def _call(self, *given: int) -> int | None:
+        *arguments, slots = given
+        params, results = self.functype.params, self.functype.results
+        instance = self.instance()
+        assert instance is not None  # the calling instance imports it
+        returned = self.function(*from_slots(params, arguments))
+        if not results:
+            return None
+        if len(results) == 1:
+            values, where = (returned,), self.where
+        else:
+            try:
+                values = tuple(returned)
+            except TypeError:
+                values = (returned,)
+            where = f"{self.where}: value"
+        if len(values) != len(results):
+            raise TypeError(
+                f"{self.where} must be {len(results)} values {type_names(results)}, "
+                f"got {len(values)}"
+            )
+        taken, _ = to_slots(results, values, instance, where, returned=True)
+        if len(taken) == 1:
+            return taken[0]
+        target = (ctypes.c_uint64 * len(taken)).from_address(slots)
+        for i, slot in enumerate(taken):
+            target[i] = slot
+        return 0

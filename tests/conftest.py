@@ -128,13 +128,13 @@ def load_routines(machine_code: Backend) -> Callable[..., LoadedImage]:
     from asm_libcalls.emitter import pages
     from asm_libcalls.emitter.image import link
     from asm_libcalls.x86_64.backend import slot_value
-    from asm_libcalls.x86_64.trampolines import enter
+    from asm_libcalls.x86_64.trampolines import enter_and_raise
 
     ours = machine_code.loaded
     key = ctypes.c_uint64.from_address(ours.address + ours.image.slots["activations_key"]).value
 
     def load(*routines: Routine, slots: dict[str, int] | None = None) -> LoadedImage:
-        loaded = pages.load(link([*enter.routines(), *routines]))
+        loaded = pages.load(link([*enter_and_raise.routines(), *routines]))
         for name in loaded.image.slots:
             if name not in (slots or {}):
                 loaded.set_slot(name, slot_value(name))

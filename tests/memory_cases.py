@@ -134,10 +134,10 @@ def main() -> None:
     from asm_libcalls.emitter import pages
     from asm_libcalls.emitter.image import link
     from asm_libcalls.x86_64 import cpu, memories
-    from asm_libcalls.x86_64.trampolines import enter
+    from asm_libcalls.x86_64.trampolines import enter_and_raise
 
     this_cpu = cpu.detect(pages.load(link(cpu.routines())))
-    loaded = pages.load(link([*enter.routines(), *memories.routines(this_cpu.features)]))
+    loaded = pages.load(link([*enter_and_raise.routines(), *memories.routines(this_cpu.features)]))
     sizes = (*range(70), 100, 128, 129, 200, 256, 257, 300, 600, 2100, 4096, 5000)
     cases = check_copies(loaded, sizes, (0, 17), (1, 8, 31, 33, 500))
     cases += check_fills(loaded, sizes, (0, 17))

@@ -1,7 +1,7 @@
 """The entry from Python into native code through machine code.
 
-Machine code keeps each thread's activations in a list (see ``x86_64/trampolines/enter.py``). A
-Python exception crosses native frames as the thread's error indicator, which stays unchanged from
+Machine code keeps each thread's activations in a list (``x86_64/trampolines/enter_and_raise.py``).
+A Python exception crosses native frames as the thread's error indicator, which stays unchanged from
 the callback that raised it to the entry.
 """
 
@@ -102,7 +102,7 @@ def _layout(signature: Signature) -> _Layout:
 
 
 class MachineEntry:
-    """Calls through ``x86_64/trampolines/enter.py``; a trap unwinds native frames."""
+    """Calls through ``x86_64/trampolines/enter_and_raise.py``; a trap unwinds native frames."""
 
     def __init__(self, enter_address: int, activations_key: int) -> None:
         from asm_libcalls.emitter import libc

@@ -126,11 +126,11 @@ def routines(features: frozenset[str]) -> list[Routine]:
     from asm_libcalls.libcalls import DECLARATIONS
     from asm_libcalls.x86_64 import families
     from asm_libcalls.x86_64.python_functions import function_stencils, get_buffer
-    from asm_libcalls.x86_64.trampolines import call_python, enter
+    from asm_libcalls.x86_64.trampolines import call_python, enter_and_raise
 
     result = [
         routine
-        for part in (enter, call_python, function_stencils, get_buffer)
+        for part in (enter_and_raise, call_python, function_stencils, get_buffer)
         for routine in part.routines()
     ]
     return [*result, *families.routines(DECLARATIONS.values(), features)]

@@ -190,10 +190,10 @@ def test_no_byte_outside_is_even_read(child, features, machine_code):
         from asm_libcalls.emitter import pages
         from asm_libcalls.emitter.image import link
         from asm_libcalls.x86_64 import memories
-        from asm_libcalls.x86_64.trampolines import enter
+        from asm_libcalls.x86_64.trampolines import enter_and_raise
         from memory_cases import check_beside_guards
 
-        routines = [*enter.routines(), *memories.routines(frozenset({sorted(features)}))]
+        routines = [*enter_and_raise.routines(), *memories.routines(frozenset({sorted(features)}))]
         sizes = [*range(301), *{LONG}, 70000]
         print(check_beside_guards(pages.load(link(routines)), sizes) > 1000)
         """

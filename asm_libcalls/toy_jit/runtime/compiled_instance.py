@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asm_libcalls.runtime.instance import Instance
-from asm_libcalls.toy_jit.runtime.garbage import collect_with_python
+from asm_libcalls.toy_jit.runtime.collector_hook import collect_with_python
 from asm_libcalls.toy_jit.runtime.interrupts import StoppableInstance
 
 TYPE_CHECKING = False

@@ -54,7 +54,7 @@ from asm_libcalls.x86_64.trampolines.departures import (
     leave_native,
     return_to_native,
 )
-from asm_libcalls.x86_64.trampolines.enter import RAISE_EXCEPTION, pop_frame
+from asm_libcalls.x86_64.trampolines.enter_and_raise import RAISE_EXCEPTION, pop_frame
 from asm_libcalls.x86_64.trampolines.thread_records import load_or_make_thread_record
 
 TYPE_CHECKING = False

@@ -18,7 +18,7 @@ from peachpy.x86_64.registers import rbp
 from asm_libcalls.activation import Activation, Departure, ThreadRecord
 from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
 from asm_libcalls.x86_64.trampolines.call_records import DEPARTURE
-from asm_libcalls.x86_64.trampolines.enter import get_owner
+from asm_libcalls.x86_64.trampolines.enter_and_raise import get_owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

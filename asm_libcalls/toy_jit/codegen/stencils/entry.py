@@ -128,7 +128,7 @@ def enter() -> None:
     from peachpy.x86_64.registers import rbp, rsp
 
     from asm_libcalls.x86_64.assembler import registers
-    from asm_libcalls.x86_64.trampolines.enter import pop_frame
+    from asm_libcalls.x86_64.trampolines.enter_and_raise import pop_frame
 
     copy, copied, back, done = map(x.Label, ("copy", "copied", "back", "done"))
     x.PUSH(rbp)

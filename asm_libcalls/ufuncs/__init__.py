@@ -33,6 +33,7 @@ from __future__ import annotations
 import numpy as np
 
 from asm_libcalls.binding import default_binding
+from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.ufuncs.fallback_loops import fallback_loop
 from asm_libcalls.ufuncs.numpy_loops import with_loops_of_numpy
 from asm_libcalls.ufuncs.objects import Loop, make_ufunc
@@ -71,44 +72,29 @@ def _readings(libcall: str, types: str) -> _Loops:
 
 _SIGNED, _UNSIGNED = "lll Lll lLl LLl", "LLL llL LlL lLL"
 
-# Each ufunc by name: its loops (the libcall and the types), and the docstring. The first loop of a
-# libcall has the types that the libcall computes with.
-_TABLE: dict[str, tuple[_Loops, str]] = {
+_LOOPS: dict[str, _Loops] = {
     **{
-        name: ([(f"f32_{name}", ("f4", "f4")), (f"f64_{name}", ("f8", "f8"))], doc)
-        for name, doc in (
-            ("ceil", "Round up to an integral value."),
-            ("floor", "Round down to an integral value."),
-            ("trunc", "Round towards zero to an integral value."),
-            ("nearest", "Round to the nearest integral value, ties to even."),
-        )
+        name: [(f"f32_{name}", ("f4", "f4")), (f"f64_{name}", ("f8", "f8"))]
+        for name in ("ceil", "floor", "trunc", "nearest")
     },
-    "sdiv": (
-        _readings("i64_sdiv", _SIGNED),
-        "Signed quotient, truncated towards zero.\n\nx / 0 is 0 (divide), MIN / -1 is MIN (over).",
-    ),
-    "srem": (
-        _readings("i64_srem", _SIGNED),
-        "Signed remainder, with the sign of the dividend.\n\nx % 0 is 0 (divide), MIN % -1 is 0.",
-    ),
-    "udiv": (
-        _readings("i64_udiv", _UNSIGNED),
-        "Unsigned quotient, truncated.\n\nx / 0 is 0 (divide).",
-    ),
-    "urem": (_readings("i64_urem", _UNSIGNED), "Unsigned remainder.\n\nx % 0 is 0 (divide)."),
-    "ishl": (
-        _readings("i64_ishl", "lll lLl LlL LLL"),
-        "Shift left; the count is taken modulo 64.",
-    ),
-    "sshr": (
-        _readings("i64_sshr", _SIGNED),
-        "Shift right, copying the sign; the count is taken modulo 64.",
-    ),
-    "ushr": (
-        _readings("i64_ushr", _UNSIGNED),
-        "Shift right, filling with zeros; the count is taken modulo 64.",
-    ),
+    "sdiv": _readings("i64_sdiv", _SIGNED),
+    "srem": _readings("i64_srem", _SIGNED),
+    "udiv": _readings("i64_udiv", _UNSIGNED),
+    "urem": _readings("i64_urem", _UNSIGNED),
+    "ishl": _readings("i64_ishl", "lll lLl LlL LLL"),
+    "sshr": _readings("i64_sshr", _SIGNED),
+    "ushr": _readings("i64_ushr", _UNSIGNED),
 }
+"""The loops of each ufunc: libcalls and types. The first loop of a libcall has the types that the
+libcall computes with."""
+
+_FLAGS = {
+    "sdiv": "x / 0 is 0 (divide), MIN / -1 is MIN (over).",
+    "srem": "x % 0 is 0 (divide), MIN % -1 is 0.",
+    "udiv": "x / 0 is 0 (divide).",
+    "urem": "x % 0 is 0 (divide).",
+}
+"""What a ufunc does where its libcall traps, for its docstring."""
 
 
 def _machine_loops() -> tuple[LoadedImage | None, str]:
@@ -127,7 +113,7 @@ def _machine_loops() -> tuple[LoadedImage | None, str]:
 def _make_ufuncs() -> dict[str, np.ufunc]:
     image, why_not = _machine_loops()
     if image is None:
-        BACKENDS.update(dict.fromkeys(_TABLE, f"fallback: {why_not}"))
+        BACKENDS.update(dict.fromkeys(_LOOPS, f"fallback: {why_not}"))
         streaming = 0
     else:
         from asm_libcalls.x86_64.cpu_caches import last_level_cache
@@ -137,7 +123,7 @@ def _make_ufuncs() -> dict[str, np.ufunc]:
         # Zen 4 it pays from half of that cache on, and loses nothing from here.
         streaming = last_level_cache() * 3 // 16
     result = {}
-    for name, (loops, doc) in _TABLE.items():
+    for name, loops in _LOOPS.items():
         made: dict[str, Loop] = {}
         for libcall, dtypes in loops:
             if libcall in made:
@@ -148,6 +134,7 @@ def _make_ufuncs() -> dict[str, np.ufunc]:
             else:
                 BACKENDS.setdefault(name, "fallback: the CPU lacks what the loop needs")
                 made[libcall] = fallback_loop(libcall, dtypes)
+        doc = "\n\n".join(filter(None, (DECLARATIONS[loops[0][0]].doc, _FLAGS.get(name))))
         result[name] = make_ufunc(name, doc, all_loops(name, made), __name__)
     return result
 
@@ -156,7 +143,7 @@ def all_loops(name: str, of_libcalls: dict[str, Loop]) -> list[Loop]:
     """Return the loops of a ufunc, from one for each of its libcalls."""
     loops = [
         Loop(dtypes, of_libcalls[libcall].address, of_libcalls[libcall].data)
-        for libcall, dtypes in _TABLE[name][0]
+        for libcall, dtypes in _LOOPS[name]
     ]
     return with_loops_of_numpy(name, loops)
 

@@ -15,6 +15,7 @@ from floating_point_flags import FE_DIVBYZERO, FE_OVERFLOW, raised_by
 from inner_loops import LEVELS, SIZES
 
 from asm_libcalls import ufuncs
+from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.ufuncs import fallback_loops, numpy_loops
 from asm_libcalls.ufuncs.objects import Loop, make_ufunc
 from asm_libcalls.x86_64 import cpu_caches
@@ -33,7 +34,7 @@ def made(kind):
     if kind == "public":
         return {name: getattr(ufuncs, name) for name in NAMES}
     result = {}
-    for name, (loops, doc) in ufuncs._TABLE.items():
+    for name, loops in ufuncs._LOOPS.items():
         its_loops = {}
         for libcall, dtypes in loops:
             if libcall in its_loops:
@@ -45,7 +46,7 @@ def made(kind):
             else:
                 address = inner_loops.image(kind).routine(f"{libcall}_loop")
                 its_loops[libcall] = Loop(dtypes, address, inner_loops.STREAMING)
-        result[name] = make_ufunc(name, doc, ufuncs.all_loops(name, its_loops), "elsewhere")
+        result[name] = make_ufunc(name, "", ufuncs.all_loops(name, its_loops), "elsewhere")
     return result
 
 
@@ -92,7 +93,7 @@ def test_names_types_and_documents():
         assert ufunc.__name__ == name
         assert ufunc.nin == (1 if name in ROUNDING else 2)
         assert ufunc.identity is None
-        assert ufuncs._TABLE[name][1].splitlines()[0] in ufunc.__doc__
+        assert DECLARATIONS[ufuncs._LOOPS[name][0][0]].doc in ufunc.__doc__
     for name in ROUNDING:
         types = [f"{t}->{t}" for t in "?bBhHiIlLqQefdg" + "FDG" * (name == "nearest") + "O"]
         assert getattr(ufuncs, name).types == types

@@ -118,18 +118,22 @@ def ways(binding: Binding) -> dict[str, Callable[..., int]]:
     }
 
 
-def failures(binding: Binding, rows: list[Row]) -> list[str]:
-    """Run rows in every way and return what is wrong, a line each."""
+def outcome(function: Callable[..., int], *arguments: Any) -> int | str:
+    """Call a function of bit patterns; return its result, or the name of its trap."""
     from asm_libcalls.traps import Trap
 
+    try:
+        return function(*arguments)
+    except Trap as trap:
+        return trap.code.name
+
+
+def failures(binding: Binding, rows: list[Row]) -> list[str]:
+    """Run rows in every way and return what is wrong, a line each."""
     found = []
     for way, function in ways(binding).items():
         for row in rows:
-            got: int | str
-            try:
-                got = function(row.libcall, *row.operands)
-            except Trap as trap:
-                got = trap.code.name
+            got = outcome(function, row.libcall, *row.operands)
             if got != row.expected:
                 found.append(f"{row!r} by {way}: expected {_text(row.expected)}, got {_text(got)}")
     return found

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
 import platform
-from fractions import Fraction
 
 import edge_tables
 import pytest
 from floating_point_flags import FE_INEXACT, raised_by
 
+from asm_libcalls import LIBCALLS
+from asm_libcalls.checks.rounding import CHECKER
 from asm_libcalls.libcalls import DECLARATIONS
+from asm_libcalls.signatures.value_types import FRACTION_BITS
 
 ROWS = edge_tables.rounding_rows()
 ROUNDING = [name for name, row in DECLARATIONS.items() if row.family == "rounding"]
@@ -32,50 +33,8 @@ def test_table_has_every_libcall_and_sign():
     assert mirrored == {id_ for id_ in ROWS if "-minus-" in id_[:10]}
 
 
-class Format:
-    """An IEEE 754 binary format, read and written in exact rational arithmetic."""
-
-    def __init__(self, exponent_bits: int, fraction_bits: int) -> None:
-        self.fraction_bits = fraction_bits
-        self.sign = 1 << (exponent_bits + fraction_bits)
-        self.bias = (1 << (exponent_bits - 1)) - 1
-        self.infinity = ((1 << exponent_bits) - 1) << fraction_bits
-
-    def magnitude(self, pattern: int) -> Fraction:
-        exponent, fraction = divmod(pattern & ~self.sign, 1 << self.fraction_bits)
-        if exponent:
-            fraction += 1 << self.fraction_bits
-        scale = Fraction(2) ** (max(exponent, 1) - self.bias - self.fraction_bits)
-        return fraction * scale
-
-    def pattern_of_integer(self, value: int) -> int:
-        """Return the pattern of an integer at least 0 that the format has."""
-        if value == 0:
-            return 0
-        exponent = value.bit_length() - 1
-        scaled = Fraction(value) * Fraction(2) ** (self.fraction_bits - exponent)
-        assert scaled.denominator == 1, f"{value} has too many digits"
-        return ((exponent + self.bias - 1) << self.fraction_bits) + int(scaled)
-
-
-FORMATS = {"f32": Format(8, 23), "f64": Format(11, 52)}
-ROUND = {"ceil": math.ceil, "floor": math.floor, "trunc": math.trunc, "nearest": round}
-
-
 def by_definition(name: str, pattern: int) -> int:
-    """Round as WebAssembly 2.0, 4.3.3 says, and NaN as the head of the table says."""
-    value_type, verb = name.split("_")
-    format_ = FORMATS[value_type]
-    sign = pattern & format_.sign
-    magnitude = pattern & ~format_.sign
-    if magnitude > format_.infinity:
-        return pattern | 1 << (format_.fraction_bits - 1)
-    if magnitude in (0, format_.infinity):
-        return pattern
-    value = format_.magnitude(pattern) * (-1 if sign else 1)
-    # "if z is smaller than 0 but greater than -1, then return negative zero", and so on: a zero
-    # that comes of rounding has the operand's sign.
-    return sign | format_.pattern_of_integer(abs(ROUND[verb](value)))
+    return CHECKER.oracle(LIBCALLS[name])(pattern)
 
 
 def test_table_follows_the_definitions():
@@ -91,19 +50,16 @@ def test_table_follows_the_definitions():
 @pytest.mark.parametrize("name", ROUNDING)
 def test_every_exponent(name, binding, random_cases):
     """Each sign and exponent, with the fraction's ends, its tie and random ones."""
-    format_ = FORMATS[name[:3]]
+    bits = DECLARATIONS[name].signature.parameters[0].bits
+    fraction_bits = FRACTION_BITS[name[:3]]
+    ones, exponents = (1 << fraction_bits) - 1, (1 << bits - 1 - fraction_bits) - 1
     call_bits = binding.libcalls[name].call_bits
     wrong = []
-    for high in range(0, 2 * format_.sign, 1 << format_.fraction_bits):
-        exponent = ((high & ~format_.sign) >> format_.fraction_bits) - format_.bias
-        behind_the_point = max(0, min(format_.fraction_bits, format_.fraction_bits - exponent))
-        tie = 1 << behind_the_point >> 1 & (1 << format_.fraction_bits) - 1
-        for fraction in (
-            0,
-            (1 << format_.fraction_bits) - 1,
-            tie,
-            random_cases.getrandbits(format_.fraction_bits),
-        ):
+    for high in range(0, 1 << bits, 1 << fraction_bits):
+        exponent = (high >> fraction_bits & exponents) - (exponents >> 1)
+        behind_the_point = max(0, min(fraction_bits, fraction_bits - exponent))
+        tie = 1 << behind_the_point >> 1 & ones
+        for fraction in (0, ones, tie, random_cases.getrandbits(fraction_bits)):
             pattern = high | fraction
             expected, got = by_definition(name, pattern), call_bits(pattern)
             if got != expected:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy
 import pytest
+from edge_tables import outcome
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.signatures import Signature
-from asm_libcalls.traps import Trap
 from asm_libcalls.x86_64.cpu import SLOW_DIVIDE_64
 
 NUMPY_FUNCTIONS = {
@@ -61,13 +61,6 @@ def interesting_patterns(bits: int) -> st.SearchStrategy[int]:
         st.booleans(),
     )
     return st.integers(0, mask) | few | near | few.map(lambda pattern: pattern ^ mask)
-
-
-def outcome(function, *patterns: int) -> int | str:
-    try:
-        return function(*patterns)
-    except Trap as trap:
-        return trap.code.name
 
 
 @pytest.fixture(scope="module", params=ENCODINGS)

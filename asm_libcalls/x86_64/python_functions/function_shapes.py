@@ -140,7 +140,8 @@ def parts_of(
     externrefs and of funcrefs. Without the GIL, code on a vmctx enters the store of its instance.
     """
     parameters, result, enter, guard, inline, *_ = shape
-    body = pieces.get(inline, body)
+    if inline in pieces:
+        body = pieces[inline]
     count = len(parameters)
     if guard == EVERYTHING:
         names = {0: ("slow_vector", "call_slow"), 1: ("take", "call_slow_one")}

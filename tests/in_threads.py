@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
+
+
+@contextmanager
+def switching_every(seconds: float) -> Iterator[None]:
+    """Let Python switch between threads at this interval."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(seconds)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def in_threads(work: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:

@@ -14,7 +14,7 @@ import threading
 import weakref
 
 import pytest
-from in_threads import in_threads
+from in_threads import in_threads, switching_every
 
 import asm_libcalls
 from asm_libcalls import HostFunction, Signature, Trap, TrapCode, catch_traps
@@ -573,8 +573,6 @@ class TestLife:
         assert [function(0) for function in again] == [-i for i in range(150)]
 
     def test_threads_make_and_close_them(self, binding):
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)
         signature = Signature("(i64) -> i64")
 
         def work(number):
@@ -588,8 +586,8 @@ class TestLife:
                 for _, release in made:
                     release()
 
-        in_threads(work, range(0, 8000, 1000))
-        sys.setswitchinterval(before)
+        with switching_every(1e-6):
+            in_threads(work, range(0, 8000, 1000))
 
 
 pthread_create = prototype(

@@ -13,7 +13,7 @@ import threading
 import weakref
 
 import pytest
-from in_threads import in_threads
+from in_threads import in_threads, switching_every
 
 import asm_libcalls
 from asm_libcalls import Global, Instance, Table, VMExternRef
@@ -482,10 +482,8 @@ class TestNoLeak:
 class TestThreads:
     @pytest.fixture(autouse=True)
     def _switch_often(self):
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)
-        yield
-        sys.setswitchinterval(before)
+        with switching_every(1e-6):
+            yield
 
     def test_each_with_its_own(self):
         def work(seed: int) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import ctypes
 import gc as python_gc
 import itertools
-import sys
 import threading
 import weakref
 
 import pytest
-from in_threads import in_threads
+from in_threads import in_threads, switching_every
 from native_code import (
     ADD,
     CALL_SLOT,
@@ -906,8 +905,6 @@ class TestRegistry:
     def test_many_threads_register_and_look_up(self):
         registry = StackMapRegistry()
         registry.register(1 << 40, 10, {5: [-8]})
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)
 
         def work(number: int) -> None:
             for i in range(150):
@@ -919,8 +916,8 @@ class TestRegistry:
                     registry.unregister(start)
                     assert registry.lookup(start + 50) is None
 
-        in_threads(work, range(8))
-        sys.setswitchinterval(before)
+        with switching_every(1e-6):
+            in_threads(work, range(8))
         assert "801 code ranges" in repr(registry)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gc
-import sys
 
 import pytest
-from in_threads import in_threads
+from in_threads import in_threads, switching_every
 
 import asm_libcalls
 from asm_libcalls import Global, Instance, Memory, Table, VMExternRef
@@ -18,10 +17,8 @@ ROUNDS = 300
 
 @pytest.fixture(autouse=True)
 def _switch_often():
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
+    with switching_every(1e-6):
+        yield
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ another one releases it.
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 
 import pytest
 import wasm_builder as wasm
+from in_threads import switching_every
 from jit_modules import Function, instantiate
 
 import asm_libcalls
@@ -54,14 +54,10 @@ def waiting():
 
         thread = threading.Thread(target=run)
         thread.start()
-        interval = sys.getswitchinterval()
         time.sleep(0.01)  # it waits for the lock by now, or else for the GIL
-        try:
-            sys.setswitchinterval(1000)
+        with switching_every(1000):
             lock.release()
             yield ran
-        finally:
-            sys.setswitchinterval(interval)
         thread.join()
 
     return wait

@@ -46,7 +46,7 @@ def callable_class(base: type) -> type:
 
 
 def _derive(base: type) -> CallableType | None:
-    maker = "" if process.interface is None else process.interface.function_maker()
+    maker = process.interface.function_maker()
     if isinstance(maker, str):
         return None
     from asm_libcalls.x86_64.python_functions.callable_types import Unsupported, derive

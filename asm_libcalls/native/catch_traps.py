@@ -28,9 +28,8 @@ class CatchTraps:
         return object.__new__(callable_class(cls))
 
     def __init__(self, address: int, signature: str) -> None:
-        if process.interface is None or process.interface.entry is None:
-            raise RuntimeError("native code cannot be called: ctypes cannot be imported here")
-        self._call = process.interface.entry.call
+        entry = process.interface.entry or process.interface.entry_holding_gil()  # or raises
+        self._call = entry.call
         self.address = VALUE_TYPES["pointer"].to_bits(address, "catch_traps(): address")
         if not self.address:
             raise ValueError("catch_traps(): address must not be null")

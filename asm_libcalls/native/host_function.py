@@ -51,8 +51,6 @@ class HostFunction(Owned):
             raise TypeError(f"HostFunction(): function must be callable, got {function!r}")
         self.signature = Signature(signature)
         self.function = function
-        if process.interface is None:
-            raise RuntimeError("no C address for a Python function: nothing serves native code")
         self.address, self._give_back = process.interface.host_address(
             function, self.signature, bits
         )

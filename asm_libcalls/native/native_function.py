@@ -193,7 +193,7 @@ def native_functions(
     specifications: Iterable[Specification], interface: NativeInterface | None = None
 ) -> list[Any]:
     """Make many functions at once: their code shares pages."""
-    interface = interface or _default_interface()
+    interface = interface or process.interface
     specifications = list(specifications)
     maker = interface.function_maker()
     if isinstance(maker, str):
@@ -248,15 +248,8 @@ def _is_unboxed(signature: Signature) -> bool:
 
 def why_not_builtin(interface: NativeInterface | None = None) -> str:
     """Return why :func:`native_function` makes no builtins here; "" where it does."""
-    maker = (interface or _default_interface()).function_maker()
+    maker = (interface or process.interface).function_maker()
     return maker if isinstance(maker, str) else ""
-
-
-def _default_interface() -> NativeInterface:
-    interface = process.interface
-    if interface is None:
-        raise RuntimeError("native code cannot be called before asm_libcalls is imported")
-    return interface
 
 
 def _slow(specification: Specification, interface: NativeInterface) -> Callable[..., Any]:
@@ -277,11 +270,9 @@ def _slow(specification: Specification, interface: NativeInterface) -> Callable[
 def _slow_of_open(specification: Specification, interface: NativeInterface) -> Callable[..., Any]:
     if specification.slow is not None:
         return specification.slow
-    entry = interface.entry
+    entry = interface.entry if specification.release_gil else None
     if entry is None:
-        raise RuntimeError("native code cannot be called: ctypes cannot be imported here")
-    if not specification.release_gil:
-        entry = interface.entry_holding_gil()
+        entry = interface.entry_holding_gil()  # raises where ctypes is missing
     # No reference to the function object here: it is freed when its last user drops it.
     name, address, signature = specification.name, specification.address, specification.signature
     callee = Callee.named(name, specification.parameters)

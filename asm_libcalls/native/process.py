@@ -75,8 +75,9 @@ image: LoadedImage | None = None
 machine_entry: MachineCodeEntry | None = None
 """The entry into native code through that image."""
 
-interface: NativeInterface | None = None
-"""The default binding's interface, for ``catch_traps``, ``native_function``, ``HostFunction``."""
+interface: NativeInterface
+"""The default binding's interface, for ``catch_traps``, ``native_function``, ``HostFunction``; set
+while the package is imported."""
 
 builtin_addresses: Callable[[], list[int]] | None = None
 """Returns the default binding's addresses for the builtin array of a VMContext."""

@@ -22,6 +22,7 @@ from child_process import run_child
 from asm_libcalls.binding import Binding, default_binding
 from asm_libcalls.emitter.image import Routine
 from asm_libcalls.emitter.pages import LoadedImage
+from asm_libcalls.libcall import Libcall
 from asm_libcalls.native.entry import MachineEntry
 from asm_libcalls.x86_64.backend import Backend
 
@@ -143,6 +144,20 @@ def load_routines(machine_code: Backend) -> Callable[..., LoadedImage]:
         return loaded
 
     return load
+
+
+@pytest.fixture
+def slow_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the libcalls that came to Python, by their checked call."""
+    seen = []
+    original = Libcall._patterns
+
+    def spy(self: Libcall, arguments: Any) -> Any:
+        seen.append(self.name)
+        return original(self, arguments)
+
+    monkeypatch.setattr(Libcall, "_patterns", spy)
+    return seen
 
 
 @pytest.fixture

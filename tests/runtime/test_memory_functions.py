@@ -13,7 +13,6 @@ import pytest
 
 import asm_libcalls
 from asm_libcalls import LIBCALLS, Instance, Memory
-from asm_libcalls.libcall import Libcall
 from asm_libcalls.native.native_function import Specification, native_functions
 from asm_libcalls.runtime.memory import WASM_PAGE_SIZE
 
@@ -47,20 +46,6 @@ def state(instance):
         [bytes(memoryview(memory)) for memory in instance.memories],
         [instance.data_segment(i)[1] for i in range(2)],
     )
-
-
-@pytest.fixture
-def slow_calls(monkeypatch):
-    """The names of the libcalls that came to Python."""
-    seen = []
-    original = Libcall._patterns
-
-    def spy(self, arguments):
-        seen.append(self.name)
-        return original(self, arguments)
-
-    monkeypatch.setattr(Libcall, "_patterns", spy)
-    return seen
 
 
 def outcome(function, instance, arguments):

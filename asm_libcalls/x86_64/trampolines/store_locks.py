@@ -14,7 +14,17 @@ musl's ``pthread_self`` return); futex(2).
 
 from __future__ import annotations
 
+from peachpy.x86_64 import (
+    AND, CMP, CMPXCHG, DEC, INC, JBE, JE, JNE, JNZ, JZ, LABEL, MOV, OR, POP, PUSH, RET, TEST, XOR,
+    Label, al, eax, ecx, edi, edx, qword, rax, rcx, rdi, rdx, rsi,
+)  # fmt: skip
+from peachpy.x86_64.registers import rsp
+
 from asm_libcalls.activation import Activation, StoreLock
+from asm_libcalls.x86_64.assembler import sequence
+from asm_libcalls.x86_64.assembler.instructions import (
+    CALL_ROUTINE, CALL_SLOT, LOAD_THREAD_POINTER, LOCK, TAIL_JUMP,
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +40,6 @@ _FUTEX_WAKE_PRIVATE = 1 | 128
 
 def routines() -> Iterator[Routine]:
     """Assemble the routines."""
-    from asm_libcalls.x86_64.assembler import sequence
-
     yield sequence("asm_libcalls_take_store", _take)
     yield sequence("asm_libcalls_leave_store", _leave)
     yield sequence("asm_libcalls_store_depth", _depth)
@@ -44,14 +52,6 @@ def _take() -> None:
     Returns 0 if this thread is inside now; else the low half of the owner word, which the caller
     waits on. It has the lowest bit set then. `has_waited` is 1 for a thread that was woken.
     """
-    from peachpy.x86_64 import (
-        AND, CMP, CMPXCHG, INC, JE, JNE, JNZ, JZ, LABEL, MOV, OR, RET, TEST, XOR, Label, al, eax,
-        qword, rax, rcx, rdi, rdx, rsi,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import rsp
-
-    from asm_libcalls.x86_64.assembler.instructions import LOAD_THREAD_POINTER, LOCK
-
     again, nested, free, busy, take = map(Label, ("again", "nested", "free", "busy", "take"))
     LOAD_THREAD_POINTER(rcx)
     LABEL(again)
@@ -91,12 +91,6 @@ def _take() -> None:
 
 def _leave() -> None:
     """``void leave(StoreLock *, uint64_t depth)``: end this thread's entries beyond a depth."""
-    from peachpy.x86_64 import (
-        AND, CMP, JBE, JNE, JNZ, JZ, LABEL, MOV, RET, TEST, Label, qword, rax, rcx, rdi, rsi,
-    )  # fmt: skip
-
-    from asm_libcalls.x86_64.assembler.instructions import LOAD_THREAD_POINTER, LOCK, TAIL_JUMP
-
     done = Label("done")
     LOAD_THREAD_POINTER(rcx)
     MOV(rax, [rdi + StoreLock.owner.offset])
@@ -118,10 +112,6 @@ def _leave() -> None:
 
 def _depth() -> None:
     """``uint64_t depth(StoreLock *)``: how often this thread has entered; 0 if another has."""
-    from peachpy.x86_64 import AND, CMP, JNE, LABEL, MOV, RET, XOR, Label, eax, rax, rcx, rdi
-
-    from asm_libcalls.x86_64.assembler.instructions import LOAD_THREAD_POINTER
-
     outside = Label("outside")
     LOAD_THREAD_POINTER(rcx)
     MOV(rax, [rdi + StoreLock.owner.offset])
@@ -140,13 +130,6 @@ def _wake() -> None:
 
     It is 1. A thread that is about to wait sees another word then, or waits for a millisecond.
     """
-    from peachpy.x86_64 import (
-        CMPXCHG, JNZ, LABEL, MOV, POP, PUSH, RET, TEST, XOR, Label, eax, ecx, edi, edx, rax, rdi,
-        rdx, rsi,
-    )  # fmt: skip
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOCK
-
     woken = Label("woken")
     assert StoreLock.owner.offset == 0
     PUSH(rdi)
@@ -169,11 +152,6 @@ def _wake() -> None:
 
 def leave_store_of_activation() -> None:
     """Emit: leave the store that the Activation at [rsp] has entered, if any."""
-    from peachpy.x86_64 import AND, DEC, JNZ, JZ, LABEL, MOV, TEST, Label, qword, rdi
-    from peachpy.x86_64.registers import rsp
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, LOCK
-
     left = Label("store_left")
     MOV(rdi, [rsp + Activation.store.offset])
     TEST(rdi, rdi)

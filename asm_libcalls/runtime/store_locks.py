@@ -1,7 +1,7 @@
 """The routines of a store's lock: those of the loaded image, or the same in Python.
 
 Without machine code, one lock of the process makes each routine atomic, and a thread that waits
-looks again every millisecond.
+checks every millisecond.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from time import monotonic_ns, sleep
 
 from asm_libcalls.activation import StoreLock
 from asm_libcalls.native import process
+from asm_libcalls.x86_64.trampolines import LEAVE_STORE, STORE_DEPTH, TAKE_STORE, WAKE_STORE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,10 +64,10 @@ def _in_machine_code() -> dict[str, Any]:
 
     assert process.image is not None
     signatures = {
-        "take": ("asm_libcalls_take_store", "(pointer, u64) -> u64"),
-        "leave": ("asm_libcalls_leave_store", "(pointer, u64)"),
-        "depth": ("asm_libcalls_store_depth", "(pointer) -> u64"),
-        "wake": ("asm_libcalls_wake_store", "(pointer)"),
+        "take": (TAKE_STORE, "(pointer, u64) -> u64"),
+        "leave": (LEAVE_STORE, "(pointer, u64)"),
+        "depth": (STORE_DEPTH, "(pointer) -> u64"),
+        "wake": (WAKE_STORE, "(pointer)"),
     }
     specifications = [
         Specification(

@@ -51,6 +51,7 @@ from asm_libcalls.activation import NativeCall, StoreLock
 from asm_libcalls.signatures.held_buffers import ANY_CONTIGUOUS, WRITABLE
 from asm_libcalls.vmcontext import InstanceHeader
 from asm_libcalls.x86_64.python_functions.object_layouts import FunctionState
+from asm_libcalls.x86_64.trampolines import WAKE_STORE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ _LEAVE_STORE = f"""
     dec qword[rbx + {StoreLock.depth.offset}]; jnz .left
     lock; and qword[rbx + {StoreLock.owner.offset}], 1; jz .left
 """
-_WAKE = "mov rdi, rbx; call $asm_libcalls_wake_store"
+_WAKE = f"mov rdi, rbx; call ${WAKE_STORE}"
 _DIVISOR_NOT_ZERO = "test rsi, rsi; jz >slow"
 # rdi: the slow path's function, or `raise_collected` after the garbage collector has cleared it.
 _LOAD_SLOW = f"""

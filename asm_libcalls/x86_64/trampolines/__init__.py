@@ -15,11 +15,15 @@ __all__ = [
     "FIND_DEPARTURE",
     "FREE_THREAD_RECORD",
     "GREENLET_GETCURRENT",
+    "LEAVE_STORE",
     "MAKE_THREAD_RECORD",
     "RAISE_DIVISION_BY_ZERO",
     "RAISE_TRAP",
     "STACK_LIMIT",
+    "STORE_DEPTH",
+    "TAKE_STORE",
     "THUNKS",
+    "WAKE_STORE",
 ]
 
 ENTER = "asm_libcalls_enter"
@@ -56,6 +60,12 @@ traps below the activation's limit; else the instance's VMInterrupts get the act
 
 FIND_DEPARTURE = "asm_libcalls_find_departure"
 """``Departure *find(ThreadRecord *, owner)``: find the newest departure of an owner, or NULL."""
+
+TAKE_STORE = "asm_libcalls_take_store"
+LEAVE_STORE = "asm_libcalls_leave_store"
+STORE_DEPTH = "asm_libcalls_store_depth"
+WAKE_STORE = "asm_libcalls_wake_store"
+"""The routines of a store's lock; see ``store_locks.py``."""
 
 ACTIVATIONS_KEY = "activations_key"
 """The slot of the pthread key whose values are thread records."""

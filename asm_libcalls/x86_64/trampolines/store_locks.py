@@ -25,6 +25,7 @@ from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import (
     CALL_ROUTINE, CALL_SLOT, LOAD_THREAD_POINTER, LOCK, TAIL_JUMP,
 )  # fmt: skip
+from asm_libcalls.x86_64.trampolines import LEAVE_STORE, STORE_DEPTH, TAKE_STORE, WAKE_STORE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ _FUTEX_WAKE_PRIVATE = 1 | 128
 
 def routines() -> Iterator[Routine]:
     """Assemble the routines."""
-    yield sequence("asm_libcalls_take_store", _take)
-    yield sequence("asm_libcalls_leave_store", _leave)
-    yield sequence("asm_libcalls_store_depth", _depth)
-    yield sequence("asm_libcalls_wake_store", _wake)
+    yield sequence(TAKE_STORE, _take)
+    yield sequence(LEAVE_STORE, _leave)
+    yield sequence(STORE_DEPTH, _depth)
+    yield sequence(WAKE_STORE, _wake)
 
 
 def _take() -> None:
@@ -105,7 +106,7 @@ def _leave() -> None:
     LOCK()
     AND(qword[rdi + StoreLock.owner.offset], 1)
     JZ(done)
-    TAIL_JUMP("asm_libcalls_wake_store")
+    TAIL_JUMP(WAKE_STORE)
     LABEL(done)
     RET()
 
@@ -161,5 +162,5 @@ def leave_store_of_activation() -> None:
     LOCK()
     AND(qword[rdi + StoreLock.owner.offset], 1)
     JZ(left)
-    CALL_ROUTINE("asm_libcalls_wake_store")
+    CALL_ROUTINE(WAKE_STORE)
     LABEL(left)

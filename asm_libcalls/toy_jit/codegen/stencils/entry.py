@@ -15,7 +15,7 @@ from asm_libcalls.calling_convention import (
 )
 from asm_libcalls.toy_jit.codegen.registers import lower_half
 from asm_libcalls.vmcontext import InstanceHeader, VMInterrupts, VMMemoryDefinition
-from asm_libcalls.x86_64.trampolines import STACK_LIMIT
+from asm_libcalls.x86_64.trampolines import STACK_LIMIT, TAKE_STORE, WAKE_STORE
 
 __all__ = [
     "CODE_SLOT",
@@ -193,12 +193,12 @@ def adapters() -> dict[str, str]:
             .again:
             mov rbx, [r15 + {_STORE}]; load_thread rcx; xor eax, eax
             lock; cmpxchg [rbx + {StoreLock.owner.offset}], rcx; jz .taken
-            mov rdi, rbx; xor esi, esi; call $asm_libcalls_take_store
+            mov rdi, rbx; xor esi, esi; call ${TAKE_STORE}
             .wait:
             test eax, eax; jz .entered
             mov rdi, r15; call ${WAIT_SLOT}
             mov rbx, [r15 + {_STORE}]
-            mov rdi, rbx; mov esi, 1; call $asm_libcalls_take_store
+            mov rdi, rbx; mov esi, 1; call ${TAKE_STORE}
             jmp .wait
             .taken:
             mov [rbx + {StoreLock.entered.offset}], rsp
@@ -207,7 +207,7 @@ def adapters() -> dict[str, str]:
             cmp rbx, [r15 + {_STORE}]; jz .inside
             dec qword[rbx + {StoreLock.depth.offset}]; jnz .again
             lock; and qword[rbx + {StoreLock.owner.offset}], 1; jz .again
-            mov rdi, rbx; call $asm_libcalls_wake_store
+            mov rdi, rbx; call ${WAKE_STORE}
             jmp .again
             .inside:
             load_activation

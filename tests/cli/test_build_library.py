@@ -470,6 +470,18 @@ def test_llvm_s_libcalls_work_and_divide_by_zero(llvm_library, child):
             )
             for name, libcall in llvm.LIBCALLS.items()
         }}
+        from asm_libcalls.checks.engine import checker_of
+
+        for name, libcall in llvm.LIBCALLS.items():
+            cases = list(checker_of(libcall).edge_cases(libcall))
+            ours, theirs = bytearray(16), bytearray(16)
+            stores = libcall.signature.parameters[-1].kind == "pointer"
+            for case in cases[:: len(cases) // 50 + 1]:
+                if not libcall.declaration.traps or case[1]:
+                    address = ctypes.addressof(ctypes.c_char.from_buffer(ours))
+                    got = calls[name].call_bits(*case, *[address] * stores)
+                    wanted = libcall.fallback.call_bits(*case, *[theirs] * stores)
+                    assert (got, ours) == (wanted, theirs), (name, case)
         print(calls["divti3"](-(2**100), 7), calls["truncdfhf2"](1.1), flush=True)
         calls["udivti3"](1, 0)
         """,

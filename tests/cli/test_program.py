@@ -587,3 +587,15 @@ def test_integers_are_read_in_every_base_of_python(capsys):
     code, out, _ = in_process(capsys, "call", "i64_udiv", "0b1100", "0o3", "--json")
     assert code == 0
     assert strict_json(out)["result"]["text"] == "4"
+
+
+@needs_machine_code
+def test_machine_code_of_every_libcall_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    from asm_libcalls import llvm
+
+    pytest.importorskip("capstone", reason="the disassembler, of the extra cli")
+    for name, libcall in llvm.LIBCALLS.items():
+        code, out, _ = in_process(capsys, "disasm", name)
+        assert code == 0
+        assert libcall.symbol in out
+        assert " ret" in out

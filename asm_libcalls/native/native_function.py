@@ -132,9 +132,9 @@ def native_function(
     slow : callable, optional
         Called with the original arguments if machine code does not convert one of them, or their
         count is wrong. It converts exact ints that fit and exact floats, for a bool exact bools,
-        and for a pointer also None and the memory of exact bytes (if const), bytearrays,
-        memoryviews and NumPy arrays. The default converts all that :class:`Signature` describes, or
-        raises with the names of function and argument.
+        and for a pointer also None and memory: of bytes (if const), bytearrays, memoryviews, NumPy
+        arrays, and objects of the types that were passed last. The default converts all that
+        :class:`Signature` describes, or raises with the names of function and argument.
     catch : bool, optional
         Whether the callee may trap, or call back into Python. A trap is raised as :class:`Trap`, a
         callback's exception unchanged. False saves some 20 ns, and is only for callees that do

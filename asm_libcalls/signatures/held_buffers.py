@@ -11,7 +11,9 @@ Source: CPython's "Buffer Protocol" (C API), and ``Include/pybuffer.h`` for the 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import sys
+from _thread import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,16 +25,22 @@ __all__ = [
     "HeldBuffer",
     "exports_buffers",
     "hold",
-    "numpy_array_type",
+    "known_types",
 ]
 
 WRITABLE, ANY_CONTIGUOUS = 0x0001, 0x0098
 _INDIRECT = 0x0118  # any memory at all
 
-numpy_array_type = ctypes.c_uint64(0)
-"""The address of ``numpy.ndarray``, 0 until an array is held: machine code reads it here."""
+known_types = (ctypes.c_uint64 * 8)()
+"""Addresses of types, or 0: machine code holds the memory of their exact objects by itself.
 
-_array_types: list[type] = []
+Their slots run no Python code, and they are kept while they stand here, so that no other type has
+the address. The first place is for ``numpy.ndarray``; the latest types share the others in turn.
+"""
+
+_kept: list[type | None] = [None] * len(known_types)
+_learning = allocate_lock()
+_places = itertools.cycle(range(1, len(known_types)))
 
 
 class HeldBuffer(ctypes.Structure):
@@ -102,11 +110,25 @@ def hold(exporter: Any, is_const: bool, where: str, held: list[Any]) -> int:
         _get(exporter, ctypes.addressof(buffer), ANY_CONTIGUOUS | (0 if is_const else WRITABLE))
     except (BufferError, ValueError) as error:
         raise _explained(exporter, is_const, where, error) from error
-    type_ = type(exporter)
-    if type_ is getattr(sys.modules.get("numpy"), "ndarray", None) and not numpy_array_type.value:
-        _array_types.append(type_)
-        numpy_array_type.value = id(type_)
+    if type(exporter) not in _kept:
+        _learn(type(exporter))
     return buffer.address or 0
+
+
+def _learn(type_: type) -> None:
+    """Let machine code hold the memory of a type's objects, unless that runs Python code."""
+    own = (vars(base)["__buffer__"] for base in type_.__mro__ if "__buffer__" in vars(base))
+    if not all(isinstance(method, type(int.__add__)) for method in own):
+        return
+    # A signal handler, or a child of a fork, may come here while the lock is held.
+    if _learning.acquire(blocking=False):
+        try:
+            is_array = type_ is getattr(sys.modules.get("numpy"), "ndarray", None)
+            place = 0 if is_array else next(_places)
+            known_types[place] = id(type_)  # before the old type may be freed
+            _kept[place] = type_
+        finally:
+            _learning.release()
 
 
 def _explained(exporter: Any, is_const: bool, where: str, error: Exception) -> Exception:

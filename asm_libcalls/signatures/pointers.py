@@ -13,7 +13,12 @@ from __future__ import annotations
 
 import sys
 
-from asm_libcalls.signatures.value_types import CONST_POINTER, MEMORY_POINTERS, describe
+from asm_libcalls.signatures.value_types import (
+    CONST_POINTER,
+    MEMORY_POINTERS,
+    POINTER_BITS,
+    describe,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,6 +85,9 @@ def address_of_argument(value_type: ValueType, argument: Any, where: str, held: 
 
         if exports_buffers(argument):
             return hold(argument, value_type.name == CONST_POINTER, where, held)
+    address = _of_parameter(argument)
+    if address is not None:
+        return address
     return _number(value_type, argument, where)
 
 
@@ -103,6 +111,8 @@ def address_of_result(value_type: ValueType, value: Any, where: str) -> int:
             return int(address)
     if value_type.name in MEMORY_POINTERS:
         found = address_in_ctypes(value)
+        if found is None:
+            found = _of_parameter(value)
         if found is not None:
             return found
     error = None
@@ -143,11 +153,8 @@ def _number(value_type: ValueType, argument: Any, where: str) -> int:
     )
 
 
-def address_in_ctypes(value: Any, follow: bool = True) -> int | None:
-    """Return the address that an object of ctypes holds or refers to; None for others.
-
-    With `follow`, the value of its ``_as_parameter_`` counts as well, as for ctypes.
-    """
+def address_in_ctypes(value: Any) -> int | None:
+    """Return the address that an object of ctypes holds or refers to; None for others."""
     if "_ctypes" not in sys.modules:
         return None
     import _ctypes
@@ -163,7 +170,12 @@ def address_in_ctypes(value: Any, follow: bool = True) -> int | None:
             return ctypes.cast(value, ctypes.c_void_p).value or 0
         except (TypeError, ctypes.ArgumentError):  # made by `from_param`, and no pointer
             return None
-    parameter = getattr(value, "_as_parameter_", None) if follow else None
-    if type(parameter) is int and 0 <= parameter < 1 << 8 * ctypes.sizeof(ctypes.c_void_p):
+    return None
+
+
+def _of_parameter(value: Any) -> int | None:
+    """Return the address of an object's ``_as_parameter_``, as ctypes does; None without one."""
+    parameter = getattr(value, "_as_parameter_", None)
+    if type(parameter) is int and parameter >> POINTER_BITS == 0:
         return parameter
-    return None if parameter is None else address_in_ctypes(parameter, follow=False)
+    return None if parameter is None else address_in_ctypes(parameter)

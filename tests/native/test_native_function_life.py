@@ -569,6 +569,10 @@ def test_every_stencil_is_used_by_some_shape(machine_code):
             used.add(name)
             return super().__getitem__(name)
 
+        def get(self, name, default):
+            used.add(name)
+            return super().get(name, default)
+
     wide = ", ".join(["i64"] * 6 + ["f64"] * 8)
     narrow = ", ".join(["f32"] * 8)
     more = ", ".join(["i64"] * 7 + ["f64"] * 9 + ["f32"])  # than registers hold
@@ -596,6 +600,7 @@ def test_every_stencil_is_used_by_some_shape(machine_code):
     shape = function_shapes.Shape(Signature(f"({', '.join(['reference'] * 6)})"))
     members = ((id(Instance), 16), (id(Instance), 24))
     function_shapes.parts_of(Recorder(pieces), shape, layout, references=members)
+    used.discard("")  # asked for where nothing is inlined
     used.add("forward")  # of callable_types.py
     other = {"box_none_counted", "box_none_immortal"} - used
     assert len(other) == 1  # of another version of CPython

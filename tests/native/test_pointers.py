@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import array
 import ctypes
+import gc
 import mmap
 import os
 import sys
 import threading
 import time
+import weakref
 
 import numpy
 import pytest
@@ -456,6 +458,44 @@ def test_machine_code_takes_memory_itself(machine_code):
                 assert more(thing, "text", 1) == more(thing, thing, True) == "slow"
         assert asm_libcalls.native_function(identity, "(pointer)", slow=slow)(b"x") == "slow"
     text.append(1)
+
+
+def test_machine_code_learns_types(machine_code):
+    identity = asm_libcalls.load_code(IDENTITY)
+    known = asm_libcalls.native_function(identity, "(pointer) -> u64")
+    function = asm_libcalls.native_function(identity, "(pointer) -> u64", slow=lambda x: "slow")
+    types = []
+    for i in range(20):
+        cls = type("Own", (bytearray,), {})
+        types.append(weakref.ref(cls))
+        for thing in (cls(b"1"), (ctypes.c_char * (i + 1))(), array.array("b", b"1")):
+            address = buffer_address(thing)
+            assert known(thing) == address
+            assert function(thing) == address
+            if type(thing) is cls:
+                thing.append(1)
+    del cls, thing
+    gc.collect()
+    assert sum(each() is not None for each in types) < 8
+    # What stands for its value and not for its memory is not taken for another type.
+    text = ctypes.create_string_buffer(1)
+    for pointer in (ctypes.c_void_p(4096), numpy.uint64(4096)):
+        assert known(pointer) == 4096
+        assert function(pointer) == "slow"
+    assert known(ctypes.pointer(text)) == ctypes.addressof(text)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="__buffer__ is called from 3.12 on")
+def test_machine_code_leaves_python_code_to_python(machine_code):
+    class Own(bytearray):
+        def __buffer__(self, flags):
+            return super().__buffer__(flags)
+
+    identity = asm_libcalls.load_code(IDENTITY)
+    thing = Own(b"1")
+    assert asm_libcalls.native_function(identity, "(pointer) -> u64")(thing)
+    function = asm_libcalls.native_function(identity, "(pointer) -> u64", slow=lambda x: "slow")
+    assert function(thing) == "slow"
 
 
 def test_memory_is_held_while_other_threads_run(binding, monkeypatch, machine_code):

@@ -166,8 +166,8 @@ class FunctionMaker:
             return id(self._raise_status)
         if name == "raise_collected":
             return id(_raise_collected)
-        if name == function_stencils.NUMPY_ARRAY_TYPE:
-            return ctypes.addressof(held_buffers.numpy_array_type)
+        if name == function_stencils.KNOWN_TYPES:
+            return ctypes.addressof(held_buffers.known_types)
         if name.startswith(CLASS):
             return int(name.removeprefix(CLASS))
         for routine in (name, f"{name}_{self.layout.integers}"):

@@ -30,8 +30,9 @@ Reading them runs no Python code. The fast path is of two kinds:
         enter_entered take (object_* spill_*)* call_entered leave_entered box_*
 
 A function with pointers to memory then tries again, *holding* buffers: those of exact bytes,
-bytearrays, memoryviews and NumPy arrays, whose slots run no Python code. Its frame has a
-``Py_buffer`` for each such pointer, and each is released on every way out. r12: the arguments::
+bytearrays and memoryviews, and of ``held_buffers.known_types``, whose slots run no Python code. Its
+frame has a ``Py_buffer`` for each such pointer, and each is released on every way out. r12: the
+arguments::
 
     enter_holding hold_nothing* (object_*_held (hold_* | spill_* | push_*))* call_entered
     release* leave_holding box_*
@@ -48,7 +49,7 @@ import ctypes
 
 from asm_libcalls.calling_convention import FLOAT_REGISTERS, INTEGER_REGISTERS
 from asm_libcalls.activation import NativeCall, StoreLock
-from asm_libcalls.signatures.held_buffers import ANY_CONTIGUOUS, WRITABLE
+from asm_libcalls.signatures.held_buffers import ANY_CONTIGUOUS, WRITABLE, known_types
 from asm_libcalls.vmcontext import InstanceHeader
 from asm_libcalls.x86_64.python_functions.object_layouts import FunctionState
 from asm_libcalls.x86_64.trampolines import WAKE_STORE
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
 
 __all__ = [
-    "NUMPY_ARRAY_TYPE",
+    "KNOWN_TYPES",
     "STACK_ARGUMENTS",
     "STENCIL_PREFIX",
     "entered_frame_size",
@@ -69,8 +70,8 @@ __all__ = [
 
 STENCIL_PREFIX = "builtin."
 
-NUMPY_ARRAY_TYPE = "numpy_array_type"
-"""The slot of the address where ``held_buffers.numpy_array_type`` is."""
+KNOWN_TYPES = "types_with_memory"
+"""The slot of the address of ``held_buffers.known_types``."""
 
 STACK_ARGUMENTS = ctypes.sizeof(NativeCall)
 """Offset of the stack arguments in the frame of an entered call."""
@@ -290,12 +291,17 @@ for _source, _reload in (("one", "mov rax, r12"), ("vector", "mov rax, [r12 + ar
         ("readable", ANY_CONTIGUOUS, ("PyBytes_Type", "PyByteArray_Type", "PyMemoryView_Type")),
         ("writable", ANY_CONTIGUOUS | WRITABLE, ("PyByteArray_Type", "PyMemoryView_Type")),
     ):
+        _is_known = "; ".join(
+            f"cmp r10, [rcx + {8 * _i}]; jz .hold" for _i in range(len(known_types))
+        )
         _is_one = "; ".join(f"mov rcx, ${_type}; cmp r10, rcx; jz .hold" for _type in _types)
         _STENCILS[f"hold_{_access}_{_source}"] = f"""
             call $unbox; jnc .known
             {_reload}; mov r10, [rax + object_type]
             {_is_one}
-            mov rcx, ${NUMPY_ARRAY_TYPE}; cmp r10, [rcx]; jnz >slow
+            mov rcx, ${KNOWN_TYPES}
+            {_is_known}
+            jmp >slow
             .hold:
             mov rdi, rax; lea rsi, [rsp + buffer]; mov edx, {_flags}
             call $PyObject_GetBuffer; test eax, eax; jnz >slow

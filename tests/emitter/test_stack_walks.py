@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -604,3 +605,36 @@ def test_the_report_says_why_the_library_was_left(child, tmp_path):
     )
     report = (tmp_path / "report").read_text()
     assert report.endswith("(file; no library: no dlinfo here)"), report
+
+
+def test_a_probe_that_is_set_before_the_program_starts(child, tmp_path):
+    """The kernel writes it, a uprobe, into each process that maps the file."""
+    pytest.importorskip("peachpy", reason="there is nothing to fill a cache with")
+    if shutil.which("perf") is None:
+        pytest.skip("no perf")
+    variables = {"ASM_LIBCALLS_CACHE": str(tmp_path / "cache")}
+    program = BROKEN_INTO.replace("FILE", repr(str(tmp_path / "report")))
+    child(program, variables=variables)
+    (image,) = (tmp_path / "cache").glob("backend-*.image")
+    event = f"asm_libcalls_test_{os.getpid()}:divide"
+
+    def perf(*words):
+        return subprocess.run(
+            ["perf", *words],
+            env=environment(LC_ALL="C.UTF-8", **variables),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    added = perf("probe", "-x", str(image), "--add", f"{event}=wasmtime_i64_sdiv")
+    if added.returncode:
+        pytest.skip(f"this system lets us set no probe: {added.stderr.strip().splitlines()[-1]}")
+    try:
+        counted = perf("stat", "-x,", "-e", event, sys.executable, "-c", program)
+    finally:
+        perf("probe", "--del", event)
+    assert counted.returncode == 0, counted.stderr
+    assert counted.stderr.splitlines()[-1].startswith("3,"), counted.stderr
+    assert (tmp_path / "report").read_text().endswith("(library)")

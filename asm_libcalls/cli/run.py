@@ -34,7 +34,9 @@ START = "_start"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("file", metavar="FILE", help="a module: .wasm, or .wat; - is the input")
+    parser.add_argument(
+        "file", metavar="FILE", help="a module: .wasm, or .wat; - is standard input"
+    )
     parser.add_argument(
         "arguments",
         metavar="ARG",

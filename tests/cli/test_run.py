@@ -342,3 +342,23 @@ def test_the_fallback_says_that_it_can_not(module):
     done = run("run", module, "--invoke", "nothing", ASM_LIBCALLS_BACKEND="fallback")
     assert (done.returncode, done.stdout) == (4, "")
     assert "toy_jit needs machine code: the fallback was asked for" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["binary", "text"])
+def test_a_module_from_standard_input(kind, module):
+    content = Path(module).read_bytes()
+    if kind == "text":
+        if shutil.which("wat2wasm") is None:
+            pytest.skip("wat2wasm is not installed: it is in wabt")
+        content = b""" ;; first a comment
+        (module (func (export "add") (param i32 i32) (result i32)
+            local.get 0 local.get 1 i32.add))"""
+    done = subprocess.run(
+        [*command(), "run", "-", "--invoke", "add", "40", "2"],
+        input=content,
+        env=environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"42  i32")

@@ -59,7 +59,6 @@ INDEPENDENT = {
     "test_rounding.py": "what machine code computes",
     "checks/test_engine.py": "how implementations are compared",
     "checks/test_scenes.py": "how implementations are compared",
-    "tools/test_stress.py": "two minutes of random operations, which the whole suite runs",
     "tools/test_set_up.py": "the set-up, which has brought us here",
     "test_stubs.py": "the sources",
     "toy_jit/test_decoder.py": "the WebAssembly format",

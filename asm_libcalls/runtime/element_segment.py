@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 
+from asm_libcalls.native.unraisable import raise_first
 from asm_libcalls.owned import Owned, is_a
 from asm_libcalls.runtime import externref, keepers
 from asm_libcalls.runtime.externref import VMExternRef
@@ -120,7 +121,9 @@ class ElementSegment(Owned):
         """Make the segment empty."""
         _kept = self._empty({})
         if self._element_type == "externref":
-            externref.take_all(self._cells, self._dropped)
+            errors: list[BaseException] = []
+            externref.take_all(self._cells, self._dropped, errors)
+            raise_first(errors)
 
     def _release(self) -> None:
         self.drop()

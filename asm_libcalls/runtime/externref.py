@@ -255,18 +255,12 @@ def take_range(counts: Counts, cells: Any, where: slice, nulls: list[int]) -> No
 _BLOCK = 1024
 
 
-def take_all(cells: Any, count: int) -> None:
+def take_all(cells: Any, count: int, errors: list[BaseException]) -> None:
     """Make `count` references in an array null, and give their counts back.
 
     Each is made null first, so no reader of the array finds a dropped reference. If it is
-    interrupted, the rest is still in the array.
-
-    Raises
-    ------
-    BaseException
-        The first exception of a destructor.
+    interrupted, the rest is still in the array. Exceptions of destructors are appended to `errors`.
     """
-    errors: list[BaseException] = []
     for start in range(0, count, _BLOCK):
         size = min(_BLOCK, count - start)
         counts = Counts()
@@ -275,7 +269,6 @@ def take_all(cells: Any, count: int) -> None:
             counts.give_back()
         except BaseException as error:
             errors.append(error)
-    raise_first(errors)
 
 
 def hold_range(cells: Any, start: int, count: int) -> Counts:

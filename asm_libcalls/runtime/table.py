@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import operator
 
+from asm_libcalls.native.unraisable import raise_first
 from asm_libcalls.runtime import externref, keepers
 from asm_libcalls.runtime.growable import Growable
 from asm_libcalls.runtime.reference import check_reference_type, from_raw, owned_raw
@@ -68,7 +69,8 @@ class Table(Growable):
         `minimum` is more than the implementation allows.
     """
 
-    _closed_at = 0  # the size when it was closed
+    _closed_at = 0  # the number of elements that are still to be released
+    _closed_reservation: Reservation | None = None  # of these elements
     _unit = _unit_in_full = "elements"
 
     def __init__(
@@ -143,22 +145,28 @@ class Table(Growable):
     @inside_or_later
     def _release(self) -> None:
         # Instances that use the table hold the reservation and the keepers while they exist.
-        count, *_kept = self._empty({})
+        _kept = self._empty({})
         # The base stays: native code in another thread may have read the size already.
+        errors: list[BaseException] = []
         if self._element_type == "externref":
-            externref.take_all(self._elements, count)
+            externref.take_all(self._elements, self._closed_at, errors)
+        self._closed_at = 0
+        self._closed_reservation = None
+        raise_first(errors)
 
     @step
-    def _empty(self, nothing: dict[int, Any]) -> tuple[int, dict[int, Any], Reservation | None]:
-        """Take everything out: the size, and what was kept until now."""
-        reservation, self._reservation = self._reservation, None
-        self.state.kind = 0  # closed, for machine code
+    def _empty(self, nothing: dict[int, Any]) -> dict[int, Any]:
+        """Become empty for all readers, and return the keepers until now."""
+        reservation = self._reservation
         if reservation is not None:
+            self._closed_reservation = reservation
             self._closed_at = self._definition.current_elements
+        self._reservation = None
+        self.state.kind = 0  # closed, for machine code
         self._definition.current_elements = 0
         before = self._keepers
         self._keepers = nothing
-        return self._closed_at, before, reservation
+        return before
 
     # Raw pointers, for the libcalls.
 

@@ -175,8 +175,9 @@ class StoppableInstance(Instance):
 
     def _release(self) -> None:
         # Running code stops at its next check, and a new call at its first.
-        stoppable.pop(self._vmctx, None)
-        _point(self._vmctx, _CHECK)
+        vmctx = self._vmctx or self._last_vmctx
+        stoppable.pop(vmctx, None)
+        _point(vmctx, _CHECK)
         if may_be_running():
             _make_all_threads_check()
         super()._release()

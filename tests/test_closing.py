@@ -1,0 +1,99 @@
+"""A close that an exception interrupted at any place is continued by the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+
+import pytest
+from jit_modules import Function, build
+
+from asm_libcalls import (
+    ElementSegment,
+    Global,
+    HostFunction,
+    Instance,
+    Memory,
+    Table,
+    VMExternRef,
+    toy_jit,
+)
+from asm_libcalls.runtime import externref
+
+
+class StruckError(Exception):
+    pass
+
+
+def compiled():
+    module = toy_jit.Module(build({"f": Function("externref -> externref", "local.get 00")}))
+    instance = toy_jit.Instance(module)
+    instance.exports["f"](object())
+    return instance
+
+
+def table():
+    made = Table("externref", 3)
+    made[0] = made[2] = object()
+    return made
+
+
+MAKERS = {
+    "Table": table,
+    "Memory": lambda: Memory(1),
+    "Global": lambda: Global("externref", object(), True),
+    "Instance": lambda: Instance(
+        [Memory(1)], [Table("externref", 1)], elements=[ElementSegment("externref", [object()])]
+    ),
+    "HostFunction": lambda: HostFunction(lambda: None, "()"),
+    "VMExternRef": lambda: VMExternRef(object()),
+    "toy_jit.Module": lambda: toy_jit.Module(build({"f": Function("->", "")})),
+    "toy_jit.Instance": compiled,
+}
+
+
+def strike_call(number):
+    """Raise in the call of Python code with this number, as a signal handler could.
+
+    Return a list that is empty until then.
+    """
+    calls = 0
+    struck = []
+
+    def profile(frame, event, _):
+        nonlocal calls
+        if event == "call" and "asm_libcalls" in frame.f_globals["__name__"]:
+            calls += 1
+            if calls == number:
+                sys.setprofile(None)
+                struck.append(frame.f_code.co_name)
+                raise StruckError
+
+    sys.setprofile(profile)
+    return struck
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize("finish", ["close", "drop"])
+def test_a_close_interrupted_at_any_call_is_continued(make, finish, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # of a finalizer that was struck
+    make().close()  # what is imported late
+    before = len(externref._boxes)
+    for number in range(1, 200):
+        thing = make()
+        struck = strike_call(number)
+        with contextlib.suppress(StruckError):
+            thing.close()
+        sys.setprofile(None)
+        if not struck:
+            break
+        if finish == "close":
+            thing.close()
+            assert thing.closed
+            thing.close()
+        del thing
+        gc.collect()
+        VMExternRef(None).drop()
+        assert len(externref._boxes) == before, (number, struck)
+    assert number > 1

@@ -46,7 +46,7 @@ ENVIRONMENT_VARIABLE = "ASM_LIBCALLS_BACKEND"
 BACKENDS = ("auto", "x86_64", "fallback")
 
 IN_PYTHON = "in Python on every CPU"
-COUNTS = "counts of references are not atomic in machine code, and this Python has no GIL"
+NEEDS_GIL = "its machine code counts and grows without a lock, and this Python has no GIL"
 
 
 class BackendUnavailable(ImportError):
@@ -146,7 +146,7 @@ class Binding:
             return "fallback", self.x86_64_reason
         if declaration.name in self.x86_64.loaded.image.routines:
             if not HAS_GIL and self.may_leave(declaration):
-                return "fallback", COUNTS
+                return "fallback", NEEDS_GIL
             return "x86_64", self.x86_64.assembler.partition(" (")[0]  # the report has the file
         return "fallback", ""
 

@@ -34,7 +34,7 @@ from asm_libcalls import HeapOutOfBounds
 from asm_libcalls.emitter import libc
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.vmcontext import InstanceHeader, VMDataSegment, VMMemoryDefinition
-from asm_libcalls.x86_64 import memories
+from asm_libcalls.x86_64 import growth, memories
 from asm_libcalls.x86_64.bytes import copying, filling, vectors
 from asm_libcalls.x86_64.python_functions.function_stencils import STENCIL_PREFIX
 
@@ -77,9 +77,9 @@ def call(loaded, machine_entry):
 def test_every_variant_assembles(features):
     names = {routine.name for routine in memories.routines(features)}
     served = {name for name, row in DECLARATIONS.items() if row.family == "memories"}
-    served -= {"memory32_grow", "imported_memory32_grow"}
     stencils = {STENCIL_PREFIX + name for name in served}
-    assert names == {copying.MOVE_BYTES, filling.FILL_BYTES} | served | stencils
+    others = {copying.MOVE_BYTES, filling.FILL_BYTES, growth.MAKE_ACCESSIBLE}
+    assert names == others | served | stencils
 
 
 def test_every_variant_uses_what_its_cpu_has(features):
@@ -140,6 +140,30 @@ def test_fills_of_every_small_size(loaded):
 
 def test_long_fills(loaded):
     check_fills(loaded, [*LONG, 40000, 131072], (0, 1, 31, 64, PAGE - 100, PAGE - 1))
+
+
+def test_fills_of_words(features, machine_code, load_routines):
+    """For tables: as many words as it takes for each path, and nothing beside them."""
+    if features - machine_code.cpu.features:
+        pytest.skip("the CPU lacks a feature")
+    best = vectors.Vectors(features)
+    loaded = load_routines(vectors.routine(filling.FILL_WORDS, filling.fill_words, best))
+    signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
+    fill = signature(loaded.routine(filling.FILL_WORDS))
+    word, other = 0x1122_3344_5566_7788, 0xAAAA_AAAA_AAAA_AAAA
+    pages = GuardedPages(3 << 20)
+    counts = [*range(140), *range(250, 262), 500, 511, 512, 513, 600, 1000, 1024, 5000]
+    for count in counts:
+        for first in (1, 2, 3, 4, 7, 8, 500, 512):
+            cells = (ctypes.c_uint64 * (count + 2)).from_address(pages.address + 8 * (first - 1))
+            cells[:] = [other] * (count + 2)
+            fill(ctypes.addressof(cells) + 8, word, count)
+            assert cells[:] == [other, *[word] * count, other], (count, first)
+    count = (2 << 20) // 8 + 5
+    cells = (ctypes.c_uint64 * (count + 2)).from_address(pages.address + 8)
+    fill(ctypes.addressof(cells) + 8, word, count)
+    assert {*cells[1:-1]} == {word}
+    assert word not in (cells[0], cells[-1])
 
 
 @given(st.data())

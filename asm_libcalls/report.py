@@ -21,8 +21,8 @@ class BackendReport(dict[str, "Any"]):
     the reason why not), ``functions`` (``"builtins"``, with a note where this Python is newer than
     the newest that was tested; or why the libcalls and native functions are Python functions),
     ``assembler``, ``pages``, ``unwinder`` (whether the C library's unwinder has our frames),
-    ``code_cache`` (its folder, and what was not used), ``cpu``, ``cpu_features`` and ``libcalls``:
-    for each name ``backend`` and ``reason``.
+    ``code_cache`` (its folder, and what was not used), ``cpu``, ``cpu_features``, ``byte_ranges``
+    (how bytes are copied and filled) and ``libcalls``: for each name ``backend`` and ``reason``.
     """
 
     def __str__(self) -> str:
@@ -54,6 +54,7 @@ def make_report(binding: Binding, version: str) -> BackendReport:
     if backend is not None:
         from asm_libcalls.emitter import register_frames
         from asm_libcalls.x86_64 import code_cache
+        from asm_libcalls.x86_64.byte_tuning import ByteTuning
 
         cpu = backend.cpu
         report["assembler"] = backend.assembler
@@ -65,6 +66,7 @@ def make_report(binding: Binding, version: str) -> BackendReport:
         report["code_cache"] = "; ".join([code_cache.folder() or "none", *code_cache.refusals])
         report["cpu"] = f"{cpu.brand or '?'} ({cpu.vendor}, family {cpu.family}, model {cpu.model})"
         report["cpu_features"] = " ".join(sorted(cpu.features))
+        report["byte_ranges"] = str(ByteTuning(cpu.features))
     report["libcalls"] = {
         name: {"backend": libcall.backend, "reason": libcall.reason}
         for name, libcall in binding.libcalls.items()

@@ -37,6 +37,7 @@ environment:
   ASM_LIBCALLS_CACHE     the folder of assembled code; off: assemble at each start
   ASM_LIBCALLS_GDB       1: name compiled code for gdb
   ASM_LIBCALLS_PERF_MAP  1: name code for perf
+  ASM_LIBCALLS_TUNING    for measuring: +NAME,-NAME of wide_moves, early_strings, slow_divide_64
 """
 
 CANNOT_WRITE = 4

@@ -90,12 +90,18 @@ def load() -> Backend:
     Unavailable
         The CPU or system is another, there is no assembler or no executable memory, or making
         machine code failed otherwise. The fallback serves then. The cause is chained.
+    ValueError
+        ``ASM_LIBCALLS_TUNING`` names no tuning.
     """
+    from asm_libcalls.x86_64 import cpu
+
     if _loaded:
         return _loaded[0]
     check_machine()
+    asked = os.environ.get(cpu.TUNING_VARIABLE, "")
+    cpu.tuned(frozenset(), asked)  # checks it
     try:
-        _loaded.append(_load())
+        _loaded.append(_load(asked))
         return _loaded[0]
     except Unavailable:
         raise
@@ -109,11 +115,12 @@ _loaded: list[Backend] = []
 """The backend, once it is loaded; every binding of the process uses it."""
 
 
-def _load() -> Backend:
+def _load(tuning: str) -> Backend:
     from asm_libcalls.x86_64 import code_cache, cpu
 
     try:
         this_cpu = cpu.detect(code_cache.load("cpu"))
+        this_cpu.features = cpu.tuned(this_cpu.features, tuning)
         loaded = code_cache.load("backend", this_cpu.features)
     except OSError as refusal:
         raise Unavailable(f"no executable memory: {refusal.strerror or refusal}") from refusal

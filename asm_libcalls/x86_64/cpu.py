@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.emitter.pages import LoadedImage
 
-__all__ = ["FEATURES", "SLOW_DIVIDE_64", "Cpu", "detect", "routines"]
+__all__ = [
+    "EARLY_STRINGS",
+    "FEATURES",
+    "SLOW_DIVIDE_64",
+    "TUNINGS",
+    "TUNING_VARIABLE",
+    "WIDE_MOVES",
+    "Cpu",
+    "detect",
+    "routines",
+    "tuned",
+]
 
 # Each feature's bit: leaf, subleaf, register (0 eax, 1 ebx, 2 ecx, 3 edx), bit, and the state
 # needed in XCR0 (1: SSE and AVX; 2: AVX-512 as well).
@@ -52,6 +63,26 @@ cores up to Goldmont Plus, and AMD's CPUs before Zen. Later CPUs are fast with s
 
 Source: Intel SDM volume 4, table 2-1 (models); uops.info (DIV and IDIV, r64 and r32).
 """
+
+WIDE_MOVES = "wide_moves"
+"""A tuning: ranges of bytes are copied and filled by 64-byte vectors. AMD's Zen 5 with full-width
+data paths, and Intel's CPUs with AVX-512 since Ice Lake, which are those with FSRM.
+
+Source: measurements (``byte_tuning.py``); AMD Zen 5 optimization guide (models of 512-bit paths).
+"""
+
+EARLY_STRINGS = "early_strings"
+"""A tuning: ``rep movsb`` and ``rep stosb`` are as fast as vectors from a few KiB on. Intel's CPUs
+with FSRM."""
+
+TUNINGS = frozenset({SLOW_DIVIDE_64, WIDE_MOVES, EARLY_STRINGS})
+"""Names among the features that choose between instructions; every CPU runs the result if it has
+the other features."""
+
+TUNING_VARIABLE = "ASM_LIBCALLS_TUNING"
+
+_ZEN_5_FULL_WIDTH = (range(0x20), range(0x40, 0x50))
+"""The models of AMD's family 26 whose data paths have 512 bits: servers, and desktops."""
 
 _SLOW_DIVIDE_64_MODELS = frozenset(
     (
@@ -180,6 +211,7 @@ def _decode(cpuid: Callable[..., tuple[int, ...]], xcr0: Callable[[], int]) -> C
     model = base_model | ((version >> 16 & 15) << 4 if base_family in (6, 15) else 0)
     if _divides_slowly(vendor, family, model):
         features |= {SLOW_DIVIDE_64}
+    features |= _byte_tunings(vendor, family, model, features)
     name = " ".join(brand.rstrip(b"\0").decode("latin-1").split())
     return Cpu(vendor, name, family, model, features)
 
@@ -188,3 +220,38 @@ def _divides_slowly(vendor: str, family: int, model: int) -> bool:
     if vendor == "GenuineIntel":
         return family == 15 or (family == 6 and model in _SLOW_DIVIDE_64_MODELS)
     return vendor == "AuthenticAMD" and family < 0x17
+
+
+def _byte_tunings(vendor: str, family: int, model: int, features: frozenset[str]) -> frozenset[str]:
+    if not features >= {"avx2", "avx512vl", "avx512bw", "fsrm", "erms"}:
+        return frozenset()
+    if vendor == "GenuineIntel":
+        return frozenset({WIDE_MOVES, EARLY_STRINGS})
+    full_width = family == 0x1A and any(model in models for models in _ZEN_5_FULL_WIDTH)
+    return frozenset({WIDE_MOVES} if vendor == "AuthenticAMD" and full_width else ())
+
+
+def tuned(features: frozenset[str], asked: str) -> frozenset[str]:
+    """Return features with other tunings, for measuring.
+
+    Parameters
+    ----------
+    features : frozenset of str
+    asked : str
+        The value of ``ASM_LIBCALLS_TUNING``: names of tunings after ``+`` or ``-``, with commas in
+        between, for example ``"+wide_moves,-early_strings"``.
+
+    Raises
+    ------
+    ValueError
+        It has anything else.
+    """
+    for word in filter(None, (word.strip() for word in asked.split(","))):
+        sign, name = word[0], word[1:]
+        if sign not in "+-" or name not in TUNINGS:
+            raise ValueError(
+                f"{TUNING_VARIABLE} must be names after + or -, with commas in between, out of "
+                f"{', '.join(sorted(TUNINGS))}; got {word!r}"
+            )
+        features = features | {name} if sign == "+" else features - {name}
+    return features

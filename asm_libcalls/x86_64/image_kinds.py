@@ -106,6 +106,7 @@ _V2 = frozenset({"sse3", "ssse3", "sse4_1", "sse4_2", "popcnt"})
 _V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma3", "lzcnt"}
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 _SLOW, _STRINGS = {"slow_divide_64"}, {"erms"}
+_WIDE, _EARLY = {"wide_moves"}, {"early_strings"}
 
 LEVELS: dict[str, frozenset[str]] = {
     "x86-64-v2": _V2,
@@ -115,6 +116,8 @@ LEVELS: dict[str, frozenset[str]] = {
     "x86-64-v3-erms-slow_divide_64": _V3 | _STRINGS | _SLOW,
     "x86-64-v4-erms": _V4 | _STRINGS,
     "x86-64-v4-erms-slow_divide_64": _V4 | _STRINGS | _SLOW,
+    "x86-64-v4-erms-wide_moves": _V4 | _STRINGS | _WIDE,
+    "x86-64-v4-erms-wide_moves-early_strings": _V4 | _STRINGS | _WIDE | _EARLY,
 }
 """The CPUs that a wheel has images for: a level, and further features that routines use. AMD's
 first x86-64-v3 CPUs have no fast string instructions; every x86-64-v4 CPU has them.

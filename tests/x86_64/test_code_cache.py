@@ -23,7 +23,7 @@ from asm_libcalls.binding import default_binding
 from asm_libcalls.emitter import image_file
 from asm_libcalls.emitter.image import CODE_PAGE, Hole, Image, PlacedStencil
 from asm_libcalls.x86_64 import image_kinds
-from asm_libcalls.x86_64.cpu import FEATURES
+from asm_libcalls.x86_64.cpu import FEATURES, TUNINGS
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() != "x86_64", reason="not Linux on x86-64"
@@ -886,7 +886,7 @@ def test_the_key_is_of_the_layouts_that_all_images_share(module, tmp_path, monke
 
 
 def test_levels():
-    known = {*FEATURES, "slow_divide_64"}
+    known = {*FEATURES, *TUNINGS}
     for name, features in image_kinds.LEVELS.items():
         assert features <= known, name
         assert image_kinds.levels_of(features)[0] == name

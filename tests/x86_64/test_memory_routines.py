@@ -34,7 +34,7 @@ from asm_libcalls import HeapOutOfBounds
 from asm_libcalls.emitter import libc
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.vmcontext import InstanceHeader, VMDataSegment, VMMemoryDefinition
-from asm_libcalls.x86_64 import growth, memories
+from asm_libcalls.x86_64 import cpu, growth, memories
 from asm_libcalls.x86_64.bytes import copying, filling, vectors
 from asm_libcalls.x86_64.python_functions.function_stencils import STENCIL_PREFIX
 
@@ -45,6 +45,12 @@ VARIANTS = {
     "avx2-erms": frozenset({"avx2", "erms"}),
     "avx512": frozenset({"avx2", "avx512vl", "avx512bw"}),
     "avx512-erms": frozenset({"avx2", "avx512vl", "avx512bw", "erms"}),
+    "avx512-wide": frozenset({"avx2", "avx512vl", "avx512bw", cpu.WIDE_MOVES}),
+    "avx512-wide-erms": frozenset({"avx2", "avx512vl", "avx512bw", "erms", cpu.WIDE_MOVES}),
+    "avx512-wide-early": frozenset(
+        {"avx2", "avx512vl", "avx512bw", "erms", cpu.WIDE_MOVES, cpu.EARLY_STRINGS}
+    ),
+    "avx2-early": frozenset({"avx2", "erms", cpu.EARLY_STRINGS}),
 }
 WASM_PAGE = 1 << 16
 TOP = (1 << 32) - 1
@@ -58,7 +64,7 @@ def features(request):
 @pytest.fixture(scope="module")
 def loaded(features, machine_code, load_routines):
     """One variant on executable pages, if this CPU can run it."""
-    missing = features - machine_code.cpu.features
+    missing = features - machine_code.cpu.features - cpu.TUNINGS
     if missing:
         pytest.skip(f"the CPU lacks {', '.join(sorted(missing))}")
     return load_routines(*memories.routines(features))
@@ -96,13 +102,16 @@ def test_every_variant_uses_what_its_cpu_has(features):
     everything = [line for routine in lines.values() for line in routine]
     avx512 = "avx512vl" in features
     for line in everything:
-        assert "zmm" not in line
+        assert "zmm" not in line or cpu.WIDE_MOVES in features
         assert "avx2" in features or not line.startswith("v")
         for number in re.findall(r"\bymm(\d+)", line):
             assert (int(number) >= 16) == avx512, line
     assert ("vzeroupper " in everything) == ("avx2" in features and not avx512)
     strings = {name: [x for x in code if x.startswith("rep ")] for name, code in lines.items()}
-    with_movsb = "erms" in features and "avx2" not in features
+    assert any("zmm" in line for line in everything) == (cpu.WIDE_MOVES in features)
+    with_movsb = "erms" in features and (
+        "avx2" not in features or features & {cpu.WIDE_MOVES, cpu.EARLY_STRINGS} != set()
+    )
     assert (
         strings.pop(copying.MOVE_BYTES) == ["rep movsb byte ptr [rdi], byte ptr [rsi]"] * with_movsb
     )
@@ -116,14 +125,14 @@ def test_copies_of_every_small_size(loaded):
 
 
 def test_copies_at_every_alignment(loaded):
-    check_copies(loaded, (1, 15, 33, 64, 100, 256, 257, 300, 520), range(65), (0, 1, 31, 64))
+    check_copies(loaded, (1, 15, 33, 64, 100, 256, 257, 300, 512, 520), range(65), (0, 1, 31, 64))
 
 
 # Around the sizes where the code changes, and the ends of pages at which it looks.
 LONG = sorted(
     {
         size + around
-        for size in (384, 512, 640, 1024, vectors.LONG_FROM, 3000, PAGE, 2 * PAGE, 9000)
+        for size in (384, 512, 640, 1024, vectors.LONG_FROM, 3000, PAGE, 2 * PAGE, 9000, 32768)
         for around in (-129, -128, -1, 0, 1, 15, 127, 128)
     }
 )
@@ -144,7 +153,7 @@ def test_long_fills(loaded):
 
 def test_fills_of_words(features, machine_code, load_routines):
     """For tables: as many words as it takes for each path, and nothing beside them."""
-    if features - machine_code.cpu.features:
+    if features - machine_code.cpu.features - cpu.TUNINGS:
         pytest.skip("the CPU lacks a feature")
     best = vectors.Vectors(features)
     loaded = load_routines(vectors.routine(filling.FILL_WORDS, filling.fill_words, best))
@@ -206,7 +215,7 @@ def test_huge_fills(loaded):
 
 
 def test_no_byte_outside_is_even_read(child, features, machine_code):
-    missing = features - machine_code.cpu.features
+    missing = features - machine_code.cpu.features - cpu.TUNINGS
     if missing:
         pytest.skip(f"the CPU lacks {', '.join(sorted(missing))}")
     done = child(

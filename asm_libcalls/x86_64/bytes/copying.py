@@ -60,6 +60,16 @@ def move(vectors: Vectors) -> None:
             transfer(vectors, vectors.registers[count : 2 * count], base + rdx * 1, -count)
 
     LABEL(over_8)
+    narrow, vectors = vectors, vectors.wide
+    if vectors is not narrow:
+        over_8_wide = Label("over_8_wide")
+        CMP(rdx, 8 * vectors.width)
+        JA(over_8_wide)
+        for transfer, base in ((_load_row, rsi), (_store_row, rdi)):
+            transfer(vectors, vectors.registers[:UNROLL], base)
+            transfer(vectors, vectors.registers[UNROLL : 2 * UNROLL], base + rdx * 1, -UNROLL)
+        vectors.leave()
+        LABEL(over_8_wide)
     MOV(rax, rdi)
     SUB(rax, rsi)  # destination - source, and on
     JZ(nothing)
@@ -73,8 +83,8 @@ def move(vectors: Vectors) -> None:
     LABEL(long)
     CMP(rdx, STREAM_FROM)
     JAE(stream)
-    if vectors.rep_movsb_from is not None:
-        CMP(rdx, vectors.rep_movsb_from)
+    if vectors.tuning.rep_movsb_from is not None:
+        CMP(rdx, vectors.tuning.rep_movsb_from)
         JAE(string)
     vectors.jump_unless_end_crosses_page(forward)
     _forward_to_page()
@@ -83,7 +93,7 @@ def move(vectors: Vectors) -> None:
     LABEL(stream)
     _jump_if_source_begins_inside(forward)
     _loop_upwards(vectors, vectors.stream)
-    if vectors.rep_movsb_from is not None:
+    if vectors.tuning.rep_movsb_from is not None:
         LABEL(string)
         _string(forward)
 

@@ -70,18 +70,29 @@ def _fill(vectors: Vectors, words: bool = False) -> None:
             vectors.move([base + i * vectors.width], vector)
 
     LABEL(over_8)
+    narrow, vectors = vectors, vectors.wide
+    if vectors is not narrow:
+        over_8_wide = Label("over_8_wide")
+        vector = _broadcast_word(vectors) if words else _broadcast(vectors)
+        CMP(rdx, 8 * vectors.width)
+        JA(over_8_wide)
+        for i in (*range(UNROLL), *range(-UNROLL, 0)):
+            base = rdi if i >= 0 else rdi + rdx * 1
+            vectors.move([base + i * vectors.width], vector)
+        vectors.leave()
+        LABEL(over_8_wide)
     CMP(rdx, LONG_FROM)
     JAE(long)
     LABEL(loop)
     _loop(vectors, vector)
     LABEL(long)
-    if vectors.rep_stosb_from is not None:
-        CMP(rdx, vectors.rep_stosb_from)
+    if vectors.tuning.rep_stosb_from is not None:
+        CMP(rdx, vectors.tuning.rep_stosb_from)
         JAE(string)
     vectors.jump_unless_end_crosses_page(loop)
     _fill_to_page(FILL_WORDS if words else FILL_BYTES)
     JMP(start)
-    if vectors.rep_stosb_from is not None:
+    if vectors.tuning.rep_stosb_from is not None:
         LABEL(string)
         MOV(rcx, rdx)
         if words:

@@ -29,6 +29,7 @@ from peachpy.x86_64 import (
 )  # fmt: skip
 
 from asm_libcalls.x86_64.assembler import sequence
+from asm_libcalls.x86_64.byte_tuning import LONG_FROM, ByteTuning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,9 +45,6 @@ PAGE = 4096
 
 UNROLL = 4
 """Vectors for each turn of a loop."""
-
-LONG_FROM = 2 << 10
-"""Bytes from which page boundaries and the string instructions are considered."""
 
 STREAM_FROM = 16 << 20
 """Bytes from which a copy uses non-temporal stores: it reads and writes 32 MiB together."""
@@ -65,8 +63,9 @@ class Vectors:
     Attributes
     ----------
     width : int
-        Bytes of a vector: 32, or 16 without AVX2. (CPUs with AVX alone have data paths of 16
-        bytes, and are slow with 32-byte loads and stores that are not aligned.)
+        Bytes of a vector.
+    wide : Vectors
+        Those for more than 8 V bytes: wider ones, or these.
     registers : tuple
         16 of them.
     move, store_aligned, stream : PeachPy instructions
@@ -76,8 +75,8 @@ class Vectors:
     dirty : bool
         Whether `registers` have upper halves that slow down SSE instructions until they are
         cleared.
-    rep_movsb_from, rep_stosb_from : int or None
-        Bytes from which the string instruction is used, at least :data:`LONG_FROM`; None for never.
+    tuning : ByteTuning
+        What the CPU is good at.
     """
 
     __slots__ = (
@@ -85,19 +84,17 @@ class Vectors:
         "move",
         "move_16",
         "registers",
-        "rep_movsb_from",
-        "rep_stosb_from",
         "store_aligned",
         "stream",
+        "tuning",
+        "wide",
         "width",
     )
 
-    rep_movsb_from: int | None
-    rep_stosb_from: int | None
-
-    def __init__(self, features: frozenset[str]) -> None:
-        wide = "avx2" in features
-        self.width = 32 if wide else 16
+    def __init__(self, features: frozenset[str], width: int = 0) -> None:
+        self.tuning = ByteTuning(features)
+        self.width = width or self.tuning.width
+        wide = self.width > 16
         first, self.dirty = 0, wide
         if wide and features >= {"avx512vl", "avx512bw"}:
             first, self.dirty = 16, False
@@ -107,12 +104,10 @@ class Vectors:
         else:
             self.move, self.store_aligned, self.stream = MOVUPS, MOVAPS, MOVNTPS
         self.move_16 = VMOVDQU if wide else MOVUPS
-        prefix = "ymm" if wide else "xmm"
+        prefix = {16: "xmm", 32: "ymm", 64: "zmm"}[self.width]
         self.registers = tuple(getattr(registers, f"{prefix}{first + i}") for i in range(16))
-        self.rep_movsb_from = self.rep_stosb_from = None
-        if "erms" in features:
-            self.rep_movsb_from = None if wide else LONG_FROM
-            self.rep_stosb_from = 1 << 20 if wide else LONG_FROM
+        wider = self.tuning.wide
+        self.wide = Vectors(features, wider) if wider > self.width else self
 
     def up_to_eight(self) -> Iterator[int]:
         """Emit the paths for V to 8 V bytes, rdx of them; the caller emits the work of each.

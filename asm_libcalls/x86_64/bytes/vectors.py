@@ -1,7 +1,8 @@
 """The vectors of a CPU for copying and filling, and the lengths from which methods change.
 
-Everything here was measured on an AMD Zen 4 (ERMS and FSRM; 32 KiB L1, 1 MiB L2, 32 MiB L3) as a
-ratio to glibc 2.36, which uses 64-byte vectors and ``rep movsb`` there. Findings:
+``byte_tuning.py`` has the CPUs that differ. The following was measured on an AMD Zen 4 (ERMS and
+FSRM; 32 KiB L1, 1 MiB L2, 32 MiB L3) as a ratio to glibc 2.36, which uses 64-byte vectors and ``rep
+movsb`` there. Findings:
 
 - 64-byte vectors gain nothing over 32: a store takes two cycles, and at unaligned addresses every
   store crosses a cache line instead of every other one.

@@ -178,7 +178,8 @@ class TestCtrlC:
     value = VMExternRef("value")
     instance = Instance([Memory(1)], [Table("externref", 3)], [Global("externref", value, True)],
                         elements=[("externref", [None])], stack_map_registry=registry)
-    loop = endless({call})
+    name, *arguments = {call}
+    loop = endless("host", *arguments, host=LIBCALLS[name].fallback)  # not as machine code
     for _ in range(2):
         interrupted(lambda: loop(instance.vmctx, value.as_raw()))
         healthy()

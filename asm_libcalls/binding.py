@@ -184,9 +184,11 @@ class Binding:
         if libcall.backend != "x86_64":
             return self._python_address(libcall)
         assert self.x86_64 is not None
-        loaded, slot = self.x86_64.loaded, self.x86_64.python_slot(libcall.name)
-        if slot and not loaded.slot(slot):  # another binding may have filled it
-            loaded.set_slot(slot, self._python_address(libcall))
+        loaded = self.x86_64.loaded
+        if libcall.may_leave:
+            slot = self.x86_64.python_slot(libcall.name)
+            if not loaded.slot(slot):  # another binding may have filled it
+                loaded.set_slot(slot, self._python_address(libcall))
         return loaded.routine(libcall.name)
 
     def _python_address(self, libcall: Libcall) -> int:

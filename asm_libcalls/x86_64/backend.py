@@ -6,6 +6,7 @@ import ctypes
 import os
 
 from asm_libcalls.emitter.availability import Unavailable, check_machine
+from asm_libcalls.x86_64.families import PYTHON
 from asm_libcalls.x86_64.trampolines import (
     ACTIVATIONS_KEY,
     FREE_THREAD_RECORD,
@@ -70,9 +71,7 @@ class Backend:
 
         "" for a libcall that never leaves machine code.
         """
-        from asm_libcalls.x86_64 import families
-
-        slot = families.PYTHON + name
+        slot = PYTHON + name
         return slot if slot in self.loaded.image.slots else ""
 
     def has_checked(self, name: str) -> bool:
@@ -168,7 +167,6 @@ def slot_value(name: str) -> int:
     which the binding fills in before it gives away the address of the libcall.
     """
     from asm_libcalls.emitter import libc
-    from asm_libcalls.x86_64.families import PYTHON
 
     if name in (ACTIVATIONS_KEY, GREENLET_GETCURRENT) or name.startswith(PYTHON):
         return 0

@@ -48,12 +48,8 @@ MODULES = {
     "asm_libcalls/fallback/externrefs.py": "checks/test_engine.py runtime/test_externref.py "
     "runtime/test_global.py "
     "runtime/test_gc.py",
-    "asm_libcalls/x86_64/externrefs.py": "runtime/test_reference_functions.py "
-    "checks/test_engine.py",
-    "asm_libcalls/x86_64/tables.py": "runtime/test_reference_functions.py checks/test_engine.py",
-    "asm_libcalls/x86_64/reference_counts.py": "runtime/test_reference_functions.py",
-    "asm_libcalls/x86_64/growth.py": "runtime/test_reference_functions.py",
-    "asm_libcalls/x86_64/leaving.py": "runtime/test_reference_functions.py",
+    "asm_libcalls/x86_64/reference_counts.py": "x86_64/test_reference_counts.py",
+    "asm_libcalls/x86_64/byte_tuning.py": "x86_64/test_byte_tuning.py -k 'choice or model'",
     "asm_libcalls/runtime/keepers.py": "runtime/test_reference_functions.py",
     "asm_libcalls/native/ctypes_callbacks.py": "native/test_ctypes_callbacks.py",
     "asm_libcalls/ufuncs/fallback_loops.py": "ufuncs/test_ufuncs.py -k 'fallback or callback'",

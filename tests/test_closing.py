@@ -17,6 +17,7 @@ from asm_libcalls import (
     Memory,
     Table,
     VMExternRef,
+    catch_traps,
     toy_jit,
 )
 from asm_libcalls.runtime import externref
@@ -97,3 +98,21 @@ def test_a_close_interrupted_at_any_call_is_continued(make, finish, monkeypatch)
         VMExternRef(None).drop()
         assert len(externref._boxes) == before, (number, struck)
     assert number > 1
+
+
+def test_the_default_stack_map_registry_is_not_closed():
+    registry = Instance().stack_map_registry
+    with pytest.raises(ValueError, match="the default StackMapRegistry cannot be closed"):
+        registry.close()
+    with pytest.raises(ValueError, match="cannot be closed"), registry:
+        pass
+    assert not registry.closed
+
+
+def test_what_catch_traps_returns_is_made_once():
+    host = HostFunction(lambda: None, "()")
+    call = catch_traps(host.address, "()")
+    with pytest.raises(RuntimeError, match=r"__init__\(\) was called again"):
+        call.__init__(host.address + 1, "(i64) -> i64")
+    assert call() is None
+    assert call.address == host.address

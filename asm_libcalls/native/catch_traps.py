@@ -8,6 +8,7 @@ from asm_libcalls.emitter.code_address import CodeAddress
 from asm_libcalls.native import process
 from asm_libcalls.native.call_slot import FUNCTION, answer_calls, callable_class
 from asm_libcalls.native.native_function import native_function
+from asm_libcalls.owned import refuse_again
 from asm_libcalls.signatures import MEMORY_POINTERS, VALUE_TYPES, Callee, Signature
 
 TYPE_CHECKING = False
@@ -28,6 +29,8 @@ class CatchTraps:
         return object.__new__(callable_class(cls))
 
     def __init__(self, address: int, signature: str) -> None:
+        if hasattr(self, "signature"):
+            refuse_again(self)
         entry = process.interface.entry or process.interface.entry_holding_gil()  # or raises
         self._call = entry.call
         self.address = VALUE_TYPES["pointer"].to_bits(address, "catch_traps(): address")

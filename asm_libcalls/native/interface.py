@@ -68,14 +68,27 @@ class MachineInterface:
     def function_maker(self) -> Any:
         """Return the maker of builtins for C addresses, or a text that says why there is none."""
         if self._maker is None:
-            from asm_libcalls.native.entry import raise_status
-            from asm_libcalls.x86_64.python_functions import function_objects
-
             try:
-                self._maker = function_objects.FunctionMaker(self.loaded, raise_status)
-            except (function_objects.Unsupported, OSError, AttributeError) as reason:
-                self._maker = str(reason)  # AttributeError: no such function in this Python
+                self._maker = self._make_maker()
+            except (ImportError, AttributeError) as error:
+                if "partially initialized module" not in str(error):
+                    raise
+                # This is a signal handler, in the middle of the imports. A later call asks again.
+                return f"this code interrupts an import: {error}"
         return self._maker
+
+    def _make_maker(self) -> Any:
+        from asm_libcalls.native.entry import raise_status
+        from asm_libcalls.x86_64.python_functions import function_objects
+
+        try:
+            return function_objects.FunctionMaker(self.loaded, raise_status)
+        except (function_objects.Unsupported, OSError) as reason:
+            return str(reason)
+        except AttributeError as reason:  # no such function in this Python
+            if "partially initialized module" in str(reason):
+                raise
+            return str(reason)
 
 
 class _WithoutMachineCode:

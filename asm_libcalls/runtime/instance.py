@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_STACK_MAP_REGISTRY", "Instance", "gc", "instance_of", "part_of"]
 
 DEFAULT_STACK_MAP_REGISTRY = StackMapRegistry()
+DEFAULT_STACK_MAP_REGISTRY.is_shared = True
 """The default registry of instances: one for the process, as code addresses are."""
 
 _live: weakref.WeakValueDictionary[int, Instance] = weakref.WeakValueDictionary()

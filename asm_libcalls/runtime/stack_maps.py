@@ -35,7 +35,11 @@ class StackMapRegistry(Owned):
     ----------
     address : int
         The pointer in a VMContext; compiled code only passes it on.
+    is_shared : bool
+        Whether it is the default registry of instances.
     """
+
+    is_shared = False
 
     def __init__(self) -> None:
         self._begin()
@@ -135,6 +139,18 @@ class StackMapRegistry(Owned):
 
     def _release(self) -> None:
         self._ranges = ()
+
+    def close(self) -> None:
+        """Forget all stack maps; twice is a no-op.
+
+        Raises
+        ------
+        ValueError
+            It is the default registry of instances, which the process shares.
+        """
+        if self.is_shared:
+            raise ValueError("the default StackMapRegistry cannot be closed: the process shares it")
+        super().close()
 
     def lookup(self, return_address: int) -> tuple[int, ...] | None:
         """Return the stack map of a call site, or None if there is no map for it."""

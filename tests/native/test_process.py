@@ -80,3 +80,21 @@ def _read(address: int, size: int) -> bytes:
     import ctypes
 
     return ctypes.string_at(address, size)
+
+
+@pytest.mark.parametrize("error", [AttributeError, ImportError])
+def test_builtins_are_made_after_an_import_that_a_signal_handler_interrupted(monkeypatch, error):
+    """The handler gets a text, and later calls a maker."""
+    interface = asm_libcalls.LIBCALLS["f64_ceil"]._binding.interface
+    if isinstance(interface.function_maker(), str):
+        pytest.skip("no builtins here")
+    from asm_libcalls.x86_64.python_functions import function_objects
+
+    def interrupted(*arguments):
+        raise error("partially initialized module 'm' has no attribute 'f'")
+
+    monkeypatch.setattr(interface, "_maker", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(function_objects, "FunctionMaker", interrupted)
+        assert "interrupts an import" in interface.function_maker()
+    assert isinstance(interface.function_maker(), function_objects.FunctionMaker)

@@ -51,7 +51,7 @@ def _count_up() -> None:
 
 def _count_down() -> None:
     from peachpy.x86_64 import (
-        ADD, CLC, CMP, JA, JBE, JZ, LABEL, LEA, MOV, POP, PUSH, RET, STC, SUB, TEST, Label, qword,
+        ADD, CMP, JA, JBE, JZ, LABEL, LEA, MOV, POP, PUSH, RET, STC, SUB, TEST, Label, qword,
         rax, rcx, rdi,
     )  # fmt: skip
 
@@ -64,8 +64,7 @@ def _count_down() -> None:
     PUSH(rdi)
     _each(count)
     POP(rcx)
-    CLC()
-    RET()
+    RET()  # CF is clear: the array's end was not above rdi
 
     # rdi is the reference after the one that was the last; those up to there were counted.
     LABEL(last)

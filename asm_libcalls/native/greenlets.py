@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.activation import Departure
 
-__all__ = ["Place", "current", "is_at", "is_over", "notice", "position", "thread"]
+__all__ = ["Place", "current", "is_over", "notice", "position", "thread"]
 
 _GET_CURRENT = 4  # PyGreenlet_GetCurrent_NUM of greenlet.h
 _CAPSULE = b"greenlet._C_API"
@@ -76,15 +76,6 @@ def position() -> Place:
     if newest is None:
         return thread(), owner, 0, 0
     return thread(), owner, newest.serial, addressof(newest)
-
-
-def is_at(place: Place) -> bool:
-    """Return whether a greenlet of this thread, or the thread itself, is still at a place."""
-    began, owner, serial, _ = place
-    if began not in (0, thread()):
-        return False
-    newest = _newest(owner)
-    return serial == (0 if newest is None else newest.serial)
 
 
 def is_over(place: Place) -> bool:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["arrived", "begin", "returns", "roots"]
 
-_words: dict[int, dict[int, tuple[greenlets.Place, Iterable[int]]]] = {}
-"""By thread (its record's address, 0 before it has one), and by the id of the list or array: where
-the greenlet was when the list came here, and the list."""
+_words: dict[int, dict[int, tuple[greenlets.Place | None, Iterable[int]]]] = {}
+"""By thread (its record's address, 0 before it has one), and by the id of the list or array: the
+place of the departure that keeps it here, or None, and the list."""
 
 _MOST_RETURNED = 32
 """Lists of one thread, before those of ended departures are looked for."""
@@ -29,13 +29,11 @@ _MOST_RETURNED = 32
 def begin(words: Iterable[int]) -> tuple[MutableMapping[int, Any], int]:
     """Put an array or list of addresses in transit; return the mapping and key to delete then.
 
-    The addresses are roots while the greenlet, or thread, is at its current place: in Python code,
-    and not in native code that it calls. Other numbers in the list do no harm.
+    The addresses are roots until then. Other numbers in the list do no harm.
     """
-    place = greenlets.position()
-    lists = _words.setdefault(place[0], {})
+    lists = _words.setdefault(greenlets.thread(), {})
     key = id(words)
-    lists[key] = place, words  # a signal handler that raises comes before, or in the caller's try
+    lists[key] = None, words  # a signal handler that raises comes before, or in the caller's try
     return lists, key
 
 
@@ -47,7 +45,7 @@ def returns(addresses: list[int]) -> None:
     lists = _words.setdefault(place[0], {})
     if len(lists) > _MOST_RETURNED:
         for key, (other, _) in [*lists.items()]:
-            if greenlets.is_over(other):
+            if other is not None and greenlets.is_over(other):
                 lists.pop(key, None)
     lists[id(addresses)] = place, addresses
 
@@ -67,6 +65,6 @@ def roots() -> set[int]:
     found: set[int] = set()
     for thread in {0, greenlets.thread()}:
         for place, words in [*_words.get(thread, {}).values()]:
-            if greenlets.is_at(place):
+            if place is None or not greenlets.is_over(place):
                 found.update(words)
     return {address for address in found if externref.is_live(address)}

@@ -453,11 +453,11 @@ RETURNING = {
 }
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["collects", "calls again"])
+@pytest.mark.parametrize("how", ["collects", "calls again", "collects in a host function"])
 @pytest.mark.parametrize(
     ("place", "where"), [(p, name) for p, (_, names) in RETURNING.items() for name in names]
 )
-def test_a_reference_on_its_way_survives_what_a_signal_handler_collects(place, where, again):
+def test_a_reference_on_its_way_survives_what_a_signal_handler_collects(place, where, how):
     """On its way to native code, and back: after the `call` of the entry."""
     body = RETURNING[place][0]
     exports = [wasm.exported("table", 1, 0), wasm.exported("global", 3, 0)]
@@ -465,6 +465,7 @@ def test_a_reference_on_its_way_survives_what_a_signal_handler_collects(place, w
         {"f": Function("-> externref", body)},
         exports=exports, tables=[b"\x6f\0\x08"], globals_=[b"\x6f\1\xd0\x6f\x0b"],
     )  # fmt: skip
+    other = instantiate({"g": Function("->", "call 00")}, {"h": "->"}, {"h": instance.gc})
     f, table, global_ = (instance.exports[name] for name in ("f", "table", "global"))
     thing = Marker()
     table[3] = global_.value = thing
@@ -477,8 +478,10 @@ def test_a_reference_on_its_way_survives_what_a_signal_handler_collects(place, w
         if event == "return" and frame.f_code.co_name == where and frame.f_code is not traced:
             sys.setprofile(None)
             table[3] = global_.value = None
-            if again:
+            if how == "calls again":
                 assert f() is None
+            if how == "collects in a host function":
+                other.exports["g"]()
             instance.gc()
             collected.append(True)
 

@@ -174,6 +174,43 @@ def test_narrow_arguments_are_extended_to_32_bits(make, machine_code, kind, valu
     assert text.value.decode() == f"1 2 3 {word}"
 
 
+INTS_FOR_FLOATS = [
+    sign * (2**power + step)
+    for power in (0, 1, 29, 30, 31, 52, 53, 59, 60, 63, 64, 100)
+    for step in (-1, 0, 1)
+    for sign in (1, -1)
+]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ints_for_floats(make, machine_code, mode):
+    same = machine_code.loaded.routine("return_first_argument")
+    doubles, singles = (make(same, f"({kind}) -> {kind}", **mode) for kind in ("f64", "f32"))
+    # In all registers, and on the stack.
+    signature = f"(pointer, u64, const pointer{', f64' * 10}) -> i32"
+    many = make(address_of(LIBC.snprintf), signature, **mode)
+    text = ctypes.create_string_buffer(999)
+    for value in INTS_FOR_FLOATS:
+        assert doubles(value) == float(value)
+        assert singles(value) == ctypes.c_float(value).value
+        given = [value + i for i in range(10)]
+        many(text, 999, b" ".join([b"%.17g"] * 10) + b"\0", *given)
+        assert [*map(float, text.value.split())] == [*map(float, given)]
+
+
+def test_ints_for_floats_are_converted_by_machine_code(machine_code):
+    def slow(*arguments):
+        return arguments
+
+    same = machine_code.loaded.routine("return_first_argument")
+    for kind in ("f64", "f32"):
+        function = native_function(same, f"({kind}) -> {kind}", slow=slow)
+        for value in INTS_FOR_FLOATS:
+            assert isinstance(function(value), float) == (abs(value) < 2**53)
+        assert function(True) == (True,)
+        assert function(Int(1)) == (1,)
+
+
 INTEGER_BOUNDS = {
     "i8": (-(2**7), 2**8 - 1),
     "i16": (-(2**15), 2**16 - 1),

@@ -118,7 +118,9 @@ def _of_reference(references: tuple[tuple[int, int], ...]) -> dict[str, Any]:
 
 
 def _unboxing(kind: str) -> str:
-    """Return the slot of the routine that converts an object of a kind that is no float."""
+    """Return the slot of the routine that reads an int for a parameter of a kind."""
+    if kind[0] == "f":
+        return "unbox_53"
     return {"i32": "unbox_32", "i64": "unbox_64", "vmctx": "unbox_pointer"}.get(
         kind, "unbox_pointer" if kind in MEMORY_POINTERS else f"unbox_{kind}"
     )

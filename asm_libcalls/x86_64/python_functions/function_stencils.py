@@ -6,7 +6,8 @@ function's own, whose C state is a :class:`FunctionState`: the C address, and th
 the slow path. So the code depends only on the *shape* of a function. All functions of one shape
 share one routine, composed from the stencils below and never freed.
 
-The fast path takes exact ``float`` and ``int`` objects, and for a vmctx the Instance, by the
+The fast path takes exact ``float`` and ``int`` objects (for a float too, if the int has at most 53
+bits), and for a vmctx the Instance, by the
 member with its address, and for a reference None, or a VMExternRef or FuncRef by such a member.
 Reading them runs no Python code. The fast path is of two kinds:
 
@@ -95,9 +96,23 @@ def routines() -> Iterator[Routine]:
 
 _UNBOX = "call $unbox; jc >slow"
 # Offsets in objects are holes; ``ObjectLayout.holes`` has their numbers.
-_CHECK_FLOAT = "mov r10, $PyFloat_Type; cmp [rax + object_type], r10; jnz >slow"
 _SPILL_INTEGER = f"{_UNBOX}; mov [rsp + offset], rax"
 _SPILL_FLOAT = "movups [rsp + offset], xmm0"
+
+
+def _load_float(register: str, bits: int) -> str:
+    """Return code that loads an exact float, or an int that is exact as one, from rax."""
+    # movsd loads the whole register, and xorps clears it: no dependency on its old value.
+    return f"""
+        mov r10, $PyFloat_Type; cmp [rax + object_type], r10; jnz .int
+        movsd {register}, [rax + float_value]; jmp .loaded
+        .int:
+        {_UNBOX}; xorps {register}, {register}; cvtsi2sd {register}, rax
+        .loaded:
+        {f"cvtsd2ss {register}, {register}" if bits == 32 else ""}
+    """
+
+
 _STORE = InstanceHeader.offset_from_vmctx("store")
 # rbx: the StoreLock. ``store_locks.py`` describes the protocol.
 _LEAVE_STORE = f"""
@@ -125,21 +140,12 @@ _STENCILS = {
     "spill_integer": _SPILL_INTEGER,
     # All 16 bytes of a float register are stored, because the entry loads 16: a load wider than the
     # store before it stalls (Intel optimization manual, "Store Forwarding").
-    "spill_float64": f"""
-        {_CHECK_FLOAT}; movsd xmm0, [rax + float_value]; {_SPILL_FLOAT}
-    """,
-    "spill_float32": f"""
-        {_CHECK_FLOAT}; movsd xmm0, [rax + float_value]; cvtsd2ss xmm0, xmm0; {_SPILL_FLOAT}
-    """,
+    "spill_float64": f"{_load_float('xmm0', 64)}; {_SPILL_FLOAT}",
+    "spill_float32": f"{_load_float('xmm0', 32)}; {_SPILL_FLOAT}",
     # On the stack a float has 8 bytes.
     "push_integer": _SPILL_INTEGER,
-    "push_float64": f"""
-        {_CHECK_FLOAT}; mov rax, [rax + float_value]; mov [rsp + offset], rax
-    """,
-    "push_float32": f"""
-        {_CHECK_FLOAT}; movsd xmm0, [rax + float_value]; cvtsd2ss xmm0, xmm0
-        movsd [rsp + offset], xmm0
-    """,
+    "push_float64": f"{_load_float('xmm0', 64)}; movsd [rsp + offset], xmm0",
+    "push_float32": f"{_load_float('xmm0', 32)}; movsd [rsp + offset], xmm0",
     # The address in a member of an Instance, which is 0 or unset if the instance is closed.
     "vmctx": f"""
         mov r10, $vmctx_class; cmp [rax + object_type], r10; jnz >slow
@@ -314,7 +320,5 @@ for _i, _register in enumerate(INTEGER_REGISTERS):
     _STENCILS[f"integer_{_i}"] = f"{_UNBOX}; mov {_register}, rax"
     _STENCILS[f"reference_{_i}"] = f"{_REFERENCE} mov {_register}, rax"
 for _i, _register in enumerate(FLOAT_REGISTERS):
-    # movsd loads the whole register: no dependency on its old value.
-    _load = f"{_CHECK_FLOAT}; movsd {_register}, [rax + float_value]"
-    _STENCILS[f"float64_{_i}"] = _load
-    _STENCILS[f"float32_{_i}"] = f"{_load}; cvtsd2ss {_register}, {_register}"
+    _STENCILS[f"float64_{_i}"] = _load_float(_register, 64)
+    _STENCILS[f"float32_{_i}"] = _load_float(_register, 32)

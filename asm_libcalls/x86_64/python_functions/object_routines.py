@@ -11,7 +11,7 @@ from functools import partial
 from peachpy.x86_64 import (
     ADD, AND, CLC, CMOVS, CMP, DEC, IMUL, INC, JA, JAE, JC, JE, JMP, JNE, JNS, JNZ, JZ, LABEL, LEA,
     MOV, MOVSX, MOVSXD, MOVZX, NEG, OR, POP, PUSH, RET, SHL, SHR, STC, SUB, TEST, XOR, Label, al,
-    ax, byte, eax, ecx, qword, r10, r10d, rax, rbx, rcx, rdi, rdx, rsi,
+    ax, byte, dword, eax, ecx, qword, r10, r10d, rax, rbx, rcx, rdi, rdx, rsi,
 )  # fmt: skip
 from peachpy.x86_64.registers import rsp
 
@@ -35,7 +35,7 @@ __all__ = ["routines"]
 def routines() -> Iterator[Routine]:
     """Assemble the unboxing routines, and the garbage collector's slots of a function's state."""
     for layout in INTEGER_LAYOUTS.values():
-        for unbox in (_unbox_64, _unbox_32, _unbox_pointer):
+        for unbox in (_unbox_64, _unbox_53, _unbox_32, _unbox_pointer):
             name = f"{unbox.__name__.lstrip('_')}_{layout.name}"
             yield sequence(name, partial(unbox, layout))
         for name, narrow in _NARROW.items():
@@ -137,6 +137,26 @@ def _unbox_64(layout: IntegerLayout) -> None:
     LABEL(most_negative)
     NEG(rax)
     JNS(no)  # below -2**63
+    CLC()
+    RET()
+    LABEL(no)
+    STC()
+    RET()
+
+
+def _unbox_53(layout: IntegerLayout) -> None:
+    """Read an integer of less than 53 bits and a sign, which every double can hold."""
+    no, negative = Label("no"), Label("negative")
+    _check_int(layout, no)
+    _unbox_compact(layout, no)
+    JE(no)  # three digits
+    CMP(dword[rax + layout.digits + 4], 1 << 53 - 30)
+    JAE(no)
+    _unbox_two_digits(layout)
+    JNZ(negative)
+    RET()
+    LABEL(negative)
+    NEG(rax)
     CLC()
     RET()
     LABEL(no)

@@ -98,9 +98,12 @@ def may_run_elsewhere() -> bool:
 
 def tell_observers(trap: Trap) -> None:
     """Show a trap to the observers, with the frames of its trace named."""
-    from asm_libcalls.native.backtraces import name_frames
-
-    name_frames(trap)
+    try:
+        from asm_libcalls.native.backtraces import name_frames
+    except ImportError:  # a finalizer at interpreter exit, where nothing can be imported
+        pass
+    else:
+        name_frames(trap)
     for observe in trap_observers:
         observe(trap)
 

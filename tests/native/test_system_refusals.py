@@ -215,21 +215,22 @@ IMPORT = """
 
 
 @pytest.mark.parametrize(
-    ("name", "protection", "pages"),
+    ("name", "protection", "pages", "warning"),
     [
-        ("mprotect", 4, "(memfd)"),
-        ("memfd_create", 0, "(anonymous)"),
-        ("mkdir", 0, "(anonymous)"),
-        ("fchmod", 0, "(anonymous)"),
-        ("renameat", 0, "(anonymous)"),
+        ("mprotect", 4, "(memfd; no anonymous memory: [Errno 1] mprotect of ", ""),
+        ("memfd_create", 0, "(anonymous)", ""),
+        ("mkdir", 0, "(anonymous)", "cannot keep its machine code"),
+        ("fchmod", 0, "(anonymous)", "cannot keep its machine code"),
+        ("renameat", 0, "(anonymous)", "cannot keep its machine code"),
     ],
 )
-def test_the_import_goes_another_way(name, protection, pages, child, tmp_path):
+def test_the_import_goes_another_way(name, protection, pages, warning, child, tmp_path):
     """With an empty cache, whose folder or file cannot be made."""
     code = IMPORT.format(error="EPERM", names=name, protection=protection)
     done = child(code, variables={"ASM_LIBCALLS_CACHE": str(tmp_path / "cache")})
     if done.stdout.startswith("skip"):
         pytest.skip(done.stdout)
     assert done.stdout.startswith("loaded\n")
-    assert done.stdout.rstrip().endswith(pages)
-    assert done.stderr == ""
+    assert pages in done.stdout
+    assert warning in done.stderr
+    assert done.stderr.count("Warning") == bool(warning)

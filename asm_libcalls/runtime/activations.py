@@ -107,8 +107,7 @@ class VMExternRefActivationsTable(Owned):
         """Insert a live pointer, counting an owner; GC first if the chunk is full."""
         if not self.insert(address):
             # Into the set before the GC: a destructor may raise, and the entry must not be lost.
-            self._keep(address)
-            if self.closed:
+            if not self._keep(address):
                 raise ValueError("the Instance is closed")
             self.gc(registry, keep=address)
 
@@ -136,13 +135,19 @@ class VMExternRefActivationsTable(Owned):
         return at >= 0 and bool(self._chunk[at] == address)
 
     def insert_all(self, addresses: Iterable[int], registry: StackMapRegistry) -> None:
-        """Insert live pointers, counting an owner of each; GC first if the chunk is too full."""
+        """Insert live pointers, counting an owner of each; GC first if the chunk is too full.
+
+        Raises
+        ------
+        ValueError
+            It is closed, and would keep none of them.
+        """
         addresses = list(addresses)
         if self._filled() + len(addresses) > CHUNK_SIZE:
             self.gc(registry)
         for address in addresses:
-            if not self.insert(address):
-                self._keep(address)
+            if not self.insert(address) and not self._keep(address):
+                raise ValueError("the Instance is closed")
 
     def gc(self, registry: StackMapRegistry, keep: int = 0) -> None:
         """Drop every entry that no native frame of this thread holds, except `keep`.
@@ -224,14 +229,17 @@ class VMExternRefActivationsTable(Owned):
         return roots
 
     @step
-    def _keep(self, address: int) -> None:
-        """Count an owner of a live pointer, and put it into the set, if it is not there."""
+    def _keep(self, address: int) -> bool:
+        """Have a live pointer in the set, which owns a count; return False if it is closed."""
         counter, kept = externref._boxes[address][0], self._over_approximated
-        # No call before the last instruction, or the set may have been replaced.
-        if self._state is OPEN and address not in kept:
-            add = kept.add
+        # No call before the last one, and no object that the collector tracks (a bound method is
+        # one), or the set may have been replaced.
+        if self._state is not OPEN:
+            return False
+        if address not in kept:
             counter.value += 1
-            add(address)
+            kept.add(address)
+        return True
 
     def _sweep(self, roots: set[int]) -> None:
         """Drop the examined entries that are no roots; count an owner of the other roots."""
@@ -244,12 +252,14 @@ class VMExternRefActivationsTable(Owned):
 
     @step
     def _sort_one(self, roots: set[int], dropped: externref.Counts) -> None:
-        # No call before the last instruction: the entry is always in one of the lists.
+        # No call before the last one, nor such an object: the entry is always in one of the lists.
         kept, examined = self._over_approximated, self._examined
         if not examined:
             return
         address = examined[-1]
         keeps = self._state is OPEN and address in roots and address not in kept
-        target = kept.add if keeps else dropped.append
         del examined[-1]
-        target(address)
+        if keeps:
+            kept.add(address)
+        else:
+            dropped.append(address)

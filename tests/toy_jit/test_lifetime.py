@@ -21,6 +21,7 @@ from asm_libcalls import toy_jit
 from asm_libcalls.native.call_slot import FUNCTION
 from asm_libcalls.runtime import transit
 from asm_libcalls.runtime.instance import DEFAULT_STACK_MAP_REGISTRY
+from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.toy_jit.link import code_map
 from asm_libcalls.toy_jit.runtime import slots
 
@@ -495,3 +496,121 @@ def test_a_reference_on_its_way_survives_what_a_signal_handler_collects(place, w
     del result
     instance.gc()
     assert reference() is None
+
+
+@pytest.mark.parametrize("then", ["returns", "collects", "calls again", "calls another"])
+def test_closing_at_any_moment_of_a_call_loses_nothing_and_lets_nothing_in(then):
+    """A signal's handler may close the instance at any call or return of Python's functions."""
+
+    def make():
+        functions = {"f": Function("externref -> externref", "local.get 00 call 00")}
+        imports = {"h": "externref -> externref"}
+        return instantiate(functions, imports, {"h": lambda value: value})
+
+    another = make().exports["f"]
+    marker = Marker()
+    closed = "the Instance is closed"
+
+    def result(f):
+        try:
+            return f(marker)
+        except ValueError as error:
+            return str(error)
+
+    def attempt(number):
+        """Close at this event; return whether there were so many."""
+        instance = make()
+        f = instance.exports["f"]
+        events = 0
+
+        def handler(frame, event, argument):
+            nonlocal events
+            events += event != "c_call"
+            if events == number:
+                sys.setprofile(None)
+                instance.close()
+                if then == "collects":
+                    gc.collect()  # releases the references of closed instances
+                if then == "calls again":
+                    assert result(f) in (marker, closed)
+                if then == "calls another":
+                    assert another(marker) is marker
+                    assert result(f) in (marker, closed)
+
+        sys.setprofile(handler)
+        try:
+            found = result(f)
+        finally:
+            sys.setprofile(None)
+        assert found in (marker, closed), number
+        if events < number:
+            assert found is marker
+            return False
+        gc.collect()
+        assert result(f) == closed, number
+        assert another(marker) is marker
+        assert result(f) == closed, number
+        return True
+
+    attempts = 0
+    step = 1 if HAS_GIL else 7  # there every collection looks at all objects
+    gc.collect()
+    gc.freeze()  # the collections below look at the new objects only
+    try:
+        while attempt(attempts + 1):
+            attempts += step
+            gc.collect()  # a closed instance that still exists would make further events
+    finally:
+        gc.unfreeze()
+    assert attempts > 100
+    assert not transit.roots()
+
+
+# Python prints what a handler raises in a generator or destructor that ends meanwhile.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("does", ["raises", "calls"])
+def test_nothing_in_the_refusal_of_a_call_lets_the_next_one_in(does):
+    """A handler that runs while a closed instance refuses a call may do anything."""
+
+    def make():
+        return instantiate({"f": Function("-> i32", "i32.const 07")}).exports["f"]
+
+    def result(f):
+        try:
+            return f.call_bits()
+        except ValueError as error:
+            return str(error)
+
+    another, f = make(), make()
+    assert result(f) == (7,)
+    f.instance.owner.close()
+
+    def attempt(number):
+        """Do it at this event; return whether there were so many."""
+        events = 0
+
+        def handler(frame, event, argument):
+            nonlocal events
+            events += event != "c_call"
+            if events == number:
+                sys.setprofile(None)
+                if does == "raises":
+                    raise KeyboardInterrupt
+                assert result(another) == (7,)
+                assert result(f) == "the Instance is closed"
+
+        sys.setprofile(handler)
+        try:
+            assert result(f) == "the Instance is closed"
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.setprofile(None)
+        assert result(another) == (7,)
+        assert result(f) == "the Instance is closed", number
+        return events >= number
+
+    attempts = 0
+    while attempt(attempts + 1):
+        attempts += 1
+    assert attempts > 20

@@ -15,14 +15,17 @@ next entry, where the pointer is set to the thread's VMInterrupts again.
 from __future__ import annotations
 
 import ctypes
+from functools import partial
+from operator import attrgetter
 from time import monotonic
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from asm_libcalls.binding import default_binding
 from asm_libcalls.emitter import libc
 from asm_libcalls.native import process
 from asm_libcalls.native.entry import MachineEntry
 from asm_libcalls.native.stack_walker import departed_stacks, word
+from asm_libcalls.owned import OPEN
 from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.runtime.releasing import may_be_running
 from asm_libcalls.toy_jit.codegen.places import VMCTX_IN_FRAME
@@ -69,7 +72,24 @@ class _Thread:
         """Make the thread's code call :func:`interrupted` at its next check."""
         self.interrupts.stack_limit = VMInterrupts.STOP
 
+    def go_on(self) -> None:
+        """Undo :meth:`check_soon`."""
+        interrupts, address = self.interrupts, self.address
+        while True:
+            # An entry may have pointed a closed instance here, and not reached its check yet.
+            instances = [it for r in [*_closed.values()] if (it := r()) is not None]
+            cells = [_pointer(it._last_vmctx) for it in instances]
+            for cell in cells:
+                if cell.value == address:
+                    cell.value = _CHECK
+            pointers = map(_value, cells)
+            # No call from here on, so no entry.
+            if address not in pointers:
+                interrupts.stack_limit = interrupts.native_stack_limit
+                return
 
+
+_value = attrgetter("value")
 _stopping = VMInterrupts(VMInterrupts.STOP, 0)
 _CHECK = ctypes.addressof(_stopping)
 """Address of the VMInterrupts of instances that call :func:`interrupted` at their next check."""
@@ -132,6 +152,10 @@ def interrupts_of_thread() -> int:
 stoppable: WeakValueDictionary[int, StoppableInstance] = WeakValueDictionary()
 """The instances with compiled code, by vmctx."""
 
+_closed: dict[int, ref[StoppableInstance]] = {}
+"""By vmctx, the closed ones that exist. Made with the instance, a reference is dead before the
+collector takes the instance apart; one that its finalizer made would not be."""
+
 
 def stoppable_instances() -> Iterator[StoppableInstance]:
     """Yield the instances with compiled code that exist now."""
@@ -158,6 +182,7 @@ class StoppableInstance(Instance):
         self.asked_to_trap = False
         self.deadlines: list[float] = []
         super().__init__(**parts)
+        self._reference = ref(self, partial(_forget, self.vmctx))
         stoppable[self.vmctx] = self
         self.check_at_entry()
 
@@ -175,7 +200,9 @@ class StoppableInstance(Instance):
 
     def _release(self) -> None:
         # Running code stops at its next check, and a new call at its first.
-        vmctx = self._vmctx or self._last_vmctx
+        self._last_vmctx = vmctx = self._vmctx or self._last_vmctx
+        if self._reference() is not None:
+            _closed[vmctx] = self._reference
         stoppable.pop(vmctx, None)
         _point(vmctx, _CHECK)
         if may_be_running():
@@ -211,22 +238,35 @@ class StoppableInstance(Instance):
             raise Interrupt
 
 
+def _forget(vmctx: int, _: object) -> None:
+    _closed.pop(vmctx, None)
+
+
+def _pointer(vmctx: int) -> ctypes.c_size_t:
+    """Return the pointer to the VMInterrupts, the first field of the VMContext."""
+    return ctypes.c_size_t.from_address(vmctx)
+
+
 def _point(vmctx: int, interrupts: int) -> None:
-    """Set the pointer to the VMInterrupts, the first field of the VMContext."""
-    ctypes.c_size_t.from_address(vmctx).value = interrupts
+    """Set that pointer."""
+    _pointer(vmctx).value = interrupts
 
 
 def interrupted(vmctx: int) -> None:
     """Trap if that was requested; compiled code calls this. Signal handlers run in it."""
     instance = stoppable.get(vmctx)
-    if instance is None:
-        _point(vmctx, _CHECK)  # so that each further call comes here too
-        raise ValueError("the Instance is closed")
+    pointer = _pointer(vmctx)
     thread = _this_thread()
-    # Reset before the requests are read, so that a later request has effect at the next check.
-    walks, thread.walks = thread.walks, False
-    thread.interrupts.stack_limit = thread.interrupts.native_stack_limit
-    _point(vmctx, thread.address)
+    if instance is not None:
+        # Reset before the requests are read, so a later request has effect at the next check.
+        walks, thread.walks = thread.walks, False
+        thread.go_on()
+        address = thread.address
+    # No call until the pointer is set, so a closed instance never points to another limit.
+    if instance is None or instance._state is not OPEN:
+        pointer.value = _CHECK  # so that each further call comes here too
+        raise ValueError("the Instance is closed")
+    pointer.value = address
     instance.trap_if_asked()
     if walks:
         for other in _instances_on_stack():

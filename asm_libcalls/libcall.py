@@ -88,6 +88,7 @@ class Libcall:
         self.callee = Callee.named(declaration.name, declaration.parameters)
         self._binding = binding
         self._address = 0
+        self._cfunc: Any = None
         self._fallback: FallbackFunction | None = None
         self.backend, self._reason = binding.backend_of(declaration)
         self.may_leave = self.backend == "x86_64" and binding.may_leave(declaration)
@@ -189,11 +190,13 @@ class Libcall:
         A call from Python is that of the libcall: it costs as much, and raises its traps. As a C
         function pointer the object is the bare address.
         """
-        prototype = self.signature.ctypes_prototype()
-        function = self._as_function()
-        if is_builtin(function) or self.declaration.traps:
-            prototype = _catching(prototype, function)
-        return prototype(self.address)
+        if self._cfunc is None:
+            prototype = self.signature.ctypes_prototype()
+            function = self._as_function()
+            if is_builtin(function) or self.declaration.traps:
+                prototype = _catching(prototype, function)
+            self._cfunc = prototype(self.address)
+        return self._cfunc
 
     @property
     def fallback(self) -> FallbackFunction:
@@ -240,6 +243,7 @@ class FallbackFunction(Libcall):
         self.backend = "fallback"
         self._reason = "asked for"
         self._address = 0
+        self._cfunc = None
         self._fallback = self
 
     def __reduce__(self) -> tuple[Any, ...]:

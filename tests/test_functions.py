@@ -117,6 +117,7 @@ def test_a_libcall_and_its_cfunc_run_no_python_either(machine_code, name):
     arguments = {1: (2.5,), 2: (-(2**62), 2**33 + 1)}[len(libcall.declaration.parameters)]
     expected = getattr(asm_libcalls, name)(*arguments)
     cfunc = libcall.cfunc
+    assert cfunc is libcall.cfunc
     assert libcall(*arguments) == expected  # the first call makes the builtin
     events = []
     gc.disable()  # its callbacks are Python functions

@@ -134,9 +134,12 @@ class ValueType:
         try:
             integer = operator.index(value)
         except TypeError:
-            if self.kind == "integer" and _is_numpy_bool(type(value)):  # numba's bool is both
+            if self.kind == "integer" and _is_numpy(
+                type(value), "bool", "bool_"
+            ):  # numba's bool is both
                 return 1 if value else 0
-            if hasattr(type(value), "__index__"):
+            # An array has an __index__ whose error names no argument.
+            if hasattr(type(value), "__index__") and not _is_numpy(type(value), "ndarray"):
                 raise  # its own error
             expected = "an address (int) or None" if self.kind == "pointer" else "an integer"
             raise TypeError(
@@ -224,18 +227,18 @@ class ValueType:
         return integer
 
 
-def _is_numpy_bool(type_: type) -> bool:
-    return type_.__module__ == "numpy" and type_.__name__ in ("bool", "bool_")
+def _is_numpy(type_: type, *names: str) -> bool:
+    return type_.__module__ == "numpy" and type_.__name__ in names
 
 
 def _bool_to_bits(value: Any, where: str) -> int:
     type_ = type(value)
-    if type_ is bool or _is_numpy_bool(type_):
+    if type_ is bool or _is_numpy(type_, "bool", "bool_"):
         return 1 if value else 0
     try:
         integer = operator.index(value)
     except TypeError:
-        if hasattr(type_, "__index__"):
+        if hasattr(type_, "__index__") and not _is_numpy(type_, "ndarray"):
             raise  # its own error
         raise TypeError(f"{where} must be True or False (bool), got {describe(value)}") from None
     if integer not in (0, 1):

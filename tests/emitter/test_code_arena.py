@@ -65,20 +65,24 @@ def test_seventy_thousand_pieces(child):
         assert after[0] - before[0] < 4 << 20, (before, after)
         assert after[1:] == before[1:], (before, after)
 
-        window = []  # many at a time, freed in another order
-        for i in range(70_000):
-            window.append(piece(i))
-            if len(window) == 3000:
-                assert native_function(window[i % 3000].address, "() -> u32")() > 0
-                for code in window[::2]:
-                    code.close()
-                del window[::2]
-        used = {address // 4096 for address in (int(code.address) for code in window)}
-        assert len(used) < len(window), "pieces share pages"
-        assert len(mappings()) < before[1] + 12 and files() < before[2] + 12
-        window.clear()
+        after = []
+        for _ in range(2):  # the first round leaves CPython's allocator with pages in parts
+            window = []  # many at a time, freed in another order
+            for i in range(35_000):
+                window.append(piece(i))
+                if len(window) == 3000:
+                    assert native_function(window[i % 3000].address, "() -> u32")() > 0
+                    for code in window[::2]:
+                        code.close()
+                    del window[::2]
+            used = {address // 4096 for address in (int(code.address) for code in window)}
+            assert len(used) < len(window), "pieces share pages"
+            assert len(mappings()) < before[1] + 12 and files() < before[2] + 12
+            window.clear()
+            after.append(resident())
+        assert after[1] - after[0] < 2 << 20, (before, after)
         after = resident(), len(mappings()), files()
-        assert after[0] - before[0] < 6 << 20, (before, after)
+        assert after[0] - before[0] < 12 << 20, (before, after)
         assert after[1] <= before[1] + 1 and after[2] <= before[2] + 1, (before, after)
         assert offenders() == []
         """

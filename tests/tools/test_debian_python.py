@@ -210,6 +210,7 @@ def test_other_pythons_come_from_debian_if_asked(debootstrap, monkeypatch, capfd
     assert said.out.splitlines() == [
         "Python 3.99: of Debian's sid",
         "Python 3.98: not found, Debian's sid has none: NOT TESTED",
+        "Python without the GIL: not found: NOT TESTED",
     ]
     assert said.err == ("the tests fail on Python 3.99\n" if status else "")
 
@@ -220,6 +221,7 @@ def test_other_pythons_say_why_debian_does_not_serve(programs, monkeypatch, capf
     assert other_pythons.main(["--debian"]) == 0
     assert capfd.readouterr().out == (
         "Python 3.99: not found, not to be had from Debian: that needs root: NOT TESTED\n"
+        "Python without the GIL: not found: NOT TESTED\n"
     )
 
 

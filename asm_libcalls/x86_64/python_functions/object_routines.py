@@ -105,12 +105,8 @@ def _unbox_two_digits(layout: IntegerLayout) -> None:
     LEA(rax, [rax + r10 * 1])
 
 
-def _unbox_64(layout: IntegerLayout) -> None:
-    no, three = Label("no"), Label("three")
-    negative, most_negative = Label("negative"), Label("most_negative")
-    _check_int(layout, no)
-    _unbox_compact(layout, no)
-    JE(three)
+def _return_two_digits(layout: IntegerLayout) -> None:
+    negative = Label("negative")
     _unbox_two_digits(layout)
     JNZ(negative)
     RET()
@@ -118,6 +114,14 @@ def _unbox_64(layout: IntegerLayout) -> None:
     NEG(rax)
     CLC()
     RET()
+
+
+def _unbox_64(layout: IntegerLayout) -> None:
+    no, three, most_negative = Label("no"), Label("three"), Label("most_negative")
+    _check_int(layout, no)
+    _unbox_compact(layout, no)
+    JE(three)
+    _return_two_digits(layout)
     LABEL(three)
     MOV(r10d, [rax + layout.digits + 8])
     CMP(r10d, 1 << 64 - 60)
@@ -146,19 +150,13 @@ def _unbox_64(layout: IntegerLayout) -> None:
 
 def _unbox_53(layout: IntegerLayout) -> None:
     """Read an integer of less than 53 bits and a sign, which every double can hold."""
-    no, negative = Label("no"), Label("negative")
+    no = Label("no")
     _check_int(layout, no)
     _unbox_compact(layout, no)
     JE(no)  # three digits
     CMP(dword[rax + layout.digits + 4], 1 << 53 - 30)
     JAE(no)
-    _unbox_two_digits(layout)
-    JNZ(negative)
-    RET()
-    LABEL(negative)
-    NEG(rax)
-    CLC()
-    RET()
+    _return_two_digits(layout)
     LABEL(no)
     STC()
     RET()

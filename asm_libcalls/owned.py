@@ -251,12 +251,23 @@ class Resource(NotCopied, Finalized):
             gc.callbacks.append(_collections)
 
     def _finalize(self) -> None:
-        release = getattr(self, "_release", None)
+        release = self._take()
         if release is None:
             return
         if _collections.running:
             _collections.waiting.append((self._token, release))
-            self._release = None
         else:
-            self._release = None  # before the call: released twice would be worse than not at all
             release()
+
+    @step
+    def _take(self) -> Callable[[], None] | None:
+        """Return the release to one caller: two threads may finalize what was dropped.
+
+        Released twice would be worse than not at all.
+        """
+        try:
+            release = self._release
+        except AttributeError:  # __init__ did not end
+            return None
+        self._release = None
+        return release

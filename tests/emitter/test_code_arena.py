@@ -422,7 +422,7 @@ def test_many_forks(child):
 
 
 def test_forks_while_other_threads_load_and_free(child):
-    program = (
+    child(
         FORKS.replace("FORK", "os.fork()")
         + """
     import threading, time
@@ -458,12 +458,6 @@ def test_forks_while_other_threads_load_and_free(child):
     assert not errors, errors
 """
     )
-    try:
-        child(program)
-    except AssertionError as error:
-        if "the child ended with -5," not in str(error):
-            raise
-        pytest.xfail("SIGTRAP in one run of twelve: code was freed, or overwritten, while in use")
 
 
 # --- the arena's own parts ------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import sys
 import textwrap
 
 import pytest
+from interruptions import at_every_point
 
 import asm_libcalls
 from asm_libcalls import (
@@ -175,6 +176,21 @@ def test_a_failed_init_leaves_one_that_is_not_open():
         failed[0].grow(1)
     Memory.__init__(failed[0], 1)  # nothing was made yet
     assert failed[0].grow(1) == 1
+
+
+def test_a_resource_that_two_threads_finalize_is_released_once():
+    """Each goes through all that was dropped; the other one may come in at any point."""
+    released = []
+
+    def scene():
+        released.clear()
+        resource = Resource(lambda: released.append(1))
+        return resource._finalize, resource._finalize
+
+    def check(outcome, number):
+        assert released == [1], f"at point {number}"
+
+    assert at_every_point(scene, check) > 1
 
 
 def test_no_resource_is_made_again():

@@ -18,7 +18,6 @@ from asm_libcalls import traps as _traps
 from asm_libcalls.binding import BackendUnavailable, default_binding
 from asm_libcalls.emitter import code_names as _code_names
 from asm_libcalls.libcall import Libcall
-from asm_libcalls.report import BackendReport
 from asm_libcalls.signatures import Signature
 from asm_libcalls.traps import *  # noqa: F403 (its __all__ is the list of trap classes)
 
@@ -31,6 +30,7 @@ LIBCALLS: dict[str, Libcall] = _binding.libcalls
 
 
 _LAZY = {
+    "BackendReport": "report",
     "Code": "emitter.code",
     "ElementSegment": "runtime.element_segment",
     "FuncRef": "runtime.funcref",
@@ -40,6 +40,7 @@ _LAZY = {
     "Memory": "runtime.memory",
     "StackMapRegistry": "runtime.stack_maps",
     "Table": "runtime.table",
+    "TrapCode": "trap_codes",
     "VMExternRef": "runtime.externref",
     "VMOffsets": "vmcontext",
     "catch_traps": "native.catch_traps",
@@ -49,6 +50,10 @@ _LAZY = {
 }
 # Names by the module that has them, imported when first used, so a program with only numeric
 # libcalls does not import the runtime. The libcalls' functions too are made when first used.
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.report import BackendReport
 
 _PACKAGES = ("llvm", "toy_jit", "ufuncs")
 # Public subpackages, imported when first used: the ufuncs import NumPy, LLVM's libcalls have their
@@ -112,7 +117,6 @@ if _binding.x86_64 is not None:
 
 __all__ = [
     "LIBCALLS",
-    "BackendReport",
     "BackendUnavailable",
     "Libcall",
     "Signature",

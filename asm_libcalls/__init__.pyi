@@ -24,6 +24,7 @@ from asm_libcalls.runtime.memory import Memory as Memory
 from asm_libcalls.runtime.stack_maps import StackMapRegistry as StackMapRegistry
 from asm_libcalls.runtime.table import Table as Table
 from asm_libcalls.signatures import Signature as Signature
+from asm_libcalls.trap_codes import TrapCode as TrapCode
 from asm_libcalls.traps import BadConversionToInteger as BadConversionToInteger
 from asm_libcalls.traps import BadSignature as BadSignature
 from asm_libcalls.traps import HeapOutOfBounds as HeapOutOfBounds
@@ -34,7 +35,6 @@ from asm_libcalls.traps import Interrupt as Interrupt
 from asm_libcalls.traps import StackOverflow as StackOverflow
 from asm_libcalls.traps import TableOutOfBounds as TableOutOfBounds
 from asm_libcalls.traps import Trap as Trap
-from asm_libcalls.traps import TrapCode as TrapCode
 from asm_libcalls.traps import UndefinedElement as UndefinedElement
 from asm_libcalls.traps import UnreachableCodeReached as UnreachableCodeReached
 from asm_libcalls.vmcontext import VMOffsets as VMOffsets
@@ -193,7 +193,6 @@ def externref_global_set(
 
 __all__ = [
     "LIBCALLS",
-    "BackendReport",
     "BackendUnavailable",
     "Libcall",
     "Signature",
@@ -211,7 +210,6 @@ __all__ = [
     "StackOverflow",
     "TableOutOfBounds",
     "Trap",
-    "TrapCode",
     "UndefinedElement",
     "UnreachableCodeReached",
     "f32_ceil",
@@ -247,6 +245,7 @@ __all__ = [
     "activations_table_insert_with_gc",
     "externref_global_get",
     "externref_global_set",
+    "BackendReport",
     "Code",
     "ElementSegment",
     "FuncRef",
@@ -256,6 +255,7 @@ __all__ = [
     "Memory",
     "StackMapRegistry",
     "Table",
+    "TrapCode",
     "VMExternRef",
     "VMOffsets",
     "catch_traps",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from functools import partial
 
 from asm_libcalls.libcall import Libcall, inside_store
 from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS
@@ -46,7 +45,6 @@ ENVIRONMENT_VARIABLE = "ASM_LIBCALLS_BACKEND"
 BACKENDS = ("auto", "x86_64", "fallback")
 
 IN_PYTHON = "in Python on every CPU"
-NEEDS_GIL = "its machine code counts and grows without a lock, and this Python has no GIL"
 
 
 class BackendUnavailable(ImportError):
@@ -54,20 +52,7 @@ class BackendUnavailable(ImportError):
 
 
 class Binding:
-    """All libcalls, bound to the available backends.
-
-    Attributes
-    ----------
-    requested : str
-        One of :data:`BACKENDS`.
-    x86_64 : Backend or None
-        The machine code, if it is loaded.
-    x86_64_reason : str
-        Why it is not.
-    interface : MachineInterface, CtypesInterface or NoInterface
-        Calls between Python and native code, in both directions.
-    libcalls : dict of str to Libcall
-    """
+    """All libcalls, bound to the available backends."""
 
     module = "asm_libcalls"
     """The module that has the libcalls as functions, and their ``LIBCALLS``."""
@@ -75,7 +60,8 @@ class Binding:
     unboxes = True
     """Whether machine code converts the arguments of the libcalls' functions."""
 
-    x86_64: Backend | None
+    x86_64: Backend | None  # the machine code, if it is loaded
+    # calls between Python and native code, in both directions
     interface: MachineInterface | CtypesInterface | NoInterface
 
     def __init__(self, requested: str) -> None:
@@ -83,9 +69,9 @@ class Binding:
             raise ValueError(
                 f"{ENVIRONMENT_VARIABLE} must be one of {', '.join(BACKENDS)}, got {requested!r}"
             )
-        self.requested = requested
+        self.requested = requested  # one of BACKENDS
         self.x86_64 = None
-        self.x86_64_reason = "the fallback was asked for"
+        self.x86_64_reason = "the fallback was asked for"  # why it is not
         if requested != "fallback":
             cause = self._load()
             if requested == "x86_64":
@@ -97,7 +83,7 @@ class Binding:
     def _load(self) -> Exception | None:
         cause: Exception | None = None
         try:
-            import ctypes  # noqa: F401
+            import _ctypes  # noqa: F401
 
             from asm_libcalls.x86_64 import backend
         except ImportError as error:  # isolated subinterpreters of 3.12 have no ctypes
@@ -110,6 +96,11 @@ class Binding:
             except backend.Unavailable as reason:
                 self.x86_64_reason = str(reason)
                 cause = reason
+                if self.requested == "auto" and backend.is_for_this_machine():
+                    backend.warn(
+                        f"has no machine code here, so its Python functions serve: {reason}. Set "
+                        f"{ENVIRONMENT_VARIABLE} to fallback if that is wanted"
+                    )
         return cause
 
     def _require_all(self, cause: Exception | None) -> None:
@@ -145,8 +136,6 @@ class Binding:
         if self.x86_64 is None:
             return "fallback", self.x86_64_reason
         if declaration.name in self.x86_64.loaded.image.routines:
-            if not HAS_GIL and self.may_leave(declaration):
-                return "fallback", NEEDS_GIL
             return "x86_64", self.x86_64.assembler.partition(" (")[0]  # the report has the file
         return "fallback", ""
 
@@ -186,15 +175,18 @@ class Binding:
         assert self.x86_64 is not None
         loaded = self.x86_64.loaded
         if libcall.may_leave:
+            from asm_libcalls.runtime import step_lock
+
+            step_lock.share(loaded)
             slot = self.x86_64.python_slot(libcall.name)
             if not loaded.slot(slot):  # another binding may have filled it
                 loaded.set_slot(slot, self._python_address(libcall))
-        return loaded.routine(libcall.name)
+        return loaded.routine(self.x86_64.routine_of(libcall.name))
 
     def _python_address(self, libcall: Libcall) -> int:
         function = self.fallback_of(libcall.declaration)
         if libcall.takes_instance and not HAS_GIL:
-            function = partial(_called_by_native_code, function)
+            function = _called_by_native_code(function)
         if self.x86_64 is not None:
             function = _traced(function)
         address, _ = self.host_address(function, libcall.signature, bits=True)
@@ -249,10 +241,16 @@ class Binding:
         return {RAISE_TRAP: self.x86_64.loaded.routine(RAISE_TRAP)}
 
 
-def _called_by_native_code(function: Callable[..., int | None], *patterns: int) -> int | None:
-    """Call a libcall in Python: native code that this library has not entered is in no store."""
-    result: int | None = inside_store(function, patterns)
-    return result
+def _called_by_native_code(function: Callable[..., int | None]) -> Callable[..., int | None]:
+    # Native code that this library has not entered is in no store. `inside_store` imports this
+    # later: a child of fork would wait for a thread that was importing it.
+    from asm_libcalls.runtime import arguments as _  # noqa: F401
+
+    def call(*patterns: int) -> int | None:
+        result: int | None = inside_store(function, patterns)
+        return result
+
+    return call
 
 
 def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -267,8 +265,7 @@ def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
             frames = stack_frames(innermost=True) or ()
             trace = tuple(return_address for return_address, _ in frames)[:MAXIMUM_TRACE]
             if trace:
-                trap.trace = trace
-                process.tell_observers(trap)
+                process.tell_observers(trap, trace)
             raise
 
     return call

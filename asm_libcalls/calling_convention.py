@@ -50,21 +50,14 @@ INTEGERS, FLOATS, STACK = "integers", "floats", "stack"
 
 
 class Place:
-    """The place of one argument.
-
-    Attributes
-    ----------
-    bank : {"integers", "floats", "stack"}
-    number : int
-        The first register's number in :data:`INTEGER_REGISTERS` or :data:`FLOAT_REGISTERS`, or
-        the number of its first eightbyte on the stack, counted from the one that is at rsp when
-        the call is made.
-    """
+    """The place of one argument."""
 
     __slots__ = ("bank", "number")
 
     def __init__(self, bank: str, number: int) -> None:
         self.bank = bank
+        # the first register's number in INTEGER_REGISTERS or FLOAT_REGISTERS, or the number of its
+        # first eightbyte on the stack, counted from the one that is at rsp when the call is made
         self.number = number
 
     def __repr__(self) -> str:
@@ -72,39 +65,25 @@ class Place:
 
 
 class Assignment:
-    """The places of the arguments of a call.
-
-    Attributes
-    ----------
-    places : tuple of Place
-        One for each parameter.
-    integers, floats : int
-        How many registers of each class are used.
-    stack : int
-        How many eightbytes the arguments on the stack take, padding included.
-    """
+    """The places of the arguments of a call."""
 
     __slots__ = ("floats", "integers", "places", "stack")
 
     def __init__(
         self, places: tuple[Place, ...], integers: int = 0, floats: int = 0, stack: int = 0
     ) -> None:
-        self.places = places
+        self.places = places  # one for each parameter
+        # `integers`, `floats`: how many registers of each class are used
         self.integers = integers
         self.floats = floats
-        self.stack = stack
+        self.stack = stack  # how many eightbytes the arguments on the stack take, padding included
 
 
 def assign(types: Iterable[ValueType]) -> Assignment:
-    """Assign arguments to registers and the stack.
+    """Assign arguments of these types to registers and the stack.
 
     An argument is never split between registers and the stack. If the remaining registers cannot
     hold all of an i128, it goes to the stack, aligned, and the next integer takes the register.
-
-    Parameters
-    ----------
-    types : iterable of ValueType
-        The parameters' types.
     """
     places = []
     used = {INTEGERS: 0, FLOATS: 0, STACK: 0}

@@ -8,11 +8,13 @@ native code uses them.
 
 from __future__ import annotations
 
-from asm_libcalls.native.native_function import Specification, native_functions
+from asm_libcalls.native.native_function import native_functions
+from asm_libcalls.native.specification import Specification
 from asm_libcalls.x86_64.python_functions import EVERYTHING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     from asm_libcalls.libcall import Libcall
@@ -38,17 +40,21 @@ __all__ = ["make_functions"]
 def make_functions(binding: Binding, like: str = "") -> dict[str, Any]:
     """Make the functions of the libcalls: builtins, where this Python and CPU can have them.
 
-    Parameters
-    ----------
-    binding : Binding
-    like : str, optional
-        A libcall: make only numeric ones if it is numeric, only the others otherwise. So a program
-        with numeric calls does not import the runtime.
+    With `like`, a libcall, make only those of its family and signature if it is numeric, else all
+    that are not. So a program with numeric calls does not import the runtime.
     """
     libcalls = list(binding.libcalls.values())
     if like:
-        which = binding.libcalls[like].takes_instance
-        libcalls = [each for each in libcalls if each.takes_instance == which]
+        asked = binding.libcalls[like]
+        if asked.takes_instance:
+            libcalls = [each for each in libcalls if each.takes_instance]
+        else:
+            family, signature = asked.declaration.family, asked.signature
+            libcalls = [
+                each
+                for each in libcalls
+                if each.declaration.family == family and each.signature == signature
+            ]
     functions = native_functions([_specify(each, binding) for each in libcalls], binding.interface)
     return {libcall.name: function for libcall, function in zip(libcalls, functions, strict=True)}
 
@@ -58,20 +64,28 @@ def _specify(libcall: Libcall, binding: Binding) -> Specification:
     address, guard, inline, vmctx_of = 0, EVERYTHING, "", None
     references: tuple[tuple[type, str], ...] = ()
     backend = binding.x86_64
+    slow: Callable[..., Any] = libcall.checked_call
     if binding.unboxes and libcall.backend == "x86_64":
         assert backend is not None
         if not libcall.takes_instance:
             # Without a guard, a trap would find no entry to unwind to.
-            guard = (backend.guard_of(declaration) or EVERYTHING) if declaration.traps else ""
+            guard = (backend.guard_of(declaration) or EVERYTHING) if declaration.exceptions else ""
             address = libcall.address
             inline = "" if guard else libcall.name
+            if guard and guard != EVERYTHING:
+                slow = _Entered(libcall, binding)
         elif backend.has_checked(libcall.name):
             from asm_libcalls.runtime.externref import VMExternRef
             from asm_libcalls.runtime.funcref import FuncRef
             from asm_libcalls.runtime.instance import Instance
+            from asm_libcalls.runtime.step_lock import share
 
-            guard, inline, vmctx_of = "", libcall.name, (Instance, "_vmctx")
+            if libcall.may_leave:
+                share(backend.loaded)
+            guard, inline = "", backend.routine_of(libcall.name)
+            vmctx_of = (Instance, "_vmctx")
             references = ((VMExternRef, "_address"), (FuncRef, "_address"))
+            slow = _WithInstance(libcall)
     return Specification(
         address,
         libcall.signature,
@@ -79,10 +93,49 @@ def _specify(libcall: Libcall, binding: Binding) -> Specification:
         doc=libcall.doc,
         module=binding.module,
         parameters=declaration.parameters,
-        slow=libcall.checked_call,
+        slow=slow,
         catch=False,
         guard=guard,
         inline=inline,
         vmctx_of=vmctx_of,
         references=references,
+        permanent=True,
     )
+
+
+class _Entered:
+    """The slow path of a numeric libcall: a function that catches its trap, made when called."""
+
+    def __init__(self, libcall: Libcall, binding: Binding) -> None:
+        self._libcall = libcall
+        self._binding = binding
+        self._function: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._function is None:
+            libcall = self._libcall
+            specification = Specification(
+                libcall.address,
+                libcall.signature,
+                name=libcall.name,
+                parameters=libcall.declaration.parameters,
+            )
+            self._function = native_functions([specification], self._binding.interface)[0]
+        return self._function(*arguments)
+
+
+class _WithInstance:
+    """The slow path of a libcall on an instance: replaces an address by the Instance."""
+
+    def __init__(self, libcall: Libcall) -> None:
+        self._libcall = libcall
+
+    def __call__(self, *arguments: Any) -> Any:
+        if arguments and type(arguments[0]) is int:
+            from asm_libcalls.runtime.arguments import instance_in
+            from asm_libcalls.runtime.instance import Instance
+
+            instance = instance_in(arguments)
+            if type(instance) is Instance:
+                return self._libcall._as_function()(instance, *arguments[1:])
+        return self._libcall.checked_call(*arguments)

@@ -7,6 +7,7 @@ table.
 from __future__ import annotations
 
 from asm_libcalls.native.call_slot import answer_calls, is_builtin, unbound
+from asm_libcalls.owned import refuse_again
 from asm_libcalls.signatures import MEMORY_POINTERS, Callee
 from asm_libcalls.steps import HAS_GIL
 
@@ -79,6 +80,7 @@ class Libcall:
     """
 
     def __init__(self, declaration: Declaration, binding: Binding) -> None:
+        refuse_again(self, "declaration")
         self.declaration = declaration
         self.name = declaration.name
         self.symbol = declaration.symbol
@@ -191,10 +193,7 @@ class Libcall:
         function pointer the object is the bare address.
         """
         if self._cfunc is None:
-            prototype = self.signature.ctypes_prototype()
-            function = self._as_function()
-            if is_builtin(function) or self.declaration.traps:
-                prototype = _catching(prototype, function)
+            prototype = _catching(self.signature.ctypes_prototype(), self._as_function())
             self._cfunc = prototype(self.address)
         return self._cfunc
 
@@ -227,7 +226,7 @@ class Libcall:
 def inside_store(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     """Call a function inside the store of its first argument, if that is an instance."""
     from asm_libcalls.runtime.arguments import instance_in
-    from asm_libcalls.runtime.store import call_inside
+    from asm_libcalls.runtime.store_entries import call_inside
 
     instance = instance_in(arguments)
     if instance is None:
@@ -239,6 +238,7 @@ class FallbackFunction(Libcall):
     """A libcall in plain Python, also where machine code serves it."""
 
     def __init__(self, libcall: Libcall) -> None:
+        refuse_again(self, "declaration")
         self.__dict__.update(libcall.__dict__)
         self.backend = "fallback"
         self._reason = "asked for"

@@ -12,11 +12,19 @@ Source: ``wasmtime_runtime::libcalls`` and ``wasmtime_environ::builtin`` of Wasm
 from __future__ import annotations
 
 from asm_libcalls.signatures import Signature
-from asm_libcalls.traps import TrapCode
+from asm_libcalls.traps import (
+    HeapOutOfBounds,
+    IntegerDivisionByZero,
+    IntegerOverflow,
+    TableOutOfBounds,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
+
+    from asm_libcalls.trap_codes import TrapCode
+    from asm_libcalls.traps import Trap
 
 __all__ = [
     "BUILTIN_ARRAY",
@@ -48,32 +56,12 @@ included), or an externref that is not null.
 """
 
 
+_signatures: dict[str, Signature] = {}
+
+
 class Declaration:
     """One row of the table.
 
-    Attributes
-    ----------
-    name : str
-        The libcall's name, as Wasmtime spells it.
-    signature : Signature
-        Its C signature.
-    parameters : tuple of str
-        The names of the parameters, in order.
-    parameter_kinds : tuple of str
-        For each parameter its key in :data:`PARAMETER_KINDS`, or "".
-    takes_instance : bool
-        Whether it works on an instance or its references, not only on numbers; by the signature.
-    instruction : str
-        The WebAssembly instruction that is compiled to it, or the other use of it.
-    doc : str
-        One sentence.
-    family : str
-        The module that implements it, in each backend.
-    traps : tuple of TrapCode
-        The possible traps.
-
-    Notes
-    -----
     The constructor takes names and kinds of the parameters as one text, for example
     ``"vmctx memory_index:memory len"``. A second table derives a class with its own symbol prefix
     and package.
@@ -81,6 +69,7 @@ class Declaration:
 
     __slots__ = (
         "doc",
+        "exceptions",
         "family",
         "instruction",
         "name",
@@ -88,7 +77,6 @@ class Declaration:
         "parameters",
         "signature",
         "takes_instance",
-        "traps",
     )
 
     prefix: ClassVar[str] = SYMBOL_PREFIX
@@ -102,13 +90,18 @@ class Declaration:
         parameters: str,
         instruction: str,
         doc: str,
-        traps: tuple[TrapCode, ...] = (),
+        exceptions: tuple[type[Trap], ...] = (),
     ) -> None:
-        self.family = family
-        self.name = name
-        self.signature = Signature(signature)
+        self.family = family  # the module that implements it, in each backend
+        self.name = name  # the libcall's name, as Wasmtime spells it
+        parsed = _signatures.get(signature)  # many rows have the same
+        if parsed is None:
+            parsed = _signatures[signature] = Signature(signature)
+        self.signature = parsed  # its C signature
         pairs = [parameter.partition(":") for parameter in parameters.split()]
+        # the names of the parameters, in order
         self.parameters = tuple([pair[0] for pair in pairs])
+        # for each parameter its key in PARAMETER_KINDS, or ""
         self.parameter_kinds = tuple([pair[2] for pair in pairs])
         for kind in self.parameter_kinds:
             if kind and kind not in PARAMETER_KINDS:
@@ -117,13 +110,22 @@ class Declaration:
                     f"expected one of {', '.join(PARAMETER_KINDS)}"
                 )
         types = (*self.signature.parameters, self.signature.result)
+        # whether it works on an instance or its references, not only on numbers; by the signature
         self.takes_instance = any(t is not None and t.is_runtime for t in types)
+        # the WebAssembly instruction that is compiled to it, or the other use of it
         self.instruction = instruction
-        self.doc = doc
-        self.traps = traps
+        self.doc = doc  # one sentence
+        self.exceptions = exceptions  # the possible traps
 
     def __repr__(self) -> str:
         return f"<Declaration {self.name}{self.signature}>"
+
+    @property
+    def traps(self) -> tuple[TrapCode, ...]:
+        """The codes of the possible traps."""
+        from asm_libcalls.trap_codes import TrapCode
+
+        return tuple(TrapCode(exception().code) for exception in self.exceptions)
 
     @property
     def symbol(self) -> str:
@@ -140,9 +142,9 @@ class Declaration:
         return self.signature.c_declaration(self.symbol, self.parameters)
 
 
-_DIVIDE = (TrapCode.INTEGER_DIVISION_BY_ZERO,)
-_HEAP = (TrapCode.HEAP_OUT_OF_BOUNDS,)
-_TABLE = (TrapCode.TABLE_OUT_OF_BOUNDS,)
+_DIVIDE = (IntegerDivisionByZero,)
+_HEAP = (HeapOutOfBounds,)
+_TABLE = (TableOutOfBounds,)
 
 _ROUNDING_DOCS = {
     "ceil": "Round up to an integral value.",
@@ -181,7 +183,7 @@ DECLARATIONS: dict[str, Declaration] = {
         Declaration(
             "integers", "i64_sdiv", "(i64, i64) -> i64", "dividend divisor", "i64.div_s",
             "Signed quotient, truncated towards zero.",
-            (*_DIVIDE, TrapCode.INTEGER_OVERFLOW),
+            (*_DIVIDE, IntegerOverflow),
         ),
         Declaration(
             "integers", "i64_srem", "(i64, i64) -> i64", "dividend divisor", "i64.rem_s",
@@ -289,26 +291,16 @@ DECLARATIONS: dict[str, Declaration] = {
 
 
 class BuiltinSlot:
-    """One slot of the VMContext's builtin array.
-
-    Attributes
-    ----------
-    index : int
-        Its index in the array.
-    name : str
-        Its name in ``wasmtime_environ::builtin`` of Wasmtime 0.22.
-    libcall : str
-        The libcall whose address it holds.
-    reference_type : {"", "funcref", "externref"}
-        The element type of the tables that it serves, where the libcall has a slot for each.
-    """
+    """One slot of the VMContext's builtin array."""
 
     __slots__ = ("index", "libcall", "name", "reference_type")
 
     def __init__(self, index: int, libcall: str, reference_type: str = "") -> None:
-        self.index = index
-        self.libcall = libcall
+        self.index = index  # its index in the array
+        self.libcall = libcall  # the libcall whose address it holds
+        # the element type of the tables that it serves, where the libcall has a slot for each
         self.reference_type = reference_type
+        # its name in `wasmtime_environ::builtin` of Wasmtime 0.22
         self.name = f"{libcall}_{reference_type}" if reference_type else libcall
 
     def __repr__(self) -> str:

@@ -7,31 +7,78 @@ never waits: the object drops its references to resources, and a running call ho
 A signal handler may raise at the first instruction of any Python function, ``__del__`` included. So
 the finalizer of these objects begins in C: see :class:`Finalized`.
 
-The finalizer of a Resource can be too early. In a garbage cycle the collector first calls all
+The finalizer of a Resource can run too early. In a garbage cycle the collector first calls all
 finalizers, in any order, and then clears the objects. So another finalizer may still call native
-code that uses the resource. A :class:`Resource` that is finalized during a collection is therefore
-released at its end; later, if a finalizer has resurrected it.
+code that uses the resource. So a :class:`Resource` that is finalized during a collection is
+released at the end of the collection, or later if a finalizer has resurrected it.
 """
 
 from __future__ import annotations
 
 import gc
 import sys
-from collections import defaultdict
 from itertools import repeat
 
 from asm_libcalls.steps import step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import defaultdict
     from collections.abc import Callable
     from typing import Any, NoReturn, Self
+else:
+    from _collections import defaultdict  # importing collections takes longer
 
-__all__ = ["OPEN", "Finalized", "NotCopied", "Owned", "Resource", "is_a", "refuse_again"]
+__all__ = [
+    "OPEN",
+    "Finalized",
+    "NotCopied",
+    "Owned",
+    "Resource",
+    "attempt",
+    "is_a",
+    "not_made",
+    "raise_first",
+    "refuse_again",
+    "unmade",
+]
 
 
-def refuse_again(made: object) -> NoReturn:
-    """Raise RuntimeError, because ``__init__`` was called on an object that is made already."""
+class NotMade(ValueError, AttributeError):
+    """An object is used whose ``__init__`` was not called, or has not ended."""
+
+
+def not_made(it: object) -> NotMade:
+    """Return the exception for the use of an object that was not made."""
+    name = type(it).__name__
+    return NotMade(f"the {name} was not made: {name}.__init__() did not end")
+
+
+class _Unmade:
+    def __get__(self, it: object, cls: type) -> _Unmade:
+        if it is None:
+            return self
+        raise not_made(it)
+
+
+def unmade() -> Any:
+    """Return what a class has for an attribute that ``__init__`` sets: reading it is an error."""
+    return _Unmade()
+
+
+def refuse_again(made: object, attribute: str) -> None:
+    """Raise RuntimeError if ``__init__`` is called on an object that has an attribute already.
+
+    The ``__getattr__`` of a user's class is not called.
+    """
+    try:
+        object.__getattribute__(made, attribute)
+    except AttributeError:
+        return
+    _refuse(made)
+
+
+def _refuse(made: object) -> NoReturn:
     name = type(made).__name__
     raise RuntimeError(f"{name}.__init__() was called again on the same object: make another one")
 
@@ -48,7 +95,38 @@ class NotCopied:
         )
 
 
-_ATTEMPTS = 5  # to finalize an object, if that raises
+_ATTEMPTS = 5
+
+
+def attempt(action: Callable[[], object], errors: list[BaseException]) -> bool:
+    """Call a function until it ends without an exception, a few times; return whether it did."""
+    for _ in range(_ATTEMPTS):
+        try:
+            action()
+            return True
+        except BaseException as error:
+            errors.append(error)
+    return False
+
+
+def _is_too_deep(error: BaseException) -> bool:
+    # Before 3.12 ctypes raises ArgumentError where it converts an argument at the recursion limit.
+    return isinstance(error, RecursionError) or "RecursionError" in str(error)
+
+
+def raise_first(errors: list[BaseException]) -> None:
+    """Raise the first of the collected exceptions, if there is one, and empty the list.
+
+    Later exceptions are often consequences of the first. No frame of the traceback keeps a
+    reference to it: that would be a cycle.
+    """
+    if errors:
+        first = errors[0]
+        errors.clear()
+        try:
+            raise first
+        finally:
+            del first
 
 
 def _finalize_dropped(is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
@@ -56,19 +134,11 @@ def _finalize_dropped(is_finalizing: Callable[[], bool] = sys.is_finalizing) -> 
     if is_finalizing():
         return  # modules may be cleared already; the system frees all memory
     errors: list[BaseException] = []
-    for each in [*_dropped]:
-        for _ in range(_ATTEMPTS):
-            try:
-                each._finalize()
-                break
-            except BaseException as error:
-                errors.append(error)
+    for each in dict.copy(_dropped):  # one operation; other threads put objects in meanwhile
+        if not attempt(each._finalize, errors) and _is_too_deep(errors[-1]):
+            break  # the next finalizer continues, perhaps at a lesser depth
         _dropped.pop(each, None)  # not reached if a signal handler raises outside of the `try`
-    if errors:
-        try:
-            raise errors[0]
-        finally:
-            errors.clear()
+    raise_first(errors)
 
 
 _dropped: Any = defaultdict(repeat(_finalize_dropped).__next__)
@@ -114,13 +184,25 @@ BEGUN, OPEN, CLOSED = _State("begun"), _State("open"), _State("closed")
 """The values of :attr:`Owned._state`; code that must not make a call compares it itself."""
 
 
+def _check_overrides(cls: type) -> None:
+    """Raise TypeError if a class of a user defines what the runtime relies on."""
+    for base in cls.__mro__:
+        for name in vars(base).get("_relied_on", ()):
+            definer = next(each for each in cls.__mro__ if name in vars(each))
+            if definer.__module__.partition(".")[0] != __name__.partition(".")[0]:
+                raise TypeError(
+                    f"{definer.__name__} must not define {name!r}: "
+                    f"the runtime relies on that of {base.__name__}"
+                )
+
+
 class Owned(NotCopied, Finalized):
     """Base class of owners of C memory: made once, closed once, and not used after that.
 
     A subclass calls :meth:`_begin` first in ``__init__``, and :meth:`_finish` when the object is
     complete. It releases what it owns in :meth:`_release`. That may be called again after an
-    exception, and then releases the rest. Users may derive classes; this module and the runtime do
-    not call methods that they may override.
+    exception, and then releases the rest. Users may derive classes, which must not define the names
+    in :attr:`_relied_on`. This module and the runtime use no other method that they may override.
     """
 
     _state: _State | None = None  # None where __init__ was not called
@@ -128,16 +210,23 @@ class Owned(NotCopied, Finalized):
     _releases = False  # a close is running
     _released = False
 
+    _relied_on: tuple[str, ...] = ()
+    """Names that users' classes must not define, because the runtime uses them."""
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        _check_overrides(cls)
         if cls.__hash__ is not object.__hash__ and "__del__" not in cls.__dict__:
             cls.__del__ = _finalize_one
 
     def _begin(self) -> None:
         """Refuse a second ``__init__`` call, before anything is changed."""
         if self._state is not None and self._state is not BEGUN:
-            refuse_again(self)
+            _refuse(self)
         self._state = BEGUN
+        # Not first in a finalizer: for a new attribute CPython 3.11 may make the object's dict. The
+        # collection that runs the finalizer does not know that dict, and frees nothing of it.
+        self._releases = self._released = False
 
     def _finish(self) -> None:
         """Let the object be used."""
@@ -150,10 +239,9 @@ class Owned(NotCopied, Finalized):
 
     def _check_open(self) -> None:
         if self._state is not OPEN:
-            name = type(self).__name__
             if self._state is CLOSED:
-                raise ValueError(f"the {name} is closed")
-            raise ValueError(f"the {name} was not made: {name}.__init__() did not end")
+                raise ValueError(f"the {type(self).__name__} is closed")
+            raise not_made(self)
 
     def close(self) -> None:
         """Release what it owns; native code must not use it any more. Twice is a no-op.
@@ -203,27 +291,27 @@ class _Collections:
 
     def __init__(self) -> None:
         self.running = False
-        self.waiting: list[tuple[object, Callable[[], None]]] = []
+        self.waiting: dict[object, Callable[[], None]] = {}  # by the token of the Resource
 
     def __call__(self, phase: str, information: dict[str, Any]) -> None:
         """Note a collection's start; at its end run the releases. The collector calls this."""
         self.running = phase == "start"
         if self.running or not self.waiting:
             return
-        waiting, self.waiting = self.waiting, []
-        while waiting:
-            token, release = waiting.pop()
-            if sys.getrefcount(token) > _REFERENCES:
-                self.waiting.append((token, release))  # its Resource still exists
-            else:
-                release()
+        errors: list[BaseException] = []
+        for token in [*self.waiting]:
+            if sys.getrefcount(token) <= _REFERENCES:  # its Resource does not exist any more
+                attempt(self.waiting[token], errors)
+                del self.waiting[token]
+        raise_first(errors)
 
 
 def _count_references() -> int:
     """Return the reference count of a token without a Resource, measured as above."""
-    waiting = [(object(), print)]
-    token, _ = waiting.pop()
-    return sys.getrefcount(token)
+    waiting = {object(): print}
+    for token in [*waiting]:
+        return sys.getrefcount(token)
+    raise AssertionError
 
 
 _REFERENCES = _count_references()
@@ -233,41 +321,49 @@ _collections = _Collections()
 class Resource(NotCopied, Finalized):
     """A native resource, owned by every object that refers to this one.
 
-    Parameters
-    ----------
-    release : callable
-        Called without arguments after the last reference is dropped; not at interpreter exit,
-        where code may still be called, and the system frees all memory.
+    `release` is called after the last reference is dropped; not at interpreter exit, where code may
+    still be called, and the system frees all memory. It is called again if it raises, as the
+    exception may be a signal handler's: what it has done it does not do again.
     """
 
-    __slots__ = ("_release", "_token")
+    __slots__ = ("_release", "_releases", "_token")
 
     def __init__(self, release: Callable[[], None]) -> None:
-        if hasattr(self, "_release"):
-            refuse_again(self)
-        self._release: Callable[[], None] | None = release
+        refuse_again(self, "_release")
+        # Before what is released: a signal handler may raise in between.
+        self._releases: object = None  # the call of _finalize that releases
         self._token = object()  # this reference is dropped when this object is deallocated
+        self._release: Callable[[], None] | None = release
         if _collections not in gc.callbacks:
             gc.callbacks.append(_collections)
 
     def _finalize(self) -> None:
-        release = self._take()
-        if release is None:
-            return
-        if _collections.running:
-            _collections.waiting.append((self._token, release))
-        else:
-            release()
+        call = object()
+        try:
+            release = self._take(call)
+            if release is None:
+                return
+            if _collections.running:
+                _collections.waiting[self._token] = release
+            else:
+                release()
+            self._release = None
+        finally:
+            # No call: a signal handler may raise after one.
+            try:
+                if self._releases is call:
+                    self._releases = None
+            except AttributeError:  # __init__ did not end
+                pass
 
     @step
-    def _take(self) -> Callable[[], None] | None:
-        """Return the release to one caller: two threads may finalize what was dropped.
-
-        Released twice would be worse than not at all.
-        """
+    def _take(self, call: object) -> Callable[[], None] | None:
+        """Return the release to one call at a time: two threads may finalize what was dropped."""
         try:
             release = self._release
         except AttributeError:  # __init__ did not end
             return None
-        self._release = None
+        if release is None or self._releases is not None:
+            return None
+        self._releases = call
         return release

@@ -10,7 +10,11 @@ if TYPE_CHECKING:
 
     from asm_libcalls.binding import Binding
 
-__all__ = ["BackendReport", "make_report"]
+__all__ = ["BackendReport", "make_report", "ufunc_backends"]
+
+ufunc_backends: dict[str, str] = {}
+"""The backend of each ufunc, written when they are made: ``"x86_64"``, or ``"fallback: "`` and the
+reason."""
 
 
 class BackendReport(dict[str, "Any"]):
@@ -22,7 +26,8 @@ class BackendReport(dict[str, "Any"]):
     the newest that was tested; or why the libcalls and native functions are Python functions),
     ``assembler``, ``pages``, ``unwinder`` (whether the C library's unwinder has our frames),
     ``code_cache`` (its folder, and what was not used), ``cpu``, ``cpu_features``, ``byte_ranges``
-    (how bytes are copied and filled) and ``libcalls``: for each name ``backend`` and ``reason``.
+    (how bytes are copied and filled), ``ufuncs`` (whose inner loops serve, once ``ufuncs`` is
+    imported) and ``libcalls``: for each name ``backend`` and ``reason``.
     """
 
     def __str__(self) -> str:
@@ -67,11 +72,21 @@ def make_report(binding: Binding, version: str) -> BackendReport:
         report["cpu"] = f"{cpu.brand or '?'} ({cpu.vendor}, family {cpu.family}, model {cpu.model})"
         report["cpu_features"] = " ".join(sorted(cpu.features))
         report["byte_ranges"] = str(ByteTuning(cpu.features))
+    report["ufuncs"] = _ufuncs()
     report["libcalls"] = {
         name: {"backend": libcall.backend, "reason": libcall.reason}
         for name, libcall in binding.libcalls.items()
     }
     return report
+
+
+def _ufuncs() -> str:
+    names: dict[str, list[str]] = {}
+    for name, backend in ufunc_backends.items():
+        names.setdefault(backend, []).append(name)
+    if len(names) == 1:
+        return next(iter(names))
+    return "; ".join(f"{' '.join(names[b])}: {b}" for b in names) or "not imported"
 
 
 def _builtins() -> str:

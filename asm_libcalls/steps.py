@@ -2,8 +2,10 @@
 
 With the GIL, a function without a call and without a backward jump is atomic, since Python switches
 threads at no other place; :func:`step` does nothing. A build without the GIL takes a lock. The
-process has one lock for all steps, because references move between stores. It is held briefly: a
-step runs no destructor, callback or native code.
+process has one lock for all steps, because references move between stores. Machine code that counts
+references takes it too (``runtime/step_lock.py``). It is held briefly: a step runs no destructor,
+callback or native code. But a signal handler, or a collection, may run where a step begins or makes
+a call. If that code waits for another thread, it does so by :func:`wait_outside`.
 """
 
 from __future__ import annotations
@@ -13,12 +15,12 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import ParamSpec, TypeVar
+    from typing import Any, ParamSpec, TypeVar
 
     P = ParamSpec("P")
     R = TypeVar("R")
 
-__all__ = ["HAS_GIL", "step"]
+__all__ = ["HAS_GIL", "step", "use", "wait_outside"]
 
 HAS_GIL = "t" not in getattr(sys, "abiflags", "")
 """Whether this build of Python has a GIL."""
@@ -30,16 +32,57 @@ if not HAS_GIL:
 
     # Re-entrant: a collection can start in a step, and its finalizers may call steps.
     _lock = RLock()
+    _shared: list[Any] = []
+    """The lock that replaces it, once :func:`use` was called."""
+
+    def use(lock: Any) -> Any:
+        """Set the lock of all steps, unless one is set; return the one that is set."""
+        with _lock:
+            if not _shared:
+                _shared.append(lock)
+        return _shared[0]
 
     def step(function: Callable[P, R]) -> Callable[P, R]:
-        """Return the function under the lock that all steps share."""
+        """Return the function so that it excludes all other steps."""
 
         @wraps(function)
-        def alone(*arguments: P.args, **keywords: P.kwargs) -> R:
-            with _lock:
-                return function(*arguments, **keywords)
+        def alone(*arguments: Any) -> R:
+            if not _shared:
+                with _lock:
+                    if not _shared:
+                        return function(*arguments)  # type: ignore[call-arg]
+            lock = _shared[0]
+            # A signal handler may raise after any call, and where a Python function begins. `leave`
+            # is a C function, so nothing interrupts it.
+            before = lock.depth()
+            try:
+                lock.take()
+                return function(*arguments)  # type: ignore[call-arg]
+            finally:
+                lock.leave(before)
 
-        return alone
+        return alone  # type: ignore[return-value]
+
+    def wait_outside(wait: Callable[[], object]) -> None:
+        """Call a function that waits for another thread, and leave the steps meanwhile.
+
+        Where Python code can run in a step, another step may run in between, as with the GIL.
+        """
+        depth: Callable[[], int] = _lock._recursion_count  # type: ignore[attr-defined]
+        lock: Any = _shared[0] if _shared else None
+        outer = depth()
+        held = lock.depth() if lock else 0
+        try:
+            if held:
+                lock.leave(0)
+            for _ in range(outer):
+                _lock.release()
+            wait()
+        finally:
+            while depth() < outer:
+                _lock.acquire()
+            while held and lock.depth() < held:
+                lock.take()
 
     # No other thread is in a step when a process forks.
     os.register_at_fork(
@@ -51,3 +94,11 @@ else:
     def step(function: Callable[P, R]) -> Callable[P, R]:
         """Return the function unchanged: the GIL makes it atomic."""
         return function
+
+    def use(lock: Any) -> Any:
+        """Do nothing."""
+        return lock
+
+    def wait_outside(wait: Callable[[], object]) -> None:
+        """Call a function that waits for another thread."""
+        wait()

@@ -1,16 +1,17 @@
-"""Trap codes, and the exceptions for them in Python.
+"""The exceptions for traps.
 
-Native code raises a trap by its :class:`TrapCode`. The Python call that entered the native code
-(:func:`asm_libcalls.catch_traps`) raises it as a :class:`Trap`. The messages are those of the
-WebAssembly spec tests.
+Native code raises a trap by its :class:`~asm_libcalls.trap_codes.TrapCode`. The Python call that
+entered the native code (:func:`asm_libcalls.catch_traps`) raises it as a :class:`Trap`. The
+messages are those of the WebAssembly spec tests.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
+from asm_libcalls.signatures.arguments import integer, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 __all__ = [
@@ -24,57 +25,19 @@ __all__ = [
     "StackOverflow",
     "TableOutOfBounds",
     "Trap",
-    "TrapCode",
     "UndefinedElement",
     "UnreachableCodeReached",
 ]
 
 
-class TrapCode(IntEnum):
-    """Why native code trapped: Cranelift's trap codes, and one more for ``call_indirect``.
-
-    The numbers are this library's, and stable; ``asm_libcalls_raise_trap`` takes them.
-    """
-
-    STACK_OVERFLOW = 1
-    HEAP_OUT_OF_BOUNDS = 2
-    TABLE_OUT_OF_BOUNDS = 3
-    INDIRECT_CALL_TO_NULL = 4
-    BAD_SIGNATURE = 5
-    INTEGER_OVERFLOW = 6
-    INTEGER_DIVISION_BY_ZERO = 7
-    BAD_CONVERSION_TO_INTEGER = 8
-    UNREACHABLE_CODE_REACHED = 9
-    INTERRUPT = 10
-    UNDEFINED_ELEMENT = 11
-    """``call_indirect`` past the end of the table, for which spec tests have their own message."""
-
-
-_MESSAGES: dict[int, str] = {
-    TrapCode.STACK_OVERFLOW: "call stack exhausted",
-    TrapCode.HEAP_OUT_OF_BOUNDS: "out of bounds memory access",
-    TrapCode.TABLE_OUT_OF_BOUNDS: "out of bounds table access",
-    TrapCode.INDIRECT_CALL_TO_NULL: "uninitialized element",
-    TrapCode.BAD_SIGNATURE: "indirect call type mismatch",
-    TrapCode.INTEGER_OVERFLOW: "integer overflow",
-    TrapCode.INTEGER_DIVISION_BY_ZERO: "integer divide by zero",
-    TrapCode.BAD_CONVERSION_TO_INTEGER: "invalid conversion to integer",
-    TrapCode.UNREACHABLE_CODE_REACHED: "unreachable",
-    TrapCode.INTERRUPT: "interrupt",
-    TrapCode.UNDEFINED_ELEMENT: "undefined element",
-}
-
-_BUILT_IN = frozenset(_MESSAGES)
+_MESSAGES: dict[int, str] = {}
+_BUILT_IN: frozenset[int] = frozenset()
 
 _SUBCLASSES: dict[int, type[Trap]] = {}
 
 
 def _trap_code(code: object) -> int:
-    if not isinstance(code, int):
-        raise TypeError(f"a trap code must be an int, got {type(code).__name__}")
-    if not 0 <= code < 1 << 32:
-        raise ValueError(f"a trap code must be in 0 .. 2**32-1, got {code:#x}")
-    return int(code)
+    return integer(code, "a trap code", "an int", 0, (1 << 32) - 1)
 
 
 def _full_name(cls: type) -> str:
@@ -119,9 +82,9 @@ class Trap(Exception):
     StackUnderflow: the stack is empty
     """
 
-    code: int
-    trace: tuple[int, ...] = ()
-    wasm_backtrace: tuple[Any, ...] = ()
+    _own_code: int | None = None
+    _describe: tuple[Callable[[Trap], object], ...] = ()
+    """What adds the trace, the backtrace and the notes, called when they are first looked at."""
 
     def __new__(cls, code: int | None = None) -> Trap:
         """Make the subclass of `code`."""
@@ -132,25 +95,78 @@ class Trap(Exception):
         return super().__new__(cls)
 
     def __init__(self, code: int | None = None) -> None:
-        own = getattr(type(self), "_own_code", None)
+        own = self._own_code
         if code is None:
             code = own
         elif own is not None and code != own:
-            raise ValueError(f"{type(self).__name__} has the code {own!r}, not {code!r}")
+            raise ValueError(f"{type(self).__name__} has the code {own!r}, not {shown(code)}")
         if code is None:
             raise TypeError(f"{type(self).__name__}() needs a trap code")
         number = _trap_code(code)
-        if number == own:
-            self.code = own
-        else:
-            try:
-                self.code = TrapCode(number)
-            except ValueError:
-                self.code = number
+        self._code = own if number == own else number
         super().__init__(_MESSAGES.get(number, f"trap code {number}"))
 
+    @property
+    def code(self) -> int:
+        """The number, by name: a :class:`TrapCode`, or a subclass's own code as it was given."""
+        if self._code not in _BUILT_IN:
+            return self._code
+        from asm_libcalls.trap_codes import TrapCode
+
+        return TrapCode(self._code)
+
+    def _described(self) -> dict[str, Any]:
+        """Return the object's attributes, complete."""
+        attributes = self.__dict__
+        # Removed before they are called: each reads the attributes itself.
+        for add in attributes.pop("_describe", ()):
+            add(self)
+        return attributes
+
+    @property
+    def trace(self) -> tuple[int, ...]:
+        """The return addresses of the native frames that it unwound."""
+        found: tuple[int, ...] = self._described().get("trace", ())
+        return found
+
+    @trace.setter
+    def trace(self, frames: tuple[int, ...]) -> None:
+        self.__dict__["trace"] = frames
+
+    @property
+    def wasm_backtrace(self) -> tuple[Any, ...]:
+        """The WebAssembly frames among them."""
+        found: tuple[Any, ...] = self._described().get("wasm_backtrace", ())
+        return found
+
+    @wasm_backtrace.setter
+    def wasm_backtrace(self, frames: tuple[Any, ...]) -> None:
+        self.__dict__["wasm_backtrace"] = frames
+
+    @property
+    def __notes__(self) -> list[str]:
+        """The notes, which Python adds to the printed traceback."""
+        try:
+            notes: list[str] = self._described()["__notes__"]
+        except KeyError:
+            raise self._without_notes() from None
+        return notes
+
+    @__notes__.setter
+    def __notes__(self, notes: list[str]) -> None:
+        self._described()["__notes__"] = notes
+
+    @__notes__.deleter
+    def __notes__(self) -> None:
+        if self._described().pop("__notes__", None) is None:
+            raise self._without_notes()
+
+    def _without_notes(self) -> AttributeError:
+        return AttributeError(f"{type(self).__name__!r} object has no attribute '__notes__'")
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (int(self.code),), {**self.__dict__, "args": self.args})
+        self._described()
+        return (type(self), (int(self._code),), {**self.__dict__, "args": self.args})
 
     def __init_subclass__(
         cls, code: int | None = None, message: str | None = None, **kwargs: Any
@@ -178,49 +194,67 @@ class Trap(Exception):
             raise ValueError(f"{cls.__name__}: the trap code {number} is {_full_name(other)}'s")
         if number not in _BUILT_IN:
             _MESSAGES[number] = message or f"trap code {number}"
-        cls._own_code = code  # type: ignore[attr-defined]
+        cls._own_code = code
         _SUBCLASSES[number] = cls
 
 
-class StackOverflow(Trap, RecursionError, code=TrapCode.STACK_OVERFLOW):
+def trap_of(number: int) -> Trap:
+    """Return ``Trap(number)``, of a number of 32 bits."""
+    cls = _SUBCLASSES.get(number)
+    if cls is None:
+        return Trap(number)
+    if cls.__init__ is not Trap.__init__ or cls.__new__ is not Trap.__new__:
+        return cls(cls._own_code)
+    trap: Trap = Exception.__new__(cls, _MESSAGES[number])  # as both would do
+    trap._code = number if cls._own_code is None else cls._own_code
+    return trap
+
+
+# The codes are those of TrapCode.
+
+
+class StackOverflow(Trap, RecursionError, code=1, message="call stack exhausted"):
     """The call stack is exhausted."""
 
 
-class HeapOutOfBounds(Trap, IndexError, code=TrapCode.HEAP_OUT_OF_BOUNDS):
+class HeapOutOfBounds(Trap, IndexError, code=2, message="out of bounds memory access"):
     """An access outside a linear memory or a data segment."""
 
 
-class TableOutOfBounds(Trap, IndexError, code=TrapCode.TABLE_OUT_OF_BOUNDS):
+class TableOutOfBounds(Trap, IndexError, code=3, message="out of bounds table access"):
     """An access outside a table or an element segment."""
 
 
-class IndirectCallToNull(Trap, code=TrapCode.INDIRECT_CALL_TO_NULL):
+class IndirectCallToNull(Trap, code=4, message="uninitialized element"):
     """``call_indirect`` found a null reference."""
 
 
-class BadSignature(Trap, TypeError, code=TrapCode.BAD_SIGNATURE):
+class BadSignature(Trap, TypeError, code=5, message="indirect call type mismatch"):
     """``call_indirect`` found a function of another type."""
 
 
-class IntegerOverflow(Trap, OverflowError, code=TrapCode.INTEGER_OVERFLOW):
+class IntegerOverflow(Trap, OverflowError, code=6, message="integer overflow"):
     """An integer result has no representation: ``MIN / -1``, or a float too large to truncate."""
 
 
-class IntegerDivisionByZero(Trap, ZeroDivisionError, code=TrapCode.INTEGER_DIVISION_BY_ZERO):
+class IntegerDivisionByZero(Trap, ZeroDivisionError, code=7, message="integer divide by zero"):
     """An integer division or remainder by zero."""
 
 
-class BadConversionToInteger(Trap, ValueError, code=TrapCode.BAD_CONVERSION_TO_INTEGER):
+class BadConversionToInteger(Trap, ValueError, code=8, message="invalid conversion to integer"):
     """A NaN was truncated to an integer."""
 
 
-class UnreachableCodeReached(Trap, code=TrapCode.UNREACHABLE_CODE_REACHED):
+class UnreachableCodeReached(Trap, code=9, message="unreachable"):
     """The ``unreachable`` instruction was executed."""
 
 
-class Interrupt(Trap, code=TrapCode.INTERRUPT):
+class Interrupt(Trap, code=10, message="interrupt"):
     """Execution was stopped from outside."""
 
 
-class UndefinedElement(Trap, IndexError, code=TrapCode.UNDEFINED_ELEMENT):
+class UndefinedElement(Trap, IndexError, code=11, message="undefined element"):
     """``call_indirect`` named an element past the end of its table."""
+
+
+_BUILT_IN = frozenset(_MESSAGES)

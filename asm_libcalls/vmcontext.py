@@ -29,12 +29,14 @@ from __future__ import annotations
 import ctypes
 
 from asm_libcalls.libcalls import BUILTIN_ARRAY
+from asm_libcalls.signatures.arguments import integer
 
 __all__ = [
     "MAXIMUM_PAGES",
     "WASM_PAGE_SHIFT",
     "WASM_PAGE_SIZE",
     "InstanceHeader",
+    "MemoryPointers",
     "VMCallerCheckedAnyfunc",
     "VMDataSegment",
     "VMElementSegment",
@@ -52,26 +54,25 @@ __all__ = [
     "VMTableState",
 ]
 
+_MOST = (1 << 32) - 1
+"""The most parts of a kind."""
+
 _pointer = ctypes.c_size_t
 _POINTER_SIZE = ctypes.sizeof(_pointer)
 
 
 class VMInterrupts(ctypes.Structure):
-    """Stops running code by the stack limit that every function's prologue compares with.
+    """Stops running code by the stack limit that every function's prologue compares with."""
 
-    Attributes
-    ----------
-    stack_limit : address
-        The lowest stack pointer that code may have; :attr:`STOP` to make it stop.
-    native_stack_limit : address
-        The limit by the thread's stack; an addition to Wasmtime's structure.
-    """
+    __slots__ = ()
 
     STOP = (1 << 64) - 1  # no stack pointer is that high
     """The stack limit below which every stack pointer is: code stops at its next check."""
 
     _fields_ = [
+        # the lowest stack pointer that code may have; STOP to make it stop
         ("stack_limit", _pointer),
+        # the limit by the thread's stack; an addition to Wasmtime's structure
         ("native_stack_limit", _pointer),
     ]
 
@@ -152,6 +153,22 @@ class VMExternData(ctypes.Structure):
     _fields_ = [("ref_count", _pointer), ("value", _pointer)]
 
 
+class VMExternBox(VMExternData):
+    """A box, with what machine code needs to make and drop it, which Wasmtime's does not have."""
+
+    # The reference count as an object of ctypes, and the box's address as an int: two PyObject*,
+    # which are never freed.
+    _fields_ = [("counter", _pointer), ("key", _pointer)]
+
+
+class VMSpareBoxes(ctypes.Structure):
+    """Boxes without a count that machine code takes next, the last one first."""
+
+    MOST = 64
+
+    _fields_ = [("count", _pointer), ("boxes", _pointer * MOST)]
+
+
 class VMDataSegment(ctypes.Structure):
     """A passive data segment: its first byte, and its length in bytes (0 once dropped)."""
 
@@ -159,130 +176,90 @@ class VMDataSegment(ctypes.Structure):
 
 
 class VMElementSegment(ctypes.Structure):
-    """A passive element segment, an addition to Wasmtime's structures.
-
-    Attributes
-    ----------
-    base : address
-        Its references.
-    length : int
-        How many; 0 once it is dropped.
-    kind : int
-        :attr:`FUNCREF` or :attr:`EXTERNREF`.
-    drops_in_python : int
-        1 if it keeps other instances alive until it is dropped.
-    keepers : int
-        The set of instances that it keeps alive: see :class:`VMTableState`.
-    """
+    """A passive element segment, an addition to Wasmtime's structures."""
 
     FUNCREF, EXTERNREF = 1, 2
 
     _fields_ = [
-        ("base", _pointer),
-        ("length", _pointer),
-        ("keepers", _pointer),
-        ("kind", ctypes.c_uint32),
+        ("base", _pointer),  # its references
+        ("length", _pointer),  # how many; 0 once it is dropped
+        ("keepers", _pointer),  # the set of instances that it keeps alive: see VMTableState
+        ("kind", ctypes.c_uint32),  # FUNCREF or EXTERNREF
+        # 1 if it keeps other instances alive until it is dropped
         ("drops_in_python", ctypes.c_uint32),
     ]
 
 
 class VMMemoryState(ctypes.Structure):
-    """A memory, for this library's machine code; an addition to Wasmtime's structures.
+    """A memory, for this library's machine code; an addition to Wasmtime's structures."""
 
-    Attributes
-    ----------
-    grows_below : int
-        Machine code may let it grow to any length below this, in bytes; 0 if Python must decide.
-    """
-
+    # machine code may let it grow to any length below this, in bytes; 0 if Python must decide
     _fields_ = [("grows_below", _pointer)]
 
 
 class VMTableState(ctypes.Structure):
-    """A table, for this library's machine code; an addition to Wasmtime's structures.
-
-    Attributes
-    ----------
-    definition : address
-        Its :class:`VMTableDefinition`.
-    keepers : int
-        The set of instances that it keeps alive for its functions: 0 for none; equal numbers mean
-        equal sets.
-    kept_keepers : int
-        The number of another set that it keeps alive too.
-    grows_below : int
-        Machine code may let it grow to any size below this, in elements; 0 if Python must decide.
-    functions_from, functions_to : address
-        Function references between these are of an instance that it keeps alive.
-    kind : int
-        :attr:`VMElementSegment.FUNCREF` or ``EXTERNREF``; 0 once it is closed.
-    """
+    """A table, for this library's machine code; an addition to Wasmtime's structures."""
 
     _fields_ = [
-        ("definition", _pointer),
+        ("definition", _pointer),  # its VMTableDefinition
+        # the set of instances that it keeps alive for its functions: 0 for none; equal numbers mean
+        # equal sets
         ("keepers", _pointer),
-        ("kept_keepers", _pointer),
+        ("kept_keepers", _pointer),  # the number of another set that it keeps alive too
+        # machine code may let it grow to any size below this, in elements; 0 if Python must decide
         ("grows_below", _pointer),
+        # `functions_from`, `functions_to`: function references between these are of an instance
+        # that it keeps alive
         ("functions_from", _pointer),
         ("functions_to", _pointer),
-        ("kind", _pointer),
+        ("kind", _pointer),  # VMElementSegment.FUNCREF or `EXTERNREF`; 0 once it is closed
     ]
+
+
+class MemoryPointers(ctypes.Structure):
+    """Where a memory is. Neither pointer changes."""
+
+    # `base`, `definition`: its first byte, and its `VMMemoryDefinition`
+    _fields_ = [("base", _pointer), ("definition", _pointer)]
 
 
 class InstanceHeader(ctypes.Structure):
     """The fields right before a vmctx, for this library's machine code; their offsets are negative.
 
-    Below it are copies of the bases of all memories, downwards by memory index (a base never
-    changes). They save two of three loads on the way to a byte. That matters on a CPU with
+    Below it is a :class:`MemoryPointers` for each memory, downwards by memory index. They save two
+    of three loads on the way to a byte, and one of three to a length. That matters on a CPU with
     Speculative Store Bypass disabled: each load waits until the addresses of all earlier stores are
     known, and delays all that follows.
-
-    Attributes
-    ----------
-    memory_states, defined_memory_states : address
-        Arrays of ``VMMemoryState*`` by memory index, and by defined memory index.
-    tables : address
-        Array of ``VMTableState*`` by table index.
-    elements : address
-        Array of ``VMElementSegment*`` by element index.
-    externref_globals : address
-        Array of ``VMGlobalDefinition*`` by global index, 0 for globals of other types.
-    table_count, element_count, global_count : int
-        The number of each, to check an index.
-    memories : address
-        Array of ``VMMemoryDefinition*`` by memory index, imports first.
-    defined_memories : address
-        The same array from the first defined memory on, so by defined memory index.
-    data_segments : address
-        Array of :class:`VMDataSegment` by data index.
-    memory_count, imported_memory_count, defined_memory_count, data_count : int
-        The number of each, to check an index.
-    store : address
-        The :class:`~asm_libcalls.activation.StoreLock` of its store, in builds without the GIL.
-    magic : int
-        :attr:`MAGIC` while the instance lives, 0 when it is closed.
     """
 
     MAGIC = 0x6D736163_76786D76  # "vmxvcasm"
 
     _fields_ = [
+        # `memory_states`, `defined_memory_states`: arrays of `VMMemoryState*` by memory index, and
+        # by defined memory index
         ("memory_states", _pointer),
         ("defined_memory_states", _pointer),
-        ("tables", _pointer),
-        ("elements", _pointer),
+        ("tables", _pointer),  # array of `VMTableState*` by table index
+        ("elements", _pointer),  # array of `VMElementSegment*` by element index
+        # array of `VMGlobalDefinition*` by global index, 0 for globals of other types
         ("externref_globals", _pointer),
+        # `table_count`, `element_count`, `global_count`: the number of each, to check an index
         ("table_count", _pointer),
         ("element_count", _pointer),
         ("global_count", _pointer),
-        ("memories", _pointer),
+        ("memories", _pointer),  # array of `VMMemoryDefinition*` by memory index, imports first
+        # the same array from the first defined memory on, so by defined memory index
         ("defined_memories", _pointer),
-        ("data_segments", _pointer),
+        ("data_segments", _pointer),  # array of VMDataSegment by data index
+        # `memory_count`, `imported_memory_count`, `defined_memory_count`, `data_count`: the number
+        # of each, to check an index
         ("memory_count", _pointer),
         ("imported_memory_count", _pointer),
         ("defined_memory_count", _pointer),
         ("data_count", _pointer),
+        # the asm_libcalls.activation.StoreLock of its store, in builds without the GIL
         ("store", _pointer),
-        ("magic", ctypes.c_uint64),
+        ("magic", ctypes.c_uint64),  # MAGIC while the instance lives, 0 when it is closed
     ]
 
     @classmethod
@@ -292,9 +269,16 @@ class InstanceHeader(ctypes.Structure):
         return offset - ctypes.sizeof(cls)
 
     @classmethod
-    def memory_base_offset(cls, index: int) -> int:
-        """Return where the base of a memory is, in bytes from the vmctx, by memory index."""
-        return -ctypes.sizeof(cls) - (index + 1) * _POINTER_SIZE
+    def memory_pointers_offset(cls, index: int) -> int:
+        """Return where a memory's pointers are, in bytes from the vmctx, by memory index."""
+        return -ctypes.sizeof(cls) - (index + 1) * ctypes.sizeof(MemoryPointers)
+
+
+def _checked(index: int, count: int) -> int:
+    if type(index) is int and 0 <= index <= count:
+        return index
+    where = f"VMOffsets: the index of one of {count} parts"
+    return integer(index, where, "an integer", 0, count)
 
 
 def _align(offset: int, alignment: int) -> int:
@@ -312,6 +296,11 @@ num_defined_globals : int
         The numbers in the module.
     pointer_size : int, optional
         Bytes of a pointer; by default this machine's, as in the C structures of this module.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A number is no integer, or negative; an index, which the methods take, is that of no part.
 
     Examples
     --------
@@ -357,6 +346,12 @@ num_defined_globals : int
         self.num_defined_memories = num_defined_memories
         self.num_defined_globals = num_defined_globals
         self.pointer_size = pointer_size
+        for name in self.__slots__:
+            number = integer(getattr(self, name), f"VMOffsets(): {name}", "an integer", 0, _MOST)
+            setattr(self, name, number)
+
+    def _num_functions(self) -> int:
+        return self.num_imported_functions + self.num_defined_functions
 
     # Sizes, and offsets inside each structure.
 
@@ -520,20 +515,22 @@ num_defined_globals : int
 
     def vmctx_builtin_functions_begin(self) -> int:
         """Offset of the builtin array."""
-        return self.vmctx_anyfunc(self.num_imported_functions + self.num_defined_functions)
+        return self.vmctx_anyfunc(self._num_functions())
 
     def size_of_vmctx(self) -> int:
         """Bytes of the VMContext."""
         return self.vmctx_builtin_function(len(BUILTIN_ARRAY))
 
-    # One part by its index. The index is not checked: one past the last gives the array's end.
+    # One part by its index; one past the last gives the array's end.
 
     def vmctx_vmshared_signature_id(self, index: int) -> int:
         """Offset of a signature id."""
+        index = _checked(index, self.num_signature_ids)
         return self.vmctx_signature_ids_begin() + index * self.size_of_vmshared_signature_index()
 
     def vmctx_vmfunction_import(self, index: int) -> int:
         """Offset of an imported function, by function index."""
+        index = _checked(index, self.num_imported_functions)
         return self.vmctx_imported_functions_begin() + index * self.size_of_vmfunction_import()
 
     def vmctx_vmfunction_import_body(self, index: int) -> int:
@@ -546,6 +543,7 @@ num_defined_globals : int
 
     def vmctx_vmtable_import(self, index: int) -> int:
         """Offset of an imported table, by table index."""
+        index = _checked(index, self.num_imported_tables)
         return self.vmctx_imported_tables_begin() + index * self.size_of_vmtable_import()
 
     def vmctx_vmtable_import_from(self, index: int) -> int:
@@ -554,6 +552,7 @@ num_defined_globals : int
 
     def vmctx_vmmemory_import(self, index: int) -> int:
         """Offset of an imported memory, by memory index."""
+        index = _checked(index, self.num_imported_memories)
         return self.vmctx_imported_memories_begin() + index * self.size_of_vmmemory_import()
 
     def vmctx_vmmemory_import_from(self, index: int) -> int:
@@ -566,6 +565,7 @@ num_defined_globals : int
 
     def vmctx_vmglobal_import(self, index: int) -> int:
         """Offset of an imported global, by global index."""
+        index = _checked(index, self.num_imported_globals)
         return self.vmctx_imported_globals_begin() + index * self.size_of_vmglobal_import()
 
     def vmctx_vmglobal_import_from(self, index: int) -> int:
@@ -574,6 +574,7 @@ num_defined_globals : int
 
     def vmctx_vmtable_definition(self, index: int) -> int:
         """Offset of a table, by defined table index."""
+        index = _checked(index, self.num_defined_tables)
         return self.vmctx_tables_begin() + index * self.size_of_vmtable_definition()
 
     def vmctx_vmtable_definition_base(self, index: int) -> int:
@@ -586,6 +587,7 @@ num_defined_globals : int
 
     def vmctx_vmmemory_definition(self, index: int) -> int:
         """Offset of a memory, by defined memory index."""
+        index = _checked(index, self.num_defined_memories)
         return self.vmctx_memories_begin() + index * self.size_of_vmmemory_definition()
 
     def vmctx_vmmemory_definition_base(self, index: int) -> int:
@@ -598,12 +600,15 @@ num_defined_globals : int
 
     def vmctx_vmglobal_definition(self, index: int) -> int:
         """Offset of a global, by defined global index."""
+        index = _checked(index, self.num_defined_globals)
         return self.vmctx_globals_begin() + index * self.size_of_vmglobal_definition()
 
     def vmctx_anyfunc(self, index: int) -> int:
         """Offset of an anyfunc, by function index."""
+        index = _checked(index, self._num_functions())
         return self.vmctx_anyfuncs_begin() + index * self.size_of_vmcaller_checked_anyfunc()
 
     def vmctx_builtin_function(self, index: int) -> int:
         """Offset of a slot of the builtin array."""
+        index = _checked(index, len(BUILTIN_ARRAY))
         return self.vmctx_builtin_functions_begin() + index * self.pointer_size

@@ -44,29 +44,12 @@ def run_child(
     exit_status: int = 0,
     timeout: float = 300,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `code` and check how it ends.
+    """Run `code` in a folder, and check how it ends; return what it printed.
 
-    Parameters
-    ----------
-    code : str
-        Python, indented as the test is.
-    folder : Path
-        Its working directory.
-    command : sequence of str
-        The Python to run, with what goes before it; by default this one.
-    options : sequence of str
-        Options for Python.
-    variables : mapping, optional
-        Changes of the environment.
-    exit_status : int
-        What it must end with; -N for signal N.
-    timeout : float
-        Seconds; a child that takes longer is ended and fails the test.
-
-    Returns
-    -------
-    CompletedProcess
-        With what it printed.
+    The code is indented as the test is. `command` is the Python to run, with what goes before it;
+    by default this one. `options` are Python's, `variables` changes of the environment. It must end
+    with `exit_status`, -N for signal N. A child that takes longer than `timeout` seconds is ended
+    and fails the test.
     """
     done = subprocess.run(
         [*(command or [sys.executable]), *options, "-c", textwrap.dedent(code)],

@@ -55,18 +55,11 @@ def run(
 
 
 class Terminal:
-    """What a run in a terminal showed.
-
-    Attributes
-    ----------
-    code : int
-        The exit code.
-    raw, text : str
-        All that was written, with and without the escape sequences.
-    """
+    """What a run in a terminal showed."""
 
     def __init__(self, code: int, raw: str) -> None:
-        self.code = code
+        self.code = code  # the exit code
+        # `raw`, `text`: all that was written, with and without the escape sequences
         self.raw = raw
         self.text = _ESCAPE_SEQUENCE.sub("", raw).replace("\r\n", "\n")
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import deserialized_modules
 import hypothesis
 import pytest
 from child_process import run_child
@@ -52,6 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "in_new_process(condition): run the test in a process of its own"
     )
+    if os.environ.get(deserialized_modules.VARIABLE):
+        deserialized_modules.replace_modules(pytest.MonkeyPatch())
 
 
 _seed = pytest.StashKey[int]()
@@ -59,6 +62,13 @@ _seed = pytest.StashKey[int]()
 
 def pytest_collection_finish() -> None:
     """Freeze the thousands of collected tests, so that collections need not look at them."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_other_files_left_is_frozen() -> None:
+    """Collect it, and freeze the rest: tests that collect thousands of times would take minutes."""
     gc.collect()
     gc.freeze()
 

@@ -41,29 +41,14 @@ class Insertion(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A fenced block.
+    """A fenced block."""
 
-    Attributes
-    ----------
-    language : str
-        The word behind the fence, "" if there is none.
-    line : int
-        The number of its first line on the page, from 1.
-    text : str
-    needs : tuple of str
-        What it needs to run.
-    insert : str
-        Where it is to be inserted, "" if it is none to insert.
-    new_file : str
-        The file that it is, "" if it is none.
-    """
-
-    language: str
-    line: int
+    language: str  # the word behind the fence, "" if there is none
+    line: int  # the number of its first line on the page, from 1
     text: str
-    needs: tuple[str, ...] = ()
-    insert: str = ""
-    new_file: str = ""
+    needs: tuple[str, ...] = ()  # what it needs to run
+    insert: str = ""  # where it is to be inserted, "" if it is none to insert
+    new_file: str = ""  # the file that it is, "" if it is none
 
     @property
     def insertion(self) -> Insertion:
@@ -80,10 +65,7 @@ def pages() -> list[Path]:
 def blocks(page: Path) -> Iterator[Block]:
     """Yield the fenced blocks of a page.
 
-    Raises
-    ------
-    ValueError
-        A fence is never closed, or a comment belongs to no block.
+    Raise ValueError if a fence is never closed, or a comment belongs to no block.
     """
     lines = page.read_text(encoding="utf-8").splitlines()
     page_needs: tuple[str, ...] = ()
@@ -142,12 +124,8 @@ def programs(page: Path) -> list[Block]:
 def run(page: Path) -> dict[str, Any]:
     """Run a page; return how many blocks ran, and for each other one's line what it lacks.
 
-    Raises
-    ------
-    BaseException
-        What a block raised; its traceback has the page's lines.
-    SystemExit
-        A ``pycon`` block printed something else; what, is on the standard output.
+    What a block raises has a traceback with the page's lines. SystemExit is raised if a ``pycon``
+    block printed something else, which is on the standard output.
     """
     namespace: dict[str, Any] = {"__name__": "__main__"}
     ran, skipped = 0, {}

@@ -19,26 +19,15 @@ VERBS = ("ceil", "floor", "trunc", "nearest")  # the columns of rounding.txt
 
 
 class Row:
-    """One call and what must come of it.
-
-    Attributes
-    ----------
-    id : str
-        The table's stable name of the case.
-    libcall : str
-    operands : tuple of int
-        Bit patterns.
-    expected : int or str
-        The result's bit pattern, or the name of the trap code.
-    """
+    """One call and what must come of it."""
 
     def __init__(
         self, id_: str, libcall: str, operands: tuple[int, ...], expected: int | str
     ) -> None:
-        self.id = id_
+        self.id = id_  # the table's stable name of the case
         self.libcall = libcall
-        self.operands = operands
-        self.expected = expected
+        self.operands = operands  # bit patterns
+        self.expected = expected  # the result's bit pattern, or the name of the trap code
 
     def __repr__(self) -> str:
         operands = ", ".join(f"{operand:#x}" for operand in self.operands)

@@ -16,6 +16,7 @@ from asm_libcalls.fallback import integers, rounding
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow
 from asm_libcalls.x86_64 import ufunc_loops
+from asm_libcalls.x86_64.cpu import ICE_LAKE, TUNINGS
 
 LEVELS = {
     "baseline": frozenset[str](),
@@ -23,6 +24,9 @@ LEVELS = {
     "avx": frozenset({"sse4_1", "avx"}),
     "avx2": frozenset({"sse4_1", "avx", "avx2", "bmi2"}),
     "avx512": frozenset({"sse4_1", "avx", "avx2", "bmi2", "avx512f", "avx512dq"}),
+    "ice_lake": frozenset(
+        {"sse4_1", "avx", "avx2", "bmi2", "avx512f", "avx512dq", "avx512vl", "avx512ifma", ICE_LAKE}
+    ),
 }
 """Every choice that the builders make; a CPU has the features of all levels up to its own."""
 
@@ -47,7 +51,7 @@ def cpu_features() -> frozenset[str]:
 
 def runs_here(level: str) -> bool:
     """Tell whether this machine can execute a level's loops."""
-    return default_binding().x86_64 is not None and LEVELS[level] <= cpu_features()
+    return default_binding().x86_64 is not None and LEVELS[level] <= cpu_features() | TUNINGS
 
 
 @functools.cache
@@ -96,13 +100,7 @@ def expected_array(name: str, *operands: Any) -> Any:
 
 
 class Memory:
-    """Poisoned bytes around operands, to find writes of a loop outside its output.
-
-    Parameters
-    ----------
-    size : int
-        Bytes.
-    """
+    """Poisoned bytes around operands, to find writes of a loop outside its output; `size` bytes."""
 
     POISON = 0xA5
 
@@ -113,15 +111,8 @@ class Memory:
     def operand(self, dtype: Any, count: int, step: int, misalignment: int) -> Any:
         """Place an operand behind the last one and return it as an array of that step.
 
-        Parameters
-        ----------
-        dtype : dtype
-        count : int
-            Elements.
-        step : int
-            Bytes from one to the next, of any sign; 0 makes all of them one.
-        misalignment : int
-            Bytes from a multiple of 64, up to 63.
+        `step` is the bytes from one element to the next, of any sign; 0 makes all of them one.
+        `misalignment` is the bytes from a multiple of 64, up to 63.
         """
         itemsize = np.dtype(dtype).itemsize
         span = abs(step) * max(count - 1, 0) + itemsize

@@ -8,6 +8,7 @@ opcodes and calls an intruder at the n-th of these points in the package's code.
 from __future__ import annotations
 
 import dis
+import gc
 import sys
 
 import asm_libcalls
@@ -23,10 +24,7 @@ _CHECKED = {
 def at_point(number, operation, intruder, package="asm_libcalls"):
     """Call `operation`, and `intruder` at the n-th point in between.
 
-    Returns
-    -------
-    (bool, object or exception)
-        Whether that point exists, and the outcome of the operation.
+    Return whether that point exists, and the outcome of the operation, a result or an exception.
     """
     seen = 0
     previous = {}
@@ -48,7 +46,9 @@ def at_point(number, operation, intruder, package="asm_libcalls"):
                 intruder()
         return trace
 
-    outer = sys.gettrace()
+    outer, collects = sys.gettrace(), gc.isenabled()
+    # A collection by chance would run the package's callbacks, which have points too.
+    gc.disable()
     try:
         sys.settrace(trace)
         try:
@@ -57,23 +57,17 @@ def at_point(number, operation, intruder, package="asm_libcalls"):
             sys.settrace(outer)
     except Exception as error:
         outcome = error
+    finally:
+        if collects:
+            gc.enable()
     return seen > number, outcome
 
 
 def at_every_point(scene, check, most=2000):
     """Call an intruder at each point of an operation in turn, each time in a new scene.
 
-    Parameters
-    ----------
-    scene : callable
-        Returns an operation and an intruder.
-    check : callable
-        Called with the outcome after each, and the number of the point.
-
-    Returns
-    -------
-    int
-        How many points there were.
+    `scene` returns an operation and an intruder. `check` is called with the outcome after each, and
+    the number of the point. Return how many points there were.
     """
     for number in range(most):
         operation, intruder = scene()

@@ -13,16 +13,10 @@ def types(text):
 
 
 class Function:
-    """A function of a module.
+    """A function of a module, with a signature such as ``"i32 i64 -> f32"``.
 
-    Parameters
-    ----------
-    signature : str
-        ``"i32 i64 -> f32"``.
-    body : str
-        Instructions by name, immediates in hexadecimal; see ``wasm_functions.code``.
-    locals : str
-        Its further locals.
+    The body has instructions by name, and immediates in hexadecimal; see ``wasm_functions.code``.
+    `locals` are its further locals.
     """
 
     def __init__(self, signature, body, locals=""):  # noqa: A002 (WebAssembly's name)
@@ -32,16 +26,10 @@ class Function:
 
 
 def build(functions, imports=None, **parts):
-    """Make a module.
+    """Make a module of functions by export name; one whose name begins with "_" is not exported.
 
-    Parameters
-    ----------
-    functions : dict of str to Function
-        By export name; one whose name begins with "_" is not exported.
-    imports : dict of str to str
-        Signatures of functions that it imports, by their name in the module "m".
-    **parts
-        Further sections, as ``wasm_builder.module`` takes them.
+    `imports` are the signatures of functions that it imports, by their name in the module "m", and
+    `parts` further sections, as ``wasm_builder.module`` takes them.
     """
     imported = [tuple(map(types, text.split("->"))) for text in (imports or {}).values()]
     signatures = [*imported, *((f.params, f.results) for f in functions.values())]

@@ -163,15 +163,7 @@ def call(symbol: str, site: str = "") -> None:
 
 
 class NativeCode:
-    """Loaded functions.
-
-    Parameters
-    ----------
-    bodies : mapping of str to callable
-        What writes each function.
-    slots : mapping of str to int
-        The addresses that the code calls.
-    """
+    """Loaded functions, each written by its body; `slots` are the addresses that the code calls."""
 
     def __init__(self, bodies: Mapping[str, Callable[[], None]], slots: Mapping[str, int]) -> None:
         self.loaded: LoadedImage = pages.load(

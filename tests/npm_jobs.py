@@ -135,10 +135,10 @@ def zstd(host: Host) -> Any:
     host.call("g")  # __wasm_call_ctors
     results = []
     for data in (b"x", TEXT, MIXED):
-        source, room = host.call("s", len(data)), len(data) + 1000
-        target, back = host.call("s", room), host.call("s", len(data))
+        source, capacity = host.call("s", len(data)), len(data) + 1000
+        target, back = host.call("s", capacity), host.call("s", len(data))
         host.write(source, data)
-        size = host.call("m", target, room, source, len(data), 7)
+        size = host.call("m", target, capacity, source, len(data), 7)
         results.append(host.read(target, size))
         assert host.call("r", back, len(data), target, size) == len(data)
         assert host.read(back, len(data)) == data
@@ -182,13 +182,13 @@ def harfbuzz(host: Host) -> Any:
     results = []
     for text in ("Hello, world", "שלום עולם", "नमस्ते", "e\u0301 \U0001f600"):
         data = text.encode()
-        at, room = host.call("malloc", len(data)), host.call("malloc", 4096)
+        at, length_at = host.call("malloc", len(data)), host.call("malloc", 4096)
         host.write(at, data)
         buffer = host.call("hb_buffer_create")
         host.call("hb_buffer_add_utf8", buffer, at, len(data), 0, -1)
         host.call("hb_buffer_guess_segment_properties", buffer)
-        infos = host.call("hb_buffer_get_glyph_infos", buffer, room)
-        (count,) = words(host, room, 1)
+        infos = host.call("hb_buffer_get_glyph_infos", buffer, length_at)
+        (count,) = words(host, length_at, 1)
         assert count == len(text)
         found = host.read(infos, 20 * count)
         assert list(struct.unpack("<" + "I16x" * count, found)) == [ord(letter) for letter in text]

@@ -9,23 +9,13 @@ LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ([r-][w-][x-][ps]) \S+ \S+ \S+\s*(.*
 
 
 class Mapping:
-    """One line of /proc/self/maps.
-
-    Attributes
-    ----------
-    start, end : int
-        Addresses; `end` is the first behind it.
-    permissions : str
-        For example ``"r-xp"``.
-    name : str
-        The file, or "".
-    """
+    """One line of /proc/self/maps; `end` is the first address behind it."""
 
     def __init__(self, line: str) -> None:
         match = LINE.fullmatch(line)
         assert match, f"not a line of /proc/self/maps: {line!r}"
         self.start, self.end = int(match[1], 16), int(match[2], 16)
-        self.permissions, self.name = match[3], match[4]
+        self.permissions, self.name = match[3], match[4]  # "r-xp", say; the file, or ""
 
     def __repr__(self) -> str:
         return f"{self.start:x}-{self.end:x} {self.permissions} {self.name}".strip()

@@ -6,7 +6,12 @@ import ctypes
 from collections.abc import Iterable, Sequence
 
 from asm_libcalls.emitter import libc
-from asm_libcalls.vmcontext import InstanceHeader, VMDataSegment, VMMemoryDefinition
+from asm_libcalls.vmcontext import (
+    InstanceHeader,
+    MemoryPointers,
+    VMDataSegment,
+    VMMemoryDefinition,
+)
 
 POINTER = ctypes.sizeof(ctypes.c_size_t)
 
@@ -21,7 +26,7 @@ class GuardedPages:
         libc.mprotect(self.address, self.size, libc.PROT_READ | libc.PROT_WRITE)
 
     def __del__(self) -> None:
-        libc.munmap(self._start, self.size + 2 * libc.PAGE_SIZE)
+        libc.munmap([(self._start, self.size + 2 * libc.PAGE_SIZE)])
 
     def write(self, content: bytes, offset: int = 0) -> None:
         assert offset + len(content) <= self.size
@@ -32,16 +37,9 @@ class GuardedPages:
 
 
 class RawVMContext:
-    """The header of an instance, its memories and its data segments.
+    """The header of an instance, its memories and its data segments, each an address and a length.
 
-    Parameters
-    ----------
-    memories : sequence of (address, length)
-        By memory index; lengths in bytes.
-    imported : int
-        How many of them, from the first on, are imported.
-    segments : iterable of (address, length)
-        Passive data segments.
+    So many memories, from the first on, are imported.
     """
 
     def __init__(
@@ -56,12 +54,13 @@ class RawVMContext:
         stride = ctypes.sizeof(VMMemoryDefinition)
         self._pointers = (ctypes.c_size_t * count)(*range(at, at + count * stride, stride))
         self.segments = (VMDataSegment * len(rows := list(segments)))(*rows)
-        below = -InstanceHeader.memory_base_offset(count - 1)
+        below = -InstanceHeader.memory_pointers_offset(count - 1)
         self._block = ctypes.create_string_buffer(below + 64)
         self.vmctx = ctypes.addressof(self._block) + below
         for i, (address, _) in enumerate(memories):
-            base = self.vmctx + InstanceHeader.memory_base_offset(i)
-            ctypes.c_size_t.from_address(base).value = address
+            pointers = self.vmctx + InstanceHeader.memory_pointers_offset(i)
+            MemoryPointers.from_address(pointers).base = address
+            MemoryPointers.from_address(pointers).definition = at + i * stride
         header = InstanceHeader.from_address(self.vmctx - ctypes.sizeof(InstanceHeader))
         header.memories = ctypes.addressof(self._pointers)
         header.defined_memories = header.memories + imported * POINTER

@@ -22,10 +22,7 @@ def _instruction(code: int, if_true: int, if_false: int, k: int) -> bytes:
 def refuse(error: int, *names: str, protection: int = 0) -> None:
     """Let system calls fail with an error; those with a protection only if it has these bits.
 
-    Raises
-    ------
-    OSError
-        The kernel has no such filters, or does not let us make one.
+    Raise OSError if the kernel has no such filters, or does not let us make one.
     """
     program = b""
     for name in names:

@@ -54,7 +54,7 @@ from asm_libcalls import (
     VMExternRef,
     catch_traps,
 )
-from asm_libcalls.runtime import externref
+from asm_libcalls.runtime import externref_boxes
 
 INTEGERS = (rdi, rsi, rdx, rcx, r8, r9)
 HELD = slot_at(0)
@@ -224,7 +224,7 @@ class Soak:
             self.collections += 1
         if count == 1 and self.plant:
             self.global_.value = Fragile()  # it dies when native code overwrites it at the end
-        counts = externref.new_box(Thing())
+        counts = externref_boxes.new_box(Thing())
         return counts.pop()  # owned by native code alone
 
     def raise_in_host(self) -> None:
@@ -261,7 +261,7 @@ class Soak:
         python_gc.collect()
         return {
             "things": len(Thing.alive),
-            "boxes": len(externref._boxes),
+            "boxes": len(externref_boxes.live),
             "segment counts": sum(ref.strong_count() for ref in self.segment_values),
             "activations": len(self.instance.activations_table),
             "objects": len(python_gc.get_objects()),

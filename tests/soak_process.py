@@ -32,7 +32,7 @@ from soak import Soak, Thing, resident_kilobytes
 
 import asm_libcalls
 from asm_libcalls import Global, Instance, Memory, Table, Trap, toy_jit
-from asm_libcalls.runtime import externref
+from asm_libcalls.runtime import externref_boxes
 
 THREADS = 2
 ROUNDS = 16  # each ending of a Soak twice
@@ -205,7 +205,7 @@ class Process:
             python_gc.collect()
         return {
             "things": len(Thing.alive),
-            "boxes": len(externref._boxes),
+            "boxes": len(externref_boxes.live),
             "open files": sum(1 for _ in Path("/proc/self/fd").iterdir()),
             # By name: of anonymous memory malloc makes more or less as it likes.
             "mappings of code": sum("x" in mapping.permissions for mapping in mappings()),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import sys
 
 import pytest
 from jit_modules import Function, build
 
 from asm_libcalls import (
+    Code,
     ElementSegment,
     Global,
     HostFunction,
@@ -18,9 +20,10 @@ from asm_libcalls import (
     Table,
     VMExternRef,
     catch_traps,
+    load_code,
     toy_jit,
 )
-from asm_libcalls.runtime import externref
+from asm_libcalls.runtime import externref_boxes
 
 
 class StruckError(Exception):
@@ -80,7 +83,8 @@ def strike_call(number):
 def test_a_close_interrupted_at_any_call_is_continued(make, finish, monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # of a finalizer that was struck
     make().close()  # what is imported late
-    before = len(externref._boxes)
+    gc.collect()  # of tests before this one
+    before = len(externref_boxes.live)
     for number in range(1, 200):
         thing = make()
         struck = strike_call(number)
@@ -96,7 +100,7 @@ def test_a_close_interrupted_at_any_call_is_continued(make, finish, monkeypatch)
         del thing
         gc.collect()
         VMExternRef(None).drop()
-        assert len(externref._boxes) == before, (number, struck)
+        assert len(externref_boxes.live) == before, (number, struck)
     assert number > 1
 
 
@@ -116,3 +120,44 @@ def test_what_catch_traps_returns_is_made_once():
         call.__init__(host.address + 1, "(i64) -> i64")
     assert call() is None
     assert call.address == host.address
+
+
+def set_limiter(thing):
+    thing.limiter = None
+
+
+ANY_USE = {
+    "Table": (
+        len, bool, list, reversed, lambda t: 0 in t, lambda t: t[0], lambda t: t.grow(0),
+        lambda t: t.__setitem__(0, None), set_limiter, lambda t: Instance(tables=[t]),
+        lambda t: Instance(memories=t), lambda t: Instance(imports={"tables": t}),
+        lambda t: t.definition_address,
+    ),
+    "Memory": (
+        len, bool, lambda m: m.size, lambda m: m.base, lambda m: m.read(0, 0), lambda m: m.grow(0),
+        lambda m: m.write(0, b""), lambda m: Memory(1).write(0, m), set_limiter,
+        lambda m: Instance(memories=[m]), lambda m: Instance(data=[m]), load_code, Code,
+        toy_jit.Module, lambda m: m.definition_address,
+    ),
+    "Global": (
+        lambda g: g.value, lambda g: g.bits, lambda g: setattr(g, "value", None),
+        lambda g: Instance(globals=[g]),
+    ),
+    "Instance": (lambda i: i.vmctx,),
+    "HostFunction": (lambda h: h.address, lambda h: catch_traps(h.address, "()")),
+    "VMExternRef": (lambda r: r.value, lambda r: r.as_raw(), lambda r: r.clone()),
+    "toy_jit.Module": (lambda m: m.serialize(), toy_jit.Instance),
+    "toy_jit.Instance": (lambda i: i.exports["f"](None), lambda i: i.gc()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "use"), [(name, use) for name, uses in ANY_USE.items() for use in uses]
+)
+def test_a_closed_object_refuses_any_use(name, use):
+    thing = MAKERS[name]()
+    thing.close()
+    with pytest.raises(ValueError, match=r"closed|dropped"):
+        use(thing)
+    assert thing.closed
+    assert re.search(r"closed|dropped|<Module|<Instance of", repr(thing))

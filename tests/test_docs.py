@@ -122,6 +122,16 @@ def test_the_abi_reference_is_what_the_declarations_make(machine_code):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_list_of_files_is_what_the_docstrings_make():
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "tools" / "make_file_list.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_abi_reference_is_c(tmp_path):
     """A C compiler takes its declarations, and finds each field where the page says."""
     compiler = shutil.which("cc")

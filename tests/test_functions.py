@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 import asm_libcalls
 from asm_libcalls import LIBCALLS
 from asm_libcalls.binding import default_binding
-from asm_libcalls.functions import make_functions
+from asm_libcalls.functions import _Entered, make_functions
 from asm_libcalls.libcall import Libcall
-from asm_libcalls.native.native_function import Specification, native_functions, why_not_builtin
+from asm_libcalls.native.native_function import native_functions, why_not_builtin
+from asm_libcalls.native.specification import Specification
 
 BUILTIN = type(len)
 NUMERIC = [name for name, c in LIBCALLS.items() if c.declaration.family in ("rounding", "integers")]
@@ -144,17 +145,17 @@ def test_the_fallback_and_its_cfunc_run_no_machine_code(accelerated, monkeypatch
         assert results == (libcall.signature.from_pattern(pattern),) * 2
 
 
-def test_the_slow_path_is_the_checked_call(machine_code, monkeypatch):
-    """Divisors that trap, and only these, leave machine code."""
+def test_only_divisors_that_trap_take_the_slow_path(machine_code, monkeypatch):
+    """It enters native code by a function of its own, which catches the trap."""
     seen = []
-    original = Libcall.checked_call
+    original = _Entered.__call__
 
     def spy(self, *arguments):
-        seen.append((self.name, arguments))
+        seen.append((self._libcall.name, arguments))
         return original(self, *arguments)
 
-    monkeypatch.setattr(Libcall, "checked_call", spy)
-    functions = make_functions(default_binding(), like="i64_sdiv")  # their slow paths are spied on
+    monkeypatch.setattr(_Entered, "__call__", spy)
+    functions = make_functions(default_binding())  # their slow paths are spied on
     assert functions["i64_sdiv"](5, -1) == -5
     assert functions["i64_srem"](-(2**63), -1) == 0
     assert functions["i64_udiv"](2**64 - 1, -1) == 1

@@ -75,7 +75,7 @@ ORDER = [
     "steps",
     "owned",
     "signatures",
-    "literals",
+    "trap_codes",
     "traps",
     "libcalls",
     "calling_convention",

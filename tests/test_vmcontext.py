@@ -188,15 +188,29 @@ INDEXED = {
 @pytest.mark.parametrize("name", INDEXED)
 def test_index_steps_by_the_size_and_fields_by_their_offset(name):
     begin, step, fields = INDEXED[name]
-    offsets = VMOffsets(
-        **{f"num_{kind}": 7 for kind in ("signature_ids", "imported_functions", "imported_tables",
-                                          "imported_memories", "imported_globals")}
-    )  # fmt: skip
+    offsets = VMOffsets(**{name: 7 for name in VMOffsets.__slots__ if name.startswith("num_")})
     start = getattr(offsets, f"vmctx_{begin}_begin")()
     for index in (0, 1, 6):
         assert getattr(offsets, f"vmctx_{name}")(index) == start + index * step
         for field, offset in fields.items():
             assert getattr(offsets, f"vmctx_{name}_{field}")(index) == start + index * step + offset
+
+
+@pytest.mark.parametrize("name", INDEXED)
+def test_an_index_of_no_part_is_refused(name):
+    offsets = VMOffsets(num_signature_ids=1, num_imported_functions=1, num_defined_memories=1)
+    fields = ["", *(f"_{field}" for field in INDEXED[name][2])]
+    for method in (getattr(offsets, f"vmctx_{name}{field}") for field in fields):
+        for wrong, error in ((-1, ValueError), (99, ValueError), (0.5, TypeError), ("", TypeError)):
+            with pytest.raises(error, match=r"^VMOffsets: the index of one of \d+ parts must be "):
+                method(wrong)
+
+
+@pytest.mark.parametrize("name", VMOffsets.__slots__)
+def test_a_number_of_parts_is_an_integer(name):
+    for wrong, error in ((-1, ValueError), (10**5000, ValueError), (1.0, TypeError)):
+        with pytest.raises(error, match=rf"^VMOffsets\(\): {name} must be "):
+            VMOffsets(**{name: wrong})
 
 
 def test_nothing_overlaps_whatever_is_declared(random_cases: random.Random):

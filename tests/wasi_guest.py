@@ -45,15 +45,7 @@ _modules = {}
 
 
 class Guest:
-    """An instance that makes calls.
-
-    Parameters
-    ----------
-    pages : int
-        Of its memory; 0 for none.
-    **options
-        Of Preview1.
-    """
+    """An instance that makes calls, with pages of memory or none; `options` are Preview1's."""
 
     def __init__(self, pages=1, **options):
         if pages not in _modules:

@@ -100,11 +100,15 @@ def stream(text: str, results: tuple[int, ...] = ()):
     binary = with_context(code(text), results)
     decoded = decode_module(binary)
     body = validate_function(decoded, 1)
-    start = decoded.functions[1].end - 1 - len(code(text))
-    return [
-        (op.NAMES[opcode], immediate, height, offset - start)
-        for opcode, immediate, height, offset in body.instructions
-    ]
+    assert body.start == decoded.functions[1].end - 1 - len(code(text))
+    return [(op.NAMES[opcode], *others) for opcode, *others in body.instructions]
+
+
+def is_reached(name, immediate) -> bool:
+    """Whether control falls through to an instruction of a stream."""
+    if name == "else":
+        return immediate.reaches_else
+    return name != "end" or immediate.reaches_end
 
 
 def check_streams(binary: bytes) -> None:
@@ -114,15 +118,14 @@ def check_streams(binary: bytes) -> None:
 
 
 def check_stream(decoded: Module, index: int) -> None:
-    """Follow the stream as a compiler would, and compare its heights with the computed ones."""
+    """Follow the stream as a compiler would, and compare what it says with what is computed."""
     body = validate_function(decoded, index)
     height = 0
     open_frames = []
     jumped_to = set()  # frames, by identity, whose end control comes to from elsewhere
     live = True
-    for opcode, immediate, said, _ in body.instructions:
-        assert live or opcode in (op.ELSE, op.END)
-        assert said == (height if live else -1)
+    for opcode, immediate, _ in body.instructions:
+        assert live == is_reached(op.NAMES[opcode], immediate)
         assert height <= body.max_height
         signature = op.SIGNATURES[opcode]
         if signature:

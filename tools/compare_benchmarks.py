@@ -6,8 +6,8 @@ The files are of ``bench --json``. The exit code is 1 if a case became slower by
 between two runs of the same code.
 
 Runs are compared by their ratios to peers, which were measured interleaved with ours: a machine
-that is slower today is slower for the peers too. Nanoseconds are
-compared only for a case without a peer that is in both runs.
+that is slower today is slower for the peers too. Nanoseconds are compared only for a case without a
+peer that is in both runs.
 """
 
 from __future__ import annotations
@@ -26,20 +26,11 @@ THRESHOLD = 1.10
 
 
 class Change(NamedTuple):
-    """A case that became slower.
+    """A case that became slower."""
 
-    Attributes
-    ----------
-    case : str
-        Suite, name and size.
-    against : str
-        The peer of the ratio, or "" for nanoseconds.
-    before, after : Spread
-        Ours divided by the peer's, or nanoseconds.
-    """
-
-    case: str
-    against: str
+    case: str  # suite, name and size
+    against: str  # the peer of the ratio, or "" for nanoseconds
+    # `before`, `after`: ours divided by the peer's, or nanoseconds
     before: Spread
     after: Spread
 

@@ -2,8 +2,8 @@
 
 ``sudo python3 tools/debian_python.py 3.15 -- make test PYTHON=python3.15 VENV=.venv-3.15`` puts a
 small Debian with that Python into a temporary folder (some 90 seconds), and runs the command there,
-in this project's folder at the same path. Mounts are in a namespace of their own, and
-end with the command. The folder is removed; ``--folder FOLDER`` keeps it for the next run.
+in this project's folder at the same path. Mounts are in a namespace of their own, and end with the
+command. The folder is removed; ``--folder FOLDER`` keeps it for the next run.
 
 It needs root, ``debootstrap``, and a machine whose apt has a Debian mirror: the packages come from
 there. An error of one line names what is missing. ``tools/other_pythons.py --debian`` uses this.
@@ -95,20 +95,13 @@ def _last_line(text: str) -> str:
 
 
 class Debian:
-    """A folder with a small Debian.
-
-    Attributes
-    ----------
-    folder : Path
-    versions : tuple of str
-        The Pythons in it, for example ``"3.15"``.
-    missing : tuple of str
-        The Pythons that were asked for and that Debian lacks.
-    """
+    """A folder with a small Debian."""
 
     def __init__(self, folder: Path, versions: Sequence[str]) -> None:
         self.folder = folder
+        # the Pythons in it, for example `"3.15"`
         self.versions = tuple(v for v in versions if (folder / f"usr/bin/python{v}").exists())
+        # the Pythons that were asked for and that Debian lacks
         self.missing = tuple(v for v in versions if v not in self.versions)
         settings = pip_settings()
         self._variables = {
@@ -184,10 +177,7 @@ def paths_in(settings: dict[str, str]) -> list[Path]:
 def make(folder: Path, versions: Sequence[str]) -> Debian:
     """Put a Debian with these Pythons into an empty folder, or use what is there.
 
-    Raises
-    ------
-    NotToBeHadError
-        It cannot be made here, or Debian has none of the Pythons.
+    Raise NotToBeHadError if it cannot be made here, or Debian has none of the Pythons.
     """
     check_rights()
     if not (folder / "usr/bin").is_dir():

@@ -34,17 +34,9 @@ class NotToBeHad(Exception):
 def foreign_python(architecture: str, folder: Path) -> list[str]:
     """Return the command that runs Python of `architecture`, fetching it if it is missing.
 
-    Parameters
-    ----------
-    architecture : str
-        Debian's name, a key of :data:`QEMU_NAMES`.
-    folder : Path
-        Where Pythons are kept, each in a folder of its own, which is complete if it exists.
-
-    Raises
-    ------
-    NotToBeHad
-        qemu-user or apt is missing, or the packages cannot be downloaded.
+    `architecture` is Debian's name, a key of :data:`QEMU_NAMES`. `folder` has the Pythons, each in
+    a folder of its own, which is complete if it exists. Raise NotToBeHad if qemu-user or apt is
+    missing, or the packages cannot be downloaded.
     """
     qemu = shutil.which(f"qemu-{QEMU_NAMES[architecture]}-static")
     if qemu is None:

@@ -70,23 +70,13 @@ def real_modules() -> list[bytes]:
 class Fuzzer:
     """Makes modules and tries them, each identified by a seed and a number.
 
-    Parameters
-    ----------
-    seed : int
-        What all of them come of.
-    real : sequence of bytes
-        Modules to damage, besides those that are made.
-    compare : bool
-        Whether to hold the results to Wasmtime's, where it is there.
-
-    Attributes
-    ----------
-    outcomes : Counter
-        How many modules ended how.
+    `real` are modules to damage, besides those that are made. With `compare`, results are compared
+    with Wasmtime's, if that is installed.
     """
 
     def __init__(self, seed: int, real: Sequence[bytes], compare: bool = True) -> None:
         self.seed = seed
+        # how many modules ended how
         self.outcomes: collections.Counter[str] = collections.Counter()
         self._real = list(real)
         self._wasmtime = wasmtime_package() if compare else None
@@ -193,25 +183,10 @@ def run_child(seed: int, first: int, count: int, compare: bool) -> None:
 def run_batches(
     seed: int, first: int, modules: int, *, compare: bool = True, jobs: int = 1
 ) -> tuple[list[tuple[int, str]], collections.Counter[str]]:
-    """Examine modules in child processes.
+    """Examine modules in child processes, `jobs` at the same time, from number `first` on.
 
-    Parameters
-    ----------
-    seed : int
-        What they come of.
-    first, modules : int
-        The number of the first, and how many.
-    compare : bool
-        Whether to hold the results to Wasmtime's, where it is there.
-    jobs : int
-        How many processes run at a time.
-
-    Returns
-    -------
-    findings : list of (int, str)
-        The number of a module, and what is wrong.
-    outcomes : Counter
-        How many modules ended how.
+    Return for each finding the number of a module and what is wrong, and how many modules ended
+    how.
     """
     findings: list[tuple[int, str]] = []
     outcomes: collections.Counter[str] = collections.Counter()
@@ -296,7 +271,7 @@ class _Child:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seed", type=int, default=0, help="what all modules come of")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of all modules")
     parser.add_argument("--first", type=int, default=0, help="the number of the first module")
     parser.add_argument("--modules", type=int, default=1000, help="how many")
     parser.add_argument("--jobs", type=int, default=1, help="how many processes at a time")

@@ -23,7 +23,8 @@ from asm_libcalls.libcalls import BUILTIN_SLOTS, DECLARATIONS, Declaration
 from asm_libcalls.llvm.libcalls import DECLARATIONS as LLVM_DECLARATIONS
 from asm_libcalls.signatures import MEMORY_POINTERS, VALUE_TYPES, ValueType
 from asm_libcalls.signatures.value_types import CONST_POINTER
-from asm_libcalls.traps import Trap, TrapCode
+from asm_libcalls.trap_codes import TrapCode
+from asm_libcalls.traps import Trap
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "abi_reference.md"
 
@@ -144,13 +145,7 @@ STRUCTURES = (
 
 
 def machine_code_names() -> set[str]:
-    """Return the libcalls that are machine code.
-
-    Raises
-    ------
-    SystemExit
-        Not every family can be served here.
-    """
+    """Return the libcalls that are machine code; SystemExit if a family cannot be served here."""
     backend = default_binding().x86_64
     reasons = ["no machine code"] if backend is None else [*filter(None, backend.families.values())]
     if reasons:

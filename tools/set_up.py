@@ -76,10 +76,8 @@ class SetUpError(Exception):
 def run(*command: str | Path, cwd: Path | None = None) -> str:
     """Run `command` and return its output.
 
-    Raises
-    ------
-    SetUpError
-        When the program is missing or fails; with the most telling line of its complaint.
+    Raise SetUpError if the program is missing or fails, with the most telling line of its
+    complaint.
     """
     program = Path(command[0]).name
     try:
@@ -114,41 +112,23 @@ def most_telling_line(output: str) -> str:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What an environment was made from; another value in one field means work to do.
+    """What an environment was made from; another value in one field means work to do."""
 
-    Attributes
-    ----------
-    interpreter
-        What it was made with, and where; when this changes the environment is made anew.
-    sources
-        Digest of the files that decide what is installed; empty before the first installation.
-    extras
-        The project's extras that are installed.
-    peachpy
-        PeachPy's version and where it came from; empty where there is none.
-    """
-
+    # what it was made with, and where; when this changes the environment is made anew
     interpreter: str
+    # digest of the files that decide what is installed; empty before the first installation
     sources: str = ""
-    extras: Sequence[str] = ()
-    peachpy: str = ""
+    extras: Sequence[str] = ()  # the project's extras that are installed
+    peachpy: str = ""  # PeachPy's version and where it came from; empty where there is none
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment, there or to be made.
+    """A virtual environment, there or to be made."""
 
-    Attributes
-    ----------
-    path
-        Its folder.
-    base
-        The interpreter to make it with.
-    """
-
-    path: Path
-    # Not sys.executable: with the environment activated that is the environment's own python, and
-    # making the environment anew would begin by deleting it.
+    path: Path  # its folder
+    # The interpreter to make it with. Not sys.executable: with the environment activated that is
+    # the environment's own python, and making the environment anew would begin by deleting it.
     base: str = field(default_factory=lambda: getattr(sys, "_base_executable", sys.executable))
 
     @property
@@ -176,10 +156,7 @@ class Environment:
     def make(self) -> None:
         """Make the environment anew, with pip in it.
 
-        Raises
-        ------
-        SetUpError
-            When something else is in its place, or when there is no way to bring pip in.
+        Raise SetUpError if something else is in its place, or there is no way to bring pip in.
         """
         if (self.path / "pyvenv.cfg").exists():
             shutil.rmtree(self.path)
@@ -236,10 +213,7 @@ def sources_digest() -> str:
 def unpack_debian_package(name: str, folder: Path) -> Path:
     """Download a Debian package, and return the folder in `folder` that it is unpacked to.
 
-    Raises
-    ------
-    SetUpError
-        On a system without Debian's tools, or where the package cannot be had.
+    Raise SetUpError without Debian's tools, or where the package cannot be had.
     """
     # Started by root, apt downloads as the user `_apt`, who may not write to our folder, and warns.
     options = ("-o", "APT::Sandbox::User=root") if os.geteuid() == 0 else ()
@@ -259,12 +233,9 @@ def unpack_debian_package(name: str, folder: Path) -> Path:
 
 
 def usable_peachpy(environment: Environment) -> str:
-    """Return the version of the environment's PeachPy.
+    """Return the version of the environment's PeachPy, or raise SetUpError.
 
-    Raises
-    ------
-    SetUpError
-        When there is none, or one that cannot serve: too old, or not to be imported.
+    PeachPy may be missing, too old, or not to be imported.
     """
     version = environment.python("-c", PEACHPY_VERSION).strip()
     if not version:

@@ -30,8 +30,9 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import asm_libcalls
+import stress_code
 from asm_libcalls import ElementSegment, Global, HostFunction, Instance, Memory, Table, VMExternRef
-from asm_libcalls.runtime import externref
+from asm_libcalls.runtime import externref_boxes
 
 greenlet: Any = None
 with contextlib.suppress(ImportError):
@@ -58,7 +59,7 @@ def wasm_module() -> bytes:
 
     (module
       (import "m" "h" (func (param externref) (result externref)))
-      (memory 1 8) (table 2 16 externref)
+      (memory 1 8) (table (export "table") 2 16 externref)
       (func (export "pass") (param externref) (result externref) local.get 0 call 0)
       (func (export "grow") (param i32) (result i32) local.get 0 memory.grow)
       (func (export "load") (param i32) (result i32) local.get 0 i32.load)
@@ -79,8 +80,12 @@ def wasm_module() -> bytes:
     ]
     code = f"{len(bodies):02x}" + "".join(f"{len(bytes.fromhex(b)):02x} {b}" for b in bodies)
     names = ("pass", "grow", "load", "put", "take")
-    exports = f"{len(names):02x}" + "".join(
-        f"{len(name):02x} {name.encode().hex()} 00 {i + 1:02x}" for i, name in enumerate(names)
+    exports = f"{len(names) + 1:02x}" + "".join(
+        f"{len(name):02x} {name.encode().hex()} {kind:02x} {index:02x}"
+        for name, kind, index in [
+            *((name, 0, i + 1) for i, name in enumerate(names)),
+            ("table", 1, 0),
+        ]
     )
     return b"\0asm\1\0\0\0" + b"".join(
         (
@@ -100,6 +105,7 @@ class World:
 
     def __init__(self, stress: Stress, chance: random.Random) -> None:
         self.stress, self.chance = stress, chance
+        self.thread = threading.get_ident()
         self.depth = 0
         self.calm = True  # signal handlers do not raise
         self.struck = False  # one did, maybe in a destructor: the sizes are not known
@@ -123,6 +129,8 @@ class World:
             from asm_libcalls import toy_jit
 
             self.compiled = toy_jit.Instance(stress.module, {"m": {"h": self.passed}})
+            # CPython 3.13 without the GIL keeps exports, and so what they belong to, for ever.
+            self.compiled_table = self.compiled.exports["table"]
 
     def guest(self) -> Any:
         """Return an object whose destructor comes back into this world."""
@@ -159,8 +167,14 @@ class World:
         return value if self.chance.random() < 0.8 else self.guest()
 
     def intrude(self, where: str) -> None:
-        """Do an operation in the middle of another one."""
-        if self.depth < DEPTH and not self.stress.ends:
+        """Do an operation in the middle of another one.
+
+        Not in another thread, whose collection may find an object of this world: a store is used by
+        one thread at a time, and so is the model.
+        """
+        if threading.get_ident() != self.thread:
+            self.stress.intrusions[f"{where} in another thread, not used"] += 1
+        elif self.depth < DEPTH and not self.stress.ends:
             self.stress.intrusions[where] += 1
             self.operate()
 
@@ -168,10 +182,10 @@ class World:
         """Do one operation, and compare with the model."""
         name = self.chance.choice(NAMES)
         self.depth += 1
-        self.stress.counts[name] += 1
-        if self.depth > 1:
-            self.stress.inner[name] += 1
         try:
+            self.stress.counts[name] += 1
+            if self.depth > 1:
+                self.stress.inner[name] += 1
             OPERATIONS[name](self)
         except (Planned, *Expected, MemoryError) as error:
             self.stress.errors[type(error).__name__] += 1
@@ -213,6 +227,7 @@ class World:
 
     def end(self) -> None:
         """Close everything, in any order."""
+        stress_code.close_all(self)
         parts: list[Any] = [
             self.host,
             self.instance,
@@ -222,7 +237,7 @@ class World:
             self.reference,
         ]
         if self.compiled is not None:
-            parts.append(self.compiled)
+            parts += [self.compiled, self.compiled_table]
         self.chance.shuffle(parts)
         for part in parts:
             with contextlib.suppress(Planned, *Expected):
@@ -328,6 +343,7 @@ OPERATIONS: dict[str, Callable[[World], Any]] = {
     "close": _close,
     "close compiled": _close_compiled,
     "fork": _fork,
+    **stress_code.OPERATIONS,
 }
 
 
@@ -349,6 +365,7 @@ class Stress:
         self.worlds = 0
         self.failures: list[BaseException] = []
         self.current: dict[int, World] = {}
+        self.before = {*externref_boxes.live}
         self.module: Any = None
         if asm_libcalls.runtime_symbols():  # there is machine code
             from asm_libcalls import toy_jit
@@ -403,16 +420,30 @@ class Stress:
             self.work(0)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+            # The last signal may come late, under valgrind.
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)
         thread.join()
+        signal.signal(signal.SIGALRM, before)
         self.ends = True
         self.current.clear()
         if self.failures:
             raise self.failures[0]
-        for _ in range(5):
+        return self.left_behind()
+
+    def left_behind(self) -> int:
+        """Return how many externrefs the threads have left behind; describe each."""
+        deadline = time.monotonic() + 10
+        while True:  # the C library frees what a thread had after the thread was joined
             gc.collect()
             VMExternRef(None).drop()  # gives back what a signal handler interrupted
-        return len(externref._boxes)
+            left = [address for address in externref_boxes.live if address not in self.before]
+            if not left or time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        for address in left:
+            counter, value = externref_boxes.live[address]
+            print(f"left behind: {value!r}, {counter.value} owners", gc.get_referrers(value))
+        return len(left)
 
     def report(self) -> str:
         """Return the counts as a table."""
@@ -426,18 +457,18 @@ class Stress:
 
 def main(words: list[str]) -> int:
     """Run for so many seconds; a seed repeats the draws of each thread."""
-    seconds = float(words[0]) if words else 60
-    seed = int(words[1]) if len(words) > 1 else random.SystemRandom().randrange(1 << 32)
+    numbers = [word for word in words if word != "raise"]
+    seconds = float(numbers[0]) if numbers else 60
+    seed = int(numbers[1]) if len(numbers) > 1 else random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}", flush=True)
     unraisable = sys.unraisablehook
     sys.unraisablehook = lambda it: (
         None if isinstance(it.exc_value, (Planned, Struck, *Expected)) else unraisable(it)
     )
-    left = len(externref._boxes)
     stress = Stress(seed, seconds, "raise" in words)
-    left = stress.run() - left
+    left = stress.run()
     print(stress.report())
-    if left > 0:
+    if left:
         print(f"{left} externrefs were left behind")
     return int(left > 0)
 

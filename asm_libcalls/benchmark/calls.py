@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import enum
+import fractions
 import itertools
 import math
 import operator
 from typing import TYPE_CHECKING
 
 import asm_libcalls
+from asm_libcalls.benchmark import export_types
 from asm_libcalls.benchmark.timing import OURS, Candidate, Case
 
 if TYPE_CHECKING:
@@ -87,8 +90,15 @@ def cases(peers: Peers, quick: bool) -> Iterator[Case]:
             jitted = peers.numba.njit(eval(_NUMBA[name], {"math": math}))
             functions["numba"] = (jitted, arguments)
         yield _case(f"{name} {kind}".strip(), functions)
-    yield from _entries(peers)
-    yield from _buffers(peers)
+    libcall = asm_libcalls.LIBCALLS["i64_ishl"]
+    if libcall.backend == "fallback":
+        peers.note(f"calls of C functions are left out: {libcall.reason}")
+    else:
+        yield from _entries(peers)
+        yield from _buffers(peers)
+        yield from _other_arguments(peers)
+        yield _case("an export of toy_jit", export_types.functions())
+        yield _traps()
     yield from _memories(peers)
 
 
@@ -118,13 +128,15 @@ _WASM = bytes.fromhex(
     "05 6c6f6f7073 00 01 0a18 02 07 00 2000 2001 86 0b 0e 00 0340 4100 0d00 0b 2000 2001 86 0b"
 )
 
+_WASM_DIVIDES = bytes.fromhex(
+    "0061736d 01000000 0107 01 60 02 7e7e 01 7e 0302 01 00 070a 01 06 646976696465 00 00"
+    "0a09 01 07 00 2000 2001 7f 0b"
+)
+
 
 def _entries(peers: Peers) -> Iterator[Case]:
     """Make a case of every way into one C function that takes and returns i64."""
     libcall = asm_libcalls.LIBCALLS["i64_ishl"]
-    if libcall.backend == "fallback":
-        peers.note(f"calls of one C function are left out: {libcall.reason}")
-        return
     address, signature = libcall.address, libcall.signature
     prototype = ctypes.PYFUNCTYPE(*[ctypes.c_int64] * 3)
     native_function, arguments = asm_libcalls.native_function, (12345, 40)
@@ -174,8 +186,6 @@ def call(const unsigned char[::1] memory):
 
 def _buffers(peers: Peers) -> Iterator[Case]:
     """Make a case of each kind of memory that is passed as a pointer, beside an address."""
-    if asm_libcalls.LIBCALLS["i64_ishl"].backend == "fallback":
-        return  # _entries has left a note
     address = asm_libcalls.load_code(bytes.fromhex("4889f8 c3"))  # it returns its argument
     keeping = asm_libcalls.native_function(address, "(const pointer) -> u64")
     catching = asm_libcalls.catch_traps(address, "(const pointer) -> u64")
@@ -207,6 +217,95 @@ def _buffers(peers: Peers) -> Iterator[Case]:
             ways["Cython, a typed memoryview"] = _caller(module.call, (memory,))
         candidates = tuple(Candidate(label, run) for label, run in ways.items())
         yield Case(SUITE, f"a {name} as a pointer", 0, UNROLLED, candidates)
+
+
+class _Color(enum.IntEnum):
+    RED = 1
+
+
+def _other_arguments(peers: Peers) -> Iterator[Case]:
+    """Make a case of each type whose arguments are objects of other types, beside an exact one."""
+    address = asm_libcalls.load_code(bytes.fromhex("4889f8 c3"))  # it returns its argument
+    numpy, number = peers.numpy, ctypes.c_int(5)
+    memory = asm_libcalls.Memory(1)
+    instance = asm_libcalls.Instance([memory])
+    host = asm_libcalls.HostFunction(abs, "(i64) -> i64")
+    pointers = {
+        OURS: ctypes.addressof(number),
+        "byref": ctypes.byref(number),
+        "c_void_p": ctypes.c_void_p(5),
+        "POINTER": ctypes.pointer(number),
+        "Memory": memory,
+        "HostFunction": host,
+    }
+    for kind, arguments in (
+        (
+            "i64",
+            {
+                OURS: 5,
+                "True": True,
+                "IntEnum": _Color.RED,
+                "numpy.int64": numpy.int64(5),
+                "numpy.uint8": numpy.uint8(5),
+                "numpy.bool": numpy.True_,
+            },
+        ),
+        (
+            "f64",
+            {
+                OURS: 5.0,
+                "an int": 5,
+                "an int of 60 bits": 2**59 + 1,
+                "True": True,
+                "numpy.float64": numpy.float64(5),
+                "numpy.float32": numpy.float32(5),
+                "numpy.int64": numpy.int64(5),
+                "Fraction": fractions.Fraction(1, 3),
+            },
+        ),
+        ("pointer", pointers),
+        (
+            "vmctx",
+            {OURS: instance.vmctx, "Instance": instance},
+        ),
+        ("externref", {OURS: None, "VMExternRef": asm_libcalls.VMExternRef(5)}),
+    ):
+        result = kind if kind == "f64" else "i64"
+        function = asm_libcalls.native_function(address, f"({kind}) -> {result}")
+        for argument in arguments.values():
+            function(argument)  # makes its type known
+        yield _case(
+            f"an object as {kind}",
+            {label: (function, (argument,)) for label, argument in arguments.items()},
+        )
+
+
+def _traps() -> Case:
+    """Make a case of a caught division by zero."""
+    from asm_libcalls import toy_jit
+
+    address = asm_libcalls.symbols()["wasmtime_i64_sdiv"]
+    functions: dict[str, Callable[..., Any]] = {
+        OURS: asm_libcalls.native_function(address, "(i64, i64) -> i64"),
+        "catch_traps": asm_libcalls.catch_traps(address, "(i64, i64) -> i64"),
+        "i64_sdiv": asm_libcalls.i64_sdiv,
+        "an export of toy_jit": toy_jit.Instance(toy_jit.Module(_WASM_DIVIDES)).exports["divide"],
+        "operator.floordiv": operator.floordiv,
+    }
+    return _case(
+        "a caught division by zero",
+        {label: (_catching(function), (1, 0)) for label, function in functions.items()},
+    )
+
+
+def _catching(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(a: int, b: int) -> None:
+        try:
+            function(a, b)
+        except ZeroDivisionError:
+            return
+
+    return call
 
 
 def _memories(peers: Peers) -> Iterator[Case]:

@@ -2,7 +2,7 @@
 
 Each import is measured in a new process of the same Python, from before the import statement to
 after it; processes of the candidates alternate. The case ``process`` measures whole processes, from
-start to end, beside one that imports nothing.
+start to end, compared with one that imports nothing.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from asm_libcalls.benchmark.timing import OURS, Figure, Spread, Timed, spread
+from asm_libcalls.benchmark.timing import OURS, Timed, figures
 from asm_libcalls.binding import ENVIRONMENT_VARIABLE
 from asm_libcalls.x86_64 import code_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from asm_libcalls.benchmark.peers import Peers
 
-__all__ = ["measure_imports"]
+__all__ = ["measure"]
 
 SUITE = "imports"
 ROUNDS, QUICK_ROUNDS = 15, 3
@@ -53,32 +53,26 @@ class _Import(NamedTuple):
     before: str = "json"
 
 
-def measure_imports(peers: Peers, quick: bool) -> list[Timed]:
+def measure(peers: Peers, quick: bool, tell: Callable[[str], None], only: str) -> list[Timed]:
     """Measure imports; return a case for the time, in ns, and one for the memory, in bytes."""
+    tell(SUITE)
     with tempfile.TemporaryDirectory(prefix="asm_libcalls-benchmark-") as cache:
         return _measure(_candidates(peers, cache), QUICK_ROUNDS if quick else ROUNDS)
 
 
 def _measure(candidates: list[_Import], rounds: int) -> list[Timed]:
-    times: list[list[float]] = [[] for _ in candidates]
-    memory: list[list[float]] = [[] for _ in candidates]
-    processes: list[list[float]] = [[] for _ in candidates]
-    page = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
     for candidate in candidates:
         _run(candidate)  # fills .pyc files, the code cache, and the page cache
-    for _ in range(rounds):
-        for i, candidate in enumerate(candidates):
-            took, pages, process = _run(candidate)
-            times[i].append(took)
-            memory[i].append(pages * page)
-            processes[i].append(process)
+    runs = [[_run(candidate) for candidate in candidates] for _ in range(rounds)]
     labels = [candidate.label for candidate in candidates]
-    importing = len(labels) - (labels[-1] == BARE)
-    cases = [_case("time", labels[:importing], times, rounds)]
-    if any(map(any, memory)):
-        cases.append(_case("memory", labels[:importing], memory, rounds))
-    if any(map(any, processes)):
-        cases.append(_case("process", labels, processes, rounds))
+    importing = labels[:-1] if labels[-1] == BARE else labels
+    cases = []
+    for part, (name, own) in enumerate(
+        (("time", importing), ("memory", importing), ("process", labels))
+    ):
+        values = {label: [each[i][part] for each in runs] for i, label in enumerate(own)}
+        if name == "time" or any(map(any, values.values())):
+            cases.append(Timed(SUITE, name, 0, rounds, figures(values)))
     return cases
 
 
@@ -86,6 +80,7 @@ def _candidates(peers: Peers, cache: str) -> list[_Import]:
     warm, cold = {code_cache.ENVIRONMENT_VARIABLE: cache}, {code_cache.ENVIRONMENT_VARIABLE: "off"}
     result = [
         _Import(OURS, "import asm_libcalls", warm),
+        _Import("asm_libcalls and a call", "import asm_libcalls; asm_libcalls.f64_ceil(1.5)", warm),
         _Import("asm_libcalls, no code cache", "import asm_libcalls", cold),
         _Import(
             "asm_libcalls, fallback", "import asm_libcalls", {ENVIRONMENT_VARIABLE: "fallback"}
@@ -100,7 +95,7 @@ def _candidates(peers: Peers, cache: str) -> list[_Import]:
 
 
 def _run(candidate: _Import) -> tuple[float, float, float]:
-    """Return processor time in ns, memory in pages, and processor time of the whole process."""
+    """Return processor time in ns, memory in bytes, and processor time of the whole process."""
     code = f"import {candidate.before}\n{_CHILD.format(statement=candidate.statement)}"
     # The child imports this package from the same place as this process.
     found = str(Path(__file__).resolve().parents[2])
@@ -112,7 +107,8 @@ def _run(candidate: _Import) -> tuple[float, float, float]:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     took, pages = json.loads(done.stdout)
-    return float(took), float(pages), _children_time() - before
+    page = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+    return float(took), float(pages * page), _children_time() - before
 
 
 def _children_time() -> float:
@@ -122,12 +118,3 @@ def _children_time() -> float:
         return 0
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (used.ru_utime + used.ru_stime) * 1e9
-
-
-def _case(name: str, labels: Sequence[str], values: list[list[float]], rounds: int) -> Timed:
-    ours = values[0]
-    figures = {}
-    for label, own in zip(labels, values, strict=False):
-        ratios = [a / b for a, b in zip(ours, own, strict=True) if b]
-        figures[label] = Figure(spread(own), spread(ratios) if ratios else Spread(0, 0, 0))
-    return Timed(SUITE, name, 0, rounds, figures)

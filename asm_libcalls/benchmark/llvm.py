@@ -12,7 +12,7 @@ import struct
 from functools import partial
 from typing import TYPE_CHECKING
 
-from asm_libcalls.benchmark.timing import OURS, Candidate, Case
+from asm_libcalls.benchmark.timing import OURS, Candidate, Case, repeat
 from asm_libcalls.llvm.binding import default_llvm_binding
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def cases(peers: Peers, quick: bool) -> Iterator[Case]:
                 0,
                 COUNT,
                 tuple(
-                    Candidate(label, _caller(loop, address, records))
+                    Candidate(
+                        label, repeat(loop, (address, ctypes.addressof(records), COUNT), records)
+                    )
                     for label, address in addresses.items()
                 ),
             )
@@ -172,13 +174,3 @@ def _records(libcall: Libcall, make: Callable[[random.Random], tuple[int, ...]])
         for i, word in enumerate(integers):
             words[at + i] = word
     return words
-
-
-def _caller(loop: Any, address: int, records: Any) -> Callable[[int], None]:
-    where = ctypes.addressof(records)
-
-    def run(times: int, keep: Any = records) -> None:
-        for _ in range(times):
-            loop(address, where, COUNT)
-
-    return run

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from asm_libcalls import LIBCALLS, Instance, Memory
 from asm_libcalls.benchmark import native_loop
-from asm_libcalls.benchmark.timing import OURS, Candidate, Case
+from asm_libcalls.benchmark.timing import OURS, Candidate, Case, repeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,12 +125,7 @@ def native(
 
 def python(label: str, function: Any, arguments: tuple[Any, ...], keep: Any) -> Candidate:
     """Return a candidate that calls a Python function."""
-
-    def run(times: int, keep: Any = keep) -> None:
-        for _ in range(times):
-            function(*arguments)
-
-    return Candidate(label, run)
+    return Candidate(label, repeat(function, arguments, keep))
 
 
 def _slices(length: int, target: int, source: int, size: int) -> Callable[[int], None]:

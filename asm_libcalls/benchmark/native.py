@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asm_libcalls import LIBCALLS
-from asm_libcalls.benchmark.timing import OURS, Candidate, Case
+from asm_libcalls.benchmark.timing import OURS, Candidate, Case, repeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,10 +82,4 @@ def _operands(numpy: Any, name: str) -> Iterator[tuple[str, list[Any]]]:
 def _caller(loop: Any, address: int, operands: list[Any], numpy: Any) -> Callable[[int], None]:
     out = numpy.zeros_like(operands[0])
     arguments = (address, *(x.ctypes.data for x in (*operands, out)), COUNT)
-    keep = (operands, out)
-
-    def run(times: int, keep: Any = keep) -> None:
-        for _ in range(times):
-            loop(*arguments)
-
-    return run
+    return repeat(loop, arguments, (operands, out))

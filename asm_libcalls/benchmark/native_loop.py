@@ -30,13 +30,8 @@ NAME = "asm_libcalls_repeat"
 def routine(integers: int = 6, floats: int = 0, name: str = NAME) -> Routine:
     """Assemble the loop: ``uint64_t repeat(const NativeCall *, uint64_t count)``, count not 0.
 
-    Parameters
-    ----------
-    integers, floats : int
-        Number of argument registers that are loaded before each call: up to 6 and up to 8. One that
-        the callee does not use costs a load.
-    name : str
-        Its symbol.
+    So many argument registers are loaded before each call: up to 6 and up to 8. One that the callee
+    does not use costs a load.
     """
     from asm_libcalls.x86_64.assembler import sequence
 

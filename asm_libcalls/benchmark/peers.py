@@ -47,24 +47,14 @@ C_OPTIONS = ("-O2", "-shared", "-fPIC")
 
 
 class Peers:
-    """The peers of one run.
-
-    Attributes
-    ----------
-    notes : list of str
-        What is left out, and why.
-    numpy : module
-    cffi, numba : module or None
-    c_compiler : str
-        The first line of its ``--version``, or "".
-    """
+    """The peers of one run."""
 
     def __init__(self) -> None:
-        self.notes: list[str] = []
+        self.notes: list[str] = []  # what is left out, and why
         self.numpy = importlib.import_module("numpy")
         self.cffi = self.optional("cffi")
         self.numba = self.optional("numba")
-        self.c_compiler = ""
+        self.c_compiler = ""  # the first line of its `--version`, or ""
         self._process = ctypes.CDLL(None)
         self._plain: Any = self._compile()
 

@@ -27,24 +27,14 @@ FORMAT = 1
 
 
 class Results:
-    """The measured cases of a run, and a description of the machine and versions.
-
-    Attributes
-    ----------
-    cases : list of Timed
-    about : dict
-        Date, CPU, versions.
-    notes : list of str
-        What was left out, and why.
-    quick : bool
-    """
+    """The measured cases of a run, and a description of the machine and versions."""
 
     def __init__(
         self, cases: Sequence[Timed], about: dict[str, Any], notes: Sequence[str], quick: bool
     ) -> None:
         self.cases = list(cases)
-        self.about = about
-        self.notes = list(notes)
+        self.about = about  # date, CPU, versions
+        self.notes = list(notes)  # what was left out, and why
         self.quick = quick
 
     def of(self, suite: str) -> list[Timed]:
@@ -79,14 +69,7 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """Read what :meth:`write` wrote.
-
-        Raises
-        ------
-        ValueError
-            The file is not a run of this benchmark, or has another format version.
-        OSError
-        """
+        """Read what :meth:`write` wrote; ValueError if the file is something else."""
         try:
             value = json.loads(path.read_text())
             if value["format"] != FORMAT:
@@ -119,6 +102,8 @@ def about_this_machine(peers: Peers) -> dict[str, Any]:
         "asm_libcalls": report["asm_libcalls"],
         "backend": report["x86_64"],
         "cpu": report.get("cpu", platform.processor() or platform.machine()),
+        "cpu_features": report.get("cpu_features", ""),
+        "byte_ranges": report.get("byte_ranges", ""),
         "cpus": os.cpu_count(),
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "c_library": " ".join(platform.libc_ver()).strip(),
@@ -145,7 +130,8 @@ def print_results(results: Results) -> None:
 
 def _print_suite(cases: list[Timed]) -> None:
     sized = any(case.size for case in cases)
-    headers = ["case", *(["size"] if sized else []), "candidate", "each", "ours / it", "quartiles"]
+    between = "least to most" if cases[0].suite == "places" else "quartiles"
+    headers = ["case", *(["size"] if sized else []), "candidate", "each", "ours / it", between]
     rows = []
     for case in cases:
         for i, (label, figure) in enumerate(case.figures.items()):

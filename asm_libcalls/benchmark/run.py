@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,25 @@ from asm_libcalls.benchmark.timing import Effort, Timed, measure
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from asm_libcalls.benchmark.results import Results
 
 __all__ = ["SUITES", "configure", "main", "run_suites"]
 
-SUITES = ("calls", "native", "llvm", "memory", "references", "arrays", "toy_jit", "imports")
+SUITES = (
+    "calls",
+    "native",
+    "llvm",
+    "memory",
+    "places",
+    "references",
+    "arrays",
+    "toy_jit",
+    "stores",
+    "imports",
+)
+_MEASURE_THEMSELVES = ("places", "stores", "imports")
 
 FULL = Effort(rounds=51, fewest_rounds=9, sample=5e-4, case=0.6)
 QUICK = Effort(rounds=3, fewest_rounds=3, sample=5e-5, case=0.01)
@@ -29,6 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SUITE",
         nargs="*",
         help=f"what to measure ({', '.join(SUITES)}); all if none is named",
+    )
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="only cases whose names contain this"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
     parser.add_argument(
@@ -44,13 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Measure or read figures, print and write them, and return the exit code.
-
-    Raises
-    ------
-    ValueError, OSError
-        A file is invalid, or cannot be read or written.
-    """
+    """Measure or read figures, print and write them, and return the exit code."""
     from asm_libcalls.benchmark.results import Results, print_results
 
     unknown = [name for name in arguments.suites if name not in SUITES]
@@ -59,7 +70,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.source:
         results = Results.read(arguments.source)
     else:
-        results = run_suites(arguments.suites or SUITES, arguments.quick, _tell)
+        results = run_suites(arguments.suites or SUITES, arguments.quick, _tell, arguments.only)
         print("\r" + " " * 78 + "\r", end="", file=sys.stderr, flush=True)
     print_results(results)
     if arguments.json:
@@ -74,51 +85,32 @@ def _tell(text: str) -> None:
 
 
 def run_suites(
-    names: Sequence[str], quick: bool = False, tell: Callable[[str], None] = lambda text: None
+    names: Sequence[str],
+    quick: bool = False,
+    tell: Callable[[str], None] = lambda text: None,
+    only: str = "",
 ) -> Results:
-    """Measure suites.
+    """Measure the suites of these names.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Out of :data:`SUITES`.
-    quick : bool
-        Whether to measure briefly, for rough figures.
-    tell : callable
-        Called with the name of the next measurement.
+    `quick` measures briefly, for rough figures. `tell` is called with the name of the next
+    measurement. `only` is a text that the name of a case must contain. (Imports are one
+    measurement.)
     """
-    from asm_libcalls.benchmark import (
-        arrays,
-        calls,
-        imports,
-        llvm,
-        memory,
-        native,
-        references,
-        toy_jit,
-    )
     from asm_libcalls.benchmark.peers import Peers
     from asm_libcalls.benchmark.results import Results, about_this_machine
 
     peers = Peers()
-    modules = {
-        "calls": calls,
-        "native": native,
-        "llvm": llvm,
-        "memory": memory,
-        "references": references,
-        "arrays": arrays,
-        "toy_jit": toy_jit,
-    }
     measured: list[Timed] = []
     for name in SUITES:
         if name not in names:
             continue
-        if name == "imports":
-            tell("imports")
-            measured += imports.measure_imports(peers, quick)
+        suite: Any = importlib.import_module(f"asm_libcalls.benchmark.{name}")
+        if name in _MEASURE_THEMSELVES:
+            measured += suite.measure(peers, quick, tell, only)
             continue
-        for case in modules[name].cases(peers, quick):
+        for case in suite.cases(peers, quick):
+            if only not in case.name:
+                continue
             tell(f"{name}: {case.name} {case.size or ''}")
             measured.append(measure(case, QUICK if quick else FULL))
     return Results(measured, about_this_machine(peers), peers.notes, quick)

@@ -15,7 +15,8 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
 __all__ = [
     "OURS",
@@ -25,7 +26,9 @@ __all__ = [
     "Figure",
     "Spread",
     "Timed",
+    "figures",
     "measure",
+    "repeat",
     "spread",
 ]
 
@@ -38,64 +41,29 @@ _clock = getattr(time, "thread_time_ns", time.perf_counter_ns)
 
 
 class Effort(NamedTuple):
-    """How long to measure.
+    """How long to measure."""
 
-    Attributes
-    ----------
-    rounds : int
-        Rounds of a case whose samples are short.
-    fewest_rounds : int
-        Rounds of a case whose single operation takes longer than a sample should.
-    sample : float
-        Seconds that a sample should take.
-    case : float
-        Seconds that a case should take at most, all candidates together.
-    """
-
-    rounds: int
-    fewest_rounds: int
-    sample: float
-    case: float
+    rounds: int  # rounds of a case whose samples are short
+    fewest_rounds: int  # rounds of a case whose single operation takes longer than a sample should
+    sample: float  # seconds that a sample should take
+    case: float  # seconds that a case should take at most, all candidates together
 
 
 class Candidate(NamedTuple):
-    """One way to do a case's work.
+    """One way to do a case's work."""
 
-    Attributes
-    ----------
-    label : str
-        Name of the peer, the same in all cases.
-    run : callable
-        ``run(times)`` does the work that many times.
-    before : callable
-        Done before each sample, untimed.
-    """
-
-    label: str
-    run: Callable[[int], object]
-    before: Callable[[], object] = lambda: None
+    label: str  # name of the peer, the same in all cases
+    run: Callable[[int], object]  # `run(times)` does the work that many times
+    before: Callable[[], object] = lambda: None  # done before each sample, untimed
 
 
 class Case(NamedTuple):
-    """Some work, and the candidates that do it.
+    """Some work, and the candidates that do it."""
 
-    Attributes
-    ----------
-    suite : str
-        For example ``"arrays"``.
-    name : str
-        For example ``"ceil f32 contiguous"``.
-    size : int
-        Elements or bytes of one run; 0 if neither applies.
-    operations : int
-        Operations of one run; figures are for one of them.
-    candidates : tuple of Candidate
-    """
-
-    suite: str
-    name: str
-    size: int
-    operations: int
+    suite: str  # for example `"arrays"`
+    name: str  # for example `"ceil f32 contiguous"`
+    size: int  # elements or bytes of one run; 0 if neither applies
+    operations: int  # operations of one run; figures are for one of them
     candidates: tuple[Candidate, ...]
 
 
@@ -108,37 +76,21 @@ class Spread(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """The time of one candidate.
+    """The time of one candidate."""
 
-    Attributes
-    ----------
-    nanoseconds : Spread
-        Time of one operation.
-    ratio : Spread
-        Our time divided by this candidate's, round by round; below 1, ours is faster. 1 for ours.
-    """
-
-    nanoseconds: Spread
+    nanoseconds: Spread  # time of one operation
+    # Our time divided by this candidate's, round by round; below 1, ours is faster. 1 for ours.
     ratio: Spread
 
 
 class Timed(NamedTuple):
-    """A case, measured.
-
-    Attributes
-    ----------
-    suite, name : str
-    size : int
-    rounds : int
-    figures : dict of str to Figure
-        By the candidates' labels.
-    """
+    """A case, measured."""
 
     suite: str
     name: str
     size: int
     rounds: int
-    figures: dict[str, Figure]
+    figures: dict[str, Figure]  # by the candidates' labels
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -154,11 +106,33 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(at(0.5), at(0.25), at(0.75))
 
 
-def measure(case: Case, effort: Effort) -> Timed:
-    """Time a case's candidates.
+def figures(values: Mapping[str, Sequence[float]]) -> dict[str, Figure]:
+    """Return the figure of each label from its values, which are in the order of the rounds.
 
-    Ratios are those of the candidate with the label :data:`OURS`; without one, of the first.
+    Ratios are those of :data:`OURS`; without it, of the first.
     """
+    ours = values[OURS if OURS in values else next(iter(values))]
+    found = {}
+    for label, own in values.items():
+        ratios = [a / b for a, b in zip(ours, own, strict=True) if b]
+        found[label] = Figure(spread(own), spread(ratios or [0.0]))
+    return found
+
+
+def repeat(
+    function: Callable[..., object], arguments: tuple[Any, ...] = (), keep: object = None
+) -> Callable[[int], None]:
+    """Return a function that repeats a call, and keeps an object alive."""
+
+    def run(times: int, keep: object = keep) -> None:
+        for _ in range(times):
+            function(*arguments)
+
+    return run
+
+
+def measure(case: Case, effort: Effort) -> Timed:
+    """Time a case's candidates."""
     labels = [candidate.label for candidate in case.candidates]
     if len(set(labels)) != len(labels):
         raise ValueError(f"{case.name}: two candidates of one label in {labels}")
@@ -168,7 +142,7 @@ def measure(case: Case, effort: Effort) -> Timed:
     )
     rounds = max(effort.fewest_rounds, min(effort.rounds, int(effort.case / max(one_round, 1e-9))))
     rounds |= 1  # odd, so that a median is a sample
-    samples: list[list[float]] = [[] for _ in labels]
+    samples: dict[str, list[float]] = {label: [] for label in labels}
     chance = random.Random(case.name)
     collecting = gc.isenabled()
     gc.disable()
@@ -176,17 +150,12 @@ def measure(case: Case, effort: Effort) -> Timed:
         for _ in range(rounds):
             # A random order: in a fixed one, the same candidate would profit from filled caches.
             for k in chance.sample(range(len(labels)), len(labels)):
-                samples[k].append(_sample(case.candidates[k], times[k]))
+                seconds = _sample(case.candidates[k], times[k])
+                samples[labels[k]].append(1e9 * seconds / case.operations)
     finally:
         if collecting:
             gc.enable()
-    ours = samples[labels.index(OURS) if OURS in labels else 0]
-    figures = {}
-    for label, own in zip(labels, samples, strict=True):
-        nanoseconds = spread([1e9 * seconds / case.operations for seconds in own])
-        ratio = spread([a / b for a, b in zip(ours, own, strict=True)])
-        figures[label] = Figure(nanoseconds, ratio)
-    return Timed(case.suite, case.name, case.size, rounds, figures)
+    return Timed(case.suite, case.name, case.size, rounds, figures(samples))
 
 
 def _sample(candidate: Candidate, times: int) -> float:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asm_libcalls
-from asm_libcalls.benchmark.timing import OURS, Candidate, Case
+from asm_libcalls.benchmark.large_modules import repeated
+from asm_libcalls.benchmark.timing import OURS, Candidate, Case, repeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +35,11 @@ _RUNS: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
     ("SHA-256, 4 times 1 MiB: vectors", "vector_sha256", "vector_sha256", (1 << 14,)),
     ("BLAKE3, 4 times 1 MiB: vectors", "vector_blake3", "vector_blake3", (1 << 10,)),
 )
+
+# Sizes in bytes.
+_COMPILED = (100_000, 1_000_000)
+_LOADED = (100_000, 10_000_000)
+_MOST_COMPILED = 1_500_000  # compiling more takes too long to be repeated
 
 
 def cases(peers: Peers, quick: bool) -> Iterator[Case]:
@@ -63,22 +69,19 @@ def cases(peers: Peers, quick: bool) -> Iterator[Case]:
         for label, result in results.items():
             if result != results[OURS]:
                 raise AssertionError(f"{label} gets another result for {name}")
-        runners = (Candidate(label, _runner(f, arguments)) for label, f in functions.items())
+        runners = (Candidate(label, repeat(f, arguments)) for label, f in functions.items())
         yield Case(SUITE, name, 0, 1, tuple(runners))
     binary = (_PROGRAMS / "fib.wasm").read_bytes()
     functions = {label: engine(binary, "fib") for label, engine in engines.items()}
     functions["a Python function"] = lambda n: n
-    runners = (Candidate(label, _runner(f, (1,))) for label, f in functions.items())
+    runners = (Candidate(label, repeat(f, (1,))) for label, f in functions.items())
     yield Case(SUITE, "one call of an export, from Python", 0, 1, tuple(runners))
     yield _compilation(wasmtime)
-
-
-def _runner(function: Callable[..., Any], arguments: tuple[int, ...]) -> Callable[[int], None]:
-    def run(times: int) -> None:
-        for _ in range(times):
-            function(*arguments)
-
-    return run
+    program = (_PROGRAMS / "json.wasm").read_bytes()
+    for size in _COMPILED if not quick else _COMPILED[:1]:
+        yield _compilation_of_one(wasmtime, repeated(program, size))
+    for size in _LOADED if not quick else _LOADED[:1]:
+        yield _loading(wasmtime, repeated(program, size))
 
 
 def _compilation(wasmtime: Any) -> Case:
@@ -87,20 +90,40 @@ def _compilation(wasmtime: Any) -> Case:
     binaries = [path.read_bytes() for path in sorted(_PROGRAMS.glob("*.wasm"))]
     size = sum(map(len, binaries))
 
-    def compile_all(compiler: Callable[[bytes], Any]) -> Callable[[int], None]:
-        def run(times: int) -> None:
-            for _ in range(times):
-                for binary in binaries:
-                    compiler(binary)
+    def compile_all(compiler: Callable[..., Any], *before: Any) -> None:
+        for binary in binaries:
+            compiler(*before, binary)
 
-        return run
+    candidates = [Candidate(OURS, repeat(compile_all, (Module,)))]
+    if wasmtime is not None:
+        theirs = repeat(compile_all, (wasmtime.Module, _engine(wasmtime)))
+        candidates.append(Candidate("wasmtime", theirs))
+    return Case(SUITE, f"compiling {len(binaries)} modules", size, 1, tuple(candidates))
 
-    candidates = [Candidate(OURS, compile_all(Module))]
+
+def _compilation_of_one(wasmtime: Any, binary: bytes) -> Case:
+    from asm_libcalls.toy_jit.module import Module
+
+    candidates = [Candidate(OURS, repeat(Module, (binary,)))]
     if wasmtime is not None:
         engine = _engine(wasmtime)
-        to_wasmtime = compile_all(lambda binary: wasmtime.Module(engine, binary))
-        candidates.append(Candidate("wasmtime", to_wasmtime))
-    return Case(SUITE, f"compiling {len(binaries)} modules", size, 1, tuple(candidates))
+        candidates.append(Candidate("wasmtime", repeat(wasmtime.Module, (engine, binary))))
+    return Case(SUITE, "compiling a module", len(binary), 1, tuple(candidates))
+
+
+def _loading(wasmtime: Any, binary: bytes) -> Case:
+    from asm_libcalls.toy_jit.module import Module
+
+    data = Module(binary).serialize()
+    candidates = [Candidate(OURS, repeat(Module.deserialize, (data,)))]
+    if len(binary) <= _MOST_COMPILED:
+        candidates.append(Candidate("compiling", repeat(Module, (binary,))))
+    if wasmtime is not None:
+        engine = _engine(wasmtime)
+        theirs = wasmtime.Module(engine, binary).serialize()
+        load = repeat(wasmtime.Module.deserialize, (engine, theirs))
+        candidates.append(Candidate("wasmtime", load))
+    return Case(SUITE, "deserializing a module", len(binary), 1, tuple(candidates))
 
 
 def _ours(binary: bytes, function: str) -> Callable[..., Any]:

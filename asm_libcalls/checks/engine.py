@@ -16,9 +16,10 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from asm_libcalls.libcall import Libcall
-from asm_libcalls.literals import describe, format_bits
 from asm_libcalls.native.catch_traps import catch_traps
-from asm_libcalls.traps import Trap, TrapCode
+from asm_libcalls.signatures.literals import describe, format_bits
+from asm_libcalls.trap_codes import TrapCode
+from asm_libcalls.traps import Trap
 
 __all__ = [
     "Checker",
@@ -43,24 +44,13 @@ PROGRESS_STEP = 256
 
 
 class Outcome(NamedTuple):
-    """The outcome of one implementation for one case; equal outcomes agree.
+    """The outcome of one implementation for one case; equal outcomes agree."""
 
-    Attributes
-    ----------
-    result : int or None
-        The result's bit pattern; None after a trap.
-    trap : int or None
-        The trap code.
-    effects : tuple of (str, object)
-        The state after the call, by name: the bytes of a memory, for example.
-    error : str
-        An exception other than a trap. It agrees with nothing, not even with itself.
-    """
-
-    result: int | None
-    trap: int | None = None
+    result: int | None  # the result's bit pattern; None after a trap
+    trap: int | None = None  # the trap code
+    # the state after the call, by name: the bytes of a memory, for example
     effects: tuple[tuple[str, Any], ...] = ()
-    error: str = ""
+    error: str = ""  # An exception other than a trap. It agrees with nothing, not even with itself.
 
     def describe(self, libcall: Libcall) -> dict[str, str]:
         """Return plain values: a number's type, bits and text; or a trap; or an error."""
@@ -107,7 +97,7 @@ class Checker:
         raise NotImplementedError
 
     def describe_inputs(self, libcall: Libcall, case: Case) -> dict[str, dict[str, str]]:
-        """Return the inputs of a case by name, each as :func:`~asm_libcalls.literals.describe`."""
+        """Return the inputs of a case by name, as :func:`.literals.describe` writes them."""
         raise NotImplementedError
 
 
@@ -173,25 +163,14 @@ def _run(function: Callable[..., int], case: Case) -> Outcome:
 
 
 class Difference(NamedTuple):
-    """The first case that two implementations answer differently.
+    """The first case that two implementations answer differently."""
 
-    Attributes
-    ----------
-    case_number : int
-        Number of the case in the run, from 1.
-    inputs, outcomes : dict of str to dict
-        The parameters, and the outcome of each implementation, as plain values.
-    xor : str
-        The bits in which two results differ, "" unless there are two.
-    effects : dict of str to str
-        The effects that differ, each with both values.
-    """
-
-    case_number: int
+    case_number: int  # number of the case in the run, from 1
+    # `inputs`, `outcomes`: the parameters, and the outcome of each implementation, as plain values
     inputs: dict[str, dict[str, str]]
     outcomes: dict[str, dict[str, str]]
-    xor: str
-    effects: dict[str, str]
+    xor: str  # the bits in which two results differ, "" unless there are two
+    effects: dict[str, str]  # the effects that differ, each with both values
 
     def lines(self) -> list[str]:
         """Return the difference as lines of text."""
@@ -210,21 +189,11 @@ def _text(value: dict[str, str]) -> str:
 
 
 class Verdict(NamedTuple):
-    """The result of a check.
+    """The result of a check."""
 
-    Attributes
-    ----------
-    cases : int
-        Number of cases.
-    compared : tuple of str
-        The implementations, the one that serves first.
-    difference : Difference or None
-        None if all agree.
-    """
-
-    cases: int
-    compared: tuple[str, ...]
-    difference: Difference | None
+    cases: int  # number of cases
+    compared: tuple[str, ...]  # the implementations, the one that serves first
+    difference: Difference | None  # none if all agree
 
     @property
     def passed(self) -> bool:
@@ -233,13 +202,7 @@ class Verdict(NamedTuple):
 
 
 def checker_of(libcall: Libcall) -> Checker:
-    """Return the checker of a libcall's family.
-
-    Raises
-    ------
-    LookupError
-        The family has none. This is a fault of the package: every family needs a checker.
-    """
+    """Return the checker of a libcall's family. Every family needs one; without it, LookupError."""
     module = libcall.declaration.module("checks")
     try:
         checker: Checker = importlib.import_module(module).CHECKER
@@ -264,15 +227,8 @@ def verify(
 ) -> Verdict:
     """Compare over the edge cases and `count` random ones, and stop at the first difference.
 
-    Parameters
-    ----------
-    libcall : Libcall
-    count : int
-        Number of random cases after the edge cases.
-    seed : int
-        Equal seed and count give the same cases, independently of other libcalls of the run.
-    progress : callable
-        Called now and then with the number of cases done.
+    Equal seed and count give the same cases, independently of other libcalls of the run. `progress`
+    is called now and then with the number of cases done.
     """
     checker = checker_of(libcall)
     source = random.Random(f"{seed} {libcall.name}")

@@ -38,16 +38,9 @@ _SAMPLES = 16
 
 
 class PatternDifference(NamedTuple):
-    """A pattern for which an implementation differs from the oracle.
+    """A pattern for which an implementation differs from the oracle."""
 
-    Attributes
-    ----------
-    way : str
-        Name of the implementation.
-    pattern, got, wanted : int
-    """
-
-    way: str
+    way: str  # name of the implementation
     pattern: int
     got: int
     wanted: int
@@ -57,25 +50,13 @@ class PatternDifference(NamedTuple):
 
 
 class Exhaustive(NamedTuple):
-    """The result for one function.
-
-    Attributes
-    ----------
-    name : str
-    ways : tuple of str
-        The implementations that were compared with the oracle.
-    patterns : int
-        Number of patterns that each of them rounded.
-    seconds : float
-    difference : PatternDifference or None
-        The first one.
-    """
+    """The result for one function."""
 
     name: str
-    ways: tuple[str, ...]
-    patterns: int
+    ways: tuple[str, ...]  # the implementations that were compared with the oracle
+    patterns: int  # number of patterns that each of them rounded
     seconds: float
-    difference: PatternDifference | None
+    difference: PatternDifference | None  # the first one
 
 
 def verify_exhaustively(
@@ -85,19 +66,9 @@ def verify_exhaustively(
 ) -> list[Exhaustive]:
     """Round every f32 with each implementation of each function, and compare.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Out of :data:`FUNCTIONS`.
-    tell : callable
-        Called now and then with a name and the number of patterns done.
-    blocks : sequence of int, optional
-        Values of sign and exponent, out of 512; by default all.
-
-    Returns
-    -------
-    list of Exhaustive
-        One for each name; a function's check ends at its first difference.
+    A function's check ends at its first difference. `tell` is called now and then with a name and
+    the number of patterns done. `blocks` are values of sign and exponent, out of 512; by default
+    all.
     """
     unknown = sorted(set(names) - set(FUNCTIONS))
     if unknown:

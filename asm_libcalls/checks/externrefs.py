@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from asm_libcalls.checks.scenes import Model, Scene, SceneChecker, State
 from asm_libcalls.libcall import Libcall
-from asm_libcalls.runtime import externref
+from asm_libcalls.runtime import externref_boxes
 from asm_libcalls.runtime.activations import CHUNK_SIZE
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.global_ import Global
@@ -52,8 +52,8 @@ class ExternrefScene(Scene):
         for global_, number in zip(self._globals, GLOBALS, strict=True):
             global_.value = self._externrefs[number - 1] if number else None
         self._instance.activations_table.clear()
-        if self._unowned and externref.is_live(self._unowned):
-            externref.drop_and_dealloc(self._unowned)
+        if self._unowned and externref_boxes.is_live(self._unowned):
+            externref_boxes.drop_and_dealloc(self._unowned)
         self._unowned = 0
 
     def patterns(self, libcall: Libcall, case: Sequence[int]) -> list[int]:
@@ -79,7 +79,7 @@ class ExternrefScene(Scene):
         value = _Value()
         self._value = weakref.ref(value)
         box = VMExternRef(value)
-        self._unowned = externref.retain(box.as_raw())
+        self._unowned = externref_boxes.retain(box.as_raw())
         box.drop()
         # Compiled code does this inline, before it calls drop_externref.
         VMExternData.from_address(self._unowned).ref_count = 0
@@ -100,11 +100,12 @@ class ExternrefScene(Scene):
         # The scene owns one of each.
         others = sum(owners) + self._filler.strong_count() - REFERENCES - 1
         gone = self._value is not None and self._value() is None
+        freed = self._unowned and not externref_boxes.is_live(self._unowned)
         return (
             ("references in the globals", in_globals),
             ("owners of the externrefs", owners),
             ("counts without an owner", others - sum(map(bool, in_globals)) - len(table)),
-            ("dropped", bool(self._unowned) and gone and not externref.is_live(self._unowned)),
+            ("dropped", bool(freed and gone)),
         )
 
 

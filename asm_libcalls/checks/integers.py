@@ -17,7 +17,7 @@ from asm_libcalls.checks.engine import PatternChecker
 from asm_libcalls.libcall import Libcall
 from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow
 
-__all__ = ["CHECKER"]
+__all__ = ["CHECKER", "quotient", "remainder", "signed"]
 
 _MODULUS = 2**64
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
@@ -61,36 +61,38 @@ def _random_integer(source: Random) -> int:
     return (-magnitude if kind & 1 else magnitude) % _MODULUS
 
 
-def _signed(pattern: int) -> int:
-    return int.from_bytes(pattern.to_bytes(8, "big"), "big", signed=True)
+def signed(pattern: int, bits: int = 64) -> int:
+    """Return the signed reading of a pattern."""
+    return int.from_bytes(pattern.to_bytes(bits // 8, "big"), "big", signed=True)
 
 
-def _quotient(dividend: int, divisor: int) -> int:
+def quotient(dividend: int, divisor: int) -> int:
+    """Return the truncated quotient, or trap."""
     if divisor == 0:
         raise IntegerDivisionByZero
     return math.trunc(Fraction(dividend, divisor))
 
 
 def _signed_quotient(dividend: int, divisor: int) -> int:
-    quotient = _quotient(_signed(dividend), _signed(divisor))
-    if not _SMALLEST <= quotient <= _LARGEST:
+    found = quotient(signed(dividend), signed(divisor))
+    if not _SMALLEST <= found <= _LARGEST:
         raise IntegerOverflow
-    return quotient % _MODULUS
+    return found % _MODULUS
 
 
-def _signed_remainder(dividend: int, divisor: int) -> int:
-    a, b = _signed(dividend), _signed(divisor)
-    return (a - b * _quotient(a, b)) % _MODULUS
+def remainder(dividend: int, divisor: int) -> int:
+    """Return what a truncated quotient leaves, or trap."""
+    return dividend - divisor * quotient(dividend, divisor)
 
 
 _ORACLES: dict[str, Callable[[int, int], int]] = {
     "i64_ishl": lambda x, count: x * 2 ** (count % 64) % _MODULUS,
-    "i64_sshr": lambda x, count: math.floor(Fraction(_signed(x), 2 ** (count % 64))) % _MODULUS,
+    "i64_sshr": lambda x, count: math.floor(Fraction(signed(x), 2 ** (count % 64))) % _MODULUS,
     "i64_ushr": lambda x, count: math.floor(Fraction(x, 2 ** (count % 64))),
     "i64_sdiv": _signed_quotient,
-    "i64_srem": _signed_remainder,
-    "i64_udiv": _quotient,
-    "i64_urem": lambda dividend, divisor: dividend - divisor * _quotient(dividend, divisor),
+    "i64_srem": lambda x, y: remainder(signed(x), signed(y)) % _MODULUS,
+    "i64_udiv": quotient,
+    "i64_urem": remainder,
 }
 
 CHECKER = IntegerChecker()

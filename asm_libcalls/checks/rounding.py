@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from asm_libcalls.checks.engine import PatternChecker
+from asm_libcalls.checks.float_formats import FORMATS, FloatFormat
 from asm_libcalls.libcall import Libcall
 from asm_libcalls.signatures import ValueType
 
@@ -25,36 +26,19 @@ _TO_INTEGER: dict[str, Callable[[float], int]] = {
 }
 
 
-class _Format:
-    """The numbers of an IEEE 754 format."""
+def _around_the_point(form: FloatFormat, exponent: int, whole: int) -> Iterator[int]:
+    """Yield magnitudes of one exponent, at and beside halves and integers.
 
-    def __init__(self, bits: int) -> None:
-        self.fraction_bits = {32: 23, 64: 52}[bits]
-        self.bias = {32: 127, 64: 1023}[bits]
-        self.sign = 1 << (bits - 1)
-        self.infinity = self.sign - (1 << self.fraction_bits)
-        self.quiet = 1 << (self.fraction_bits - 1)
-
-    def around_the_point(self, exponent: int, whole: int) -> Iterator[int]:
-        """Yield magnitudes of one exponent, at and beside halves and integers.
-
-        Parameters
-        ----------
-        exponent : int
-            Unbiased: the magnitudes are from 2**exponent up to twice that.
-        whole : int
-            A fraction; its digits after the binary point are ignored.
-        """
-        base = (exponent + self.bias) << self.fraction_bits
-        unit = 1 << min(max(self.fraction_bits - exponent, 0), self.fraction_bits)
-        fraction = whole & (1 << self.fraction_bits) - unit
-        half = unit // 2
-        for behind_point in dict.fromkeys((0, 1, half - 1, half, half + 1, unit - 1)):
-            if 0 <= behind_point < unit:
-                yield base | fraction | behind_point
-
-
-_FORMATS = {bits: _Format(bits) for bits in (32, 64)}
+    The exponent is unbiased: the magnitudes are from 2**exponent up to twice that. `whole` is a
+    fraction; its digits after the binary point are ignored.
+    """
+    base = (exponent + form.bias) << form.fraction_bits
+    unit = 1 << min(max(form.fraction_bits - exponent, 0), form.fraction_bits)
+    fraction = whole & (1 << form.fraction_bits) - unit
+    half = unit // 2
+    for behind_point in dict.fromkeys((0, 1, half - 1, half, half + 1, unit - 1)):
+        if 0 <= behind_point < unit:
+            yield base | fraction | behind_point
 
 
 class RoundingChecker(PatternChecker):
@@ -62,27 +46,26 @@ class RoundingChecker(PatternChecker):
 
     def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int]]:
         """Yield both signs of each magnitude."""
-        form = _FORMATS[libcall.signature.parameters[0].bits]
+        form = FORMATS[libcall.signature.parameters[0].name]
         ones = (1 << form.fraction_bits) - 1
         magnitudes = [0, 1, ones, ones + 1, form.infinity - 1, form.infinity]
         magnitudes += [form.infinity | p for p in (1, form.quiet - 1, form.quiet, ones)]
         for exponent in range(-3, form.fraction_bits + 3):
             # The last digit before the point decides a tie: even, odd, and odd with a carry.
             for whole in (0, 1 << max(form.fraction_bits - exponent, 0), ones):
-                magnitudes += form.around_the_point(exponent, whole)
+                magnitudes += _around_the_point(form, exponent, whole)
         for magnitude in dict.fromkeys(magnitudes):
             yield (magnitude,)
             yield (magnitude | form.sign,)
 
     def random_cases(self, libcall: Libcall, source: Random) -> Iterator[tuple[int]]:
         """Yield patterns: half uniform, half with digits on both sides of the point."""
-        bits = libcall.signature.parameters[0].bits
-        form = _FORMATS[bits]
+        form = FORMATS[libcall.signature.parameters[0].name]
         while True:
-            pattern = source.getrandbits(bits)
+            pattern = source.getrandbits(form.bits)
             yield (pattern,)
             exponent = source.getrandbits(6) % (form.fraction_bits + 4) - 2
-            near = list(form.around_the_point(exponent, pattern % (1 << form.fraction_bits)))
+            near = list(_around_the_point(form, exponent, pattern % (1 << form.fraction_bits)))
             near.append(
                 (exponent + form.bias) << form.fraction_bits | pattern % (1 << form.fraction_bits)
             )
@@ -95,7 +78,7 @@ class RoundingChecker(PatternChecker):
 
 
 def _oracle(value_type: ValueType, to_integer: Callable[[float], int]) -> Callable[[int], int]:
-    form = _FORMATS[value_type.bits]
+    form = FORMATS[value_type.name]
 
     def expected(pattern: int) -> int:
         magnitude = pattern & ~form.sign

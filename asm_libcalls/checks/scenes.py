@@ -55,21 +55,14 @@ class Model(ABC):
 
 
 class SceneChecker(Checker):
-    """A checker of a family whose libcalls work on an instance.
+    """A checker of a family whose libcalls work on an instance."""
 
-    Attributes
-    ----------
-    scene, model : type
-        Classes to instantiate for each implementation, and for the oracle.
-    values : mapping of str to sequence of int
-        The edge values of each parameter, by its name in the table.
-    between : mapping of str to int
-        The parameters that are free numbers, and the number of bits to try of each.
-    """
-
+    # `scene`, `model`: classes to instantiate for each implementation, and for the oracle
     scene: Callable[[], Scene]
     model: Callable[[], Any]
+    # the edge values of each parameter, by its name in the table
     values: ClassVar[Mapping[str, Sequence[int]]]
+    # the parameters that are free numbers, and the number of bits to try of each
     between: ClassVar[Mapping[str, int]]
 
     def parameters(self, libcall: Libcall) -> tuple[str, ...]:

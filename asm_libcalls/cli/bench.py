@@ -1,4 +1,4 @@
-"""``bench``: measures the machine code beside named peers."""
+"""``bench``: compares the cost of the machine code with that of named peers."""
 
 from __future__ import annotations
 

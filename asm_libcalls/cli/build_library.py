@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asm_libcalls.cli.files import write_files
 from asm_libcalls.cli.subcommands import NOT_HERE, OK, USAGE, CommandError
 
 if TYPE_CHECKING:
@@ -79,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         if header.resolve() == Path(arguments.file).resolve():
             raise CommandError(f"{header} cannot be both the library and the header", USAGE)
         files = {header: _header(arguments.table, declarations).encode(), **files}
-    _write(files)
+    write_files(files)
     count, level = len(declarations), arguments.cpu_level
     print(f"{arguments.file}: {count} libcalls for {level}, {len(content)} bytes")
     return OK
@@ -102,34 +100,6 @@ def _features(level: str) -> frozenset[str]:
     return backend.cpu.features
 
 
-def _write(files: dict[Path, bytes]) -> None:
-    """Write all files or none; a process that has loaded an old one keeps it.
-
-    Each is written under another name, and all are renamed at the end, the library last.
-    """
-    unfinished: dict[Path, Path] = {}
-    path = Path()
-    try:
-        for path, content in files.items():
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            unfinished[path] = Path(name)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(name).chmod(0o666 & ~mask)
-        for path in files:
-            unfinished[path].replace(path)
-            del unfinished[path]
-    except OSError as error:
-        raise CommandError(f"{path} cannot be written: {error.strerror or error}", USAGE) from None
-    finally:
-        for left in unfinished.values():
-            left.unlink()
-
-
 _TRAPS = """\
 typedef struct VMContext VMContext;
 
@@ -141,7 +111,7 @@ asm_libcalls_trap_handler {}(asm_libcalls_trap_handler handler);"""
 
 def _header(table: str, declarations: Sequence[Declaration]) -> str:
     from asm_libcalls import __version__
-    from asm_libcalls.traps import TrapCode
+    from asm_libcalls.trap_codes import TrapCode
     from asm_libcalls.x86_64.library import SET_TRAP_HANDLER
 
     is_llvm = table == "llvm"

@@ -61,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Call, print, and return the exit code."""
     from asm_libcalls.checks.engine import trap_name
-    from asm_libcalls.literals import describe, parse
+    from asm_libcalls.signatures.literals import describe, parse
     from asm_libcalls.traps import Trap
 
     name, *texts = restore_negative_numbers((arguments.name, *arguments.arguments))
@@ -69,18 +69,16 @@ def run(arguments: argparse.Namespace) -> int:
     names = libcall.declaration.parameters
     types = libcall.signature.parameters
     pointers = [n for n, t in zip(names, types, strict=True) if t.kind == "pointer"]
-    if pointers and not libcall.takes_instance:
-        raise CommandError(
-            f"{libcall.name} cannot be called from here: it stores a result "
-            f"({', '.join(pointers)}) in a buffer, which asm_libcalls.llvm takes in Python",
-            NOT_HERE,
-        )
     if pointers:
-        raise CommandError(
-            f"{libcall.name} cannot be called from here: it works on an instance, and there is "
-            f"none to give it ({', '.join(pointers)}); in Python asm_libcalls.Instance makes one",
-            NOT_HERE,
+        listed = ", ".join(pointers)
+        why = (
+            f"it works on an instance, and there is none to give it ({listed}); in Python "
+            "asm_libcalls.Instance makes one"
+            if libcall.takes_instance
+            else f"it stores a result ({listed}) in a buffer, which asm_libcalls.llvm takes in "
+            "Python"
         )
+        raise CommandError(f"{libcall.name} cannot be called from here: {why}", NOT_HERE)
     if len(texts) != len(types):
         expected = " ".join(f"{n}:{t.name}" for n, t in zip(names, types, strict=True))
         raise CommandError(

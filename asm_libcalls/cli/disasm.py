@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asm_libcalls import output
-from asm_libcalls.cli.subcommands import NOT_HERE, OK, CommandError, add_json, find_libcall
+from asm_libcalls.cli.subcommands import (
+    NOT_HERE,
+    OK,
+    CommandError,
+    add_json,
+    find_libcall,
+    missing_disassembler,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -33,11 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         instructions = disassemble(loaded, name)
     except ImportError as error:
-        raise CommandError(
-            f"disasm needs the disassembler capstone, which cannot be imported here ({error}): "
-            'install it with pip install "capstone>=5", or with the extra "cli" of this package',
-            NOT_HERE,
-        ) from None
+        raise missing_disassembler("disasm", error) from None
     if arguments.json:
         output.print_json(
             {

@@ -18,40 +18,18 @@ __all__ = ["Instruction", "disassemble"]
 
 
 class Instruction(NamedTuple):
-    """One instruction in memory.
-
-    Attributes
-    ----------
-    address : int
-    offset : int
-        Bytes from the start of the routine.
-    label : str
-        The image's symbol at this instruction, or "".
-    code : bytes
-    text : str
-        Mnemonic and operands, in Intel's syntax; the target of a branch by name.
-    comment : str
-        Name of an operand in memory.
-    """
+    """One instruction in memory."""
 
     address: int
-    offset: int
-    label: str
+    offset: int  # bytes from the start of the routine
+    label: str  # the image's symbol at this instruction, or ""
     code: bytes
-    text: str
-    comment: str
+    text: str  # mnemonic and operands, in Intel's syntax; the target of a branch by name
+    comment: str  # name of an operand in memory
 
 
 def disassemble(loaded: LoadedImage, name: str) -> list[Instruction]:
-    """Disassemble one routine of a loaded image.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        capstone is not installed.
-    KeyError
-        The image has no such routine.
-    """
+    """Disassemble one routine of a loaded image; ModuleNotFoundError without capstone."""
     start = loaded.routine(name)
     return list(_instructions(importlib.import_module("capstone"), loaded, name, start))
 

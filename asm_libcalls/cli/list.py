@@ -31,17 +31,7 @@ NOT_CHECKED = "not checked"
 
 
 class Row:
-    """A libcall, its address and the result of its self-check.
-
-    Attributes
-    ----------
-    libcall : Libcall
-    address : int
-        0 if it has none.
-    verdict : Verdict or None
-    failures : list of str
-        Why there is no address, or no verdict.
-    """
+    """A libcall, its address (0 if it has none) and the result of its self-check."""
 
     def __init__(self, libcall: Libcall) -> None:
         from asm_libcalls.checks.engine import address_or_reason, self_check
@@ -49,7 +39,7 @@ class Row:
         self.libcall = libcall
         self.verdict: Verdict | None = None
         self.address, reason = address_or_reason(libcall)
-        self.failures = [reason] if reason else []
+        self.failures = [reason] if reason else []  # why there is no address, or no verdict
         try:
             self.verdict = self_check(libcall)
         except (LookupError, RuntimeError, MemoryError) as error:
@@ -96,9 +86,7 @@ class Row:
                 "result": self.result.lower(),
                 "cases": 0 if verdict is None else verdict.cases,
                 "compared": [] if verdict is None else list(verdict.compared),
-                "difference": verdict.difference._asdict()
-                if verdict is not None and verdict.difference is not None
-                else None,
+                "difference": verdict and verdict.difference and verdict.difference._asdict(),
             },
         }
 

@@ -25,11 +25,12 @@ EPILOG = """\
 exit codes:
   0    done
   1    a self-check failed, or verify found a difference; a module is not valid
-  2    wrong usage: an unknown name, a number that is none
-  3    the libcall trapped, or the module
+  2    wrong usage: an unknown name, a text that is not a number, or a file that
+       cannot be read or written
+  3    the libcall or the module trapped
   4    not possible here: there is no machine code to show or to write, a package
        is missing, the libcall needs an instance, the module imports something,
-       or the output cannot be written
+       or the standard output cannot be written
   130  interrupted
 
 environment:
@@ -37,7 +38,7 @@ environment:
   ASM_LIBCALLS_CACHE     the folder of assembled code; off: assemble at each start
   ASM_LIBCALLS_GDB       1: name compiled code for gdb
   ASM_LIBCALLS_PERF_MAP  1: name code for perf
-  ASM_LIBCALLS_TUNING    for measuring: +NAME,-NAME of wide_moves, early_strings, slow_divide_64
+  ASM_LIBCALLS_TUNING    for measuring: +NAME,-NAME of wide_moves, ice_lake, slow_divide_64
 """
 
 CANNOT_WRITE = 4
@@ -47,13 +48,7 @@ BROKEN_PIPE = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        The words after the program's name; those of this process by default.
-    """
+    """Run the command line, by default of this process; return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if sys.stdout is None:
         print(f"{PROGRAM}: the standard output is closed", file=sys.stderr)
@@ -74,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except OSError as error:  # a full disk, for example
         _write_nowhere()
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        reason = error if error.filename else f"the output cannot be written: {error.strerror}"
+        print(f"{PROGRAM}: {reason}", file=sys.stderr)
         return CANNOT_WRITE
 
 

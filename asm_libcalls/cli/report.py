@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from asm_libcalls import output
@@ -23,6 +25,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Print, and return the exit code."""
     from asm_libcalls import backend_report
 
+    # The report says whose inner loops serve the ufuncs, once they are imported.
+    with contextlib.suppress(ImportError):  # without NumPy there are none
+        import_module("asm_libcalls.ufuncs")
     report = backend_report()
     if arguments.json:
         output.print_json(report)

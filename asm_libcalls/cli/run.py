@@ -7,12 +7,20 @@ import os
 import sys
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asm_libcalls import output
 from asm_libcalls.cli.call import restore_negative_numbers
-from asm_libcalls.cli.subcommands import CHECK_FAILED, NOT_HERE, OK, TRAPPED, USAGE, CommandError
+from asm_libcalls.cli.files import read_module
+from asm_libcalls.cli.subcommands import (
+    CHECK_FAILED,
+    NOT_HERE,
+    OK,
+    TRAPPED,
+    USAGE,
+    CommandError,
+    missing_disassembler,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -75,6 +83,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="use a CPU instruction in place of a libcall where there is one",
     )
     parser.add_argument(
+        "--allow-precompiled",
+        action="store_true",
+        help='take a FILE of "compile" too; its machine code must be trusted',
+    )
+    parser.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=_seconds,
@@ -93,7 +106,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not seconds >= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, or is negative")
     return seconds
 
 
@@ -102,19 +115,16 @@ def run(arguments: argparse.Namespace) -> int:
     from asm_libcalls import toy_jit
     from asm_libcalls.traps import Trap
 
-    binary = _read(arguments.file)
-    options = {
-        "inline": arguments.inline,
-        "count_libcalls": arguments.stats,
-        "listing": arguments.disasm is not None,
-    }
+    content = read_module(arguments.file)
     try:
         module_class = toy_jit.Module  # imported before the clock starts: this loads the stencils
         start = time.perf_counter()
-        module = module_class(binary, toy_jit.compile_options(**options))
+        module = _make(module_class, content, arguments)
         seconds = time.perf_counter() - start
     except toy_jit.InvalidModule as error:
         raise CommandError(f"{arguments.file} is not valid: {error}", CHECK_FAILED) from None
+    except toy_jit.DeserializeError as error:
+        raise CommandError(f"{arguments.file} cannot be used: {error}", CHECK_FAILED) from None
     except (RuntimeError, OSError) as error:
         raise CommandError(str(error), NOT_HERE) from None
     status = OK
@@ -128,27 +138,33 @@ def run(arguments: argparse.Namespace) -> int:
         status = TRAPPED
     finally:
         if arguments.stats:
-            _print_stats(module, len(binary), seconds)
+            _print_stats(module, len(content), seconds)
     return status
 
 
-def _read(name: str) -> bytes:
-    path = Path(name)
-    try:
-        content = sys.stdin.buffer.read() if name == "-" else path.read_bytes()
-    except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror}", USAGE) from None
-    is_text = content.lstrip().startswith((b"(", b";;")) if name == "-" else path.suffix == ".wat"
-    if not is_text:
-        return content
-    from asm_libcalls.toy_jit.text_format import NoConverter, TextRefused, convert
+def _make(module_class: type[Module], content: bytes, arguments: argparse.Namespace) -> Module:
+    """Compile a module; deserialize it if it has been compiled."""
+    from asm_libcalls.toy_jit import compile_options
+    from asm_libcalls.toy_jit.link.serialized import MAGIC
 
-    try:
-        return convert(content, str(path))
-    except TextRefused as error:
-        raise CommandError(str(error), CHECK_FAILED) from None
-    except NoConverter as error:
-        raise CommandError(str(error), NOT_HERE) from None
+    options = {
+        "inline": arguments.inline,
+        "count_libcalls": arguments.stats,
+        "listing": arguments.disasm is not None,
+    }
+    if not content.startswith(MAGIC):
+        return module_class(content, compile_options(**options))
+    if not arguments.allow_precompiled:
+        raise CommandError(
+            f"{arguments.file} is compiled: it contains machine code, which nothing checks. "
+            "--allow-precompiled runs it, if you trust it",
+            USAGE,
+        )
+    if any(options.values()):
+        raise CommandError(
+            f"{arguments.file} is compiled: --inline, --stats and --disasm are for compiling", USAGE
+        )
+    return module_class.deserialize(content)
 
 
 def _run(module: Module, arguments: argparse.Namespace) -> int:
@@ -163,7 +179,10 @@ def _run(module: Module, arguments: argparse.Namespace) -> int:
         )
     is_program = bool(module.imports)
     if not is_program and (arguments.dir or arguments.env):
-        raise CommandError(f"{arguments.file} imports no {WASI}: no use for --dir or --env", USAGE)
+        raise CommandError(
+            f"--dir and --env are for modules that import {WASI}, and {arguments.file} does not",
+            USAGE,
+        )
     function = _function(module, arguments)
     if is_program and function is not None and arguments.invoke is None:
         return _run_program(module, arguments)
@@ -268,8 +287,8 @@ def _list(names: Any) -> str:
 
 
 def _patterns(function: tuple[str, Any], texts: list[str]) -> list[Any]:
-    from asm_libcalls.literals import parse
     from asm_libcalls.signatures import WASM_NUMBERS
+    from asm_libcalls.signatures.literals import parse
     from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
 
     name, functype = function
@@ -296,8 +315,8 @@ def _patterns(function: tuple[str, Any], texts: list[str]) -> list[Any]:
 
 
 def _print_results(func: Func, results: tuple[Any, ...]) -> None:
-    from asm_libcalls.literals import describe
     from asm_libcalls.signatures import WASM_NUMBERS
+    from asm_libcalls.signatures.literals import describe
     from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
 
     for valtype, result in zip(func.type.results, results, strict=True):
@@ -333,7 +352,7 @@ def _print_stats(module: Module, size: int, seconds: float) -> None:
     lines = [
         f"{size} bytes of WebAssembly, {functions} function{'s' if functions != 1 else ''}",
         f"compiled in {seconds * 1000:.3f} ms ({size / seconds / 1000:.0f} KB a second)",
-        f"{module.code.size} bytes of machine code",
+        f"{module.code.tables.size} bytes of machine code",
     ]
     counts = {name: count for name, count in module.libcall_counts().items() if count}
     width = max(map(len, counts), default=0)
@@ -349,15 +368,11 @@ def _print_listing(module: Module, name: str) -> None:
     decoded = module.decoded
     if index < decoded.imported_functions:
         raise CommandError(f"function {index} is imported: it has no code here", USAGE)
-    start, end = module.code.layout.functions[index - decoded.imported_functions]
+    start, end = module.code.tables.functions[index - decoded.imported_functions]
     try:
         lines = list(listing(module, index))
     except ImportError as error:
-        raise CommandError(
-            f"--disasm needs the disassembler capstone, which cannot be imported here ({error}): "
-            'install it with pip install "capstone>=5", or with the extra "cli" of this package',
-            NOT_HERE,
-        ) from None
+        raise missing_disassembler("--disasm", error) from None
     print(f"function {index}, {end - start} bytes at {module.code.address + start:#x}:")
     width = max(len(line.code.hex(" ")) for line in lines)
     for line in lines:

@@ -28,9 +28,20 @@ __all__ = [
     "add_table",
     "find_libcall",
     "libcalls_of",
+    "missing_disassembler",
 ]
 
-COMMANDS = ("list", "call", "disasm", "verify", "report", "bench", "run", "build-library")
+COMMANDS = (
+    "list",
+    "call",
+    "disasm",
+    "verify",
+    "report",
+    "bench",
+    "run",
+    "compile",
+    "build-library",
+)
 """In the order of the help; the first one is the default."""
 
 WASMTIME, LLVM, ALL = "wasmtime", "llvm", "all"
@@ -44,16 +55,20 @@ NOT_HERE = 4
 
 
 class CommandError(Exception):
-    """A command cannot continue; the message is for the user, in one or a few lines.
-
-    Attributes
-    ----------
-    exit_code : int
-    """
+    """A command cannot continue; the message is for the user, in one or a few lines."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def missing_disassembler(what: str, error: ImportError) -> CommandError:
+    """Return the error of a command that cannot import capstone."""
+    return CommandError(
+        f"{what} needs the disassembler capstone, which cannot be imported here ({error}): "
+        'install it with pip install "capstone>=5", or with the extra "cli" of this package',
+        NOT_HERE,
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -86,13 +101,10 @@ def libcalls_of(table: str) -> list[Libcall]:
 
 
 def find_libcall(name: str) -> Libcall:
-    """Return a libcall of either table by its name or its C symbol.
+    """Return a libcall of either table by its name or its C symbol, or raise CommandError.
 
-    Raises
-    ------
-    CommandError
-        There is none. The message suggests the nearest names, or the libcalls of a WebAssembly
-        instruction of this name.
+    The message suggests the nearest names, or the libcalls of a WebAssembly instruction of this
+    name.
     """
     from asm_libcalls import LIBCALLS
     from asm_libcalls.libcalls import SYMBOL_PREFIX

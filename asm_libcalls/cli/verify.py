@@ -46,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_whole_number,
         default=DEFAULT_COUNT,
-        help=f"random cases for each libcall, beside the edge cases (default {DEFAULT_COUNT})",
+        help=f"random cases for each libcall, after the edge cases (default {DEFAULT_COUNT})",
     )
     parser.add_argument(
         "--seed", metavar="S", type=_whole_number, help="repeat the run that printed this seed"
@@ -62,8 +62,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def _whole_number(text: str) -> int:
     number = int(text, 0)
-    if number < 0:
-        raise ValueError(f"{number} is negative")
+    if not 0 <= number < 1 << 63:
+        raise ValueError("it is negative, or no loop ends at it")
     return number
 
 
@@ -144,13 +144,12 @@ def _print_json(
     libcalls: list[Libcall], verdicts: dict[str, Verdict], seed: int, count: int
 ) -> None:
     def row(libcall: Libcall, verdict: Verdict) -> dict[str, Any]:
-        difference = verdict.difference
         return {
             "name": libcall.name,
             "compared": list(verdict.compared),
             "cases": verdict.cases,
             "result": "agrees" if verdict.passed else "differs",
-            "difference": None if difference is None else difference._asdict(),
+            "difference": verdict.difference and verdict.difference._asdict(),
         }
 
     output.print_json(

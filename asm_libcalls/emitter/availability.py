@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["Unavailable", "check_machine"]
+__all__ = ["Unavailable", "check_machine", "warn"]
 
 
 class Unavailable(Exception):
@@ -20,3 +20,19 @@ def check_machine() -> None:
         raise Unavailable(f"this Python runs on {machine} ({bits} bits), not on x86-64")
     if sys.platform != "linux":
         raise Unavailable(f"the system is {sys.platform}; machine code is loaded on Linux only")
+
+
+_warned: list[str] = []
+
+
+def warn(text: str) -> None:
+    """Tell the user, by one RuntimeWarning in a process, why its start or its calls are slow."""
+    if _warned:
+        return
+    _warned.append(text)
+    import warnings
+    from contextlib import suppress
+
+    # A package that works can be imported where warnings are errors too.
+    with suppress(RuntimeWarning):
+        warnings.warn(f"asm_libcalls {text}", RuntimeWarning, stacklevel=2)

@@ -38,29 +38,19 @@ _LEAVE = frozenset({"JMP", "RET", "TAIL_JUMP", "TAIL_JUMP_SLOT", "UD2"})
 
 
 class _State:
-    """What is known before an instruction; distances are bytes below the CFA.
-
-    Attributes
-    ----------
-    depth : int or None
-        Distance of rsp.
-    copies : dict of int to int
-        Callee-saved registers that hold an address in the frame, and its distance.
-    saved : dict of int to int
-        Callee-saved registers whose caller's value was pushed, and its distance.
-    written : set of int
-        Callee-saved registers that no longer hold the caller's values.
-    """
+    """What is known before an instruction; distances are bytes below the CFA."""
 
     __slots__ = ("copies", "depth", "saved", "written")
 
     def __init__(
         self, depth: int | None, copies: dict[int, int], saved: dict[int, int], written: set[int]
     ) -> None:
-        self.depth = depth
+        self.depth = depth  # distance of rsp
+        # callee-saved registers that hold an address in the frame, and its distance
         self.copies = copies
+        # callee-saved registers whose caller's value was pushed, and its distance
         self.saved = saved
-        self.written = written
+        self.written = written  # callee-saved registers that no longer hold the caller's values
 
     def copy(self) -> _State:
         return _State(self.depth, dict(self.copies), dict(self.saved), set(self.written))
@@ -108,18 +98,7 @@ class _State:
 
 
 class Node:
-    """An instruction in the control-flow graph: its effects on the stack and its successors.
-
-    Attributes
-    ----------
-    offset : int
-        Offset of its first byte.
-    effects : sequence of Effect
-    target : int or None
-        Number of the node that it may jump to.
-    leaves : bool
-        Whether control never reaches the next node.
-    """
+    """An instruction in the control-flow graph: its effects on the stack and its successors."""
 
     __slots__ = ("effects", "leaves", "offset", "target")
 
@@ -130,21 +109,17 @@ class Node:
         target: int | None = None,
         leaves: bool = False,
     ) -> None:
-        self.offset = offset
+        self.offset = offset  # offset of its first byte
         self.effects = effects
-        self.target = target
-        self.leaves = leaves
+        self.target = target  # number of the node that it may jump to
+        self.leaves = leaves  # whether control never reaches the next node
 
 
 def frames(instructions: Sequence[Any], *, framed: bool = False) -> Frames:
     """Return the frames of a routine, each with the offset of the first instruction it holds at.
 
-    Parameters
-    ----------
-    instructions : sequence
-        Encoded instructions of PeachPy.
-    framed : bool
-        The routine is jumped to, not called, with its caller's rbp pushed and rbp set.
+    The instructions are PeachPy's, encoded. A `framed` routine is jumped to, not called, with its
+    caller's rbp pushed and rbp set.
     """
     labels = {i.identifier: at for at, i in enumerate(instructions) if i.name == "LABEL"}
     nodes = []

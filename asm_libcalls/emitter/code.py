@@ -15,7 +15,8 @@ from functools import partial
 from asm_libcalls.emitter import code_names
 from asm_libcalls.emitter.code_address import CodeAddress
 from asm_libcalls.emitter.load_code import check_code, check_system, listed
-from asm_libcalls.owned import OPEN, Owned, Resource
+from asm_libcalls.owned import OPEN, Owned, Resource, unmade
+from asm_libcalls.signatures.arguments import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _arena: list[Any] = []
 
 
 class _Piece(Resource):
-    """The memory of a piece of code, and what is undone before the memory is used again."""
+    """The memory of a piece of code, and functions to call before the memory is used again."""
 
     __slots__ = ("undo",)
 
@@ -56,7 +57,11 @@ class _Symbols(Mapping[str, CodeAddress]):
         self._at = at
 
     def __getitem__(self, name: str) -> CodeAddress:
-        return CodeAddress(int(self._start) + self._at[name], self._start.code, self._start.piece)
+        at = self._at.get(name)
+        if at is None:
+            there = ", ".join(map(repr, self._at)) or "none: Code() was given no functions"
+            raise KeyError(f"the Code has no function {name!r} (its functions: {there})")
+        return CodeAddress(int(self._start) + at, self._start.code, self._start.piece)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._at)
@@ -76,12 +81,12 @@ class Code(Owned):
 
     A function object (:func:`native_function`, :func:`catch_traps`) that is made from an address of
     the code keeps the Code, so it can be called as long as it exists. When the Code is closed, new
-    calls of its function objects raise ValueError, and calls that run go on. Closing never waits.
+    calls of its function objects raise ValueError, and running calls continue. Closing never waits.
     The memory is used again when the Code is closed and its function objects and addresses are
     gone. Python keeps a function object while it runs, in every thread and in greenlets that wait.
 
-    Whoever calls the code by an address as a plain number (generated code, ctypes, a table of an
-    instance) keeps the Code open meanwhile.
+    A caller that has the address as a plain number (generated code, ctypes, a table of an instance)
+    must keep the Code open until it has returned.
 
     Parameters
     ----------
@@ -119,6 +124,8 @@ class Code(Owned):
     ValueError: add(): the Code is closed
     """
 
+    _watchers: dict[weakref.ref[Any], Callable[[Any], object]] = unmade()
+
     def __init__(self, code: Any, functions: Mapping[str, tuple[int, int]] | None = None) -> None:
         self._begin()
         content, parts = check_code(code, functions, "Code()")
@@ -127,9 +134,10 @@ class Code(Owned):
             from asm_libcalls.emitter import code_arena
 
             _arena.append(code_arena)
+            code_names.prepare_traces()
         self.size = len(content)
         self._at = {name: at for name, at, _ in parts}
-        self._watchers: dict[weakref.ref[Any], Callable[[Any], object]] = {}
+        self._watchers = {}
         start, free = _arena[0].allocate(content)
         self._start = start
         self._piece: _Piece | None = _Piece(start, free)
@@ -141,7 +149,7 @@ class Code(Owned):
     def __repr__(self) -> str:
         if self.closed:
             return "<Code closed>"
-        return f"<Code of {self.size} bytes at {self._start:#x}>"
+        return f"<Code of {counted(self.size, 'byte')} at {self._start:#x}>"
 
     @property
     def address(self) -> CodeAddress:

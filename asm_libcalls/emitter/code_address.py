@@ -1,6 +1,7 @@
 """``CodeAddress``: an address in code that can be freed, as an int that keeps the code.
 
-It is a module of its own, because what takes addresses imports it, and few programs use more.
+A module of its own, because all functions that take addresses import it. Few programs need the rest
+of ``code.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
         """The memory of a piece of code; it is not released while there is a reference to this."""
 
         undo: list[Callable[[], object]]
-        """What is done before the memory is used again."""
+        """Functions to call before the memory is used again."""
 
 
 __all__ = ["CodeAddress"]

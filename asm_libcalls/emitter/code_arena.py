@@ -3,7 +3,8 @@
 A *region* is a memfd that is mapped once, read and execute. Code is written to it by ``pwrite``, so
 no mapping is ever writable. Unused space and freed pieces are filled with ``int3``. Where the
 system refuses a memfd, each piece has pages of its own (``pages.py``), which are unmapped when it
-is freed. So it is if names for perf are wanted, because perf names code in anonymous memory only.
+is freed. If names for perf are wanted, each piece has pages of its own too, because perf names code
+in anonymous memory only.
 
 A mapping of a memfd is shared with the children of a fork, so a write in one process is seen in the
 other. A region that existed at a fork is therefore *retired* in both processes: nothing is written
@@ -11,8 +12,9 @@ to it any more, neither code nor ``int3``. It is unmapped when all of its pieces
 libraries count too: the C library calls a handler of ours before each of them.
 
 No lock is held, because collections and signal handlers may run anywhere, and allocate and free. A
-region is in a list, or in the hands of one thread, which took it out. A piece that is freed
-meanwhile waits in the region's :attr:`~_Region.freed`.
+region is in a list, or one thread has taken it out and holds it. A piece that is freed meanwhile
+waits in the region's :attr:`~_Region.freed`. Signal handlers may raise after any call, so a region
+moves between two lists in one call of C code.
 
 Source: ``memfd_create(2)``, ``pthread_atfork(3)``; glibc's ``register-atfork.c``.
 """
@@ -20,6 +22,7 @@ Source: ``memfd_create(2)``, ``pthread_atfork(3)``; glibc's ``register-atfork.c`
 from __future__ import annotations
 
 import bisect
+import contextlib
 import ctypes
 import os
 import struct
@@ -30,7 +33,7 @@ from asm_libcalls.emitter.image import Routine, link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["ALIGNMENT", "allocate"]
 
@@ -42,33 +45,16 @@ _SMALLEST, _LARGEST = 1 << 16, 1 << 20  # sizes of regions that several pieces s
 
 
 class _Region:
-    """A memfd and its mapping; only the holder changes it, except :attr:`freed`.
-
-    Attributes
-    ----------
-    address, size : int
-    file : int
-        The memfd's descriptor; -1 if the region is retired.
-    free : list of (int, int)
-        Start and end of each unused range, sorted, as offsets.
-    largest : int
-        No unused range is larger.
-    live : int
-        The number of pieces.
-    freed : list of (int, int)
-        Offset and size of each freed piece that is still counted in :attr:`live`.
-    home : list of _Region
-        The list where it is while no thread holds it.
-    """
+    """A memfd and its mapping; only the holder changes it, except :attr:`freed`."""
 
     __slots__ = (
-        "_forks", "_identity", "address", "file", "free", "freed", "home", "largest", "live",
+        "_forks", "_identity", "_mapping", "address", "file", "free", "freed", "largest", "live",
         "size",
     )  # fmt: skip
 
     def __init__(self, size: int) -> None:
         self._forks = _forks()
-        self.file = pages.memfd(_INT3 * size)
+        self.file = pages.memfd(_INT3 * size)  # the memfd's descriptor; -1 if the region is retired
         try:
             self._identity = _identity(self.file)
             self.address = libc.mmap(
@@ -77,22 +63,28 @@ class _Region:
         except OSError:
             os.close(self.file)
             raise
+        self._mapping = [(self.address, size)]
         self.size = size
-        self.free = [(0, size)]
-        self.largest = size
-        self.live = 0
+        self.free = [(0, size)]  # start and end of each unused range, sorted, as offsets
+        self.largest = size  # no unused range is larger
+        self.live = 0  # the number of pieces
+        # offset and size of each freed piece that is still counted in live
         self.freed: list[tuple[int, int]] = []
-        self.home = _regions
 
     def settle(self) -> None:
         """Take back what was freed, and retire after a fork."""
         if self.file >= 0 and self._forks != _forks():
             self._retire()
         while self.freed:
-            at, size = self.freed.pop()
-            self.live -= 1
+            at, size = self.freed[0]
             if self.file >= 0 and self._write(at, _INT3 * size):
-                self._add(at, at + size)
+                free, largest = self._free_with(at, at + size)
+            else:
+                free, largest = self.free, self.largest
+            # No call from here on.
+            self.free, self.largest = free, largest
+            self.live -= 1
+            del self.freed[0]
 
     def place(self, content: bytes) -> int:
         """Write code of whole cache lines to unused space; return its offset, or -1."""
@@ -109,20 +101,29 @@ class _Region:
         self.largest = size - ALIGNMENT
         return -1
 
-    def unmap(self) -> None:
-        """Release it. It has no pieces."""
-        self._retire()
-        libc.munmap(self.address, self.size)
+    @property
+    def needed(self) -> bool:
+        """Whether it has pieces, or is the only one with space for small ones."""
+        if self.live:
+            return True
+        is_spare = self.file >= 0 and self.size <= _LARGEST
+        return is_spare and all(other.live or other is self for other in _regions)
 
-    def _add(self, at: int, end: int) -> None:
+    def unmap(self) -> None:
+        """Release it. It has no pieces. Twice is a no-op."""
+        self._retire()
+        libc.munmap(self._mapping)
+
+    def _free_with(self, at: int, end: int) -> tuple[list[tuple[int, int]], int]:
+        """Return the unused ranges with one more, and the size of the largest."""
         i = bisect.bisect(self.free, (at, at))
         first, last = i, i
         if i and self.free[i - 1][1] == at:
             first, at = i - 1, self.free[i - 1][0]
         if i < len(self.free) and self.free[i][0] == end:
             last, end = i + 1, self.free[i][1]
-        self.free[first:last] = [(at, end)]
-        self.largest = max(self.largest, end - at)
+        free = [*self.free[:first], (at, end), *self.free[last:]]
+        return free, max(self.largest, end - at)
 
     def _write(self, at: int, content: bytes) -> bool:
         """Write to the memfd; retire the region if that fails."""
@@ -145,7 +146,6 @@ class _Region:
         file, self.file = self.file, -1
         self.free.clear()
         self.largest = 0
-        self.home = _retired
         try:
             if file >= 0 and _identity(file) == self._identity:
                 os.close(file)
@@ -154,50 +154,41 @@ class _Region:
 
 
 _regions: list[_Region] = []
-_retired: list[_Region] = []
+"""Those that no thread holds."""
 
 
 def allocate(content: bytes) -> tuple[int, Callable[[], None]]:
     """Put code on executable memory; return its address, and what frees it.
 
-    The caller frees it once, when nothing can return into the code or call it any more.
-
-    Raises
-    ------
-    OSError
-        The system refuses executable memory.
+    The caller frees it when nothing can return into the code or call it any more; twice is a no-op.
+    Raise OSError if the system refuses executable memory.
     """
     if code_names.perf_is_wanted():
         return _on_own_pages(content)
     content = content.ljust(-(-len(content) // ALIGNMENT) * ALIGNMENT, _INT3)
     held: list[_Region] = []
     try:
-        while True:
+        is_new = False
+        while not is_new:
             try:
-                region = _regions.pop()
+                held.extend(map(_regions.pop, (-1,)))
             except IndexError:
                 try:
-                    region = _Region(_region_size(len(content), held))
+                    held.append(_Region(_region_size(len(content), held)))
                 except OSError:
-                    return _on_own_pages(content)
-                held.append(region)
-                at = region.place(content)
-                if at < 0:
-                    return _on_own_pages(content)
-            else:
-                held.append(region)
-                region.settle()
-                at = region.place(content)
+                    break
+                is_new = True
+            region = held[-1]
+            region.settle()
+            at = region.place(content)
             if at >= 0:
-                return region.address + at, partial(_free, region, at, len(content))
+                return region.address + at, partial(_free, region, iter([(at, len(content))]))
+        return _on_own_pages(content)
     finally:
-        while held:
-            region = held.pop()
-            try:
-                _put_back(region)
+        _regions.extend(held)
+        for region in held:
+            with contextlib.suppress(OSError):  # of munmap: it stays mapped, and unused
                 _settle(region)
-            except OSError:
-                pass  # a region that cannot be unmapped stays mapped, and unused
 
 
 def _region_size(needed: int, others: list[_Region]) -> int:
@@ -206,30 +197,27 @@ def _region_size(needed: int, others: list[_Region]) -> int:
     return -(-max(needed, shared) // libc.PAGE_SIZE) * libc.PAGE_SIZE
 
 
-def _free(region: _Region, at: int, size: int) -> None:
-    region.freed.append((at, size))
+def _free(region: _Region, piece: Iterator[tuple[int, int]]) -> None:
+    region.freed.extend(piece)  # an iterator yields each item once
     _settle(region)
 
 
 def _settle(region: _Region) -> None:
-    while region.freed:
+    """Take back what was freed of a region, and unmap it if it is not needed."""
+    while region.freed or not region.needed:
+        removed: list[None] = []
         try:
-            region.home.remove(region)  # one operation: one thread gets it
-        except ValueError:
-            return  # who holds it does this
-        try:
+            removed.extend(map(_regions.remove, (region,)))  # one thread gets it
             region.settle()
+            if not region.needed:
+                region.unmap()
+                removed.clear()
+                return
+        except ValueError:
+            return  # its holder does this
         finally:
-            _put_back(region)
-
-
-def _put_back(region: _Region) -> None:
-    """Let other threads take a region, or unmap it if it is not needed."""
-    is_spare = region.file >= 0 and region.size <= _LARGEST
-    if region.live or (is_spare and all(other.live for other in _regions)):
-        region.home.append(region)
-    else:
-        region.unmap()
+            if removed:
+                _regions.append(region)
 
 
 def _on_own_pages(content: bytes) -> tuple[int, Callable[[], None]]:

@@ -6,15 +6,16 @@ profiler, debugger or stack walk, this costs one dict entry for each load.
 
 from __future__ import annotations
 
-import bisect
 import os
 
 from asm_libcalls.libcalls import DECLARATIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Protocol
+
+    from asm_libcalls.emitter.address_map import AddressMap
 
     Function = tuple[int, int, str, bytes | None]
     """Address, size in bytes, name and call frame instructions (``eh_frame.py``). The instructions
@@ -41,10 +42,14 @@ __all__ = [
     "PERF_VARIABLE",
     "announce",
     "are_asked_for",
+    "are_traced",
     "enable_or_warn",
     "find",
+    "find_all",
+    "name_in_traces",
     "observe",
     "perf_is_wanted",
+    "prepare_traces",
     "printable",
     "sources",
     "title",
@@ -56,8 +61,9 @@ PERF_VARIABLE, GDB_VARIABLE = "ASM_LIBCALLS_PERF_MAP", "ASM_LIBCALLS_GDB"
 sources: dict[int, Source] = {}
 """The announced sources, by the address of their code."""
 
-_traced: dict[int, list[tuple[int, int, str]]] = {}  # address of code -> its functions, sorted
-_starts: dict[str, list[int]] = {}  # the sorted addresses, until code is loaded or unloaded
+_traced: list[AddressMap] = []
+"""The functions that traces name, sorted, by the address of their code: those of announced code,
+and those of :func:`name_in_traces`. Empty until :func:`prepare_traces`."""
 
 _observers: list[Observer] = []
 
@@ -94,10 +100,39 @@ def announce(address: int, source: Source, in_traces: bool = False) -> None:
     """
     sources[address] = source
     if in_traces:
-        _traced[address] = sorted((at, size, name) for at, size, name, _ in source())
-        _starts.clear()
+        functions = sorted((at, size, name) for at, size, name, _ in source())
+        prepare_traces()
+        _traced[0].put(address, functions)
     for observer in _observers:
         observer.loaded(address, source)
+
+
+def name_in_traces(address: int, size: int, name: str) -> None:
+    """Let :func:`find` name one function, where no announced code has names."""
+    prepare_traces()
+    _traced[1].put(address, [(address, size, name)])
+
+
+def prepare_traces() -> None:
+    """Import what names in traces need. At interpreter exit nothing can be imported."""
+    if not _traced:
+        from asm_libcalls.emitter.address_map import AddressMap
+
+        maps = [AddressMap(), AddressMap()]
+        if not _traced:  # another thread may have made them
+            _traced[:] = maps
+
+
+def are_traced() -> bool:
+    """Return whether :func:`find` has any functions."""
+    return any(_traced)
+
+
+def find_all(return_addresses: tuple[int, ...]) -> Sequence[tuple[str, int] | None]:
+    """Return what :func:`find` returns for each return address."""
+    if not are_traced():
+        return (None,) * len(return_addresses)
+    return [find(each) for each in return_addresses]
 
 
 def find(return_address: int) -> tuple[str, int] | None:
@@ -105,27 +140,18 @@ def find(return_address: int) -> tuple[str, int] | None:
 
     None if that is in no function of code that was announced for traces.
     """
-    if not _traced:
-        return None
-    starts = _starts.get("sorted")
-    if starts is None:
-        starts = list(_traced)
-        starts.sort()
-        _starts["sorted"] = starts
     call = return_address - 1  # the call may be the function's last instruction
-    i = bisect.bisect_right(starts, call)
-    # Other threads load and unload meanwhile.
-    functions = _traced.get(starts[i - 1], ()) if i else ()
-    for at, size, name in reversed(functions):
-        if at <= call < at + size:
-            return name, return_address - at
+    for names in _traced:
+        for at, size, name in reversed(names.before(call) or ()):
+            if at <= call < at + size:
+                return name, return_address - at
     return None
 
 
 def withdraw(address: int) -> None:
     """Remove the source at this address, whose code is about to be unmapped."""
-    if _traced.pop(address, None) is not None:
-        _starts.clear()
+    if _traced:
+        _traced[0].remove(address)
     if sources.pop(address, None) is not None:
         for observer in _observers:
             observer.unloaded(address)

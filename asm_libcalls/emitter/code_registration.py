@@ -1,21 +1,28 @@
 """Keeps the functions of loaded code registered with an unwinder or a debugger.
 
-Code is loaded and unloaded in any thread, and unloaded also by the garbage collector at any
-allocation. So an unload only queues its registration, and the holder of the lock removes it.
+Code is loaded and unloaded in any thread, in signal handlers, and unloaded also by the garbage
+collector at any allocation. So both are queued, and the holder of the lock does what is queued. A
+thread waits for another holder before it runs new code, but never for itself.
 """
 
 from __future__ import annotations
 
 import os
-from _thread import allocate_lock
+from _thread import RLock
 
 from asm_libcalls.emitter import code_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from asm_libcalls.emitter.code_names import Source
 
 __all__ = ["Registry"]
+
+
+_PATIENCE = 5.0
+"""Seconds to wait for another thread, which needs far less; later ones are registered late."""
 
 
 class Registry:
@@ -25,8 +32,10 @@ class Registry:
 
     def __init__(self) -> None:
         self._registered: dict[int, int] = {}
+        self._is_busy = False
         self._gone: list[int] = []
-        self._lock = allocate_lock()
+        self._coming: list[tuple[int, Source, list[tuple[int, int, str, bytes]]]] = []
+        self._lock = RLock()
 
     def register(self, functions: list[tuple[int, int, str, bytes]]) -> int:
         """Register functions; return a token for :meth:`unregister`."""
@@ -48,34 +57,62 @@ class Registry:
         functions = [
             (at, size, name, frames) for at, size, name, frames in source() if frames is not None
         ]
-        if not functions:
-            return
-        with self._lock:
-            self._unregister_gone()
-            # Other threads load and unload meanwhile.
-            if code_names.sources.get(address) is source and address not in self._registered:
-                self._registered[address] = self.register(functions)
-        self._settle()
+        if functions:
+            self._coming.append((address, source, functions))
+            self._settle(waiting=True)
 
     def unloaded(self, address: int) -> None:
         """Remove the registration of the code at this address."""
         self._gone.append(address)
-        self._settle()
+        self._settle(waiting=False)
 
-    def _settle(self) -> None:
-        # If the lock is taken, its holder does this. The holder may be this very thread: the
-        # garbage collector can run anywhere above and unload a module.
-        while self._gone and self._lock.acquire(blocking=False):
-            try:
-                self._unregister_gone()
-            finally:
-                self._lock.release()
+    def _settle(self, waiting: bool) -> None:
+        """Do what is queued, unless the holder of the lock does it."""
+        lock: Any = self._lock
+        try:
+            while self._gone or self._coming:
+                if lock._is_owned():
+                    # This is a signal handler or the garbage collector, in the middle of the
+                    # holder. A busy holder does the rest itself. Otherwise it has just begun or
+                    # ended, or an exception of a signal handler ended it: this does its work.
+                    if self._is_busy:
+                        return
+                elif not lock.acquire(timeout=_PATIENCE if waiting else 0):
+                    return
+                try:
+                    self._is_busy = True
+                    if lock._is_owned():
+                        self._do_queued()
+                finally:
+                    self._is_busy = False
+                    _release(lock)
+        finally:
+            if not self._is_busy:
+                _release(lock)
 
-    def _unregister_gone(self) -> None:
-        while self._gone:
-            token = self._registered.pop(self._gone.pop(), None)
-            if token is not None:
-                self.unregister(token)
+    def _do_queued(self) -> None:
+        while self._gone or self._coming:
+            if self._gone:
+                token = self._registered.pop(self._gone.pop(), None)
+                if token is not None:
+                    self.unregister(token)
+                continue
+            address, source, functions = self._coming.pop(0)
+            # Other threads load and unload meanwhile.
+            if code_names.sources.get(address) is source and address not in self._registered:
+                self._registered[address] = self.register(functions)
 
     def _forget_other_threads(self) -> None:
-        self._lock = allocate_lock()
+        lock: Any = self._lock
+        if not lock._is_owned():
+            self._lock = RLock()
+            self._is_busy = False
+
+
+def _release(lock: Any) -> None:
+    """Release the lock, if this thread has it."""
+    try:
+        if lock._is_owned():
+            lock.release()
+    except RuntimeError:  # a signal handler has done it in between
+        return

@@ -1,7 +1,7 @@
 """Call frame information in DWARF's encoding: the caller's registers at each instruction.
 
-Debuggers, profilers and C++ exceptions walk the stack by it. This module only encodes and decodes;
-``call_frames.py`` derives the frames.
+Debuggers, profilers and C++ exceptions use it to walk the stack. This module only encodes and
+decodes. ``call_frames.py`` derives the frames.
 
 Source: DWARF 5, 6.4 (call frame information); Linux Standard Base 5.0, 10.6 (exception frames);
 System V ABI for AMD64, figure 3.36 (numbers of the registers).
@@ -40,18 +40,7 @@ _WORD = 8  # of the stack; offsets of saved registers are counted in it
 
 
 class Frame:
-    """A frame at one instruction. The *CFA* is what rsp will be in the caller.
-
-    Attributes
-    ----------
-    register : int or None
-        The CFA is this register (a DWARF number) plus `offset`; None if the CFA is unknown.
-    offset : int
-    saved : tuple of tuple of int
-        The caller's registers that are on the stack, each with its distance below the CFA in bytes.
-    lost : tuple of int
-        The caller's registers that were overwritten without being saved.
-    """
+    """A frame at one instruction. The *CFA* is what rsp will be in the caller."""
 
     __slots__ = ("lost", "offset", "register", "saved")
 
@@ -62,10 +51,13 @@ class Frame:
         saved: tuple[tuple[int, int], ...] = (),
         lost: tuple[int, ...] = (),
     ) -> None:
+        # the CFA is this register (a DWARF number) plus `offset`; None if the CFA is unknown
         self.register = register
         self.offset = offset
+        # the caller's registers that are on the stack, each with its distance below the CFA in
+        # bytes
         self.saved = saved
-        self.lost = lost
+        self.lost = lost  # the caller's registers that were overwritten without being saved
 
     def _key(self) -> tuple[object, ...]:
         return self.register, self.offset, self.saved, self.lost
@@ -87,12 +79,9 @@ ENTERED = Frame(_RSP, _WORD)
 def encode(functions: Iterable[tuple[int, int, bytes]], index_at: int) -> tuple[bytes, bytes]:
     """Return the content of ``.eh_frame_hdr``, and of ``.eh_frame``, which follows it.
 
-    Parameters
-    ----------
-    functions : iterable
-        Address, size in bytes and :func:`instructions` of each, in the order of the addresses.
-    index_at : int
-        The address of ``.eh_frame_hdr``, a multiple of 8. All addresses count from one base.
+    `functions` are the address, size in bytes and :func:`instructions` of each, in the order of the
+    addresses. `index_at` is the address of ``.eh_frame_hdr``, a multiple of 8. All addresses count
+    from one base.
     """
     functions = list(functions)
     index_size = -(-(12 + 8 * len(functions)) // _WORD) * _WORD
@@ -114,10 +103,7 @@ def encode(functions: Iterable[tuple[int, int, bytes]], index_at: int) -> tuple[
 def encode_anywhere(functions: Iterable[tuple[int, int, bytes]]) -> bytes:
     """Return the content of an ``.eh_frame`` with absolute addresses, valid at any address.
 
-    Parameters
-    ----------
-    functions : iterable
-        Address, size in bytes and :func:`instructions` of each.
+    `functions` are as in :func:`encode`, in any order.
     """
     content = bytearray(_common(b"", b""))
     for address, size, changes in functions:
@@ -127,15 +113,7 @@ def encode_anywhere(functions: Iterable[tuple[int, int, bytes]]) -> bytes:
 
 
 def read(content: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
-    """Yield the address, size and instructions of each function in an output of :func:`encode`.
-
-    Parameters
-    ----------
-    content : bytes
-        The ``.eh_frame``.
-    at : int
-        Its address.
-    """
+    """Yield address, size and instructions of each function in an ``.eh_frame`` at an address."""
     head = struct.Struct("<IIiIB")
     start = 4 + struct.unpack_from("<I", content)[0]  # after the CIE
     while len(content) - start > head.size:

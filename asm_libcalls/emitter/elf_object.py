@@ -60,18 +60,7 @@ _GNU_PROPERTY_TYPE_0, _ISA_1_NEEDED = 5, 0xC0008002
 
 
 class Symbol:
-    """A function of the code, or eight bytes of the data.
-
-    Attributes
-    ----------
-    name : str
-    at : int
-        Offset from the beginning of the code.
-    size : int
-    is_function : bool
-    is_exported : bool
-        Whether the dynamic linker finds it by name; debuggers always do.
-    """
+    """A function of the code, or eight bytes of the data."""
 
     __slots__ = ("at", "is_exported", "is_function", "name", "size")
 
@@ -79,71 +68,41 @@ class Symbol:
         self, name: str, at: int, size: int, *, is_function: bool, is_exported: bool
     ) -> None:
         self.name = name
-        self.at = at
+        self.at = at  # offset from the beginning of the code
         self.size = size
         self.is_function = is_function
+        # whether the dynamic linker finds it by name; debuggers always do
         self.is_exported = is_exported
 
 
 class Object:
-    """A written shared object, with the offsets of some of its parts.
-
-    Attributes
-    ----------
-    content : bytearray
-        The whole file.
-    identity_at : int
-        Offset of ``.identity``, the same in every file. Its bytes are still zeros.
-    code_at : int
-        Offset of the code.
-    contents_at : int
-        Offset of ``.contents``.
-    frames : tuple of int
-        Offset and size of ``.eh_frame``.
-    """
+    """A written shared object, with the offsets of some of its parts."""
 
     __slots__ = ("code_at", "content", "contents_at", "frames", "identity_at")
 
     def __init__(self, content: bytearray, places: dict[str, tuple[int, int]]) -> None:
-        self.content = content
+        self.content = content  # the whole file
+        # Offset of `.identity`, the same in every file. Its bytes are still zeros.
         self.identity_at = places[".identity"][0]
-        self.code_at = places[".text"][0]
-        self.contents_at = places[".contents"][0]
-        self.frames = places[".eh_frame"]
+        self.code_at = places[".text"][0]  # offset of the code
+        self.contents_at = places[".contents"][0]  # offset of `.contents`
+        self.frames = places[".eh_frame"]  # offset and size of `.eh_frame`
 
 
 def write(
-    code: bytes,
-    data: bytes,
+    code: bytes,  # whole pages; the code refers to the data, which follows it, relative to rip
+    data: bytes,  # initial content of the writable data, of which each process has its own copy
     symbols: Sequence[Symbol],
+    # offset from the beginning of the code, size and call frame instructions of each function with
+    # known frames
     functions: Sequence[tuple[int, int, bytes]],
     *,
-    identity_size: int,
-    contents: bytes,
-    level: int,
-    soname: str = "",
+    identity_size: int,  # size of `.identity` in bytes, which the caller fills in
+    contents: bytes,  # content of `.contents`
+    level: int,  # the N of x86-64-vN, 1 to 4, that the CPU must have
+    soname: str = "",  # the name by which programs that are linked with it find it; "" for none
 ) -> Object:
-    """Write a shared object.
-
-    Parameters
-    ----------
-    code : bytes
-        Whole pages. The code refers to the data, which follows it, relative to rip.
-    data : bytes
-        Initial content of the writable data, of which each process has its own copy.
-    symbols : sequence of Symbol
-    functions : sequence of tuple
-        Offset from the beginning of the code, size and call frame instructions of each function
-        with known frames.
-    identity_size : int
-        Size of ``.identity`` in bytes, which the caller fills in.
-    contents : bytes
-        Content of ``.contents``.
-    level : int
-        The N of x86-64-vN, 1 to 4, that the CPU must have.
-    soname : str
-        The name by which programs that are linked with it find it; "" for none.
-    """
+    """Write a shared object."""
     assert code
     assert not len(code) % CODE_PAGE
     ordered = sorted(symbols, key=lambda symbol: symbol.is_exported)  # local ones come first
@@ -175,10 +134,7 @@ def write(
 def write_symbols(functions: Sequence[tuple[int, int, str, bytes]]) -> bytes:
     """Write an ELF object with symbols and frames, for a debugger, of code that is in no file.
 
-    Parameters
-    ----------
-    functions : sequence of tuple
-        Address, size in bytes, name and call frame instructions of each.
+    `functions` are the address, size in bytes, name and call frame instructions of each.
     """
     from asm_libcalls.emitter import eh_frame
 

@@ -24,12 +24,8 @@ _LINKERS = "_GLOBAL_OFFSET_TABLE_"  # the linker defines it
 def undefined_symbols(content: bytes) -> Iterator[str]:
     """Yield the symbols that an object file refers to and does not define.
 
-    A weak symbol is not among them: without a definition it is 0 on purpose.
-
-    Raises
-    ------
-    ValueError
-        The content is no 64-bit little-endian ELF file.
+    A weak symbol is not among them: without a definition it is 0 on purpose. Raise ValueError if
+    the content is no 64-bit little-endian ELF file.
     """
     for name, info, section, _ in _symbols(content):
         if section == _SHN_UNDEF and info >> 4 == _STB_GLOBAL and name != _LINKERS:
@@ -37,13 +33,7 @@ def undefined_symbols(content: bytes) -> Iterator[str]:
 
 
 def defined_functions(content: bytes) -> Iterator[tuple[str, int]]:
-    """Yield the name and the size in bytes of each function that an object file defines.
-
-    Raises
-    ------
-    ValueError
-        As in :func:`undefined_symbols`.
-    """
+    """Yield the name and the size in bytes of each function that an object file defines."""
     for name, info, section, size in _symbols(content):
         if section != _SHN_UNDEF and info & 0xF == _STT_FUNC:
             yield name, size

@@ -8,11 +8,11 @@ anywhere, and its code pages are never written after they are made.
 
 from __future__ import annotations
 
-import struct
+from _struct import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from asm_libcalls.emitter.call_frames import Frames
 
@@ -22,50 +22,32 @@ CODE_PAGE = 4096
 """Slots begin at a multiple of this many bytes; every x86-64 page is a multiple of it."""
 
 _PADDING = b"\xcc"  # int3: nothing falls through from one routine into the next
-_DISPLACEMENT = struct.Struct("<i")
+_DISPLACEMENT = Struct("<i")
 
 
 class Reference:
-    """Four bytes of a routine that hold the distance to a symbol.
-
-    Attributes
-    ----------
-    offset : int
-        Offset of the four bytes in the routine; the distance counts from their end.
-    symbol : str
-        A routine of the image, or a slot.
-    is_slot : bool
-        Whether `symbol` is a slot.
-    """
+    """Four bytes of a routine that hold the distance to a symbol."""
 
     __slots__ = ("is_slot", "offset", "symbol")
 
     def __init__(self, offset: int, symbol: str, is_slot: bool) -> None:
+        # offset of the four bytes in the routine; the distance counts from their end
         self.offset = offset
-        self.symbol = symbol
-        self.is_slot = is_slot
+        self.symbol = symbol  # a routine of the image, or a slot
+        self.is_slot = is_slot  # whether `symbol` is a slot
 
 
 class Hole:
-    """Four bytes of a stencil that are filled in when it is copied.
-
-    Attributes
-    ----------
-    kind : {"number", "slot", "stencil"}
-        A number given when the stencil is copied; the distance to a slot; or the distance to
-        another stencil, by its role.
-    offset : int
-        Offset of the four bytes in the stencil.
-    symbol : str
-        The name of the number, the slot or the role.
-    """
+    """Four bytes of a stencil that are filled in when it is copied."""
 
     __slots__ = ("kind", "offset", "symbol")
 
     def __init__(self, kind: str, offset: int, symbol: str) -> None:
+        # a number given when the stencil is copied; the distance to a slot; or the distance to
+        # another stencil, by its role
         self.kind = kind
-        self.offset = offset
-        self.symbol = symbol
+        self.offset = offset  # offset of the four bytes in the stencil
+        self.symbol = symbol  # the name of the number, the slot or the role
 
     def __repr__(self) -> str:
         return f"<Hole {self.kind} {self.symbol} at {self.offset}>"
@@ -147,47 +129,39 @@ class Routine:
 
 
 class PlacedStencil:
-    """A stencil of an image.
+    """A stencil of an image."""
 
-    Attributes
-    ----------
-    offset, size : int
-        Place of its code.
-    holes : tuple of Hole
-    effects : str
-        Its effects on the stack.
-    """
+    __slots__ = ("effects", "offset", "rows", "size")
 
-    __slots__ = ("effects", "holes", "offset", "size")
-
-    def __init__(self, offset: int, size: int, holes: tuple[Hole, ...], effects: str) -> None:
+    def __init__(
+        self, offset: int, size: int, rows: Sequence[tuple[str, int, str]], effects: str
+    ) -> None:
+        # `offset`, `size`: place of its code
         self.offset = offset
         self.size = size
-        self.holes = holes
-        self.effects = effects
+        self.rows = rows  # the arguments of Hole for each of its holes
+        self.effects = effects  # its effects on the stack
+
+    @property
+    def holes(self) -> tuple[Hole, ...]:
+        """Its holes, made at each access: a program uses few of the stencils."""
+        return tuple([Hole(*row) for row in self.rows])
 
 
 class Image:
-    """Linked routines.
+    """Linked routines."""
 
-    Attributes
-    ----------
-    code : bytes
-        Content of the executable pages; its size is a multiple of :data:`CODE_PAGE`.
-    routines : dict of str to tuple of int
-        Offset and size of each routine in `code`.
-    straight : frozenset of str
-        The routines that can be copied in place of a call.
-    labels : dict of str to int
-        Offset of each label of the routines.
-    stencils : dict of str to PlacedStencil
-    slots : dict of str to int
-        Offset of each slot from the start of `code`.
-    size : int
-        Bytes of code and data together.
-    """
-
-    __slots__ = ("_frames", "code", "labels", "routines", "size", "slots", "stencils", "straight")
+    __slots__ = (
+        "_frames",
+        "_labels",
+        "_read_stencils",
+        "_stencils",
+        "code",
+        "routines",
+        "size",
+        "slots",
+        "straight",
+    )
 
     def __init__(
         self,
@@ -196,18 +170,31 @@ class Image:
         slots: dict[str, int],
         size: int,
         frames: Callable[[], dict[str, bytes]] = dict,
-        labels: dict[str, int] | None = None,
-        stencils: dict[str, PlacedStencil] | None = None,
+        labels: Callable[[], dict[str, int]] = dict,
+        stencils: Callable[[], dict[str, PlacedStencil]] = dict,
         straight: frozenset[str] = frozenset(),
     ) -> None:
-        self.code = code
-        self.routines = routines
-        self.labels = labels or {}
-        self.stencils = stencils or {}
-        self.straight = straight
-        self.slots = slots
-        self.size = size
+        self.code = code  # content of the executable pages; its size is a multiple of CODE_PAGE
+        self.routines = routines  # offset and size of each routine in `code`
+        self._labels = labels  # not used by every program, nor are the stencils
+        self._read_stencils = stencils
+        self._stencils: dict[str, PlacedStencil] | None = None
+        self.straight = straight  # the routines that can be copied in place of a call
+        self.slots = slots  # offset of each slot from the start of `code`
+        self.size = size  # bytes of code and data together
         self._frames = frames  # rarely used, so read on demand
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Offset of each label of the routines, read at each access."""
+        return self._labels()
+
+    @property
+    def stencils(self) -> dict[str, PlacedStencil]:
+        """The stencils by name."""
+        if self._stencils is None:
+            self._stencils = self._read_stencils()
+        return self._stencils
 
     @property
     def frames(self) -> dict[str, bytes]:
@@ -225,10 +212,7 @@ def _aligned(offset: int, alignment: int) -> int:
 def link(routines: Iterable[Routine]) -> Image:
     """Lay the routines out one after the other and fill in their references.
 
-    Raises
-    ------
-    ValueError
-        Two routines have the same name, or a routine refers to an unknown symbol.
+    Raise ValueError if two routines have the same name, or one refers to an unknown symbol.
     """
     placed: list[tuple[int, Routine]] = []
     symbols: dict[str, int] = {}  # what references can name
@@ -240,9 +224,8 @@ def link(routines: Iterable[Routine]) -> Image:
         if routine.holes is None:
             sizes[routine.name] = offset, routine.size
         else:
-            stencils[routine.name] = PlacedStencil(
-                offset, routine.size, routine.holes, routine.effects
-            )
+            rows = [(hole.kind, hole.offset, hole.symbol) for hole in routine.holes]
+            stencils[routine.name] = PlacedStencil(offset, routine.size, rows, routine.effects)
         places = [(routine.name, 0)]
         places.extend(routine.labels.items())
         for name, at in places:
@@ -278,8 +261,8 @@ def link(routines: Iterable[Routine]) -> Image:
         slots,
         code_size + 8 * len(slots),
         lambda: _call_frames(framed),
-        labels,
-        stencils,
+        lambda: labels,
+        lambda: stencils,
         frozenset([routine.name for _, routine in placed if routine.is_straight]),
     )
 

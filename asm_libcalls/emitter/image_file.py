@@ -5,7 +5,7 @@ Two more sections are for this module:
 
 ==================== ==============================================================
 ``.identity``        digest, key, and eight places and sizes (little-endian)
-``.contents``        UTF-8 lines: what assembled it, then every routine, label, stencil and slot
+``.contents``        what assembled it, every routine, label, slot and stencil, by :mod:`marshal`
 ==================== ==============================================================
 
 The digest is BLAKE2b of everything but itself. It detects files damaged by a full disk, a crash or
@@ -14,10 +14,10 @@ a bad disk. It is no signature: the reader must check the file's owner.
 
 from __future__ import annotations
 
-import struct
-from functools import partial
+import marshal
+from _struct import Struct
 
-from asm_libcalls.emitter.image import Hole, Image, PlacedStencil
+from asm_libcalls.emitter.image import Image, PlacedStencil
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ KEY_SIZE = 32
 """Bytes of a digest, and of a key."""
 
 _BEGINNING = b"\x7fELF\x02\x01\x01"
-_IDENTITY = struct.Struct(f"<{KEY_SIZE}s{KEY_SIZE}s8Q")
+_IDENTITY = Struct(f"<{KEY_SIZE}s{KEY_SIZE}s8Q")
 _IDENTITY_AT = 512
+_MARSHAL_VERSION = 2  # every Python reads it, and it depends on no object's identity
 _DIGESTED_FROM = _IDENTITY_AT + KEY_SIZE
 
 
@@ -65,25 +66,15 @@ def pack(
 ) -> bytes:
     """Return the content of an image file.
 
-    Parameters
-    ----------
-    image : Image
-        The linked image.
-    key : bytes
-        Digest of everything that the image was made from, :data:`KEY_SIZE` bytes.
-    assembler : str
-        Name of the assembler, for display.
-    level : int
-        The N of x86-64-vN, 1 to 4, that the CPU must have.
-    exports : collection of str, optional
-        Routines that the dynamic linker finds by name; by default all.
-    soname : str
-        The name of the shared object for the dynamic linker, if it has one.
+    `key` is the digest of everything that the image was made from, :data:`KEY_SIZE` bytes.
+    `assembler` is a name for display, `level` the N of x86-64-vN, 1 to 4, that the CPU must have.
+    The dynamic linker finds the `exports` by name, by default all routines, and the file by
+    `soname`.
     """
     from asm_libcalls.emitter import elf_object
     from asm_libcalls.emitter.shared_object import CLAIM_SIZE
 
-    table = "\n".join([" ".join(assembler.split()), *_lines(image)]).encode()
+    table = _table(image, assembler)
     frames = image.frames
     made = elf_object.write(
         image.code,
@@ -105,24 +96,16 @@ def pack(
     return bytes(content)
 
 
-def _lines(image: Image) -> Iterator[str]:
-    """Yield a line for each item of the image: kind, name and offsets, separated by tabs."""
-    rows: list[tuple[object, ...]] = [
-        *(
-            ("straight" if name in image.straight else "routine", name, at, size)
-            for name, (at, size) in image.routines.items()
-        ),
-        *(("label", name, at) for name, at in image.labels.items()),
-        *(("slot", name, at) for name, at in image.slots.items()),
-    ]
-    for name, stencil in image.stencils.items():
-        holes = [field for h in stencil.holes for field in (h.kind, h.offset, h.symbol)]
-        rows.append(("stencil", name, stencil.offset, stencil.size, stencil.effects, *holes))
-    for row in rows:
-        for field in row:
-            if not str(field).isprintable():
-                raise ValueError(f"the name {field!r} cannot be written to an image file")
-        yield "\t".join(map(str, row))
+def _table(image: Image, assembler: str) -> bytes:
+    stencils = {
+        name: (s.offset, s.size, list(s.rows), s.effects) for name, s in image.stencils.items()
+    }
+    straight = sorted(image.straight)
+    # Few programs need the last two, so their content is read on demand.
+    later = [marshal.dumps(each, _MARSHAL_VERSION) for each in (image.labels, stencils)]
+    # The assembler's name is one line, for display.
+    items = [" ".join(assembler.split()), image.routines, straight, image.slots, *later]
+    return marshal.dumps(items, _MARSHAL_VERSION)
 
 
 def _symbols(
@@ -147,10 +130,7 @@ def _digest_of(content: bytes | bytearray) -> bytes:
 def unpack(content: bytes, key: bytes) -> tuple[Image, int, str]:
     """Return the image in a file's content, the offset of its code, and its assembler's name.
 
-    Raises
-    ------
-    DamagedImage
-        The content is truncated, altered, of another version or of another key.
+    Raise DamagedImage if the content is truncated, altered, of another version or of another key.
     """
     if len(content) < _IDENTITY_AT + _IDENTITY.size:
         raise DamagedImage(f"it ends after {len(content)} bytes")
@@ -164,33 +144,25 @@ def unpack(content: bytes, key: bytes) -> tuple[Image, int, str]:
         raise DamagedImage(f"it has {len(content)} bytes, not {size}")
     if _digest_of(content) != expected:
         raise DamagedImage("its content does not have the digest that it names")
-    assembler, *lines = content[table_at : table_at + table_size].decode().split("\n")
-    routines: dict[str, tuple[int, int]] = {}
-    straight: set[str] = set()
-    labels: dict[str, int] = {}
-    slots: dict[str, int] = {}
-    stencils: dict[str, PlacedStencil] = {}
-    for line in lines:
-        kind, name, at, *more = line.split("\t")
-        if kind in ("routine", "straight"):
-            routines[name] = int(at), int(more[0])
-            if kind == "straight":
-                straight.add(name)
-        elif kind == "label":
-            labels[name] = int(at)
-        elif kind == "slot":
-            slots[name] = int(at)
-        else:
-            size, effects, *fields = more
-            holes = tuple(map(Hole, fields[::3], map(int, fields[1::3]), fields[2::3]))
-            stencils[name] = PlacedStencil(int(at), int(size), holes, effects)
+    table = marshal.loads(memoryview(content)[table_at : table_at + table_size])
+    assembler, routines, straight, slots, labels, stencils = table
     code = content[code_at : code_at + code_size]
-    frames = partial(
-        _read_frames, content[frames_at : frames_at + frames_size], frames_at - code_at, routines
+    frames = content[frames_at : frames_at + frames_size]
+    image = Image(
+        code,
+        routines,
+        slots,
+        code_size + slots_size,
+        lambda: _read_frames(frames, frames_at - code_at, routines),
+        lambda: marshal.loads(labels),
+        lambda: _read_stencils(stencils),
+        frozenset(straight),
     )
-    size = code_size + slots_size
-    image = Image(code, routines, slots, size, frames, labels, stencils, frozenset(straight))
     return image, code_at, assembler
+
+
+def _read_stencils(content: bytes) -> dict[str, PlacedStencil]:
+    return {name: PlacedStencil(*row) for name, row in marshal.loads(content).items()}
 
 
 def _read_frames(content: bytes, at: int, routines: dict[str, tuple[int, int]]) -> dict[str, bytes]:

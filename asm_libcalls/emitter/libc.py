@@ -6,9 +6,13 @@ are made with the C library's functions.
 
 from __future__ import annotations
 
-import ctypes
 import os
-from functools import cache
+import sys
+from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, FUNCFLAG_USE_ERRNO, CFuncPtr, get_errno
+from _ctypes import dlopen as _dlopen
+from itertools import starmap
+
+from asm_libcalls.signatures.c_types import c_int, c_size_t, c_ssize_t, c_void_p, py_object
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,57 +31,118 @@ __all__ = [
     "PROT_WRITE",
     "free",
     "function_address",
+    "function_at",
     "malloc",
+    "memmove",
     "mmap",
     "mprotect",
     "munmap",
+    "never_free",
+    "open_library",
     "prototype",
     "python_api",
+    "python_function_at",
+    "string_at",
 ]
 
 # POSIX defines the names; the numbers are those of Linux on x86-64, arm64 and s390x alike.
 PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC = 0, 1, 2, 4
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE = 0x01, 0x02, 0x10, 0x20, 0x4000
 
-_MAP_FAILED = ctypes.c_size_t(-1).value
-
-_process = ctypes.CDLL(None, use_errno=True)
+_MAP_FAILED = c_size_t(-1).value
 
 
-def prototype(name: str, result: Any, *parameters: Any) -> Any:
-    """Return a function of this process, called without the GIL."""
-    function = _process[name]  # each look-up gives a new object: no other user's prototype changes
+class _Function(CFuncPtr):
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+    _restype_ = c_int
+
+
+class _PythonFunction(CFuncPtr):
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_PYTHONAPI
+    _restype_ = c_int
+
+
+def open_library(path: str | None, mode: int = 0) -> int:
+    """Return the dynamic linker's handle of a library, or of this process; raise OSError."""
+    return _dlopen(path, mode)  # type: ignore[arg-type]
+
+
+class _Process:
+    _handle = open_library(None)
+
+
+_process: Any = _Process()
+
+
+def _typed(function: Any, result: Any, parameters: tuple[Any, ...]) -> Any:
     function.restype = result
     function.argtypes = parameters
     return function
 
 
-@cache
+def function_at(address: int, result: Any, *parameters: Any) -> Any:
+    """Return a function of an address, called without the GIL."""
+    return _typed(_Function(address), result, parameters)
+
+
+def python_function_at(address: int, result: Any, *parameters: Any) -> Any:
+    """Return a function of an address, called with the GIL held; it may raise."""
+    return _typed(_PythonFunction(address), result, parameters)
+
+
+def prototype(name: str, result: Any, *parameters: Any) -> Any:
+    """Return a function of this process, called without the GIL."""
+    return _typed(_Function((name, _process)), result, parameters)
+
+
+_python_api: dict[tuple[Any, ...], Any] = {}
+
+
 def python_api(name: str, result: Any, *parameters: Any) -> Any:
     """Return a function of CPython's C API, called with the GIL held; it may raise."""
-    return ctypes.PYFUNCTYPE(result, *parameters)((name, ctypes.pythonapi))
+    key = (name, result, *parameters)
+    # Not by `get`, which locks the dict without the GIL: a child of fork may find it locked.
+    try:
+        return _python_api[key]
+    except KeyError:
+        made = _typed(_PythonFunction((name, _process)), result, parameters)
+        return _python_api.setdefault(key, made)
 
 
-_mmap = prototype(
-    "mmap",
-    ctypes.c_size_t,
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_long,
-)
-_mprotect = prototype("mprotect", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-_munmap = prototype("munmap", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
-_malloc = prototype("malloc", ctypes.c_void_p, ctypes.c_size_t)
-_free = prototype("free", None, ctypes.c_void_p)
+_never_freed: list[object] = []
+
+
+def string_at(address: int, size: int) -> bytes:
+    """Return a copy of memory."""
+    content: bytes = python_api("PyBytes_FromStringAndSize", py_object, c_void_p, c_ssize_t)(
+        address, size
+    )
+    return content
+
+
+def never_free(thing: object) -> None:
+    """Keep what native code refers to, also when Python ends.
+
+    Python clears the modules then, and destructors of other objects may still call native code.
+    """
+    if sys.implementation.name == "cpython":
+        python_api("Py_IncRef", None, py_object)(thing)
+    else:
+        _never_freed.append(thing)
+
+
+_mmap = prototype("mmap", c_size_t, c_void_p, c_size_t, c_int, c_int, c_int, c_ssize_t)
+_mprotect = prototype("mprotect", c_int, c_void_p, c_size_t, c_int)
+_munmap = prototype("munmap", c_int, c_void_p, c_size_t)
+memmove = prototype("memmove", c_void_p, c_void_p, c_void_p, c_size_t)
+_malloc = prototype("malloc", c_void_p, c_size_t)
+_free = prototype("free", None, c_void_p)
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 
 def _error(what: str) -> OSError:
-    number = ctypes.get_errno()
+    number = get_errno()
     return OSError(number, f"{what}: {os.strerror(number)}")
 
 
@@ -108,7 +173,7 @@ def malloc(content: bytes) -> int:
     address: int = _malloc(len(content)) or 0
     if not address:
         raise MemoryError(f"malloc of {len(content)} bytes")
-    ctypes.memmove(address, content, len(content))
+    memmove(address, content, len(content))
     return address
 
 
@@ -117,12 +182,23 @@ def free(address: int) -> None:
     _free(address)
 
 
-def munmap(address: int, length: int) -> None:
-    """Unmap whole pages."""
-    if _munmap(address, length):
-        raise _error(f"munmap of {length} bytes")
+def munmap(ranges: list[tuple[int, int]]) -> None:
+    """Unmap whole pages: ranges of an address and a length, which are removed from the list.
+
+    If a signal handler's exception ends the call, the list has what is still mapped.
+    """
+    size = sum(length for _, length in ranges)
+    # Near the recursion limit this raises, before a range is removed from the list.
+    any(starmap(_munmap, ((0, 0),)))
+    try:
+        # One call of C code, so no handler runs between a range's removal and its munmap.
+        failed = any(starmap(_munmap, iter(ranges.pop, None)))
+    except IndexError:  # the list is empty
+        return
+    if failed:
+        raise _error(f"munmap of {size} bytes")
 
 
 def function_address(name: str) -> int:
     """Return the address of a function of this process, for example ``memmove``."""
-    return ctypes.cast(_process[name], ctypes.c_void_p).value or 0
+    return c_void_p.from_buffer(_Function((name, _process))).value or 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 from asm_libcalls.emitter import availability, code_names
 from asm_libcalls.emitter.call_frames import CALLEE_SAVED, RBP, RSP, Node, follow
 from asm_libcalls.emitter.eh_frame import instructions
+from asm_libcalls.signatures.arguments import bytes_of, counted, describe, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def load_code(code: Any, functions: Mapping[str, tuple[int, int]] | None = None)
     code : bytes-like
         Position-independent x86-64 code. It may contain constants, read relative to rip.
     functions : mapping of str to (int, int), optional
-        Offset and size in bytes of each function, by the name for perf to show. A function that
+        Offset and size in bytes of each function, by the name that perf shows. A function that
         begins with ``push rbp; mov rbp, rsp`` must keep rbp so until it returns: gdb names it too,
         and ``backtrace`` and debuggers walk through its frame.
 
@@ -74,10 +75,7 @@ def load_code(code: Any, functions: Mapping[str, tuple[int, int]] | None = None)
 
 def check_code(code: Any, functions: Any, where: str) -> tuple[bytes, list[tuple[str, int, int]]]:
     """Return the bytes of code, and the name, offset and size of each function; or raise."""
-    try:
-        content = memoryview(code).tobytes()
-    except TypeError:
-        raise TypeError(f"{where}: code must be bytes-like, got {type(code).__name__}") from None
+    content = bytes_of(code, f"{where}: code")
     if not content:
         raise ValueError(f"{where}: code must not be empty")
     items = _items(functions, where)
@@ -108,24 +106,26 @@ def _items(functions: Any, where: str) -> Any:
     except AttributeError:
         raise TypeError(
             f"{where}: functions must be a mapping of names to (offset, size), "
-            f"got {type(functions).__name__}"
+            f"got {describe(functions)}"
         ) from None
 
 
 def _check(name: Any, place: Any, length: int, where: str) -> tuple[str, int, int]:
     if not isinstance(name, str) or not name.strip():
-        raise TypeError(f"{where}: a function's name must be a str that is not empty: {name!r}")
+        raise TypeError(
+            f"{where}: a function's name must be a str that is not empty: {shown(name)}"
+        )
     try:
         at, size = place
         fits = 0 <= at < at + size <= length
     except (TypeError, ValueError):
         raise TypeError(
-            f"{where}: function {name!r} must be at (offset, size), got {place!r}"
+            f"{where}: function {name!r} must be at (offset, size), got {shown(place)}"
         ) from None
     if not isinstance(at, int) or not isinstance(size, int) or not fits:
         raise ValueError(
-            f"{where}: function {name!r} must be within the code of {length} bytes, "
-            f"got offset {at!r} and size {size!r}"
+            f"{where}: function {name!r} must be within the code of {counted(length, 'byte')}, "
+            f"got offset {shown(at)} and size {shown(size)}"
         )
     return name, at, size
 

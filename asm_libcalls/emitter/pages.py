@@ -15,12 +15,12 @@ that knows of every reference unloads it (:func:`unload`).
 
 from __future__ import annotations
 
-import ctypes
 import os
 
 from asm_libcalls.emitter import code_names, libc
 from asm_libcalls.emitter.code_comparison import check_mapped
 from asm_libcalls.emitter.image import CODE_PAGE
+from asm_libcalls.signatures import c_types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,29 +31,19 @@ __all__ = ["LoadedImage", "load", "memfd", "unload"]
 
 
 class LoadedImage:
-    """An image in memory.
+    """An image in memory."""
 
-    Attributes
-    ----------
-    image : Image
-    address : int
-        Address of its code.
-    way : str
-        How its pages were made: ``"library"``, ``"file"``, ``"anonymous"`` or ``"memfd"``.
-    refusals : list of str
-        Why it was not loaded in a better way.
-    origin : str
-        The assembler or the file that the code came from, for display; "" for code composed at run
-        time.
-    """
-
-    __slots__ = ("address", "image", "origin", "refusals", "way")
+    __slots__ = ("address", "image", "mapping", "origin", "refusals", "way")
 
     def __init__(self, image: Image, address: int, way: str) -> None:
         self.image = image
-        self.address = address
-        self.way = way
-        self.refusals: list[str] = []
+        self.address = address  # address of its code
+        self.way = way  # how its pages were made: `"library"`, `"file"`, `"anonymous"` or `"memfd"`
+        # address and length of its pages; empty when it is unmapped
+        self.mapping = [(address, _length(image))]
+        self.refusals: list[str] = []  # why it was not loaded in a better way
+        # the assembler or the file that the code came from, for display; "" for code composed at
+        # run time
         self.origin = ""
 
     def routine(self, name: str) -> int:
@@ -62,7 +52,7 @@ class LoadedImage:
 
     def code(self, name: str) -> bytes:
         """Return the bytes of a routine as they are in memory."""
-        return ctypes.string_at(self.routine(name), self.image.routines[name][1])
+        return libc.string_at(self.routine(name), self.image.routines[name][1])
 
     def original(self, name: str) -> bytes:
         """Return the bytes of a routine or stencil to copy, without breakpoints in memory."""
@@ -82,36 +72,24 @@ class LoadedImage:
 
     def slot(self, name: str) -> int:
         """Read a slot."""
-        return int(ctypes.c_uint64.from_address(self.address + self.image.slots[name]).value)
+        return int(c_types.c_uint64.from_address(self.address + self.image.slots[name]).value)
 
     def set_slot(self, name: str, value: int) -> None:
         """Write a slot; a slot that the image does not have is ignored."""
         offset = self.image.slots.get(name)
         if offset is not None:
-            ctypes.c_uint64.from_address(self.address + offset).value = value
+            c_types.c_uint64.from_address(self.address + offset).value = value
 
 
 def load(
     image: Image, file: int = -1, offset: int = 0, path: str = "", *, announced: bool = True
 ) -> LoadedImage:
-    """Put an image on executable pages.
+    """Put an image on executable pages, or raise OSError if the system refuses in every way.
 
-    Parameters
-    ----------
-    image : Image
-    file : int
-        Descriptor of a file that contains its code, or -1.
-    offset : int
-        Offset of the code in the file, a multiple of the page size.
-    path : str
-        Path of the file if it is a shared object and no other user can replace it; else "".
-    announced : bool
-        Whether the routines are announced to ``code_names``. If not, the caller announces them.
-
-    Raises
-    ------
-    OSError
-        The system refuses executable memory in each of these ways.
+    `file` is the descriptor of a file that contains its code, or -1, and `offset` the place of the
+    code in it, a multiple of the page size. `path` is the file's if it is a shared object and no
+    other user can replace it. The routines are `announced` to ``code_names``, or the caller does
+    that.
     """
     # One reservation for code and data keeps the distance between them that the image has.
     length = _length(image)
@@ -155,10 +133,11 @@ def _load(
 
 
 def unload(loaded: LoadedImage) -> None:
-    """Unmap an image. Nothing may call into it or refer to it any more."""
+    """Unmap an image. Nothing may call into it or refer to it any more. Twice is a no-op."""
     assert loaded.way != "library"
-    code_names.withdraw(loaded.address)
-    libc.munmap(loaded.address, _length(loaded.image))
+    if loaded.mapping:
+        code_names.withdraw(loaded.address)
+        libc.munmap(loaded.mapping)
 
 
 def _length(image: Image) -> int:
@@ -174,10 +153,10 @@ def _load_library(image: Image, path: str, offset: int) -> int:
 def _load_anonymous(code: bytes, length: int) -> int:
     address = libc.mmap(length, libc.PROT_READ | libc.PROT_WRITE)
     try:
-        ctypes.memmove(address, code, len(code))
+        libc.memmove(address, code, len(code))
         libc.mprotect(address, len(code), libc.PROT_READ | libc.PROT_EXEC)
     except OSError:
-        libc.munmap(address, length)
+        libc.munmap([(address, length)])
         raise
     return address
 
@@ -219,6 +198,6 @@ def _load_file(code: bytes, length: int, file: int, offset: int) -> int:
         # Compare the mapped bytes, which are executed, not the bytes read before.
         check_mapped(address, code, lambda: os.pread(file, len(code), offset))
     except OSError:
-        libc.munmap(address, length)
+        libc.munmap([(address, length)])
         raise
     return address

@@ -1,8 +1,8 @@
 """Registers unwind information of code that is in no file with libgcc's unwinder.
 
-``backtrace``, crash handlers and C++ exceptions walk the stack by libgcc's unwinder. It finds by
-itself what the dynamic linker has loaded; code composed or assembled in this process has to be
-registered. Debuggers do not use it: see ``integrations/gdb.py``.
+``backtrace``, crash handlers and C++ exceptions use libgcc's unwinder to walk the stack. It finds
+code that the dynamic linker has loaded. Code that was composed or assembled in this process has to
+be registered. Debuggers do not use it: see ``integrations/gdb.py``.
 
 No stack walk meets our frames before the first callback into Python or compiled module. So
 registration starts then (:func:`start`), not when the package is imported.

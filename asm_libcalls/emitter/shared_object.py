@@ -13,12 +13,11 @@ Source: ``dlopen(3)``, ``dlinfo(3)``; ``<link.h>`` of glibc and musl (``struct l
 
 from __future__ import annotations
 
-import ctypes
 import os
-from functools import partial
 
 from asm_libcalls.emitter import libc
 from asm_libcalls.emitter.code_comparison import check_mapped
+from asm_libcalls.signatures import c_types
 
 __all__ = ["CLAIM_SIZE", "load"]
 
@@ -29,32 +28,22 @@ _RTLD_DI_LINKMAP = 2
 
 
 def load(path: str, code_at: int, code: bytes, claim_at: int) -> int:
-    """Load a shared object and return the address of its code.
+    """Load a shared object, given by its absolute path, and return the address of its code.
 
-    Parameters
-    ----------
-    path : str
-        Absolute.
-    code_at : int
-        Offset of the code in the file, and in memory from the first mapped byte.
-    code : bytes
-        The expected code.
-    claim_at : int
-        Offset from the code to the mutex, which the image that owns the library has locked.
+    `code` is expected at `code_at` in the file, and in memory from the first mapped byte on. The
+    mutex at `claim_at` from there is locked by the image that owns the library.
 
-    Raises
-    ------
-    OSError
-        The system or the dynamic linker refuses; another image in this process owns the library;
-        or the file has changed since it was checked.
+    Raise OSError if the system or the dynamic linker refuses, another image in this process owns
+    the library, or the file has changed since it was checked.
     """
-    handle = ctypes.c_void_p(ctypes.CDLL(path, mode=os.RTLD_NOW | os.RTLD_LOCAL)._handle)
+    handle = libc.open_library(path, os.RTLD_NOW | os.RTLD_LOCAL)
     try:
-        link_map = ctypes.POINTER(ctypes.c_size_t)()  # its first member is the load address
-        if _dlinfo(handle, _RTLD_DI_LINKMAP, ctypes.addressof(link_map)):
+        link_map = c_types.c_size_t()
+        if _dlinfo(handle, _RTLD_DI_LINKMAP, c_types.addressof(link_map)):
             raise OSError("dlinfo: no link map")
-        address: int = link_map[0] + code_at
-        check_mapped(address, code, partial(_read, path, code_at, len(code)))
+        first = c_types.c_size_t.from_address(link_map.value)  # the load address
+        address: int = first.value + code_at
+        check_mapped(address, code, lambda: _read(path, code_at, len(code)))
         if _mutex_trylock(address + claim_at):
             raise OSError("this process has loaded the file for another image")
     except OSError:
@@ -71,6 +60,6 @@ def _read(path: str, at: int, size: int) -> bytes:
         os.close(file)
 
 
-_dlinfo = libc.prototype("dlinfo", ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
-_dlclose = libc.prototype("dlclose", ctypes.c_int, ctypes.c_void_p)
-_mutex_trylock = libc.prototype("pthread_mutex_trylock", ctypes.c_int, ctypes.c_void_p)
+_dlinfo = libc.prototype("dlinfo", c_types.c_int, c_types.c_void_p, c_types.c_int, c_types.c_void_p)
+_dlclose = libc.prototype("dlclose", c_types.c_int, c_types.c_void_p)
+_mutex_trylock = libc.prototype("pthread_mutex_trylock", c_types.c_int, c_types.c_void_p)

@@ -9,7 +9,7 @@ Source: WebAssembly 2.0, 4.4.6 (table instructions); ``wasmtime_runtime::libcall
 
 from __future__ import annotations
 
-from asm_libcalls.runtime import externref
+from asm_libcalls.runtime import externref_arrays
 from asm_libcalls.runtime.instance import part_of
 from asm_libcalls.runtime.reference import check_raw
 
@@ -29,7 +29,7 @@ def _table(vmctx: int, table_index: int) -> Table:
 
 def _owned(table: Table, pointers: list[int]) -> list[int]:
     if table.element_type == "externref":
-        return externref.hold_range(pointers, 0, len(pointers))
+        return externref_arrays.hold_range(pointers, 0, len(pointers))
     return pointers
 
 

@@ -23,16 +23,11 @@ class _Attributes(llvmlite.ir.values.FunctionAttributes):  # type: ignore[misc]
 
 
 def declare_pure(function: Any, *, is_total: bool) -> None:
-    """Declare that the calls in a program return, and that nothing but the result matters.
+    """Declare of an ``llvmlite.ir.Function`` that calls return, and only the result matters.
 
-    LLVM may then merge calls with the same arguments, and remove calls without a use.
-
-    Parameters
-    ----------
-    function : llvmlite.ir.Function
-    is_total : bool
-        Whether it returns for all arguments. LLVM may then call it where the program would not,
-        for example before a loop that makes no turn.
+    LLVM may then merge calls with the same arguments, and remove calls without a use. A total
+    function returns for all arguments. LLVM may then call it where the program would not, for
+    example before a loop that makes no turn.
     """
     attributes = _Attributes(set(function.attributes))
     for attribute in ("nounwind", "readnone", "willreturn"):

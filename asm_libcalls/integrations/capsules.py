@@ -14,6 +14,7 @@ import ctypes
 
 from asm_libcalls.binding import default_binding
 from asm_libcalls.integrations.numeric import NUMERIC
+from asm_libcalls.signatures.arguments import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def capsule(name: str) -> object:
         No numeric libcall has this name.
     """
     if name not in NUMERIC:
-        raise ValueError(f"capsule(): name must be one of {', '.join(NUMERIC)}, got {name!r}")
+        raise ValueError(f"capsule(): name must be one of {', '.join(NUMERIC)}, got {shown(name)}")
     libcall = default_binding().libcalls[name]
     text = _names.setdefault(name, c_signature(libcall.signature).encode())
     made: object = _new(libcall.address, text, None)

@@ -8,6 +8,7 @@ inside native code entered through :func:`asm_libcalls.catch_traps`.
 from __future__ import annotations
 
 from asm_libcalls.binding import default_binding
+from asm_libcalls.signatures.arguments import describe, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,10 +53,12 @@ def pointer(ffi: Any, name: str) -> Any:
     ValueError
         There is no such libcall.
     """
+    if not hasattr(ffi, "cast"):
+        raise TypeError(f"pointer(): ffi must be a cffi.FFI, got {describe(ffi)}")
     for libcall in default_binding().libcalls.values():
         if name in (libcall.name, libcall.symbol):
             return ffi.cast(c_type(libcall.signature), libcall.address)
-    raise ValueError(f"pointer(): there is no libcall {name!r}")
+    raise ValueError(f"pointer(): there is no libcall {shown(name)}")
 
 
 def pointers(ffi: Any) -> dict[str, Any]:

@@ -116,12 +116,9 @@ def enable_or_warn() -> None:
 
 def _library() -> ctypes.CDLL:
     """Return the owner of the two symbols: the program, or a library made for them."""
-    from asm_libcalls.x86_64 import backend
+    from asm_libcalls.emitter.load_code import check_system
 
-    try:
-        backend.check_machine()
-    except backend.Unavailable as reason:
-        raise OSError(f"gdb: {reason}") from None
+    check_system("gdb")
     return _program() or _load_library()
 
 

@@ -7,10 +7,9 @@ symbols in the libraries linked into an LLJIT, so each library imports the symbo
 The libcalls of both tables are available: those of WebAssembly compilers, and those that LLVM
 itself calls for 128-bit integers, half precision and powers (:mod:`asm_libcalls.llvm`).
 
-In MCJIT an unresolved symbol is address 0, without an error until it is called;
-:func:`finalize` raises one before. A libcall that
-traps unwinds to the innermost :func:`asm_libcalls.catch_traps` of the thread, so compiled code that
-may trap must be entered through one.
+In MCJIT an unresolved symbol is address 0, and a call of it crashes. :func:`finalize` raises an
+error before. A libcall that traps unwinds to the innermost :func:`asm_libcalls.catch_traps` of the
+thread, so compiled code that may trap must be entered through one.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from asm_libcalls.emitter.elf_symbols import defined_functions, undefined_symbol
 from asm_libcalls.integrations.attributes import declare_pure
 from asm_libcalls.llvm.binding import default_llvm_binding
 from asm_libcalls.signatures import Signature
+from asm_libcalls.signatures.arguments import describe, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def import_symbols(builder: Any, *names: str, replace: bool = False) -> Any:
     Returns
     -------
     llvmlite.binding.JITLibraryBuilder
-        `builder`, to go on with ``.export_symbol(...).link(...)``.
+        `builder`, so that ``.export_symbol(...).link(...)`` can follow.
 
     Raises
     ------
@@ -131,6 +131,8 @@ def declare(module: Any, name: str) -> Any:
     ValueError
         There is no such symbol, or the module uses it for something else.
     """
+    if not isinstance(module, llvmlite.ir.Module):
+        raise TypeError(f"declare(): module must be an llvmlite.ir.Module, got {describe(module)}")
     libcall = _find(name)
     if libcall is not None:
         symbol, signature = libcall.symbol, libcall.signature
@@ -138,7 +140,7 @@ def declare(module: Any, name: str) -> Any:
     elif name in _RUNTIME:
         symbol, (signature, parameters) = name, _RUNTIME[name]
     else:
-        raise ValueError(f"declare(): there is no libcall or runtime symbol {name!r}")
+        raise ValueError(f"declare(): there is no libcall or runtime symbol {shown(name)}")
     type_ = _function_type(signature)
     known = module.globals.get(symbol)
     if known is not None:
@@ -152,7 +154,9 @@ def declare(module: Any, name: str) -> Any:
     function.attributes.add("nounwind")
     if libcall is None:
         function.attributes.add("noreturn")
-    elif not libcall.declaration.traps and all(t.kind != "pointer" for t in signature.parameters):
+    elif not libcall.declaration.exceptions and all(
+        t.kind != "pointer" for t in signature.parameters
+    ):
         declare_pure(function, is_total=True)
     return function
 
@@ -166,7 +170,7 @@ def finalize(engine: Any) -> dict[str, int]:
 
     It also names the functions, in the traces of traps (:attr:`Trap.trace`) and in perf's map. The
     names go when the engine is dropped. A trace walks through functions with a frame pointer only:
-    give them the attribute ``"frame-pointer"="all"``. (LLVM itself tells gdb.)
+    give them the attribute ``"frame-pointer"="all"``. (LLVM itself registers its code with gdb.)
 
     Parameters
     ----------
@@ -183,6 +187,8 @@ def finalize(engine: Any) -> dict[str, int]:
         Symbols are defined neither by the engine's modules nor by LLVM's table nor by the process.
         None of the new code may be called.
     """
+    if not isinstance(engine, llvmlite.binding.ExecutionEngine):
+        raise TypeError(f"finalize(): engine must be an ExecutionEngine, got {describe(engine)}")
     objects = _compile(engine)
     process = ctypes.CDLL(None)
     missing = [
@@ -252,7 +258,7 @@ def _choose(names: tuple[str, ...], where: str, replace: bool) -> dict[str, int]
             if replace or not (of_llvm and _others_have(libcall)):
                 chosen[libcall.symbol] = libcall.address
         elif name not in chosen:
-            raise ValueError(f"{where}: there is no symbol {name!r}")
+            raise ValueError(f"{where}: there is no symbol {shown(name)}")
     return chosen
 
 

@@ -4,11 +4,11 @@ numba calls :func:`init` through the entry point group ``numba_extensions``, bef
 or loads it from a cache. In a checkout that is not installed, call it yourself.
 
 Compiled code calls a symbol, which LLVM resolves when the code is loaded, so cached code contains
-no address. LLVM resolves an unknown symbol to 0. So each function that calls one has an object of
-ours among its constants, which calls :func:`init` when numba reads the function from a cache, and
-before it loads the code. The symbols differ from those of the C ABI, so that they are unique in the
-process. Compiled code tests for traps before the call and raises the exception of the Python
-function, so a libcall never unwinds numba's frames.
+no address. LLVM resolves an unknown symbol to 0. So each function that calls one has a constant
+that is an object of this module. The object calls :func:`init` when numba reads the function from a
+cache, before numba loads the code. The symbols differ from those of the C ABI, so that they are
+unique in the process. Compiled code tests for traps before the call and raises the exception of the
+Python function, so a libcall never unwinds numba's frames.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import asm_libcalls
 from asm_libcalls.integrations.attributes import declare_pure
 from asm_libcalls.integrations.numeric import NUMERIC
 from asm_libcalls.libcalls import DECLARATIONS
-from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow, TrapCode
+from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _overload(function: Any, declaration: Declaration) -> None:
         # Inlined code that may raise gives a prange loop a second exit, so numba runs it in order.
         # A call would run in parallel and lose its exception: the wrapper of a parallel loop sets
         # it on the worker's thread and continues.
-        inline = "always" if declaration.traps else "never"
+        inline = "always" if declaration.exceptions else "never"
         numba.extending.overload(function, inline=inline)(choose_binary)
 
 
@@ -107,11 +107,11 @@ def _implementation(declaration: Declaration) -> Callable[..., Any]:
     def binary(x: Any, y: Any) -> Any:
         return call(x, y)
 
-    if not declaration.traps:
+    if not declaration.exceptions:
         return unary if len(declaration.signature.parameters) == 1 else binary
     # Integers are cast to the type of the C parameter, so the tests see the values that C sees.
     cast = _numba_type(declaration.signature.parameters[0])
-    if TrapCode.INTEGER_OVERFLOW in declaration.traps:
+    if IntegerOverflow in declaration.exceptions:
 
         def quotient(x: Any, y: Any) -> Any:
             dividend = cast(x)
@@ -156,7 +156,7 @@ def _intrinsic(declaration: Declaration) -> Any:
         function = numba.core.cgutils.get_or_insert_function(builder.module, function_type, symbol)
         # The guarded call returns, and its result depends on its arguments alone. LLVM may move a
         # call without a guard out of loops, but none before its guard.
-        declare_pure(function, is_total=not declaration.traps)
+        declare_pure(function, is_total=not declaration.exceptions)
         constants = context.environment.consts
         if not any(each is _needed for each in constants):
             constants.append(_needed)

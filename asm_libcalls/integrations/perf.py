@@ -24,6 +24,7 @@ import stat
 import sys
 
 from asm_libcalls.emitter import code_names
+from asm_libcalls.signatures.arguments import integer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,13 +90,15 @@ def enable_or_warn() -> None:
 def write_entry(address: int, size: int, name: str) -> None:
     """Name a function of your own in the map, for example one that a JIT compiled.
 
+    Traces of traps name it too, unless its code has names from ``load_code`` or ``Code``.
+
     Parameters
     ----------
     address : int
     size : int
         In bytes.
     name : str
-        The name for perf to show. Characters that would end the line become spaces.
+        The name that perf shows. Characters that would end the line become spaces.
 
     Raises
     ------
@@ -105,16 +108,14 @@ def write_entry(address: int, size: int, name: str) -> None:
         The system is not Linux, or the map cannot be written.
     """
     for value, what in ((address, "address"), (size, "size")):
-        if not isinstance(value, int):
-            raise TypeError(f"write_entry(): {what} must be an int, got {type(value).__name__}")
-        if not 0 < value < 2**64:
-            raise ValueError(f"write_entry(): {what} must be in 1 .. 2**64-1, got {value}")
+        integer(value, f"write_entry(): {what}", "an int", 1, 2**64 - 1)
     if not isinstance(name, str):
         raise TypeError(f"write_entry(): name must be a str, got {type(name).__name__}")
     if not name.strip():
         raise ValueError("write_entry(): name must not be empty")
     _check_system()
     _write(address, size, name)
+    code_names.name_in_traces(address, size, name)
 
 
 def _check_system() -> None:

@@ -29,29 +29,18 @@ class LlvmBinding(Binding):
 
     A parameter that is a pointer takes a writable buffer: a :class:`bytearray`, an object of
     :mod:`ctypes`, an array. None is null where the libcall takes that. An address, also one in
-    a pointer of ctypes, is refused, because it cannot be checked.
-
-    Parameters
-    ----------
-    base : Binding
-        Of the first table. It has the entry to native code, and the CPU's features.
-
-    Attributes
-    ----------
-    loaded : LoadedImage or None
-        The machine code, if it is loaded.
-    reason : str
-        Why it is not.
+    a pointer of ctypes, is refused, because it cannot be checked. `base`, the binding of the first
+    table, has the entry to native code, and the CPU's features.
     """
 
     module = "asm_libcalls.llvm"
     unboxes = False  # which machine code cannot for most types here
-    loaded: LoadedImage | None
+    loaded: LoadedImage | None  # the machine code, if it is loaded
 
     def __init__(self, base: Binding) -> None:
         self.requested = base.requested
         self.x86_64 = base.x86_64
-        self.x86_64_reason = self.reason = base.x86_64_reason
+        self.x86_64_reason = self.reason = base.x86_64_reason  # why it is not
         self.interface = base.interface
         self.loaded = None
         self._functions = {}

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asm_libcalls.libcalls import Declaration
-from asm_libcalls.traps import TrapCode
+from asm_libcalls.traps import IntegerDivisionByZero
 
 if TYPE_CHECKING:
     from typing import ClassVar
@@ -33,7 +33,7 @@ class LlvmDeclaration(Declaration):
     package: ClassVar[str] = "asm_libcalls.llvm"
 
 
-_ZERO = (TrapCode.INTEGER_DIVISION_BY_ZERO,)
+_ZERO = (IntegerDivisionByZero,)
 _TYPES = {"df": "f64", "sf": "f32", "hf": "f16"}
 
 

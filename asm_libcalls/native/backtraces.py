@@ -1,4 +1,4 @@
-"""Backtraces of exceptions that unwound native frames: functions by name, and notes that say them.
+"""Backtraces of exceptions that unwound native frames: the functions' names, listed in notes.
 
 The names are those that a JIT gives when it loads code (:func:`asm_libcalls.load_code`,
 :class:`asm_libcalls.Code`). toy_jit's own frames are WebAssembly functions; see
@@ -7,34 +7,28 @@ The names are those that a JIT gives when it loads code (:func:`asm_libcalls.loa
 
 from __future__ import annotations
 
+from functools import partial
+
 from asm_libcalls.activation import MAXIMUM_TRACE
 from asm_libcalls.emitter import code_names
+from asm_libcalls.traps import Trap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Self
 
-    from asm_libcalls.traps import Trap
-
-__all__ = ["NativeFrame", "describe", "name_frames", "set_note"]
+__all__ = ["NativeFrame", "describe", "found", "note_exception", "set_note"]
 
 _TITLE = "Native backtrace:"
 
 
 class NativeFrame(int):
-    """A frame of native code: its return address, an int, and the function that it is in.
+    """A frame of native code: its return address, an int, and the function that it is in."""
 
-    Attributes
-    ----------
-    function : str or None
-        The name that ``load_code`` got; None where the address is in no named function.
-    offset : int or None
-        The return address, in bytes from the function's beginning.
-    """
-
+    # the name that `load_code` got; None where the address is in no named function
     function: str | None
-    offset: int | None
+    offset: int | None  # the return address, in bytes from the function's beginning
 
     def __new__(cls, address: int, function: str | None = None, offset: int | None = None) -> Self:
         """Make the frame of a return address."""
@@ -55,18 +49,38 @@ class NativeFrame(int):
         return (NativeFrame, (int(self), self.function, self.offset))
 
 
-def name_frames(trap: Trap) -> None:
-    """Replace the return addresses of a trap's trace by frames, and add a note of those named."""
-    frames = tuple(_frame(address) for address in trap.trace)
+def found(trace: tuple[int, ...]) -> Callable[[Trap], None]:
+    """Find the functions of return addresses; return what gives a trap these frames."""
+    return partial(_add_frames, trace, code_names.find_all(trace))
+
+
+def _add_frames(
+    trace: tuple[int, ...], functions: Sequence[tuple[str, int] | None], trap: Trap
+) -> None:
+    frames = tuple(map(_frame, trace, functions))
     trap.trace = frames
+    _note_frames(trap, frames)
+
+
+def note_exception(error: BaseException, trace: tuple[int, ...]) -> None:
+    """Add the named frames that an exception of a host function has unwound, in a note.
+
+    A Trap gets its trace, unless it has one.
+    """
+    frames = tuple(map(_frame, trace, code_names.find_all(trace)))
+    if isinstance(error, Trap) and not error.trace:
+        error.trace = frames
+    _note_frames(error, frames)
+
+
+def _note_frames(error: BaseException, frames: tuple[NativeFrame, ...]) -> None:
     named = [i for i, frame in enumerate(frames) if frame.function is not None]
     if named:
-        set_note(trap, _TITLE, describe(frames[: named[-1] + 1]))
+        set_note(error, _TITLE, describe(frames[: named[-1] + 1]))
 
 
-def _frame(address: int) -> NativeFrame:
-    function, offset = code_names.find(address) or (None, None)
-    return NativeFrame(address, function, offset)
+def _frame(address: int, function: tuple[str, int] | None) -> NativeFrame:
+    return NativeFrame(address, *(function or (None, None)))
 
 
 def describe(frames: Sequence[object]) -> list[str]:

@@ -7,6 +7,8 @@ the class and does not bind a builtin there. Neither makes a Python frame.
 
 from __future__ import annotations
 
+import sys
+
 from asm_libcalls.native import process
 
 TYPE_CHECKING = False
@@ -28,11 +30,8 @@ _of_class: dict[type, CallableType] = {}
 def callable_class(base: type) -> type:
     """Return a class for callable objects: derived from `base`, or `base` where that is impossible.
 
-    Parameters
-    ----------
-    base : type
-        A class with :data:`FUNCTION` in its ``__slots__``, without a ``__dict__``. Its ``__call__``
-        serves an object until :func:`answer_calls` gets it. A subclass is returned as it is.
+    `base` has :data:`FUNCTION` in its ``__slots__``, and no ``__dict__``. Its ``__call__`` serves
+    an object until :func:`answer_calls` gets it. A subclass is returned as it is.
     """
     if FUNCTION not in vars(base).get("__slots__", ()):
         return base  # a user's subclass, or one that this function has made
@@ -47,7 +46,7 @@ def callable_class(base: type) -> type:
 
 def _derive(base: type) -> CallableType | None:
     maker = process.interface.function_maker()
-    if isinstance(maker, str):
+    if isinstance(maker, str) or sys.is_finalizing():  # at interpreter exit
         return None
     from asm_libcalls.x86_64.python_functions.callable_types import Unsupported, derive
 

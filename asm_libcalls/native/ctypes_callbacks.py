@@ -8,7 +8,7 @@ released one is reused for the next function of its signature. Its exceptions go
 from __future__ import annotations
 
 from asm_libcalls.native.ctypes_entry import callback_functions, exact_type, pattern_of, report
-from asm_libcalls.native.host_calls import call_closed, result_converter
+from asm_libcalls.native.host_results import call_closed, result_converter
 from asm_libcalls.native.process import thread_state
 
 TYPE_CHECKING = False
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["make_callback"]
 
-_all: list[_Callback] = []
 _free: dict[tuple[str, bool], list[_Callback]] = {}
 
 
@@ -29,6 +28,8 @@ class _Callback:
 
     def __init__(self, signature: Signature, bits: bool) -> None:
         import ctypes
+
+        from asm_libcalls.emitter import libc
 
         self.signature = signature
         self.bits = bits
@@ -50,7 +51,7 @@ class _Callback:
                 "the system refuses ctypes executable memory for its callbacks"
             ) from refusal
         self.address = ctypes.cast(self._native, ctypes.c_void_p).value or 0
-        _all.append(self)
+        libc.never_free(self._native)  # which refers to this object
 
     def stand_for(self, function: Callable[..., Any]) -> None:
         # One assignment: a running call continues with the pair that it has read.
@@ -103,12 +104,7 @@ def make_callback(
 ) -> tuple[int, Callable[[], None]]:
     """Return the C address of a Python function, and a function that releases it.
 
-    Parameters
-    ----------
-    function : callable
-    signature : Signature
-    bits : bool
-        Whether the function takes and returns bit patterns instead of numbers.
+    With `bits`, the function takes and returns bit patterns instead of numbers.
     """
     free = _free.setdefault((str(signature), bits), [])
     try:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.native import greenlets
+from asm_libcalls.native import greenlets, process
 from asm_libcalls.native.process import CtypesActivation, thread_state
-from asm_libcalls.native.unraisable import hear, raise_first, who_runs
+from asm_libcalls.native.unraisable import catch, identify
+from asm_libcalls.owned import raise_first
 from asm_libcalls.traps import Trap
 
 TYPE_CHECKING = False
@@ -26,10 +27,7 @@ __all__ = ["PythonEntry", "callback_functions", "exact_type", "pattern_of", "rep
 class PythonEntry:
     """Calls through ctypes; a trap in a callback is raised when native code has returned.
 
-    Parameters
-    ----------
-    release_gil : bool, optional
-        Whether other Python threads run during the call.
+    With `release_gil`, other Python threads run during the call.
     """
 
     def __init__(self, release_gil: bool = True) -> None:
@@ -50,12 +48,12 @@ class PythonEntry:
             function.restype = exact_type(result.ctypes_name)
         greenlets.notice()
         activations = thread_state.activations
-        activation = CtypesActivation(who_runs[-1]())
+        activation = CtypesActivation(identify[-1]())
         raised = activation.raised
         try:
             activations.append(activation)
             # A signal handler may raise before a callback's first line: ctypes reports that.
-            value = hear(lambda: function(*arguments), raised, _is_of_a_callback)
+            value = catch(lambda: function(*arguments), raised, _is_of_a_callback)
         finally:
             if activation in activations:  # not if a signal handler raised before the append
                 activations.remove(activation)
@@ -119,15 +117,18 @@ _exact_types: dict[str, Any] = {}
 
 
 def report(exception: BaseException) -> None:
-    """Report an exception of a ctypes callback to the innermost :class:`PythonEntry`.
+    """Report an exception of a ctypes callback to the innermost entry.
 
+    That is a :class:`PythonEntry` or, in a process that also has machine code, an activation.
     Without an entry on the thread, a trap ends the process with a signal, as the trapping machine
     instruction would. Any other exception is printed as by ctypes, and native code gets a 0.
     """
-    runs = who_runs[-1]()
-    own = [each for each in thread_state.activations if each.who == runs]
+    owner = identify[-1]()
+    own = [each for each in thread_state.activations if each.owner == owner]
     if own:
         own[-1].raised.append(exception)
+    elif process.machine_entry is not None and process.machine_entry.raise_at_return(exception):
+        pass
     elif isinstance(exception, Trap):
         _die()
     else:

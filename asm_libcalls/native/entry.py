@@ -1,4 +1,4 @@
-"""The entry from Python into native code through machine code.
+"""The entry from Python into native code through machine code; it raises traps as exceptions.
 
 Machine code keeps each thread's activations in a list (``x86_64/trampolines/enter_and_raise.py``).
 A Python exception crosses native frames as the thread's error indicator, which stays unchanged from
@@ -7,18 +7,23 @@ the callback that raised it to the entry.
 
 from __future__ import annotations
 
-import ctypes
+from itertools import count
 
 from asm_libcalls.activation import (
+    REPORTED,
     TRAPPED,
+    Activation,
     Departure,
     NativeCall,
     ThreadRecord,
     argument_offset,
 )
 from asm_libcalls.calling_convention import INTEGERS, STACK, assign, bank_of
+from asm_libcalls.emitter import code_names, libc
 from asm_libcalls.native import process
-from asm_libcalls.traps import Trap
+from asm_libcalls.signatures import c_types
+from asm_libcalls.steps import HAS_GIL
+from asm_libcalls.traps import trap_of
 from asm_libcalls.x86_64.trampolines import FIND_DEPARTURE
 
 TYPE_CHECKING = False
@@ -28,7 +33,12 @@ if TYPE_CHECKING:
 
     from asm_libcalls.signatures import Signature
 
-__all__ = ["MachineEntry", "raise_status"]
+if not HAS_GIL:
+    # Now, not at the first trap: the child of a fork in the middle of another thread's import waits
+    # for ever when it imports the module.
+    from asm_libcalls.native import backtraces as _  # noqa: F401
+
+__all__ = ["MachineEntry", "note_exception", "raise_status"]
 
 MAXIMUM_STACK_ARGUMENTS = 1000
 """A limit, because the arguments must fit the stack."""
@@ -37,35 +47,36 @@ MAXIMUM_STACK_ARGUMENTS = 1000
 def raise_status(status: int) -> None:
     """Raise the exception of a nonzero status, except ``EXCEPTION``, which is raised already."""
     if status & ~0xFFFFFFFF == TRAPPED:
-        trap = Trap(status & 0xFFFFFFFF)
-        if process.machine_entry is not None:
-            trap.trace = process.machine_entry.trace()
-            process.tell_observers(trap)
+        # First: what runs Python code may enter native code, and raise, and leave another trace.
+        trace = process.machine_entry.take_trace() if process.machine_entry is not None else None
+        trap = trap_of(status & 0xFFFFFFFF)
+        if trace is not None:
+            process.tell_observers(trap, trace)
         try:
             raise trap
         finally:
             del trap  # this frame is in its traceback: that would be a cycle
+    if status & ~0xFFFFFFFF == REPORTED:
+        raise _reported.pop(status & 0xFFFFFFFF)
     raise MemoryError("no memory for this thread's record of activations")
 
 
-class _Layout:
-    """The places of a signature's values in the words of a NativeCall and the stack after it.
+_numbers = count()
+_reported: dict[int, BaseException] = {}
+"""Exceptions of ctypes callbacks that activations will raise, by their numbers."""
 
-    Attributes
-    ----------
-    words : type
-        The array of 64-bit words.
-    places : tuple of int
-        The word of each argument.
-    wide : tuple of int
-        The numbers of the arguments of two words.
-    narrow : tuple of int
-        The numbers of the signed arguments of less than 32 bits.
-    stack_count : int
-        The words on the stack.
-    result : int
-        The word of the result.
-    """
+
+def note_exception(error: BaseException) -> None:
+    """Add the functions that a host function's exception has unwound, if any have names."""
+    if code_names.are_traced() and process.machine_entry is not None:
+        from asm_libcalls.native.backtraces import note_exception
+
+        # The first word is not a return address: the frame of call_python.py is still there.
+        note_exception(error, process.machine_entry.take_trace()[1:])
+
+
+class _Layout:
+    """The places of a signature's values in the words of a NativeCall and the stack after it."""
 
     __slots__ = ("narrow", "places", "result", "stack_count", "wide", "words")
 
@@ -73,17 +84,21 @@ class _Layout:
         assignment = assign(signature.parameters)
         if assignment.stack > MAXIMUM_STACK_ARGUMENTS:
             raise ValueError(f"a signature of {len(signature.parameters)} parameters: too many")
-        self.words: Any = ctypes.c_uint64 * (_CALL_WORDS + assignment.stack)
+        # the array of 64-bit words
+        self.words: Any = c_types.c_uint64 * (_CALL_WORDS + assignment.stack)
+        # the word of each argument
         self.places = tuple(
             _CALL_WORDS + place.number if place.bank == STACK else argument_offset(place) // 8
             for place in assignment.places
         )
+        # the numbers of the arguments of two words
         self.wide = tuple(i for i, t in enumerate(signature.parameters) if t.bits > 64)
+        # the numbers of the signed arguments of less than 32 bits
         self.narrow = tuple(
             i for i, t in enumerate(signature.parameters) if t.extended(t.mask) != t.mask
         )
-        self.stack_count = assignment.stack
-        self.result = 0
+        self.stack_count = assignment.stack  # the words on the stack
+        self.result = 0  # the word of the result
         if signature.result is not None:
             in_integers = bank_of(signature.result) == INTEGERS
             field = NativeCall.integer_results if in_integers else NativeCall.float_result
@@ -91,7 +106,7 @@ class _Layout:
 
 
 _layouts: dict[str, _Layout] = {}
-_CALL_WORDS = ctypes.sizeof(NativeCall) // 8
+_CALL_WORDS = c_types.sizeof(NativeCall) // 8
 _STACK_ARGUMENTS = NativeCall.stack_arguments.offset // 8
 _STACK_COUNT = NativeCall.stack_count.offset // 8
 
@@ -105,13 +120,11 @@ class MachineEntry:
     """Calls through ``x86_64/trampolines/enter_and_raise.py``; a trap unwinds native frames."""
 
     def __init__(self, enter_address: int, activations_key: int) -> None:
-        from asm_libcalls.emitter import libc
-
         self._key = activations_key
-        self._record = libc.prototype("pthread_getspecific", ctypes.c_size_t, ctypes.c_uint)
-        # With PYFUNCTYPE ctypes raises the error indicator that a callback has set. The entry
+        self._record = libc.prototype("pthread_getspecific", c_types.c_size_t, c_types.c_uint32)
+        # Such a function raises the error indicator that a callback has set. The entry
         # routine itself releases the GIL during the call.
-        self._enter = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(enter_address)
+        self._enter = libc.python_function_at(enter_address, c_types.c_uint64, c_types.c_void_p)
 
     def call(self, address: int, signature: Signature, patterns: Sequence[int]) -> int:
         """Call a C address with bit patterns; return the result's pattern or raise."""
@@ -123,11 +136,15 @@ class MachineEntry:
             words[layout.places[i]] = signature.parameters[i].extended(patterns[i])
         for i in layout.wide:
             words[layout.places[i] + 1] = patterns[i] >> 64
-        where = ctypes.addressof(words)
+        where = c_types.addressof(words)
         if layout.stack_count:
-            words[_STACK_ARGUMENTS] = where + ctypes.sizeof(NativeCall)
+            words[_STACK_ARGUMENTS] = where + c_types.sizeof(NativeCall)
             words[_STACK_COUNT] = layout.stack_count
-        status = self._enter(where)
+        try:
+            status = self._enter(where)
+        except BaseException as error:  # of a host function, which may have unwound native frames
+            note_exception(error)
+            raise
         if status:
             raise_status(status)
         result = signature.result
@@ -143,13 +160,30 @@ class MachineEntry:
         address = self._record(self._key)
         return ThreadRecord.from_address(address) if address else None
 
-    def trace(self) -> tuple[int, ...]:
-        """Return the return addresses of the frames that this thread's last trap unwound."""
+    def take_trace(self) -> tuple[int, ...]:
+        """Return the return addresses of the frames that this thread unwound last, once."""
         address = self._record(self._key)
         if not address:
             return ()
         record = ThreadRecord.from_address(address)
-        return tuple(record.trace[: record.trace_count])
+        count, record.trace_count = record.trace_count, 0
+        return tuple(record.trace[:count])
+
+    def raise_at_return(self, exception: BaseException) -> bool:
+        """Let the innermost activation of this thread raise an exception when its callee returns.
+
+        It is for ctypes callbacks, whose frames cannot be unwound. The first exception counts.
+        Return False if this thread has no innermost activation.
+        """
+        record = self.record()
+        if record is None or not record.innermost:
+            return False
+        activation = Activation.from_address(record.innermost)
+        if not activation.status:
+            number = next(_numbers) & 0xFFFFFFFF
+            _reported[number] = exception
+            activation.status = REPORTED | number
+        return True
 
     def newest_departure(self, owner: int) -> Departure | None:
         """Return this thread's newest departure, of `owner` unless that is 0."""
@@ -159,9 +193,11 @@ class MachineEntry:
         address = record.departures
         if owner:
             assert process.image is not None
-            prototype = ctypes.PYFUNCTYPE(ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t)
-            find = prototype(process.image.routine(FIND_DEPARTURE))
-            address = find(ctypes.addressof(record), owner)
+            number = c_types.c_size_t
+            find = libc.python_function_at(
+                process.image.routine(FIND_DEPARTURE), number, number, number
+            )
+            address = find(c_types.addressof(record), owner)
         return Departure.from_address(address) if address else None
 
     def departures(self) -> Iterator[Departure] | None:

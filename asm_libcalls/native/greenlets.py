@@ -1,8 +1,8 @@
 """Greenlets: which one runs, and which departure from native code is its newest.
 
 greenlet (and gevent, which uses it) switches stacks inside Python calls. Once :func:`notice` has
-found the imported package, machine code calls it for the running greenlet. This module never
-imports greenlet.
+found the imported package, machine code calls that package to learn which greenlet runs. This
+module never imports greenlet.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def _take(module: Any, capsule: Any) -> None:
         functions = (ctypes.c_void_p * (_GET_CURRENT + 1)).from_address(pointer)
         process.image.set_slot(GREENLET_GETCURRENT, functions[_GET_CURRENT] or 0)
     _getcurrent.append(module.getcurrent)
-    unraisable.who_runs.append(_who_runs)
+    unraisable.identify.append(_identify)
 
 
-def _who_runs() -> int:
+def _identify() -> int:
     # The main greenlet has its thread's id, as before greenlet was imported.
     running = _getcurrent[0]()
-    return unraisable.who_runs[0]() if running.parent is None else id(running)
+    return unraisable.identify[0]() if running.parent is None else id(running)
 
 
 def current() -> int:

@@ -9,8 +9,9 @@ has returned.
 from __future__ import annotations
 
 from asm_libcalls.native import process
-from asm_libcalls.owned import Owned
+from asm_libcalls.owned import Owned, unmade
 from asm_libcalls.signatures import MEMORY_POINTERS, Signature
+from asm_libcalls.signatures.arguments import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,27 +44,38 @@ class HostFunction(Owned):
     signature : Signature
     """
 
+    __slots__ = ("_entry",)  # the address, for machine code; 0 once it is closed
+    _readable_member = ("pointer", "_entry")
+    function: Callable[..., Any] = unmade()
+    signature: Signature = unmade()
+    _address: int = unmade()
     _closes_when_dropped = False  # native code may have its address
 
     def __init__(self, function: Callable[..., Any], signature: str, *, bits: bool = False) -> None:
         self._begin()
         if not callable(function):
-            raise TypeError(f"HostFunction(): function must be callable, got {function!r}")
-        self.signature = Signature(signature)
+            raise TypeError(f"HostFunction(): function must be callable, got {shown(function)}")
+        self.signature = Signature.of(signature, "HostFunction(): signature")
         self.function = function
-        self.address, self._give_back = process.interface.host_address(
+        self._address, self._give_back = process.interface.host_address(
             function, self.signature, bits
         )
+        self._entry = self._address
         self._finish()
 
     def __repr__(self) -> str:
-        state = f"at {self.address:#x}" if not self.closed else "closed"
+        state = f"at {self._address:#x}" if not self.closed else "closed"
         return f"<HostFunction {self.function!r} {self.signature} {state}>"
+
+    @property
+    def address(self) -> int:
+        """The C address."""
+        self._check_open()
+        return self._address
 
     def __native_address__(self, kind: str) -> Any:
         if kind not in MEMORY_POINTERS:
             return NotImplemented
-        self._check_open()
         return self.address
 
     def close(self) -> None:
@@ -75,4 +87,5 @@ class HostFunction(Owned):
         super().close()
 
     def _release(self) -> None:
+        self._entry = 0
         self._give_back()

@@ -6,6 +6,8 @@ them; :mod:`asm_libcalls.native.process` has the default binding's.
 
 from __future__ import annotations
 
+import sys
+
 from asm_libcalls.native import process
 from asm_libcalls.x86_64.trampolines import ACTIVATIONS_KEY, CALL_PYTHON, ENTER, ENTER_HOLDING_GIL
 
@@ -23,12 +25,7 @@ __all__ = ["CtypesInterface", "MachineInterface", "NoInterface", "machine_interf
 
 
 class MachineInterface:
-    """Entries, thunks and builtins of the loaded image; the process has one.
-
-    Parameters
-    ----------
-    loaded : LoadedImage
-    """
+    """Entries, thunks and builtins of the loaded image; the process has one."""
 
     def __init__(self, loaded: LoadedImage) -> None:
         self.loaded = loaded
@@ -71,6 +68,8 @@ class MachineInterface:
             try:
                 self._maker = self._make_maker()
             except (ImportError, AttributeError) as error:
+                if sys.is_finalizing():  # a finalizer at interpreter exit
+                    return f"nothing can be imported: {error}"
                 if "partially initialized module" not in str(error):
                     raise
                 # This is a signal handler, in the middle of the imports. A later call asks again.
@@ -78,11 +77,11 @@ class MachineInterface:
         return self._maker
 
     def _make_maker(self) -> Any:
-        from asm_libcalls.native.entry import raise_status
+        from asm_libcalls.native.entry import note_exception, raise_status
         from asm_libcalls.x86_64.python_functions import function_objects
 
         try:
-            return function_objects.FunctionMaker(self.loaded, raise_status)
+            return function_objects.FunctionMaker(self.loaded, raise_status, note_exception)
         except (function_objects.Unsupported, OSError) as reason:
             return str(reason)
         except AttributeError as reason:  # no such function in this Python
@@ -92,13 +91,7 @@ class MachineInterface:
 
 
 class _WithoutMachineCode:
-    """Base of the other two interfaces.
-
-    Parameters
-    ----------
-    reason : str
-        Why no machine code serves.
-    """
+    """Base of the other two interfaces; `reason` says why no machine code serves."""
 
     entry: Entry | None = None
 

@@ -1,9 +1,9 @@
 """``native_function``: makes Python builtins of C functions.
 
 :func:`native_function` takes a C address and its signature, and makes an object of CPython's
-builtin function type. Its machine code checks and unboxes exact ints and floats, calls the address
-and boxes the result. Other arguments (a subclass, a NumPy scalar, an integer out of range, a wrong
-count) go to a Python function that converts them or raises.
+builtin function type. Its machine code checks and unboxes the arguments (ints, floats, NumPy
+scalars, memory), calls the address and boxes the result. Other arguments (any other number, an
+integer out of range, a wrong count) go to a Python function that converts them or raises.
 
 Where that is not possible (another CPU, PyPy, a CPython whose objects have an unknown layout), it
 makes a Python function of the same name, signature and behaviour, which is slower.
@@ -13,13 +13,11 @@ makes a Python function of the same name, signature and behaviour, which is slow
 from __future__ import annotations
 
 import sys
-from functools import partial
-from keyword import iskeyword
 
 from asm_libcalls.calling_convention import assign
-from asm_libcalls.emitter.code_address import CodeAddress
 from asm_libcalls.native import process
-from asm_libcalls.signatures import VALUE_TYPES, Callee, Signature
+from asm_libcalls.native.specification import Specification, check_parameter_names, checked_name
+from asm_libcalls.signatures import Signature
 from asm_libcalls.x86_64.python_functions import EVERYTHING
 
 TYPE_CHECKING = False
@@ -29,72 +27,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.native.process import NativeInterface
 
-__all__ = [
-    "Specification",
-    "default_parameter_names",
-    "native_function",
-    "native_functions",
-    "why_not_builtin",
-]
-
-MAXIMUM_PARAMETERS = 255
-"""A limit, because each parameter takes code and stack."""
-
-
-class Specification:
-    """The checked arguments of :func:`native_function`, for :func:`native_functions`.
-
-    Parameters
-    ----------
-    address, signature, name, doc, module, parameters, slow, catch, release_gil
-        As in :func:`native_function`, but `module` is None if no module is given.
-    guard, inline, vmctx_of, references
-        As in :class:`~asm_libcalls.x86_64.python_functions.function_shapes.Shape`. With a guard,
-        `catch` can be False: calls that would trap go to the slow path.
-    """
-
-    def __init__(
-        self,
-        address: int,
-        signature: str,
-        *,
-        name: str | None = None,
-        doc: str | None = None,
-        module: str | None = None,
-        parameters: Sequence[str] | None = None,
-        slow: Callable[..., Any] | None = None,
-        catch: bool = True,
-        release_gil: bool = False,
-        guard: str = "",
-        inline: str = "",
-        vmctx_of: tuple[type, str] | None = None,
-        references: tuple[tuple[type, str], ...] = (),
-    ) -> None:
-        where = "native_function(): "
-        self.address = VALUE_TYPES["pointer"].to_bits(address, f"{where}address")
-        self.owner = address if isinstance(address, CodeAddress) else None
-        if self.owner is not None:
-            self.owner.check_open("native_function()")
-        if not self.address and guard != EVERYTHING and not inline:
-            raise ValueError(f"{where}address must not be null")
-        self.signature = Signature(signature)
-        if name is None:
-            name = f"function_at_{self.address:#x}"
-        if doc is None:
-            doc = f"Call the C function {self.signature} at {self.address:#x}."
-        self.name = _text(name, f"{where}name")
-        self.doc = _text(doc, f"{where}doc")
-        self.module = None if module is None else _text(module, f"{where}module")
-        self.parameters = _parameter_names(parameters, self.signature, f"{where}parameters")
-        if slow is not None and not callable(slow):
-            raise TypeError(f"{where}slow must be callable, got {type(slow).__name__}")
-        self.slow = slow
-        self.catch = bool(catch)
-        self.release_gil = bool(release_gil)
-        self.guard = guard
-        self.inline = inline
-        self.vmctx_of = vmctx_of
-        self.references = references
+__all__ = ["native_function", "native_functions", "why_not_builtin"]
 
 
 def native_function(
@@ -131,10 +64,11 @@ def native_function(
         ``b``, ``c``, ...
     slow : callable, optional
         Called with the original arguments if machine code does not convert one of them, or their
-        count is wrong. It converts exact ints that fit and exact floats, for a bool exact bools,
-        and for a pointer also None and memory: of bytes (if const), bytearrays, memoryviews, NumPy
-        arrays, and objects of the types that were passed last. The default converts all that
-        :class:`Signature` describes, or raises with the names of function and argument.
+        count is wrong. It converts ints (bools and other subclasses too) that fit, exact floats and
+        NumPy scalars. For a pointer it also converts None, ctypes pointers, and memory: of bytes
+        (if const), bytearrays, memoryviews, NumPy arrays, and objects of the types that were passed
+        last. The default converts all that :class:`Signature` describes, or raises with the names
+        of function and argument.
     catch : bool, optional
         Whether the callee may trap, or call back into Python. A trap is raised as :class:`Trap`, a
         callback's exception unchanged. False saves some 20 ns, and is only for callees that do
@@ -184,8 +118,9 @@ def native_function(
         catch=catch,
         release_gil=release_gil,
     )
-    if not all(part.isidentifier() for part in specification.name.split(".")):
-        raise ValueError(f"native_function(): name must be an identifier, got {name!r}")
+    if parameters is not None:
+        check_parameter_names(specification.parameters, "native_function()")
+    checked_name(specification.name, "native_function(): name")
     return native_functions([specification])[0]
 
 
@@ -196,7 +131,8 @@ def native_functions(
     interface = interface or process.interface
     specifications = list(specifications)
     maker = interface.function_maker()
-    if isinstance(maker, str):
+    # The latter in a finalizer at interpreter exit, where nothing can be imported.
+    if isinstance(maker, str) or sys.is_finalizing():
         return [_python_function(s, _slow(s, interface)) for s in specifications]
     from asm_libcalls.x86_64.python_functions.function_objects import Unsupported
     from asm_libcalls.x86_64.python_functions.function_shapes import Shape
@@ -213,7 +149,7 @@ def native_functions(
             enter = ENTER
         elif s.catch or assign(s.signature.parameters).stack:
             enter = ENTER_HOLDING_GIL
-        shapes.append(Shape(s.signature, enter, guard, s.inline, s.vmctx_of, s.references))
+        shapes.append(Shape.of(s.signature, enter, guard, s.inline, s.vmctx_of, s.references))
     # A builtin without arguments has no slow path.
     python = [not (s.signature.parameters or _is_unboxed(s.signature)) for s in specifications]
     try:
@@ -232,12 +168,18 @@ def native_functions(
         if in_python:
             made.append(_python_function(s, slow))
             continue
-        function = maker.make(s.address, shape, slow, s.name, _full_text(s), s.module)
+        function = maker.make(
+            s.address, shape, slow, s.name, _full_text(s), s.module, permanent=s.permanent
+        )
         if s.owner is not None:
             # Its slow path then says that the code is closed.
-            s.owner.code.when_closed(function.__self__, partial(maker.leave_all, shape))
+            s.owner.code.when_closed(function.__self__, _leaving(maker, shape))
         made.append(function)
     return made
+
+
+def _leaving(maker: Any, shape: Any) -> Callable[[Any], None]:
+    return lambda owner: maker.leave_all(shape, owner)
 
 
 def _is_unboxed(signature: Signature) -> bool:
@@ -257,7 +199,7 @@ def _slow(specification: Specification, interface: NativeInterface) -> Callable[
     slow, owner = _slow_of_open(specification, interface), specification.owner
     if owner is None:
         return slow
-    where = f"{specification.name}()"
+    where = specification.callee().title
 
     def slow_if_open(*arguments: Any) -> Any:
         owner.check_open(where)
@@ -275,11 +217,35 @@ def _slow_of_open(specification: Specification, interface: NativeInterface) -> C
         entry = interface.entry_holding_gil()  # raises where ctypes is missing
     # No reference to the function object here: it is freed when its last user drops it.
     name, address, signature = specification.name, specification.address, specification.signature
-    callee = Callee.named(name, specification.parameters)
-    call = partial(entry.call, address, signature)
+    callee = specification.callee()
+
+    def call(patterns: list[int]) -> int:
+        return entry.call(address, signature, patterns)
+
+    def call_patterns(*arguments: Any) -> Any:
+        return signature.call(call, arguments, callee)
+
+    call_patterns.__name__ = call_patterns.__qualname__ = name
+    if why_not_builtin(interface) or sys.is_finalizing() or not _is_unboxed(signature):
+        return call_patterns
+    made: list[Any] = []
 
     def slow(*arguments: Any) -> Any:
-        return signature.call(call, arguments, callee)
+        held: list[Any] = []
+        try:
+            converted = signature.to_exact(arguments, callee, held)
+            if not made:
+                # Another function of the same code, which costs less than the entry from Python.
+                exact = object.__new__(Specification)
+                exact.__dict__.update(vars(specification))
+                exact.slow = call_patterns
+                made.append(native_functions([exact], interface)[0])
+            return made[0](*converted)
+        finally:
+            if held:
+                from asm_libcalls.signatures import pointers
+
+                pointers.release(held)
 
     slow.__name__ = slow.__qualname__ = name
     return slow
@@ -301,45 +267,3 @@ def _full_text(specification: Specification) -> str:
     # CPython takes the part up to "--" for the text signature, if it begins with the name.
     parameters = ", ".join(("$module", *specification.parameters, "/"))
     return f"{specification.name.rpartition('.')[2]}({parameters})\n--\n\n{specification.doc}"
-
-
-def _text(value: object, where: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{where} must be a str, got {type(value).__name__}")
-    if "\0" in value:
-        raise ValueError(f"{where} must not contain a null character, got {value!r}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{where} must be encodable as UTF-8, got {value!r}") from None
-    return value if type(value) is str else str.__str__(value)
-
-
-def default_parameter_names(count: int) -> tuple[str, ...]:
-    """Return names for parameters that have none: letters, if there are enough."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    if count <= len(letters):
-        return tuple(letters[:count])
-    return tuple(f"argument_{i + 1}" for i in range(count))
-
-
-def _parameter_names(
-    given: Sequence[str] | None, signature: Signature, where: str
-) -> tuple[str, ...]:
-    count = len(signature.parameters)
-    if count > MAXIMUM_PARAMETERS:
-        raise ValueError(
-            f"native_function(): signature has {count} parameters, "
-            f"at most {MAXIMUM_PARAMETERS} are supported"
-        )
-    if given is None:
-        return default_parameter_names(count)
-    names = tuple(given)
-    if len(names) != count:
-        raise ValueError(f"{where} must be {count} names for {signature}, got {len(names)}")
-    for i, name in enumerate(names):
-        if not isinstance(name, str):
-            raise TypeError(f"{where} must be str, got {type(name).__name__}")
-        if not name.isidentifier() or iskeyword(name) or name in names[:i]:
-            raise ValueError(f"{where} must be different identifiers, got {name!r}")
-    return names

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from _thread import _count, _local
 
+from asm_libcalls.steps import HAS_GIL
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,11 +33,14 @@ if TYPE_CHECKING:
         def record(self) -> ThreadRecord | None:
             """Return the record of this thread; None if it has never entered native code."""
 
-        def trace(self) -> tuple[int, ...]:
-            """Return the return addresses of the frames that this thread's last trap unwound."""
+        def take_trace(self) -> tuple[int, ...]:
+            """Return the return addresses of the frames that this thread unwound last, once."""
 
         def newest_departure(self, owner: int) -> Departure | None:
             """Return this thread's newest departure, of one owner unless that is 0."""
+
+        def raise_at_return(self, exception: BaseException) -> bool:
+            """Let the innermost activation raise an exception; return whether there is one."""
 
         def departures(self) -> Iterator[Departure] | None:
             """Iterate over this thread's departures, newest first; None if one is not known."""
@@ -69,6 +74,12 @@ __all__ = [
     "trap_observers",
 ]
 
+if not HAS_GIL:
+    # Before modules above this one have theirs done after a fork, which use such objects.
+    from asm_libcalls.native import object_locks
+
+    object_locks.free_after_forks()
+
 image: LoadedImage | None = None
 """The image with the runtime's own routines (entry, thunks, builtins); None until it is loaded."""
 
@@ -82,9 +93,9 @@ while the package is imported."""
 builtin_addresses: Callable[[], list[int]] | None = None
 """Returns the default binding's addresses for the builtin array of a VMContext."""
 
-trap_observers: list[Callable[[Trap], None]] = []
-"""Called with each trap that has a trace, before it is raised: a JIT can add the meaning of its
-addresses to the exception."""
+trap_observers: list[Callable[[tuple[int, ...]], Callable[[Trap], object] | None]] = []
+"""Called with the trace of each trap before it is raised. The result, if any, adds the meaning of a
+JIT's addresses to the exception. It is called when the trap is first looked at."""
 
 
 own_threads: list[Callable[[], int]] = []
@@ -96,42 +107,57 @@ def may_run_elsewhere() -> bool:
     return _count() > sum(count() for count in own_threads)
 
 
-def tell_observers(trap: Trap) -> None:
-    """Show a trap to the observers, with the frames of its trace named."""
-    try:
-        from asm_libcalls.native.backtraces import name_frames
-    except ImportError:  # a finalizer at interpreter exit, where nothing can be imported
-        pass
-    else:
-        name_frames(trap)
+_finders: list[Callable[[tuple[int, ...]], Callable[[Trap], object]]] = []
+"""One function, once it is imported: ``backtraces.found``."""
+
+
+def tell_observers(trap: Trap, trace: tuple[int, ...]) -> None:
+    """Give a trap its trace, and what describes it: the names of functions, and the observers'.
+
+    What the addresses mean is found at once, because the code may be freed. The text is made only
+    when the trap is looked at.
+    """
+    if not _finders:
+        try:
+            from asm_libcalls.native.backtraces import found
+        except ImportError:  # a finalizer at interpreter exit, where nothing can be imported
+            trap.trace = trace
+            return
+        _finders.append(found)
+    describe: list[Callable[[Trap], object]] = [_finders[0](trace)]
     for observe in trap_observers:
-        observe(trap)
+        description = observe(trace)
+        if description is not None:
+            describe.append(description)
+    trap._describe = tuple(describe)
 
 
 class CtypesActivation:
-    """One entry through ctypes that has not ended.
+    """One entry through ctypes that has not ended."""
 
-    Attributes
-    ----------
-    who : int
-        The thread or greenlet that entered, by :data:`asm_libcalls.native.unraisable.who_runs`.
-    raised : list of BaseException
-        The exceptions of its callbacks.
-    """
+    __slots__ = ("owner", "raised")
 
-    __slots__ = ("raised", "who")
-
-    def __init__(self, who: int) -> None:
-        self.who = who
-        self.raised: list[BaseException] = []
+    def __init__(self, owner: int) -> None:
+        # the thread or greenlet that entered, by asm_libcalls.native.unraisable.identify
+        self.owner = owner
+        self.raised: list[BaseException] = []  # the exceptions of its callbacks
 
 
 class _ThreadState(_local):
-    """A thread's ctypes entries and ctypes callbacks."""
+    """A thread's ctypes entries and ctypes callbacks.
 
-    def __init__(self) -> None:
-        self.activations: list[CtypesActivation] = []  # of all greenlets of the thread
-        self.callbacks = 0  # running ones, called by native code
+    It has no ``__init__``: a finalizer or a signal handler that runs in that of a thread-local
+    object sees the thread's attributes before they are set.
+    """
+
+    callbacks = 0
+    """The running ones, called by native code."""
+
+    @property
+    def activations(self) -> list[CtypesActivation]:
+        """The thread's entries, of all its greenlets."""
+        entries: list[CtypesActivation] = self.__dict__.setdefault("entries", [])
+        return entries
 
 
 thread_state = _ThreadState()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 
+from asm_libcalls.activation import Activation
 from asm_libcalls.native import greenlets, process
 
 TYPE_CHECKING = False
@@ -34,18 +35,12 @@ def departures() -> Iterator[Departure] | None:
 def stack_frames(innermost: bool = False) -> Iterator[tuple[int, int]] | None:
     """Walk this thread's native frames, innermost first, over all activations.
 
-    Parameters
-    ----------
-    innermost : bool, optional
-        Walk only the innermost activation of the running greenlet.
+    With `innermost`, walk only the innermost activation of the running greenlet.
 
-    Returns
-    -------
-    iterator of (return address, frame pointer), or None
-        For each native frame the address where its code continues, and its rbp; in a frame of
-        another greenlet, rbp's target in the copy. None if the walk is impossible: native code
-        called Python without a thunk of this library, a frame has no frame pointer, a greenlet's
-        stack was not copied, or no machine code is loaded.
+    Yield for each native frame the address where its code continues, and its rbp. For a frame of
+    another greenlet, the second number is the place in the copy that rbp points to. Return None if
+    the walk is impossible: native code called Python without a thunk of this library, a frame has
+    no frame pointer, a greenlet's stack was not copied, or no machine code is loaded.
     """
     left = departures()
     if left is None:
@@ -65,24 +60,17 @@ def stack_frames(innermost: bool = False) -> Iterator[tuple[int, int]] | None:
             frame_pointer = caller
         if innermost:
             break
+        if Activation.from_address(departure.activation + moved).previous:
+            return None  # it was entered where other native code had called Python by itself
     return iter(frames)
 
 
 def departed_stacks(left: Iterable[Departure], own: bool) -> Iterator[tuple[Departure, int | None]]:
-    """Yield departures, and where their stacks can be read.
+    """Yield departures of this thread, and where their stacks can be read.
 
-    Parameters
-    ----------
-    left : iterable of Departure
-        Of this thread.
-    own : bool
-        Skip those that are known to be another greenlet's.
-
-    Yields
-    ------
-    (Departure, int or None)
-        The offset to add to an address between its exit frame and its canary: 0 for the live stack
-        of the running greenlet, None if the stack is or may be another's and was not copied.
+    With `own`, skip those that are known to be another greenlet's. The second value is the offset
+    to add to an address between a departure's exit frame and its canary: 0 for the live stack of
+    the running greenlet, None if the stack is or may be another's and was not copied.
     """
     owner = greenlets.current()
     for departure in left:
@@ -98,11 +86,8 @@ def departed_stacks(left: Iterable[Departure], own: bool) -> Iterator[tuple[Depa
 def calling_frame() -> tuple[int, int] | None:
     """Find the native frame that called the running host function of this thread.
 
-    Returns
-    -------
-    (return address, frame pointer), or None
-        The first one of :func:`stack_frames`. None if this thread's innermost activation did not
-        call Python through a thunk of this library.
+    Return its pair in :func:`stack_frames`. None if this thread's innermost activation did not call
+    Python through a thunk of this library.
     """
     for departure, moved in departed_stacks(departures() or (), own=True):
         if moved is None or not departure.canary:

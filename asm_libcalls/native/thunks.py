@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import os
-from _thread import allocate_lock
 
+from asm_libcalls.emitter import libc
 from asm_libcalls.native import greenlets
-from asm_libcalls.native.host_calls import call_closed, refuse_result, result_converter
+from asm_libcalls.native.host_results import call_closed, refuse_result, result_converter
 from asm_libcalls.signatures import Signature
 from asm_libcalls.x86_64 import code_cache
 from asm_libcalls.x86_64.trampolines import CALL_PYTHON, THUNKS, call_records
@@ -31,13 +30,7 @@ class ThunkPool:
         self._used: dict[int, tuple[Any, ...]] = {}  # address -> record, and what it borrows
         self._closed = self._record(call_closed, Signature("()"))
         call_records.set_owner(self._closed[0], self._closed)
-        self._making = allocate_lock()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew_lock)
-
-    def _renew_lock(self) -> None:
-        # The thread that held it, if any, is not in the child.
-        self._making = allocate_lock()
+        libc.never_free(self)
 
     def address_of(
         self, function: Callable[..., Any], signature: Signature, bits: bool
@@ -72,9 +65,9 @@ class ThunkPool:
             try:
                 return self._free.pop()  # one operation: threads never get the same one
             except IndexError:
-                with self._making:  # all threads share one assembler
-                    if not self._free:
-                        self._more()
+                # Without a lock, since a destructor that runs in it may need a thunk. Threads that
+                # do this at once make an image each.
+                self._more()
 
     def _more(self) -> None:
         loaded = code_cache.load("thunks")

@@ -1,10 +1,10 @@
 """Catches exceptions that C code cannot raise: those of destructors and of ctypes callbacks.
 
 Python reports them to ``sys.unraisablehook``. This module's hook is installed only while a thread
-listens; it passes unwanted exceptions to the previous hook. A lock is not used, because a
-destructor or a fork could find it taken. A signal handler may raise at any call or jump, also in a
-``finally`` clause. So the necessary step is the clause's first line, and the next call repairs the
-rest.
+listens; it passes unwanted exceptions to the previous hook. No lock is used, because a destructor
+or a forked child could find it taken. A signal handler may raise at any call or jump, also in a
+``finally`` clause. So the first line of each such clause is the step that must not be lost, and the
+next call repairs the rest.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     Result = TypeVar("Result")
-    Listener = tuple[list[BaseException], Callable[[Any], bool], "Listener | None"]
-    """The list for exceptions, a filter, and the enclosing listener."""
+    Listener = tuple[list[BaseException], Callable[[Any], bool], "Listener | None", int]
+    """The list for exceptions, a filter, the enclosing listener, and the number of all of these."""
 
-__all__ = ["hear", "raise_first", "who_runs"]
+__all__ = ["catch", "identify", "nesting"]
 
-who_runs: list[Callable[[], int]] = [get_ident]
-"""The last one returns the id of the running thread or greenlet; each has its own stack of
-listeners."""
+identify: list[Callable[[], int]] = [get_ident]
+"""The last one returns the id of the running thread or greenlet, which has listeners of its own."""
 
 _listeners: dict[int, Listener | None] = {}  # the innermost one of each thread or greenlet
 
@@ -37,11 +36,11 @@ class _Hook:
     previous: Any = sys.__unraisablehook__
 
     def __call__(self, unraisable: Any) -> None:
-        listener = _listeners.get(who_runs[-1]())
+        listener = _listeners.get(identify[-1]())
         while listener is not None and unraisable.exc_value is not None:
-            heard, wants, listener = listener
+            caught, wants, listener, _ = listener
             if wants(unraisable):
-                heard.append(unraisable.exc_value)
+                caught.append(unraisable.exc_value)
                 return
         self.previous(unraisable)
 
@@ -49,26 +48,20 @@ class _Hook:
 _hook = _Hook()
 
 
-def hear(
+def catch(
     function: Callable[[], Result],
-    heard: list[BaseException],
+    caught: list[BaseException],
     wants: Callable[[Any], bool] = lambda unraisable: True,
 ) -> Result:
     """Call a function, and collect the exceptions that this thread reports during the call.
 
-    Parameters
-    ----------
-    function : callable
-    heard : list
-        The exceptions are appended to it, in order.
-    wants : callable, optional
-        Called with the argument of ``sys.unraisablehook``; a false result leaves the exception to
-        the enclosing listener.
+    `wants` is called with the argument of ``sys.unraisablehook``; a false result leaves the
+    exception to the enclosing listener.
     """
-    thread = who_runs[-1]()
+    thread = identify[-1]()
     outer = _listeners.get(thread)
     try:
-        _listeners[thread] = (heard, wants, outer)
+        _listeners[thread] = (caught, wants, outer, outer[3] + 1 if outer else 1)
         if sys.unraisablehook is not _hook:
             _hook.previous = sys.unraisablehook
             sys.unraisablehook = _hook
@@ -80,19 +73,10 @@ def hear(
             _leave()
 
 
-def raise_first(errors: list[BaseException]) -> None:
-    """Raise the first of the collected exceptions, if there is one, and empty the list.
-
-    Later exceptions are often consequences of the first. No frame of the traceback keeps a
-    reference to it: that would be a cycle.
-    """
-    if errors:
-        first = errors[0]
-        errors.clear()
-        try:
-            raise first
-        finally:
-            del first
+def nesting() -> int:
+    """Return how many calls of :func:`catch` this code runs in."""
+    listener = _listeners.get(identify[-1]())
+    return listener[3] if listener else 0
 
 
 def _leave() -> None:
@@ -102,7 +86,7 @@ def _leave() -> None:
 
 def _forget_other_threads() -> None:
     # A forked child has only this thread, and its greenlets.
-    if len(who_runs) > 1:
+    if len(identify) > 1:
         return
     thread = get_ident()
     for other in [each for each in _listeners if each != thread]:

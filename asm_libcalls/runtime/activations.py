@@ -1,8 +1,8 @@
 """Externrefs that native frames hold: the activations table, and its GC.
 
-Compiled code does not count references. It *borrows* those it gets from a table, a global or the
-host from an activations table. That owns one count for each entry, and has at least the references
-that the frames hold::
+Compiled code does not count references. When it gets one from a table, a global or the host, it
+*borrows* it from an activations table. The table owns one count for each entry. Its entries include
+all references that the frames hold::
 
     VMExternRefActivationsTable { next*, end* }     compiled code inserts here, while next < end
               |                    |
@@ -26,7 +26,7 @@ import ctypes
 
 from asm_libcalls.native.stack_walker import stack_frames
 from asm_libcalls.owned import OPEN, Owned
-from asm_libcalls.runtime import externref, transit
+from asm_libcalls.runtime import externref_boxes, transit
 from asm_libcalls.runtime.stack_maps import stack_map
 from asm_libcalls.steps import step
 
@@ -55,15 +55,7 @@ class _Header(ctypes.Structure):
 
 
 class VMExternRefActivationsTable(Owned):
-    """Keeps the externrefs of native frames alive; one for each instance.
-
-    Attributes
-    ----------
-    address : int
-        The pointer in the VMContext: to ``next*`` and ``end*`` of the bump chunk. Compiled code may
-        insert by itself: while next is not end, store a pointer whose count it has incremented at
-        next, and add 8 to next.
-    """
+    """Keeps the externrefs of native frames alive; one for each instance."""
 
     def __init__(self) -> None:
         self._begin()
@@ -83,7 +75,11 @@ class VMExternRefActivationsTable(Owned):
 
     @property
     def address(self) -> int:
-        """The address of the header that compiled code knows."""
+        """The pointer in the VMContext: to ``next*`` and ``end*`` of the bump chunk.
+
+        Compiled code may insert by itself: while next is not end, store a pointer whose count it
+        has incremented at next, and add 8 to next.
+        """
         return ctypes.addressof(self._header)
 
     def _filled(self) -> int:
@@ -93,7 +89,7 @@ class VMExternRefActivationsTable(Owned):
     def insert(self, address: int) -> bool:
         """Insert a live pointer, counting an owner; False if the chunk is full."""
         header, chunk, start = self._header, self._chunk, self._start
-        counter = externref._boxes[address][0]
+        counter = externref_boxes.live[address][0]
         # No call from here on: any Python code might insert into the same slot.
         at = (header.next - start) // _SLOT
         if self._state is OPEN and at != CHUNK_SIZE:
@@ -112,7 +108,7 @@ class VMExternRefActivationsTable(Owned):
             self.gc(registry, keep=address)
 
     def insert_returned(self, owned: list[int], registry: StackMapRegistry) -> int:
-        """Insert the pointer in `owned`, and return it to native code; GC first if too full.
+        """Insert the pointer in `owned`, which is returned to native code; GC if the chunk is full.
 
         A pointer that is the chunk's newest entry is not inserted again, as in machine code. Until
         the caller has returned, the pointer is in transit, and no collection drops it.
@@ -124,7 +120,7 @@ class VMExternRefActivationsTable(Owned):
                 if not self._is_newest(address):
                     self.insert_with_gc(address, registry)
             finally:
-                externref.Counts.give_back(owned)  # type: ignore[arg-type]
+                externref_boxes.Counts.give_back(owned)  # type: ignore[arg-type]
         return address
 
     @step
@@ -137,10 +133,7 @@ class VMExternRefActivationsTable(Owned):
     def insert_all(self, addresses: Iterable[int], registry: StackMapRegistry) -> None:
         """Insert live pointers, counting an owner of each; GC first if the chunk is too full.
 
-        Raises
-        ------
-        ValueError
-            It is closed, and would keep none of them.
+        A closed table would keep none of them; it raises ValueError.
         """
         addresses = list(addresses)
         if self._filled() + len(addresses) > CHUNK_SIZE:
@@ -164,8 +157,8 @@ class VMExternRefActivationsTable(Owned):
             return
         self._collecting = True
         try:
-            # Taken before the roots are read, so what other code inserts meanwhile is not judged by
-            # roots that are older than it.
+            # Taken before the roots are read. So entries that other code inserts meanwhile are not
+            # compared with roots that are older than they are.
             self._examine()
             roots = self._precise_roots(registry)
             if roots is None:
@@ -219,7 +212,7 @@ class VMExternRefActivationsTable(Owned):
         for return_address, frame_pointer in frames:
             for offset in stack_map(return_address, registry):
                 address = _word(frame_pointer + offset)
-                if address and not externref.is_live(address):
+                if address and not externref_boxes.is_live(address):
                     raise ValueError(
                         f"the stack map at return address {return_address:#x} names the slot at "
                         f"{offset}, which holds {address:#x}: no live externref"
@@ -231,7 +224,7 @@ class VMExternRefActivationsTable(Owned):
     @step
     def _keep(self, address: int) -> bool:
         """Have a live pointer in the set, which owns a count; return False if it is closed."""
-        counter, kept = externref._boxes[address][0], self._over_approximated
+        counter, kept = externref_boxes.live[address][0], self._over_approximated
         # No call before the last one, and no object that the collector tracks (a bound method is
         # one), or the set may have been replaced.
         if self._state is not OPEN:
@@ -243,7 +236,7 @@ class VMExternRefActivationsTable(Owned):
 
     def _sweep(self, roots: set[int]) -> None:
         """Drop the examined entries that are no roots; count an owner of the other roots."""
-        dropped = externref.Counts()
+        dropped = externref_boxes.Counts()
         while self._examined:
             self._sort_one(roots, dropped)
         for address in roots:
@@ -251,7 +244,7 @@ class VMExternRefActivationsTable(Owned):
         dropped.give_back()  # destructors run from here on
 
     @step
-    def _sort_one(self, roots: set[int], dropped: externref.Counts) -> None:
+    def _sort_one(self, roots: set[int], dropped: externref_boxes.Counts) -> None:
         # No call before the last one, nor such an object: the entry is always in one of the lists.
         kept, examined = self._over_approximated, self._examined
         if not examined:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 
 from asm_libcalls.owned import is_a
-from asm_libcalls.runtime import externref
+from asm_libcalls.runtime import externref_boxes
 from asm_libcalls.runtime.definition import Defined
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef
@@ -19,6 +19,7 @@ from asm_libcalls.runtime.instance import Instance, instance_of
 from asm_libcalls.runtime.memory import Memory
 from asm_libcalls.runtime.reference import check_raw
 from asm_libcalls.runtime.table import Table
+from asm_libcalls.signatures.arguments import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,27 +35,15 @@ __all__ = ["instance_in", "to_patterns"]
 def to_patterns(
     declaration: Declaration, arguments: Sequence[Any]
 ) -> tuple[list[int], list[object]]:
-    """Check the arguments of a libcall and return their bit patterns.
+    """Check the arguments of a libcall; return their bit patterns, and objects to keep alive.
 
-    The count of the arguments has been checked. A vmctx is an Instance, or the address of a live
-    one; a reference is None, a VMExternRef or FuncRef, or a raw pointer to a live one.
+    Other threads may drop or close the instance or its memories while native code runs without the
+    GIL. The count of the arguments has been checked. A vmctx is an Instance, or the address of a
+    live one; a reference is None, a VMExternRef or FuncRef, or a raw pointer to a live one.
 
-    Returns
-    -------
-    list of int
-        The bit patterns.
-    list of object
-        Objects to keep alive during the call: other threads may drop or close the instance or its
-        memories while native code runs without the GIL.
-
-    Raises
-    ------
-    TypeError
-        A wrong type, or a reference of another kind than the table's or global's.
-    ValueError
-        A closed instance, a dead pointer, or an index outside the instance's index space.
-    OverflowError
-        An integer that 32 bits cannot hold.
+    Raise TypeError for a wrong type, or a reference of another kind than the table's or global's;
+    ValueError for a closed instance, a dead pointer, or an index outside the instance's index
+    space; OverflowError for an integer that 32 bits cannot hold.
     """
     patterns: list[int] = []
     kept: list[object] = []
@@ -80,8 +69,9 @@ def to_patterns(
         elif value_type.name == "externref":
             patterns.append(_externref(kind, argument, where))
         else:
-            held = reference_type if value_type.name == "reference" else "funcref"
-            patterns.append(_reference(held, argument, where))
+            of_table = value_type.name == "reference"
+            held, why = (reference_type, "the table holds ") if of_table else ("funcref", "")
+            patterns.append(_reference(held, argument, where, why))
     if instance is not None:
         if instance.closed:  # by the __index__ of an argument
             raise ValueError(f"{declaration.name}(): argument 'vmctx': the Instance is closed")
@@ -114,7 +104,7 @@ def _part(instance: Instance, space: _Space, index: int, where: str) -> Any:
         raise ValueError(f"{where}: {what} {index} is not in the instance ({there})")
     part = there_are[index]
     if is_a(part, Global) and part.value_type != "externref":
-        raise TypeError(f"{where}: global {index} is a {part.value_type}, not an externref")
+        raise TypeError(f"{where}: global {index} has type {part.value_type}, not externref")
     return part
 
 
@@ -132,7 +122,8 @@ def _instance(argument: Any, where: str) -> Instance:
         address = operator.index(argument)
     except TypeError:
         raise TypeError(
-            f"{where} must be an Instance or a vmctx address, got {type(argument).__name__}"
+            f"{where} must be an asm_libcalls.Instance or a vmctx address, "
+            f"got {type(argument).__name__}"
         ) from None
     try:
         return instance_of(address)
@@ -183,7 +174,7 @@ def _plan(declaration: Declaration) -> list[_Step]:
     return plan
 
 
-def _reference(reference_type: str, argument: Any, where: str) -> int:
+def _reference(reference_type: str, argument: Any, where: str, why: str = "") -> int:
     if argument is None:
         return 0
     wanted: type[VMExternRef | FuncRef] = VMExternRef if reference_type == "externref" else FuncRef
@@ -194,8 +185,8 @@ def _reference(reference_type: str, argument: Any, where: str) -> int:
         address = operator.index(argument)
     except TypeError:
         raise TypeError(
-            f"{where} must be a {wanted.__name__}, a raw pointer or None (the table holds "
-            f"{reference_type}), got {type(argument).__name__}"
+            f"{where} must be a {wanted.__name__}, a raw pointer or None ({why}{reference_type}), "
+            f"got {type(argument).__name__}"
         ) from None
     check_raw(reference_type, address, where)
     return address
@@ -206,7 +197,9 @@ def _externref(kind: str, argument: Any, where: str) -> int:
     if address == 0 and kind != "nullable":
         raise ValueError(f"{where} must not be null")
     if kind == "unowned":
-        owners = externref.strong_count(address)
+        owners = externref_boxes.strong_count(address)
         if owners:
-            raise ValueError(f"{where}: the externref at {address:#x} still has {owners} owners")
+            raise ValueError(
+                f"{where}: the externref at {address:#x} still has {counted(owners, 'owner')}"
+            )
     return address

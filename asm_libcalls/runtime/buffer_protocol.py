@@ -1,9 +1,10 @@
 """``__buffer__`` for CPython before 3.12, where Python classes have no buffer protocol.
 
 CPython 3.12 calls a class's ``__buffer__`` from the type's buffer slot (PEP 688). This module fills
-the same slot of one class. The memoryview that ``__buffer__`` returns exports the buffer, and the
-new view keeps it alive. The layout of ``PyTypeObject`` up to that slot has been the same since
-Python 3.0, and is checked before the write.
+the same slot of one class, and the slot of its ``__release_buffer__``. The memoryview that
+``__buffer__`` returns exports the buffer, and the new view keeps it alive. The layout of
+``PyTypeObject`` up to that slot has been the same since Python 3.0, and is checked before the
+write.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import sys
 
+from asm_libcalls.emitter import libc
 from asm_libcalls.native import process
 
 TYPE_CHECKING = False
@@ -25,8 +27,6 @@ _AS_BUFFER_SLOT = 20
 
 _GET_BUFFER = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p, ctypes.c_int)
 
-_immortal: list[Any] = []
-
 
 def install(cls: type) -> None:
     """Make instances of `cls` buffers, by their ``__buffer__``."""
@@ -36,8 +36,11 @@ def install(cls: type) -> None:
     # The PyBufferProcs of a class are inside its own object.
     if name != cls.__name__.encode() or not address < as_buffer < address + sys.getsizeof(cls):
         return
-    slot = ctypes.c_size_t.from_address(as_buffer)  # bf_getbuffer; bf_releasebuffer stays NULL
-    slot.value = _get_buffer_address()
+    slots = (ctypes.c_size_t * 2).from_address(as_buffer)  # bf_getbuffer and bf_releasebuffer
+    slots[0] = _get_buffer_address()
+    # No one calls the second: the object of a view is the exported memoryview. NumPy looks whether
+    # there is one.
+    slots[1] = libc.function_address("PyErr_Occurred")
 
 
 def _get_buffer_address() -> int:
@@ -54,12 +57,12 @@ def _get_buffer_address() -> int:
         try:
             exporter = exporting._get_buffer(flags)
         except Exception:
-            # A ctypes callback cannot raise. So a closed object, or one whose __buffer__ fails,
-            # exports an empty buffer.
-            exporter = bytearray()
+            # A ctypes callback cannot raise. So the failure of a closed object, or of a __buffer__
+            # of a user's class, is a SystemError in the caller, without the reason.
+            return -1
         result: int = get_buffer(exporter, view, flags)
         return result
 
     callback = _GET_BUFFER(export)
-    _immortal.append(callback)
+    libc.never_free(callback)
     return ctypes.cast(callback, ctypes.c_void_p).value or 0

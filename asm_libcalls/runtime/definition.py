@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.runtime.store import Stored, inside
+from asm_libcalls.owned import unmade
+from asm_libcalls.runtime.store import Stored
+from asm_libcalls.runtime.store_entries import inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +22,11 @@ __all__ = ["Defined"]
 class Defined(Stored):
     """An object with a C definition; the base class of Memory, Table and Global."""
 
-    _definition: Any
+    _relied_on: tuple[str, ...] = (
+        "adopt_definition", "check_adoptable", "definition_address", "definition_owner",
+        "owner_vmctx", "share_definition",
+    )  # fmt: skip
+    _definition: Any = unmade()
     _owner: Any = None  # keeps the definition alive, once it cannot move
     owner_vmctx = 0
     """The vmctx of the instance that defines it, or 0 while none does."""

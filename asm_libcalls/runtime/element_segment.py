@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.native.unraisable import raise_first
-from asm_libcalls.owned import Owned, is_a
-from asm_libcalls.runtime import externref, keepers
+from asm_libcalls.owned import Owned, is_a, raise_first, unmade
+from asm_libcalls.runtime import externref_arrays, keepers
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.reference import check_reference_type, owned_raw
+from asm_libcalls.signatures.arguments import items_of, shown
 from asm_libcalls.steps import step
 from asm_libcalls.traps import TableOutOfBounds
 from asm_libcalls.vmcontext import VMElementSegment
@@ -41,12 +41,17 @@ class ElementSegment(Owned):
         What machine code reads.
     """
 
+    definition: VMElementSegment = unmade()
+    _element_type: str = unmade()
+    _resolved: bool = unmade()
     _dropped = 0  # the length before it was dropped here
+
+    _relied_on: tuple[str, ...] = "check", "drop", "element_type", "owned", "resolve"
 
     def __init__(self, element_type: str, items: Iterable[Any]) -> None:
         self._begin()
         self._element_type = check_reference_type(element_type, "ElementSegment(): element_type")
-        self.items = list(items)
+        self.items = items_of(items, "ElementSegment(): items", "a sequence")
         is_externref = self._element_type == "externref"
         kind = VMElementSegment.EXTERNREF if is_externref else VMElementSegment.FUNCREF
         self.definition = VMElementSegment(kind=kind)
@@ -77,7 +82,8 @@ class ElementSegment(Owned):
                 if not 0 <= item < function_count:
                     there = f"0 .. {function_count - 1}" if function_count else "there are none"
                     raise ValueError(
-                        f"{what}[{i}]: function index {item} is not in the instance ({there})"
+                        f"{what}[{i}]: function index {shown(item)} "
+                        f"is not in the instance ({there})"
                     )
             elif item is not None and not is_a(item, FuncRef):
                 raise TypeError(
@@ -115,18 +121,18 @@ class ElementSegment(Owned):
             raise TableOutOfBounds
         if self._element_type != "externref":
             return list(self._cells[start : start + count])
-        return externref.hold_range(self._cells, start, count)
+        return externref_arrays.hold_range(self._cells, start, count)
 
     def drop(self) -> None:
         """Make the segment empty."""
         _kept = self._empty({})
         if self._element_type == "externref":
             errors: list[BaseException] = []
-            externref.take_all(self._cells, self._dropped, errors)
+            externref_arrays.take_all(self._cells, self._dropped, errors)
             raise_first(errors)
 
     def _release(self) -> None:
-        self.drop()
+        ElementSegment.drop(self)
 
     @step
     def _empty(self, nothing: dict[int, Any]) -> dict[int, Any]:

@@ -5,11 +5,14 @@ Source: WebAssembly 2.0, 4.2.9 (global instances); ``VMGlobalDefinition`` of Was
 
 from __future__ import annotations
 
-from asm_libcalls.runtime import externref
+from asm_libcalls.owned import unmade
+from asm_libcalls.runtime import externref_arrays, externref_boxes
 from asm_libcalls.runtime.definition import Defined
 from asm_libcalls.runtime.reference import REFERENCE_TYPES, from_raw, owned_raw
-from asm_libcalls.runtime.store import inside, inside_or_later, link
+from asm_libcalls.runtime.store import link
+from asm_libcalls.runtime.store_entries import inside, inside_or_later
 from asm_libcalls.signatures import WASM_NUMBERS
+from asm_libcalls.signatures.arguments import one_of
 from asm_libcalls.steps import step
 from asm_libcalls.vmcontext import VMGlobalDefinition
 
@@ -36,13 +39,14 @@ class Global(Defined):
         Whether ``global.set`` may change it. Python may not change an immutable one either.
     """
 
+    _mutable: bool = unmade()
+    _value_type: str = unmade()
+
+    _relied_on: tuple[str, ...] = "mutable", "owned_raw", "swap_raw", "value_type"
+
     def __init__(self, value_type: str, value: Any = 0, mutable: bool = False) -> None:
         self._begin()
-        if value_type not in _TYPES:
-            raise ValueError(
-                f"Global(): value_type must be one of {', '.join(_TYPES)}, got {value_type!r}"
-            )
-        value_type = next(each for each in _TYPES if each == value_type)
+        value_type = one_of(value_type, _TYPES, "Global(): value_type")
         self._value_type = value_type
         self._mutable = bool(mutable)
         self._definition = VMGlobalDefinition()
@@ -53,7 +57,7 @@ class Global(Defined):
             value = None if value == 0 else value
         self._finish()
         try:
-            self._write(value)
+            self._write(value, "Global(): value")
         except BaseException:
             self.close()
             raise
@@ -80,7 +84,7 @@ class Global(Defined):
         if value_type not in ("f32", "f64"):
             return cls(value_type, value, mutable)
         self = cls(value_type, 0, mutable)
-        self._store(WASM_NUMBERS[value_type].check_pattern(value, "Global value"))
+        self._store(WASM_NUMBERS[value_type].check_pattern(value, "Global(): value"))
         return self
 
     @property
@@ -89,7 +93,7 @@ class Global(Defined):
         """The value: an int (signed, except v128), a float, or a reference as in ``table[i]``."""
         self._check_open()
         if self._value_type == "externref":
-            return externref.value_at(self._definition.storage, 0)
+            return externref_arrays.value_at(self._definition.storage, 0)
         pattern = self.bits
         if self.value_type in REFERENCE_TYPES:
             return from_raw(self.value_type, pattern)
@@ -100,7 +104,7 @@ class Global(Defined):
         self._check_open()
         if not self.mutable:
             raise AttributeError(f"the Global is immutable: {self!r}")
-        self._write(value)
+        self._write(value, "Global.value")
 
     @property
     @inside
@@ -159,30 +163,31 @@ class Global(Defined):
     def owned_raw(self) -> list[int]:
         """Return the pointer of an externref, with a count for the caller."""
         self._check_open()
-        return externref.hold_range(self._definition.storage, 0, 1)
+        return externref_arrays.hold_range(self._definition.storage, 0, 1)
 
     @inside_or_later
     def _release(self) -> None:
         if self._value_type in REFERENCE_TYPES:
             self._definition.storage[1] = VMGlobalDefinition.CLOSED  # for machine code
-        owned = externref.Counts((0,)) if self._value_type == "externref" else [0]
+        owned = externref_boxes.Counts((0,)) if self._value_type == "externref" else [0]
         self._swap(owned, None)
         _give_back(owned)
 
-    def _write(self, value: Any) -> None:
+    def _write(self, value: Any, where: str) -> None:
         if self.value_type in REFERENCE_TYPES:
-            owned, keeper = owned_raw(self.value_type, value, "Global value")
+            owned, keeper = owned_raw(self.value_type, value, where)
             self.swap_raw(owned, keeper)
             _give_back(owned)
         else:
-            self._store(WASM_NUMBERS[self.value_type].to_bits(value, "Global value"))
+            self._store(WASM_NUMBERS[self.value_type].to_bits(value, where))
 
     @inside
     def _store(self, pattern: int) -> None:
+        self._check_open()  # the value's __index__ or __float__ may have closed it
         self._definition.storage[0] = pattern & _HALF
         self._definition.storage[1] = pattern >> 64
 
 
 def _give_back(owned: list[int]) -> None:
-    if isinstance(owned, externref.Counts):
+    if isinstance(owned, externref_boxes.Counts):
         owned.give_back()

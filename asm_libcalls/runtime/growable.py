@@ -11,10 +11,10 @@ Source: WebAssembly 2.0, 4.5.3.8 and 4.5.3.9 (growing tables and memories); Wasm
 
 from __future__ import annotations
 
-import operator
-
+from asm_libcalls.owned import unmade
 from asm_libcalls.runtime.definition import Defined
-from asm_libcalls.runtime.store import inside
+from asm_libcalls.runtime.store_entries import inside
+from asm_libcalls.signatures.arguments import integer, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.runtime.reservation import Reservation
+
+    _Limiter = Callable[[int, int, int | None], object]
 
 __all__ = ["Growable"]
 
@@ -31,26 +33,20 @@ _U32_MAXIMUM = 0xFFFFFFFF
 class Growable(Defined):
     """An object with a size that grows; the base class of Memory and Table.
 
-    Parameters
-    ----------
-    minimum : int
-        The initial size.
-    maximum : int or None
-        The most that it may grow to.
-    limiter : callable or None
-        ``limiter(current, desired, maximum)`` is called before each grow.
+    ``limiter(current, desired, maximum)`` is called before each grow.
     """
 
+    _relied_on: tuple[str, ...] = "current_size", "reservation"
     _unit: str
-    _unit_in_full: str
     _largest = _U32_MAXIMUM
     """The largest size that can be declared."""
 
     _reservation: Reservation | None = None
-    _limit: int
+    _limit: int = unmade()
     """The most that it may grow to: what is reserved."""
 
-    state: Any
+    _limiter: Callable[[int, int, int | None], object] | None = unmade()
+    state: Any = unmade()
     """What machine code reads, with a field ``grows_below``."""
 
     _state_units = 1
@@ -60,7 +56,7 @@ class Growable(Defined):
         self,
         minimum: int,
         maximum: int | None,
-        limiter: Callable[[int, int, int | None], object] | None,
+        limiter: _Limiter | None,
     ) -> None:
         where = f"{type(self).__name__}():"
         self.minimum = self._checked(minimum, f"{where} minimum", self._largest)
@@ -72,18 +68,17 @@ class Growable(Defined):
                     f"{where} minimum must not be above maximum, "
                     f"got {self.minimum} > {self.maximum}"
                 )
-        if limiter is not None and not callable(limiter):
-            raise TypeError(f"{where} limiter must be callable, got {limiter!r}")
-        self._limiter = limiter
+        self._limiter = _checked_limiter(limiter, f"{where} limiter")
 
     @property
-    def limiter(self) -> Callable[[int, int, int | None], object] | None:
+    def limiter(self) -> _Limiter | None:
         """Called before each grow: ``limiter(current, desired, maximum)``."""
         return self._limiter
 
     @limiter.setter
-    def limiter(self, limiter: Callable[[int, int, int | None], object] | None) -> None:
-        self._limiter = limiter
+    def limiter(self, limiter: _Limiter | None) -> None:
+        self._check_open()
+        self._limiter = _checked_limiter(limiter, f"{type(self).__name__}.limiter")
         self._tell_machine_code()
 
     def _tell_machine_code(self) -> None:
@@ -106,17 +101,8 @@ class Growable(Defined):
         return min(limit, reserve)
 
     def _checked(self, value: object, what: str, largest: int = _U32_MAXIMUM) -> int:
-        try:
-            size = operator.index(value)  # type: ignore[arg-type]
-        except TypeError:
-            raise TypeError(
-                f"{what} must be a number of {self._unit} (int), "
-                f"got {type(value).__name__} {value!r}"
-            ) from None
-        if not 0 <= size <= largest:
-            end = "2**32-1" if largest == _U32_MAXIMUM else largest
-            raise ValueError(f"{what} must be in 0 .. {end} {self._unit_in_full}, got {size}")
-        return size
+        unit = self._unit
+        return integer(value, what, f"a number of {unit} (int)", 0, largest, unit)
 
     @property
     def reservation(self) -> object:
@@ -164,3 +150,9 @@ class Growable(Defined):
                 return -1
             if self._commit(prepared, current, desired):
                 return current
+
+
+def _checked_limiter(limiter: _Limiter | None, where: str) -> _Limiter | None:
+    if limiter is not None and not callable(limiter):
+        raise TypeError(f"{where} must be callable, got {shown(limiter)}")
+    return limiter

@@ -1,4 +1,4 @@
-"""Instance: one VMContext, and everything that native code can reach from it, kept alive.
+"""Instance: one VMContext, kept alive with everything that native code can reach from it.
 
 It is built from parts, not from a Wasm module: a JIT decides the parts. Index spaces put imports
 first, as in WebAssembly. An imported part stays in the instance that defined it.
@@ -11,33 +11,24 @@ import weakref
 from functools import partial
 
 from asm_libcalls.native import process
-from asm_libcalls.native.unraisable import raise_first
-from asm_libcalls.owned import is_a
+from asm_libcalls.owned import is_a, not_made, raise_first, unmade
 from asm_libcalls.runtime import instance_arguments, keepers, releasing
 from asm_libcalls.runtime.activations import VMExternRefActivationsTable
-from asm_libcalls.runtime.funcref import FuncRef
+from asm_libcalls.runtime.funcref import FuncRef, make_references
 from asm_libcalls.runtime.global_ import Global
+from asm_libcalls.runtime.instance_block import InstanceBlock
 from asm_libcalls.runtime.memory import Memory
 from asm_libcalls.runtime.stack_maps import StackMapRegistry
-from asm_libcalls.runtime.store import Store, Stored, call_inside, inside, inside_or_later, link
+from asm_libcalls.runtime.store import Store, Stored, link
+from asm_libcalls.runtime.store_entries import call_inside, inside, inside_or_later
 from asm_libcalls.runtime.store_locks import NEVER_FREE
 from asm_libcalls.runtime.table import Table
-from asm_libcalls.vmcontext import (
-    InstanceHeader,
-    VMCallerCheckedAnyfunc,
-    VMDataSegment,
-    VMFunctionImport,
-    VMGlobalImport,
-    VMInterrupts,
-    VMMemoryDefinition,
-    VMMemoryImport,
-    VMOffsets,
-    VMTableImport,
-)
+from asm_libcalls.signatures.arguments import counted, integer
+from asm_libcalls.vmcontext import VMInterrupts, VMOffsets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol
 
     class Binding(Protocol):
@@ -54,6 +45,19 @@ DEFAULT_STACK_MAP_REGISTRY.is_shared = True
 """The default registry of instances: one for the process, as code addresses are."""
 
 _live: weakref.WeakValueDictionary[int, Instance] = weakref.WeakValueDictionary()
+
+
+class _Interrupts(VMInterrupts):
+    """The VMInterrupts of an instance, whose fields users set."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # ctypes would take any int, and drop the bits that do not fit.
+        super().__setattr__(name, integer(value, f"interrupts.{name}", "an address", 0, _HIGHEST))
+
+
+_HIGHEST = VMInterrupts.STOP
 
 
 class Instance(Stored):
@@ -101,7 +105,7 @@ class Instance(Stored):
     keeper_number : int
         The number of the set of this instance alone: see :mod:`asm_libcalls.runtime.keepers`.
     function_range : (int, int)
-        The addresses of its VMCallerCheckedAnyfuncs, up to the second one.
+        Its VMCallerCheckedAnyfuncs: the address of the first, and the address after the last.
     interrupts : VMInterrupts
         Its ``stack_limit`` is 0 at first, which no stack reaches; code with stack checks sets it.
 
@@ -111,10 +115,11 @@ class Instance(Stored):
         A part of the wrong kind, or one that cannot be used so; the message says which.
     """
 
+    _block: InstanceBlock = unmade()
     _last_vmctx = 0  # the vmctx before it was closed
 
     # A slot has a fixed offset in the object, where machine code reads it. Without the GIL another
-    # thread may close the instance meanwhile: the second slot keeps the integer.
+    # thread may close the instance meanwhile. The second slot keeps the integer object alive.
     __slots__ = ("_vmctx", "_vmctx_kept")
 
     def __init__(
@@ -133,14 +138,18 @@ class Instance(Stored):
         binding: Binding | None = None,
     ) -> None:
         self._begin()
+        # Here, since an attribute that the finalizer adds may need a dict. The garbage collector
+        # takes that for a new reference to all that it was about to free.
+        self._last_vmctx = 0
+        self._releases = self._released = False
         self._vmctx = 0
-        self._function_class = function_class
+        self._function_class = instance_arguments.function_class(function_class)
         # Everything is checked before any part is changed, so parts can be reused after an error.
         imported = instance_arguments.imported_parts(imports)
         defined_memories = instance_arguments.defined_parts(memories, Memory, "memories")
         defined_tables = instance_arguments.defined_parts(tables, Table, "tables")
         defined_globals = instance_arguments.defined_parts(globals, Global, "globals")
-        defined_functions = [instance_arguments.function(f, i) for i, f in enumerate(functions)]
+        defined_functions = instance_arguments.functions(functions)
         signature_ids = instance_arguments.signature_ids(signature_ids)
         if stack_map_registry is None:
             stack_map_registry = DEFAULT_STACK_MAP_REGISTRY
@@ -165,18 +174,15 @@ class Instance(Stored):
         )
         self.activations_table = VMExternRefActivationsTable()
         self.stack_map_registry = stack_map_registry
-        self.interrupts = VMInterrupts(0)
-        self.data = [instance_arguments.data_segment(segment, i) for i, segment in enumerate(data)]
-        self.elements = [instance_arguments.element_segment(segment) for segment in elements]
+        self.interrupts = _Interrupts(0)
+        self.data = instance_arguments.data_segments(data)
+        self.elements = instance_arguments.element_segments(elements)
         self._segments = self.elements
         function_count = len(imported["functions"]) + len(defined_functions)
         instance_arguments.check_elements(self.elements, function_count)
 
-        offsets = self.offsets
-        header_size = -InstanceHeader.memory_base_offset(len(self.memories) - 1)
-        # The globals in it are 16-aligned by their offsets, so the vmctx must be.
-        self._block = (ctypes.c_uint8 * (header_size + offsets.size_of_vmctx() + 15))()
-        vmctx = -(-(ctypes.addressof(self._block) + header_size) // 16) * 16
+        self._block = InstanceBlock(self.offsets, len(self.memories))
+        vmctx = self._block.vmctx
         self._stores: list[Store] = []
         link(
             [
@@ -184,10 +190,15 @@ class Instance(Stored):
                 *(function.instance for function in imported["functions"]),
             ]
         )  # fmt: skip
-        self._adopt_definitions(vmctx, defined_memories, defined_tables, defined_globals)
-        self._write_imports(vmctx, imported)
-        self._write_fixed(vmctx, signature_ids)
-        self._write_header(vmctx)
+        self._block.adopt_definitions(defined_memories, defined_tables, defined_globals)
+        self._block.write_imports(imported)
+        self._block.write_fixed(
+            ctypes.addressof(self.interrupts),
+            self.activations_table.address,
+            self.stack_map_registry.address,
+            signature_ids,
+        )
+        self._block.write_header(self.memories, self.tables, self.globals, self.elements, self.data)
         # These own what the VMContext points to, even if the public attributes are replaced.
         self._fixed = (self.activations_table, self.stack_map_registry, self.interrupts)
         self._imported_definitions = [
@@ -204,27 +215,38 @@ class Instance(Stored):
         self._finish()
         self._write_store()
         _live[vmctx] = self
-        self.functions = self._write_functions(vmctx, imported["functions"], defined_functions)
+        self.functions = self._write_functions(imported["functions"], defined_functions)
         for segment in self.elements:
             segment.resolve(self.functions)
             link([self, *segment.keepers.values()])
-        self._write_builtins(vmctx, binding)
+        asked = process.builtin_addresses if binding is None else binding.builtin_addresses
+        self._block.write_builtins([] if asked is None else asked())
 
     def __repr__(self) -> str:
-        if not self._vmctx:
+        if self.closed:
             return "<Instance closed>"
-        return (
-            f"<Instance at {self._vmctx:#x}: {len(self.memories)} memories, "
-            f"{len(self.tables)} tables, {len(self.globals)} globals, "
-            f"{len(self.functions)} functions>"
-        )
+        counts = [
+            counted(len(self.memories), "memory"),
+            counted(len(self.tables), "table"),
+            counted(len(self.globals), "global"),
+            counted(len(self.functions), "function"),
+        ]
+        return f"<Instance at {self._vmctx:#x}: {', '.join(counts)}>"
 
     @property
     def vmctx(self) -> int:
         """The address of the VMContext."""
-        if not self._vmctx:
+        try:
+            vmctx = self._vmctx
+        except AttributeError:
+            raise not_made(self) from None
+        if not vmctx:
             raise ValueError("the Instance is closed")
-        return self._vmctx
+        return vmctx
+
+    _relied_on: tuple[str, ...] = "data_segment", "drop_data", "vmctx"
+    _readable_member = ("vmctx", "_vmctx")
+    """For machine code: the kind of native address, and the member that has it."""
 
     def __native_address__(self, kind: str) -> Any:
         """Return the vmctx as an argument of native code: see ``signatures/pointers.py``."""
@@ -232,12 +254,12 @@ class Instance(Stored):
 
     def data_segment(self, index: int) -> tuple[int, int]:
         """Return the address and length of a data segment as native code sees it."""
-        segment = self._data_segments[index]
+        segment = self._block.data_segments[index]
         return segment.base, segment.length
 
     def drop_data(self, index: int) -> None:
         """Make a data segment empty, as ``data.drop`` does."""
-        self._data_segments[index].length = 0
+        self._block.data_segments[index].length = 0
 
     def close(self) -> None:
         """Release what the instance holds; twice is a no-op.
@@ -257,8 +279,8 @@ class Instance(Stored):
         self._last_vmctx = vmctx = self._vmctx or self._last_vmctx
         self._vmctx = 0
         _live.pop(vmctx, None)
-        _header(vmctx).magic = 0
-        _header(vmctx).store = NEVER_FREE
+        self._block.header.magic = 0
+        self._block.header.store = NEVER_FREE
         self.elements = []
         self.memories, self.tables, self.globals, self.functions = [], [], [], []
         self._parts = []
@@ -279,136 +301,30 @@ class Instance(Stored):
                 errors.append(error)
         raise_first(errors)
 
-    def _adopt_definitions(
-        self,
-        vmctx: int,
-        memories: Sequence[Memory],
-        tables: Sequence[Table],
-        globals_: Sequence[Global],
-    ) -> None:
-        offsets = self.offsets
-        for i, memory in enumerate(memories):
-            at = vmctx + offsets.vmctx_vmmemory_definition(i)
-            memory.adopt_definition(at, vmctx, self._block)
-        for i, table in enumerate(tables):
-            at = vmctx + offsets.vmctx_vmtable_definition(i)
-            table.adopt_definition(at, vmctx, self._block)
-        for i, global_ in enumerate(globals_):
-            at = vmctx + offsets.vmctx_vmglobal_definition(i)
-            global_.adopt_definition(at, vmctx, self._block)
-
-    def _write_imports(self, vmctx: int, imported: Mapping[str, Sequence[Any]]) -> None:
-        offsets = self.offsets
-        for i, function in enumerate(imported["functions"]):
-            at = vmctx + offsets.vmctx_vmfunction_import(i)
-            _write(at, VMFunctionImport(function.func_ptr, function.vmctx))
-        for i, table in enumerate(imported["tables"]):
-            at = vmctx + offsets.vmctx_vmtable_import(i)
-            _write(at, VMTableImport(table.share_definition(), table.owner_vmctx))
-        for i, memory in enumerate(imported["memories"]):
-            at = vmctx + offsets.vmctx_vmmemory_import(i)
-            _write(at, VMMemoryImport(memory.share_definition(), memory.owner_vmctx))
-        for i, global_ in enumerate(imported["globals"]):
-            at = vmctx + offsets.vmctx_vmglobal_import(i)
-            _write(at, VMGlobalImport(global_.share_definition()))
-
-    def _write_fixed(self, vmctx: int, signature_ids: Sequence[int]) -> None:
-        offsets = self.offsets
-        for at, address in (
-            (offsets.vmctx_interrupts(), ctypes.addressof(self.interrupts)),
-            (offsets.vmctx_externref_activations_table(), self.activations_table.address),
-            (offsets.vmctx_stack_map_registry(), self.stack_map_registry.address),
-        ):
-            _write(vmctx + at, ctypes.c_size_t(address))
-        for i, signature_id in enumerate(signature_ids):
-            _write(vmctx + offsets.vmctx_vmshared_signature_id(i), ctypes.c_uint32(signature_id))
-
-    def _write_header(self, vmctx: int) -> None:
-        # Code may load memory 0 of an instance without memories: it finds an empty one.
-        self._no_memory = VMMemoryDefinition()
-        self._memory_definitions = (ctypes.c_size_t * (len(self.memories) + 1))(
-            *(memory.definition_address for memory in self.memories),
-            ctypes.addressof(self._no_memory),
-        )
-        # Copied: c_char_p would end at the first zero byte.
-        self._data_buffers = [
-            (ctypes.c_uint8 * len(segment)).from_buffer_copy(segment) for segment in self.data
-        ]
-        self._data_segments = (VMDataSegment * len(self.data))(
-            *(VMDataSegment(ctypes.addressof(b), len(b)) for b in self._data_buffers)
-        )
-        for i, memory in enumerate(self.memories):
-            _write(vmctx + InstanceHeader.memory_base_offset(i), ctypes.c_size_t(memory.base))
-        memories = ctypes.addressof(self._memory_definitions)
-        imported = self.offsets.num_imported_memories * ctypes.sizeof(ctypes.c_size_t)
-        header = _header(vmctx)
-        header.memories = memories
-        header.defined_memories = memories + imported
-        header.data_segments = ctypes.addressof(self._data_segments)
-        header.memory_count = len(self.memories)
-        header.imported_memory_count = self.offsets.num_imported_memories
-        header.defined_memory_count = self.offsets.num_defined_memories
-        header.data_count = len(self.data)
-        self._memory_states = [memory.state for memory in self.memories]
-        self._memory_state_array = _array(map(ctypes.addressof, self._memory_states))
-        header.memory_states = ctypes.addressof(self._memory_state_array)
-        header.defined_memory_states = header.memory_states + imported
-        self._table_states = [table.state for table in self.tables]
-        for table in self.tables:
-            table.state.definition = table.definition_address
-        self._table_array = _array(map(ctypes.addressof, self._table_states))
-        self._segment_definitions = [segment.definition for segment in self.elements]
-        self._element_array = _array(map(ctypes.addressof, self._segment_definitions))
-        self._global_array = _array(
-            each.definition_address if each.value_type == "externref" else 0
-            for each in self.globals
-        )
-        header.tables = ctypes.addressof(self._table_array)
-        header.table_count = len(self.tables)
-        header.elements = ctypes.addressof(self._element_array)
-        header.externref_globals = ctypes.addressof(self._global_array)
-        header.element_count = len(self.elements)
-        header.global_count = len(self.globals)
-        header.store = NEVER_FREE
-        header.magic = InstanceHeader.MAGIC
-
     @inside
     def _write_store(self) -> None:
         if self._in_store is not None and self._vmctx:
-            _header(self._vmctx).store = self._in_store.address
+            self._block.header.store = self._in_store.address
 
     def _moved_to(self, store: Store) -> None:
         super()._moved_to(store)
         self._stores.append(store)  # code that leaves an earlier store has the address of its lock
         if self._vmctx:
-            _header(self._vmctx).store = store.address
+            self._block.header.store = store.address
 
     def _write_functions(
-        self, vmctx: int, imported: Sequence[FuncRef], defined: Sequence[tuple[int, int]]
+        self, imported: Sequence[FuncRef], defined: Sequence[tuple[int, int]]
     ) -> list[FuncRef]:
-        offsets = self.offsets
         # They keep their instances, and addresses in a Code keep the code.
         self._kept_functions = [*imported, *defined]
+        vmctx = self._block.vmctx
         rows = [(f.func_ptr, f.type_index, f.vmctx) for f in imported]
         rows += [(func_ptr, type_index, vmctx) for func_ptr, type_index in defined]
         self.keeper_number = keepers.new_number()
-        first = vmctx + offsets.vmctx_anyfunc(0)
-        self.function_range = first, vmctx + offsets.vmctx_anyfunc(len(rows))
-        references = []
-        for i, (func_ptr, type_index, own_vmctx) in enumerate(rows):
-            at = vmctx + offsets.vmctx_anyfunc(i)
-            _write(
-                at,
-                VMCallerCheckedAnyfunc(func_ptr=func_ptr, type_index=type_index, vmctx=own_vmctx),
-            )
-            references.append(self._function_class(self, i, at))
-        return references
-
-    def _write_builtins(self, vmctx: int, binding: Binding | None) -> None:
-        asked = process.builtin_addresses if binding is None else binding.builtin_addresses
-        addresses = [] if asked is None else asked()
-        array = (ctypes.c_size_t * len(addresses))(*addresses)
-        _write(vmctx + self.offsets.vmctx_builtin_function(0), array)
+        first = vmctx + self.offsets.vmctx_anyfunc(0)
+        self.function_range = first, vmctx + self.offsets.vmctx_anyfunc(len(rows))
+        addresses = self._block.write_functions(rows)
+        return make_references(self._function_class, self, addresses)
 
 
 def instance_of(vmctx: int) -> Instance:
@@ -448,22 +364,10 @@ def gc(instance: Instance) -> None:
         The first exception that a destructor raised.
     """
     if not is_a(instance, Instance):
-        raise TypeError(f"gc(): instance must be an Instance, got {type(instance).__name__}")
+        raise TypeError(
+            f"gc(): instance must be an asm_libcalls.Instance, got {type(instance).__name__}"
+        )
     if instance.closed:
         raise ValueError("gc(): the Instance is closed")
     call_inside(instance, instance.activations_table.gc, instance.stack_map_registry)
     releasing.drop_unused_references()
-
-
-def _header(vmctx: int) -> InstanceHeader:
-    return InstanceHeader.from_address(vmctx - ctypes.sizeof(InstanceHeader))
-
-
-def _array(words: Iterable[int]) -> Any:
-    """Return a C array of words."""
-    values = list(words)
-    return (ctypes.c_size_t * len(values))(*values)
-
-
-def _write(address: int, value: Any) -> None:
-    ctypes.memmove(address, ctypes.addressof(value), ctypes.sizeof(value))

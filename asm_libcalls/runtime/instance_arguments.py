@@ -13,6 +13,7 @@ from asm_libcalls.runtime.global_ import Global
 from asm_libcalls.runtime.memory import Memory
 from asm_libcalls.runtime.table import Table
 from asm_libcalls.signatures import VALUE_TYPES
+from asm_libcalls.signatures.arguments import bytes_of, describe, items_of, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_elements",
-    "data_segment",
+    "data_segments",
     "defined_parts",
-    "element_segment",
-    "function",
+    "element_segments",
+    "function_class",
+    "functions",
     "imported_parts",
     "signature_ids",
 ]
@@ -33,7 +35,7 @@ _IMPORT_KINDS = ("functions", "tables", "memories", "globals")
 
 
 def _checked(parts: Sequence[Any], kind: type[Any], what: str) -> list[Any]:
-    parts = list(parts)
+    parts = items_of(parts, f"Instance(): {what}", f"a sequence of {kind.__name__}")
     for i, part in enumerate(parts):
         if not is_a(part, kind):
             raise TypeError(
@@ -75,7 +77,9 @@ def imported_parts(imports: Mapping[str, Sequence[Any]] | None) -> dict[str, lis
         kind: _checked(imports.get(kind, ()), cls, f"imports[{kind!r}]")
         for kind, cls in kinds.items()
     }
-    functions = list(imports.get("functions", ()))
+    functions = items_of(
+        imports.get("functions", ()), "Instance(): imports['functions']", "a sequence of FuncRef"
+    )
     for i, function in enumerate(functions):
         if not is_a(function, FuncRef):
             raise TypeError(
@@ -87,26 +91,23 @@ def imported_parts(imports: Mapping[str, Sequence[Any]] | None) -> dict[str, lis
     return {**checked, "functions": functions}
 
 
-def data_segment(segment: Any, index: int) -> bytes:
-    """Return the bytes of a data segment."""
-    try:
-        return bytes(memoryview(segment).cast("B"))
-    except TypeError:
-        raise TypeError(
-            f"Instance(): data[{index}] must be a contiguous bytes-like object, "
-            f"got {type(segment).__name__}"
-        ) from None
+def data_segments(segments: Sequence[Any]) -> list[bytes]:
+    """Return the bytes of the data segments."""
+    given = items_of(segments, "Instance(): data", "a sequence of bytes-like objects")
+    return [bytes_of(segment, f"Instance(): data[{i}]") for i, segment in enumerate(given)]
 
 
-def function(function: Any, index: int) -> tuple[int, int]:
-    """Return the address and the type index of a function; an address in a Code as it is."""
+def functions(given: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the addresses and type indices of functions; an address in a Code as it is."""
+    pairs = items_of(given, "Instance(): functions", "a sequence of (address, type index)")
+    return [_function(pair, f"Instance(): functions[{i}]") for i, pair in enumerate(pairs)]
+
+
+def _function(function: Any, what: str) -> tuple[int, int]:
     try:
         address, type_index = function
     except (TypeError, ValueError):
-        raise TypeError(
-            f"Instance(): functions[{index}] must be (address, type index), got {function!r}"
-        ) from None
-    what = f"Instance(): functions[{index}]"
+        raise TypeError(f"{what} must be (address, type index), got {shown(function)}") from None
     if isinstance(address, CodeAddress):
         address.check_open(what)
     else:
@@ -114,16 +115,29 @@ def function(function: Any, index: int) -> tuple[int, int]:
     return address, VALUE_TYPES["u32"].check_pattern(type_index, f"{what}: the type index")
 
 
-def element_segment(segment: Any) -> ElementSegment:
-    """Return an element segment, which may be given as a pair of its type and its items."""
+def function_class(given: Any) -> type[FuncRef]:
+    """Return the class of an instance's functions."""
+    if isinstance(given, type) and issubclass(given, FuncRef):
+        return given
+    raise TypeError(
+        f"Instance(): function_class must be FuncRef or a subclass, got {describe(given)}"
+    )
+
+
+def element_segments(given: Sequence[Any]) -> list[ElementSegment]:
+    """Return element segments; each may be given as a pair of its type and its items."""
+    segments = items_of(given, "Instance(): elements", "a sequence of element segments")
+    return [_element_segment(each, f"Instance(): elements[{i}]") for i, each in enumerate(segments)]
+
+
+def _element_segment(segment: Any, what: str) -> ElementSegment:
     if is_a(segment, ElementSegment):
         return segment  # type: ignore[no-any-return]
     try:
         element_type, items = segment
     except (TypeError, ValueError):
         raise TypeError(
-            "Instance(): an element segment must be an ElementSegment or (type, items), "
-            f"got {segment!r}"
+            f"{what} must be an ElementSegment or (type, items), got {describe(segment)}"
         ) from None
     return ElementSegment(element_type, items)
 
@@ -139,7 +153,8 @@ def check_elements(segments: Sequence[ElementSegment], function_count: int) -> N
 
 def signature_ids(numbers: Sequence[int]) -> list[int]:
     """Return the type indices of the module's types."""
+    given = items_of(numbers, "Instance(): signature_ids", "a sequence of int")
     return [
         VALUE_TYPES["u32"].check_pattern(number, f"Instance(): signature_ids[{i}]")
-        for i, number in enumerate(numbers)
+        for i, number in enumerate(given)
     ]

@@ -10,12 +10,13 @@ Source: WebAssembly 2.0, 4.2.8 (memory instances) and 4.5.3.9 (growing memories)
 from __future__ import annotations
 
 import ctypes
-import operator
 import sys
 
 from asm_libcalls.runtime.growable import Growable
 from asm_libcalls.runtime.reservation import Reservation
-from asm_libcalls.runtime.store import inside_or_later
+from asm_libcalls.runtime.store_entries import inside_or_later
+from asm_libcalls.signatures import MEMORY_POINTERS
+from asm_libcalls.signatures.arguments import counted, describe, integer, refuse_closed
 from asm_libcalls.steps import step
 from asm_libcalls.traps import HeapOutOfBounds
 from asm_libcalls.vmcontext import (
@@ -33,16 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["Memory"]
 
 
-def _count(value: int, what: str) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"Memory.{what} must be an integer, got {type(value).__name__}") from None
-    if number < 0:
-        raise ValueError(f"Memory.{what} must not be negative, got {number}")
-    return number
-
-
 class Memory(Growable):
     """A WebAssembly linear memory.
 
@@ -56,11 +47,12 @@ class Memory(Growable):
     maximum : int, optional
         The most pages that it may grow to, up to 65536.
     limiter : callable, optional
-        ``limiter(current, desired, maximum)`` is called before each grow, in pages (maximum None
-        if there is none), as Wasmtime's ``ResourceLimiter``: a false result refuses the grow, an
-        exception is raised by the grow. It is called again if it has grown this memory itself.
+        ``limiter(current, desired, maximum)`` is called before each grow, in pages (maximum None if
+        there is none), as Wasmtime's ``ResourceLimiter``. A false result refuses the grow. An
+        exception is raised by the grow. If the limiter itself has grown this memory, it is called
+        again.
     reserve : int, optional
-        The pages to reserve if less than the maximum; it grows no further.
+        The pages to reserve, if less than the maximum. The memory grows no further.
 
     Raises
     ------
@@ -70,8 +62,11 @@ class Memory(Growable):
         The system has no address space for it.
     """
 
+    _relied_on: tuple[str, ...] = "base", "place"
+    __slots__ = ("_pages",)  # the reservation, for machine code; None once it is closed
+    _readable_member = ("kept pointer", "_pages", Reservation, "address")  # as that of Instance
     _closes_when_dropped = False  # running code may use the definition; the pages are a Resource
-    _unit, _unit_in_full, _largest = "pages", "pages of 64 KiB", MAXIMUM_PAGES
+    _unit, _largest = "pages of 64 KiB", MAXIMUM_PAGES
     _state_units = WASM_PAGE_SIZE
 
     def __init__(
@@ -91,6 +86,7 @@ class Memory(Growable):
             raise MemoryError(f"no memory for {self.minimum} pages")
         self._definition = VMMemoryDefinition(reservation.address, length)
         self._reservation = reservation
+        self._pages: Reservation | None = reservation
         self.state = VMMemoryState()
         self._finish()
         self._tell_machine_code()
@@ -98,15 +94,17 @@ class Memory(Growable):
     def __repr__(self) -> str:
         if self.closed:
             return "<Memory closed>"
-        return f"<Memory of {self.size} pages, maximum {self.maximum}>"
+        return f"<Memory of {counted(self.current_size(), 'page')}, maximum {self.maximum}>"
 
     def __len__(self) -> int:
         """Return the size in bytes."""
+        self._check_open()
         return int(self._definition.current_length)
 
     @property
     def size(self) -> int:
         """The size in pages of 64 KiB."""
+        self._check_open()
         return self.current_size()
 
     def current_size(self) -> int:
@@ -129,8 +127,8 @@ class Memory(Growable):
         HeapOutOfBounds
             The range is not within the memory (also an IndexError).
         """
-        count = _count(size, "read(): size")
-        start = _count(offset, "read(): offset")
+        count = integer(size, "Memory.read(): size")
+        start = integer(offset, "Memory.read(): offset")
         address, _pages = Memory.place(self, start, count)
         return ctypes.string_at(address, count)
 
@@ -144,16 +142,16 @@ class Memory(Growable):
         HeapOutOfBounds
             The range is not within the memory (also an IndexError). Nothing is written.
         """
-        start = _count(offset, "write(): offset")
+        start = integer(offset, "Memory.write(): offset")
+        refuse_closed(data, "Memory.write(): data")
         try:
             with memoryview(data) as view, view.cast("B") as content:
                 address, _pages = Memory.place(self, start, len(content))
                 target = (ctypes.c_char * len(content)).from_address(address)
                 memoryview(target).cast("B")[:] = content
-        except TypeError as error:
+        except TypeError:
             raise TypeError(
-                f"Memory.write(): data must be a contiguous buffer of bytes, "
-                f"got {type(data).__name__} ({error})"
+                f"Memory.write(): data must be a contiguous buffer of bytes, got {describe(data)}"
             ) from None
 
     def grow(self, delta: int) -> int:
@@ -185,7 +183,14 @@ class Memory(Growable):
         # Views and running calls hold the reservation too; for them the length becomes 0 first.
         self._definition.current_length = 0
         self._definition.base = 0
-        self._reservation = None
+        self._reservation = self._pages = None
+
+    def __native_address__(self, kind: str) -> Any:
+        """Return the first byte's address, and the owner of the pages, for the caller to hold."""
+        if kind not in MEMORY_POINTERS:
+            return NotImplemented
+        reservation = self._open_reservation()
+        return reservation.address, reservation
 
     def __buffer__(self, flags: int) -> memoryview:
         reservation = self._open_reservation()
@@ -193,6 +198,11 @@ class Memory(Growable):
         exporter = (ctypes.c_uint8 * length).from_address(reservation.address)
         exporter._reservation = reservation  # type: ignore[attr-defined]
         return memoryview(exporter).cast("B")  # ctypes has formats that memoryview cannot index
+
+    def __release_buffer__(self, view: memoryview) -> None:
+        # Without this method ``numpy.frombuffer`` would keep this object, and not the view. Then
+        # it would use the pages of a memory that was closed.
+        pass
 
     def _get_buffer(self, flags: int) -> memoryview:
         """Call ``__buffer__`` as CPython 3.12 does, for earlier ones."""

@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 from asm_libcalls.owned import is_a
-from asm_libcalls.runtime import externref
+from asm_libcalls.runtime import externref_boxes
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef, raw_and_keeper
+from asm_libcalls.signatures.arguments import one_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,31 +23,23 @@ REFERENCE_TYPES = ("funcref", "externref")
 
 def check_reference_type(reference_type: object, what: str) -> str:
     """Return a reference type, or raise ValueError."""
-    for name in REFERENCE_TYPES:  # return our string, not an object that only compares equal
-        if reference_type == name:
-            return name
-    raise ValueError(f"{what} must be 'funcref' or 'externref', got {reference_type!r}")
+    return one_of(reference_type, REFERENCE_TYPES, what)
 
 
 def owned_raw(reference_type: str, value: Any, what: str) -> tuple[list[int], Any]:
     """Return the pointer of a Python value, in a list, and an object to keep alive.
 
-    The list owns a count of an externref: it is a :class:`~asm_libcalls.runtime.externref.Counts`.
+    The list owns the count of an externref, as a list of class ``externref_boxes.Counts``.
 
     For externref a value is any Python object, or a VMExternRef, whose box is used; for funcref it
-    is a FuncRef. None is null.
-
-    Raises
-    ------
-    TypeError
-        A reference of the wrong kind; `what` names the argument.
+    is a FuncRef. None is null. Raise TypeError for a reference of the wrong kind; `what` names it.
     """
     if value is None:
-        return externref.Counts((0,)) if reference_type == "externref" else [0], None
+        return externref_boxes.Counts((0,)) if reference_type == "externref" else [0], None
     if reference_type == "externref":
         if is_a(value, VMExternRef):
-            return externref.hold(VMExternRef.as_raw(value)), None
-        return externref.new_box(value), None
+            return externref_boxes.hold(VMExternRef.as_raw(value)), None
+        return externref_boxes.new_box(value), None
     if is_a(value, FuncRef):
         raw, keeper = raw_and_keeper(value)
         return [raw], keeper
@@ -54,17 +47,14 @@ def owned_raw(reference_type: str, value: Any, what: str) -> tuple[list[int], An
 
 
 def check_raw(reference_type: str, address: int, what: str) -> Any:
-    """Check that a raw pointer is a live reference of its type; return the object to keep alive.
+    """Return the object that keeps a raw reference alive; ValueError for any other address.
 
-    Raises
-    ------
-    ValueError
-        It is not; `what` names the argument.
+    `what` names the argument.
     """
     if address == 0:
         return None
     if reference_type == "externref":
-        if not externref.is_live(address):
+        if not externref_boxes.is_live(address):
             raise ValueError(f"{what}: no live externref at address {address:#x}")
         return None
     try:
@@ -78,5 +68,5 @@ def from_raw(reference_type: str, address: int) -> Any:
     if address == 0:
         return None
     if reference_type == "externref":
-        return externref.value_of(address)
+        return externref_boxes.value_of(address)
     return FuncRef.from_raw(address)

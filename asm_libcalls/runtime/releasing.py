@@ -1,4 +1,4 @@
-"""When a closed instance releases its references: not while native code of the thread uses them.
+"""Releases the references of closed instances when native code of the thread uses them no more.
 
 Source: the deferred reference counting of :mod:`asm_libcalls.runtime.activations`.
 """
@@ -11,8 +11,8 @@ from _thread import get_ident
 
 from asm_libcalls.native import process
 from asm_libcalls.native.stack_walker import departures
-from asm_libcalls.native.unraisable import raise_first
-from asm_libcalls.runtime.store import close_inside
+from asm_libcalls.owned import raise_first
+from asm_libcalls.runtime.store_entries import close_inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def release_references(
 ) -> None:
     """Drop the references of a closed instance that nothing uses, and the others later.
 
-    Native frames of this thread use them, and what is in transit between Python and native code.
-    (One thread at a time is inside its store.)
+    A reference is in use if a native frame of this thread may hold it, or if it is in transit
+    between Python and native code. (One thread at a time is inside the store.)
     """
     if table.closed:
         return

@@ -19,22 +19,7 @@ _READ_WRITE = libc.PROT_READ | libc.PROT_WRITE
 class Reservation(Resource):
     """One address range, unmapped when this object has no more references.
 
-    Parameters
-    ----------
-    size : int
-        Bytes to reserve.
-    what : str
-        Its use, for the error message.
-
-    Attributes
-    ----------
-    address : int
-        The first byte, on a page boundary.
-
-    Raises
-    ------
-    MemoryError
-        The system has no address space for it.
+    Without address space for it, MemoryError is raised; `what` is its use, for the message.
     """
 
     __slots__ = ("address",)
@@ -50,8 +35,8 @@ class Reservation(Resource):
             )
         except OSError as error:
             raise MemoryError(f"no address space for {what}: {error}") from error
-        self.address = start + libc.PAGE_SIZE
-        super().__init__(partial(libc.munmap, start, length))
+        self.address = start + libc.PAGE_SIZE  # the first byte, on a page boundary
+        super().__init__(partial(libc.munmap, [(start, length)]))
 
     def make_accessible(self, size: int) -> bool:
         """Make the first `size` bytes readable and writable; return whether the system allows it.

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import bisect
 import ctypes
-import operator
 import weakref
 from functools import partial
 
 from asm_libcalls.emitter.code_address import CodeAddress
-from asm_libcalls.owned import Owned
-from asm_libcalls.signatures.value_types import describe
+from asm_libcalls.owned import OPEN, Owned, unmade
+from asm_libcalls.signatures.arguments import counted, describe, integer
 from asm_libcalls.steps import step
 
 TYPE_CHECKING = False
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = ["StackMapRegistry", "stack_map"]
+
+_HIGHEST = (1 << 64) - 1
+_OFFSETS = -(1 << 63), (1 << 63) - 1
 
 
 class StackMapRegistry(Owned):
@@ -39,19 +41,22 @@ class StackMapRegistry(Owned):
         Whether it is the default registry of instances.
     """
 
+    _relied_on: tuple[str, ...] = "address", "lookup"
     is_shared = False
+    _cell: ctypes.c_size_t = unmade()
+    # (start, end, maps by return address), sorted. Replaced as a whole, so a lookup in another
+    # thread never sees half a change.
+    _ranges: tuple[tuple[int, int, dict[int, tuple[int, ...]]], ...] = unmade()
 
     def __init__(self) -> None:
         self._begin()
         self._cell = ctypes.c_size_t(id(self))
-        # (start, end, maps by return address), sorted. Replaced as a whole, so a lookup in another
-        # thread never sees half a change.
-        self._ranges: tuple[tuple[int, int, dict[int, tuple[int, ...]]], ...] = ()
+        self._ranges = ()
         _registries[id(self)] = self
         self._finish()
 
     def __repr__(self) -> str:
-        return f"<StackMapRegistry of {len(self._ranges)} code ranges>"
+        return f"<StackMapRegistry of {counted(len(self._ranges), 'code range')}>"
 
     @property
     def address(self) -> int:
@@ -84,24 +89,20 @@ class StackMapRegistry(Owned):
         owner = start if isinstance(start, CodeAddress) else None
         if owner is not None:
             owner.check_open("register()")
-        start = _integer(start, "start must be an address (int)")
-        size = _integer(size, "size must be a number of bytes (int)")
-        if start <= 0 or size <= 0:
-            raise ValueError(f"register(): an empty range of code: {start:#x}, {size} bytes")
+        start = integer(start, "register(): start", "an address (int)", 1, _HIGHEST)
+        size = integer(size, "register(): size", "a number of bytes (int)", 1, _HIGHEST)
         by_address = {}
         # Maps that several calls share stay shared. Keeping `slots` keeps its id.
         converted: dict[int, tuple[object, tuple[int, ...]]] = {}
         for key, slots in _items(maps):
-            offset = _integer(key, "a key of maps must be the offset of a return address (int)")
-            if not 0 < offset <= size:
-                raise ValueError(
-                    f"register(): return address at {offset} is outside the {size} bytes of code"
-                )
+            expected = "the offset of a return address (int)"
+            offset = integer(key, "register(): a key of maps", expected, 1, size)
             if id(slots) not in converted:
                 converted[id(slots)] = slots, _offsets(slots, offset)
             _, by_address[start + offset] = converted[id(slots)]
         end = start + size
         while True:
+            self._check_open()  # an __index__, a signal handler or a thread may have closed it
             ranges = self._ranges
             at = bisect.bisect_left(ranges, (start,))
             if at and ranges[at - 1][1] > start:
@@ -117,22 +118,24 @@ class StackMapRegistry(Owned):
 
     def unregister(self, start: int) -> None:
         """Forget the range that begins at `start`; ValueError if there is none."""
+        start = integer(start, "unregister(): start", "an address (int)", 0, _HIGHEST)
         if not self._forget(start):
             raise ValueError(f"unregister(): no range of code begins at {start:#x}")
 
     def _forget(self, start: int) -> bool:
-        while True:
+        while self._state is OPEN:
             ranges = self._ranges
             kept = tuple(each for each in ranges if each[0] != start)
             if len(kept) == len(ranges):
                 return False
             if self._replace(ranges, kept):
                 return True
+        return False
 
     @step
     def _replace(self, old: object, new: Any) -> bool:
         # No call, so no other thread runs between comparison and assignment.
-        if self._ranges is old:
+        if self._ranges is old and self._state is OPEN:
             self._ranges = new
             return True
         return False
@@ -155,19 +158,13 @@ class StackMapRegistry(Owned):
     def lookup(self, return_address: int) -> tuple[int, ...] | None:
         """Return the stack map of a call site, or None if there is no map for it."""
         ranges = self._ranges
-        # A call may be the last instruction of its range: the range includes its end here.
+        # The last instruction of a range may be a call, which returns to the end of the range. So a
+        # range includes its end here.
         at = bisect.bisect_left(ranges, (return_address,))
         if at == 0:
             return None
         _, end, maps = ranges[at - 1]
         return maps.get(return_address) if return_address <= end else None
-
-
-def _integer(value: Any, expected: str) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"register(): {expected}, got {describe(value)}") from None
 
 
 def _items(maps: Any) -> Iterable[tuple[Any, Any]]:
@@ -180,14 +177,12 @@ def _items(maps: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def _offsets(slots: Any, offset: int) -> tuple[int, ...]:
-    where = f"the slots of the return address at {offset}"
+    where = f"register(): the slots of the return address at {offset}"
     try:
         given = tuple(slots)
     except TypeError:
-        raise TypeError(
-            f"register(): {where} must be offsets in a sequence, got {describe(slots)}"
-        ) from None
-    return tuple(_integer(slot, f"{where} must be offsets (int)") for slot in given)
+        raise TypeError(f"{where} must be offsets in a sequence, got {describe(slots)}") from None
+    return tuple(integer(slot, where, "offsets (int)", *_OFFSETS) for slot in given)
 
 
 def _forget(reference: weakref.ref[StackMapRegistry], start: int) -> None:
@@ -207,6 +202,8 @@ def stack_map(return_address: int, registry: StackMapRegistry) -> tuple[int, ...
     """
     found = registry.lookup(return_address)
     if found is None:
-        maps = (other.lookup(return_address) for other in tuple(_registries.values()))
+        # A list: other threads change the mapping meanwhile.
+        others = (reference() for reference in _registries.valuerefs())
+        maps = (other.lookup(return_address) for other in others if other is not None)
         found = next((each for each in maps if each is not None), ())
     return found

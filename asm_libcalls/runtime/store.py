@@ -1,16 +1,12 @@
-"""Stores: an instance and all that it is linked to, which one thread at a time may use.
+"""Stores: a store is an instance and all that it is linked to; one thread at a time may use it.
 
-Imports link: whoever imports a memory, table, global or function is in the store of its instance. A
-function reference links too, once it is put into a table or global of another instance, or passed
-to one. So stores merge, and never part. (Wasmtime's user makes a ``Store`` and passes it on; here
-the links make it.)
+Imports link: an instance that imports a memory, table, global or function is in the store of the
+instance that defines it. A function reference links too, once it is put into a table or global of
+another instance, or passed to one. So stores merge, and are never divided. (In Wasmtime the user
+makes a ``Store`` and passes it on. Here the links make it.)
 
-With the GIL nothing in this module has an effect. In a build without it, each export, each libcall
-on an instance, and each access of Python to a table or global *enters* the store, and leaves it at
-the end; a host function runs inside the store of its caller. Other threads wait, and run signal
-handlers meanwhile. A thread may enter again. If two threads wait for each other's stores, one of
-them gets a RuntimeError. Closing does not wait: what a closed object owns is released at the next
-entry, if a thread is inside.
+With the GIL nothing in this module has an effect. :mod:`asm_libcalls.runtime.store_entries` enters
+and leaves stores.
 
 The lock is a :class:`~asm_libcalls.activation.StoreLock`; ``x86_64/trampolines/store_locks.py`` has
 its protocol.
@@ -23,32 +19,19 @@ import os
 import sys
 import weakref
 from _thread import get_ident
-from functools import partial, wraps
+from functools import partial
 
 from asm_libcalls.activation import StoreLock
-from asm_libcalls.owned import Owned
+from asm_libcalls.owned import Owned, attempt
 from asm_libcalls.runtime.store_locks import Routines
-from asm_libcalls.steps import HAS_GIL, step
+from asm_libcalls.steps import HAS_GIL, step, wait_outside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any, Concatenate, ParamSpec, TypeVar
+    from typing import Any
 
-    P = ParamSpec("P")
-    R = TypeVar("R")
-    T = TypeVar("T", bound="Stored")
-
-__all__ = [
-    "Store",
-    "Stored",
-    "call_inside",
-    "close_inside",
-    "inside",
-    "inside_or_later",
-    "link",
-    "wait_for",
-]
+__all__ = ["Store", "Stored", "catch_up", "late", "link", "routines"]
 
 _PERIOD = 0.05
 """Seconds after which a thread that waits runs signal handlers and checks for a deadlock."""
@@ -63,7 +46,7 @@ class Stored(Owned):
     _in_store: Store | None = None
 
     def _moved_to(self, store: Store) -> None:
-        """Note that the object is in another store now. This thread is inside both."""
+        """Note that the object is in another store now. This thread is inside both stores."""
         self._in_store = store
 
     def _check_while_waiting(self) -> None:
@@ -71,56 +54,42 @@ class Stored(Owned):
 
 
 class Store:
-    """A store: its lock, and weak references to the objects in it.
+    """A store: its lock, and weak references to the objects in it."""
 
-    Attributes
-    ----------
-    address : int
-        Of the lock.
-    lock : StoreLock
-    later : list of callable
-        What is to be called at the next entry from Python.
-    """
-
-    __slots__ = ("__weakref__", "_block", "_members", "address", "later", "lock")
+    __slots__ = ("__weakref__", "_block", "_catches_up", "_members", "address", "later", "lock")
 
     def __init__(self) -> None:
         # On cache lines of its own, or threads in different stores would wait for each other's.
         self._block = (ctypes.c_uint8 * (3 * _LINE))()
-        self.address = -(-ctypes.addressof(self._block) // _LINE) * _LINE
+        self.address = -(-ctypes.addressof(self._block) // _LINE) * _LINE  # of the lock
         self.lock = StoreLock.from_address(self.address)
         self._members: list[weakref.ref[Stored]] = []
+        # functions to call once no other thread is inside
         self.later: list[Callable[[], object]] = []
+        self._catches_up = False
         _add_weakly(_stores, self)
 
     def enter(self) -> None:
         """Enter the store; wait while another thread is inside.
 
-        Raises
-        ------
-        RuntimeError
-            That thread waits for a store that this thread is inside.
-        BaseException
-            A signal handler raised it.
+        Raise RuntimeError if that thread waits for a store that this thread is inside. A signal
+        handler may raise too.
         """
-        word = _routines.take(self.address, 0)
+        word = routines.take(self.address, 0)
         if word:
             self.wait_for_turn(word)
 
     def wait_for_turn(self, word: int, check: Callable[[], object] = bool) -> None:
-        """Wait until this thread is inside.
+        """Wait until this thread is inside; the lock's owner word was `word`.
 
-        Parameters
-        ----------
-        word : int
-            What the lock's owner word was.
-        check : callable
-            Called every :data:`_PERIOD`; it may raise.
+        `check` is called every :data:`_PERIOD`; it may raise.
         """
+        has_waited = StoreLock.WAITED_FOR
         try:
             while word:
                 self.wait(word, check)
-                word = _routines.take(self.address, 1)
+                word = routines.take(self.address, has_waited)
+                has_waited = StoreLock.BITS
         except BaseException:
             self.pass_on()
             raise
@@ -133,7 +102,8 @@ class Store:
         _waiting[thread] = self.address
         try:
             check()
-            _routines.wait(self.address, word, _TURN if word == 1 else _PERIOD)
+            seconds = _TURN if word == StoreLock.BITS else _PERIOD
+            wait_outside(partial(routines.wait, self.address, word, seconds))
             if self._waits_for(thread):
                 raise RuntimeError(
                     "two threads wait for each other: each is inside a store, in a host function, "
@@ -143,22 +113,21 @@ class Store:
             _waiting.pop(thread, None)
 
     def pass_on(self) -> None:
-        """Let another thread have the turn of this one, which does not wait any longer."""
-        if self.lock.owner == 1:
-            _routines.wake(self.address)
+        """Give the turn of this thread, which does not wait any longer, to another one."""
+        routines.wake(self.address)
 
     def _waits_for(self, thread: int) -> bool:
         """Return whether the thread inside waits, over any number of stores, for this one."""
         address = self.address
         for _ in range(100):
-            owner = StoreLock.from_address(address).owner & ~1
+            owner = StoreLock.from_address(address).thread
             if owner in (0, thread):
                 return False  # 0, or this thread's turn has come
             wanted = _waiting.get(owner)
             # It is inside the one store still, so it was while it began to wait for the other.
-            if wanted is None or StoreLock.from_address(address).owner & ~1 != owner:
+            if wanted is None or StoreLock.from_address(address).thread != owner:
                 return False
-            if StoreLock.from_address(wanted).owner & ~1 == thread:
+            if StoreLock.from_address(wanted).thread == thread:
                 return True
             address = wanted
         return False
@@ -179,38 +148,47 @@ class Store:
         other._members = []
         later, other.later = other.later, []
         self.later += later
+        if later:
+            late.append(self)
 
     def size(self) -> int:
         """Return the number of members, as far as is known."""
         return len(self._members)
 
     def do_later(self, function: Callable[[], object]) -> None:
-        """Call a function at the next entry from Python."""
+        """Call a function once no other thread is inside."""
         self.later.append(function)
-        # The lock is marked, so that an entry in machine code asks Python.
-        if not _routines.take(self.address, 0):
-            self.leave_to(_routines.depth(self.address) - 1)
+        late.append(self)
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Call the functions that were to be called later, unless another thread is inside."""
+        while self.later:
+            before = routines.depth(self.address)
+            try:
+                if routines.take(self.address, 1):
+                    return
+                self.do_what_waits()
+            finally:
+                routines.leave(self.address, before)
 
     def do_what_waits(self) -> None:
         """Call the functions that were to be called later. This thread is inside."""
-        while self.later:
-            function = self.later.pop()
-            try:
-                function()
-            except BaseException as error:
-                sys.unraisablehook(_Unraisable(error, function))
-
-    def leave_to(self, depth: int) -> None:
-        """End the entries of this thread, if it is inside, beyond a number of them."""
+        if self._catches_up:
+            return
         try:
-            if self.later and not depth and _routines.depth(self.address):
-                self.do_what_waits()
+            self._catches_up = True
+            while self.later:
+                # It stays in the list until it has been done, as a signal handler may raise.
+                function = self.later[-1]
+                _call(function)
+                self.later.remove(function)
         finally:
-            _routines.leave(self.address, depth)
+            self._catches_up = False
 
     def renew(self) -> None:
         """Free the store from a thread that is not in this process, after a fork."""
-        if self.lock.owner & ~1 != get_ident():
+        if self.lock.thread != get_ident():
             self.lock.owner = self.lock.depth = 0
 
     def __del__(self) -> None:
@@ -230,9 +208,36 @@ class _Unraisable:
 
 
 _LINE = 64
-_routines = Routines()
+routines = Routines()
 _stores: list[weakref.ref[Store]] = []
 _waiting: dict[int, int] = {}  # by thread: the address of the lock that it waits for
+late: list[Store] = []
+"""Stores with functions to be called later. The next thread that leaves any store from Python calls
+them, unless other threads are still inside: a store itself may never be used again."""
+
+
+def _call(release: Callable[[], object]) -> None:
+    """Release what a closed object owns; again after an exception, which may have ended it."""
+    errors: list[BaseException] = []
+    attempt(release, errors)
+    if errors:
+        sys.unraisablehook(_Unraisable(errors[0], release))
+
+
+def catch_up() -> None:
+    """Call what was to be called later in stores that no other thread is inside."""
+    for store in [*late]:
+        store.catch_up()
+    _forget_done()
+
+
+@step
+def _forget_done() -> list[Store]:
+    """Forget the stores that have caught up; return all until now, for the caller to drop."""
+    known = len(late)  # other threads may append
+    before = late[:known]
+    late[:known] = [store for store in before if store.later]
+    return before
 
 
 def _add_weakly(references: list[weakref.ref[Any]], thing: object) -> None:
@@ -257,101 +262,6 @@ def _claim(thing: Stored, store: Store) -> bool:
     return False
 
 
-def _store_of(thing: Stored) -> Store:
-    """Return the store of an object, which may be a new one."""
-    while thing._in_store is None:
-        link([thing])
-    return thing._in_store
-
-
-def inside(function: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]:
-    """Return a function that runs inside the store of its first argument."""
-    if HAS_GIL:
-        return function
-
-    @wraps(function)
-    def locked(thing: T, /, *arguments: P.args, **keywords: P.kwargs) -> R:
-        while True:
-            store = thing._in_store or _store_of(thing)
-            address = store.address
-            # A signal handler may raise after any call. What was done until then is undone by
-            # `leave`, a builtin, which nothing interrupts before its end.
-            before = _routines.depth(address)
-            try:
-                word = _routines.take(address, 0)
-                if word:
-                    store.wait_for_turn(word, thing._check_while_waiting)
-                if store.later and not before:
-                    store.do_what_waits()
-                if thing._in_store is store:
-                    return function(thing, *arguments, **keywords)
-            finally:
-                _routines.leave(address, before)
-
-    return locked
-
-
-def inside_or_later(function: Callable[[T], None]) -> Callable[[T], None]:
-    """Return a function that runs inside the store of its argument; later, if it had to wait."""
-    if HAS_GIL:
-        return function
-
-    @wraps(function)
-    def locked(thing: T) -> None:
-        store = thing._in_store
-        if store is None:
-            function(thing)
-            return
-        before = _routines.depth(store.address)
-        try:
-            if _routines.take(store.address, 1):
-                store.do_later(partial(function, thing))
-            else:
-                function(thing)
-        finally:
-            _routines.leave(store.address, before)
-
-    return locked
-
-
-def close_inside(store: Store | None, thing: Owned) -> bool:
-    """Close an object inside a store, if there is one; return False if another thread is inside."""
-    if store is None:
-        thing.close()
-        return True
-    before = _routines.depth(store.address)
-    try:
-        if _routines.take(store.address, 1):
-            return False
-        thing.close()
-        return True
-    finally:
-        _routines.leave(store.address, before)
-
-
-@inside
-def call_inside(
-    thing: Stored, function: Callable[P, R], /, *arguments: P.args, **keywords: P.kwargs
-) -> R:
-    """Call a function inside the store of an object."""
-    return function(*arguments, **keywords)
-
-
-def wait_for(thing: Stored) -> None:
-    """Wait for a turn inside a store, which machine code then takes."""
-    store = thing._in_store
-    assert store is not None
-    if store.later:
-        call_inside(thing, bool)
-    try:
-        word = store.lock.owner & 0xFFFFFFFF
-        if word & 1:
-            store.wait(word, thing._check_while_waiting)
-    except BaseException:
-        store.pass_on()
-        raise
-
-
 def link(things: Iterable[Stored]) -> None:
     """Put objects into one store, with all that is in their stores."""
     if HAS_GIL:
@@ -369,7 +279,7 @@ def link(things: Iterable[Stored]) -> None:
 def _link(things: list[Stored], stores: list[Store]) -> bool:
     """Link objects that are in no other stores; return False if they are meanwhile."""
     stores.sort(key=lambda store: store.address)  # two threads enter in the same order
-    before = [_routines.depth(store.address) for store in stores]
+    before = [routines.depth(store.address) for store in stores]
     try:
         for store in stores:
             store.enter()
@@ -389,7 +299,7 @@ def _link(things: list[Stored], stores: list[Store]) -> bool:
         return True
     finally:
         for store, depth in zip(stores, before, strict=True):
-            _routines.leave(store.address, depth)
+            routines.leave(store.address, depth)
 
 
 def _renew() -> None:

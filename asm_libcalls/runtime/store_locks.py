@@ -12,6 +12,7 @@ from _thread import allocate_lock, get_ident
 from time import monotonic_ns, sleep
 
 from asm_libcalls.activation import StoreLock
+from asm_libcalls.emitter import libc
 from asm_libcalls.native import process
 from asm_libcalls.x86_64.trampolines import LEAVE_STORE, STORE_DEPTH, TAKE_STORE, WAKE_STORE
 
@@ -22,30 +23,25 @@ if TYPE_CHECKING:
 
 __all__ = ["NEVER_FREE", "Routines"]
 
-_never_free = StoreLock(2)
+_never_free = StoreLock(StoreLock.BITS + 1)
+libc.never_free(_never_free)
 NEVER_FREE = ctypes.addressof(_never_free)
-"""Address of a lock that no thread gets: of closed instances, so machine code asks Python."""
+"""Address of a lock that no thread gets. Closed instances have it, so machine code asks Python."""
 
 _SYS_FUTEX = 202  # of x86-64
 _FUTEX_WAIT_PRIVATE = 128
 
 
 class Routines:
-    """The routines, found when the first of them is used.
+    """The routines, found when the first of them is used."""
 
-    Attributes
-    ----------
-    take, leave, depth, wake : callable
-        See ``x86_64/trampolines/store_locks.py``.
-    wait : callable
-        ``wait(address, word, seconds)`` waits until a thread calls `wake`, unless the owner word is
-        another one already.
-    """
-
+    # `take`, `leave`, `depth`, `wake`: see `x86_64/trampolines/store_locks.py`
     take: Callable[[int, int], int]
     leave: Callable[[int, int], None]
     depth: Callable[[int], int]
     wake: Callable[[int], None]
+    # `wait(address, word, seconds)` waits until a thread calls `wake`, unless the owner word is
+    # another one already
     wait: Callable[[int, int, float], None]
 
     def __getattr__(self, name: str) -> Any:
@@ -60,7 +56,8 @@ class Routines:
 
 def _in_machine_code() -> dict[str, Any]:
     from asm_libcalls.emitter import libc
-    from asm_libcalls.native.native_function import Specification, native_functions
+    from asm_libcalls.native.native_function import native_functions
+    from asm_libcalls.native.specification import Specification
 
     assert process.image is not None
     signatures = {
@@ -71,7 +68,12 @@ def _in_machine_code() -> dict[str, Any]:
     }
     specifications = [
         Specification(
-            process.image.routine(routine), signature, name=routine, module=__name__, catch=False
+            process.image.routine(routine),
+            signature,
+            name=routine,
+            module=__name__,
+            catch=False,
+            permanent=True,
         )
         for routine, signature in signatures.values()
     ]
@@ -102,12 +104,11 @@ def _in_python() -> dict[str, Any]:
         lock = StoreLock.from_address(address)
         thread = get_ident()
         with atomic[0]:
-            owner = lock.owner & ~1
-            if owner == 0 and (has_waited or lock.owner == 0):
-                lock.owner = thread | has_waited
+            if not lock.thread and (has_waited or not lock.owner & lock.HANDED_OVER):
+                lock.owner = thread | (has_waited & lock.WAITED_FOR)
                 lock.entered = (1 << 63) - monotonic_ns()  # as a stack grows: downwards
-            elif owner != thread:
-                lock.owner |= 1
+            elif lock.thread != thread:
+                lock.owner |= lock.WAITED_FOR | has_waited
                 return int(lock.owner & 0xFFFFFFFF)
             lock.depth += 1
             return 0
@@ -115,15 +116,16 @@ def _in_python() -> dict[str, Any]:
     def leave(address: int, depth: int) -> None:
         lock = StoreLock.from_address(address)
         with atomic[0]:
-            if lock.owner & ~1 == get_ident() and lock.depth > depth:
+            if lock.thread == get_ident() and lock.depth > depth:
                 lock.depth = depth
                 if depth == 0:
-                    lock.owner = int(bool(waiting.get(address)))
+                    handed_over = lock.owner & lock.HANDED_OVER and waiting.get(address)
+                    lock.owner = lock.BITS if handed_over else 0
 
     def count(address: int) -> int:
         lock = StoreLock.from_address(address)
         with atomic[0]:
-            return int(lock.depth) if lock.owner & ~1 == get_ident() else 0
+            return int(lock.depth) if lock.thread == get_ident() else 0
 
     def wake(address: int) -> None:
         pass

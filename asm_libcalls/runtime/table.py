@@ -1,7 +1,7 @@
 """Tables: an array of references that native code reads, and its size.
 
 The largest possible size is reserved at once, so the array never moves. Elements past the size are
-null. ``externref.hold_at`` and similar functions read and count an element in one step.
+null. ``externref_arrays.hold_at`` and similar functions read and count an element in one step.
 
 Source: WebAssembly 2.0, 4.2.7 (table instances), 4.4.6 (table instructions), 4.5.3.8 (growing).
 """
@@ -11,12 +11,14 @@ from __future__ import annotations
 import ctypes
 import operator
 
-from asm_libcalls.native.unraisable import raise_first
-from asm_libcalls.runtime import externref, keepers
+from asm_libcalls.owned import raise_first, unmade
+from asm_libcalls.runtime import externref_arrays, externref_boxes, keepers
 from asm_libcalls.runtime.growable import Growable
 from asm_libcalls.runtime.reference import check_reference_type, from_raw, owned_raw
 from asm_libcalls.runtime.reservation import Reservation
-from asm_libcalls.runtime.store import inside, inside_or_later, link
+from asm_libcalls.runtime.store import link
+from asm_libcalls.runtime.store_entries import inside, inside_or_later
+from asm_libcalls.signatures.arguments import describe, shown
 from asm_libcalls.steps import step
 from asm_libcalls.traps import TableOutOfBounds
 from asm_libcalls.vmcontext import VMElementSegment, VMTableDefinition, VMTableState
@@ -54,12 +56,12 @@ class Table(Growable):
         ``limiter(current, desired, maximum)`` is called before each grow, in elements, as
         Wasmtime's ``ResourceLimiter``.
     reserve : int, optional
-        The elements to reserve if less than the maximum; it grows no further.
+        The elements to reserve, if less than the maximum. The table grows no further.
 
     Attributes
     ----------
     state : VMTableState
-        What machine code reads, beside the definition.
+        What machine code reads in addition to the definition.
 
     Raises
     ------
@@ -69,9 +71,15 @@ class Table(Growable):
         `minimum` is more than the implementation allows.
     """
 
+    _relied_on: tuple[str, ...] = (
+        "check_range", "element_type", "grow_raw", "keep", "keepers", "owned", "raw", "release",
+        "store",
+    )  # fmt: skip
+    _element_type: str = unmade()
+    _keepers: dict[int, Any] = unmade()
     _closed_at = 0  # the number of elements that are still to be released
     _closed_reservation: Reservation | None = None  # of these elements
-    _unit = _unit_in_full = "elements"
+    _unit = "elements"
 
     def __init__(
         self,
@@ -88,7 +96,7 @@ class Table(Growable):
         if self.minimum > MAXIMUM_ELEMENTS:
             raise MemoryError(f"a table of {self.minimum} elements; at most {MAXIMUM_ELEMENTS}")
         self._limit = self._reserved(reserve, MAXIMUM_ELEMENTS)
-        self._keepers: dict[int, Any] = {}  # by id: instances whose functions were ever put in
+        self._keepers = {}  # by id: instances whose functions were ever put in
         reservation = Reservation(self._limit * _ELEMENT, f"a table of {self._limit} elements")
         if not reservation.make_accessible(self.minimum * _ELEMENT):
             raise MemoryError(f"no memory for a table of {self.minimum} elements")
@@ -112,6 +120,7 @@ class Table(Growable):
         return f"<Table of {self.current_size()} {self._element_type}, maximum {self.maximum}>"
 
     def __len__(self) -> int:
+        self._check_open()
         return self.current_size()
 
     def current_size(self) -> int:
@@ -122,7 +131,7 @@ class Table(Growable):
     def __getitem__(self, index: int) -> Any:
         at, _kept = self._index(index)
         if self._element_type == "externref":
-            return externref.value_at(self._elements, at)
+            return externref_arrays.value_at(self._elements, at)
         return from_raw(self._element_type, self._elements[at])
 
     def __setitem__(self, index: int, value: Any) -> None:
@@ -131,7 +140,7 @@ class Table(Growable):
         self.store(at, owned, keeper)
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(self.current_size()))
+        return (self[i] for i in range(len(self)))
 
     def grow(self, delta: int, init_value: Any = None) -> int:
         """Grow by `delta` elements of one value; return the previous size, or -1 if refused."""
@@ -149,7 +158,7 @@ class Table(Growable):
         # The base stays: native code in another thread may have read the size already.
         errors: list[BaseException] = []
         if self._element_type == "externref":
-            externref.take_all(self._elements, self._closed_at, errors)
+            externref_arrays.take_all(self._elements, self._closed_at, errors)
         self._closed_at = 0
         self._closed_reservation = None
         raise_first(errors)
@@ -184,7 +193,7 @@ class Table(Growable):
         self.check_range(start, count)
         if self._element_type != "externref":
             return list(self._elements[start : start + count])
-        return externref.hold_range(self._elements, start, count)
+        return externref_arrays.hold_range(self._elements, start, count)
 
     def check_range(self, start: int, count: int) -> None:
         """Raise TableOutOfBounds unless ``start + count``, not wrapped, is within the table."""
@@ -262,7 +271,7 @@ class Table(Growable):
         if not accessible:
             return None
         counts = bool(fill) and self._element_type == "externref"
-        counter = externref.counter(fill) if counts else ctypes.c_size_t()
+        counter = externref_boxes.counter(fill) if counts else ctypes.c_size_t()
         # Elements past the size are null already.
         return reservation, slice(current, current + len(new)), new, counter
 
@@ -281,18 +290,20 @@ class Table(Growable):
     def _index(self, index: int) -> tuple[int, Reservation]:
         """Return an index as an int, and the owner of the elements."""
         self._check_open()
-        try:
-            at = operator.index(index)
-        except TypeError:
-            raise TypeError(f"a table index must be an int, got {type(index).__name__}") from None
+        at = index
+        if type(index) is not int:
+            try:
+                at = operator.index(index)
+            except TypeError:
+                raise TypeError(f"a table index must be an int, got {describe(index)}") from None
         reservation = self._open_reservation()
         size = self.current_size()
         if not 0 <= at < size:
             self._check_open()
-            raise IndexError(f"table index {at} is not in 0 .. {size - 1}")
+            raise IndexError(f"table index {shown(at)} is not in 0 .. {size - 1}")
         return at, reservation
 
     def release(self, owned: list[int]) -> None:
         """Drop pointers that the caller owned."""
-        if isinstance(owned, externref.Counts):
+        if isinstance(owned, externref_boxes.Counts):
             owned.give_back()

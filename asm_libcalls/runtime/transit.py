@@ -1,15 +1,15 @@
 """References in transit: between Python and native code, in no frame that a collection walks.
 
 A signal handler may collect at any moment, also between the return of native code and the
-conversion of its results, or after a host function has chosen its result. What is in transit then
-is a root, as what native frames hold. An array of results is in transit while this module has it;
-what a host function returns is until its departure from native code ends.
+conversion of its results, or after a host function has chosen its result. A reference in transit is
+a root then, like those that native frames hold. An array of results is in transit while this module
+has it. The result of a host function is in transit until the departure from native code ends.
 """
 
 from __future__ import annotations
 
 from asm_libcalls.native import greenlets
-from asm_libcalls.runtime import externref
+from asm_libcalls.runtime import externref_boxes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _MOST_RETURNED = 32
 def begin(words: Iterable[int]) -> tuple[MutableMapping[int, Any], int]:
     """Put an array or list of addresses in transit; return the mapping and key to delete then.
 
-    The addresses are roots until then. Other numbers in the list do no harm.
+    The addresses are roots until the key is deleted. Other numbers in the list do no harm.
     """
     lists = _words.setdefault(greenlets.thread(), {})
     key = id(words)
@@ -67,4 +67,4 @@ def roots() -> set[int]:
         for place, words in [*_words.get(thread, {}).values()]:
             if place is None or not greenlets.is_over(place):
                 found.update(words)
-    return {address for address in found if externref.is_live(address)}
+    return {address for address in found if externref_boxes.is_live(address)}

@@ -7,18 +7,17 @@ type of its width whose *results* are read as unsigned. An argument may be given
 ``size_t`` is another spelling of ``usize``.
 
 This package does not import the runtime: ``pointers.py`` describes how an object passes itself as a
-pointer.
+pointer, and is imported when the first one does.
 """
 
 from __future__ import annotations
 
-from asm_libcalls.signatures import pointers
+from asm_libcalls.signatures.arguments import counted, describe
 from asm_libcalls.signatures.value_types import (
     MEMORY_POINTERS,
     VALUE_TYPES,
     WASM_NUMBERS,
     ValueType,
-    describe,
 )
 
 TYPE_CHECKING = False
@@ -37,24 +36,14 @@ __all__ = [
 
 
 class Callee:
-    """The names of a function and its arguments in error messages.
-
-    Attributes
-    ----------
-    title : str
-        The function, for example ``"i64_sdiv()"``.
-    where : tuple of str
-        Each argument, for example ``"i64_sdiv(): argument 'dividend'"``.
-    listed : str
-        The parameters in the message about a wrong count; or "".
-    """
+    """The names of a function and its arguments in error messages."""
 
     __slots__ = ("listed", "title", "where")
 
     def __init__(self, title: str, where: tuple[str, ...], listed: str = "") -> None:
-        self.title = title
-        self.where = where
-        self.listed = listed
+        self.title = title  # the function, for example `"i64_sdiv()"`
+        self.where = where  # each argument, for example `"i64_sdiv(): argument 'dividend'"`
+        self.listed = listed  # the parameters in the message about a wrong count; or ""
 
     @classmethod
     def named(cls, name: str, parameters: tuple[str, ...]) -> Callee:
@@ -66,8 +55,8 @@ class Callee:
         """Raise TypeError unless there are as many arguments as parameters."""
         expected = len(self.where)
         if count != expected:
-            plural = "argument" if expected == 1 else "arguments"
-            raise TypeError(f"{self.title} takes {expected} {plural}{self.listed}, got {count}")
+            taken = counted(expected, "argument")
+            raise TypeError(f"{self.title} takes {taken}{self.listed}, got {count}")
 
 
 class Signature(str):
@@ -139,6 +128,13 @@ class Signature(str):
         self.result = result
         return self
 
+    @classmethod
+    def of(cls, text: str, where: str) -> Signature:
+        """Return the signature of an argument, whose name is in the TypeError."""
+        if not isinstance(text, str):
+            raise TypeError(f"{where} must be a str, got {describe(text)}")
+        return cls(text)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (Signature, (str(self),))
 
@@ -154,6 +150,8 @@ class Signature(str):
             return self.from_pattern(native(self.to_patterns(arguments, callee, held)))
         finally:
             if held:
+                from asm_libcalls.signatures import pointers
+
                 pointers.release(held)
 
     def to_patterns(self, arguments: Sequence[Any], callee: Callee, held: list[Any]) -> list[int]:
@@ -178,28 +176,46 @@ class Signature(str):
         ValueError
             An object that is closed.
         """
+        exact = self.to_exact(arguments, callee, held)
+        return [
+            value_type.to_bits(value, where)
+            for value_type, value, where in zip(self.parameters, exact, callee.where, strict=True)
+        ]
+
+    def to_exact(self, arguments: Sequence[Any], callee: Callee, held: list[Any]) -> list[Any]:
+        """Convert the arguments of a call to exact ints, floats and Nones.
+
+        As :meth:`to_patterns`, but an int that was given as such may be out of range.
+        """
         callee.check_count(len(arguments))
-        patterns: list[int] = []
+        exact: list[Any] = list(arguments)
         owners = []
-        for value_type, argument, where in zip(
-            self.parameters, arguments, callee.where, strict=True
-        ):
-            if value_type.kind != "pointer" or argument is None or type(argument) is int:
-                pattern = value_type.to_bits(argument, where)
-            elif hasattr(type(argument), "__native_address__"):
-                owners.append(len(patterns))
-                pattern = 0
+        for i, argument in enumerate(arguments):
+            value_type = self.parameters[i]
+            type_ = type(argument)
+            if type_ is value_type.exact_type:
+                continue
+            if value_type.kind != "pointer":
+                exact[i] = value_type.to_exact(argument, callee.where[i])
+            elif argument is None:
+                pass
+            elif hasattr(type_, "__native_address__"):
+                owners.append(i)
             else:
-                pattern = pointers.address_of_argument(value_type, argument, where, held)
-            patterns.append(pattern)
+                from asm_libcalls.signatures import pointers
+
+                where = callee.where[i]
+                exact[i] = pointers.address_of_argument(value_type, argument, where, held)
         # Last, because a conversion before may have run code that closes an owner.
         for i in owners:
+            from asm_libcalls.signatures import pointers
+
             value_type, argument, where = self.parameters[i], arguments[i], callee.where[i]
             address = pointers.address_of_owner(value_type, argument, where, held)
             if address is NotImplemented:
                 address = pointers.address_of_argument(value_type, argument, where, held)
-            patterns[i] = address
-        return patterns
+            exact[i] = address
+        return exact
 
     def check_patterns(self, patterns: Sequence[Any], callee: Callee) -> list[int]:
         """Return the bit patterns of a call, if their count and widths are right."""
@@ -239,7 +255,10 @@ class Signature(str):
 
         for value_type in (*self.parameters, self.result):
             if value_type is not None and not value_type.ctypes_name:
-                raise RuntimeError(f"ctypes has no type for the {value_type.name} of {self}")
+                raise RuntimeError(
+                    f"a function of {self} needs machine code, which does not serve here: "
+                    f"ctypes has no type for {value_type.name}"
+                )
 
         key = (str(self), release_gil)
         if key not in _prototypes:
@@ -267,6 +286,13 @@ _C_NAMES = {
 }  # fmt: skip
 
 
+_NUMPY_NAMES = {
+    **{f"{sign}int{bits}": f"{letter}{bits}"
+       for sign, letter in (("", "i"), ("u", "u")) for bits in (8, 16, 32, 64)},
+    "float16": "f16", "float32": "f32", "float64": "f64", "intp": "i64", "uintp": "usize",
+}  # fmt: skip
+
+
 def _value_type(name: str, text: str, is_result: bool) -> ValueType:
     name = " ".join(name.split())
     found = VALUE_TYPES.get(_SYNONYMS.get(name, name))
@@ -278,10 +304,22 @@ def _value_type(name: str, text: str, is_result: bool) -> ValueType:
             if is_result
             else 'a function without parameters has an empty list, for example "() -> i64"'
         )
+    elif not name:
+        hint = "write one comma between two types" if "," in text else "write a type after '->'"
+        raise ValueError(f"signature {text!r}: a type is missing, {hint}")
     elif name in _C_NAMES:
         hint = f"C's {name} is {_C_NAMES[name]} here"
-    elif name.endswith("*"):
-        hint = f"C's {name} is a pointer here"
+    elif name in _NUMPY_NAMES:
+        hint = f"NumPy's {name} is {_NUMPY_NAMES[name]} here"
+    elif name.startswith("(") and is_result:
+        hint = "write the result without parentheses"
+    elif "*" in name:
+        kind = "const pointer" if name.startswith("const ") else "pointer"
+        hint = f"C's {name} is a {kind} here"
+    elif name.lower() in VALUE_TYPES:
+        hint = f"types are in lower case, {name.lower()!r}"
+    elif " " in name and name.rpartition(" ")[0] in {**VALUE_TYPES, **_C_NAMES}:
+        hint = "write the type of a parameter alone, without its name"
     else:
         hint = f"expected one of {', '.join(VALUE_TYPES)}"
     raise ValueError(f"signature {text!r}: unknown type {name!r}, {hint}")

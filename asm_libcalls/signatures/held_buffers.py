@@ -83,26 +83,12 @@ exports_buffers = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object)(
 
 
 def hold(exporter: Any, is_const: bool, where: str, held: list[Any]) -> int:
-    """Return the address of an object's memory, and hold the memory in `held`.
+    """Return the address of an object's memory, and append a :class:`HeldBuffer` to `held`.
 
-    Parameters
-    ----------
-    exporter : object
-    is_const : bool
-        Whether native code only reads: then the memory may be read-only.
-    where : str
-        The name of the argument in an error.
-    held : list
-        The new :class:`HeldBuffer` is appended.
+    Memory that native code only reads (`is_const`) may be read-only. `where` names the argument.
 
-    Raises
-    ------
-    TypeError
-        The memory is read-only.
-    ValueError
-        The memory is not contiguous, or the exporter has none any more.
-    BaseException
-        An exception of the exporter's own ``__buffer__``.
+    Raise TypeError if the memory is read-only, ValueError if it is not contiguous or the exporter
+    has none any more, and what the exporter's own ``__buffer__`` raises.
     """
     buffer = HeldBuffer()
     held.append(buffer)  # first: a signal handler may raise after the next line

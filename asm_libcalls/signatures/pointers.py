@@ -1,4 +1,4 @@
-"""Python objects as pointers: the address that an argument or a host function's result stands for.
+"""Python objects as pointers: the address of an argument, or of a host function's result.
 
 An object with an address in native code has a method ``__native_address__(kind)``. It takes the
 name of the value type, for example ``"vmctx"`` or ``"pointer"``, and returns the address, or a pair
@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import sys
 
+from asm_libcalls.signatures.arguments import describe
 from asm_libcalls.signatures.value_types import (
     CONST_POINTER,
     MEMORY_POINTERS,
     POINTER_BITS,
-    describe,
+    learners,
 )
 
 TYPE_CHECKING = False
@@ -38,11 +39,21 @@ _POINTER_CODES = "PzZO"
 """The ``_type_`` of ctypes' simple types that hold a pointer: void, char, wchar_t, PyObject."""
 
 
+_Builtin = type(len)
+
+_OWNERS = {
+    "vmctx": "an asm_libcalls.Instance",  # toy_jit has an Instance too
+    "anyfunc": "a FuncRef or an export",
+    "externref": "a VMExternRef",
+}
+"""The owners of addresses of parts of an instance, for errors."""
+
+
 def address_of_owner(value_type: ValueType, argument: Any, where: str, held: list[Any]) -> Any:
     """Return the address from ``__native_address__``, or NotImplemented.
 
-    What must be kept during the call is appended to `held`. The method is not to run code of
-    anybody else: it is called when all conversions that may have been made.
+    What must be kept during the call is appended to `held`. The method must not run other Python
+    code. It is called after all conversions that may run some.
     """
     try:
         address = type(argument).__native_address__(argument, value_type.name)
@@ -50,34 +61,33 @@ def address_of_owner(value_type: ValueType, argument: Any, where: str, held: lis
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{where}: {error}") from error
     if isinstance(address, tuple):
+        if len(address) != 2:
+            raise TypeError(
+                f"{where}: __native_address__() must return an address, or a pair of it and its "
+                f"owner, got {describe(address)}"
+            )
         address, keeper = address
         held.append((keeper,))
+    if learners:
+        learners[0](type(argument))
     return address if address is NotImplemented else value_type.to_bits(address, where)
 
 
 def address_of_argument(value_type: ValueType, argument: Any, where: str, held: list[Any]) -> int:
-    """Return the address that an argument without ``__native_address__`` stands for.
+    """Return the address of an argument without ``__native_address__``; `where` names it in errors.
 
-    Parameters
-    ----------
-    value_type : ValueType
-        One of kind "pointer".
-    argument : object
-        An int, or None for null. For memory also an object with the buffer protocol, of which a
-        :class:`HeldBuffer` is appended to `held`, or a pointer, reference or function of ctypes.
-    where : str
-        The name of the argument in errors.
-    held : list
+    It is an int, or None for null. For memory it may also be a pointer, reference or function of
+    ctypes, or have the buffer protocol: then a :class:`HeldBuffer` is appended to `held`.
 
-    Raises
-    ------
-    TypeError, OverflowError, ValueError
-        It stands for no address; or its memory is read-only, not contiguous or gone.
+    Raise TypeError, OverflowError or ValueError if it has no address, or its memory is read-only,
+    not contiguous or gone.
     """
     if argument is None or isinstance(argument, int) or value_type.name not in MEMORY_POINTERS:
         return _number(value_type, argument, where)
     address = address_in_ctypes(argument)
     if address is not None:
+        if learners:
+            learners[0](type(argument))
         return address
     numpy = sys.modules.get("numpy")
     if numpy is None or not isinstance(argument, numpy.generic):  # those are numbers with a buffer
@@ -92,7 +102,7 @@ def address_of_argument(value_type: ValueType, argument: Any, where: str, held: 
 
 
 def address_of_result(value_type: ValueType, value: Any, where: str) -> int:
-    """Return the address that a host function's result stands for.
+    """Return the address of a host function's result.
 
     It is an int, None, an object with ``__native_address__``, or a pointer or function of ctypes.
     Nothing is kept alive, so an object whose address is valid for a call only is refused.
@@ -146,8 +156,14 @@ def _number(value_type: ValueType, argument: Any, where: str) -> int:
         memory = "a buffer" if value_type.name == CONST_POINTER else "a writable buffer"
         expected = f"an address (int), None, {memory} or an owner of an address"
     else:
-        expected = "an address (int), None or an owner of an address"
-    hint = ", which has no bytes before it is encoded" if type_ is str else ""
+        owner = _OWNERS.get(value_type.name, "an owner of an address")
+        comma = "," if " or " in owner else " or"
+        expected = f"an address (int), None{comma} {owner}"
+    hint = ""
+    if type_ is str:
+        hint = ", which has no bytes before it is encoded"
+    elif type_ is _Builtin and value_type.name in MEMORY_POINTERS:
+        hint = ", which has no C address: a Libcall has one, and what catch_traps makes"
     raise TypeError(
         f"{where} must be {expected} ({value_type.name}), got {describe(argument)}{hint}"
     )

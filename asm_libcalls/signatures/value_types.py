@@ -5,11 +5,14 @@ A pattern is the bits of a value as an unsigned integer of its width, so NaNs ke
 
 from __future__ import annotations
 
-import operator
-import struct
+from _operator import index as _index  # importing operator takes longer, and struct
+from _struct import Struct
+
+from asm_libcalls.signatures.arguments import describe, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 __all__ = [
@@ -19,7 +22,6 @@ __all__ = [
     "VALUE_TYPES",
     "WASM_NUMBERS",
     "ValueType",
-    "describe",
     "known_type",
 ]
 
@@ -29,40 +31,20 @@ CONST_POINTER = "const pointer"
 MEMORY_POINTERS = ("pointer", CONST_POINTER)
 """The pointers to memory of any kind; the others point to parts of an instance."""
 
-POINTER_BITS = struct.calcsize("P") * 8
-_F16 = struct.Struct("<e")
-_F32 = struct.Struct("<f")
-_F64 = struct.Struct("<d")
-_U16 = struct.Struct("<H")
-_U32 = struct.Struct("<I")
-_U64 = struct.Struct("<Q")
+learners: list[Callable[[type], object]] = []
+"""Called with types that are converted here and whose objects machine code may learn to read."""
+
+POINTER_BITS = Struct("P").size * 8
+_F16 = Struct("<e")
+_F32 = Struct("<f")
+_F64 = Struct("<d")
+_U16 = Struct("<H")
+_U32 = Struct("<I")
+_U64 = Struct("<Q")
 
 
 class ValueType:
-    """One C type of arguments and results.
-
-    Attributes
-    ----------
-    name : str
-        Its spelling in a signature.
-    bits : int
-        Its width.
-    kind : {"integer", "float", "vector", "pointer"}
-        Its kind in Python.
-    classes : tuple of str
-        Its ABI class for each eightbyte: INTEGER, or SSE (and SSEUP for the upper half of a
-        vector). A value of several eightbytes is never split between registers and the stack.
-    alignment : int
-        Its alignment on the stack, in bytes.
-    signed : bool
-        Whether a result is read as signed.
-    c_name : str
-        Its spelling in C.
-    ctypes_name : str
-        The name of its type in :mod:`ctypes`, for arguments and results alike; "" if it has none.
-    is_runtime : bool
-        Whether it is a pointer to a part of an instance: a vmctx or a reference.
-    """
+    """One C type of arguments and results."""
 
     __slots__ = (
         "alignment",
@@ -70,6 +52,7 @@ class ValueType:
         "c_name",
         "classes",
         "ctypes_name",
+        "exact_type",
         "is_runtime",
         "kind",
         "mask",
@@ -80,21 +63,27 @@ class ValueType:
     def __init__(
         self, name: str, bits: int, kind: str, signed: bool, c_name: str, ctypes_name: str
     ) -> None:
-        self.name = name
-        self.bits = bits
-        self.kind = kind
-        self.signed = signed
-        self.c_name = c_name
+        self.name = name  # its spelling in a signature
+        self.bits = bits  # its width
+        self.kind = kind  # its kind in Python
+        self.signed = signed  # whether a result is read as signed
+        self.c_name = c_name  # its spelling in C
+        # the name of its type in ctypes, for arguments and results alike; "" if it has none
         self.ctypes_name = ctypes_name
+        # int or float: its objects are values of the type, if they are in its range
+        self.exact_type: type = float if kind == "float" else int
+        # whether it is a pointer to a part of an instance: a vmctx or a reference
         self.is_runtime = kind == "pointer" and name not in MEMORY_POINTERS
         self.mask = (1 << bits) - 1
         # System V ABI for AMD64, 3.2.3, "Classification", and 3.1.2 for the alignments.
         eightbytes = (bits + 63) // 64
         if kind in ("float", "vector"):
+            # Its ABI class for each eightbyte: INTEGER, or SSE (and SSEUP for the upper half of a
+            # vector). A value of several eightbytes is never split between registers and the stack.
             self.classes = ("SSE",) + ("SSEUP",) * (eightbytes - 1)
         else:
             self.classes = ("INTEGER",) * eightbytes
-        self.alignment = 8 * eightbytes
+        self.alignment = 8 * eightbytes  # its alignment on the stack, in bytes
 
     def __repr__(self) -> str:
         return f"<ValueType {self.name}>"
@@ -105,23 +94,13 @@ class ValueType:
     def to_bits(self, value: Any, where: str) -> int:
         """Return the bit pattern of a Python value, an unsigned integer.
 
-        Parameters
-        ----------
-        value : int or float
-            An integer in the signed or the unsigned range of the type; for a bool True, False, 1 or
-            0; for a float any number that :func:`float` takes; for a pointer an address, or None
-            for null. A float of less than 64
-            bits is rounded to nearest, ties to even, and to infinity beyond its range, as by Wasm's
-            ``f32.demote_f64``.
-        where : str
-            The name of the argument in an error, for example ``"i64_sdiv(): dividend"``.
+        An integer type takes an integer in its signed or its unsigned range, a bool True, False, 1
+        or 0, a float any number that :func:`float` takes, a pointer an address or None for null. A
+        float of less than 64 bits is rounded to nearest, ties to even, and to infinity beyond its
+        range, as by Wasm's ``f32.demote_f64``.
 
-        Raises
-        ------
-        TypeError
-            The value is not a number of this kind.
-        OverflowError
-            The integer has no representation in the type.
+        Raise TypeError if the value is not a number of this kind, and OverflowError for an integer
+        that the type cannot represent. `where` names the argument, as ``"i64_sdiv(): dividend"``.
         """
         if self.kind == "float":
             return self._float_to_bits(value, where)
@@ -131,8 +110,9 @@ class ValueType:
             return value
         if value is None and self.kind == "pointer":
             return 0
+        _learn(type(value))
         try:
-            integer = operator.index(value)
+            integer = _index(value)
         except TypeError:
             if self.kind == "integer" and _is_numpy(
                 type(value), "bool", "bool_"
@@ -149,19 +129,43 @@ class ValueType:
         if not lowest <= integer <= self.mask:
             low = "0" if lowest == 0 else f"-2**{self.bits - 1}"
             raise OverflowError(
-                f"{where} must be in {low} .. 2**{self.bits}-1 ({self.name}), got {_short(integer)}"
+                f"{where} must be in {low} .. 2**{self.bits}-1 ({self.name}), got {shown(integer)}"
             )
         return integer & self.mask
 
     def _float_to_bits(self, value: Any, where: str) -> int:
-        # float() would also parse text and buffers; NumPy's str_ and bytes_ have a __float__.
+        number = self._to_float(value, where)
+        if self.bits == 64:
+            return int(_U64.unpack(_F64.pack(number))[0])
+        if self.bits == 16:
+            return _narrow(int(_U64.unpack(_F64.pack(number))[0]), FRACTION_BITS[self.name])
+        try:
+            return int(_U32.unpack(_F32.pack(number))[0])
+        except OverflowError:  # finite, but rounds beyond the largest f32
+            return 0x7F800000 if number > 0 else 0xFF800000
+
+    def to_exact(self, value: Any, where: str) -> Any:
+        """Return a value that machine code reads as this type, an int or a float.
+
+        Raises as :meth:`to_bits`.
+        """
+        return self._to_float(value, where) if self.kind == "float" else self.to_bits(value, where)
+
+    def _to_float(self, value: Any, where: str) -> float:
         type_ = type(value)
-        if isinstance(value, (str, bytes)) or not (
-            hasattr(type_, "__float__") or hasattr(type_, "__index__")
+        if type_ is float:
+            return float(value)
+        _learn(type_)
+        # float() would also parse text and buffers; NumPy's str_ and bytes_ have a __float__.
+        # NumPy's complex numbers have one that drops the imaginary part.
+        if (
+            isinstance(value, (str, bytes))
+            or _is_numpy(type_, "complex64", "complex128", "complex256", "clongdouble")
+            or not (hasattr(type_, "__float__") or hasattr(type_, "__index__"))
         ):
             raise TypeError(f"{where} must be a real number ({self.name}), got {describe(value)}")
         try:
-            number = float(value)
+            return float(value)
         except TypeError as error:
             raise TypeError(
                 f"{where} must be a real number ({self.name}), got {describe(value)}"
@@ -171,14 +175,6 @@ class ValueType:
                 f"{where} must be a real number ({self.name}), "
                 f"got {type_.__name__} beyond its range"
             ) from None
-        if self.bits == 64:
-            return int(_U64.unpack(_F64.pack(number))[0])
-        if self.bits == 16:
-            return _narrow(int(_U64.unpack(_F64.pack(number))[0]), FRACTION_BITS[self.name])
-        try:
-            return int(_U32.unpack(_F32.pack(number))[0])
-        except OverflowError:  # finite, but rounds beyond the largest f32
-            return 0x7F800000 if number > 0 else 0xFF800000
 
     def from_bits(self, pattern: int) -> Any:
         """Return the Python value of a bit pattern: an int, a float, or a bool for a bool.
@@ -215,16 +211,21 @@ class ValueType:
         if self.name == "bool":
             return _bool_to_bits(pattern, where)
         try:
-            integer = operator.index(pattern)
+            integer = _index(pattern)
         except TypeError:
             raise TypeError(
                 f"{where} must be a bit pattern (int of {self.bits} bits), got {describe(pattern)}"
             ) from None
         if not 0 <= integer <= self.mask:
             raise OverflowError(
-                f"{where} must be a bit pattern in 0 .. 2**{self.bits}-1, got {_short(integer)}"
+                f"{where} must be a bit pattern in 0 .. 2**{self.bits}-1, got {shown(integer)}"
             )
         return integer
+
+
+def _learn(type_: type) -> None:
+    if learners and type_.__module__ == "numpy":
+        learners[0](type_)
 
 
 def _is_numpy(type_: type, *names: str) -> bool:
@@ -233,16 +234,17 @@ def _is_numpy(type_: type, *names: str) -> bool:
 
 def _bool_to_bits(value: Any, where: str) -> int:
     type_ = type(value)
+    _learn(type_)
     if type_ is bool or _is_numpy(type_, "bool", "bool_"):
         return 1 if value else 0
     try:
-        integer = operator.index(value)
+        integer = _index(value)
     except TypeError:
         if hasattr(type_, "__index__") and not _is_numpy(type_, "ndarray"):
             raise  # its own error
         raise TypeError(f"{where} must be True or False (bool), got {describe(value)}") from None
     if integer not in (0, 1):
-        raise OverflowError(f"{where} must be True, False, 1 or 0 (bool), got {_short(integer)}")
+        raise OverflowError(f"{where} must be True, False, 1 or 0 (bool), got {shown(integer)}")
     return integer
 
 
@@ -276,24 +278,6 @@ def _from_half(pattern: int) -> float:
         return float(_F16.unpack(_U16.pack(pattern))[0])
     wide = (pattern & 0x8000) << 48 | 0x7FF << 52 | (pattern & 0x3FF | 0x200) << 42
     return float(_F64.unpack(_U64.pack(wide))[0])
-
-
-def describe(value: object) -> str:
-    """Return a value for an error message: its type and its text, shortened."""
-    try:
-        text = repr(value)
-    except Exception:  # also an integer of more than 4300 digits somewhere inside
-        return type(value).__name__
-    if len(text) > 60:
-        text = text[:57] + "..."
-    return f"{type(value).__name__} {text}"
-
-
-def _short(integer: int) -> str:
-    # Python refuses to print integers of more than 4300 digits.
-    if integer.bit_length() > 256:
-        return f"an integer of {integer.bit_length()} bits"
-    return str(integer)
 
 
 VALUE_TYPES = {

@@ -17,6 +17,7 @@ Signal handlers run during WebAssembly code, so Ctrl-C ends a loop. ``instance.i
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.errors import (
+    DeserializeError,
     InvalidModule,
     LimitExceeded,
     LinkError,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.runtime.functions import Func
 
 __all__ = [
-    "Func", "Instance", "InvalidModule", "LimitExceeded", "LinkError", "Module",
+    "DeserializeError", "Func", "Instance", "InvalidModule", "LimitExceeded", "LinkError", "Module",
     "StoreLimits", "UnsupportedFeature", "access_caller", "compile_options", "wasi",
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Exceptions for modules that are refused, or cannot be linked.
+"""Exceptions for modules that are refused, or cannot be linked or deserialized.
 
 Messages begin with the wording of the spec's reference interpreter where it has one, because the
 official test suite compares with it.
@@ -10,7 +10,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["InvalidModule", "LimitExceeded", "LinkError", "MalformedModule", "UnsupportedFeature"]
+__all__ = [
+    "DeserializeError", "InvalidModule", "LimitExceeded", "LinkError", "MalformedModule",
+    "UnsupportedFeature",
+]  # fmt: skip
 
 
 class InvalidModule(Exception):
@@ -64,6 +67,13 @@ class UnsupportedFeature(InvalidModule):
         super().__init__(what, offset)
         self.args = (what, offset, proposal)  # so that the exception pickles
         self.proposal = proposal
+
+
+class DeserializeError(Exception):
+    """Bytes are no serialized module, damaged, or made for another version, CPU or options.
+
+    Compile the WebAssembly again.
+    """
 
 
 class LinkError(Exception):

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from types import MappingProxyType
 
-from asm_libcalls.owned import Owned, is_a
+from asm_libcalls.owned import Owned, is_a, unmade
 from asm_libcalls.runtime.instance import gc
 from asm_libcalls.runtime.memory import Memory
-from asm_libcalls.runtime.store import call_inside
+from asm_libcalls.runtime.store_entries import call_inside
 from asm_libcalls.toy_jit.limits import Admission, StoreLimits
 from asm_libcalls.toy_jit.module import Module
 from asm_libcalls.toy_jit.runtime import time_limits
@@ -25,6 +25,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
+
+    from asm_libcalls.toy_jit.runtime.compiled_instance import CompiledInstance
 
 __all__ = ["Instance"]
 
@@ -81,6 +83,10 @@ class Instance(Owned):
     Each greenlet (gevent) has its own calls: host functions may switch, wait and be killed.
     """
 
+    module: Module = unmade()
+    runtime: CompiledInstance = unmade()
+    exports: Mapping[str, Any] = unmade()
+    _spaces: dict[str, list[Any]] = unmade()
     _closes_when_dropped = False  # exported functions may outlive this object, and need the runtime
 
     def __init__(
@@ -103,7 +109,7 @@ class Instance(Owned):
             )
         decoded = module.decoded
         self.module = module
-        matched, host = match_imports(decoded, imports or {})
+        matched, host = match_imports(decoded, {} if imports is None else imports)
         self._admission = None if limits is None else Admission(limits, decoded)
         try:
             self.runtime = make_runtime(decoded, module.code, matched, limits or StoreLimits())
@@ -116,7 +122,7 @@ class Instance(Owned):
         if host is not None:
             host.share(self.runtime)
         own: list[Any] = self.runtime.functions[decoded.imported_functions :]
-        for func, brief in zip(own, module.code.layout.brief, strict=True):
+        for func, brief in zip(own, map(bool, module.code.tables.brief), strict=True):
             func.brief = brief
         self._spaces = {
             "func": [*matched["func"], *own],  # a re-exported import is the function itself
@@ -128,7 +134,7 @@ class Instance(Owned):
         for name, value in exports.items():
             if isinstance(value, Func) and value.name.startswith("function "):
                 value.name = name
-        self.exports: Mapping[str, Any] = MappingProxyType(exports)
+        self.exports = MappingProxyType(exports)
         self.runtime.owner = self
         self._finish()
         with self.time_limit(seconds):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 import weakref
 
-from asm_libcalls.owned import refuse_again
+from asm_libcalls.owned import refuse_again, unmade
+from asm_libcalls.signatures.arguments import integer
 from asm_libcalls.toy_jit.errors import LimitExceeded
 
 TYPE_CHECKING = False
@@ -43,6 +43,10 @@ class StoreLimits:
         A limit is not an integer, or negative. None, the default, is no limit.
     """
 
+    _limits: dict[str, int | None] = unmade()
+    # Sets of tokens, by name: adding, removing and counting are atomic operations.
+    _counted: dict[str, set[object]] = unmade()
+
     def __init__(
         self,
         *,
@@ -52,15 +56,13 @@ class StoreLimits:
         tables: int | None = None,
         memories: int | None = None,
     ) -> None:
-        if hasattr(self, "_counted"):
-            refuse_again(self)
+        refuse_again(self, "_counted")
         given = (memory_size, table_elements, instances, tables, memories)
         self._limits = {
             name: checked_limit(value, f"StoreLimits(): {name}")
             for name, value in zip(_NAMES, given, strict=True)
         }
-        # Sets of tokens, by name: adding, removing and counting are atomic operations.
-        self._counted: dict[str, set[object]] = {name: set() for name in _NAMES}
+        self._counted = {name: set() for name in _NAMES}
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{n}={v}" for n, v in self._limits.items() if v is not None)
@@ -94,18 +96,9 @@ class StoreLimits:
 
 
 class Admission:
-    """The part that one instance has in the counts of a StoreLimits.
+    """The part that one instance of a module has in the counts of a StoreLimits.
 
-    Parameters
-    ----------
-    limits : StoreLimits
-    module : asm_libcalls.toy_jit.frontend.module.Module
-        The module of the instance.
-
-    Raises
-    ------
-    LimitExceeded
-        A count is above its limit.
+    LimitExceeded is raised if a count is above its limit.
     """
 
     def __init__(self, limits: StoreLimits, module: Module) -> None:
@@ -139,19 +132,7 @@ class Admission:
 
 
 def checked_limit(value: Any, where: str) -> int | None:
-    """Return a limit that is None or an integer from 0 on.
-
-    Raises
-    ------
-    TypeError, ValueError
-        It is neither.
-    """
+    """Return a limit that is None or an integer from 0 on; else TypeError or ValueError."""
     if value is None:
         return None
-    try:
-        limit = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{where} must be an int or None, got {type(value).__name__}") from None
-    if limit < 0:
-        raise ValueError(f"{where} must not be negative, got {limit}")
-    return limit
+    return integer(value, where, "an int or None")

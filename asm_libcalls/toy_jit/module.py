@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from asm_libcalls.libcalls import DECLARATIONS
-from asm_libcalls.owned import Owned
+from asm_libcalls.owned import Owned, unmade
+from asm_libcalls.signatures.arguments import bytes_of, counted
 from asm_libcalls.toy_jit.frontend.decoder import decode_module
 from asm_libcalls.toy_jit.frontend.external_types import exports_of, imports_of
+from asm_libcalls.toy_jit.link.compiled_code import CompiledCode
 from asm_libcalls.toy_jit.link.linker import compile_module
 from asm_libcalls.toy_jit.options import CompileOptions
 from asm_libcalls.toy_jit.runtime import interrupts
@@ -17,10 +19,17 @@ if TYPE_CHECKING:
     import os
     from typing import Any
 
+    from asm_libcalls.toy_jit.frontend import module as decoded_module
     from asm_libcalls.toy_jit.frontend.external_types import ExportType, ImportType
-    from asm_libcalls.toy_jit.link.compiled_code import CompiledCode
 
 __all__ = ["Module"]
+
+
+def _check_options(options: Any, where: str) -> None:
+    if options is not None and not isinstance(options, CompileOptions):
+        raise TypeError(
+            f"{where}: options must be what compile_options() returns, got {type(options).__name__}"
+        )
 
 
 class Module(Owned):
@@ -46,28 +55,22 @@ class Module(Owned):
         `wasm` is not bytes-like.
     """
 
+    decoded: decoded_module.Module = unmade()
+    _code: CompiledCode | None = unmade()
     _closes_when_dropped = False  # its instances keep the code
 
     def __init__(self, wasm: Any, options: CompileOptions | None = None) -> None:
         self._begin()
         try:
-            binary = bytes(memoryview(wasm).cast("B"))
-        except TypeError:
-            hint = ""
+            binary = bytes_of(wasm, "Module(): wasm")
+        except TypeError as error:
             if isinstance(wasm, str) or hasattr(wasm, "__fspath__"):
-                hint = f"; Module.from_file({wasm!r}) reads a file"
-            raise TypeError(
-                f"Module(): wasm must be bytes-like, got {type(wasm).__name__}{hint}"
-            ) from None
+                raise TypeError(f"{error}; Module.from_file() reads a file") from None
+            raise
+        _check_options(options, "Module()")
         self.decoded = decode_module(binary)
-        if options is not None and not isinstance(options, CompileOptions):
-            raise TypeError(
-                "Module(): options must be what compile_options() returns, "
-                f"got {type(options).__name__}"
-            )
-        self._code: CompiledCode | None = compile_module(
-            self.decoded, options or CompileOptions(), runtime_addresses()
-        )
+        self._options = options or CompileOptions()
+        self._code = compile_module(self.decoded, self._options, runtime_addresses())
         self._finish()
 
     @property
@@ -115,6 +118,7 @@ class Module(Owned):
         """
         from pathlib import Path
 
+        _check_options(options, "Module.from_file()")
         file = Path(path)
         content = file.read_bytes()
         if file.suffix == ".wat":
@@ -122,6 +126,63 @@ class Module(Owned):
 
             content = convert(content, str(file))
         return cls(content, options)
+
+    def serialize(self) -> bytes:
+        """Return the compiled module as bytes, for :meth:`deserialize`.
+
+        They are for this version of the package, this CPU, and CPUs that have all of its features
+        that compiled code uses.
+
+        Raises
+        ------
+        ValueError
+            The module is closed.
+        """
+        from asm_libcalls import __version__
+        from asm_libcalls.toy_jit.link.serialized import pack
+
+        return pack(self.decoded, self.code, self._options, __version__)
+
+    @classmethod
+    def deserialize(cls, data: Any, options: CompileOptions | None = None) -> Module:
+        """Make a module of the bytes of :meth:`serialize`, also of another process.
+
+        It behaves as the module that was serialized. **The bytes must be trusted as a program is**:
+        they contain machine code, which is not validated. Their digest detects damage, but not a
+        change on purpose.
+
+        Parameters
+        ----------
+        data : bytes-like
+        options : CompileOptions, optional
+            The options that the module must have been compiled with. By default any.
+
+        Raises
+        ------
+        DeserializeError
+            The bytes are no serialized module, truncated or damaged, of another version of the
+            package, or for a CPU with features that this one has not; or `options` differ.
+        TypeError
+            `data` is not bytes-like, or `options` are of another type.
+        """
+        from asm_libcalls import __version__
+        from asm_libcalls.toy_jit.link.serialized import unpack
+
+        _check_options(options, "Module.deserialize()")
+        content = bytes_of(data, "Module.deserialize(): data")
+        found = unpack(memoryview(content), options, __version__)
+        module = cls.__new__(cls)
+        module._begin()
+        module.decoded, module._options = found.decoded, found.options
+        module._code = CompiledCode(
+            found.decoded,
+            found.code,
+            found.tables,
+            runtime_addresses(),
+            found.options.count_libcalls,
+        )
+        module._finish()
+        return module
 
     @property
     def imports(self) -> tuple[ImportType, ...]:
@@ -135,7 +196,7 @@ class Module(Owned):
 
     def __repr__(self) -> str:
         name = f" {self.decoded.name}" if self.decoded.name else ""
-        return f"<Module{name}: {len(self.decoded.functions)} functions>"
+        return f"<Module{name}: {counted(len(self.decoded.functions), 'function')}>"
 
     def libcall_counts(self) -> dict[str, int]:
         """Return how often the code of this module has called each libcall, by libcall name.
@@ -145,7 +206,7 @@ class Module(Owned):
         ValueError
             The module was compiled without ``compile_options(count_libcalls=True)``.
         """
-        counters = self.code.layout.counters
+        counters = self.code.counters
         if counters is None:
             raise ValueError(
                 "libcall_counts(): the Module must be compiled with "

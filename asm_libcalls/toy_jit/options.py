@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from asm_libcalls.toy_jit.frontend.budget import DEFAULTS
 from asm_libcalls.toy_jit.limits import checked_limit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["CompileOptions", "compile_options"]
 
 
 class CompileOptions:
-    """The result of :func:`compile_options`, which describes the attributes.
-
-    Attributes
-    ----------
-    inline, count_libcalls, listing : bool
-    limits : dict of str to int or None
-        By name.
-    """
+    """The result of :func:`compile_options`, which describes the attributes."""
 
     __slots__ = ("count_libcalls", "inline", "limits", "listing")
 
@@ -29,7 +27,13 @@ class CompileOptions:
         self.inline = inline
         self.count_libcalls = count_libcalls
         self.listing = listing
-        self.limits = limits or {}
+        self.limits = limits or {}  # by name
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the attributes, by name; `limits` has all limits."""
+        attributes: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        attributes["limits"] = dict.fromkeys(DEFAULTS) | self.limits
+        return attributes
 
 
 def compile_options(

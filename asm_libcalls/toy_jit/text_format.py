@@ -17,17 +17,9 @@ class TextRefused(ValueError):
 
 
 def convert(text: bytes, name: str) -> bytes:
-    """Convert a module in the text format to the binary format.
+    """Convert a module in the text format to the binary format; `name` is the text's in errors.
 
-    Parameters
-    ----------
-    text : bytes
-    name : str
-        The text's name in errors.
-
-    Raises
-    ------
-    TextRefused, NoConverter
+    Raise TextRefused, or NoConverter.
     """
     converter = shutil.which("wat2wasm")
     if converter is not None:

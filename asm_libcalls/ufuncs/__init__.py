@@ -34,6 +34,7 @@ import numpy as np
 
 from asm_libcalls.binding import default_binding
 from asm_libcalls.libcalls import DECLARATIONS
+from asm_libcalls.report import ufunc_backends
 from asm_libcalls.ufuncs.fallback_loops import fallback_loop
 from asm_libcalls.ufuncs.numpy_loops import with_loops_of_numpy
 from asm_libcalls.ufuncs.objects import Loop, make_ufunc
@@ -148,7 +149,7 @@ def all_loops(name: str, of_libcalls: dict[str, Loop]) -> list[Loop]:
     return with_loops_of_numpy(name, loops)
 
 
-BACKENDS: dict[str, str] = {}
+BACKENDS: dict[str, str] = ufunc_backends
 """The backend of each ufunc: ``"x86_64"``, or ``"fallback: "`` and the reason."""
 
 _ufuncs = _make_ufuncs()

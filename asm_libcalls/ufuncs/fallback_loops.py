@@ -13,6 +13,7 @@ import importlib
 
 import numpy as np
 
+from asm_libcalls.emitter import libc
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow
 from asm_libcalls.ufuncs.numpy_loops import loop_of
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = ["borrowed_loop", "callback_loop", "fallback_loop"]
-
-_immortal: list[Any] = []
 
 
 def fallback_loop(libcall: str, dtypes: Sequence[str]) -> Loop:
@@ -110,7 +109,7 @@ def callback_loop(libcall: str, dtypes: Sequence[str]) -> Loop:
         ctypes.c_void_p,
     )
     native = prototype(loop)
-    _immortal.append(native)
+    libc.never_free(native)
     return Loop(dtypes, ctypes.cast(native, ctypes.c_void_p).value or 0)
 
 

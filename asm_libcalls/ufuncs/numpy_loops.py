@@ -71,7 +71,10 @@ def loop_of(ufunc: np.ufunc, dtypes: Sequence[str]) -> Loop | None:
 
 
 def with_loops_of_numpy(name: str, ours: Sequence[Loop]) -> list[Loop]:
-    """Return the loops of one of our ufuncs with those of NumPy's that serve its other types."""
+    """Return the loops of one of our ufuncs with those of NumPy's that serve its other types.
+
+    Ours come first: at each call NumPy goes through the loops until it finds that of the types.
+    """
     if name not in _SOURCES:
         return list(ours)
     loops = {loop.dtypes[0].char: loop for loop in ours}
@@ -80,4 +83,5 @@ def with_loops_of_numpy(name: str, ours: Sequence[Loop]) -> list[Loop]:
             found = None if type_ in loops else loop_of(ufunc, (type_, type_))
             if found is not None:
                 loops[type_] = found
-    return [loops[type_] for type_ in _ORDER if type_ in loops]
+    others = [loops[type_] for type_ in _ORDER if type_ in loops and loops[type_] not in ours]
+    return [*ours, *others]

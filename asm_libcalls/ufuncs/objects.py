@@ -14,6 +14,8 @@ import ctypes
 
 import numpy as np
 
+from asm_libcalls.emitter import libc
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,29 +26,20 @@ __all__ = ["Loop", "make_ufunc"]
 _FROM_FUNC_AND_DATA = 1  # the entry's index in the table
 _NO_IDENTITY = -1  # PyUFunc_None: an empty reduction without `initial` is an error
 
-_immortal: list[Any] = []
 _api: list[Any] = []
 
 
 class Loop:
-    """An inner loop.
-
-    Attributes
-    ----------
-    dtypes : tuple of numpy.dtype
-        The types of the inputs, then of the output, in native byte order.
-    address : int
-        Address of a function ``(char **args, intp *n, intp *steps, void *data)``.
-    data : int
-        Its last argument, an address.
-    """
+    """An inner loop."""
 
     __slots__ = ("address", "data", "dtypes")
 
     def __init__(self, dtypes: Sequence[Any], address: int, data: int = 0) -> None:
+        # the types of the inputs, then of the output, in native byte order
         self.dtypes = tuple(np.dtype(dtype) for dtype in dtypes)
+        # address of a function `(char **args, intp *n, intp *steps, void *data)`
         self.address = address
-        self.data = data
+        self.data = data  # its last argument, an address
 
 
 def _from_func_and_data() -> Any:
@@ -82,16 +75,9 @@ def _from_func_and_data() -> Any:
 def make_ufunc(name: str, doc: str, loops: Sequence[Loop], module: str) -> np.ufunc:
     """Make a ufunc with one output.
 
-    Parameters
-    ----------
-    name : str
-        Its ``__name__``, by which it is an attribute of `module`.
-    doc : str
-        Its docstring, to which NumPy prepends a line with the signature.
-    loops : sequence of Loop
-        The loops, in the order in which NumPy tries to cast its arguments to their types.
-    module : str
-        Its ``__module__``, set if NumPy allows it (2.2 and later).
+    `name` is its ``__name__``, by which it is an attribute of `module`. NumPy prepends a line with
+    the signature to its `doc`, and tries to cast arguments to the types of the loops in their
+    order. ``__module__`` is set if NumPy allows it (2.2 and later).
     """
     count, operands = len(loops), len(loops[0].dtypes)
     functions = (ctypes.c_void_p * count)(*(loop.address for loop in loops))
@@ -99,7 +85,7 @@ def make_ufunc(name: str, doc: str, loops: Sequence[Loop], module: str) -> np.uf
     numbers = [dtype.num for loop in loops for dtype in loop.dtypes]
     types = (ctypes.c_char * len(numbers))(*numbers)
     names = name.encode(), doc.encode()
-    _immortal.append((functions, data, types, names))
+    libc.never_free((functions, data, types, names))
     ufunc: np.ufunc = _from_func_and_data()(
         ctypes.addressof(functions),
         ctypes.addressof(data),
@@ -111,7 +97,7 @@ def make_ufunc(name: str, doc: str, loops: Sequence[Loop], module: str) -> np.uf
         *names,
         0,
     )
-    _immortal.append(ufunc)
+    libc.never_free(ufunc)
     if hasattr(ufunc, "__dict__"):
         ufunc.__dict__.update(__module__=module, __qualname__=name)
     return ufunc

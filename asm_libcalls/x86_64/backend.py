@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
+from asm_libcalls.signatures import c_types
 import os
 
-from asm_libcalls.emitter.availability import Unavailable, check_machine
-from asm_libcalls.x86_64.families import PYTHON
+from asm_libcalls.emitter.availability import Unavailable, check_machine, warn
+from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.x86_64.trampolines import (
     ACTIVATIONS_KEY,
     FREE_THREAD_RECORD,
     GREENLET_GETCURRENT,
+    IN_STEP,
+    PYTHON,
+    STEP_LOCK,
 )
 
 TYPE_CHECKING = False
@@ -20,26 +23,28 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.pages import LoadedImage
     from asm_libcalls.libcalls import Declaration
 
-__all__ = ["Backend", "Unavailable", "check_machine", "load", "routines", "slot_value"]
+__all__ = [
+    "Backend",
+    "Unavailable",
+    "check_machine",
+    "is_for_this_machine",
+    "load",
+    "routines",
+    "slot_value",
+    "warn",
+]
 
 
 class Backend:
-    """The loaded backend.
-
-    Attributes
-    ----------
-    loaded : LoadedImage
-        The routines of every family that this CPU can run, and the trap entry and exit.
-    cpu : Cpu
-    assembler : str
-        Origin of the code, for example ``"PeachPy 0.2.0"`` or ``"image (file ...)"``.
-    """
+    """The loaded backend."""
 
     __slots__ = ("assembler", "cpu", "loaded")
 
     def __init__(self, loaded: LoadedImage, cpu: Cpu, assembler: str) -> None:
+        # the routines of every family that this CPU can run, and the trap entry and exit
         self.loaded = loaded
         self.cpu = cpu
+        # origin of the code, for example `"PeachPy 0.2.0"` or `"image (file ...)"`
         self.assembler = assembler
 
     @property
@@ -74,9 +79,14 @@ class Backend:
         slot = PYTHON + name
         return slot if slot in self.loaded.image.slots else ""
 
+    def routine_of(self, name: str) -> str:
+        """Return the name of the routine that serves a libcall, and of its stencil."""
+        in_step = name + IN_STEP
+        return in_step if not HAS_GIL and in_step in self.loaded.image.routines else name
+
     def has_checked(self, name: str) -> bool:
         """Return whether a stencil implements a libcall on an instance, with all checks."""
-        from asm_libcalls.x86_64.python_functions.function_stencils import STENCIL_PREFIX
+        from asm_libcalls.x86_64.python_functions import STENCIL_PREFIX
 
         return STENCIL_PREFIX + name in self.loaded.image.stencils
 
@@ -84,13 +94,9 @@ class Backend:
 def load() -> Backend:
     """Load the backend.
 
-    Raises
-    ------
-    Unavailable
-        The CPU or system is another, there is no assembler or no executable memory, or making
-        machine code failed otherwise. The fallback serves then. The cause is chained.
-    ValueError
-        ``ASM_LIBCALLS_TUNING`` names no tuning.
+    Raise Unavailable if the CPU or system is another, there is no assembler or no executable
+    memory, or making machine code failed otherwise. The fallback serves then. The cause is chained.
+    Raise ValueError if ``ASM_LIBCALLS_TUNING`` names no tuning.
     """
     from asm_libcalls.x86_64 import cpu
 
@@ -108,6 +114,15 @@ def load() -> Backend:
         raise Unavailable(
             f"machine code could not be made: {type(error).__name__}: {error}"
         ) from error
+
+
+def is_for_this_machine() -> bool:
+    """Return whether the CPU and the system are those of this backend."""
+    try:
+        check_machine()
+    except Unavailable:
+        return False
+    return True
 
 
 _loaded: list[Backend] = []
@@ -147,14 +162,15 @@ def _fill_slots(loaded: LoadedImage) -> None:
 
     for name in loaded.image.slots:
         loaded.set_slot(name, slot_value(name))
-    key = ctypes.c_uint()
-    create = libc.prototype("pthread_key_create", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-    error = create(ctypes.addressof(key), loaded.routine(FREE_THREAD_RECORD))
+    key = c_types.c_uint32()
+    create = libc.prototype("pthread_key_create", c_types.c_int, c_types.c_void_p, c_types.c_void_p)
+    error = create(c_types.addressof(key), loaded.routine(FREE_THREAD_RECORD))
     if error:
         raise Unavailable(f"no pthread key for the list of activations: {os.strerror(error)}")
     loaded.set_slot(ACTIVATIONS_KEY, key.value)
 
 
+_ZERO = frozenset({ACTIVATIONS_KEY, GREENLET_GETCURRENT, STEP_LOCK, "readable_types"})
 _NAMES_BEFORE_3_13 = {"PyThreadState_GetUnchecked": "_PyThreadState_UncheckedGet"}
 
 
@@ -163,12 +179,13 @@ def slot_value(name: str) -> int:
 
     A slot has the name of the C function (of libc or CPython) whose address it holds. Others are 0
     initially: :data:`ACTIVATIONS_KEY`; :data:`GREENLET_GETCURRENT`, which
-    :mod:`asm_libcalls.native.greenlets` fills in; and those of the Python functions of libcalls,
-    which the binding fills in before it gives away the address of the libcall.
+    :mod:`asm_libcalls.native.greenlets` fills in; the table of ``readable_types.py``, which the
+    maker of builtins fills in; :data:`STEP_LOCK`; and those of the Python functions of libcalls.
+    The binding fills in both before it gives away the address of a libcall.
     """
     from asm_libcalls.emitter import libc
 
-    if name in (ACTIVATIONS_KEY, GREENLET_GETCURRENT) or name.startswith(PYTHON):
+    if name in _ZERO or name.startswith(PYTHON):
         return 0
     try:
         return libc.function_address(name)

@@ -85,14 +85,9 @@ def _call_each(
 ) -> None:
     """Emit a loop.
 
-    Parameters
-    ----------
-    operands : sequence of sequence of (instruction, register)
-        For each array: how the 8-byte words of an element are moved to registers.
-    result : (instruction, register) or None
-        How a result is stored to the last array.
-    size : int
-        The bytes of an element, in all arrays.
+    An operand has for each 8-byte word of its elements the instruction and the register that load
+    it; the result has those that store it to the last array. `size` is the bytes of an element, in
+    all arrays.
     """
     from peachpy.x86_64 import (
         ADD, CALL, JNZ, JZ, LABEL, MOV, POP, PUSH, RET, SUB, TEST, Label, r8, r12, r13, r14, rbx,

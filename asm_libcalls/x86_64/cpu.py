@@ -1,7 +1,7 @@
 """Features of this CPU and operating system, read with ``cpuid`` and ``xgetbv``.
 
 A feature is reported only if it can be used: the AVX families need the operating system to save
-their registers, as XCR0 tells.
+their registers, as XCR0 says.
 
 Source: Intel SDM volume 1, 14.3 (AVX) and 15.2 (AVX-512), volume 2, CPUID and XGETBV; AMD APM
 volume 3, appendix E.
@@ -9,7 +9,8 @@ volume 3, appendix E.
 
 from __future__ import annotations
 
-import ctypes
+from asm_libcalls.signatures import c_types
+from asm_libcalls.emitter import libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.pages import LoadedImage
 
 __all__ = [
-    "EARLY_STRINGS",
     "FEATURES",
+    "ICE_LAKE",
     "SLOW_DIVIDE_64",
     "TUNINGS",
     "TUNING_VARIABLE",
@@ -48,6 +49,7 @@ FEATURES: dict[str, tuple[int, int, int, int, int]] = {
     "erms": (7, 0, 1, 9, 0),
     "avx512f": (7, 0, 1, 16, 2),
     "avx512dq": (7, 0, 1, 17, 2),
+    "avx512ifma": (7, 0, 1, 21, 2),
     "avx512cd": (7, 0, 1, 28, 2),
     "avx512bw": (7, 0, 1, 30, 2),
     "avx512vl": (7, 0, 1, 31, 2),
@@ -71,11 +73,12 @@ data paths, and Intel's CPUs with AVX-512 since Ice Lake, which are those with F
 Source: measurements (``byte_tuning.py``); AMD Zen 5 optimization guide (models of 512-bit paths).
 """
 
-EARLY_STRINGS = "early_strings"
-"""A tuning: ``rep movsb`` and ``rep stosb`` are as fast as vectors from a few KiB on. Intel's CPUs
-with FSRM."""
+ICE_LAKE = "ice_lake"
+"""A tuning: what is best on Intel's CPUs with AVX-512 since Ice Lake, which are those with FSRM.
+Ranges of bytes (``byte_tuning.py``), strided floats and small divisors (``ufunc_loops``) depend on
+it. The features tell, not the model: some hypervisors report that of another CPU."""
 
-TUNINGS = frozenset({SLOW_DIVIDE_64, WIDE_MOVES, EARLY_STRINGS})
+TUNINGS = frozenset({SLOW_DIVIDE_64, WIDE_MOVES, ICE_LAKE})
 """Names among the features that choose between instructions; every CPU runs the result if it has
 the other features."""
 
@@ -103,29 +106,18 @@ _XCR0_MASKS = {1: 0b110, 2: 0b1110_0110}
 
 
 class Cpu:
-    """A CPU model, with the features that the operating system enables.
-
-    Attributes
-    ----------
-    vendor : str
-        For example ``"AuthenticAMD"``.
-    brand : str
-        The marketing name, or "".
-    family, model : int
-    features : frozenset of str
-        Names out of :data:`FEATURES`, and :data:`SLOW_DIVIDE_64` if it applies.
-    """
+    """A CPU model, with the features that the operating system enables."""
 
     __slots__ = ("brand", "family", "features", "model", "vendor")
 
     def __init__(
         self, vendor: str, brand: str, family: int, model: int, features: frozenset[str]
     ) -> None:
-        self.vendor = vendor
-        self.brand = brand
+        self.vendor = vendor  # for example `"AuthenticAMD"`
+        self.brand = brand  # the marketing name, or ""
         self.family = family
         self.model = model
-        self.features = features
+        self.features = features  # names out of FEATURES, and SLOW_DIVIDE_64 if it applies
 
 
 def routines() -> list[Routine]:
@@ -165,23 +157,22 @@ def routines() -> list[Routine]:
 
 def detect(probes: LoadedImage) -> Cpu:
     """Return this CPU's description, read by the loaded probes."""
-    registers = (ctypes.c_uint32 * 4)()
-    run_cpuid = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p)(
-        probes.routine("cpuid")
-    )
-    run_xgetbv = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(probes.routine("xgetbv"))
+    registers = (c_types.c_uint32 * 4)()
+    number, pointer = c_types.c_uint64, c_types.c_void_p
+    run_cpuid = libc.function_at(probes.routine("cpuid"), None, number, number, pointer)
+    run_xgetbv = libc.function_at(probes.routine("xgetbv"), None, pointer)
 
     answers: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def cpuid(leaf: int, subleaf: int = 0) -> tuple[int, ...]:
         # Each leaf once: in a virtual machine cpuid exits to the hypervisor, some microseconds.
         if (leaf, subleaf) not in answers:
-            run_cpuid(leaf, subleaf, ctypes.addressof(registers))
+            run_cpuid(leaf, subleaf, c_types.addressof(registers))
             answers[leaf, subleaf] = tuple(registers)
         return answers[leaf, subleaf]
 
     def xcr0() -> int:
-        run_xgetbv(ctypes.addressof(registers))
+        run_xgetbv(c_types.addressof(registers))
         return registers[0] | registers[1] << 32
 
     return _decode(cpuid, xcr0)
@@ -226,7 +217,7 @@ def _byte_tunings(vendor: str, family: int, model: int, features: frozenset[str]
     if not features >= {"avx2", "avx512vl", "avx512bw", "fsrm", "erms"}:
         return frozenset()
     if vendor == "GenuineIntel":
-        return frozenset({WIDE_MOVES, EARLY_STRINGS})
+        return frozenset({WIDE_MOVES, ICE_LAKE})
     full_width = family == 0x1A and any(model in models for models in _ZEN_5_FULL_WIDTH)
     return frozenset({WIDE_MOVES} if vendor == "AuthenticAMD" and full_width else ())
 
@@ -234,17 +225,8 @@ def _byte_tunings(vendor: str, family: int, model: int, features: frozenset[str]
 def tuned(features: frozenset[str], asked: str) -> frozenset[str]:
     """Return features with other tunings, for measuring.
 
-    Parameters
-    ----------
-    features : frozenset of str
-    asked : str
-        The value of ``ASM_LIBCALLS_TUNING``: names of tunings after ``+`` or ``-``, with commas in
-        between, for example ``"+wide_moves,-early_strings"``.
-
-    Raises
-    ------
-    ValueError
-        It has anything else.
+    `asked` is the value of ``ASM_LIBCALLS_TUNING``: names of tunings after ``+`` or ``-``, with
+    commas in between, for example ``"+wide_moves,-ice_lake"``. Raise ValueError for anything else.
     """
     for word in filter(None, (word.strip() for word in asked.split(","))):
         sign, name = word[0], word[1:]

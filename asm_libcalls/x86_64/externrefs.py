@@ -3,7 +3,7 @@
 They leave for Python where the activations table is full, where a reference loses its last owner,
 and for what only Python can report (a closed global, a dead pointer). Counts are not atomic: with
 the GIL, an instance and all that it is linked to is used by one thread at a time, as compiled code
-that counts requires. A build without the GIL does not use this family.
+that counts requires. In a build without it each is a step (``trampolines/step_lock.py``).
 
 ``drop_externref`` destroys a Python object, so Python serves it.
 
@@ -44,7 +44,8 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
             "activations_table_insert_with_gc": _insert,
             "externref_global_get": _get,
             "externref_global_set": _set,
-        }
+        },
+        counts=True,
     )
 
 

@@ -7,6 +7,8 @@ in functions, because these declarations are read without PeachPy when an image 
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -15,19 +17,15 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.libcalls import Declaration
 
-__all__ = ["PYTHON", "guard_of", "module_of", "routines", "why_not"]
-
-PYTHON = "python."
-"""Prefix of the slots with the addresses of Python functions, for libcalls that leave for them."""
+__all__ = ["guard_of", "module_of", "routines", "why_not"]
 
 
 def module_of(declaration: Declaration) -> ModuleType | None:
     """Return the module of a libcall's family; None if it has none."""
-    from importlib import import_module
-
     name = declaration.module("x86_64")
     try:
-        return import_module(name)
+        __import__(name)  # importing importlib takes longer
+        return sys.modules[name]
     except ModuleNotFoundError as error:
         if error.name != name:
             raise

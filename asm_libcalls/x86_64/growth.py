@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["MAKE_ACCESSIBLE", "routines"]
 
 MAKE_ACCESSIBLE = "asm_libcalls_make_accessible"
-"""Takes the base of a reservation in rax, and in rsi and r9 the bytes that are accessible and are
-to be. Sets CF if the system refuses. Preserves all registers but rax, and needs no aligned stack.
+"""Takes the base of a reservation in rax, the number of accessible bytes in rsi, and the number of
+bytes to make accessible in r9. Sets CF if the system refuses. Preserves all registers but rax, and
+needs no aligned stack.
 """
 
 _PAGE = 4096  # of every x86-64 CPU

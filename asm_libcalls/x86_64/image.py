@@ -1,4 +1,4 @@
-"""Public import path of ``Routine``, for users alone; its module is ``emitter/image.py``."""
+"""Public import path of ``Routine``, for users only; its module is ``emitter/image.py``."""
 
 from asm_libcalls.emitter.image import Routine
 

@@ -17,6 +17,7 @@ MODULES = (
     "libcalls.py",
     "llvm/libcalls.py",
     "steps.py",
+    "trap_codes.py",
     "traps.py",
     "vmcontext.py",
 )
@@ -27,23 +28,9 @@ FOLDERS = ("emitter", "signatures", "x86_64")
 
 
 class ImageKind:
-    """One of the images.
+    """One of the images."""
 
-    Attributes
-    ----------
-    module : str
-        The module whose function assembles it.
-    function : str
-        The name of that function, by default ``routines``.
-    for_cpu : bool
-        Whether the function takes the CPU's features; else every x86-64 CPU runs the result.
-    folders : tuple of str
-        Folders of the package, with all nested ones: its sources, beside :data:`MODULES`.
-    exports : str
-        The module's function that names the exported routines; "" if all are.
-    """
-
-    __slots__ = ("exports", "folders", "for_cpu", "function", "module")
+    __slots__ = ("as_library", "exports", "folders", "for_cpu", "function", "module")
 
     def __init__(
         self,
@@ -53,12 +40,17 @@ class ImageKind:
         for_cpu: bool = True,
         folders: tuple[str, ...] = (),
         exports: str = "",
+        as_library: bool = True,
     ) -> None:
-        self.module = module
-        self.function = function
+        self.module = module  # the module whose function assembles it
+        self.function = function  # the name of that function, by default `routines`
+        # whether the function takes the CPU's features; else every x86-64 CPU runs the result
         self.for_cpu = for_cpu
+        # folders of the package, with all nested ones: its sources, beside MODULES
         self.folders = (*FOLDERS, *folders)
+        # the module's function that names the exported routines; "" if all are
         self.exports = exports
+        self.as_library = as_library  # whether the dynamic linker loads its file, for debuggers
 
     def assemble(self, features: frozenset[str]) -> Iterable[Routine]:
         """Assemble its routines; needs PeachPy."""
@@ -79,7 +71,7 @@ class ImageKind:
 
 
 IMAGES = {
-    "cpu": ImageKind("asm_libcalls.x86_64.cpu", for_cpu=False),
+    "cpu": ImageKind("asm_libcalls.x86_64.cpu", for_cpu=False, as_library=False),
     "backend": ImageKind("asm_libcalls.x86_64.backend"),
     "library": ImageKind("asm_libcalls.x86_64.library", exports="exports"),
     "thunks": ImageKind(
@@ -106,7 +98,7 @@ _V2 = frozenset({"sse3", "ssse3", "sse4_1", "sse4_2", "popcnt"})
 _V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma3", "lzcnt"}
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 _SLOW, _STRINGS = {"slow_divide_64"}, {"erms"}
-_WIDE, _EARLY = {"wide_moves"}, {"early_strings"}
+_WIDE, _ICE_LAKE = {"wide_moves"}, {"ice_lake", "avx512ifma"}
 
 LEVELS: dict[str, frozenset[str]] = {
     "x86-64-v2": _V2,
@@ -117,7 +109,7 @@ LEVELS: dict[str, frozenset[str]] = {
     "x86-64-v4-erms": _V4 | _STRINGS,
     "x86-64-v4-erms-slow_divide_64": _V4 | _STRINGS | _SLOW,
     "x86-64-v4-erms-wide_moves": _V4 | _STRINGS | _WIDE,
-    "x86-64-v4-erms-wide_moves-early_strings": _V4 | _STRINGS | _WIDE | _EARLY,
+    "x86-64-v4-erms-wide_moves-ice_lake": _V4 | _STRINGS | _WIDE | _ICE_LAKE,
 }
 """The CPUs that a wheel has images for: a level, and further features that routines use. AMD's
 first x86-64-v3 CPUs have no fast string instructions; every x86-64-v4 CPU has them.

@@ -12,9 +12,7 @@ Source: Intel SDM volume 2, IDIV, DIV, SHL, SHLX; WebAssembly 2.0, 4.3.2.
 
 from __future__ import annotations
 
-from functools import partial
-
-from asm_libcalls.traps import TrapCode
+from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow
 from asm_libcalls.x86_64.cpu import SLOW_DIVIDE_64
 from asm_libcalls.x86_64.trampolines import RAISE_TRAP
 
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.emitter.image import Routine
+    from asm_libcalls.traps import Trap
 
 __all__ = ["GUARDS", "routines"]
 
@@ -52,13 +51,13 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
         body = _shift_bmi2(vex) if bmi2 else _shift(legacy)
         yield function(name, "(i64, i64) -> i64", body, ("bmi2",) if bmi2 else ())
     short_path = SLOW_DIVIDE_64 in features
-    for name, divide in (
-        ("i64_sdiv", _sdiv),
-        ("i64_srem", _srem),
-        ("i64_udiv", _udiv),
-        ("i64_urem", _urem),
+    for name, divide, want_remainder in (
+        ("i64_sdiv", _signed, False),
+        ("i64_srem", _signed, True),
+        ("i64_udiv", _unsigned, False),
+        ("i64_urem", _unsigned, True),
     ):
-        yield function(name, "(i64, i64) -> i64", partial(divide, short_path))
+        yield function(name, "(i64, i64) -> i64", _division(divide, short_path, want_remainder))
 
 
 def _load(first: Any, second: Any) -> tuple[Any, Any]:
@@ -94,12 +93,21 @@ def _shift_bmi2(instruction: Any) -> Callable[[Any, Any], None]:
     return body
 
 
-def _trap(code: TrapCode) -> None:
+def _division(
+    divide: Callable[..., None], short_path: bool, want_remainder: bool
+) -> Callable[[Any, Any], None]:
+    def body(dividend: Any, divisor: Any) -> None:
+        divide(short_path, dividend, divisor, want_remainder)
+
+    return body
+
+
+def _trap(trap: type[Trap]) -> None:
     from peachpy.x86_64 import MOV, edi
 
     from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
 
-    MOV(edi, int(code))
+    MOV(edi, int(trap().code))
     TAIL_JUMP(RAISE_TRAP)
 
 
@@ -152,10 +160,10 @@ def _signed(short_path: bool, dividend: Any, divisor: Any, want_remainder: bool)
         JO(overflow)
         RETURN(rax)
     LABEL(by_zero)
-    _trap(TrapCode.INTEGER_DIVISION_BY_ZERO)
+    _trap(IntegerDivisionByZero)
     if not want_remainder:
         LABEL(overflow)
-        _trap(TrapCode.INTEGER_OVERFLOW)
+        _trap(IntegerOverflow)
 
 
 def _unsigned(short_path: bool, dividend: Any, divisor: Any, want_remainder: bool) -> None:
@@ -177,10 +185,4 @@ def _unsigned(short_path: bool, dividend: Any, divisor: Any, want_remainder: boo
         LABEL(short)
         _divide_32_bits(reg_divisor, want_remainder)
     LABEL(by_zero)
-    _trap(TrapCode.INTEGER_DIVISION_BY_ZERO)
-
-
-_sdiv = partial(_signed, want_remainder=False)
-_srem = partial(_signed, want_remainder=True)
-_udiv = partial(_unsigned, want_remainder=False)
-_urem = partial(_unsigned, want_remainder=True)
+    _trap(IntegerDivisionByZero)

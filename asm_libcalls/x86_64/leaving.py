@@ -1,10 +1,11 @@
-"""Bodies of libcalls whose common path is machine code, and which leave for Python otherwise.
+"""Libcalls on an instance: the common path in machine code, and a jump to Python for all else.
 
-Each body is assembled twice, as in ``memories.py``: as a C function, which trusts its indices, and
-as a stencil for a Python builtin, which checks them. Before it has changed anything, a body
-*leaves* for the Python function that is the definition: the C function jumps to a thunk, with the
-arguments in their registers, and the builtin to its slow path. Traps, collections, growth that
-Python must decide, and the destruction of objects are left to Python.
+Each body is assembled twice: as a C function, which trusts its indices, and as a stencil for a
+Python builtin, which checks them. Before it has changed anything, a body *leaves* for the Python
+function that is the definition: the C function jumps to a thunk, with the arguments in their
+registers, and the builtin to its slow path. Traps, collections, growth that Python must decide, and
+the destruction of objects are left to Python. Only the C functions of ``memories.py`` trap
+themselves.
 
 A body may clobber all caller-saved registers except r11, where a builtin has its arguments. In a
 builtin, r9 has the kind of a reference: 0 for null, or a kind of :class:`VMElementSegment`.
@@ -13,7 +14,8 @@ builtin, r9 has the kind of a reference: 0 for null, or a kind of :class:`VMElem
 from __future__ import annotations
 
 from asm_libcalls.vmcontext import InstanceHeader
-from asm_libcalls.x86_64.families import PYTHON
+from asm_libcalls.x86_64.trampolines import IN_STEP, PYTHON
+from asm_libcalls.x86_64.trampolines import RAISE_TRAP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.emitter.image import Routine
+    from asm_libcalls.trap_codes import TrapCode
 
 __all__ = ["Body", "header", "routines"]
 
@@ -30,28 +33,72 @@ def header(field: str) -> int:
     return InstanceHeader.offset_from_vmctx(field)
 
 
-def routines(bodies: Mapping[str, Callable[[Body], object]]) -> Iterator[Routine]:
-    """Assemble each libcall from its body: the C function, and the stencil of the builtin."""
+def routines(
+    bodies: Mapping[str, Callable[[Body], object]],
+    *,
+    counts: bool = False,
+    traps: TrapCode | None = None,
+) -> Iterator[Routine]:
+    """Assemble each libcall from its body: the C function, and the stencil of the builtin.
+
+    Those that count references (`counts`) are assembled once more, as steps of builds without the
+    GIL. With `traps`, the C functions raise that instead of leaving for Python.
+    """
     from functools import partial
 
     from asm_libcalls.x86_64.assembler import sequence
-    from asm_libcalls.x86_64.python_functions.function_stencils import STENCIL_PREFIX
+    from asm_libcalls.x86_64.python_functions import STENCIL_PREFIX
     from asm_libcalls.x86_64.stencils.assembling import assemble
 
     for name, body in bodies.items():
-        yield sequence(name, partial(_emit, body, _Libcall(name)))
-        yield assemble(STENCIL_PREFIX + name, partial(_emit, body, _Builtin()), has_effects=True)
+        for suffix in ("", IN_STEP) if counts else ("",):
+            is_step = suffix == IN_STEP
+            yield sequence(name + suffix, partial(_emit, body, _Libcall(name, is_step, traps)))
+            stencil = STENCIL_PREFIX + name + suffix
+            yield assemble(stencil, partial(_emit, body, _Builtin(is_step)), has_effects=True)
 
 
 def _emit(body: Callable[[Body], object], setting: Body, *_: object) -> None:
+    setting.begin()
     body(setting)
     setting.finish()
 
 
 class Body:
-    """How a body checks, leaves, calls and ends."""
+    """How a body checks, leaves, calls and ends.
+
+    If it is a step, it has the lock of all steps from its begin until it ends or leaves.
+    """
 
     is_builtin = False
+
+    def __init__(self, is_step: bool) -> None:
+        self._is_step = is_step
+        self._left: Any = None
+
+    def begin(self) -> None:
+        """Emit what comes before the body."""
+        if self._is_step:
+            from asm_libcalls.x86_64.trampolines import step_lock
+
+            step_lock.take(self._leave_unchanged)
+
+    def _leave_unchanged(self) -> None:
+        """Emit: leave for Python at once."""
+        raise NotImplementedError
+
+    def _label(self) -> Any:
+        from peachpy.x86_64 import Label
+
+        if self._left is None:
+            self._left = Label("leave")
+        return self._left
+
+    def _release(self) -> None:
+        if self._is_step:
+            from asm_libcalls.x86_64.trampolines import step_lock
+
+            step_lock.release()
 
     def save(self, *registers: Any) -> None:
         """Emit: save argument registers that the body clobbers, at the start of it."""
@@ -86,10 +133,11 @@ class Body:
 class _Libcall(Body):
     """A C function; its slot of that name with :data:`PYTHON` before it has the thunk."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, is_step: bool, traps: TrapCode | None) -> None:
+        super().__init__(is_step)
         self._name = name
+        self._traps = traps
         self._saved: tuple[Any, ...] = ()
-        self._left: Any = None
 
     def save(self, *registers: Any) -> None:
         from peachpy.x86_64 import PUSH
@@ -116,24 +164,41 @@ class _Libcall(Body):
     def end(self) -> None:
         from peachpy.x86_64 import RET
 
+        self._release()
         self._drop_saved()
         RET()
 
     def end_with(self, routine: str) -> None:
         from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
 
+        if self._is_step:
+            self.call(routine)
+            self.end()
+            return
         self._drop_saved()
         TAIL_JUMP(routine)
 
     def finish(self) -> None:
         from peachpy.x86_64 import LABEL, POP
 
-        from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP_SLOT
-
-        LABEL(self._label())
+        if self._left is None:
+            return
+        LABEL(self._left)
+        self._release()
         for register in reversed(self._saved):
             POP(register)
-        TAIL_JUMP_SLOT(PYTHON + self._name)
+        self._leave_unchanged()
+
+    def _leave_unchanged(self) -> None:
+        from peachpy.x86_64 import MOV, edi
+
+        from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP, TAIL_JUMP_SLOT
+
+        if self._traps is None:
+            TAIL_JUMP_SLOT(PYTHON + self._name)
+        else:
+            MOV(edi, int(self._traps))
+            TAIL_JUMP(RAISE_TRAP)
 
     def _drop_saved(self) -> None:
         from peachpy.x86_64 import ADD
@@ -142,20 +207,14 @@ class _Libcall(Body):
         if self._saved:
             ADD(rsp, 8 * len(self._saved))
 
-    def _label(self) -> Any:
-        from peachpy.x86_64 import Label
-
-        if self._left is None:
-            self._left = Label("leave")
-        return self._left
-
 
 class _Builtin(Body):
     """A stencil of ``function_stencils.py``, which has the arguments in r11 for its slow path."""
 
     is_builtin = True
 
-    def __init__(self) -> None:
+    def __init__(self, is_step: bool) -> None:
+        super().__init__(is_step)
         self._end: Any = None
 
     def check_index(self, register: Any, count: str) -> None:
@@ -165,11 +224,24 @@ class _Builtin(Body):
         self.leave_if("nc")
 
     def leave_if(self, condition: str) -> None:
+        from peachpy import x86_64
+
         from asm_libcalls.x86_64.assembler.instructions import JUMP_IF
 
-        JUMP_IF(condition, "slow")
+        if self._is_step:
+            getattr(x86_64, f"J{condition.upper()}")(self._label())
+        else:
+            JUMP_IF(condition, "slow")
 
     def leave(self) -> None:
+        from peachpy.x86_64 import JMP
+
+        if self._is_step:
+            JMP(self._label())
+        else:
+            self._leave_unchanged()
+
+    def _leave_unchanged(self) -> None:
         from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
 
         TAIL_JUMP("slow")
@@ -193,5 +265,10 @@ class _Builtin(Body):
     def finish(self) -> None:
         from peachpy.x86_64 import LABEL
 
+        if self._left is not None:
+            LABEL(self._left)
+            self._release()
+            self._leave_unchanged()
         if self._end is not None:
             LABEL(self._end)
+        self._release()

@@ -18,8 +18,8 @@ __all__ = ["SET_TRAP_HANDLER", "exports", "routines"]
 
 SET_TRAP_HANDLER = "asm_libcalls_set_trap_handler"
 """``void (*asm_libcalls_set_trap_handler(void (*handler)(uint32_t code)))(uint32_t code)``: set the
-handler of all threads and return the previous one. It is a function because a program that refers
-to another library's variable may get a copy.
+handler of all threads and return the previous one. It is a function and not a variable, because a
+program that refers to another library's variable may get a copy.
 """
 
 _HANDLER = "trap_handler"
@@ -50,13 +50,13 @@ def _raise_trap() -> None:
 
     from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT
 
-    nobody = Label("nobody")
+    no_handler = Label("no_handler")
     PUSH(rdi)  # the code, for a core dump; it also aligns the stack, since libcalls are leaves
     LOAD_SLOT(rax, _HANDLER)
     TEST(rax, rax)
-    JZ(nobody)
+    JZ(no_handler)
     CALL(rax)
-    LABEL(nobody)
+    LABEL(no_handler)
     UD2()
 
 

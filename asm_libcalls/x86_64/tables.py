@@ -51,7 +51,8 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
             "table_copy": partial(_copy, _table_source),
             "table_init": partial(_copy, _segment_source),
             "elem_drop": _elem_drop,
-        }
+        },
+        counts=True,
     )
 
 

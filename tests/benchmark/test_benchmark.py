@@ -5,7 +5,9 @@ No test asserts a time: clocks are simulated, or only the structure of a quick r
 
 from __future__ import annotations
 
+import ctypes
 import json
+import random
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -23,6 +25,7 @@ from asm_libcalls.benchmark import (
     llvm,
     memory,
     native,
+    places,
     references,
     timing,
     toy_jit,
@@ -177,11 +180,13 @@ def test_calls_have_the_right_functions(peers):
     by_arguments = {}
     for function, arguments in seen:
         result = function(*arguments)
-        if len(arguments) == 1 and arguments[0] > 2**32:  # an address
-            continue
+        if not isinstance(arguments[0], (int, float, np.generic)) or arguments[0] > 2**32:
+            continue  # an address, or an object that has one
         if "fabs" not in repr(function) and result is not None:  # which moves bytes
             key = tuple(int(x) if float(x).is_integer() else float(x) for x in arguments)
-            by_arguments.setdefault(key, set()).add(float(result))
+            # An export that returns its arguments has two results, in the other order.
+            number = result[::-1] if isinstance(result, tuple) else float(result)
+            by_arguments.setdefault(key, set()).add(number)
     by_arguments.pop((2.5,))  # ceil, nearest and floor
     # sdiv and srem share operands.
     assert all(len(results) <= 2 for results in by_arguments.values())
@@ -368,6 +373,70 @@ def test_compare_command(tmp_path, capsys):
     assert "none.json" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", [*places._COPIES, "init", "fill"])
+def test_places_compares_the_same_work(name, peers, machine_code):
+    """Ours and glibc's change the same bytes in the same way, at the places that it says."""
+    loop = places.native_loop_or_why(peers, places.SUITE, "memory_copy")
+    if loop is None:
+        assert any("suite places is left out" in note for note in peers.notes)
+        return
+    size, noise = 700, random.Random(3)
+    settings = places._settings(size)
+    assert len({setting.instance.vmctx % places.PAGE for setting in settings}) == 3
+    for setting in settings:
+        content = noise.randbytes(len(setting.memory))
+        pairs = places._pairs(peers, name, size, setting)
+        for pair, (to, from_) in zip(pairs, places.PLACES, strict=True):
+            results = []
+            for call in pair:
+                ctypes.memmove(setting.memory.base, content, len(content))
+                assert loop(call, 1) > 0
+                results.append(ctypes.string_at(setting.memory.base, len(content)))
+            assert results[0] == results[1]
+            changed = [i for i, byte in enumerate(results[0]) if byte != content[i]]
+            assert size * 0.9 < len(changed) <= size
+            distance = places._COPIES.get(name)
+            first = to if distance is None else (from_ + distance) % places.PAGE
+            assert (changed[0] - first) % places.PAGE < 16
+            assert changed[-1] - changed[0] < size
+            assert ctypes.addressof(pair.ours) % places.PAGE == places._CALL_AT
+            assert ctypes.addressof(pair.glibc) % places.PAGE == places._CALL_AT
+        setting.instance.close()
+
+
+def test_places(peers, machine_code):
+    told = []
+    measured = places.measure(peers, True, told.append, "")
+    if not measured:
+        assert any("suite places is left out" in note for note in peers.notes)
+        return
+    assert [(case.name, case.size) for case in measured] == [
+        (name, size) for name in (*places._COPIES, "init", "fill") for size in places.QUICK_SIZES
+    ]
+    assert len(told) == len(measured)
+    for case in measured:
+        assert list(case.figures) == [OURS, places.GLIBC]
+        for figure in case.figures.values():
+            for median, least, most in figure:
+                assert 0 < least <= median <= most
+    notes = [note for note in peers.notes if note.startswith("places: fill")]
+    assert len(notes) == 2
+    assert "below 1024 bytes at most" in notes[0]
+
+
+def test_extremes():
+    extremes = places._Extremes()
+    same = [(2.0, 2.0)] * len(places.PLACES)
+    extremes.add("copy", 64, [(5.0, 2.5), *same[1:]])
+    extremes.add("copy", 65, [*same[1:], (4.0, 1.9)])
+    extremes.add("copy", 1024, same)
+    extremes.add("copy", 2048, [same[0], (3.0, 2.0), *same[2:]])
+    assert extremes.notes() == [
+        "places: copy, below 1024 bytes at most +2.5 ns: 64 bytes at 0, 0",
+        "places: copy, from 1024 bytes at most 1.50 of glibc: 2048 bytes at 0, 1",
+    ]
+
+
 def test_quick_run(tmp_path, capsys):
     path = tmp_path / "quick.json"
     words = ["bench", "calls", "arrays", "--quick", "--json", str(path)]
@@ -379,8 +448,22 @@ def test_quick_run(tmp_path, capsys):
     assert value["quick"] is True
     assert {case["suite"] for case in value["cases"]} == {"calls", "arrays"}
     assert value["about"]["numpy"] == np.__version__
+    report = asm_libcalls.backend_report()
+    for key in ("cpu", "cpu_features", "byte_ranges"):
+        assert value["about"][key] == report.get(key, value["about"][key])
     assert cli.main(["bench", "--from", str(path)]) == 0
     assert capsys.readouterr().out.count("f64_ceil") == out.count("f64_ceil")
+
+
+def test_only_some_cases(tmp_path, capsys):
+    path = tmp_path / "some.json"
+    words = ["bench", "arrays", "places", "--only", "fill", "--quick", "--json", str(path)]
+    assert cli.main(words) == 0
+    cases = {(case["suite"], case["name"]) for case in json.loads(path.read_text())["cases"]}
+    assert cases <= {("places", "fill")}  # none where no machine code serves
+    assert cli.main(["bench", "arrays", "--only", "udiv", "--quick", "--json", str(path)]) == 0
+    names = {case["name"] for case in json.loads(path.read_text())["cases"]}
+    assert names == {f"udiv u64 {layout}" for layout in ("contiguous", "by a scalar", "strided")}
 
 
 def test_unknown_suite(capsys):

@@ -13,7 +13,7 @@ import pytest
 from asm_libcalls import LIBCALLS
 from asm_libcalls.checks.engine import Verdict, checker_of, observe, self_check, verify
 from asm_libcalls.fallback import externrefs, memories, tables
-from asm_libcalls.runtime import externref
+from asm_libcalls.runtime import externref_boxes
 from asm_libcalls.runtime.instance import instance_of
 from asm_libcalls.traps import HeapOutOfBounds, IntegerOverflow, TableOutOfBounds
 
@@ -70,12 +70,12 @@ def _leaking_fill(vmctx: int, table: int, dst: int, val: int, count: int) -> Non
     """Count the reference once more than it is held."""
     fill_table(vmctx, table, dst, val, count)
     if val and instance_of(vmctx).tables[table].element_type == "externref":
-        externref.retain(val)
+        externref_boxes.retain(val)
 
 
 def _leaking_set(vmctx: int, index: int, pointer: int) -> None:
     """Forget to drop the value before."""
-    owned = externref.hold(pointer)
+    owned = externref_boxes.hold(pointer)
     externrefs._global(vmctx, index).swap_raw(owned)
     owned.clear()
 

@@ -429,6 +429,8 @@ def test_an_interrupted_verify_says_so_in_one_line() -> None:
 
 
 def test_report(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, _ = in_process(capsys, "report")  # imports the ufuncs, of which it tells
+    assert code == 0
     report = asm_libcalls.backend_report()
     assert in_process(capsys, "report") == (0, f"{report}\n", "")
     code, out, _ = in_process(capsys, "report", "--json")

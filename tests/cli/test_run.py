@@ -309,7 +309,7 @@ def test_a_time_limit_that_is_none(module, capsys, value):
     with pytest.raises(SystemExit) as caught:
         main(["run", module, "--invoke", "add", "1", "2", f"--timeout={value}"])
     assert caught.value.code == 2
-    message = f"argument --timeout: {value!r} is no number of seconds from 0 on"
+    message = f"argument --timeout: {value!r} is not a number of seconds, or is negative"
     assert message in capsys.readouterr().err
 
 

@@ -182,13 +182,13 @@ def test_compiled_functions(machine_code):
             }
         )
     )
-    layout, decoded = module.code.layout, module.decoded
-    listed = list(compiled.functions(decoded, layout, 0))
+    tables, decoded = module.code.tables, module.decoded
+    listed = list(compiled.functions(decoded, tables, 0))
     assert [name for _, _, name, _ in listed[:3]] == ["wasm::one", "wasm::never", "wasm::three"]
-    assert [(at, at + size) for at, size, _, _ in listed[:3]] == layout.functions
+    assert [(at, at + size) for at, size, _, _ in listed[:3]] == tables.functions
     counts = []
-    for (start, end), (_, _, _, found) in zip(layout.functions, listed, strict=False):
-        code = bytes(layout.code[start:end])
+    for index, (_, _, _, found) in enumerate(listed[:3]):
+        code = module.code.code_of(index)
         prologue, epilogue = STENCILS["prologue"], STENCILS["epilogue"]
         written = ",".join(f"write,{r},0,0" for r in (3, 12, 13, 14, 15))
         parts = [Part(prologue, {"frame": 0})]
@@ -204,7 +204,7 @@ def test_compiled_functions(machine_code):
         assert found == instructions(frames(parts))
         counts.append(len(bodies))
     assert counts == [1, 0, 3]
-    assert [frames for *_, frames in listed[3:]] == [b""] * len(layout.stubs)
+    assert [frames for *_, frames in listed[3:]] == [b""] * len(tables.stubs)
 
 
 def test_frames_of_an_image_are_read_from_its_file():

@@ -287,8 +287,10 @@ def test_a_limit_of_the_size_of_files(child):
 FORKS = """
     import ctypes, gc, os, sys, warnings
     warnings.simplefilter("ignore", DeprecationWarning)
+    import forks
     from asm_libcalls import Code, native_function
     from asm_libcalls.emitter import code_arena
+    from forks import check
     from process_maps import mappings
 
     def constant(number):
@@ -297,25 +299,8 @@ FORKS = """
     def value(code):
         return native_function(code.address, "() -> u32")()
 
-    def fork():
-        return FORK
-
     def in_child(function):
-        sys.stdout.flush()
-        process = fork()
-        if not process:
-            try:
-                function()
-            except BaseException:
-                import traceback
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
-        return process
-
-    def check(process):
-        _, status = os.waitpid(process, 0)
-        assert status == 0, f"the child ended with {status:#x}"
+        return forks.in_child(function, lambda: FORK)
 
     class Baton:
         # Lets two processes do things one after the other.

@@ -247,9 +247,9 @@ def test_symbol_files(tmp_path):
     [
         ("del os.memfd_create", "no memfd_create"),
         (
-            "from asm_libcalls.x86_64 import backend\n"
-            "def check(): raise backend.Unavailable('this is a toaster')\n"
-            "backend.check_machine = check",
+            "from asm_libcalls.emitter import availability\n"
+            "def check(): raise availability.Unavailable('this is a toaster')\n"
+            "availability.check_machine = check",
             "gdb: this is a toaster",
         ),
         ("os.write = refuse", "disk full"),
@@ -594,13 +594,14 @@ def test_the_report_says_why_the_library_was_left(child, tmp_path):
     child(program, variables=variables)
     # A system without the function dlinfo.
     child(
-        "import ctypes\n"
-        "find = ctypes.CDLL.__getitem__\n"
-        "def without(self, name):\n"
-        "    if name == 'dlinfo':\n"
-        "        raise AttributeError('no dlinfo here')\n"
-        "    return find(self, name)\n"
-        "ctypes.CDLL.__getitem__ = without\n" + program,
+        "import _ctypes\n"
+        "class Function(_ctypes.CFuncPtr):\n"
+        "    _flags_ = _ctypes.FUNCFLAG_CDECL\n"
+        "    def __new__(cls, *arguments):\n"
+        "        if isinstance(arguments[0], tuple) and arguments[0][0] == 'dlinfo':\n"
+        "            raise AttributeError('no dlinfo here')\n"
+        "        return super().__new__(cls, *arguments)\n"
+        "_ctypes.CFuncPtr = Function\n" + program,
         variables=variables,
     )
     report = (tmp_path / "report").read_text()

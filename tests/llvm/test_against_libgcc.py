@@ -13,7 +13,8 @@ import pytest
 
 from asm_libcalls import llvm
 from asm_libcalls.checks.engine import checker_of
-from asm_libcalls.llvm.checks.nearest import WIDTHS, is_nan, value_of
+from asm_libcalls.checks.float_formats import FORMATS
+from asm_libcalls.llvm.checks.nearest import value_of
 from asm_libcalls.llvm.libcalls import DECLARATIONS
 from asm_libcalls.native.catch_traps import catch_traps
 
@@ -40,9 +41,9 @@ def is_defined(name, case) -> bool:
     parameter, result = libcall.signature.parameters[0], libcall.signature.result
     if libcall.declaration.family == "shifts":
         return case[1] < 128
-    if parameter.name not in WIDTHS:
+    if parameter.name not in FORMATS:
         return True
-    if is_nan(parameter.name, case[0]):
+    if FORMATS[parameter.name].is_nan(case[0]):
         return False
     if not name.startswith("fix"):
         return True

@@ -46,7 +46,7 @@ def test_symbols_are_all_addresses(accelerated, fallback):
     assert set(without.symbols()) == {
         "__mulodi4", "__mulosi4", "__gnu_f2h_ieee", "__gnu_h2f_ieee", "__powisf2", "__powidf2",
     }  # fmt: skip
-    with pytest.raises(RuntimeError, match="ctypes has no type for the i128"):
+    with pytest.raises(RuntimeError, match=r"needs machine code, .*: ctypes has no type for i128"):
         without.libcalls["divti3"].address  # noqa: B018
     assert all(llvm.symbols().values())
     assert not llvm.symbols().keys() & asm_libcalls.symbols().keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import pickle
 import struct
 import traceback
@@ -94,7 +95,10 @@ def test_frames_without_a_name(loader):
     assert caught.value.trace[0] == address + len(FIRST)
     assert caught.value.trace[0].function is None
     assert str(caught.value.trace[0]) == hex(address + len(FIRST))
-    assert not hasattr(caught.value, "__notes__")
+    missing = f"{type(caught.value).__name__!r} object has no attribute '__notes__'"
+    for access in (getattr, delattr):  # as for any exception without notes
+        with pytest.raises(AttributeError, match=missing):
+            access(caught.value, "__notes__")
 
     address = LOADERS[loader]({"calls": NAMES["calls"]})
     with pytest.raises(Trap) as caught:
@@ -116,6 +120,38 @@ def test_equal_frames_share_a_line(depth, times):
         lines.append(f"  called by down+0x11{times}")
     assert caught.value.__notes__ == ["\n".join(lines)]
     assert len(caught.value.trace) == min(depth + 2, MAXIMUM_TRACE)
+
+
+def test_names_of_the_perf_map_are_in_traces(child):
+    child("""
+        import os
+        import asm_libcalls
+        from asm_libcalls.emitter import code_names
+        from asm_libcalls.integrations import perf
+        from native.test_backtraces import BOTH, FIRST, NAMES
+
+        address = asm_libcalls.load_code(BOTH)
+        for name in ("old", "mine"):  # the newest name counts
+            perf.write_entry(address, len(FIRST), name)
+        try:
+            asm_libcalls.catch_traps(address + len(FIRST), "()")()
+        except asm_libcalls.Trap as trap:
+            assert trap.trace[0].function == "mine"
+            assert trap.__notes__ == [f"Native backtrace:\\n  in mine+{len(FIRST):#x}"]
+
+        # The names of a Code come first.
+        with asm_libcalls.Code(BOTH) as code:
+            start = int(code.address)
+            perf.write_entry(start + 8, 4, "gone")
+            assert code_names.find(start + 10) == ("gone", 2)
+        del code
+        code = asm_libcalls.Code(BOTH, NAMES)
+        assert int(code.address) == start
+        assert code_names.find(start + 10) == ("fails", 10)
+        perf.write_entry(start + 8, 4, "other")
+        assert code_names.find(start + 10) == ("fails", 10)
+        os.unlink(perf.map_file())
+    """)
 
 
 def test_names_go_with_their_code():
@@ -148,3 +184,40 @@ def test_a_trap_of_a_host_function_keeps_its_own_notes():
         "Native backtrace:",
         "seen",
     ]
+
+
+def test_an_exception_of_a_host_function_names_the_frames_that_it_unwinds(machine_code):
+    error = KeyError("of the host")
+
+    def fail():
+        raise error
+
+    def trap():
+        raise asm_libcalls.Trap(asm_libcalls.TrapCode.UNREACHABLE_CODE_REACHED)
+
+    for function, kind in ((fail, KeyError), (trap, asm_libcalls.UnreachableCodeReached)):
+        with asm_libcalls.HostFunction(function, "()") as host:
+            # push rbp; mov rbp, rsp; mov rax, host; call rax; pop rbp; ret
+            code = bytes.fromhex("55 4889e5 48b8") + host.address.to_bytes(8, "little")
+            code += bytes.fromhex("ffd0 5d c3")
+            address = asm_libcalls.load_code(code, {"calls_the_host": (0, len(code))})
+            for enter in (
+                asm_libcalls.native_function(address, "()"),
+                asm_libcalls.native_function(address, "(pointer)"),
+                asm_libcalls.catch_traps(address, "()"),
+                asm_libcalls.catch_traps(address, "()").call_bits,
+            ):
+                given = [] if "pointer" not in repr(enter.__doc__) else [bytearray(1)]
+                with pytest.raises(kind) as caught:
+                    enter(*given)
+                assert caught.value.__notes__ == ["Native backtrace:\n  in calls_the_host+0x10"]
+    assert error.__traceback__ is not None
+
+
+def test_an_error_of_a_c_function_gets_no_note(machine_code):
+    asm_libcalls.load_code(b"\xc3", {"known": (0, 1)})
+    address = ctypes.cast(ctypes.pythonapi.PyErr_SetNone, ctypes.c_void_p).value
+    set_error = asm_libcalls.native_function(address, "(pointer)")
+    with pytest.raises(ZeroDivisionError) as caught:
+        set_error(id(ZeroDivisionError))
+    assert not hasattr(caught.value, "__notes__")

@@ -550,7 +550,7 @@ class TestLife:
             (5, "()", TypeError, r"HostFunction\(\): function must be callable, got 5"),
             (print, "(i9)", ValueError, "unknown type 'i9'"),
             (print, "i32", ValueError, "expected parameter types in parentheses"),
-            (print, None, TypeError, "a signature must be a str"),
+            (print, None, TypeError, "signature must be a str"),
         ],
     )
     def test_refuses(self, function, signature, error, message):
@@ -571,6 +571,31 @@ class TestLife:
             f.address for f in again
         }
         assert [function(0) for function in again] == [-i for i in range(150)]
+
+    def test_a_destructor_makes_one_while_thunks_are_made(self, child):
+        """So may a signal handler: assembling thunks runs Python."""
+        child(
+            """
+            from asm_libcalls import HostFunction, catch_traps
+            from asm_libcalls.binding import default_binding
+            from asm_libcalls.native import thunks
+
+            load, made = thunks.code_cache.load, []
+
+            def load_and_make(name):
+                if not made:
+                    made.append(None)
+                    made.append(HostFunction(lambda: 7, "() -> i64"))
+                return load(name)
+
+            if default_binding().x86_64 is not None:
+                thunks.code_cache.load = load_and_make
+                functions = [HostFunction(lambda i=i: i, "() -> i64") for i in range(300)]
+                assert len({function.address for function in [*functions, made[1]]}) == 301
+                assert catch_traps(made[1].address, "() -> i64")() == 7
+                assert catch_traps(functions[0].address, "() -> i64")() == 0
+            """
+        )
 
     def test_threads_make_and_close_them(self, binding):
         signature = Signature("(i64) -> i64")

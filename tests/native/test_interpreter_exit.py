@@ -79,3 +79,67 @@ def test_the_first_use_of_a_libcall_may_be_in_a_finalizer(child, how, backend):
     assert done.stdout.split() in (["done"], [])  # CPython may drop what a module holds
     if how != "held by the package":
         assert done.stdout.split() == ["done"]
+
+
+def test_a_finalizer_makes_functions_when_nothing_can_be_imported(child):
+    done = child(
+        """
+        import builtins, ctypes
+        from asm_libcalls import catch_traps, native_function
+        labs = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
+        class Other:
+            def __index__(self):
+                return -9
+        def use():
+            made = native_function(labs, "(i64) -> i64"), catch_traps(labs, "(i64) -> i64")
+            for function in made:
+                assert (function(-3), function(True), function(Other())) == (3, 1, 9)
+        use()
+        class Last:
+            def __del__(self):
+                use()
+                print("done")
+        builtins.last = Last()
+        """
+    )
+    assert done.stdout == "done\n"
+
+
+def test_a_destructor_uses_all_after_the_modules_are_cleared(child):
+    """Memory that native code reads is not freed with the modules; freed memory is overwritten."""
+    done = child(
+        """
+        import builtins, ctypes, os, sys
+        import asm_libcalls
+        from asm_libcalls import (
+            Global, HostFunction, Instance, Table, VMExternRef, catch_traps,
+            externref_global_set, table_fill,
+        )
+
+        class Last:
+            def __init__(self):
+                self.instance = Instance(
+                    tables=[Table("externref", 300)], globals=[Global("externref", None, True)]
+                )
+                self.fill, self.set = table_fill, externref_global_set
+                self.reference = VMExternRef(1)
+                self.owners = ctypes.c_size_t.from_address(self.reference.as_raw())
+                host = HostFunction(abs, "(i64) -> i64")
+                self.host = catch_traps(host.address, "(i64) -> i64")
+                self.host(1)
+
+            def __del__(self, write=os.write):
+                self.set(self.instance, 0, self.reference)
+                self.set(self.instance, 0, None)
+                self.fill(self.instance, 0, 0, self.reference, 300)
+                self.fill(self.instance, 0, 0, None, 300)
+                write(1, b"%d %d" % (self.host(-5), self.owners.value))
+
+        builtins.table = Table("externref", 1)
+        builtins.table[0] = Last()
+        builtins.kept = [m for name, m in sys.modules.items() if name.startswith("asm_libcalls")]
+        """,
+        variables={"MALLOC_PERTURB_": "85", "PYTHONMALLOC": "malloc"},
+    )
+    assert done.stderr == ""
+    assert done.stdout in ("5 1", "")  # CPython may not drop what a module holds

@@ -13,7 +13,8 @@ PRELUDE = """
     from asm_libcalls import *
     from asm_libcalls import (Global, HostFunction, Instance, Memory, StackMapRegistry, Table,
                               VMExternRef, gc)
-    from asm_libcalls.runtime import externref
+    from asm_libcalls.runtime import externref_boxes
+    from held_references import held_by
 
     def interrupted(function):
         # Run it, and want a KeyboardInterrupt, long before what sleeps in it is done.
@@ -360,10 +361,7 @@ class TestStorm:
         pointers += [g.bits for g in instance.globals]
         for segment in instance.elements:
             pointers += segment._cells[: len(segment)]
-        activations = instance.activations_table
-        pointers += activations._chunk[: activations._filled()]
-        pointers += activations._over_approximated
-        pointers += activations._examined
+        pointers += held_by(instance.activations_table)
         for pointer in pointers:
             count[pointer] = count.get(pointer, 0) + 1
         count.pop(0, None)
@@ -405,7 +403,7 @@ class TestStorm:
     import gc as gc_module
     gc_module.collect()
     for pointer, count in owners(instance, kept).items():
-        assert externref.strong_count(pointer) == count, (hex(pointer), count)
+        assert externref_boxes.strong_count(pointer) == count, (hex(pointer), count)
     assert all(isinstance(v, Thing) for table in instance.tables for v in table if v is not None)
     healthy()
     work()
@@ -433,7 +431,7 @@ class TestStorm:
             pass  # of a value that an earlier round was struck before it could drop
     caught = storm(work, 2.5)
     for pointer, count in owners(one.instance, one.segment_values).items():
-        assert externref.strong_count(pointer) >= count, (hex(pointer), count)
+        assert externref_boxes.strong_count(pointer) >= count, (hex(pointer), count)
     assert not one.instance.activations_table._collecting
     healthy()
     while one.global_.value is not None:

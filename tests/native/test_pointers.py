@@ -1,7 +1,7 @@
 """Python objects as pointers: what each stands for, and how long its memory is held.
 
-Each test runs through every door (the modes of native_function, and catch_traps), over machine code
-and over the fallback.
+Each test runs in every way to make the call (the modes of native_function, and catch_traps), over
+machine code and over the fallback.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import weakref
 
 import numpy
 import pytest
+from free_threading import frees_without_threads
 
 import asm_libcalls
-from asm_libcalls import HostFunction, VMExternRef
+from asm_libcalls import HostFunction, VMExternRef, toy_jit
 from asm_libcalls.native import process
 from asm_libcalls.native.catch_traps import catch_traps
-from asm_libcalls.native.native_function import Specification, native_functions
+from asm_libcalls.native.native_function import native_functions
+from asm_libcalls.native.specification import Specification
 
 LIBC = ctypes.CDLL(None)
 IDENTITY = bytes.fromhex("4889f8 c3")  # mov rax, rdi; ret
@@ -39,18 +41,18 @@ def address_of(function) -> int:
 
 
 @pytest.fixture(params=[*MODES, "catch_traps"])
-def door(request, binding, monkeypatch, machine_code):
+def make(request, binding, monkeypatch, machine_code):
     """Makes a Python function of a C address."""
-    return opened(request.param, binding, monkeypatch)
+    return maker_of(request.param, binding, monkeypatch)
 
 
 @pytest.fixture(params=[*list(MODES)[1:], "catch_traps"])
-def calling_door(request, binding, monkeypatch, machine_code):
+def make_calling(request, binding, monkeypatch, machine_code):
     """The same, of one that may call Python."""
-    return opened(request.param, binding, monkeypatch)
+    return maker_of(request.param, binding, monkeypatch)
 
 
-def opened(mode, binding, monkeypatch):
+def maker_of(mode, binding, monkeypatch):
     monkeypatch.setattr(process, "interface", binding.interface)
 
     def make(address, signature):
@@ -193,12 +195,12 @@ SHAPES = {
 
 
 @pytest.mark.parametrize(("kind", "name"), PASSING)
-def test_the_address_of_each(door, identity, kind, name):
+def test_the_address_of_each(make, identity, kind, name):
     thing, address = ALL[name]
     if address is None:
         address = numpy.asarray(thing).ctypes.data
     for signature, arguments in SHAPES.values():
-        function = door(identity, signature.format(kind=kind))
+        function = make(identity, signature.format(kind=kind))
         before = sys.getrefcount(thing)
         for _ in range(3):
             assert function(*arguments(thing)) == address
@@ -207,12 +209,12 @@ def test_the_address_of_each(door, identity, kind, name):
 
 
 @pytest.mark.parametrize("name", readonly_memory())
-def test_a_pointer_refuses_what_c_may_not_write(door, identity, name):
+def test_a_pointer_refuses_what_c_may_not_write(make, identity, name):
     thing, _ = ALL[name]
     got = type(thing).__name__
     words = rf"argument ('a'|1 of .*) must be writable memory, .* got read-only {got}"
     for signature, arguments in SHAPES.values():
-        function = door(identity, signature.format(kind="pointer"))
+        function = make(identity, signature.format(kind="pointer"))
         for _ in range(2):
             with pytest.raises(TypeError, match=words):
                 function(*arguments(thing))
@@ -230,11 +232,11 @@ GAPS = {
 
 @pytest.mark.parametrize("kind", ["pointer", "const pointer"])
 @pytest.mark.parametrize("name", GAPS)
-def test_gaps_are_refused(door, identity, kind, name):
+def test_gaps_are_refused(make, identity, kind, name):
     got = type(GAPS[name]).__name__
     words = f"argument .* must be contiguous memory, got {got} with gaps"
     for signature, arguments in SHAPES.values():
-        function = door(identity, signature.format(kind=kind))
+        function = make(identity, signature.format(kind=kind))
         for _ in range(2):
             with pytest.raises(ValueError, match=words):
                 function(*arguments(GAPS[name]))
@@ -244,11 +246,11 @@ def test_gaps_are_refused(door, identity, kind, name):
 @pytest.mark.parametrize(
     "thing", ["text", 1.5, [], object(), numpy.float64(1), numpy.str_("x"), ctypes.c_int, 1j]
 )
-def test_what_has_no_address(door, identity, kind, thing):
+def test_what_has_no_address(make, identity, kind, thing):
     expected = "a buffer" if kind == "const pointer" else "a writable buffer"
     for shape in ("alone", "in a register"):
         signature, arguments = SHAPES[shape]
-        function = door(identity, signature.format(kind=kind))
+        function = make(identity, signature.format(kind=kind))
         with pytest.raises(TypeError) as caught:
             function(*arguments(thing))
         assert f"must be an address (int), None, {expected} or an owner of an address" in str(
@@ -258,13 +260,13 @@ def test_what_has_no_address(door, identity, kind, thing):
 
 
 @pytest.mark.parametrize("value", [-1, 2**64, Index(-1), numpy.int64(-1)])
-def test_numbers_that_are_no_address(door, identity, value):
+def test_numbers_that_are_no_address(make, identity, value):
     for kind in ("pointer", "const pointer"):
         with pytest.raises(OverflowError, match=r"must be in 0 .. 2\*\*64-1"):
-            door(identity, f"({kind}) -> u64")(value)
+            make(identity, f"({kind}) -> u64")(value)
 
 
-def test_what_is_closed_or_released(door, identity):
+def test_what_is_closed_or_released(make, identity):
     view = memoryview(bytearray(3))
     view.release()
     host = HostFunction(print, "()")
@@ -275,7 +277,7 @@ def test_what_is_closed_or_released(door, identity):
     memory.close()
     code = asm_libcalls.Code(IDENTITY)
     start = code.address
-    assert door(identity, "(pointer) -> u64")(start) == int(start)
+    assert make(identity, "(pointer) -> u64")(start) == int(start)
     code.close()
     for thing, message in (
         (start, "the Code is closed"),
@@ -285,14 +287,27 @@ def test_what_is_closed_or_released(door, identity):
         (memory, "closed"),
     ):
         with pytest.raises(ValueError, match=f"argument .*{message}"):
-            door(identity, "(pointer) -> u64")(thing)
+            make(identity, "(pointer) -> u64")(thing)
 
 
-def test_runtime_pointers_take_no_memory(door, identity):
-    for kind in ("vmctx", "externref", "anyfunc", "reference"):
+def test_runtime_pointers_take_no_memory(make, identity):
+    for kind, owner in (
+        ("vmctx", r"an asm_libcalls\.Instance"),
+        ("externref", "a VMExternRef"),
+        ("anyfunc", "a FuncRef or an export"),
+        ("reference", "an owner of an address"),
+    ):
         for thing in (bytearray(8), ctypes.c_void_p(8), b""):
-            with pytest.raises(TypeError, match=r"must be an address \(int\), None or an owner"):
-                door(identity, f"({kind}) -> u64")(thing)
+            expected = rf"must be an address \(int\), None(?: or|,) {owner} \({kind}\)"
+            with pytest.raises(TypeError, match=expected):
+                make(identity, f"({kind}) -> u64")(thing)
+
+
+def test_an_instance_of_toy_jit_is_told_from_one_of_the_package(make, identity):
+    instance = toy_jit.Instance(toy_jit.Module(b"\0asm\1\0\0\0"))
+    expected = r"must be .* an asm_libcalls\.Instance \(vmctx\), got Instance <Instance of "
+    with pytest.raises(TypeError, match=expected):
+        make(identity, "(vmctx) -> u64")(instance)
 
 
 # --- while native code runs ----------------------------------------------------------------------
@@ -335,7 +350,7 @@ def exporter(thing) -> object:
 @pytest.mark.parametrize("kind", ["pointer", "const pointer"])
 @pytest.mark.parametrize("name", ["bytearray", "array"])
 @pytest.mark.parametrize("others", [0, 1, 8])
-def test_memory_is_held_for_the_call_and_no_longer(calling_door, binding, end, kind, name, others):
+def test_memory_is_held_for_the_call_and_no_longer(make_calling, binding, end, kind, name, others):
     thing = HOLDERS[name]()
     seen = []
 
@@ -347,7 +362,7 @@ def test_memory_is_held_for_the_call_and_no_longer(calling_door, binding, end, k
 
     signature = f"({', '.join([kind] * (others + 1))}) -> i64"
     host, give_back = binding.host_address(body, asm_libcalls.Signature(signature), False)
-    function = calling_door(host, signature)
+    function = make_calling(host, signature)
     for _ in range(3):
         rest = [bytearray(3) for _ in range(others)]
         if end is end_normally:
@@ -372,8 +387,8 @@ def test_memory_is_held_for_the_call_and_no_longer(calling_door, binding, end, k
         (-1, OverflowError),
     ],
 )
-def test_a_refused_argument_releases_those_before_it(door, identity, first, bad, error):
-    function = door(identity, "(pointer, const pointer, pointer) -> u64")
+def test_a_refused_argument_releases_those_before_it(make, identity, first, bad, error):
+    function = make(identity, "(pointer, const pointer, pointer) -> u64")
     thing = HOLDERS[first]()
     other = bytearray(4)
     owner = exporter(thing)
@@ -387,11 +402,11 @@ def test_a_refused_argument_releases_those_before_it(door, identity, first, bad,
         thing.append(1)
 
 
-def test_each_place_of_an_argument(door):
+def test_each_place_of_an_argument(make):
     """Six in registers, the others on the stack; arguments of other kinds between them."""
     form = " ".join(["%s %d"] * 6).encode() + b"\0"
     parameters = ", ".join(["pointer, usize, const pointer"] + ["const pointer, i32"] * 6)
-    function = door(address_of(LIBC.snprintf), f"({parameters}) -> i32")
+    function = make(address_of(LIBC.snprintf), f"({parameters}) -> i32")
     words = [b"one\0", bytearray(b"two\0"), memoryview(b"three\0"),
              numpy.frombuffer(b"four\0", numpy.uint8), ctypes.create_string_buffer(b"five"),
              b"six\0"]  # fmt: skip
@@ -403,22 +418,22 @@ def test_each_place_of_an_argument(door):
 
 
 @pytest.mark.parametrize("count", [15, 16, 17, 40])
-def test_many_buffers(calling_door, binding, count):
+def test_many_buffers(make_calling, binding, count):
     signature = f"({', '.join(['pointer'] * count)}) -> u64"
     host, give_back = binding.host_address(
         lambda *pointers: sum(pointers) & 2**64 - 1, asm_libcalls.Signature(signature), False
     )
     buffers = [bytearray(i + 1) for i in range(count)]
     expected = sum(map(buffer_address, buffers)) & 2**64 - 1
-    assert calling_door(host, signature)(*buffers) == expected
+    assert make_calling(host, signature)(*buffers) == expected
     for each in buffers:
         each.append(1)
     give_back()
 
 
-def test_callbacks_in_a_call(calling_door, binding):
+def test_callbacks_in_a_call(make_calling, binding):
     """qsort with a host function, a ctypes callback and a NumPy array."""
-    sort = calling_door(address_of(LIBC.qsort), "(pointer, usize, usize, pointer)")
+    sort = make_calling(address_of(LIBC.qsort), "(pointer, usize, usize, pointer)")
     signature = "(pointer, pointer) -> i32"
 
     def compare(a, b):
@@ -455,11 +470,12 @@ def test_machine_code_takes_memory_itself(machine_code):
             for thing in things:
                 assert one(thing) == more(thing, things[0], 1) == buffer_address(thing)
                 assert more(4096, thing, 1) == 4096
-                assert more(thing, "text", 1) == more(thing, thing, True) == "slow"
+                assert more(thing, "text", 1) == more(thing, thing, 1.5) == "slow"
         assert asm_libcalls.native_function(identity, "(pointer)", slow=slow)(b"x") == "slow"
     text.append(1)
 
 
+@frees_without_threads
 def test_machine_code_learns_types(machine_code):
     identity = asm_libcalls.load_code(IDENTITY)
     known = asm_libcalls.native_function(identity, "(pointer) -> u64")
@@ -480,8 +496,7 @@ def test_machine_code_learns_types(machine_code):
     # What stands for its value and not for its memory is not taken for another type.
     text = ctypes.create_string_buffer(1)
     for pointer in (ctypes.c_void_p(4096), numpy.uint64(4096)):
-        assert known(pointer) == 4096
-        assert function(pointer) == "slow"
+        assert known(pointer) == function(pointer) == 4096
     assert known(ctypes.pointer(text)) == ctypes.addressof(text)
 
 
@@ -499,7 +514,7 @@ def test_machine_code_leaves_python_code_to_python(machine_code):
 
 
 def test_memory_is_held_while_other_threads_run(binding, monkeypatch, machine_code):
-    function = opened("releasing the GIL", binding, monkeypatch)(
+    function = maker_of("releasing the GIL", binding, monkeypatch)(
         address_of(LIBC.read), "(i32, pointer, usize) -> i64"
     )
     end, other_end = os.pipe()
@@ -532,9 +547,9 @@ def test_memory_is_held_while_other_threads_run(binding, monkeypatch, machine_co
 # --- Python code that runs in a conversion -------------------------------------------------------
 
 
-def test_an_index_runs_while_buffers_before_it_are_held(door, identity):
+def test_an_index_runs_while_buffers_before_it_are_held(make, identity):
     thing = bytearray(8)
-    function = door(identity, "(pointer, i64) -> u64")
+    function = make(identity, "(pointer, i64) -> u64")
 
     def grow():
         with pytest.raises(BufferError):
@@ -544,25 +559,25 @@ def test_an_index_runs_while_buffers_before_it_are_held(door, identity):
     thing.append(1)
 
 
-def test_what_a_conversion_closes_is_not_passed(door, identity):
+def test_what_a_conversion_closes_is_not_passed(make, identity):
     """However the arguments are ordered."""
     for parameters, order in (("(pointer, i64)", 1), ("(i64, pointer)", -1)):
-        function = door(identity, f"{parameters} -> u64")
+        function = make(identity, f"{parameters} -> u64")
         host = HostFunction(print, "()")
         arguments = [host, Index(1, host.close)]
         with pytest.raises(ValueError, match="the HostFunction is closed"):
             function(*arguments[::order])
     instance = asm_libcalls.Instance()
-    function = door(identity, "(vmctx, i64) -> u64")
+    function = make(identity, "(vmctx, i64) -> u64")
     with pytest.raises(ValueError, match="the Instance is closed"):
         function(instance, Index(1, instance.close))
     box = VMExternRef("x")
     with pytest.raises(ValueError, match="the VMExternRef was dropped"):
-        door(identity, "(externref, i64) -> u64")(box, Index(1, box.drop))
+        make(identity, "(externref, i64) -> u64")(box, Index(1, box.drop))
 
 
-def test_a_conversion_that_raises_or_calls_again(door, identity):
-    function = door(identity, "(pointer, i64) -> u64")
+def test_a_conversion_that_raises_or_calls_again(make, identity):
+    function = make(identity, "(pointer, i64) -> u64")
     thing = bytearray(8)
 
     def fail():
@@ -599,12 +614,12 @@ class TestOwnBuffers:
             view.release()
 
     @pytest.mark.parametrize("end", ENDS)
-    def test_each_is_released_once(self, calling_door, binding, end):
+    def test_each_is_released_once(self, make_calling, binding, end):
         signature = "(pointer, const pointer) -> i64"
         host, give_back = binding.host_address(
             lambda a, b: end(), asm_libcalls.Signature(signature), False
         )
-        function = calling_door(host, signature)
+        function = make_calling(host, signature)
         one, two = self.Own(bytearray(4)), self.Own(b"abc")
         if end is end_normally:
             function(one, two)
@@ -615,8 +630,8 @@ class TestOwnBuffers:
         one.memory.append(1)
         give_back()
 
-    def test_it_may_do_anything(self, door, identity):
-        function = door(identity, "(pointer, pointer, pointer) -> u64")
+    def test_it_may_do_anything(self, make, identity):
+        function = make(identity, "(pointer, pointer, pointer) -> u64")
         first = bytearray(8)
         host = HostFunction(print, "()")
         with pytest.raises(ValueError, match="the HostFunction is closed"):
@@ -633,8 +648,8 @@ class TestOwnBuffers:
         assert function(first, inner, None) == buffer_address(first)
         first.append(1)
 
-    def test_read_only_and_refusing(self, door, identity):
-        function = door(identity, "(pointer) -> u64")
+    def test_read_only_and_refusing(self, make, identity):
+        function = make(identity, "(pointer) -> u64")
         with pytest.raises(TypeError, match=r"must be writable memory, .* got read-only Own"):
             function(self.Own(b"abc"))
 
@@ -648,7 +663,7 @@ class TestOwnBuffers:
 # --- objects of the runtime ----------------------------------------------------------------------
 
 
-def test_an_externref_is_kept_for_the_call(calling_door, binding):
+def test_an_externref_is_kept_for_the_call(make_calling, binding):
     """Also if the function that it calls drops it."""
     box = VMExternRef({"a": 1})
     values = []
@@ -659,7 +674,7 @@ def test_an_externref_is_kept_for_the_call(calling_door, binding):
 
     host, give_back = binding.host_address(body, asm_libcalls.Signature("(externref)"), False)
     raw = box.as_raw()
-    calling_door(host, "(externref)")(box)
+    make_calling(host, "(externref)")(box)
     assert values == [{"a": 1}]
     assert box.closed
     with pytest.raises(ValueError, match="no live externref"):
@@ -667,7 +682,7 @@ def test_an_externref_is_kept_for_the_call(calling_door, binding):
     give_back()
 
 
-def test_an_own_object_passes_itself(door, identity):
+def test_an_own_object_passes_itself(make, identity):
     asked = []
 
     class Own:
@@ -680,12 +695,18 @@ def test_an_own_object_passes_itself(door, identity):
                 raise self.answer
             return self.answer
 
-    for kind in ("pointer", "const pointer", "vmctx", "anyfunc"):
-        function = door(identity, f"({kind}) -> u64")
+    owners = {
+        "pointer": "an owner of an address",
+        "const pointer": "an owner of an address",
+        "vmctx": r"an asm_libcalls\.Instance",
+        "anyfunc": "a FuncRef or an export",
+    }
+    for kind, owner in owners.items():
+        function = make(identity, f"({kind}) -> u64")
         assert function(Own(4096)) == 4096
         assert function(Own((4096, "kept"))) == 4096
         assert asked[-1] == kind
-        with pytest.raises(TypeError, match=r"argument .* an owner of an address"):
+        with pytest.raises(TypeError, match=f"argument .*(?: or|,) {owner}"):
             function(Own(NotImplemented))
         with pytest.raises(OverflowError, match="argument "):
             function(Own(-1))

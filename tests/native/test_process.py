@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+import sys
+import threading
 import weakref
 
 import pytest
 
 import asm_libcalls
 from asm_libcalls.binding import Binding
+from asm_libcalls.libcalls import BUILTIN_ARRAY
 from asm_libcalls.native import process
 from asm_libcalls.signatures import Signature
 
@@ -76,6 +79,66 @@ def test_an_instance_has_the_addresses_of_its_binding(accelerated, fallback):
     assert accelerated.builtin_addresses() != fallback.builtin_addresses()
 
 
+class TestTheFallbackBesideMachineCode:
+    """Its callbacks of ctypes are called by native code that was entered through machine code."""
+
+    def test_a_trap(self, fallback, machine_code):
+        libcall = fallback.libcalls["i64_sdiv"]
+        divide = asm_libcalls.catch_traps(libcall.address, libcall.signature)
+        for _ in range(3):
+            with pytest.raises(asm_libcalls.IntegerDivisionByZero) as caught:
+                divide(1, 0)
+            assert caught.value.trace == ()
+            assert divide(-7, 2) == -3
+
+    def test_a_trap_in_an_instance(self, fallback, machine_code):
+        instance = asm_libcalls.Instance([asm_libcalls.Memory(1)], binding=fallback)
+        code = (
+            PROLOGUE
+            + bytes.fromhex("ff97")
+            + struct.pack(
+                "<i", instance.offsets.vmctx_builtin_function(BUILTIN_ARRAY.index("memory_copy"))
+            )
+        )  # call [rdi + offset]
+        copy = asm_libcalls.native_function(
+            asm_libcalls.load_code(code + bytes.fromhex("5d c3")),
+            "(vmctx, u32, u32, u32, u32, u32)",
+        )
+        copy(instance.vmctx, 0, 8, 0, 0, 8)
+        with pytest.raises(asm_libcalls.HeapOutOfBounds):
+            copy(instance.vmctx, 0, 65535, 0, 0, 8)
+        copy(instance.vmctx, 0, 8, 0, 0, 8)
+
+    def test_the_first_exception_counts_and_is_the_same_object(self, fallback, machine_code):
+        errors = [KeyError("first"), KeyError("second")]
+        address, release = fallback.host_address(raising(iter(errors)), Signature("()"), False)
+        code = PROLOGUE + call_of(address) * 2 + bytes.fromhex("5d c3")
+        call = asm_libcalls.native_function(asm_libcalls.load_code(code), "()", name="call")
+        with pytest.raises(KeyError) as caught:
+            call()
+        assert caught.value is errors[0]
+        release()
+
+    def test_a_trap_of_machine_code_afterwards_is_raised(self, fallback, machine_code):
+        address, release = fallback.host_address(
+            raising(iter([KeyError("of the callback")])), Signature("()"), False
+        )
+        trap = asm_libcalls.runtime_symbols()["asm_libcalls_raise_trap"]
+        code = PROLOGUE + call_of(address) + bytes.fromhex("bf 0a000000") + call_of(trap)
+        with pytest.raises(asm_libcalls.Interrupt):
+            asm_libcalls.catch_traps(asm_libcalls.load_code(code), "()")()
+        release()
+
+
+def raising(errors):
+    """Return a function that raises one of these errors at each call."""
+
+    def function():
+        raise next(errors)
+
+    return function
+
+
 def _read(address: int, size: int) -> bytes:
     import ctypes
 
@@ -98,3 +161,30 @@ def test_builtins_are_made_after_an_import_that_a_signal_handler_interrupted(mon
         patch.setattr(function_objects, "FunctionMaker", interrupted)
         assert "interrupts an import" in interface.function_maker()
     assert isinstance(interface.function_maker(), function_objects.FunctionMaker)
+
+
+def test_a_finalizer_in_a_threads_first_use():
+    """A collection may run Python at each line of it, and that may ask the same."""
+    seen: list[bool] = []
+    errors: list[BaseException] = []
+
+    def ask(frame, event, argument):
+        seen.append(process.runs_unknown_frames())
+        return ask
+
+    def use() -> None:
+        sys.settrace(ask)
+        try:
+            process.thread_state.activations.append(process.CtypesActivation(1))
+            assert process.runs_unknown_frames()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            sys.settrace(None)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert errors == []
+    assert seen[0] is False
+    assert seen[-1] is True

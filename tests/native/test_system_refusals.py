@@ -157,9 +157,10 @@ def test_no_allocation_of_python_is_one_that_may_not_fail(child, cache):
             return True
         if type(error).__name__ == "ArgumentError":  # what ctypes makes of it
             return "MemoryError" in str(error)
-        # CPython itself forgets to say so in some places.
-        frames = traceback.extract_tb(error.__traceback__)
-        return isinstance(error, SystemError) and "asm_libcalls" not in frames[-1].filename
+        # CPython itself forgets to say so in some places; in `refuse_again` the AttributeError.
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        ours = "asm_libcalls" in last.filename and last.name != "refuse_again"
+        return isinstance(error, SystemError) and not ours
 
     failed = 0
     gc.disable()
@@ -170,6 +171,8 @@ def test_no_allocation_of_python_is_one_that_may_not_fail(child, cache):
         number, done = 0, 0
         while done < 3 and number < 1200:
             number += 1
+            if number % 50 == 0:
+                gc.collect()  # instances hold thunks; loading more raises errors that it forgets
             _testcapi.set_nomemory(number, number + 1)
             try:
                 operation()
@@ -188,7 +191,10 @@ def test_no_allocation_of_python_is_one_that_may_not_fail(child, cache):
         timeout=300,
     )
     assert int(done.stdout) > 1000
-    assert done.stderr == ""
+    # CPython drops a bytearray whose memory was refused before it sets that object's count of
+    # exports, and prints this if it finds a number there.
+    of_python = "SystemError: deallocated bytearray object has exported buffers"
+    assert {*done.stderr.splitlines()} <= {of_python}
 
 
 IMPORT = """

@@ -158,12 +158,12 @@ def test_catch_traps_at_a_fallback_address(child):
     ("address", "signature", "error", "message"),
     [
         (0, "(i32)", ValueError, "address must not be null"),
-        (None, "(i32)", ValueError, "address must not be null"),
+        (None, "(i32)", TypeError, "address must be an address"),
         ("x", "(i32)", TypeError, "address must be an address"),
         (-1, "(i32)", OverflowError, "address must be in 0"),
         (1 << 64, "(i32)", OverflowError, "address must be in 0"),
         (1, "i32", ValueError, "signature 'i32'"),
-        (1, None, TypeError, "a signature must be a str"),
+        (1, None, TypeError, r"^catch_traps\(\): signature must be a str"),
     ],
 )
 def test_catch_traps_of_nonsense(address, signature, error, message):

@@ -13,7 +13,7 @@ import threading
 import weakref
 
 import pytest
-from in_threads import in_threads, switching_every
+from gc_frames import HOLD, HOLD_MAPS, Thing, borrowed, call_host, hold_body
 from native_code import (
     ADD,
     CALL_SLOT,
@@ -21,7 +21,6 @@ from native_code import (
     INC,
     JNZ,
     LABEL,
-    LEA,
     MOV,
     Label,
     NativeCode,
@@ -36,101 +35,25 @@ from native_code import (
     rdi,
     rdx,
     rsi,
-    rsp,
     slot_at,
 )
-from peachpy.x86_64 import CMP, JE, JMP, POP, PUSH, RET
+from peachpy.x86_64 import CMP, JE, JMP, RET
 
 import asm_libcalls
 from asm_libcalls import (
-    Global,
     HostFunction,
     Instance,
     StackMapRegistry,
-    Table,
     Trap,
     TrapCode,
     VMExternRef,
     catch_traps,
     gc,
 )
-from asm_libcalls.binding import default_binding
 from asm_libcalls.native.stack_walker import stack_frames
 from asm_libcalls.runtime.activations import CHUNK_SIZE
 
-
-class Thing:
-    """Something with a weakref."""
-
-
-@pytest.fixture(autouse=True)
-def _needs_machine_code():
-    """Without machine code in this process there are no frames to walk."""
-    if default_binding().x86_64 is None:
-        pytest.skip(f"no machine code: {default_binding().x86_64_reason}")
-
-
-class Host:
-    """A host function for native code to call; what it does is set by the test."""
-
-    def __init__(self, signature: str = "()") -> None:
-        self.do = lambda *arguments: None
-        self.function = HostFunction(self.call, signature)
-        self.address = self.function.address
-
-    def call(self, *arguments):
-        return self.do(*arguments)
-
-
-@pytest.fixture
-def host():
-    host = Host()
-    yield host
-    host.function.close()
-
-
-@pytest.fixture
-def registry():
-    return StackMapRegistry()
-
-
-@pytest.fixture
-def instance(registry):
-    return Instance(
-        tables=[Table("externref", 4)],
-        globals=[Global("externref", None, True)],
-        stack_map_registry=registry,
-    )
-
-
-def borrowed(instance: Instance, value: object) -> tuple[int, weakref.ref[object]]:
-    """Return a raw pointer as compiled code has it: the activations table alone owns it."""
-    ref = VMExternRef(value)
-    asm_libcalls.activations_table_insert_with_gc(instance, ref)
-    address = ref.as_raw()
-    ref.drop()
-    return address, weakref.ref(value)
-
-
-def hold_body() -> None:
-    """Hold two references: (vmctx, a, b). Call the host with both, then with the first alone."""
-    with frame(2):
-        MOV([rbp + slot_at(0)], rsi)
-        MOV([rbp + slot_at(1)], rdx)
-        call("host", "both")
-        call("host", "first")
-        MOV(rax, [rbp + slot_at(0)])
-
-
-HOLD = "(vmctx, pointer, pointer) -> pointer"
-HOLD_MAPS = {"both": [0, 1], "first": [0]}
-
-
-@pytest.fixture
-def hold(host, registry):
-    code = NativeCode({"hold": hold_body}, {"host": host.address})
-    code.register(registry, "hold", HOLD_MAPS)
-    return code
+pytestmark = pytest.mark.usefixtures("machine_code")
 
 
 class TestFramesHold:
@@ -352,146 +275,6 @@ class TestNesting:
             instance.vmctx, ctypes.addressof(pointers)
         )
         assert seen == [[True, True, True, False]]
-
-
-class TestWalkThatFindsNoEntry:
-    """Where the frames cannot be walked to the canary, nothing is collected."""
-
-    def check(self, instance, host, run):
-        value, ref = borrowed(instance, Thing())
-        seen = []
-
-        def collect():
-            assert stack_frames() is None
-            gc(instance)
-            seen.append(ref() is not None)
-
-        host.do = collect
-        run(value)
-        assert set(seen) == {True}
-        gc(instance)
-        assert ref() is None
-
-    @pytest.mark.parametrize(
-        "garbage", [0, 1, 8, 0x1234, (1 << 64) - 8, 1 << 63, 0x7FFF_FFFF_F000], ids=hex
-    )
-    def test_garbage_in_rbp(self, instance, host, garbage):
-        def lose_frame() -> None:
-            PUSH(rbp)
-            MOV(rbp, garbage)
-            CALL_SLOT("host")
-            POP(rbp)
-            RET()
-
-        code = NativeCode({"lose": lose_frame}, {"host": host.address})
-        self.check(instance, host, lambda value: catch_traps(code["lose"], "()")())
-
-    @pytest.mark.parametrize("distance", [0, 8, 1, 4, -8, -64])
-    def test_rbp_that_points_into_the_stack_elsewhere(self, instance, host, distance):
-        def lose_frame() -> None:
-            PUSH(rbp)
-            LEA(rbp, [rsp + distance])
-            CALL_SLOT("host")
-            POP(rbp)
-            RET()
-
-        code = NativeCode({"lose": lose_frame}, {"host": host.address})
-        if distance == 0:
-            # A real frame pointer, then: the walk is whole, and finds nothing.
-            seen = []
-            host.do = lambda: seen.append(list(stack_frames()))
-            catch_traps(code["lose"], "()")()
-            assert len(seen[0]) == 1
-        else:
-            self.check(instance, host, lambda value: catch_traps(code["lose"], "()")())
-
-    def test_left_through_a_plain_ctypes_callback(self, instance, host, registry):
-        callback = ctypes.CFUNCTYPE(None)(host.call)
-        address = ctypes.cast(callback, ctypes.c_void_p).value
-        code = NativeCode({"hold": hold_body}, {"host": address})
-        code.register(registry, "hold", HOLD_MAPS)
-        function = catch_traps(code["hold"], HOLD)
-        self.check(instance, host, lambda value: function(instance.vmctx, value, 0))
-
-    @pytest.mark.parametrize("prototype", [ctypes.CFUNCTYPE, ctypes.PYFUNCTYPE])
-    def test_entered_by_a_plain_ctypes_call(self, instance, host, hold, prototype):
-        pointer = ctypes.c_size_t
-        function = prototype(pointer, pointer, pointer, pointer)(hold["hold"])
-        self.check(instance, host, lambda value: function(instance.vmctx, value, 0))
-
-    def test_entered_by_a_plain_ctypes_call_inside_a_host_function(self, instance, host, hold):
-        """The outer activation has left for Python; frames above that belong to no activation."""
-        pointer = ctypes.c_size_t
-        function = ctypes.CFUNCTYPE(pointer, pointer, pointer, pointer)(hold["hold"])
-        outer = Host()
-        code = NativeCode({"call": lambda: call_host("outer")}, {"outer": outer.address})
-
-        def run(value):
-            def in_host():
-                function(instance.vmctx, value, 0)
-                assert len(list(stack_frames())) == 1  # and after it, all is known again
-
-            outer.do = in_host
-            catch_traps(code["call"], "()")()
-
-        self.check(instance, host, run)
-
-    def test_entered_by_a_plain_ctypes_call_on_a_fresh_thread(self, instance, host, hold):
-        pointer = ctypes.c_size_t
-        function = ctypes.CFUNCTYPE(pointer, pointer, pointer, pointer)(hold["hold"])
-
-        def run(value):
-            thread = threading.Thread(target=function, args=(instance.vmctx, value, 0))
-            thread.start()
-            thread.join()
-
-        self.check(instance, host, run)
-
-    def test_entered_by_the_fallback(self, instance, fallback, host):
-        """The frames of its ctypes calls and callbacks cannot be walked."""
-        address, release = fallback.host_address(host.call, asm_libcalls.Signature("()"), False)
-        code = NativeCode({"hold": hold_body}, {"host": address})
-        signature = asm_libcalls.Signature(HOLD)
-        self.check(
-            instance,
-            host,
-            lambda value: fallback.entry.call(code["hold"], signature, [instance.vmctx, value, 0]),
-        )
-        # Also where a plain ctypes call entered.
-        pointer = ctypes.c_size_t
-        function = ctypes.CFUNCTYPE(pointer, pointer, pointer, pointer)(code["hold"])
-        self.check(instance, host, lambda value: function(instance.vmctx, value, 0))
-        release()
-
-    def test_one_bad_activation_among_good_ones(self, instance, host, hold):
-        def lose_frame() -> None:
-            PUSH(rbp)
-            MOV(rbp, 0x1234)
-            CALL_SLOT("host")
-            POP(rbp)
-            RET()
-
-        code = NativeCode({"lose": lose_frame}, {"host": host.address})
-        seen = []
-
-        def run(value):
-            collect = host.do
-
-            def in_bad():
-                host.do = collect
-                catch_traps(hold["hold"], HOLD)(instance.vmctx, value, 0)
-                seen.append(1)
-
-            host.do = in_bad
-            catch_traps(code["lose"], "()")()
-
-        self.check(instance, host, run)
-        assert seen == [1]
-
-
-def call_host(symbol: str) -> None:
-    with frame(0):
-        call(symbol)
 
 
 class TestBumpChunk:
@@ -772,7 +555,7 @@ class TestDestructors:
         externref_address, chunk[0] = chunk[0], raising.as_raw()
         raising._counts.clear()  # its count went into the chunk
         raising._address = 0
-        asm_libcalls.runtime.externref.release(externref_address)
+        asm_libcalls.runtime.externref_boxes.release(externref_address)
         borrowed_last.drop()
         with pytest.raises(KeyboardInterrupt) as caught:
             catch_traps(code["body"], "(vmctx, pointer, pointer)")(
@@ -826,99 +609,6 @@ class TestBadStackMaps:
             assert ref() is not None
         gc(instance)
         assert ref() is None
-
-
-class TestRegistry:
-    def test_looks_up_return_addresses(self):
-        registry = StackMapRegistry()
-        registry.register(1000, 100, {5: [-8, -16], 100: [-24], 60: ()})
-        registry.register(1100, 10, {1: [8]})
-        assert registry.lookup(1005) == (-8, -16)
-        assert registry.lookup(1060) == ()
-        assert registry.lookup(1100) == (-24,)  # the call was the last instruction of its range
-        assert registry.lookup(1101) == (8,)
-        for nothing in (0, 999, 1000, 1004, 1110, 1111, 5000):
-            assert registry.lookup(nothing) is None
-        assert "2 code ranges" in repr(registry)
-
-    def test_unregister(self):
-        registry = StackMapRegistry()
-        registry.register(1000, 10, {10: [-8]})
-        registry.register(2000, 10, {10: [-8]})
-        registry.unregister(1000)
-        assert registry.lookup(1010) is None
-        assert registry.lookup(2010) == (-8,)
-        registry.register(1000, 10, {10: [-16]})
-        assert registry.lookup(1010) == (-16,)
-        for start in (1001, 0, 3000):
-            with pytest.raises(ValueError, match=f"no range of code begins at {start:#x}"):
-                registry.unregister(start)
-
-    @pytest.mark.parametrize(
-        ("start", "size", "maps", "message"),
-        [
-            (0, 10, {}, "an empty range"),
-            (-5, 10, {}, "an empty range"),
-            (1000, 0, {}, "an empty range"),
-            (1000, 10, {0: []}, "return address at 0 is outside the 10 bytes"),
-            (1000, 10, {11: []}, "return address at 11 is outside"),
-            (4999, 10, {}, "overlaps the one at 0x1388"),
-            (5000, 1, {}, "overlaps the one at 0x1388"),
-            (5001, 1, {}, "0x1389 is inside the range at 0x1388"),
-            (5099, 100, {}, "inside the range at 0x1388"),
-            (1, 10**6, {}, "overlaps the one at 0x1388"),
-        ],
-    )
-    def test_refuses(self, start, size, maps, message):
-        registry = StackMapRegistry()
-        registry.register(5000, 100, {})
-        with pytest.raises(ValueError, match=message):
-            registry.register(start, size, maps)
-        assert "1 code ranges" in repr(registry)
-
-    @pytest.mark.parametrize(
-        ("start", "size", "maps", "message"),
-        [
-            ("a", 8, {}, r"start must be an address \(int\), got str 'a'"),
-            (1000, None, {}, r"size must be a number of bytes \(int\), got NoneType None"),
-            (1000, 8, None, "maps must be a mapping .*, got NoneType None"),
-            (1000, 8, [(1, [-8])], "maps must be a mapping .*, got list"),
-            (1000, 8, {"x": [-8]}, r"a key of maps must be .* \(int\), got str 'x'"),
-            (1000, 8, {1.5: [-8]}, r"a key of maps must be .* \(int\), got float 1.5"),
-            (1000, 8, {1: -8}, "the slots .* at 1 must be offsets in a sequence, got int -8"),
-            (1000, 8, {1: ["x"]}, r"the slots .* at 1 must be offsets \(int\), got str 'x'"),
-        ],
-    )
-    def test_refuses_other_types(self, start, size, maps, message):
-        registry = StackMapRegistry()
-        with pytest.raises(TypeError, match=rf"^register\(\): {message}"):
-            registry.register(start, size, maps)
-        assert "0 code ranges" in repr(registry)
-
-    def test_neighbours_touch(self):
-        registry = StackMapRegistry()
-        for start in (1000, 1020, 1010, 990):
-            registry.register(start, 10, {5: [start]})
-        assert [registry.lookup(s + 5) for s in (990, 1000, 1010, 1020)] == [
-            (990,), (1000,), (1010,), (1020,)]  # fmt: skip
-
-    def test_many_threads_register_and_look_up(self):
-        registry = StackMapRegistry()
-        registry.register(1 << 40, 10, {5: [-8]})
-
-        def work(number: int) -> None:
-            for i in range(150):
-                start = (i * 8 + number + 1) * 100
-                registry.register(start, 100, {50: [start]})
-                assert registry.lookup(start + 50) == (start,)
-                assert registry.lookup((1 << 40) + 5) == (-8,)
-                if i % 3 == 0:
-                    registry.unregister(start)
-                    assert registry.lookup(start + 50) is None
-
-        with switching_every(1e-6):
-            in_threads(work, range(8))
-        assert "801 code ranges" in repr(registry)
 
 
 def test_where_no_native_code_runs_the_walk_is_empty():

@@ -107,7 +107,11 @@ BAD_PARTS = {
         r"signature_ids\[0\]",
     ),
     "data that is text": ({"data": [b"", "x"]}, TypeError, r"data\[1\] must be .* got str"),
-    "an element segment that is none": ({"elements": [5]}, TypeError, "an element segment"),
+    "an element segment that is none": (
+        {"elements": [5]},
+        TypeError,
+        r"elements\[0\] must be an ElementSegment",
+    ),
     "elements of no reference type": ({"elements": [("i32", [])]}, ValueError, "'i32'"),
     "a function index that is not there": (
         {"elements": [("funcref", [0])]},
@@ -435,9 +439,20 @@ def test_data_drop_and_elem_drop_leave_the_instance_attributes_readable():
 
 
 def test_gc_checks_its_argument():
-    with pytest.raises(TypeError, match=r"gc\(\): instance must be an Instance, got int"):
+    with pytest.raises(TypeError, match=r"gc\(\): instance must be an asm_libcalls\.Instance"):
         asm_libcalls.gc(5)
     instance = Instance()
     instance.close()
     with pytest.raises(ValueError, match=r"gc\(\): the Instance is closed"):
         asm_libcalls.gc(instance)
+
+
+@pytest.mark.parametrize("address", [8, 0, -1, 2**64, None, "x", [], True])
+def test_references_to_functions_are_made_by_instances_only(address):
+    """Any other address would be read as an anyfunc, and called."""
+    instance = Instance(functions=[(16, 0)])
+    own = instance.functions[0].as_raw()
+    for cls in (asm_libcalls.FuncRef, asm_libcalls.toy_jit.Func):
+        for given in (address, own):
+            with pytest.raises(TypeError, match=r"Func(Ref)?\(\) is called by instances only"):
+                cls(instance, 0, given)

@@ -215,6 +215,22 @@ def test_an_instance_goes_on_after_its_memory_refused_to_be_made_again():
 # --- subclasses
 
 
+def test_a_subclass_whose_getattr_raises(owner):
+    name, it = owner
+
+    class Odd(type(it)):
+        def __getattr__(self, name):
+            raise KeyError(name)
+
+    arguments = (toy_jit_module(),) if name == "toy_jit.Instance" else MAKERS[name][1]
+    odd = Odd(*arguments)
+    with pytest.raises(RuntimeError, match="called again"):
+        odd.__init__(*arguments)
+    odd.close()
+    assert odd.closed
+    object.__new__(Odd)  # dropped at once, which reports no exception
+
+
 class Liar:
     """Overrides what the runtime might rely on."""
 
@@ -444,3 +460,135 @@ def test_nothing_is_said_at_exit():
 
 def test_func_refs_and_their_like_are_not_copied():
     assert issubclass(FuncRef, NotCopied)
+
+
+@pytest.mark.parametrize(
+    "owner_of",
+    [
+        VMExternRef,
+        lambda value: Global("externref", value, True),
+        lambda value: Instance(globals=[Global("externref", value, True)]),
+        lambda value: ElementSegment("externref", [value]),
+    ],
+    ids=["reference", "global", "instance", "segment"],
+)
+def test_a_long_chain_of_references_is_dropped_without_deep_recursion(owner_of):
+    alive = 0
+
+    class Link:
+        def __init__(self, owner):
+            nonlocal alive
+            self.owner = owner
+            alive += 1
+
+        def __del__(self):
+            nonlocal alive
+            alive -= 1
+
+    owner = None
+    for _ in range(1500):
+        owner = owner_of(Link(owner))
+    owner = None
+    gc.collect()
+    assert alive == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RecursionError, ctypes.ArgumentError("argument 1: RecursionError: maximum recursion depth")],
+    ids=["ours", "of ctypes"],
+)
+def test_what_is_finalized_at_the_recursion_limit_is_released_later(error):
+    class Resisting(Owned):
+        attempts = 0
+
+        def __init__(self):
+            self._begin()
+            self._finish()
+
+        def _release(self):
+            Resisting.attempts += 1
+            if Resisting.attempts < 20:
+                raise error
+
+    heard = []
+    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: heard.append(0)
+    try:
+        Resisting()
+        before = Resisting.attempts
+        for _ in range(5):
+            Memory(1)
+    finally:
+        sys.unraisablehook = hook
+    assert before < Resisting.attempts == 20
+    assert heard
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        (base, name)
+        for base in (Memory, Table, Global, ElementSegment, Instance, StackMapRegistry)
+        for name in sorted(
+            {each for cls in base.__mro__ for each in vars(cls).get("_relied_on", ())}
+        )
+    ],
+    ids=lambda each: each if isinstance(each, str) else each.__name__,
+)
+def test_subclasses_define_nothing_that_the_runtime_relies_on(base, name):
+    assert hasattr(base, name)
+    with pytest.raises(TypeError, match=f"Lying must not define '{name}': the runtime relies on"):
+        type("Lying", (base,), {name: property(lambda self: 10**9)})
+    mixin = type("Lying", (), {name: lambda self: 10**9})
+    with pytest.raises(TypeError, match=f"Lying must not define '{name}'"):
+        type("Mixed", (mixin, base), {})
+    type("Honest", (base,), {"close": lambda self: None, "__len__": lambda self: 10**9})
+
+
+class _Closing:
+    """A number that closes an object when it is converted."""
+
+    def __init__(self, owner):
+        self.owner = owner
+
+    def __index__(self):
+        self.owner.close()
+        return 1
+
+    def __float__(self):
+        return float(self.__index__())
+
+
+@pytest.mark.parametrize(
+    ("make", "use"),
+    [
+        (lambda: Memory(1, 9), lambda it, one: it.grow(one)),
+        (lambda: Memory(1), lambda it, one: it.read(0, one)),
+        (lambda: Memory(1), lambda it, one: it.write(one, b"x")),
+        (lambda: Table("externref", 2), lambda it, one: it.grow(one)),
+        (lambda: Table("externref", 2), lambda it, one: it[one]),
+        (lambda: Table("externref", 2), lambda it, one: it.__setitem__(one, "x")),
+        (lambda: Global("i32", 0, True), lambda it, one: setattr(it, "value", one)),
+        (lambda: Global("f64", 0, True), lambda it, one: setattr(it, "value", one)),
+        (lambda: Global("i64", 0, True), lambda it, one: setattr(it, "bits", one)),
+        (StackMapRegistry, lambda it, one: it.register(one, 8, {})),
+        (StackMapRegistry, lambda it, one: it.register(1, 8, {one: [8]})),
+        (StackMapRegistry, lambda it, one: it.register(1, 8, {4: [one]})),
+    ],
+)
+def test_an_argument_that_closes_the_object_is_refused(make, use):
+    it = make()
+    with pytest.raises(ValueError, match="closed"):
+        use(it, _Closing(it))
+    if isinstance(it, StackMapRegistry):
+        assert "0 code ranges" in repr(it)
+
+
+@pytest.mark.parametrize("make", [lambda: Memory(1), lambda: Table("externref", 1)])
+@pytest.mark.parametrize("limiter", [0, False, "text", 1.5, []])
+def test_a_limiter_is_checked_where_it_is_set(make, limiter):
+    it = make()
+    with pytest.raises(TypeError, match="limiter must be callable"):
+        it.limiter = limiter
+    assert it.limiter is None
+    assert it.grow(1) == 1

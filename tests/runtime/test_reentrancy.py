@@ -13,10 +13,11 @@ import signal
 import threading
 
 import pytest
+from held_references import held_by
 
 import asm_libcalls
 from asm_libcalls import ElementSegment, Global, Instance, Memory, Table, Trap, VMExternRef
-from asm_libcalls.runtime import activations, externref
+from asm_libcalls.runtime import activations, externref_boxes
 from tests.interruptions import at_every_point
 
 
@@ -87,14 +88,12 @@ class World:
         held.update(self.segment._cells[: len(self.segment)])
         if not self.global_.closed:
             held[self.global_.bits] += 1
-        held.update(self.activations._chunk[: self.activations._filled()])
-        held.update(self.activations._over_approximated)
-        held.update(self.activations._examined)
+        held.update(held_by(self.activations))
         del held[0]
-        counts = {address: externref.strong_count(address) for address in held}
+        counts = {address: externref_boxes.strong_count(address) for address in held}
         assert counts == dict(held)
-        assert len(self.table) == (0 if self.table.closed else sum(self.growths))
-        assert self.memory.size == (0 if self.memory.closed else sum(self.pages))
+        assert self.table.current_size() == (0 if self.table.closed else sum(self.growths))
+        assert self.memory.current_size() == (0 if self.memory.closed else sum(self.pages))
         at = self.table._reservation
         if at is not None:
             behind = externref_cells(at.address, 64)[len(self.table) :]
@@ -172,7 +171,7 @@ INTRUDERS = {
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_an_operation_is_whole_whatever_comes_in_between(operation, intruder):
     gc.collect()
-    boxes = len(externref._boxes)
+    boxes = len(externref_boxes.live)
     world = None
 
     def scene():
@@ -194,7 +193,7 @@ def test_an_operation_is_whole_whatever_comes_in_between(operation, intruder):
                 assert any(each in str(outcome) for each in words), (number, repr(outcome))
         world.check()
         world.end()
-        assert len(externref._boxes) == boxes, number
+        assert len(externref_boxes.live) == boxes, number
 
     assert at_every_point(scene, check) > 1
 

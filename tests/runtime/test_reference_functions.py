@@ -21,14 +21,11 @@ from asm_libcalls import (
     VMExternRef,
 )
 from asm_libcalls.runtime.activations import CHUNK_SIZE
-from asm_libcalls.runtime.externref import strong_count
+from asm_libcalls.runtime.externref_boxes import strong_count
 
 SERVED = [name for name, each in LIBCALLS.items() if each.may_leave]
 
-pytestmark = [
-    pytest.mark.usefixtures("machine_code"),
-    pytest.mark.skipif(not SERVED, reason="no machine code counts references without a GIL"),
-]
+pytestmark = pytest.mark.usefixtures("machine_code")
 
 
 class Values:
@@ -74,8 +71,12 @@ GOOD = {
 """Arguments after the instance with which no Python runs."""
 
 
+def is_reference(argument):
+    return hasattr(argument, "as_raw")
+
+
 def raw(argument):
-    return argument.as_raw() if hasattr(argument, "as_raw") else argument or 0
+    return argument.as_raw() if is_reference(argument) else argument or 0
 
 
 def at_address(name, instance, *arguments):
@@ -99,10 +100,20 @@ def test_every_libcall_here_has_arguments():
     assert set(GOOD) == set(SERVED)
 
 
-@pytest.mark.parametrize("name", GOOD)
-def test_the_common_path_runs_no_python(name):
+NULLS = (
+    *(("externref_global_set", (0, None)), ("table_fill", (0, 3, None, 5))),
+    *(("table_fill", (2, 1, None, 5)), ("table_grow", (0, 3, None)), ("table_grow", (2, 3, None))),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [*((name, None) for name in GOOD), *NULLS],
+    ids=lambda value: str(value) if value else "as usual",
+)
+def test_the_common_path_runs_no_python(name, arguments):
     values, function = Values(), getattr(asm_libcalls, name)
-    arguments = GOOD[name](values)
+    arguments = arguments or GOOD[name](values)
     events = []
     sys.setprofile(lambda frame, event, argument: events.append(argument))
     try:
@@ -119,6 +130,32 @@ def test_at_the_address_the_common_path_runs_no_python(name):
 
 
 @pytest.mark.parametrize("name", GOOD)
+def test_the_upper_halves_of_32_bit_arguments_are_ignored(name):
+    """C leaves anything there."""
+    libcall, states = LIBCALLS[name], []
+    wide = libcall.signature.replace("i32", "u64").replace("u32", "u64")
+    call = asm_libcalls.catch_traps(libcall.address, wide)
+    for upper in (0, 7 << 32):
+        values = Values()
+        given = [
+            raw(argument) + (0 if value_type.kind == "pointer" else upper)
+            for argument, value_type in zip(
+                GOOD[name](values), libcall.signature.parameters[1:], strict=True
+            )
+        ]
+        call.call_bits(values.instance.vmctx, *given)
+        states.append(
+            (
+                [list(table) for table in values.tables[:2]],
+                [len(part) for part in (*values.tables, *values.memories)],
+                [part.value for part in values.globals],
+                values.counts(),
+            )
+        )
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("name", GOOD)
 def test_what_is_not_common_goes_to_the_checked_call(name, slow_calls):
     class Mine(Instance):
         pass
@@ -129,12 +166,14 @@ def test_what_is_not_common_goes_to_the_checked_call(name, slow_calls):
     function = getattr(asm_libcalls, name)
     values, mine = Values(), Values(Mine)
     good = GOOD[name](values)
-    cases = [(values.instance.vmctx, *good), (mine.instance, *GOOD[name](mine))]
-    cases.append((values.instance, *(Number(a) if isinstance(a, int) else raw(a) for a in good)))
-    for arguments in cases:
-        del slow_calls[:]
-        function(*arguments)
-        assert slow_calls == [name]
+    function(values.instance.vmctx, *good)  # goes on with the Instance at the address
+    function(values.instance, *(Number(a) if isinstance(a, int) else a for a in good))
+    assert slow_calls == []
+    function(mine.instance, *GOOD[name](mine))
+    assert slow_calls == [name]
+    if any(map(is_reference, good)):
+        function(values.instance, *map(raw, good))
+        assert slow_calls == [name] * 2
     indices = [
         i for i, a in enumerate(good) if "index" in LIBCALLS[name].declaration.parameters[i + 1]
     ]
@@ -224,6 +263,55 @@ class TestGlobals:
             asm_libcalls.externref_global_set(values.instance, 0, values.refs[1])
         assert notes == ["old"]
         assert values.globals[0].value == "value 1"
+
+    @pytest.mark.parametrize("by_address", [False, True])
+    def test_one_of_several_and_none_of_another_type(self, by_address):
+        refs = [VMExternRef(f"value {i}") for i in range(4)]
+        parts = [Global("externref", refs[0], True), Global("i64", 0, True)]
+        parts += [Global("externref", ref, True) for ref in refs[1:3]]
+        instance = Instance(globals=parts)
+
+        def call(name, *arguments):
+            if not by_address:
+                return getattr(asm_libcalls, name)(instance, *arguments)
+            libcall = LIBCALLS[name]
+            # As wide integers, whose upper half a C function must ignore.
+            wide = libcall.signature.replace("i32", "u64").replace("u32", "u64")
+            call = asm_libcalls.catch_traps(libcall.address, wide)
+            upper = [(7 << 32) + arguments[0], *map(raw, arguments[1:])]
+            return call.call_bits(instance.vmctx, *upper)
+
+        for index, ref in ((0, 0), (2, 1), (3, 2)):
+            assert call("externref_global_get", index) == refs[ref].as_raw()
+        call("externref_global_set", 3, refs[3])
+        call("externref_global_set", 0, None)
+        assert [part.value for part in parts] == [None, 0, "value 1", "value 3"]
+        with pytest.raises(TypeError, match="global 1 has type i64, not externref"):
+            call("externref_global_get", 1)
+        with pytest.raises(TypeError, match="global 1 has type i64, not externref"):
+            call("externref_global_set", 1, refs[0])
+        assert [part.value for part in parts] == [None, 0, "value 1", "value 3"]
+
+    def test_python_is_asked_about_a_last_owner_alone(self):
+        values = Values()
+        instance, ref = values.instance, VMExternRef("value")
+        address = ref.as_raw()
+        asm_libcalls.externref_global_set(instance, 0, ref)
+        assert ref.strong_count() == 2
+        assert at_address("externref_global_set", instance, 0, values.refs[1]) == []
+        assert ref.strong_count() == 1
+        asm_libcalls.externref_global_set(instance, 0, ref)
+        ref.drop()  # the global is the only owner now, and is set to what it has
+        assert at_address("externref_global_set", instance, 0, address) == []
+        assert values.globals[0].value == "value"
+
+    def test_null_is_not_inserted(self):
+        values, name = Values(), "activations_table_insert_with_gc"
+        with pytest.raises(ValueError, match="'externref' must not be null"):
+            asm_libcalls.activations_table_insert_with_gc(values.instance, None)
+        with pytest.raises(ValueError, match="a null externref cannot be"):
+            at_address(name, values.instance, None)
+        assert len(values.instance.activations_table) == 0
 
     def test_null(self):
         values = Values()
@@ -617,7 +705,8 @@ class TestGrowth:
     def test_a_closed_one_is_refused(self, what):
         grown, instance, (name, *arguments) = self.growing(what)
         grown.close()
-        grown.limiter = None
+        with pytest.raises(ValueError, match="closed"):
+            grown.limiter = None
         for delta in (0, 1):
             changed = [delta if i == (what == "table") else a for i, a in enumerate(arguments)]
             with pytest.raises(ValueError, match="closed"):

@@ -15,6 +15,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from held_references import held_by
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -22,7 +23,7 @@ import asm_libcalls
 from asm_libcalls import LIBCALLS, Global, Instance, Memory, Table, Trap, VMExternRef, catch_traps
 from asm_libcalls.binding import default_binding
 from asm_libcalls.libcalls import DECLARATIONS
-from asm_libcalls.runtime import externref
+from asm_libcalls.runtime import externref_boxes
 
 PAGE = 65536
 
@@ -141,7 +142,7 @@ class World:
     def name_of(self, pointer: int) -> str | None:
         if not pointer:
             return None
-        value = externref.value_of(pointer)
+        value = externref_boxes.value_of(pointer)
         return value.name
 
     def state(self) -> dict[str, Any]:
@@ -158,7 +159,7 @@ class World:
             "data": [[i.data_segment(n)[1] for n in range(len(i.data))] for i in self.instances],
             "activations": [len(i.activations_table) for i in self.instances],
             "counts": {
-                name: externref.strong_count(address) if self.is_mine(address, name) else 0
+                name: externref_boxes.strong_count(address) if self.is_mine(address, name) else 0
                 for name, address in self.boxes.items()
             },
             "log": list(self.log),
@@ -166,8 +167,8 @@ class World:
 
     def is_mine(self, address: int, name: str) -> bool:
         """Return whether the box still has the value that it had under this name."""
-        return externref.is_live(address) and getattr(
-            externref.value_of(address), "name", None) == name  # fmt: skip
+        return externref_boxes.is_live(address) and getattr(
+            externref_boxes.value_of(address), "name", None) == name  # fmt: skip
 
 
 def outcome(function: Any, *arguments: Any) -> tuple[Any, ...]:
@@ -245,7 +246,7 @@ class Worlds(RuleBasedStateMachine):
         libcall = LIBCALLS["drop_externref"]
         results = []
         for i, world in enumerate(self.worlds):
-            address = externref.retain(world.refs[name].as_raw())
+            address = externref_boxes.retain(world.refs[name].as_raw())
             world.refs.pop(name).drop()
             ctypes.c_size_t.from_address(address).value = 0
             if i == 1:
@@ -357,9 +358,9 @@ class Worlds(RuleBasedStateMachine):
                 ends[parameter] -= start
                 arguments.append(start)
             elif parameter == "len":
-                room = max(0, *ends.values())
+                longer = max(0, *ends.values())
                 most = max(0, min(ends.values()))
-                near = st.sampled_from([most, most, most, most + 1, room, room + 1])
+                near = st.sampled_from([most, most, most, most + 1, longer, longer + 1])
                 arguments.append(data.draw(mostly(st.one_of(st.integers(0, most), near))))
             else:
                 arguments.append(data.draw(NUMBERS, label=parameter))
@@ -411,15 +412,12 @@ class Worlds(RuleBasedStateMachine):
                 for segment in instance.elements:
                     if segment.element_type == "externref":
                         pointers += segment._cells[: len(segment)]
-                activations = instance.activations_table
-                pointers += activations._chunk[: activations._filled()]
-                pointers += activations._over_approximated
-                pointers += activations._examined
+                pointers += held_by(instance.activations_table)
             for pointer in pointers:
                 owners[pointer] = owners.get(pointer, 0) + 1
             owners.pop(0, None)
             for pointer, count in owners.items():
-                assert externref.strong_count(pointer) == count, world.name_of(pointer)
+                assert externref_boxes.strong_count(pointer) == count, world.name_of(pointer)
 
 
 def _rule_of(name: str) -> Any:

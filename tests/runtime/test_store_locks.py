@@ -10,11 +10,13 @@ from functools import partial
 
 import pytest
 
+from asm_libcalls.activation import StoreLock
 from asm_libcalls.runtime import store as stores
-from asm_libcalls.runtime import store_locks
+from asm_libcalls.runtime import store_entries, store_locks
 from asm_libcalls.runtime.store import Store
 
 THREADS = 8
+WAITED_FOR, BITS = StoreLock.WAITED_FOR, StoreLock.BITS
 
 
 @pytest.fixture(params=["in machine code", "in Python"], autouse=True)
@@ -27,8 +29,15 @@ def routines(request, monkeypatch):
         make = store_locks._in_python
     found = store_locks.Routines()
     found.__dict__.update(make())
-    monkeypatch.setattr(stores, "_routines", found)
+    monkeypatch.setattr(stores, "routines", found)
+    monkeypatch.setattr(store_entries, "routines", found)
     return found
+
+
+def leave(store, depth=0):
+    stores.routines.leave(store.address, depth)
+    if stores.late and not depth:
+        stores.catch_up()
 
 
 def start(work):
@@ -50,13 +59,13 @@ def test_entries_nest(routines):
     for depth in (1, 2, 3):
         assert routines.take(store.address, 0) == 0
         assert routines.depth(store.address) == depth
-    store.leave_to(2)
+    leave(store, 2)
     assert routines.depth(store.address) == 2
-    store.leave_to(2)  # no deeper: nothing to end
+    leave(store, 2)  # no deeper: nothing to end
     assert routines.depth(store.address) == 2
-    store.leave_to(0)
+    leave(store)
     assert (store.lock.owner, store.lock.depth) == (0, 0)
-    store.leave_to(0)
+    leave(store)
     assert (store.lock.owner, store.lock.depth) == (0, 0)
 
 
@@ -68,20 +77,43 @@ def test_another_thread_is_kept_out(routines):
         seen.append(routines.depth(store.address))
         seen.append(routines.take(store.address, 0))
         seen.append(routines.take(store.address, 1))
-        store.leave_to(0)  # not inside: nothing happens
+        leave(store)  # not inside: nothing happens
 
     start(work).join()
     assert routines.depth(store.address) == 1
     assert seen == [0, store.lock.owner & 0xFFFFFFFF, store.lock.owner & 0xFFFFFFFF]
-    assert store.lock.owner & 1  # a thread waits, as far as is known
-    store.leave_to(0)
+    assert store.lock.owner & WAITED_FOR
+    leave(store)
     assert store.lock.owner == 0  # none was there to be woken
-    store.lock.owner = 1
-    # It is free for those who wait.
-    assert routines.take(store.address, 0) == 1
-    assert routines.take(store.address, 1) == 0
-    store.leave_to(0)
-    assert store.lock.owner == 0
+
+
+def test_a_store_that_is_handed_over_is_free_for_threads_that_have_waited(routines):
+    store = Store()
+    store.lock.owner = BITS
+    assert routines.take(store.address, 0) == BITS
+    assert routines.take(store.address, WAITED_FOR) == 0
+    assert store.lock.owner == threading.get_ident() | WAITED_FOR  # others may wait too
+    start(lambda: routines.take(store.address, BITS)).join()
+    assert store.lock.owner == threading.get_ident() | BITS
+    leave(store)
+    assert store.lock.owner == 0  # none was there to be woken
+
+
+@pytest.mark.parametrize("waits", [1, 2], ids=["once", "again"])
+def test_a_thread_that_waits_in_vain_is_handed_the_store(routines, waits):
+    """Others may enter before a thread that was woken; not if that happens to it again."""
+    store, words = Store(), []
+    store.enter()
+
+    def work():
+        word = routines.take(store.address, 0)
+        for has_waited in (WAITED_FOR, BITS)[:waits]:
+            words.append(routines.take(store.address, has_waited))
+            routines.wait(store.address, word, 0.001)
+
+    start(work).join()
+    thread = threading.get_ident() & 0xFFFFFFFF
+    assert words == [thread | WAITED_FOR, thread | BITS][:waits]
 
 
 def test_waiting_ends_when_the_other_leaves():
@@ -91,12 +123,12 @@ def test_waiting_ends_when_the_other_leaves():
     def work():
         store.enter()
         order.append("second")
-        store.leave_to(0)
+        leave(store)
 
     thread = start(work)
     wait_until(lambda: stores._waiting)
     order.append("first")
-    store.leave_to(0)
+    leave(store)
     thread.join()
     assert order == ["first", "second"]
     assert not stores._waiting
@@ -114,7 +146,7 @@ def test_nothing_is_lost_between_threads():
             if value % 7 == 0:
                 time.sleep(0)
             cell.value = value + 1
-            store.leave_to(0)
+            leave(store)
 
     threads = [start(work) for _ in range(THREADS)]
     for thread in threads:
@@ -133,7 +165,7 @@ def test_threads_take_turns():
             store.enter()
             entered[name] = entered.get(name, 0) + 1
             time.sleep(0.001)
-            store.leave_to(0)
+            leave(store)
 
     threads = [start(lambda i=i: work(i)) for i in range(3)]
     try:
@@ -153,12 +185,12 @@ def test_two_that_wait_for_each_other_are_told():
         both.wait(60)
         try:
             second.enter()
-            second.leave_to(0)
+            leave(second)
             outcomes.append("entered")
         except RuntimeError as error:
             outcomes.append(str(error))
         finally:
-            first.leave_to(0)
+            leave(first)
 
     threads = [start(lambda: work(one, other)), start(lambda: work(other, one))]
     for thread in threads:
@@ -167,7 +199,7 @@ def test_two_that_wait_for_each_other_are_told():
     assert one.lock.depth == other.lock.depth == 0
     for store in (one, other):
         store.enter()  # both are free
-        store.leave_to(0)
+        leave(store)
 
 
 def test_who_stops_waiting_passes_its_turn_on():
@@ -181,7 +213,7 @@ def test_who_stops_waiting_passes_its_turn_on():
         raise Enough
 
     def gives_up():
-        word = stores._routines.take(store.address, 0)
+        word = stores.routines.take(store.address, 0)
         with pytest.raises(Enough):
             store.wait_for_turn(word, refuse)
         order.append("gave up")
@@ -189,12 +221,12 @@ def test_who_stops_waiting_passes_its_turn_on():
     def waits():
         store.enter()
         order.append("entered")
-        store.leave_to(0)
+        leave(store)
 
     start(gives_up).join()
     thread = start(waits)
     wait_until(lambda: stores._waiting)
-    store.leave_to(0)
+    leave(store)
     thread.join()
     assert order == ["gave up", "entered"]
 
@@ -205,7 +237,7 @@ def test_what_must_wait_is_done_at_the_next_entry_or_at_the_end():
     store.enter()
     start(partial(store.do_later, lambda: done.append("later"))).join()
     assert not done
-    store.leave_to(0)
+    leave(store)
     assert done == ["later"]
     store.later.append(lambda: done.append("at the end"))
     del store
@@ -216,9 +248,7 @@ def test_what_must_wait_is_done_at_the_next_entry_or_at_the_end():
 def test_an_error_of_what_was_done_later_is_reported(monkeypatch):
     store, told = Store(), []
     monkeypatch.setattr("sys.unraisablehook", told.append)
-    store.later.append(lambda: 1 / 0)
-    store.enter()
-    store.leave_to(0)
+    store.do_later(lambda: 1 / 0)
     (error,) = told
     assert error.exc_type is ZeroDivisionError
 

@@ -11,8 +11,8 @@ import weakref
 import pytest
 
 from asm_libcalls import Instance, Table, TableOutOfBounds, VMExternRef, table_copy
-from asm_libcalls.runtime import externref
-from asm_libcalls.runtime.externref import strong_count
+from asm_libcalls.runtime import externref_arrays
+from asm_libcalls.runtime.externref_boxes import strong_count
 from asm_libcalls.runtime.reservation import Reservation
 from asm_libcalls.runtime.table import MAXIMUM_ELEMENTS
 
@@ -39,7 +39,7 @@ def run(request, accelerated, fallback):
     return call
 
 
-def rooms(*sizes, element_type="externref", **options):
+def tables_of_an_instance(*sizes, element_type="externref", **options):
     tables = [Table(element_type, size, **options) for size in sizes]
     return tables, Instance(tables=tables)
 
@@ -98,7 +98,7 @@ class TestInPython:
     @pytest.mark.parametrize(
         ("arguments", "error", "message"),
         [
-            (("i32", 1), ValueError, "element_type must be 'funcref' or 'externref', got 'i32'"),
+            (("i32", 1), ValueError, "element_type must be one of funcref, externref, got 'i32'"),
             ((5, 1), ValueError, "element_type must be"),
             (("funcref", -1), ValueError, r"minimum must be in 0 \.\. 2\*\*32-1 elements, got -1"),
             (("funcref", 1.5), TypeError, "minimum must be a number of elements"),
@@ -158,7 +158,6 @@ class TestInPython:
         assert ref() is None
         table.close()
         assert table.closed
-        assert len(table) == 0
         assert repr(table) == "<Table closed>"
         for use in (
             lambda: table[0],
@@ -205,7 +204,7 @@ class TestInPython:
             with pytest.raises(TableOutOfBounds):
                 table.raw(start, count)
         # What is not stored is given up all the same.
-        counted = externref.hold_range([value.as_raw()] * 2, 0, 2)
+        counted = externref_arrays.hold_range([value.as_raw()] * 2, 0, 2)
         with pytest.raises(TableOutOfBounds):
             table.store(1, counted)
         assert value.strong_count() == 2
@@ -228,7 +227,7 @@ class TestInPython:
 
 class TestCopyAndFill:
     def test_counts_are_exact_within_a_table(self, run):
-        (table,), instance = rooms(6)
+        (table,), instance = tables_of_an_instance(6)
         values = [VMExternRef(Thing()) for _ in range(3)]
         for i, value in enumerate(values):
             table[i] = value
@@ -244,7 +243,7 @@ class TestCopyAndFill:
         assert [v.strong_count() for v in values] == [1, 1, 1]
 
     def test_overlapping_copies_against_lists(self, run, random_cases):
-        (table, other), instance = rooms(12, 9)
+        (table, other), instance = tables_of_an_instance(12, 9)
         model = [list(range(12)), list(range(100, 109))]
         for each, start in ((table, 0), (other, 100)):
             for i in range(len(each)):
@@ -266,7 +265,7 @@ class TestCopyAndFill:
         ],
     )  # fmt: skip
     def test_bounds(self, run, dst, count, traps):
-        (table, source), instance = rooms(5, 5)
+        (table, source), instance = tables_of_an_instance(5, 5)
         segment_instance = Instance(
             tables=[Table("externref", 5)], elements=[("externref", range(5))]
         )
@@ -320,7 +319,7 @@ class TestCopyAndFill:
         assert [v.strong_count() for v in values] == [2, 2, 3]
 
     def test_overwritten_elements_are_dropped_when_the_table_is_whole(self, run):
-        (table,), instance = rooms(3)
+        (table,), instance = tables_of_an_instance(3)
         seen = []
 
         class Looks:
@@ -334,7 +333,7 @@ class TestCopyAndFill:
         assert seen == [["new"] * 3] * 3
 
     def test_destructor_changes_the_same_table(self, run):
-        (table,), instance = rooms(3)
+        (table,), instance = tables_of_an_instance(3)
 
         class Writes:
             def __del__(self):
@@ -346,7 +345,7 @@ class TestCopyAndFill:
         assert list(table) == ["written by the destructor", "new", "new", "grown"]
 
     def test_destructor_closes_the_table(self, run):
-        (table,), instance = rooms(2)
+        (table,), instance = tables_of_an_instance(2)
 
         class Closes:
             def __del__(self):
@@ -359,7 +358,7 @@ class TestCopyAndFill:
         assert value.strong_count() == 1
 
     def test_destructor_raises_after_all_are_dropped(self, run):
-        (table,), instance = rooms(3)
+        (table,), instance = tables_of_an_instance(3)
         error = ValueError("from a destructor")
 
         class Raises:
@@ -379,7 +378,7 @@ class TestCopyAndFill:
 
 class TestGrow:
     def test_with_each_reference(self, run):
-        (table,), instance = rooms(1)
+        (table,), instance = tables_of_an_instance(1)
         value = VMExternRef(Thing())
         assert run("table_grow", instance, 0, 3, value) == 1
         assert value.strong_count() == 4
@@ -399,7 +398,7 @@ class TestGrow:
         ],
     )  # fmt: skip
     def test_limits(self, run, minimum, maximum, delta, result):
-        (table,), instance = rooms(minimum, maximum=maximum)
+        (table,), instance = tables_of_an_instance(minimum, maximum=maximum)
         value = VMExternRef(Thing())
         assert run("table_grow", instance, 0, delta, value) == result
         assert len(table) == (minimum if result == REFUSED else minimum + delta)
@@ -413,7 +412,7 @@ class TestGrow:
         assert len(Table("funcref", MAXIMUM_ELEMENTS)) == MAXIMUM_ELEMENTS
 
     def test_old_elements_stay(self, run):
-        (table,), instance = rooms(50)
+        (table,), instance = tables_of_an_instance(50)
         for i in range(50):
             table[i] = i
         for _ in range(20):
@@ -431,7 +430,7 @@ class TestGrow:
         def limiter(*sizes):
             raise error
 
-        (table,), instance = rooms(1, maximum=5, limiter=limiter)
+        (table,), instance = tables_of_an_instance(1, maximum=5, limiter=limiter)
         value = VMExternRef(Thing())
         with pytest.raises(type(error)) as caught:
             run("table_grow", instance, 0, 1, value)
@@ -448,7 +447,7 @@ class TestGrow:
                 table.grow(2, "inner")
             return desired < 5
 
-        (table,), instance = rooms(1, maximum=9, limiter=limiter)
+        (table,), instance = tables_of_an_instance(1, maximum=9, limiter=limiter)
         value = VMExternRef("outer")
         assert run("table_grow", instance, 0, 1, value) == 3
         assert asked == [(1, 2, 9), (1, 3, 9), (3, 4, 9)]
@@ -457,7 +456,7 @@ class TestGrow:
         assert value.strong_count() == 2
 
     def test_limiter_closes_the_table(self, run):
-        (table,), instance = rooms(1, limiter=lambda *sizes: table.close() or True)
+        (table,), instance = tables_of_an_instance(1, limiter=lambda *sizes: table.close() or True)
         value = VMExternRef("x")
         with pytest.raises(ValueError, match="the Table is closed"):
             run("table_grow", instance, 0, 1, value)
@@ -465,7 +464,9 @@ class TestGrow:
 
     @pytest.mark.parametrize("refusal", [OSError, MemoryError])
     def test_no_memory_is_refused_without_a_trace(self, run, monkeypatch, refusal):
-        (table,), instance = rooms(1, limiter=lambda *_: True)  # so that Python asks the system
+        (table,), instance = tables_of_an_instance(
+            1, limiter=lambda *_: True
+        )  # so that Python asks the system
         value = VMExternRef("x")
 
         def make_accessible(reservation, size):

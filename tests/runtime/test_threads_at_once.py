@@ -8,8 +8,9 @@ import pytest
 from in_threads import in_threads, switching_every
 
 import asm_libcalls
-from asm_libcalls import Global, Instance, Memory, Table, VMExternRef
-from asm_libcalls.runtime import externref
+from asm_libcalls import Global, Instance, Memory, StackMapRegistry, Table, VMExternRef
+from asm_libcalls.runtime import externref_boxes, stack_maps
+from asm_libcalls.toy_jit.runtime.collector_hook import collect_with_python
 
 THREADS = range(8)
 ROUNDS = 300
@@ -25,10 +26,10 @@ def _switch_often():
 def counted():
     """Check that as many boxes are there afterwards as before."""
     gc.collect()
-    before = len(externref._boxes)
+    before = len(externref_boxes.live)
     yield
     gc.collect()
-    assert len(externref._boxes) == before
+    assert len(externref_boxes.live) == before
 
 
 @pytest.mark.usefixtures("counted")
@@ -174,3 +175,29 @@ def test_functions_are_made_at_once(child):
         assert len(set(map(id, in_threads(work, range(8))))) == 1
         """
     )
+
+
+def _drop_tables(_):
+    for _ in range(ROUNDS):
+        Table("externref", 1)
+
+
+def _look_up_stack_maps(_):
+    for _ in range(ROUNDS):
+        assert stack_maps.stack_map(16, StackMapRegistry()) == ()
+
+
+def _collect_beside_new_instances(_):
+    for _ in range(ROUNDS // 10):
+        instance = Instance()
+        collect_with_python(instance)
+        gc.collect(2)
+
+
+@pytest.mark.parametrize("work", [_drop_tables, _look_up_stack_maps, _collect_beside_new_instances])
+def test_what_the_process_lists_may_change_while_it_is_read(work, monkeypatch):
+    raised = []
+    monkeypatch.setattr("sys.unraisablehook", lambda it: raised.append(it.exc_value))
+    in_threads(work, THREADS)
+    gc.collect()
+    assert raised == []

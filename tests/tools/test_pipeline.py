@@ -1,4 +1,4 @@
-"""The files, targets and extras that continuous integration names exist."""
+"""The files, targets and extras that continuous integration, tools and a page name exist."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import other_pythons
+import valgrind_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
@@ -40,9 +41,21 @@ def test_the_matrix_has_every_version():
     assert re.findall(r"[\d.]+", matrix) == other_pythons.supported_versions()
 
 
-def test_what_is_left_out_on_other_pythons_is_there():
-    for name in other_pythons.INDEPENDENT:
-        assert (ROOT / "tests" / name).is_file(), name
+PROOF = (ROOT / "docs" / "proof.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        [f"tests/{name}" for name in other_pythons.INDEPENDENT],
+        [*valgrind_tests.TESTS, valgrind_tests.STRESS],
+        re.findall(r"\b(?:tests|tools)/[\w/]+\.\w+", PROOF),
+    ],
+    ids=["left out on other Pythons", "run under valgrind", "the page on testing"],
+)
+def test_files_that_are_named_are_there(named):
+    assert named
+    assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
 @pytest.fixture

@@ -7,9 +7,11 @@ import contextvars
 import threading
 
 import pytest
+from interruptions import at_every_point
 from jit_modules import Function, instantiate
 
 from asm_libcalls import Interrupt, UnreachableCodeReached
+from asm_libcalls.toy_jit.runtime import async_calls
 from asm_libcalls.toy_jit.wasi import Exit
 
 pytestmark = pytest.mark.usefixtures("machine_code")
@@ -227,3 +229,43 @@ def test_an_exit_of_a_program(make):
             return end.code
 
     assert asyncio.run(main()) == 5
+
+
+class Struck(Exception):
+    """A signal handler raises this."""
+
+
+def strike():
+    raise Struck
+
+
+@pytest.mark.parametrize("ends_first", [False, True])
+def test_a_signal_handler_that_raises_in_a_cancellation(make, ends_first):
+    """The call is cancelled or goes on; nothing of it is left for later calls."""
+    instance = make()
+
+    def scene():
+        call = async_calls._Call(instance.runtime)
+        assert call.begin()
+        scenes.append(call)
+        if ends_first:
+            call.end()
+        return call.cancel, strike
+
+    def check(outcome, number):
+        assert isinstance(outcome, (bool, Struck))
+        if not ends_first:
+            scenes[-1].end()
+        assert instance.runtime.deadlines == []
+        instance.runtime.trap_if_asked()
+        assert instance.exports["add"](1, 2) == 3
+
+    scenes = []
+    assert at_every_point(scene, check) >= 1
+
+
+def test_a_call_that_was_cancelled_before_does_not_begin(make):
+    call = async_calls._Call(make().runtime)
+    assert not call.cancel()
+    assert not call.begin()
+    assert call._instance.deadlines == []

@@ -210,15 +210,34 @@ def test_what_large_ones_use(bomb):
     assert module or any(name in refused for name in (*DEFAULTS, "50000"))
     assert peak < (64 << 20) + 1000 * len(binary), bomb.__name__
     if module is not None:
-        layout = module.code.layout
-        assert len(layout.code) <= limits["max_code_size"]
-        maps = {id(slots): slots for slots in layout.stack_maps.values()}
+        tables = module.code.tables
+        assert tables.size <= limits["max_code_size"]
+        maps = {id(slots): slots for slots in tables.stack_maps.values()}
         assert sum(map(len, maps.values())) <= limits["max_stack_map_slots"]
+
+
+def test_imports_of_many_parameters_take_memory_by_their_number():
+    """An import is 7 bytes, however many parameters its type has."""
+
+    def peak(parameters):
+        many = wasm.functype(I32 * parameters, I32 * parameters)
+        imports = [wasm.imported(0, b"\0", "f")] * 1000
+        module = toy_jit.Module(wasm.module(types=[many], imports=imports))
+        tracemalloc.start()
+        try:
+            instance = toy_jit.Instance(module, {"m": {"f": lambda *values: values}})
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+            instance.close()
+
+    peak(1)
+    assert peak(1000) < 2 * peak(1)
 
 
 def test_calls_share_the_stack_map_of_locals():
     module = toy_jit.Module(locals_and_calls(2000))
-    maps = list(module.code.layout.stack_maps.values())
+    maps = list(module.code.tables.stack_maps.values())
     assert len(maps) == 2000
     assert {len(slots) for slots in maps} == {50_000}
     assert len(set(map(id, maps))) == 1
@@ -256,4 +275,13 @@ def test_a_limit_that_is_raised():
     with pytest.raises(toy_jit.LimitExceeded, match="max_code_size"):
         toy_jit.Module(binary)
     module = toy_jit.Module(binary, toy_jit.compile_options(max_code_size=1 << 28))
-    assert module.code.size > 1 << 22
+    assert module.code.tables.size > 1 << 22
+
+
+def test_tables_are_few():
+    """Each has mappings, of which Linux allows a process 65,530."""
+    for part, table in (("imports", b"\x01m\x01t\x01\x70\x00\x01"), ("tables", b"\x70\x00\x01")):
+        most = toy_jit.Module(wasm.module(**{part: [table] * 100}))
+        assert len(most.decoded.tables) == 100
+        with pytest.raises(toy_jit.LimitExceeded, match="more than 100 tables"):
+            toy_jit.Module(wasm.module(**{part: [table] * 101}))

@@ -7,6 +7,7 @@ import json
 import threading
 import weakref
 
+import jit_cycles
 import pytest
 from child_process import run_child
 from free_threading import frees_what_was_dropped
@@ -35,6 +36,22 @@ def alone(tmp_path_factory):
 def test_an_object_that_has_its_instance_is_collected(alone, way):
     alive, _ = alone
     assert alive[way] == [False] * 5
+
+
+@frees_what_was_dropped
+@pytest.mark.parametrize(
+    "way", ["argument", "result", "several", "call_bits", "VMExternRef", "refused"]
+)
+def test_an_argument_is_collected_while_other_threads_exist(way):
+    """They may be running native code; an argument is kept by its call alone."""
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        assert jit_cycles.alive_after(way) == [False] * 5
+    finally:
+        stop.set()
+        thread.join()
 
 
 @frees_what_was_dropped

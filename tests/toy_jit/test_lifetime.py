@@ -23,7 +23,6 @@ from asm_libcalls.runtime import transit
 from asm_libcalls.runtime.instance import DEFAULT_STACK_MAP_REGISTRY
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.toy_jit.link import code_map
-from asm_libcalls.toy_jit.runtime import slots
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 
@@ -449,8 +448,8 @@ def deep_or_overflow(deep):
 
 
 RETURNING = {
-    "table": ("i32.const 03 table.get 00", ("_table_get", "insert_returned", "call")),
-    "global": ("global.get 00", ("call",)),
+    "table": ("i32.const 03 table.get 00", ("_table_get", "insert_returned", "enter")),
+    "global": ("global.get 00", ("enter",)),
 }
 
 
@@ -459,7 +458,7 @@ RETURNING = {
     ("place", "where"), [(p, name) for p, (_, names) in RETURNING.items() for name in names]
 )
 def test_a_reference_on_its_way_survives_what_a_signal_handler_collects(place, where, how):
-    """On its way to native code, and back: after the `call` of the entry."""
+    """On its way to native code, and back: after the builtin `enter`, which `call_bits` calls."""
     body = RETURNING[place][0]
     exports = [wasm.exported("table", 1, 0), wasm.exported("global", 3, 0)]
     instance = instantiate(
@@ -473,10 +472,10 @@ def test_a_reference_on_its_way_survives_what_a_signal_handler_collects(place, w
     reference = weakref.ref(thing)
     del thing
     collected = []
-    traced = slots._traced(len).__code__  # of the functions that compiled code calls
 
-    def handler(frame, event, _):  # may run wherever a signal handler may
-        if event == "return" and frame.f_code.co_name == where and frame.f_code is not traced:
+    def handler(frame, event, argument):  # may run wherever a signal handler may
+        returns = {"return": frame.f_code.co_name, "c_return": getattr(argument, "__name__", "")}
+        if returns.get(event) == where:
             sys.setprofile(None)
             table[3] = global_.value = None
             if how == "calls again":
@@ -488,7 +487,7 @@ def test_a_reference_on_its_way_survives_what_a_signal_handler_collects(place, w
 
     sys.setprofile(handler)
     try:
-        result = f()
+        (result,) = f.call_bits()
     finally:
         sys.setprofile(None)
     assert collected
@@ -496,6 +495,28 @@ def test_a_reference_on_its_way_survives_what_a_signal_handler_collects(place, w
     del result
     instance.gc()
     assert reference() is None
+
+
+def act_at(number, act, operation):
+    """Call `act` at the n-th call or return of a Python function during an operation.
+
+    Return the operation's result, and the number of these events.
+    """
+    events = 0
+
+    def handler(frame, event, argument):
+        nonlocal events
+        events += event != "c_call"
+        if events == number:
+            sys.setprofile(None)
+            act()
+
+    sys.setprofile(handler)
+    try:
+        result = operation()
+    finally:
+        sys.setprofile(None)
+    return result, events
 
 
 @pytest.mark.parametrize("then", ["returns", "collects", "calls again", "calls another"])
@@ -521,27 +542,18 @@ def test_closing_at_any_moment_of_a_call_loses_nothing_and_lets_nothing_in(then)
         """Close at this event; return whether there were so many."""
         instance = make()
         f = instance.exports["f"]
-        events = 0
 
-        def handler(frame, event, argument):
-            nonlocal events
-            events += event != "c_call"
-            if events == number:
-                sys.setprofile(None)
-                instance.close()
-                if then == "collects":
-                    gc.collect()  # releases the references of closed instances
-                if then == "calls again":
-                    assert result(f) in (marker, closed)
-                if then == "calls another":
-                    assert another(marker) is marker
-                    assert result(f) in (marker, closed)
+        def act():
+            instance.close()
+            if then == "collects":
+                gc.collect()  # releases the references of closed instances
+            if then == "calls again":
+                assert result(f) in (marker, closed)
+            if then == "calls another":
+                assert another(marker) is marker
+                assert result(f) in (marker, closed)
 
-        sys.setprofile(handler)
-        try:
-            found = result(f)
-        finally:
-            sys.setprofile(None)
+        found, events = act_at(number, act, lambda: result(f))
         assert found in (marker, closed), number
         if events < number:
             assert found is marker
@@ -587,25 +599,18 @@ def test_nothing_in_the_refusal_of_a_call_lets_the_next_one_in(does):
 
     def attempt(number):
         """Do it at this event; return whether there were so many."""
-        events = 0
 
-        def handler(frame, event, argument):
-            nonlocal events
-            events += event != "c_call"
-            if events == number:
-                sys.setprofile(None)
-                if does == "raises":
-                    raise KeyboardInterrupt
-                assert result(another) == (7,)
-                assert result(f) == "the Instance is closed"
-
-        sys.setprofile(handler)
-        try:
+        def act():
+            if does == "raises":
+                raise KeyboardInterrupt
+            assert result(another) == (7,)
             assert result(f) == "the Instance is closed"
+
+        try:
+            refusal, events = act_at(number, act, lambda: result(f))
+            assert refusal == "the Instance is closed"
         except KeyboardInterrupt:
-            pass
-        finally:
-            sys.setprofile(None)
+            events = number
         assert result(another) == (7,)
         assert result(f) == "the Instance is closed", number
         return events >= number

@@ -9,6 +9,7 @@ from wasm_functions import (
     NO_SPEC_TESTS,
     SPEC_TESTS,
     check_streams,
+    is_reached,
     spec_files,
     spec_modules,
     stream,
@@ -18,25 +19,25 @@ from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend.operands import FUNCTION
 
 
-def test_immediates_heights_and_offsets():
+def test_immediates_and_offsets():
     instructions = stream(
         "i32.const 7f i64.const 8001 f32.const 0000a07f drop local.set 01 i32.load 02 8001 nop "
         "local.get 05 drop drop"
     )
-    assert [instruction[:3] for instruction in instructions[:-1]] == [
-        ("i32.const", -1, 0),
-        ("i64.const", 128, 1),
-        ("f32.const", 0x7FA0_0000, 2),
-        ("drop", F32, 3),
-        ("local.set", 1, 2),
-        ("i32.load", 128, 1),
-        ("local.get", 5, 1),
-        ("drop", EXTERNREF, 2),
-        ("drop", I32, 1),
+    assert [instruction[:2] for instruction in instructions[:-1]] == [
+        ("i32.const", -1),
+        ("i64.const", 128),
+        ("f32.const", 0x7FA0_0000),
+        ("drop", F32),
+        ("local.set", 1),
+        ("i32.load", 128),
+        ("local.get", 5),
+        ("drop", EXTERNREF),
+        ("drop", I32),
     ]
     assert [offset for *_, offset in instructions] == [0, 2, 5, 10, 11, 13, 18, 20, 21, 22]
-    name, frame, height, _ = instructions[-1]
-    assert (name, frame.opcode, frame.height, height) == ("end", FUNCTION, 0, 0)
+    name, frame, _ = instructions[-1]
+    assert (name, frame.opcode, frame.height) == ("end", FUNCTION, 0)
     assert repr(frame) == "<Frame function [] -> [] at height 0>"
 
 
@@ -45,7 +46,7 @@ def test_references_at_calls():
         "local.get 05 i32.const 00 local.get 04 i32.const 00 i64.const 01 call 00 drop drop "
         "i32.const 01 table.grow 00 drop drop global.set 02 memory.size 00 drop"
     )
-    immediates = {name: immediate for name, immediate, _, _ in instructions}
+    immediates = {name: immediate for name, immediate, _ in instructions}
     assert immediates["call"][0] == 0
     assert immediates["call"][1].results == bytes([I64, I32])
     assert immediates["call"][2] == (0,)  # 2 is a funcref, which is not counted
@@ -60,9 +61,9 @@ def test_branches_name_their_frames():
         "i32.const 03 i32.const 00 br_if 00 i32.const 00 br_if 01 return end",
         (I32,),
     )
-    frames = [frame for name, frame, _, _ in instructions if name in ("block", "loop")]
+    frames = [frame for name, frame, _ in instructions if name in ("block", "loop")]
     frames.insert(0, instructions[-1][1])
-    branches = [immediate for name, immediate, _, _ in instructions if name.startswith("br")]
+    branches = [immediate for name, immediate, _ in instructions if name.startswith("br")]
     assert branches == [frames[3], (frames[2], frames[3]), frames[1], frames[0]]
     assert [(len(frame.label), frame.height) for frame in frames] == [
         (1, 0),
@@ -75,40 +76,40 @@ def test_branches_name_their_frames():
 @pytest.mark.parametrize(
     ("text", "live"),
     [
-        ("unreachable i32.const 00 drop", "unreachable end/-1"),
-        ("block 40 br 00 nop block 40 end end", "block br end/-1 end"),
-        ("block 40 unreachable end i32.const 00 drop", "block unreachable end/-1 end/-1"),
-        ("loop 40 br 00 end i32.const 00 drop", "loop br end/-1 end/-1"),
+        ("unreachable i32.const 00 drop", "unreachable (end)"),
+        ("block 40 br 00 nop block 40 end end", "block br (end) end"),
+        ("block 40 unreachable end i32.const 00 drop", "block unreachable (end) (end)"),
+        ("loop 40 br 00 end i32.const 00 drop", "loop br (end) (end)"),
         (
             "block 40 loop 40 i32.const 00 br_if 01 br 00 end end memory.size 00 drop",
-            "block loop i32.const br_if br end/-1 end/-1 memory.size drop end",
+            "block loop i32.const br_if br (end) (end) memory.size drop end",
         ),
-        ("i32.const 00 if 40 return end nop", "i32.const if return end/-1 end"),
+        ("i32.const 00 if 40 return end nop", "i32.const if return (end) end"),
         (
             "i32.const 00 if 40 return else return end i32.const 00 drop",
-            "i32.const if return else/-1 return end/-1 end/-1",
+            "i32.const if return (else) return (end) (end)",
         ),
         (
             "i32.const 00 if 40 br 00 else return end i32.const 00 drop",
-            "i32.const if br else/-1 return end/-1 i32.const drop end",
+            "i32.const if br (else) return (end) i32.const drop end",
         ),
         (
             "i32.const 00 if 40 nop else return end i32.const 00 drop",
-            "i32.const if else return end/-1 i32.const drop end",
+            "i32.const if else return (end) i32.const drop end",
         ),
-        ("return block 40 i32.const 00 if 40 else end br 00 end", "return end/-1"),
-        ("block 40 return br 00 end memory.size 00 drop", "block return end/-1 end/-1"),
+        ("return block 40 i32.const 00 if 40 else end br 00 end", "return (end)"),
+        ("block 40 return br 00 end memory.size 00 drop", "block return (end) (end)"),
     ],
 )
 def test_dead_code_is_checked_but_not_in_the_stream(text, live):
-    names = [f"{name}/-1" if height < 0 else name for name, _, height, _ in stream(text)]
+    names = [name if is_reached(name, frame) else f"({name})" for name, frame, _ in stream(text)]
     assert names == live.split()
 
 
 def test_targeted_frames():
     frames = {
         frame.opcode: frame.targeted
-        for name, frame, _, _ in stream(
+        for name, frame, _ in stream(
             "block 40 loop 40 i32.const 00 br_if 01 "
             "i32.const 00 if 40 return br 00 br 01 end end end"
         )

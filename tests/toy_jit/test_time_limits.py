@@ -12,6 +12,7 @@ from fractions import Fraction
 
 import pytest
 import wasm_builder as wasm
+from interruptions import at_every_point
 from jit_modules import Function, build, instantiate
 
 import asm_libcalls
@@ -77,7 +78,7 @@ def test_what_is_never_reached_is_no_limit(value):
         (-1, ValueError, "must be a number of seconds that is not negative, got -1"),
         (-1e-9, ValueError, "must be a number of seconds that is not negative, got -1e-09"),
         (-math.inf, ValueError, "must be a number of seconds that is not negative, got -inf"),
-        (-(10**400), ValueError, "must be a number of seconds that is not negative, got -1000"),
+        (-(10**400), ValueError, "must be a number of seconds that is not negative, got an int"),
         (math.nan, ValueError, "must be a number of seconds that is not negative, got nan"),
         (Decimal("nan"), ValueError, "must be a number of seconds that is not negative, got"),
         (Decimal("snan"), ValueError, "must be a number of seconds: "),
@@ -281,6 +282,8 @@ def test_a_limit_can_be_entered_again():
         with pytest.raises(Interrupt), limit, limit:
             instance.exports["endless"]()
         instance.exports["nothing"]()
+        with pytest.raises(RuntimeError, match="left, but not entered"):
+            limit.__exit__()
 
 
 def test_many_limits_at_the_same_time():
@@ -416,3 +419,24 @@ def test_a_limit_at_the_end_of_the_program_prints_nothing(child):
     )
     assert (done.stdout, done.stderr) == ("", "")
     assert asm_libcalls.Interrupt is Interrupt
+
+
+def test_a_signal_handler_that_raises_while_a_limit_begins():
+    """The limit is not left behind."""
+    instance = instantiate(FUNCTIONS)
+    entered, struck = [], []
+
+    def strike():
+        struck.append(0)
+        raise KeyError("a signal handler")
+
+    def scene():
+        entered.append(instance.time_limit(1000))
+        return entered[-1].__enter__, strike
+
+    def check(outcome, number):
+        assert isinstance(outcome, KeyError)
+        assert entered[-1]._entered == []
+        assert instance.runtime.deadlines == []
+
+    assert at_every_point(scene, check) > 5

@@ -9,12 +9,14 @@ from functools import partial
 
 import pytest
 import wasm_builder as wasm
+from interruptions import at_every_point
 from jit_modules import EXTERNREFS, FUNCREFS, MEMORY, Function, build, instantiate
 from wasm_functions import code
 
 import asm_libcalls
 from asm_libcalls import toy_jit
-from asm_libcalls.traps import TrapCode
+from asm_libcalls.toy_jit.link import code_map
+from asm_libcalls.trap_codes import TrapCode
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 
@@ -341,3 +343,36 @@ DEPTH = (
     "local.get 00 i32.eqz if 7f i32.const 00 else local.get 00 i32.const 01 i32.sub call 05 "
     "i32.const 01 i32.add end"
 )
+
+
+@pytest.mark.parametrize("change", ["comes", "goes"])
+def test_a_frame_is_found_while_other_code_comes_and_goes(change):
+    """Other threads register and forget code at lower addresses, at any point."""
+    functions = {"f": Function("->", "call 01"), "_g": Function("->", "unreachable")}
+    module = toy_jit.Module(build(functions))
+    instance = toy_jit.Instance(module)
+    with pytest.raises(asm_libcalls.Trap) as caught:
+        instance.exports["f"]()
+    found = [each for each in caught.value.trace if code_map.find(each) is not None]
+    where = found[-1]
+    assert code_map.find(where).function_name == "f"
+    code = instance.runtime.code
+    others = [code.address - (i << 12) for i in range(1, 4)]
+
+    def scene():
+        add = [partial(code_map.register, module, code.tables, each) for each in others]
+        forget = [partial(code_map.forget, each) for each in others]
+        before, meanwhile = (forget, add) if change == "comes" else (add, forget)
+        for each in before:
+            each()
+        return lambda: code_map.find(where), lambda: [each() for each in meanwhile]
+
+    def check(outcome, number):
+        assert outcome is not None
+        assert outcome.function_name == "f"
+
+    try:
+        assert at_every_point(scene, check) > 1
+    finally:
+        for each in others:
+            code_map.forget(each)

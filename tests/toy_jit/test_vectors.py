@@ -43,9 +43,9 @@ def on_cpu(monkeypatch):
     from asm_libcalls.toy_jit.codegen import templates, vector_handlers
 
     def change(features):
-        if not features <= templates._features:
+        if not features <= templates.CPU_FEATURES:
             pytest.skip("this CPU has less")
-        monkeypatch.setattr(templates, "_features", features)
+        monkeypatch.setattr(templates, "CPU_FEATURES", features)
         forget()
 
     def forget():
@@ -342,7 +342,7 @@ def test_a_cpu_without_sse4_1(monkeypatch):
     from asm_libcalls.toy_jit.codegen import templates
 
     toy_jit.Module(build({}))
-    monkeypatch.setattr(templates, "_features", frozenset({"sse3", "ssse3"}))
+    monkeypatch.setattr(templates, "CPU_FEATURES", frozenset({"sse3", "ssse3"}))
     with pytest.raises(UnsupportedFeature, match=r"need a CPU with SSE4\.1") as caught:
         toy_jit.Module(build({"f": Function("-> v128", f"v128.const {'00' * 16}")}))
     assert caught.value.proposal == "simd"
@@ -420,9 +420,9 @@ def test_listing():
 def test_functions_without_vectors_are_as_in_other_modules():
     plain = Function("i64 f64 -> f64", "local.get 01 local.get 00 f64.convert_i64_s f64.add")
     vector = Function("-> i32", f"v128.const {'01' * 16} i8x16.bitmask")
-    layouts = [
-        toy_jit.Module(build(functions)).code.layout
+    codes = [
+        toy_jit.Module(build(functions)).code
         for functions in ({"f": plain}, {"f": plain, "g": vector})
     ]
-    alone, beside = (bytes(layout.code[: layout.ends[0]]) for layout in layouts)
+    alone, beside = (code.code_of(0)[: code.tables.ends[0]] for code in codes)
     assert alone == beside

@@ -95,7 +95,7 @@ def test_names_types_and_documents():
         assert ufunc.identity is None
         assert DECLARATIONS[ufuncs._LOOPS[name][0][0]].doc in ufunc.__doc__
     for name in ROUNDING:
-        types = [f"{t}->{t}" for t in "?bBhHiIlLqQefdg" + "FDG" * (name == "nearest") + "O"]
+        types = [f"{t}->{t}" for t in "fd?bBhHiIlLqQeg" + "FDG" * (name == "nearest") + "O"]
         assert getattr(ufuncs, name).types == types
     signed, unsigned = (np.dtype(t).char for t in ("i8", "u8"))
     for name in NAMES:
@@ -391,6 +391,95 @@ def test_floating_point_flags(level, name):
                 assert raised_by(call) == wanted, (count, step, special)
 
 
+MASK_64 = (1 << 64) - 1
+DIVISION_LOOPS = [f"i64_{name}" for name in DIVISIONS]
+DIVISORS = [
+    *(1, 2, 3, 5, 7, 10, 255, 1000, 4095, 4096, 4097, 10_007),
+    *(
+        16_381,
+        (1 << 14) - 1,
+        1 << 14,
+        (1 << 14) + 1,
+        (1 << 16) - 1,
+        1 << 16,
+        10**6,
+        1 << 31,
+        (1 << 52) + 1,
+        (1 << 62) + 3,
+    ),
+    *((1 << 63) - 1, 1 << 63, (1 << 64) - 3, MASK_64 - 16_383, MASK_64 - 6, MASK_64 - 1, MASK_64),
+]
+
+
+@pytest.mark.parametrize(
+    ("level", "name"), [(level, name) for level in LEVELS for name in DIVISION_LOOPS]
+)
+def test_division_by_one_number_and_by_many(level, name):
+    """Each divisor has a loop for its size; dividends are beside multiples, and extreme."""
+    if not inner_loops.runs_here(level):
+        pytest.skip(f"no {level} code runs on this machine")
+    random = np.random.default_rng(20)
+    for divisor in DIVISORS:
+        quotients = random.integers(0, MASK_64 // divisor, 150, dtype=np.uint64, endpoint=True)
+        near = quotients * np.uint64(divisor)
+        some = [0, 1, 2**52 - 1, 2**52, 2**63 - 1, 2**63, 2**63 + 1, MASK_64, divisor]
+        dividends = np.concatenate(
+            [near - np.uint64(1), near, near + np.uint64(1), np.array(some, np.uint64)]
+        )
+        fixed = np.array([divisor], np.uint64)
+        out = np.full(len(dividends) + 1, 0xA5A5, np.uint64)
+        all_divisors = np.full_like(dividends, divisor)
+        wanted = inner_loops.expected_array(name, dividends, all_divisors)
+        for divisors, step in ((fixed, 0), (all_divisors, 8)):
+            out[:-1] = 0x5A5A
+            addresses = [x.ctypes.data for x in (dividends, divisors, out)]
+            inner_loops.call(level, name, addresses, len(dividends), [8, step, 8])
+            assert np.array_equal(out[:-1], wanted), (divisor, step)
+            assert out[-1] == 0xA5A5
+
+
+@pytest.mark.parametrize("level", [level for level in LEVELS if level != "baseline"])
+def test_strided_operands_beside_guard_pages(level, child):
+    """No loop reads or writes what lies before a first or behind a last element."""
+    if not inner_loops.runs_here(level):
+        pytest.skip(f"no {level} code runs on this machine")
+    done = child(
+        f"""
+        import ctypes
+        import numpy as np
+        import inner_loops
+        from raw_vmcontext import GuardedPages
+
+        source, target = GuardedPages(4096), GuardedPages(4096)
+        done = 0
+        for name, size in (("f32_ceil", 4), ("f64_floor", 8)):
+            rounded = {{4: np.ceil, 8: np.floor}}[size]
+            for step_in in (1, 2, 3, -2):
+                for step_out in (1, 2, -1):
+                    for count in (*range(1, 70), 100, 128, 129):
+                        for at_end in (False, True):
+                            views = []
+                            for pages, step in ((source, step_in), (target, step_out)):
+                                span = (abs(step) * (count - 1) + 1) * size
+                                first = 4096 - span if at_end else 0
+                                if step < 0:
+                                    first += span - size
+                                whole = (ctypes.c_uint8 * 4096).from_address(pages.address)
+                                views.append(
+                                    np.ndarray((count,), f"f{{size}}", whole, first, (step * size,))
+                                )
+                            views[0][...] = np.linspace(-9, 9, count)
+                            addresses = [view.ctypes.data for view in views]
+                            steps = [step_in * size, step_out * size]
+                            inner_loops.call({level!r}, name, addresses, count, steps, 1 << 40)
+                            assert np.array_equal(views[1], rounded(views[0])), (name, count)
+                            done += 1
+        print(done)
+        """
+    )
+    assert int(done.stdout) == 2 * 4 * 3 * 72 * 2
+
+
 @pytest.mark.parametrize("count", [1, 5, 100, 20_000])
 @pytest.mark.parametrize("name", DIVISIONS)
 def test_zero_divisor(name, count, served):
@@ -542,6 +631,29 @@ def test_failure_to_make_loops_leaves_the_fallback(monkeypatch):
         assert why_not.endswith("no pages today")
     assert ufuncs._make_ufuncs()["sdiv"](-7, 2) == -3
     assert all(backend.startswith("fallback: ") for backend in ufuncs.BACKENDS.values())
+
+
+@pytest.mark.parametrize("failing", [False, True], ids=["made", "not made"])
+def test_report_says_whose_loops_serve(child, failing):
+    code = f"""
+        from asm_libcalls import backend_report
+        assert backend_report()["ufuncs"] == "not imported"
+        from asm_libcalls.x86_64 import code_cache
+        load = code_cache.load
+        def refuse(kind, features):
+            if kind == "ufuncs" and {failing}:
+                raise OSError("no pages today")
+            return load(kind, features)
+        code_cache.load = refuse
+        from asm_libcalls import ufuncs
+        print(backend_report()["ufuncs"], *sorted(set(ufuncs.BACKENDS.values())), sep="|")
+    """
+    reported, *backends = child(code).stdout.strip().split("|")
+    if len(backends) == 1:
+        assert reported == backends[0]
+    assert all(backend in reported for backend in backends)
+    if failing and inner_loops.cpu_features():
+        assert reported == "fallback: machine code could not be made: OSError: no pages today"
 
 
 def test_size_of_the_last_level_cache(tmp_path):

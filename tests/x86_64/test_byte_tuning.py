@@ -5,18 +5,19 @@ from __future__ import annotations
 import pytest
 
 from asm_libcalls.x86_64 import cpu
-from asm_libcalls.x86_64.byte_tuning import LONG_FROM, ByteTuning
+from asm_libcalls.x86_64.byte_tuning import ByteTuning
 
 INTEL, AMD = "GenuineIntel", "AuthenticAMD"
 AVX2 = frozenset({"avx2", "erms"})
 AVX512 = AVX2 | {"avx512vl", "avx512bw"}
 MODERN = AVX512 | {"fsrm"}
-WIDE, EARLY = {cpu.WIDE_MOVES}, {cpu.EARLY_STRINGS}
+WIDE, ICE_LAKE = {cpu.WIDE_MOVES}, {cpu.ICE_LAKE}
 MODELS = {
     "Skylake server": (INTEL, 6, 0x55, AVX512, set()),
     "Alder Lake, without AVX-512": (INTEL, 6, 0x97, AVX2 | {"fsrm"}, set()),
-    "Ice Lake": (INTEL, 6, 0x6A, MODERN, WIDE | EARLY),
-    "Emerald Rapids": (INTEL, 6, 0xCF, MODERN, WIDE | EARLY),
+    "Ice Lake": (INTEL, 6, 0x6A, MODERN, WIDE | ICE_LAKE),
+    "Emerald Rapids": (INTEL, 6, 0xCF, MODERN, WIDE | ICE_LAKE),
+    "Granite Rapids, by the model of a Rocket Lake": (INTEL, 6, 0xA7, MODERN, WIDE | ICE_LAKE),
     "Zen 3": (AMD, 0x19, 0x01, AVX2 | {"fsrm"}, set()),
     "Zen 4": (AMD, 0x19, 0x11, MODERN, set()),
     "Zen 5 server": (AMD, 0x1A, 0x02, MODERN, WIDE),
@@ -46,27 +47,31 @@ def test_this_cpu_is_decoded_with_its_tunings(machine_code, monkeypatch):
 
 CHOICES = {
     "nothing": (frozenset(), (16, 16, None, None)),
-    "strings": (frozenset({"erms"}), (16, 16, LONG_FROM, LONG_FROM)),
+    "strings": (frozenset({"erms"}), (16, 16, 2048, 2048)),
     "AVX2": (AVX2, (32, 32, None, 1 << 20)),
     "AVX2 without strings": (AVX2 - {"erms"}, (32, 32, None, None)),
     "AVX-512": (AVX512, (32, 32, None, 1 << 20)),
     "wide": (AVX512 | WIDE, (32, 64, 32 << 10, 1 << 20)),
     "wide without strings": (AVX512 - {"erms"} | WIDE, (32, 64, None, None)),
-    "wide and early": (AVX512 | WIDE | EARLY, (32, 64, 4 << 10, 16 << 10)),
+    "Ice Lake, wide": (AVX512 | WIDE | ICE_LAKE, (32, 64, 8 << 10, 16 << 10)),
+    "Ice Lake": (AVX2 | ICE_LAKE, (32, 32, 8 << 10, 16 << 10)),
+    "Ice Lake asked of a CPU without AVX2": ({"erms"} | ICE_LAKE, (16, 16, 2048, 2048)),
     "wide asked of a CPU without AVX-512": (AVX2 | WIDE, (32, 32, None, 1 << 20)),
-    "early without strings": (AVX512 - {"erms"} | EARLY, (32, 32, None, None)),
+    "Ice Lake without strings": (AVX512 - {"erms"} | ICE_LAKE, (32, 32, None, None)),
 }
 
 
 @pytest.mark.parametrize("which", CHOICES)
 def test_choice(which):
     features, (width, wide, rep_movsb_from, rep_stosb_from) = CHOICES[which]
-    tuning = ByteTuning(features)
+    tuning = ByteTuning(frozenset(features))
     assert (tuning.width, tuning.wide) == (width, wide)
     assert (tuning.rep_movsb_from, tuning.rep_stosb_from) == (rep_movsb_from, rep_stosb_from)
     text = str(tuning)
     assert text.startswith(f"{width}-byte vectors")
-    assert ("64-byte vectors above 256 bytes" in text) == (wide == 64)
+    assert tuning.ice_lake == (features >= ICE_LAKE | {"erms"})
+    assert tuning.wide_above == (0 if width == wide else 64 if tuning.ice_lake else 256)
+    assert (f"64-byte vectors above {tuning.wide_above} bytes" in text) == (wide == 64)
     assert ("rep movsb" in text, "rep stosb" in text) == (
         rep_movsb_from is not None,
         rep_stosb_from is not None,
@@ -77,7 +82,7 @@ def test_tunings_that_are_asked_for():
     some = frozenset({"avx2", cpu.WIDE_MOVES})
     assert cpu.tuned(some, "") == cpu.tuned(some, " , ") == some
     assert cpu.tuned(some, "-wide_moves") == {"avx2"}
-    assert cpu.tuned(some, " +early_strings , -wide_moves,") == {"avx2", "early_strings"}
+    assert cpu.tuned(some, " +ice_lake , -wide_moves,") == {"avx2", "ice_lake"}
     assert cpu.tuned(some, "+wide_moves,-slow_divide_64") == some
 
 
@@ -87,7 +92,7 @@ def test_other_words_are_refused(bad):
         cpu.tuned(frozenset(), bad)
 
 
-@pytest.mark.parametrize("asked", ["", "+wide_moves", "-wide_moves", "+early_strings,-wide_moves"])
+@pytest.mark.parametrize("asked", ["", "+wide_moves", "-wide_moves", "+ice_lake,-wide_moves"])
 def test_the_report_says_which_serves(asked, child, machine_code, tmp_path):
     done = child(
         """

@@ -6,7 +6,6 @@ Every case runs in child processes with a cache folder of their own.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import platform
 import shutil
@@ -16,122 +15,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from child_process import PACKAGE_HOME, environment
-from elf_files import ElfFile
+from cached_images import NO_PEACHPY, assert_assembled, assert_from_file, backend_file, flip
+from child_process import environment
 
-from asm_libcalls.binding import default_binding
 from asm_libcalls.emitter import image_file
-from asm_libcalls.emitter.image import CODE_PAGE, Hole, Image, PlacedStencil
-from asm_libcalls.x86_64 import image_kinds
-from asm_libcalls.x86_64.cpu import FEATURES, TUNINGS
+from asm_libcalls.emitter.image import CODE_PAGE
+from asm_libcalls.steps import HAS_GIL
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() != "x86_64", reason="not Linux on x86-64"
 )
-
-# Print what serves, after a call; `before` runs before the package is imported.
-PROBE = """
-    import json, sys
-    import asm_libcalls
-    from asm_libcalls.x86_64 import code_cache
-
-    assert asm_libcalls.f64_nearest(2.5) == 2.0 and asm_libcalls.i64_sdiv(-7, 2) == -3
-    try:
-        asm_libcalls.i64_srem(1, 0)
-    except asm_libcalls.IntegerDivisionByZero:
-        pass
-    else:
-        raise SystemExit("no trap")
-    backend = asm_libcalls._binding.x86_64
-    print(json.dumps({
-        "assembler": backend.assembler if backend else asm_libcalls._binding.x86_64_reason,
-        "way": backend.loaded.way if backend else "",
-        "address": backend.loaded.address if backend else 0,
-        "peachpy": "peachpy" in sys.modules,
-        "numpy": "numpy" in sys.modules,
-        "refusals": code_cache.refusals,
-        "folder": code_cache.folder(),
-    }))
-"""
-
-NO_PEACHPY = """
-    import importlib.abc, sys
-
-    class Finder(importlib.abc.MetaPathFinder):
-        def find_spec(self, name, path=None, target=None):
-            if name.partition(".")[0] == "peachpy":
-                raise ModuleNotFoundError("No module named 'peachpy'")
-
-    sys.meta_path.insert(0, Finder())
-"""
-
-
-@pytest.fixture(scope="session")
-def package(tmp_path_factory, machine_code):
-    """A copy of the package: its sources do not change while the tests run, or just before."""
-    pytest.importorskip("peachpy", reason="there is nothing to assemble an image with")
-    home = tmp_path_factory.mktemp("package")
-    shutil.copytree(
-        PACKAGE_HOME / "asm_libcalls",
-        home / "asm_libcalls",
-        ignore=shutil.ignore_patterns("__pycache__", "*.image"),
-    )
-    for path in home.rglob("*.py"):
-        os.utime(path, (1_700_000_000, 1_700_000_000))
-    return home
-
-
-@pytest.fixture
-def probe(package, child):
-    """Run the probe over the copy, with a cache folder or what else the environment says."""
-
-    def run(cache, before="", code=PROBE, home=package, **variables):
-        path = os.pathsep.join([str(home), environment()["PYTHONPATH"]])
-        done = child(
-            before + code,
-            variables={
-                "ASM_LIBCALLS_CACHE": None if cache is None else str(cache),
-                "PYTHONPATH": path,
-                **variables,
-            },
-        )
-        return json.loads(done.stdout.splitlines()[-1])
-
-    return run
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def filled(probe, cache):
-    """A cache folder with images in it."""
-    assert probe(cache)["refusals"] == []
-    return cache
-
-
-def backend_file(folder: Path) -> Path:
-    (path,) = folder.glob("backend-*.image")
-    return path
-
-
-def assert_assembled(result, refusal=None):
-    assert result["assembler"].startswith("PeachPy ")
-    assert result["way"] == "anonymous"
-    if refusal is None:
-        assert result["refusals"] == []
-    else:
-        assert any(refusal in each for each in result["refusals"]), result["refusals"]
-
-
-def assert_from_file(result, path, way="library"):
-    assert result["assembler"].startswith(f"image (file {path}, PeachPy ")
-    assert result["way"] == way
-    assert result["refusals"] == []
-    assert not result["peachpy"]
-    assert not result["numpy"]
 
 
 def test_the_second_process_maps_what_the_first_assembled(probe, cache):
@@ -200,11 +93,36 @@ def test_everything_else_comes_from_files_too(probe, cache):
     first = probe(cache, before=code)
     assert first["peachpy"]
     assert first["refusals"] == []
-    kinds = {path.name.partition("-")[0] for path in cache.iterdir()}
+    kinds = {path.name.partition("-")[0] for path in cache.glob("*.image")}
     assert kinds == {"backend", "cpu", "thunks", "toy_jit", "ufuncs"}
     second = probe(cache, before=NO_PEACHPY + code)
     assert not second["peachpy"]
     assert second["refusals"] == []
+
+
+@pytest.mark.skipif(not HAS_GIL, reason="a build without the GIL needs the locks of threading")
+def test_start_up_imports_little(package, filled, child):
+    """Modules of Python that take longer to import than a numeric libcall takes to be ready."""
+    done = child(
+        """
+    import ctypes, sys
+
+    class Empty(ctypes.Structure):
+        _fields_ = []
+
+    before = set(sys.modules)
+    import asm_libcalls
+    assert asm_libcalls.f64_ceil(1.5) == 2.0 and asm_libcalls.i64_sdiv(-7, 2) == -3
+    assert asm_libcalls.LIBCALLS["i64_sdiv"].backend == "x86_64"
+    slow = {"collections", "contextlib", "dataclasses", "enum", "functools", "importlib", "inspect"}
+    slow |= {"operator", "pathlib", "re", "tempfile", "threading", "typing", "warnings"}
+    print(sorted(slow & set(sys.modules) - before))
+    assert asm_libcalls.TrapCode(7) is asm_libcalls.IntegerDivisionByZero().code
+    """,
+        options=["-S"],  # site packages import what they like
+        variables={"ASM_LIBCALLS_CACHE": str(filled), "PYTHONPATH": str(package)},
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_the_same_code_as_assembled(probe, filled):
@@ -233,15 +151,6 @@ def test_the_same_code_as_assembled(probe, filled):
 
 
 DIGEST_AT = image_file._IDENTITY_AT
-
-
-def flip(position):
-    def damage(path):
-        content = bytearray(path.read_bytes())
-        content[position] ^= 1
-        path.write_bytes(content)
-
-    return damage
 
 
 def replace_by(make):
@@ -402,10 +311,8 @@ def test_without_a_dynamic_linker_that_loads_it(refused, probe, filled):
     def refusing(*arguments, **options):
         raise OSError("refused by the test")
 
-    import ctypes
-    CDLL = ctypes.CDLL
     if "dlopen" in {refused!r}:
-        ctypes.CDLL = lambda name, **options: refusing() if name else CDLL(name, **options)
+        libc.open_library = refusing
     prototype = libc.prototype
     libc.prototype = lambda name, *rest: (
         (lambda *a: 1) if name in {refused!r} else prototype(name, *rest)
@@ -418,7 +325,7 @@ def test_without_a_dynamic_linker_that_loads_it(refused, probe, filled):
     """
     # Importing libc imports the package, which loads everything; so it is loaded again here.
     code += """
-    import importlib, json
+    import ctypes, importlib, json
     import asm_libcalls
     from asm_libcalls.emitter import shared_object
     from asm_libcalls.x86_64 import code_cache
@@ -426,9 +333,11 @@ def test_without_a_dynamic_linker_that_loads_it(refused, probe, filled):
     loaded = code_cache.load("backend", asm_libcalls._binding.x86_64.cpu.features)
     sdiv = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
     assert sdiv(loaded.routine("i64_sdiv"))(-7, 2) == -3
-    print(json.dumps({"way": loaded.way}))
+    print(json.dumps({"way": loaded.way, "refusal": loaded.refusals[0]}))
     """
-    assert probe(filled, code=code)["way"] == ("anonymous" if "mmap" in refused else "file")
+    reason = "dlinfo: no link map" if refused == "dlinfo" else "refused by the test"
+    way = "anonymous" if "mmap" in refused else "file"
+    assert probe(filled, code=code) == {"way": way, "refusal": f"no library: {reason}"}
 
 
 def test_a_file_exchanged_while_it_is_read_is_not_used(probe, filled):
@@ -556,6 +465,42 @@ def test_a_user_is_told_once_that_nothing_can_be_kept(how, package, child, tmp_p
         assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    "how", ["auto", "auto, warnings are errors", "fallback", "another machine"]
+)
+def test_a_user_is_told_once_that_no_machine_code_serves(how, package, child, tmp_path):
+    """The image of a wheel or of the cache cannot be used, and nothing can assemble another."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    folder.chmod(0o777)
+    other = """
+    import os, types
+    os.uname = lambda: types.SimpleNamespace(machine="riscv64")
+    """
+    code = """
+    import asm_libcalls
+    from asm_libcalls import llvm
+    assert asm_libcalls.f64_ceil(1.5) == 2.0 and llvm.divti3(-7, 2) == -3
+    assert asm_libcalls.LIBCALLS["f64_ceil"].backend == "fallback"
+    """
+    done = child(
+        NO_PEACHPY + (other if how == "another machine" else "") + code,
+        options=["-W", "error"] if how.endswith("errors") else [],
+        variables={
+            "ASM_LIBCALLS_CACHE": str(folder),
+            "ASM_LIBCALLS_BACKEND": "fallback" if how == "fallback" else "auto",
+            "PYTHONPATH": os.pathsep.join([str(package), environment()["PYTHONPATH"]]),
+        },
+    )
+    if how == "auto":
+        assert done.stderr.count("RuntimeWarning") == 1
+        assert f"Python functions serve: {folder}" in done.stderr
+        assert "others may write it (mode 777);" in done.stderr
+        assert "PeachPy is not installed" in done.stderr
+    else:
+        assert done.stderr == ""
+
+
 def test_a_read_only_folder(probe, cache):
     """Existing images are used, new ones cannot be kept; an immutable mount stops root."""
     cache.mkdir(mode=0o500)
@@ -597,7 +542,7 @@ def test_a_full_disk(at, probe, cache):
     os.{at} = full
     """
     assert_assembled(probe(cache, before=full), os.strerror(errno.ENOSPC))
-    assert list(cache.iterdir()) == []
+    assert [path for path in cache.iterdir() if path.suffix != ".digest"] == []
     assert_assembled(probe(cache))
     assert_from_file(probe(cache), backend_file(cache))
 
@@ -635,13 +580,13 @@ def test_many_processes_at_once(package, cache):
         for _ in range(6)
     ]
     assert [process.wait(timeout=300) for process in running] == [0] * 6
-    assert {path.suffix for path in cache.iterdir()} == {".image"}
-    assert len(list(cache.iterdir())) == 2
+    assert {path.suffix for path in cache.iterdir()} <= {".image", ".digest"}
+    assert len(list(cache.glob("*.image"))) == 2
 
 
 def test_the_oldest_files_go(probe, cache):
     cache.mkdir(mode=0o700)
-    for i in range(50):
+    for i in range(110):
         path = cache / f"backend-{i}.image"
         path.write_bytes(b"")
         os.utime(path, (1_600_000_000 + i, 1_600_000_000 + i))
@@ -649,305 +594,7 @@ def test_the_oldest_files_go(probe, cache):
     kept.write_text("somebody's")
     probe(cache)
     names = {path.name for path in cache.iterdir()}
-    assert len(names) == 41
+    assert len(names) == 101
     assert "README" in names
     assert "backend-0.image" not in names
-    assert "backend-49.image" in names
-
-
-@pytest.fixture(scope="session")
-def wheel(package, tmp_path_factory):
-    """A copy of the package with images inside, as a wheel brings them."""
-    home = tmp_path_factory.mktemp("wheel") / "home"
-    shutil.copytree(package, home, ignore=shutil.ignore_patterns("__pycache__"))
-    folder = home / "asm_libcalls" / "x86_64" / "image-files"
-    folder.mkdir()
-    path = os.pathsep.join([str(home), environment()["PYTHONPATH"]])
-    subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys\n"
-            "from asm_libcalls.x86_64.code_cache import write_package_images\n"
-            "write_package_images(sys.argv[1])\n",
-            str(folder),
-        ],
-        env=environment(PYTHONPATH=path),
-        check=True,
-        timeout=300,
-    )
-    return home
-
-
-@pytest.fixture
-def installed(wheel, tmp_path):
-    """A copy of it that a test may damage."""
-    home = tmp_path / "installed"
-    shutil.copytree(wheel, home)
-    return home
-
-
-def package_file(home: Path) -> Path:
-    """Return the file that this CPU takes."""
-    features = default_binding().x86_64.cpu.features
-    levels = image_kinds.levels_of(features)
-    if not levels:
-        pytest.skip("this CPU is older than every level that a wheel has images for")
-    return home / "asm_libcalls" / "x86_64" / "image-files" / f"backend.{levels[0]}.image"
-
-
-def test_a_wheel_has_an_image_for_every_level(wheel):
-    names = {path.name for path in (wheel / "asm_libcalls/x86_64/image-files").iterdir()}
-    expected = set()
-    for name, kind in image_kinds.IMAGES.items():
-        levels = image_kinds.LEVELS if kind.for_cpu else [""]
-        expected |= {".".join(filter(None, (name, level, "image"))) for level in levels}
-    assert names == expected
-
-
-def test_a_wheel_is_accelerated_without_peachpy(probe, wheel, cache):
-    code = """
-    import asm_libcalls
-    from asm_libcalls.toy_jit.codegen import templates
-
-    host = asm_libcalls.HostFunction(lambda n: n + 1, "(i64) -> i64")
-    assert asm_libcalls.native_function(host.address, "(i64) -> i64")(41) == 42
-    assert len(templates.TEMPLATES) > 100
-    """
-    result = probe(cache, before=NO_PEACHPY + code, home=wheel)
-    assert_from_file(result, package_file(wheel))
-    assert not cache.exists()
-
-
-def test_a_wheel_brings_the_library_for_other_tools(probe, wheel, cache, tmp_path):
-    code = f"""
-    from asm_libcalls.cli import main
-    assert main(["build-library", {str(tmp_path / "a.so")!r}, "--cpu-level", "x86-64-v4"]) == 0
-    """
-    probe(cache, before=NO_PEACHPY + code, home=wheel)
-    image = wheel / "asm_libcalls/x86_64/image-files/library.x86-64-v4-erms.image"
-    made, kept = (ElfFile(path.read_bytes()) for path in (tmp_path / "a.so", image))
-    assert (made.soname(), kept.soname()) == ("a.so", None)
-    for section in (".text", ".note.gnu.property", ".contents", ".hash"):
-        assert made.data(section) == kept.data(section)
-
-
-def test_off_means_the_images_of_a_wheel_too(probe, wheel):
-    assert_assembled(probe("off", home=wheel))
-
-
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (flip(-1), "digest"),
-        (lambda path: os.truncate(path, 5000), "bytes, not"),
-        (lambda path: path.chmod(0o646), "others may write it (mode 646)"),
-        (lambda path: path.chmod(0o664), "others may write it (mode 664)"),
-        (lambda path: path.parent.chmod(0o777), "others may write it (mode 777)"),
-    ],
-    ids=["altered", "truncated", "world-writable", "group-writable", "world-writable folder"],
-)
-def test_a_damaged_image_of_a_wheel_is_not_used(damage, reason, probe, installed, cache):
-    path = package_file(installed)
-    for each in installed.rglob("*.py"):
-        each.chmod(0o644)
-    damage(path)
-    result = probe(cache, home=installed)
-    assert any(reason in refusal for refusal in result["refusals"]), result["refusals"]
-    # The next level's image serves, or what is assembled and kept.
-    assert f"file {path}" not in result["assembler"]
-    no_other = path.parent.stat().st_mode & stat.S_IWOTH or path.name.endswith("v2.image")
-    assert result["way"] == ("anonymous" if no_other else "library")
-
-
-def test_a_group_that_may_write_the_package_may_write_its_images(probe, installed, cache):
-    """Where the installer's umask is 002."""
-    path = package_file(installed)
-    for each in (*installed.rglob("*.py"), *installed.rglob("*.image"), path.parent):
-        each.chmod(each.stat().st_mode | stat.S_IWGRP)
-    assert_from_file(probe(cache, home=installed), path)
-
-
-def test_changed_sources_of_a_wheel(probe, installed, cache):
-    """Its images are of other sources then, and PeachPy assembles."""
-    path = installed / "asm_libcalls" / "x86_64" / "rounding.py"
-    path.write_text(path.read_text() + "# changed\n")
-    os.utime(path, (1_700_000_000, 1_700_000_000))
-    result = probe(cache, home=installed)
-    assert result["assembler"].startswith("PeachPy ")
-    assert any("other sources" in refusal for refusal in result["refusals"])
-    path = backend_file(cache)
-    again = probe(cache, home=installed)
-    assert again["assembler"].startswith(f"image (file {path}, ")
-
-
-# Modules that importing the package or loading an image imports, without an effect on its code.
-NOT_IN_THE_CODE = {
-    "__init__.py", "binding.py", "libcall.py", "native", "report.py", "unraisable.py",
-    "toy_jit/__init__.py", "toy_jit/errors.py",
-    "llvm/__init__.py", "llvm/binding.py", "llvm/libcalls.py",
-}  # fmt: skip
-
-
-def test_every_source_of_an_image_is_in_its_key(package, child):
-    """The modules that assembling imports are in the folders that the key is made of."""
-    done = child(
-        """
-    import sys
-    from asm_libcalls.x86_64.image_kinds import IMAGES, LEVELS
-
-    for name, kind in IMAGES.items():
-        list(kind.assemble(LEVELS["x86-64-v3"]))
-        for module in sys.modules:
-            if module.partition(".")[0] == "asm_libcalls":
-                print(name, module, sys.modules[module].__file__)
-        others = ("asm_libcalls.toy_jit", "asm_libcalls.llvm")
-        for module in [m for m in sys.modules if m.startswith(others)]:
-            del sys.modules[module]
-    """
-    )
-    root = PACKAGE_HOME / "asm_libcalls"
-    seen = set()
-    for line in done.stdout.splitlines():
-        name, _, path = line.split(" ", 2)
-        inside = Path(path).resolve().relative_to(root.resolve())
-        if not {str(inside), inside.parts[0]} & {*image_kinds.MODULES, *NOT_IN_THE_CODE}:
-            folders = image_kinds.IMAGES[name].folders
-            assert any(str(folder) in folders for folder in inside.parents), line
-        seen.add(name)
-    assert seen == set(image_kinds.IMAGES)
-
-
-NESTED = sorted(
-    {
-        path.parent.relative_to(PACKAGE_HOME / "asm_libcalls").as_posix()
-        for kind in image_kinds.IMAGES.values()
-        for folder in kind.folders
-        for path in (PACKAGE_HOME / "asm_libcalls" / folder).rglob("*.py")
-    }
-)
-"""Every folder that has sources of an image, those in other folders too."""
-
-
-def test_there_are_folders_in_folders():
-    assert {"x86_64", "x86_64/stencils", "emitter", "toy_jit/codegen/stencils"} <= set(NESTED)
-
-
-@pytest.mark.parametrize("folder", NESTED)
-@pytest.mark.parametrize("change", ["edited", "added", "removed", "in a new folder"])
-def test_the_key_is_of_all_sources_in_all_folders(change, folder, tmp_path, monkeypatch):
-    """A source is changed in a copy, and the keys of those images change that are made from it."""
-    from asm_libcalls.x86_64 import code_cache
-
-    home = tmp_path / "asm_libcalls"
-    shutil.copytree(
-        PACKAGE_HOME / "asm_libcalls", home, ignore=shutil.ignore_patterns("__pycache__", "*.image")
-    )
-
-    def keys() -> dict[str, bytes]:
-        monkeypatch.setattr(code_cache, "_sources", {})
-        found = {name: code_cache._key(name, frozenset(), str(home)) for name in image_kinds.IMAGES}
-        assert None not in found.values()
-        return found
-
-    before = keys()
-    assert keys() == before
-    first = min((home / folder).glob("*.py"))
-    if change == "edited":
-        first.write_text(first.read_text() + "# edited\n")
-    elif change == "added":
-        (home / folder / "added.py").write_text("")
-    elif change == "removed":
-        first.unlink()
-    else:
-        (home / folder / "new" / "newer").mkdir(parents=True)
-        (home / folder / "new" / "newer" / "added.py").write_text("")
-    after = keys()
-    concerned = {
-        name
-        for name, kind in image_kinds.IMAGES.items()
-        if any(f"{folder}/".startswith(f"{whole}/") for whole in kind.folders)
-    }
-    assert concerned
-    assert {name for name in before if before[name] != after[name]} == concerned
-
-
-@pytest.mark.parametrize("module", image_kinds.MODULES)
-def test_the_key_is_of_the_layouts_that_all_images_share(module, tmp_path, monkeypatch):
-    from asm_libcalls.x86_64 import code_cache
-
-    home = tmp_path / "asm_libcalls"
-    shutil.copytree(PACKAGE_HOME / "asm_libcalls", home)
-    before = {name: code_cache._key(name, frozenset(), str(home)) for name in image_kinds.IMAGES}
-    (home / module).write_text((home / module).read_text() + "# edited\n")
-    monkeypatch.setattr(code_cache, "_sources", {})
-    for name in image_kinds.IMAGES:
-        assert code_cache._key(name, frozenset(), str(home)) not in (None, before[name])
-
-
-def test_levels():
-    known = {*FEATURES, *TUNINGS}
-    for name, features in image_kinds.LEVELS.items():
-        assert features <= known, name
-        assert image_kinds.levels_of(features)[0] == name
-    assert image_kinds.levels_of(frozenset({"sse4_1"})) == []
-    modern = image_kinds.LEVELS["x86-64-v4-erms"] | {"fsrm"}
-    assert image_kinds.levels_of(modern)[0] == "x86-64-v4-erms"
-    assert image_kinds.levels_of(modern - {"avx512vl"})[0] == "x86-64-v3-erms"
-    assert image_kinds.levels_of(modern - {"bmi2"})[0] == "x86-64-v2"
-
-
-KEY = bytes(range(image_file.KEY_SIZE))
-SAMPLE = Image(
-    b"\xc3" * CODE_PAGE,
-    {"a": (0, 1)},
-    {"x": CODE_PAGE},
-    CODE_PAGE + 8,
-    labels={"a.end": 3},
-    stencils={
-        "s": PlacedStencil(
-            16, 9, (Hole("slot", 3, "x"), Hole("number", 5, "count")), "0,1,-,-,push,3,7,-8"
-        ),
-        "empty": PlacedStencil(32, 0, (), ""),
-    },
-)
-
-
-def test_pack_and_unpack():
-    content = image_file.pack(SAMPLE, KEY, "PeachPy\n0.2.0")
-    image, offset, assembler = image_file.unpack(content, KEY)
-    assert (image.code, image.routines, image.slots, image.size) == (
-        SAMPLE.code,
-        SAMPLE.routines,
-        SAMPLE.slots,
-        SAMPLE.size,
-    )
-    assert image.labels == SAMPLE.labels
-    assert image.stencils.keys() == SAMPLE.stencils.keys()
-    for name, stencil in SAMPLE.stencils.items():
-        for field in PlacedStencil.__slots__:
-            assert getattr(image.stencils[name], field) == getattr(stencil, field)
-    assert assembler == "PeachPy 0.2.0"
-    assert offset % CODE_PAGE == 0
-    assert content[offset : offset + CODE_PAGE] == SAMPLE.code
-
-
-def test_every_altered_bit_is_found():
-    content = image_file.pack(SAMPLE, KEY, "")
-    for position in [*range(800), *range(800, len(content), 97)]:
-        altered = bytearray(content)
-        altered[position] ^= 0x10
-        with pytest.raises(image_file.DamagedImage):
-            image_file.unpack(bytes(altered), KEY)
-
-
-def test_every_truncation_is_found():
-    content = image_file.pack(SAMPLE, KEY, "")
-    for length in [*range(800), *range(800, len(content), 97), len(content) - 1]:
-        with pytest.raises(image_file.DamagedImage):
-            image_file.unpack(content[:length], KEY)
-
-
-def test_a_name_that_a_file_can_not_hold():
-    with pytest.raises(ValueError, match=r"the name 'a\\tb' cannot be written"):
-        image_file.pack(Image(SAMPLE.code, {"a\tb": (0, 1)}, {}, CODE_PAGE), KEY, "")
+    assert "backend-109.image" in names

@@ -141,6 +141,7 @@ def test_levels_differ():
         "avx": "ymm",
         "avx2": "ymm",
         "avx512": "zmm",
+        "ice_lake": "zmm",
     }
 
 
@@ -157,6 +158,7 @@ def test_nothing_newer_than_the_level_is_used(level):
         "avx": {"sse41", "avx"},
         "avx2": {"sse41", "avx", "avx2", "bmi2"},
         "avx512": {"sse41", "avx", "avx2", "bmi2", "avx512", "dqi", "vlx", "cdi"},
+        "ice_lake": {"sse41", "avx", "avx2", "bmi2", "avx512", "dqi", "vlx", "cdi", "ifma"},
     }[level] | {
         "sse1",
         "sse2",

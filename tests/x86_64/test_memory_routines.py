@@ -36,7 +36,7 @@ from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.vmcontext import InstanceHeader, VMDataSegment, VMMemoryDefinition
 from asm_libcalls.x86_64 import cpu, growth, memories
 from asm_libcalls.x86_64.bytes import copying, filling, vectors
-from asm_libcalls.x86_64.python_functions.function_stencils import STENCIL_PREFIX
+from asm_libcalls.x86_64.python_functions import STENCIL_PREFIX
 
 VARIANTS = {
     "sse2": frozenset(),
@@ -47,10 +47,11 @@ VARIANTS = {
     "avx512-erms": frozenset({"avx2", "avx512vl", "avx512bw", "erms"}),
     "avx512-wide": frozenset({"avx2", "avx512vl", "avx512bw", cpu.WIDE_MOVES}),
     "avx512-wide-erms": frozenset({"avx2", "avx512vl", "avx512bw", "erms", cpu.WIDE_MOVES}),
-    "avx512-wide-early": frozenset(
-        {"avx2", "avx512vl", "avx512bw", "erms", cpu.WIDE_MOVES, cpu.EARLY_STRINGS}
+    "avx512-wide-ice_lake": frozenset(
+        {"avx2", "avx512vl", "avx512bw", "erms", cpu.WIDE_MOVES, cpu.ICE_LAKE}
     ),
-    "avx2-early": frozenset({"avx2", "erms", cpu.EARLY_STRINGS}),
+    "avx2-ice_lake": frozenset({"avx2", "erms", cpu.ICE_LAKE}),
+    "sse2-ice_lake": frozenset({"erms", cpu.ICE_LAKE}),
 }
 WASM_PAGE = 1 << 16
 TOP = (1 << 32) - 1
@@ -110,7 +111,7 @@ def test_every_variant_uses_what_its_cpu_has(features):
     strings = {name: [x for x in code if x.startswith("rep ")] for name, code in lines.items()}
     assert any("zmm" in line for line in everything) == (cpu.WIDE_MOVES in features)
     with_movsb = "erms" in features and (
-        "avx2" not in features or features & {cpu.WIDE_MOVES, cpu.EARLY_STRINGS} != set()
+        "avx2" not in features or features & {cpu.WIDE_MOVES, cpu.ICE_LAKE} != set()
     )
     assert (
         strings.pop(copying.MOVE_BYTES) == ["rep movsb byte ptr [rdi], byte ptr [rsi]"] * with_movsb
@@ -335,7 +336,7 @@ def test_a_memory_of_4_gib(call):
             call("memory_copy", context.vmctx, *arguments)
     with pytest.raises(HeapOutOfBounds):
         call("memory_fill", context.vmctx, 0, TOP, 0, 2)
-    libc.munmap(start, length)
+    libc.munmap([(start, length)])
 
 
 def test_an_empty_memory(call):
@@ -482,10 +483,10 @@ def test_offsets_come_from_the_structures():
     assert VMMemoryDefinition.base.offset == 0
     assert VMDataSegment.length.offset == ctypes.sizeof(ctypes.c_size_t)
     header = ctypes.sizeof(InstanceHeader)
-    assert [InstanceHeader.memory_base_offset(i) for i in (-1, 0, 1)] == [
+    assert [InstanceHeader.memory_pointers_offset(i) for i in (-1, 0, 1)] == [
         -header,
-        -header - 8,
         -header - 16,
+        -header - 32,
     ]
 
 

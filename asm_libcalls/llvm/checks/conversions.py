@@ -12,15 +12,9 @@ from fractions import Fraction
 from random import Random
 
 from asm_libcalls.checks.engine import PatternChecker
+from asm_libcalls.checks.float_formats import FORMATS
 from asm_libcalls.libcall import Libcall
-from asm_libcalls.llvm.checks.nearest import (
-    WIDTHS,
-    edge_patterns,
-    is_nan,
-    nearest,
-    random_pattern,
-    value_of,
-)
+from asm_libcalls.llvm.checks.nearest import edge_patterns, nearest, random_pattern, value_of
 from asm_libcalls.llvm.checks.wide_integers import BOUNDARIES, MODULUS, random_integer, signed
 
 __all__ = ["CHECKER"]
@@ -51,20 +45,20 @@ class ConversionChecker(PatternChecker):
     def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int]]:
         """Yield numbers of the parameter's type."""
         name = libcall.signature.parameters[0].name
-        patterns = edge_patterns(name, _POWERS) if name in WIDTHS else iter(_INTEGERS)
+        patterns = edge_patterns(name, _POWERS) if name in FORMATS else iter(_INTEGERS)
         return ((pattern,) for pattern in patterns)
 
     def random_cases(self, libcall: Libcall, source: Random) -> Iterator[tuple[int]]:
         """Yield numbers of every size."""
         name = libcall.signature.parameters[0].name
         while True:
-            yield (random_pattern(name, source) if name in WIDTHS else _random_integer(source),)
+            yield (random_pattern(name, source) if name in FORMATS else _random_integer(source),)
 
     def oracle(self, libcall: Libcall) -> Callable[[int], int]:
         """Return the same by exact fractions."""
         parameter, result = libcall.signature.parameters[0], libcall.signature.result
         assert result is not None
-        if parameter.name in WIDTHS:
+        if parameter.name in FORMATS:
             return _to_signed(parameter.name) if result.signed else _to_unsigned(parameter.name)
 
         def convert(pattern: int) -> int:
@@ -82,7 +76,7 @@ def _random_integer(source: Random) -> int:
 
 
 def _is_beyond(format_: str, pattern: int) -> bool:
-    if is_nan(format_, pattern):
+    if FORMATS[format_].is_nan(pattern):
         return True
     # value_of() returns 65536 for an f16's infinity, which 128 bits could hold.
     largest = MODULUS if format_ != "f16" else 65536
@@ -90,7 +84,7 @@ def _is_beyond(format_: str, pattern: int) -> bool:
 
 
 def _to_signed(format_: str) -> Callable[[int], int]:
-    sign = 1 << (WIDTHS[format_][0] - 1)
+    sign = FORMATS[format_].sign
 
     def convert(pattern: int) -> int:
         if _is_beyond(format_, pattern):
@@ -101,7 +95,7 @@ def _to_signed(format_: str) -> Callable[[int], int]:
 
 
 def _to_unsigned(format_: str) -> Callable[[int], int]:
-    sign = 1 << (WIDTHS[format_][0] - 1)
+    sign = FORMATS[format_].sign
 
     def convert(pattern: int) -> int:
         if pattern & sign:

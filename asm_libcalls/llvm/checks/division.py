@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from itertools import product
 from random import Random
 from typing import Any
 
+from asm_libcalls.checks.integers import quotient, remainder
 from asm_libcalls.libcall import Libcall
 from asm_libcalls.llvm.checks.stored_results import StoringChecker
 from asm_libcalls.llvm.checks.wide_integers import BOUNDARIES, MODULUS, random_integer, signed
-from asm_libcalls.traps import IntegerDivisionByZero
 
 __all__ = ["CHECKER"]
 
@@ -37,22 +35,12 @@ class DivisionChecker(StoringChecker):
         return _ORACLES[libcall.name]
 
 
-def _quotient(dividend: int, divisor: int) -> int:
-    if divisor == 0:
-        raise IntegerDivisionByZero
-    return math.trunc(Fraction(dividend, divisor))
-
-
-def _rest(dividend: int, divisor: int) -> int:
-    return dividend - divisor * _quotient(dividend, divisor)
-
-
 _ORACLES: dict[str, Callable[[int, int], Any]] = {
-    "divti3": lambda x, y: _quotient(signed(x), signed(y)) % MODULUS,
-    "modti3": lambda x, y: _rest(signed(x), signed(y)) % MODULUS,
-    "udivti3": _quotient,
-    "umodti3": _rest,
-    "udivmodti4": lambda x, y: (_quotient(x, y), _rest(x, y)),
+    "divti3": lambda x, y: quotient(signed(x), signed(y)) % MODULUS,
+    "modti3": lambda x, y: remainder(signed(x), signed(y)) % MODULUS,
+    "udivti3": quotient,
+    "umodti3": remainder,
+    "udivmodti4": lambda x, y: (quotient(x, y), remainder(x, y)),
 }
 
 CHECKER = DivisionChecker()

@@ -37,26 +37,11 @@ def verify_exhaustively(
 ) -> list[Exhaustive]:
     """Convert every number with each function and compare.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Out of :data:`FUNCTIONS`.
-    tell : callable
-        Called with a name and the number of patterns done, now and then.
-    step : int, optional
-        Check one of every `step` blocks of 32768 patterns.
+    A function's check ends at its first difference. `tell` is called now and then with a name and
+    the number of patterns done. One of every `step` blocks of 32768 patterns is checked.
 
-    Returns
-    -------
-    list of Exhaustive
-        One for each name; a function's check ends at its first difference.
-
-    Raises
-    ------
-    RuntimeError
-        No machine code serves.
-    Unavailable
-        There is no x86-64-v2 image, and no PeachPy to assemble one.
+    Raise RuntimeError if no machine code serves, and Unavailable if there is no x86-64-v2 image and
+    no PeachPy to assemble one.
     """
     return [_verify(name, tell, step) for name in names]
 

@@ -9,15 +9,9 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from asm_libcalls.checks.engine import PatternChecker
+from asm_libcalls.checks.float_formats import FORMATS
 from asm_libcalls.libcall import Libcall
-from asm_libcalls.llvm.checks.nearest import (
-    WIDTHS,
-    edge_patterns,
-    is_nan,
-    nearest,
-    random_pattern,
-    value_of,
-)
+from asm_libcalls.llvm.checks.nearest import edge_patterns, nearest, random_pattern, value_of
 
 __all__ = ["CHECKER", "formats"]
 
@@ -48,39 +42,27 @@ class HalfPrecisionChecker(PatternChecker):
     def oracle(self, libcall: Libcall) -> Callable[[int], int]:
         """Return the same by exact fractions."""
         source, target = formats(libcall)
-        source_bits, source_fraction = _widths(source)
-        target_bits, target_fraction = _widths(target)
-        sign, target_sign = 1 << (source_bits - 1), 1 << (target_bits - 1)
-        widening = target_fraction - source_fraction
+        form, to = FORMATS[source], FORMATS[target]
+        widening = to.fraction_bits - form.fraction_bits
 
         def convert(pattern: int) -> int:
-            pattern &= 2 * sign - 1
-            negative = bool(pattern & sign)
-            if not is_nan(source, pattern):
-                if pattern & (sign - 1) == _infinity(source):
-                    return _infinity(target) | target_sign * negative
+            pattern &= 2 * form.sign - 1
+            negative = bool(pattern & form.sign)
+            if not form.is_nan(pattern):
+                if pattern & ~form.sign == form.infinity:
+                    return to.infinity | to.sign * negative
                 return nearest(target, abs(value_of(source, pattern)), negative)
-            payload = pattern % (1 << source_fraction)
+            payload = pattern % (1 << form.fraction_bits)
             if widening >= 0:
                 payload *= 1 << widening
             else:
                 is_bf16 = (source, target) == ("f32", "bf16") and payload % (1 << -widening) == 0
                 payload //= 1 << -widening
                 if not is_bf16:
-                    payload |= 1 << (target_fraction - 1)
-            return _infinity(target) + payload + target_sign * negative
+                    payload |= to.quiet
+            return to.infinity + payload + to.sign * negative
 
         return convert
-
-
-def _widths(format_: str) -> tuple[int, int]:
-    bits, exponent = WIDTHS[format_]
-    return bits, bits - 1 - exponent
-
-
-def _infinity(format_: str) -> int:
-    bits, fraction = _widths(format_)
-    return (1 << (bits - 1)) - (1 << fraction)
 
 
 CHECKER = HalfPrecisionChecker()

@@ -13,40 +13,28 @@ from collections.abc import Iterator
 from fractions import Fraction
 from random import Random
 
-__all__ = ["WIDTHS", "edge_patterns", "is_nan", "nearest", "random_pattern", "value_of"]
+from asm_libcalls.checks.float_formats import FORMATS
 
-WIDTHS = {"f16": (16, 5), "bf16": (16, 8), "f32": (32, 8), "f64": (64, 11)}
-"""Bits of each format, and of its exponent."""
-
-
-def _infinity(format_: str) -> int:
-    bits, exponent = WIDTHS[format_]
-    return ((1 << exponent) - 1) << (bits - 1 - exponent)
-
-
-def is_nan(format_: str, pattern: int) -> bool:
-    """Return whether a pattern is a NaN's."""
-    return pattern & ~(1 << (WIDTHS[format_][0] - 1)) > _infinity(format_)
+__all__ = ["edge_patterns", "nearest", "random_pattern", "value_of"]
 
 
 def value_of(format_: str, pattern: int) -> Fraction:
     """Return the exact value of a pattern that is no NaN; infinity as the next number."""
-    bits, exponent = WIDTHS[format_]
-    sign = 1 << (bits - 1)
-    if pattern & sign:
-        return -value_of(format_, pattern & ~sign)
-    if pattern == _infinity(format_):
-        return Fraction(2) ** (1 << (exponent - 1))
+    form = FORMATS[format_]
+    if pattern & form.sign:
+        return -value_of(format_, pattern & ~form.sign)
+    if pattern == form.infinity:
+        return Fraction(2) ** (form.bias + 1)
     if format_ == "bf16":
         format_, pattern = "f32", pattern << 16
     code = {"f16": "<e", "f32": "<f", "f64": "<d"}[format_]
-    raw = pattern.to_bytes(WIDTHS[format_][0] // 8, "little")
+    raw = pattern.to_bytes(FORMATS[format_].bits // 8, "little")
     return Fraction(struct.unpack(code, raw)[0])
 
 
 def nearest(format_: str, value: Fraction, negative: bool) -> int:
     """Return the pattern nearest to a magnitude, with a sign."""
-    low, high = 0, _infinity(format_)
+    low, high = 0, FORMATS[format_].infinity
     if value >= value_of(format_, high):
         low = high
     else:
@@ -63,7 +51,7 @@ def nearest(format_: str, value: Fraction, negative: bool) -> int:
             high = middle
     below, above = value - value_of(format_, low), value_of(format_, high) - value
     magnitude = high if above < below or (above == below and low % 2) else low
-    return magnitude | (1 << (WIDTHS[format_][0] - 1) if negative else 0)
+    return magnitude | (FORMATS[format_].sign if negative else 0)
 
 
 def _guess(format_: str, value: Fraction) -> int:
@@ -74,26 +62,21 @@ def _guess(format_: str, value: Fraction) -> int:
         as_f32 = int.from_bytes(struct.pack("<f", number), "little")
         return as_f32 >> 16 if format_ == "bf16" else as_f32 if format_ == "f32" else 0
     except OverflowError:
-        return _infinity(format_)
+        return FORMATS[format_].infinity
 
 
 def edge_patterns(format_: str, exponents: tuple[int, ...] = ()) -> Iterator[int]:
     """Yield patterns where mistakes are likely.
 
-    Parameters
-    ----------
-    format_ : str
-    exponents : tuple of int
-        Powers of two to include; the ends of the format's own range always are.
+    The powers of two of these exponents are among them; those at the ends of the format's own range
+    always are.
     """
-    bits, exponent_bits = WIDTHS[format_]
-    fraction_bits = bits - 1 - exponent_bits
-    largest = (1 << exponent_bits) - 1
-    bias = largest >> 1
+    form = FORMATS[format_]
+    fraction_bits, largest, bias = form.fraction_bits, form.largest_field, form.bias
     fields = {0, 1, bias - 1, bias, largest - 1, largest} | {
         field for power in exponents if 0 <= (field := power + bias) <= largest
     }
-    full, half = (1 << fraction_bits) - 1, 1 << (fraction_bits - 1)
+    full, half = (1 << fraction_bits) - 1, form.quiet
     fractions = {0, 1, half - 1, half, half + 1, full - 1, full}
     for kept in (7, 10):  # ties of the narrower formats, and their neighbours
         if kept < fraction_bits:
@@ -101,7 +84,7 @@ def edge_patterns(format_: str, exponents: tuple[int, ...] = ()) -> Iterator[int
             for odd in (0, 1):
                 tie = unit * odd + unit // 2
                 fractions |= {tie - 1, tie, tie + 1, full - tie, full - tie + 1, full - tie + 2}
-    for sign in (0, 1 << (bits - 1)):
+    for sign in (0, form.sign):
         for field in sorted(fields):
             for fraction in sorted(fractions):
                 yield sign | field << fraction_bits | fraction & full
@@ -109,15 +92,12 @@ def edge_patterns(format_: str, exponents: tuple[int, ...] = ()) -> Iterator[int
 
 def random_pattern(format_: str, source: Random) -> int:
     """Return a pattern; every second one is of moderate size."""
-    bits, exponent_bits = WIDTHS[format_]
-    pattern = source.getrandbits(bits)
+    form = FORMATS[format_]
+    pattern = source.getrandbits(form.bits)
     if source.getrandbits(1):
-        fraction_bits = bits - 1 - exponent_bits
-        bias = (1 << exponent_bits) // 2 - 1
-        spread = min(bias - 1, 140)
-        field = bias + source.randrange(-spread, spread + 1)
-        mask = ((1 << exponent_bits) - 1) << fraction_bits
-        pattern = pattern & ~mask | field << fraction_bits
+        spread = min(form.bias - 1, 140)
+        field = form.bias + source.randrange(-spread, spread + 1)
+        pattern = pattern & ~form.infinity | field << form.fraction_bits
     if source.getrandbits(2) == 0:  # few bits set, so that ties are frequent
-        pattern &= -1 << source.randrange(bits)
-    return pattern & ((1 << bits) - 1)
+        pattern &= -1 << source.randrange(form.bits)
+    return pattern & ((1 << form.bits) - 1)

@@ -7,8 +7,9 @@ from itertools import product
 from random import Random
 
 from asm_libcalls.checks.engine import PatternChecker
+from asm_libcalls.checks.float_formats import FORMATS
 from asm_libcalls.libcall import Libcall
-from asm_libcalls.llvm.checks.nearest import WIDTHS, is_nan, nearest, random_pattern, value_of
+from asm_libcalls.llvm.checks.nearest import nearest, random_pattern, value_of
 
 __all__ = ["CHECKER"]
 
@@ -25,22 +26,19 @@ class PowerChecker(PatternChecker):
     def random_cases(self, libcall: Libcall, source: Random) -> Iterator[tuple[int, int]]:
         """Yield numbers near 1, and some of any size."""
         format_ = libcall.signature.parameters[0].name
-        bits, exponent = WIDTHS[format_]
-        fraction = bits - 1 - exponent
-        one = (1 << (exponent - 1)) - 1
+        form = FORMATS[format_]
         while True:
-            field = one + source.randrange(-2, 3)
-            near = field << fraction | source.getrandbits(fraction)
+            field = form.bias + source.randrange(-2, 3)
+            near = field << form.fraction_bits | source.getrandbits(form.fraction_bits)
             yield (
-                near | source.getrandbits(1) << (bits - 1), source.randrange(-200, 200) % 2**32
+                near | source.getrandbits(1) * form.sign, source.randrange(-200, 200) % 2**32
             )  # fmt: skip
             yield (random_pattern(format_, source), source.randrange(-6, 7) % 2**32)
 
     def oracle(self, libcall: Libcall) -> Callable[[int, int], int]:
         """Return the same by exact fractions."""
         format_ = libcall.signature.parameters[0].name
-        bits, exponent_bits = WIDTHS[format_]
-        one = ((1 << (exponent_bits - 1)) - 1) << (bits - 1 - exponent_bits)
+        one = FORMATS[format_].one
 
         def power(x: int, exponent: int) -> int:
             signed = exponent - 2**32 if exponent >= 2**31 else exponent
@@ -56,34 +54,25 @@ class PowerChecker(PatternChecker):
 
 
 def _edge_patterns(format_: str) -> list[int]:
-    bits, exponent = WIDTHS[format_]
-    fraction = bits - 1 - exponent
-    bias = (1 << (exponent - 1)) - 1
-    sign, infinity = 1 << (bits - 1), ((1 << exponent) - 1) << fraction
-    one = bias << fraction
+    form = FORMATS[format_]
+    sign, infinity, one, least = form.sign, form.infinity, form.one, 1 << form.fraction_bits
     magnitudes = (
-        0, 1, 1 << fraction, one - 1, one, one + 1, one + (1 << fraction), (one + 3) * 11 // 10,
-        infinity - 1, infinity, infinity + 1, infinity | 1 << (fraction - 1), sign - 1,
+        0, 1, least, one - 1, one, one + 1, one + least, (one + 3) * 11 // 10,
+        infinity - 1, infinity, infinity + 1, infinity | form.quiet, sign - 1,
     )  # fmt: skip
     return [magnitude | s for magnitude in magnitudes for s in (0, sign)]
 
 
 def _split(format_: str, x: int) -> tuple[int, bool, bool]:
     """Return the sign bit of a number, and whether it is infinite or zero."""
-    bits, exponent = WIDTHS[format_]
-    sign, infinity = 1 << (bits - 1), ((1 << exponent) - 1) << (bits - 1 - exponent)
-    return x & sign, x & ~sign == infinity, x & ~sign == 0
-
-
-def _quiet(format_: str, x: int) -> int:
-    bits, exponent = WIDTHS[format_]
-    return x | 1 << (bits - 2 - exponent)
+    form = FORMATS[format_]
+    return x & form.sign, x & ~form.sign == form.infinity, x & ~form.sign == 0
 
 
 def _product(format_: str, x: int, y: int) -> int:
     for each in (x, y):
-        if is_nan(format_, each):
-            return _quiet(format_, each)
+        if FORMATS[format_].is_nan(each):
+            return each | FORMATS[format_].quiet
     (sign_x, infinite_x, _), (sign_y, infinite_y, _) = _split(format_, x), _split(format_, y)
     if infinite_x or infinite_y:  # times no zero: both are powers of one number
         return (x if infinite_x else y) & ~(sign_x | sign_y) | sign_x ^ sign_y
@@ -91,14 +80,14 @@ def _product(format_: str, x: int, y: int) -> int:
 
 
 def _quotient(format_: str, one: int, x: int) -> int:
-    if is_nan(format_, x):
-        return _quiet(format_, x)
+    form = FORMATS[format_]
+    if form.is_nan(x):
+        return x | form.quiet
     sign, infinite, zero = _split(format_, x)
     if infinite:
         return sign
     if zero:
-        bits, exponent = WIDTHS[format_]
-        return sign | ((1 << exponent) - 1) << (bits - 1 - exponent)
+        return sign | form.infinity
     return nearest(format_, abs(value_of(format_, one) / value_of(format_, x)), bool(sign))
 
 

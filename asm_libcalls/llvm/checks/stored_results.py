@@ -9,7 +9,7 @@ from typing import Any
 
 from asm_libcalls.checks.engine import Outcome, PatternChecker, observe, served_functions
 from asm_libcalls.libcall import Libcall
-from asm_libcalls.literals import describe
+from asm_libcalls.signatures.literals import describe
 
 __all__ = ["StoringChecker"]
 

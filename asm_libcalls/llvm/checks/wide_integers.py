@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
+from asm_libcalls.checks import integers
+
 __all__ = ["BOUNDARIES", "MODULUS", "random_integer", "signed"]
 
 MODULUS = 2**128
@@ -32,4 +34,4 @@ def random_integer(source: Random) -> int:
 
 def signed(pattern: int, bits: int = 128) -> int:
     """Return the signed reading of a pattern."""
-    return int.from_bytes(pattern.to_bytes(bits // 8, "big"), "big", signed=True)
+    return integers.signed(pattern, bits)

@@ -11,29 +11,19 @@ __all__ = ["BF16", "F16", "F32", "F64", "Format"]
 
 
 class Format:
-    """A binary interchange format.
-
-    Attributes
-    ----------
-    fraction : int
-        Bits of the fraction.
-    bias : int
-        Of the exponent.
-    bits : int
-        Its width.
-    sign, infinity, quiet : int
-        The patterns of the sign, of infinity, and of the bit that makes a NaN quiet.
-    """
+    """A binary interchange format."""
 
     __slots__ = ("bias", "bits", "fraction", "infinity", "quiet", "sign")
 
     def __init__(self, bits: int, fraction: int) -> None:
-        self.bits = bits
-        self.fraction = fraction
+        self.bits = bits  # its width
+        self.fraction = fraction  # bits of the fraction
+        # `sign`, `infinity`, `quiet`: the patterns of the sign, of infinity, and of the bit that
+        # makes a NaN quiet
         self.sign = 1 << (bits - 1)
         self.infinity = self.sign - (1 << fraction)
         self.quiet = 1 << (fraction - 1)
-        self.bias = (self.infinity >> fraction) // 2
+        self.bias = (self.infinity >> fraction) // 2  # of the exponent
 
     def magnitude(self, pattern: int) -> int:
         """Return a pattern without its sign."""

@@ -18,13 +18,8 @@ from peachpy.x86_64 import (
 )  # fmt: skip
 
 from asm_libcalls.llvm.x86_64.integers_to_floats import (
-    F16,
-    F32,
-    F64,
-    MAXIMUM,
-    from_integer,
-    half_from_integer,
-)
+    F16, F32, F64, MAXIMUM, from_integer, half_from_integer,
+)  # fmt: skip
 from asm_libcalls.llvm.x86_64.vex import copying
 from asm_libcalls.x86_64.assembler import sequence
 

@@ -39,33 +39,23 @@ __all__ = ["routines"]
 
 
 class Narrowing:
-    """From one format to a narrower one.
-
-    Attributes
-    ----------
-    is_double : bool
-        Whether the wider one is f64; f32 otherwise.
-    fraction, bias : int
-        Bits of the wider one's fraction, and its exponent's bias.
-    dropped : int
-        Bits of the fraction that the narrower one lacks.
-    lowest, above : int
-        Exponent fields of the wider one: of the narrower one's least normal number; of its
-        infinity.
-    infinity, quiet : int
-        The narrower one's infinity, and the bit that makes a NaN quiet.
-    """
+    """From one format to a narrower one."""
 
     __slots__ = (
         "above", "bias", "dropped", "fraction", "infinity", "is_double", "lowest", "quiet",
     )  # fmt: skip
 
     def __init__(self, is_double: bool, to_fraction: int, to_bias: int) -> None:
-        self.is_double = is_double
+        self.is_double = is_double  # whether the wider one is f64; f32 otherwise
+        # bits of the wider one's fraction, and its exponent's bias
         self.fraction, self.bias = (52, 1023) if is_double else (23, 127)
+        # bits of the fraction that the narrower one lacks
         self.dropped = self.fraction - to_fraction
+        # `lowest`, `above`: exponent fields of the wider one: of the narrower one's least normal
+        # number; of its infinity
         self.lowest = self.bias - to_bias + 1
         self.above = self.bias + to_bias + 1
+        # `infinity`, `quiet`: the narrower one's infinity, and the bit that makes a NaN quiet
         self.infinity = (2 * to_bias + 1) << to_fraction
         self.quiet = 1 << (to_fraction - 1)
 

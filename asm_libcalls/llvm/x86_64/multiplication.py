@@ -8,6 +8,8 @@ Source: System V ABI for AMD64, 3.2.3 (__int128); Intel SDM volume 2, IMUL, MUL.
 
 from __future__ import annotations
 
+from functools import partial
+
 from peachpy.x86_64 import (
     ADD, AND, IMUL, JNZ, LABEL, MOV, MOVZX, MUL, OR, RET, SAR, SBB, SETB, SETNZ, SETO, SHR, SUB,
     TEST, XOR, Label, al, cl, dword, eax, ecx, edi, esi, r8, r9, r10, r11, r11b, rax, rcx, rdi, rdx,
@@ -20,6 +22,7 @@ from asm_libcalls.x86_64.assembler import sequence
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from asm_libcalls.emitter.image import Routine
 
@@ -30,8 +33,8 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the family for a CPU with these features."""
     yield sequence("__multi3", _multi3)
     yield sequence("__muloti4", _muloti4)
-    yield sequence("__mulodi4", _mulodi4)
-    yield sequence("__mulosi4", _mulosi4)
+    yield sequence("__mulodi4", partial(_mulo, rax, rdi, rsi))
+    yield sequence("__mulosi4", partial(_mulo, eax, edi, esi))
 
 
 def _multi3() -> None:
@@ -44,19 +47,10 @@ def _multi3() -> None:
     RET()
 
 
-def _mulosi4() -> None:
+def _mulo(product: Any, a: Any, b: Any) -> None:
     XOR(ecx, ecx)
-    MOV(eax, edi)
-    IMUL(eax, esi)
-    SETO(cl)
-    MOV([rdx], ecx)
-    RET()
-
-
-def _mulodi4() -> None:
-    XOR(ecx, ecx)
-    MOV(rax, rdi)
-    IMUL(rax, rsi)
+    MOV(product, a)
+    IMUL(product, b)
     SETO(cl)
     MOV([rdx], ecx)
     RET()

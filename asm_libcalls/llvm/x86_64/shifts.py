@@ -1,4 +1,4 @@
-"""128-bit shifts. The count, an ``int``, is taken modulo 128; LLVM never asks for more.
+"""128-bit shifts. The count, an ``int``, is taken modulo 128; LLVM passes no larger one.
 
 Source: System V ABI for AMD64, 3.2.3 (__int128); Intel SDM volume 2, SHLD, SHLX (counts are taken
 modulo 64).

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from asm_libcalls.calling_convention import INTEGER_REGISTERS
 from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS, SYMBOL_PREFIX
-from asm_libcalls.toy_jit.codegen.places import Places, constant, halves
+from asm_libcalls.toy_jit.codegen.function_code import constant
+from asm_libcalls.toy_jit.codegen.places import Places
 from asm_libcalls.toy_jit.codegen.registers import NEGATED, operand_registers
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
 from asm_libcalls.toy_jit.frontend import opcodes as op
@@ -18,52 +19,78 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asm_libcalls.toy_jit.codegen.function_code import Place
+    from asm_libcalls.toy_jit.codegen.layout import CodeLayout
+    from asm_libcalls.toy_jit.frontend.body import Body
     from asm_libcalls.toy_jit.frontend.module import FuncType
     from asm_libcalls.toy_jit.frontend.operands import Frame
-    from asm_libcalls.toy_jit.frontend.validator import Body
 
 __all__ = ["Emitter"]
 
+_CALL = TEMPLATES["call"][0]
+
 
 class Emitter(Places):
-    """Emits the code of one function.
+    """Emits the code of one function."""
 
-    Attributes
-    ----------
-    references : tuple of int
-        The slots of externref locals, relative to rbp. All stack maps of the function have them.
-    result_types : bytes
-        The types of its results.
-    outgoing : int
-        The number of slots that its calls need for arguments and results.
-    checks : list of (int, int, int, tuple of int)
-        For each check: the offset of its jump, the offset where an interrupt returns to, its offset
-        in the module, and the slots of references.
-    """
+    def __init__(self, layout: CodeLayout) -> None:
+        super().__init__(layout)
+        self._arguments: dict[bytes, tuple[list[Place], int]] = {}
 
     def begin_function(self, body: Body, functype: FuncType) -> None:
         """Begin a function."""
         self.begin(body, len(functype.params))
-        self.references = tuple(
-            home[1]
-            for home, valtype in zip(self.homes, body.local_types, strict=True)
-            if valtype == EXTERNREF
-        )
+        types = body.local_types
+        # the slots of externref locals, relative to rbp; all stack maps of the function have them
+        self.references: tuple[int, ...] = ()
+        if EXTERNREF in types:
+            homes = zip(self.homes, types, strict=True)
+            self.references = tuple(home[1] for home, type_ in homes if type_ == EXTERNREF)
         self.result_types = functype.results
-        self.outgoing = 0
+        self.outgoing = 0  # the number of slots that its calls need for arguments and results
+        # for each check: the offset of its jump, the offset where an interrupt returns to, its
+        # offset in the module, and the slots of references
         self.checks: list[tuple[int, int, int, tuple[int, ...]]] = []
 
     def check_size(self) -> None:
-        """Raise LimitExceeded if the code is too large."""
-        self.layout.budget.check("max_code_size", len(self.code), self.offset)
+        """Raise LimitExceeded if the code is too large.
+
+        Instructions whose code may be long ask this: calls, branches and returns.
+        """
+        if len(self.code) > self.layout.most_code:
+            self.layout.budget.check("max_code_size", len(self.code), self.origin())
 
     def stack_map(self, operands: list[int]) -> tuple[int, ...]:
         """Return a stack map: the slots of externref locals, and these of operands."""
         if not operands:
             return self.references  # shared, so that a thousand stack maps need no more than one
         # The validator has counted the operands in the budget.
-        self.layout.budget.use("max_stack_map_slots", len(self.references), self.offset)
+        self.layout.budget.use("max_stack_map_slots", len(self.references), self.origin())
         return (*self.references, *operands)
+
+    # -- locals that have registers
+
+    def save_locals(self) -> None:
+        """Copy the locals that have registers to their slots, before a call."""
+        self.forget()
+        if not self.saving:
+            self.saving = self.moves([(home, local) for local, home in self.saved.items()])
+        self.code += self.saving
+
+    def restore_locals(self) -> None:
+        """Load the locals that have registers from their slots, after a call."""
+        if not self.restoring:
+            self.restoring = self.moves([*self.saved.items()])
+        self.code += self.restoring
+
+    def moves(self, pairs: list[tuple[Place, Place]]) -> bytes:
+        """Return the code that copies values: targets and sources."""
+        start = len(self.code)
+        for target, source in pairs:
+            self.move(target, source)
+        code = bytes(self.code[start:])
+        del self.code[start:]
+        return code
 
     # -- calls
 
@@ -74,16 +101,19 @@ class Emitter(Places):
         """
         return [("", 8 * i) for i in range(len(types))], 8 * len(types)
 
-    def call(self, role: str) -> None:
-        """Call a function or a stub of this module."""
-        self.code += TEMPLATES["call"][0]
-        self.layout.calls.append((len(self.code) - 4, role))
+    def call(self, target: int | str) -> None:
+        """Call a function or a stub of this module; see `CodeLayout.calls`."""
+        self.code += _CALL
+        self.layout.calls[target].append(len(self.code) - 4)
 
     def site_of(self, offset: int, slots: tuple[int, ...]) -> None:
         """Note a return address here: its offset in the module, and its stack map."""
-        self.layout.sites.append((len(self.code), offset))
+        self.check_size()
+        layout, at = self.layout, len(self.code)
+        layout.returns.append(at)
+        layout.origins.append(offset)
         if slots:
-            self.layout.stack_maps[len(self.code)] = slots
+            layout.stack_maps[at] = slots
 
     def site(self, references: tuple[int, ...]) -> None:
         """Note the return address of the current instruction's call.
@@ -91,12 +121,15 @@ class Emitter(Places):
         `references` are the heights of externref operands. Those that the call takes have been
         popped. Of the others, one that is not in its own slot is a local or null.
         """
+        if not references:
+            self.site_of(self.origin(), self.references)
+            return
         slots = [
             self.slots[height][1]
             for height in references
             if height < len(self.stack) and self.stack[height] == self.slots[height]
         ]
-        self.site_of(self.offset, self.stack_map(slots))
+        self.site_of(self.origin(), self.stack_map(slots))
 
     def call_other(self, references: tuple[int, ...]) -> None:
         """Call code that may be of another instance: its address is in rax, the vmctx in rcx."""
@@ -106,12 +139,27 @@ class Emitter(Places):
 
     def arguments(self, functype: FuncType) -> None:
         """Pop the operands of a call into the outgoing arguments; move the others to slots."""
-        self.flush_registers(len(self.stack) - len(functype.params))
-        offsets, size = self.offsets(functype.params)
-        for prefix, offset in reversed(offsets):
-            self.move((prefix + "argument", offset), self.pop())
+        params, stack = functype.params, self.stack
+        base = len(stack) - len(params)
+        if self.held:
+            self.flush_registers(base)
+        targets, slots = self.arguments_of(params)
+        for target in reversed(targets):
+            self.move(target, stack.pop())
+        self.held.clear()  # the others were flushed
+        if self.flushed > base:
+            self.flushed = base
         self.save_locals()
-        self.outgoing = max(self.outgoing, size // 8, self.offsets(functype.results)[1] // 8)
+        self.outgoing = max(self.outgoing, slots, self.arguments_of(functype.results)[1])
+
+    def arguments_of(self, types: bytes) -> tuple[list[Place], int]:
+        """Return the places of outgoing arguments, or results, and the number of their slots."""
+        found = self._arguments.get(types)
+        if found is None:
+            offsets, size = self.offsets(types)
+            places: list[Place] = [(prefix + "argument", offset) for prefix, offset in offsets]
+            found = self._arguments[types] = places, size // 8
+        return found
 
     def results(self, functype: FuncType) -> None:
         """Push the results of a call."""
@@ -119,8 +167,7 @@ class Emitter(Places):
         if len(functype.results) == 1 and functype.results[0] != V128:
             self.push_result(functype.results[0])
             return
-        for prefix, offset in self.offsets(functype.results)[0]:
-            source = (prefix + "argument", offset)
+        for source in self.arguments_of(functype.results)[0]:
             slot = self.slot(len(self.stack), source)
             self.move(slot, source)
             self.push(slot)
@@ -136,20 +183,11 @@ class Emitter(Places):
     ) -> None:
         """Emit the call of a libcall, by the System V calling convention; push its result.
 
-        Parameters
-        ----------
-        name : str
-            The libcall's, or that of a function in runtime/slots.py.
-        arguments : sequence of int or str
-            Constants, ``"vmctx"``, or letters for the operands: "a" is the lowest of `count`.
-        count : int
-            The number of operands to pop.
-        references : tuple of int
-            The heights of externref operands.
-        results : bytes
-            The value type of the result, if it has one.
-        externref : bool
-            Selects the slot of the builtin array: two libcalls have one for each reference type.
+        `name` may also be that of a function in runtime/slots.py. The arguments are constants,
+        ``"vmctx"``, or letters for the `count` operands to pop: "a" is the lowest. `references` are
+        the heights of externref operands; `results` is the result's value type, if it has one.
+        `externref` selects the slot of the builtin array: two libcalls have one for each reference
+        type.
         """
         self.flush_registers(len(self.stack))
         self.save_locals()
@@ -169,7 +207,8 @@ class Emitter(Places):
         self.restore_locals()
         for valtype in results:
             if valtype == I32:
-                self.emit("i32.wrap_i64")  # the ABI leaves the upper half undefined
+                # The ABI leaves the upper half undefined.
+                self.form("i32.wrap_i64", "rax", right="rax")
             self.push_result(valtype)
 
     def call_libcall(
@@ -177,19 +216,20 @@ class Emitter(Places):
     ) -> None:
         """Call a libcall whose arguments are in their registers, and count the call."""
         layout = self.layout
-        if layout.counters is not None and name in DECLARATIONS:
-            self.emit("call.count", *halves(layout.counter(name)))
+        is_libcall = name in DECLARATIONS
+        if layout.counts_libcalls and is_libcall:
+            self.emit_symbol("call.count", f"counter {name}")
         if name in BUILTIN_ARRAY:
             self.emit("call.builtin", layout.builtin(name, externref))
         else:
-            address = layout.addresses.get(SYMBOL_PREFIX + name)
-            self.emit("call.address", *halves(address or layout.addresses[name]))
+            self.emit_symbol("call.address", SYMBOL_PREFIX + name if is_libcall else name)
         self.site(references)
 
     # -- branches
 
     def return_(self) -> None:
         """Emit a return of the operands on top of the stack."""
+        self.check_size()
         results = self.result_types
         if len(results) == 1 and results[0] != V128:
             self.take(operand_registers(results))
@@ -244,9 +284,10 @@ class Emitter(Places):
         """Note the check that was emitted last, and its stack map."""
         at = len(self.code)  # behind the check, which ends with its jump
         # After an interrupt the check runs again: only then is it known that the stack suffices.
-        self.checks.append((at - 4, at - len(TEMPLATES["check"][0]), self.offset, slots))
+        self.checks.append((at - 4, at - len(TEMPLATES["check"][0]), self.origin(), slots))
 
     def check(self, references: tuple[int, ...]) -> None:
         """Emit the check of a loop; the operands at the heights `references` are in their slots."""
+        self.forget()
         self.code += TEMPLATES["check"][0]
         self.check_of(self.stack_map([self.slots[height][1] for height in references]))

@@ -6,23 +6,30 @@ The code of instructions is emitted by :mod:`asm_libcalls.toy_jit.codegen.handle
 
 from __future__ import annotations
 
+from itertools import chain, islice
+
 from asm_libcalls.toy_jit.codegen.calls import Emitter
+from asm_libcalls.toy_jit.codegen.copies import CONSTANTS, HOLE
+from asm_libcalls.toy_jit.codegen.function_code import constant
 from asm_libcalls.toy_jit.codegen.handlers import make_handlers
-from asm_libcalls.toy_jit.codegen.places import constant
-from asm_libcalls.toy_jit.codegen.registers import is_brief
+from asm_libcalls.toy_jit.codegen.places import MOST_UNFLUSHED
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
 from asm_libcalls.toy_jit.frontend import opcodes as op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from array import array
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
+    from asm_libcalls.toy_jit.frontend.body import Body, Instruction
     from asm_libcalls.toy_jit.frontend.module import FuncType
-    from asm_libcalls.toy_jit.frontend.validator import Body
+
+    _Pair = tuple[Instruction, Instruction]
 
 __all__ = ["FunctionCompiler"]
 
+_LAST: Instruction = (op.END, None, 0)
 _CLEARED_ONE_BY_ONE = 8  # locals; more are cleared by a loop
 
 
@@ -36,18 +43,26 @@ class FunctionCompiler(Emitter):
         start = len(code)
         self.begin_function(body, functype)
         frame_hole = self._prologue(len(functype.params))
-        handlers, marks = self.handlers(), layout.marks
+        handlers, stack, locals_ = self.handlers(), self.stack, self.locals
         instructions = body.instructions
-        last = len(instructions) - 1
-        most = layout.budget.limits["max_code_size"]
-        for i, (opcode, immediate, height, offset) in enumerate(instructions):
-            self.opcode, self.height, self.offset = opcode, height, offset
-            self.next_opcode = instructions[i + 1][0] if i < last else op.END
-            if marks is not None:
-                marks.append((len(code), offset, opcode, immediate))
-            handlers[opcode](self, immediate)
-            if len(code) > most:
-                self.check_size()
+        following = chain(islice(instructions, 1, None), (_LAST,))
+        pairs: Iterable[_Pair] = zip(instructions, following, strict=True)
+        if layout.marks is not None:
+            pairs = self._marked(pairs, layout.marks)
+        local_get, i32_const, most = op.LOCAL_GET, op.I32_CONST, MOST_UNFLUSHED
+        for current, after in pairs:
+            opcode, immediate, _ = current
+            # Two instructions, almost half of all code, are done here, as push() does.
+            if opcode == local_get:
+                stack.append(locals_[immediate])
+            elif opcode == i32_const:
+                stack.append(CONSTANTS[immediate])
+            else:
+                self.current, self.following = current, after
+                handlers[opcode](self, immediate)
+                continue
+            if len(stack) - self.flushed > most:
+                self.flush()
         size = 8 * self.outgoing - self.slots[-1][1]
         size = -(-size // 16) * 16
         self.patch(frame_hole, size)
@@ -56,7 +71,12 @@ class FunctionCompiler(Emitter):
         self.check_size()
 
         layout.functions.append((start, len(code)))
-        layout.brief.append(is_brief(body))
+
+    def _marked(self, pairs: Iterable[_Pair], marks: array[int]) -> Iterator[_Pair]:
+        """Note where the code of each instruction begins."""
+        for pair in pairs:
+            marks.append(len(self.code))
+            yield pair
 
     def handlers(self) -> Sequence[Callable[[Any, Any], None]]:
         """Return the handlers by opcode."""
@@ -72,22 +92,28 @@ class FunctionCompiler(Emitter):
         if cleared > _CLEARED_ONE_BY_ONE:
             # [rbp + 8 * rcx + offset] for rcx from the number of slots down to 1
             self.emit("clear", cleared, -16 - 8 * cleared)
-        for i, (local, home) in enumerate(zip(self.locals, self.homes, strict=True)):
-            if i < parameters:
-                self.move(local, home)
-            elif local != home or cleared <= _CLEARED_ONE_BY_ONE:
-                self.move(local, constant(0))
+        # Of the others only those that have registers.
+        some = range(len(self.homes)) if cleared <= _CLEARED_ONE_BY_ONE else self.in_registers
+        for i in some:
+            self.move(self.locals[i], self.homes[i] if i < parameters else constant(0))
         return at + holes[0][0]
 
     def _out_of_line(self, frame_size: int) -> None:
         """Emit the code that rarely runs behind the function: its traps and interrupts."""
+        code, layout, start = self.code, self.layout, self.layout.start
+        call, end = TEMPLATES["call"][0], len(code)
         stubs: dict[tuple[str, int], int] = {}
         for at, role, offset in self.traps:
-            if (role, offset) not in stubs:
-                stubs[role, offset] = len(self.code)
-                self.call(role)
-                self.site_of(offset, ())
-            self.patch_jump(at, stubs[role, offset])
+            key = role, offset
+            behind = stubs.get(key)
+            if behind is None:
+                code += call
+                end += len(call)
+                stubs[key] = behind = end
+                layout.calls[role].append(end - 4)
+                layout.returns.append(end)
+                layout.origins.append(start + offset)
+            HOLE.pack_into(code, at, behind - len(call) - at - 4)
         for i, (at, back, offset, slots) in enumerate(self.checks):
             self.land([at])
             entered = i > 0  # the first is the prologue's, where no local is in its register yet

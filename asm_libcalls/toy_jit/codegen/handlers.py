@@ -1,27 +1,27 @@
 """Handlers: for each instruction the function that emits its code.
 
 A handler is ``make_handlers(inline)[opcode](emitter, immediate)``, with the immediates of
-:mod:`asm_libcalls.toy_jit.frontend.validator`. Instructions that are a stencil of their name, and
-all on numbers, are in ``arithmetic.py``. The others are here.
+:mod:`asm_libcalls.toy_jit.frontend.body`. Instructions that are a stencil of their name, and
+all on numbers, are in ``arithmetic.py``. ``local.get`` and ``i32.const`` are in ``compiler.py``.
+The others are here.
 """
 
 from __future__ import annotations
 
 from functools import cache
 
+from asm_libcalls.toy_jit.codegen.accesses import access
 from asm_libcalls.toy_jit.codegen.arithmetic import (
-    CONDITIONS,
-    binary,
-    comparison,
     constant_operand,
     is_zero,
-    simple,
+    number,
 )
-from asm_libcalls.toy_jit.codegen.places import constant
-from asm_libcalls.toy_jit.codegen.registers import NEGATED, operand_registers
+from asm_libcalls.toy_jit.codegen.copies import HOLE
+from asm_libcalls.toy_jit.codegen.function_code import constant
+from asm_libcalls.toy_jit.codegen.registers import KINDS, NEGATED, RESULTS, operand_registers
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
 from asm_libcalls.toy_jit.frontend import opcodes as op
-from asm_libcalls.toy_jit.frontend.module import EXTERNREF
+from asm_libcalls.toy_jit.frontend.module import EXTERNREF, V128
 from asm_libcalls.toy_jit.frontend.operands import FUNCTION
 
 TYPE_CHECKING = False
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.toy_jit.codegen.calls import Emitter
+    from asm_libcalls.toy_jit.codegen.function_code import Place
     from asm_libcalls.toy_jit.frontend.operands import Frame
 
     Handler = Callable[[Emitter, Any], None]
@@ -101,20 +102,40 @@ _CALLED = {
 # -- variables, references and tables
 
 
-def _local_get(c: Emitter, immediate: Any) -> None:
-    c.push(c.locals[immediate])
-
-
 def local_set(c: Emitter, immediate: Any) -> None:
     """Emit local.set and local.tee."""
     local, value = c.locals[immediate], c.pop()
-    if value != local and c.reads(local):
-        for i in range(c.flushed, len(c.stack)):
-            if c.stack[i] == local:
-                c.spill(i)
-    c.move(local, value)
-    if c.opcode == op.LOCAL_TEE:
-        c.push(value if value[0] in ("const", "wide") else local)
+    if value != local:
+        if local in c.stack[c.flushed :]:
+            _keep_readers(c, local, value)
+        c.move(local, value)
+    if c.checked:
+        c.checked.pop(local, None)
+    if c.current[0] == op.LOCAL_TEE:
+        if value[0] in c.for_operands and local[0] == "slot":
+            c.push_register(value[0])
+        else:
+            c.push(value if value[0] in ("const", "wide") else local)
+
+
+def _keep_readers(c: Emitter, local: Place, value: Place) -> None:
+    """Move the operands that are to be read from a local, which is about to be set."""
+    for i in range(c.flushed, len(c.stack)):
+        if c.stack[i] != local:
+            continue
+        kind = {"i": "rax", "f": "xmm0"}.get(KINDS.get(local[0], ""), "")
+        free = (r for r in c.free.get(kind, ()) if r[0] not in c.held and r != value)
+        register = next(free, None)
+        if register is None:
+            c.spill(i)
+        else:
+            c.move(register, local)
+            c.stack[i] = register
+            c.held[register[0]] = i
+
+
+def _nothing(c: Emitter, immediate: Any) -> None:
+    """Emit i64.extend_i32_u: an i32 in a slot or a register is zero-extended."""
 
 
 def _unless_externref(types: str, handler: Handler) -> Handler:
@@ -122,24 +143,37 @@ def _unless_externref(types: str, handler: Handler) -> Handler:
 
     def emit(c: Emitter, immediate: Any) -> None:
         is_externref = getattr(c.layout, types)[immediate[0]] == EXTERNREF
-        (_CALLED[c.opcode] if is_externref else handler)(c, immediate)
+        (_CALLED[c.current[0]] if is_externref else handler)(c, immediate)
 
     return emit
 
 
 def _global_get(c: Emitter, immediate: Any) -> None:
     valtype = c.layout.global_types[immediate[0]]
+    register = RESULTS[valtype]
+    address, offset = c.layout.address_of("global", immediate[0])
+    if address == "address.defined" and valtype != V128:
+        target = c.target(register)
+        c.form("global.get." + KINDS[register], target, offset=offset)
+        c.push_target(target)
+        return
     c.make_room(0)
-    c.emit(*c.layout.address_of("global", immediate[0]))
-    c.emit("global.get." + operand_registers(bytes([valtype]))[0])
-    c.push_result(valtype)
+    c.emit(address, offset)
+    c.emit("global.get." + register)
+    c.push_register(register)
 
 
 def _global_set(c: Emitter, immediate: Any) -> None:
-    registers = operand_registers(bytes([c.layout.global_types[immediate[0]]]))
-    c.take(registers)
-    c.emit(*c.layout.address_of("global", immediate[0]))
-    c.emit("global.set." + registers[0])
+    valtype = c.layout.global_types[immediate[0]]
+    register = RESULTS[valtype]
+    address, offset = c.layout.address_of("global", immediate[0])
+    if address == "address.defined" and valtype != V128:
+        source = c.to_register(c.pop(), register)
+        c.form("global.set." + KINDS[register], source, offset=offset)
+        return
+    c.take((register,))
+    c.emit(address, offset)
+    c.emit("global.set." + register)
 
 
 def _drop(c: Emitter, immediate: Any) -> None:
@@ -147,11 +181,29 @@ def _drop(c: Emitter, immediate: Any) -> None:
 
 
 def _select(c: Emitter, immediate: Any) -> None:
-    condition = c.pop_condition()
-    registers = operand_registers(bytes([immediate, immediate]))
-    c.take(registers)
-    c.emit(f"select.{registers[0]}.{NEGATED[condition]}")
-    c.push_register(registers[0])
+    condition = NEGATED[c.pop_condition()]
+    if RESULTS[immediate] != "rax":
+        registers = operand_registers(bytes([immediate, immediate]))
+        c.take(registers)
+        c.emit(f"select.{condition}" if registers[0] == "xmm0" else f"select.v14.{condition}")
+        c.push_register(registers[0])
+        return
+    # Until the flags are read, only moves.
+    right, left = c.pop_two()
+    wanted = c.wanted()
+    if wanted and (wanted != right[0] or left[0] == wanted):
+        target = wanted
+    else:
+        target = left[0] if left[0] in c.for_operands else c.fresh("rax", right)
+    c.move((target,), left)
+    if right[0] == "slot":
+        c.form(f"select.{condition}.slot", target, offset=right[1])
+    else:
+        if len(right) > 1:
+            c.move(("rcx",), right)
+            right = ("rcx",)
+        c.form(f"select.{condition}.register", target, right=right[0])
+    c.push_target(target)
 
 
 def _ref_null(c: Emitter, immediate: Any) -> None:
@@ -204,7 +256,7 @@ def _if(c: Emitter, frame: Frame) -> None:
 
 
 def _else(c: Emitter, frame: Frame) -> None:
-    if c.height >= 0:
+    if frame.reaches_else:
         c.flush()
         c.jump("jump", frame.target)
     c.land(frame.otherwise)
@@ -213,13 +265,16 @@ def _else(c: Emitter, frame: Frame) -> None:
 
 
 def _end(c: Emitter, frame: Frame) -> None:
-    falls_through = c.height >= 0
+    falls_through = frame.reaches_end
     if frame.opcode == FUNCTION and falls_through:
         c.return_()
-    elif frame.opcode in (op.BLOCK, op.IF):
+    elif frame.opcode != op.LOOP:
         if falls_through:
             c.flush()
-        c.land(frame.target + (frame.otherwise or []))
+        if frame.target:
+            c.land(frame.target)
+        if frame.otherwise:
+            c.land(frame.otherwise)
     if frame.opcode != op.LOOP or not falls_through:
         c.clear(frame.height, frame.results)
 
@@ -242,14 +297,14 @@ def _br_table(c: Emitter, frames: tuple[Frame, ...]) -> None:
     table = len(c.code)
     c.patch_jump(start + jumps[0][0], table)
     c.code += bytes(4 * len(frames))
-    branches: dict[Frame, int] = {}
-    for i, frame in enumerate(frames):
-        if frame not in branches:
-            branches[frame] = len(c.code)
-            state = c.state(len(c.stack) - len(frame.label))
-            c.branch(frame)
-            c.restore(state)
-        c.patch(table + 4 * i, branches[frame] - table)
+    branches: dict[Frame, int] = dict.fromkeys(frames, 0)
+    for frame in branches:
+        branches[frame] = len(c.code) - table
+        state = c.state(len(c.stack) - len(frame.label))
+        c.branch(frame)
+        c.restore(state)
+    distances = b"".join([HOLE.pack(branches[frame]) for frame in frames])
+    c.code[table : table + len(distances)] = distances
 
 
 def _return(c: Emitter, immediate: Any) -> None:
@@ -265,7 +320,7 @@ def _call(c: Emitter, immediate: Any) -> None:
         c.emit("call.import", body, offsets.vmctx_vmfunction_import_vmctx(index))
         c.call_other(references)
     else:
-        c.call(f"function.{index}")
+        c.call(index - offsets.num_imported_functions)
         c.site(references)
     c.results(functype)
 
@@ -278,7 +333,7 @@ def _call_indirect(c: Emitter, immediate: Any) -> None:
     c.arguments(functype)
     c.move(("rax",), index)
     c.emit(*c.layout.address_of("table", table_index))
-    c.emit("call.indirect", c.layout.type_ids[type_index])
+    c.emit_symbol("call.indirect", f"type {type_index}")
     c.call_other(references)
     c.results(functype)
 
@@ -286,11 +341,11 @@ def _call_indirect(c: Emitter, immediate: Any) -> None:
 # -- the handlers by opcode
 
 _HANDLERS: dict[str, Handler] = {
-    "i32.eqz": is_zero("i32.test"), "i64.eqz": is_zero("i64.test"),
-    "ref.is_null": is_zero("i64.test"),
-    "i32.const": constant_operand, "i64.const": constant_operand,
+    "i32.eqz": is_zero("i32"), "i64.eqz": is_zero("i64"), "ref.is_null": is_zero("i64"),
+    "i64.extend_i32_u": _nothing,
+    "i64.const": constant_operand,
     "f32.const": constant_operand, "f64.const": constant_operand,
-    "local.get": _local_get, "local.set": local_set, "local.tee": local_set,
+    "local.set": local_set, "local.tee": local_set,
     "global.get": _unless_externref("global_types", _global_get),
     "global.set": _unless_externref("global_types", _global_set),
     "table.get": _unless_externref("table_types", _table_get), "table.size": _table_size,
@@ -305,11 +360,8 @@ _HANDLERS: dict[str, Handler] = {
 def make_handlers(inline: bool) -> list[Handler]:
     """Return the handlers by opcode.
 
-    Parameters
-    ----------
-    inline : bool
-        Whether to emit instructions of the CPU instead of libcalls, for 64-bit shifts and divisions
-        and (with SSE4.1) for rounding.
+    With `inline`, they emit instructions of the CPU instead of libcalls, for 64-bit shifts and
+    divisions and (with SSE4.1) for rounding.
     """
     names = op.NAMES[: op.VECTORS]
     return [_handler(name or "", opcode, inline) for opcode, name in enumerate(names)]
@@ -320,8 +372,6 @@ def _handler(name: str, opcode: int, inline: bool) -> Handler:
         return _HANDLERS[name]
     if opcode in _CALLED and not (inline and name in TEMPLATES):
         return _CALLED[opcode]
-    if name[4:] in CONDITIONS:
-        return comparison(name)
-    if f"{name}.slot" in TEMPLATES:
-        return binary(name)
-    return simple(name, opcode)
+    if opcode in op.ALIGNMENTS:
+        return access(name, opcode)
+    return number(name, opcode)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
+from array import array
+from collections import defaultdict
 from itertools import count
 
-from asm_libcalls.libcalls import BUILTIN_SLOTS, DECLARATIONS
+from asm_libcalls.libcalls import BUILTIN_SLOTS
 from asm_libcalls.toy_jit.frontend.budget import Budget
 from asm_libcalls.vmcontext import VMOffsets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
     from asm_libcalls.toy_jit.frontend.module import FuncType, Module
     from asm_libcalls.toy_jit.options import CompileOptions
 
-__all__ = ["CodeLayout", "type_id", "type_of_id"]
+__all__ = ["OFFSETS", "CodeLayout", "offsets_of", "type_id", "type_of_id"]
+
+OFFSETS = "I"
+"""The type code of arrays of offsets, unsigned and of 32 bits."""
 
 _type_ids: dict[tuple[bytes, bytes], int] = {}
 _types: dict[int, FuncType] = {}
@@ -41,92 +42,83 @@ def type_of_id(number: int) -> FuncType:
     return _types[number]
 
 
+def offsets_of(module: Module) -> VMOffsets:
+    """Return the layout of a module's VMContext."""
+    sizes = {"num_signature_ids": len(module.types)}
+    for space in ("functions", "tables", "memories", "globals"):
+        imported = getattr(module, f"imported_{space}")
+        sizes[f"num_imported_{space}"] = imported
+        sizes[f"num_defined_{space}"] = len(getattr(module, space)) - imported
+    return VMOffsets(**sizes)
+
+
 class CodeLayout:
     """The code of a module during compilation. Offsets are in the code, unless "in the module".
 
-    Attributes
-    ----------
-    budget : Budget
-        The limits on compiling the module.
-    inline : bool
-        Whether to emit instructions instead of libcalls on numbers.
-    code : bytearray
-    functions : list of (int, int)
-        Begin and end of each function.
-    brief : list of bool
-        Whether each function ends soon for all arguments.
-    calls : list of (int, str)
-        Offsets of the distances that linking fills in, and their targets: ``"function.N"``,
-        ``"trap.CODE"``, ``"interrupt"``.
-    sites : list of (int, int)
-        For each call, ascending: its return address, and its offset in the module.
-    stack_maps : dict of int to tuple of int
-        By return address of calls that keep references: their slots, relative to rbp.
-    marks : list or None
-        For a listing, ascending: the begin of each instruction's code, the instruction's offset in
-        the module, its opcode and its immediate.
-    epilogues : list of int
-        Begin of each epilogue.
-    stubs : dict of str to int
-        Begin of each stub behind the functions, by role.
-    constants : dict of int to list of int
-        The vectors that code loads, and the offsets of the distances to them.
-    ends : list of int
-        For each function: the end of its instructions, where its out-of-line code begins.
-    counters : ctypes array or None
-        The number of calls of each libcall, if they are counted, in the order of DECLARATIONS.
-    offsets : VMOffsets
-    addresses : mapping of str to int
-        C addresses, by symbol.
+    The code has no address or number of this process. Loading fills these in (``relocations``).
     """
 
-    def __init__(
-        self, module: Module, options: CompileOptions, addresses: Mapping[str, int]
-    ) -> None:
-        self.inline = options.inline
+    def __init__(self, module: Module, options: CompileOptions) -> None:
+        self.inline = options.inline  # whether to emit instructions instead of libcalls on numbers
+        # whether the code counts the calls of each libcall
+        self.counts_libcalls = options.count_libcalls
+        # the limits on compiling the module
         self.budget = Budget(len(module.binary), options.limits)
+        self.most_code = self.budget.limits["max_code_size"]
+        # of the function that is being compiled: the offset of its first instruction in the module
+        self.start = 0
         self.code = bytearray()
-        self.functions: list[tuple[int, int]] = []
-        self.brief: list[bool] = []
-        self.calls: list[tuple[int, str]] = []
-        self.sites: list[tuple[int, int]] = []
+        self.functions: list[tuple[int, int]] = []  # begin and end of each function
+        self.brief: list[bool] = []  # whether each function ends soon for all arguments
+        # by target, a function's index among those of the module's own, `"trap.CODE"` or
+        # `"interrupt"`: the offsets of the distances to it, which linking fills in
+        self.calls: defaultdict[int | str, list[int]] = defaultdict(list)
+        # for each call, ascending: its return address, and its offset in the module
+        self.returns, self.origins = array(OFFSETS), array(OFFSETS)
+        # by return address of calls that keep references: their slots, relative to rbp
         self.stack_maps: dict[int, tuple[int, ...]] = {}
-        self.marks: list[tuple[int, int, int, Any]] | None = [] if options.listing else None
-        counters = ctypes.c_uint64 * len(DECLARATIONS)
-        self.counters = counters() if options.count_libcalls else None
-        self.epilogues: list[int] = []
-        self.stubs: dict[str, int] = {}
+        # By symbol: the offsets of the holes for its value, which differs between processes. The
+        # symbol of a C address is its name. `"counter LIBCALL"` is the address of a counter of
+        # calls, `"type N"` the type_id of a type of the module. The holes have 8 bytes, those of a
+        # type 4.
+        self.relocations: dict[str, list[int]] = {}
+        # for a listing: the begin of each instruction's code
+        self.marks = array(OFFSETS) if options.listing else None
+        self.epilogues = array(OFFSETS)  # begin of each epilogue
+        self.stubs: dict[str, int] = {}  # begin of each stub behind the functions, by role
+        # the constants of 16 bytes that code reads, and the offsets of the distances to them
         self.constants: dict[int, list[int]] = {}
-        self.ends: list[int] = []
-        self.addresses = addresses
-        sizes = {"num_signature_ids": len(module.types)}
-        for space in ("functions", "tables", "memories", "globals"):
-            imported = getattr(module, f"imported_{space}")
-            sizes[f"num_imported_{space}"] = imported
-            sizes[f"num_defined_{space}"] = len(getattr(module, space)) - imported
-        self.offsets = VMOffsets(**sizes)
+        # for each function: the end of its instructions, where its out-of-line code begins
+        self.ends = array(OFFSETS)
+        self.offsets = offsets_of(module)
         self.global_types = [entry.type.value for entry in module.globals]
         self.table_types = [entry.element for entry in module.tables]
-        self.type_ids = [type_id(functype) for functype in module.types]
-
-    def counter(self, libcall: str) -> int:
-        """Return the address of a libcall's counter."""
-        assert self.counters is not None
-        index = list(DECLARATIONS).index(libcall)
-        return ctypes.addressof(self.counters) + index * ctypes.sizeof(ctypes.c_uint64)
+        self._builtins: dict[tuple[str, bool], int] = {}
+        self._addresses: dict[tuple[str, int], tuple[str, int]] = {}
 
     def builtin(self, name: str, externref: bool = False) -> int:
         """Return the displacement from vmctx of a libcall's slot in the builtin array."""
+        found = self._builtins.get((name, externref))
+        if found is not None:
+            return found
         served = ("", "externref" if externref else "funcref")
         for slot in BUILTIN_SLOTS:
             if slot.libcall == name and slot.reference_type in served:
-                return self.offsets.vmctx_builtin_function(slot.index)
+                found = self.offsets.vmctx_builtin_function(slot.index)
+                self._builtins[name, externref] = found
+                return found
         raise LookupError(f"{name} is not in the builtin array")
 
     def address_of(self, kind: str, index: int) -> tuple[str, int]:
         """Return a stencil that loads the address of a global or table to rcx, and its value."""
-        imported = getattr(self.offsets, f"num_imported_{kind}s")
-        if index < imported:
-            return "address.imported", getattr(self.offsets, f"vmctx_vm{kind}_import_from")(index)
-        definition = getattr(self.offsets, f"vmctx_vm{kind}_definition")
-        return "address.defined", definition(index - imported)
+        found = self._addresses.get((kind, index))
+        if found is None:
+            imported = getattr(self.offsets, f"num_imported_{kind}s")
+            if index < imported:
+                of_import = getattr(self.offsets, f"vmctx_vm{kind}_import_from")
+                found = "address.imported", of_import(index)
+            else:
+                definition = getattr(self.offsets, f"vmctx_vm{kind}_definition")
+                found = "address.defined", definition(index - imported)
+            self._addresses[kind, index] = found
+        return found

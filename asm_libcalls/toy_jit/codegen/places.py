@@ -1,14 +1,16 @@
 """Places: where the operands and locals of a function are, at each point of the compilation.
 
-A *place* is a tuple: its name in the names of stencils, and the values for their holes.
+A *place* is a tuple of its kind, or its register, and numbers.
 
-===================== ==========================================================================
-``("slot", -24)``     in the frame, at ``[rbp - 24]``
-``("const", 7)``      a known value that fits 32 signed bits
-``("wide", 7, 1)``    a known value: the lower and the upper half
-``("rax",)``          in a register: an accumulator (rax or xmm0), or a free one
-``("argument", 8)``   an outgoing argument, at ``[rsp + 8]``
-===================== ==========================================================================
+========================== =====================================================================
+``("slot", -24)``          in the frame, at ``[rbp - 24]``
+``("const", 7)``           a known value that fits 32 signed bits
+``("wide", 7, 1)``         a known value: the lower and the upper half
+``("rax",)``               in a register: an accumulator (rax or xmm0), or a free one
+``("argument", 8)``        an outgoing argument, at ``[rsp + 8]``
+``("memory", "rsi", 16)``  in memory 0, at ``[r14 + rsi + 16]``, checked; only the next instruction
+                           may have such an operand
+========================== =====================================================================
 
 Each operand has a slot in the frame, by its height on the operand stack, but is stored there only
 when that is needed: ``local.get`` and ``i32.const`` emit nothing, and results stay in registers
@@ -28,168 +30,108 @@ stack map is exact. A frame, relative to rbp::
 
 from __future__ import annotations
 
-import struct
-
+from asm_libcalls.toy_jit.codegen.copies import CHECKS
+from asm_libcalls.toy_jit.codegen.encodings import NO_INDEX
+from asm_libcalls.toy_jit.codegen.function_code import FunctionCode, constant
 from asm_libcalls.toy_jit.codegen.registers import (
     FLOATS,
     INTEGERS,
+    MORE_FLOATS,
+    RESULTS,
+    SETS,
     choose_registers,
-    operand_registers,
 )
-from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
 from asm_libcalls.toy_jit.frontend import opcodes as op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from asm_libcalls.toy_jit.codegen.function_code import Place
     from asm_libcalls.toy_jit.codegen.layout import CodeLayout
-    from asm_libcalls.toy_jit.frontend.validator import Body
+    from asm_libcalls.toy_jit.frontend.body import Body, Instruction
 
-    Place = tuple[Any, ...]
-
-__all__ = ["HOLE", "VMCTX_IN_FRAME", "Places", "constant", "halves"]
+__all__ = ["MOST_UNFLUSHED", "VMCTX_IN_FRAME", "Places"]
 
 VMCTX_IN_FRAME = -8
 """The offset from rbp of the vmctx in each frame of compiled code."""
 
-HOLE = struct.Struct("<i")
-"""The format of values in holes, and of distances."""
+MOST_UNFLUSHED = 100
+"""Operands; a limit on the work of one flush."""
 
-_MOST_UNFLUSHED = 100  # operands; a limit on the work of one flush
+_SLOTS: list[Place] = [("slot", -16 - 8 * i) for i in range(200)]
+"""The slots of most functions, for all of them."""
 
 _FLAG_USERS = frozenset((op.BR_IF, op.IF, op.OPCODES["i32.eqz"], op.SELECT))
 
 
-def constant(value: int) -> Place:
-    """Return the place of a known value of up to 64 bits."""
-    if -0x80000000 <= value <= 0x7FFFFFFF:
-        return ("const", value)
-    return ("wide", *halves(value))
-
-
-def halves(value: int) -> tuple[int, int]:
-    """Return the values for the two holes of a 64-bit number."""
-    low, high = value & 0xFFFFFFFF, value >> 32 & 0xFFFFFFFF
-    return low - (low >> 31 << 32), high - (high >> 31 << 32)
-
-
-class Places:
-    """The code of a function so far, and the places of operands and locals at its end.
-
-    Attributes
-    ----------
-    stack : list of Place
-        The operands' places, by height.
-    held : dict of str to int
-        The registers that hold operands (except registers of locals), and the operands' heights.
-    opcode, height, offset, next_opcode : int
-        The current instruction (see :mod:`~asm_libcalls.toy_jit.frontend.validator`), and the next.
-    condition : str
-        The condition of a comparison, if the next instruction takes it from the CPU's flags. This
-        operand is not on `stack`.
-    slots : list of Place
-        The slots of operands, by height.
-    locals, homes : list of Place
-        The place of each local, and its slot.
-    saved : dict of Place to Place
-        The slots of locals that have a register, in use during calls.
-    free : dict of str to list of Place
-        The registers for operands besides the accumulators, by the accumulator of their kind.
-    flushed : int
-        The number of operands, from the bottom, that are known to be in their slots. Few of the
-        others read a local or are constants, which bounds the cost of an instruction.
-    cleared : int
-        The number of 8-byte slots of locals that begin as 0, from the highest down.
-    """
+class Places(FunctionCode):
+    """The places of operands and locals at the end of the code of a function so far."""
 
     def __init__(self, layout: CodeLayout) -> None:
-        self.layout = layout
-        self.code = layout.code
-        self.opcode = self.next_opcode = op.END
-        self.height = self.offset = 0
-        self.traps: list[tuple[int, str, int]] = []  # jumps: offset, role, offset in the module
+        super().__init__(layout)
+        self._registers: dict[frozenset[str], tuple[dict[str, list[Place]], set[str]]] = {}
+        # the next instruction (see asm_libcalls.toy_jit.frontend.body)
+        self.following: Instruction = (op.END, None, 0)
 
     def begin(self, body: Body, parameters: int) -> None:
         """Begin a function."""
         self.lay_out(body, parameters)
-        chosen = choose_registers(body, self.layout.inline)
+        chosen, brief = choose_registers(body, self.layout.inline)
+        self.layout.brief.append(brief)
+        # `locals`, `homes`: the place of each local, and its slot
         self.locals: list[Place] = list(self.homes)
         for i, register in chosen.items():
             self.locals[i] = (register,)
-        self.saved = {self.locals[i]: self.homes[i] for i in sorted(chosen)}
-        self.free = self.free_registers(set(chosen.values()))
-        self.offset = body.instructions[0][3]
+        self.in_registers = sorted(chosen)  # the locals that have a register
+        # the slots of locals that have a register, in use during calls
+        self.saved = {self.locals[i]: self.homes[i] for i in self.in_registers}
+        self.local_places = {*self.locals}
+        taken = frozenset(chosen.values())
+        if taken not in self._registers:
+            free = self.free_registers(taken)
+            self._registers[taken] = free, {*free, *(r for each in free.values() for (r,) in each)}
+        # `free`: the registers for operands besides the accumulators, by the accumulator of their
+        # kind. `for_operands`: the registers for operands, the accumulators included.
+        self.free, self.for_operands = self._registers[taken]
+        # the code that copies these locals to their slots and back, or empty if it is not made yet
+        self.saving = self.restoring = b""
+        self.current, self.layout.start = body.instructions[0], body.start
         self.traps = []
-        self.stack: list[Place] = []
+        self.stack: list[Place] = []  # the operands' places, by height
+        # the registers that hold operands (except registers of locals), and the operands' heights
+        self.held: dict[str, int] = {}
+        # The number of operands, from the bottom, that are known to be in their slots. Few of the
+        # others read a local or are constants, which bounds the cost of an instruction.
         self.flushed = 0
         self.clear(0, b"")
 
     def lay_out(self, body: Body, parameters: int) -> None:
         """Assign the slots of the locals and operands."""
+        # `cleared`: the number of 8-byte slots of locals that begin as 0, from the highest down
         others = self.cleared = len(body.local_types) - parameters
+        end = others + body.max_height + 1
+        slots = _SLOTS if end <= len(_SLOTS) else [("slot", -16 - 8 * i) for i in range(end)]
         self.homes: list[Place] = [("slot", 16 + 8 * i) for i in range(parameters)]
-        self.homes += [("slot", -16 - 8 * i) for i in range(others)]
-        self.slots = [("slot", -16 - 8 * i) for i in range(others, others + body.max_height + 1)]
+        self.homes += slots[:others]
+        self.slots = slots[others:end]  # of operands, by height
 
     def slot(self, height: int, place: Place) -> Place:
         """Return the slot at a height, in the form for a value that is at a place."""
         return self.slots[height]
 
-    def free_registers(self, taken: set[str]) -> dict[str, list[Place]]:
+    def free_registers(self, taken: frozenset[str]) -> dict[str, list[Place]]:
         """Return the registers that no local has, by the accumulator of their kind."""
         return {
             "rax": [(r,) for r in INTEGERS if r not in taken],
-            "xmm0": [(r,) for r in FLOATS if r not in taken],
+            "xmm0": [(r,) for r in (*FLOATS, *MORE_FLOATS) if r not in taken],
         }
-
-    # -- emitting
-
-    def emit(self, name: str, *values: int) -> None:
-        """Copy a stencil; the values are those of its holes, in the order of the holes' names."""
-        bytes_, holes, jumps = TEMPLATES[name]
-        code = self.code
-        start = len(code)
-        code += bytes_
-        for at, which in holes:
-            HOLE.pack_into(code, start + at, values[which])
-        for at, role in jumps:
-            self.traps.append((start + at, role, self.offset))
-
-    def move(self, target: Place, source: Place) -> None:
-        """Copy a value. Changes no flags, and of registers only the target and rdx."""
-        if target != source:
-            self.emit(f"move.{target[0]}.{source[0]}", *source[1:], *target[1:])
-
-    def jump(self, name: str, patches: list[int]) -> None:
-        """Copy a jump whose target is not known yet, and note it in `patches`."""
-        self.code += TEMPLATES[name][0]
-        patches.append(len(self.code) - 4)
-
-    def land(self, patches: list[int]) -> None:
-        """Make these jumps lead here."""
-        for at in patches:
-            self.patch_jump(at, len(self.code))
-
-    def patch_jump(self, at: int, target: int) -> None:
-        """Fill in the distance of a jump, the last four bytes of its instruction."""
-        self.patch(at, target - (at + 4))
-
-    def patch(self, at: int, value: int) -> None:
-        """Fill in four bytes of code."""
-        HOLE.pack_into(self.code, at, value)
 
     # -- operands
 
     def push(self, place: Place) -> None:
         """Push an operand that is not in a register for operands."""
         self.stack.append(place)
-        if len(self.stack) - self.flushed > _MOST_UNFLUSHED:
+        if len(self.stack) - self.flushed > MOST_UNFLUSHED:
             self.flush()
-
-    def reads(self, local: Place) -> bool:
-        """Return whether an operand on the stack is to be read from a local."""
-        return local in self.stack[self.flushed :]
 
     def push_register(self, register: str) -> None:
         """Push an operand that is in a register for operands."""
@@ -198,15 +140,83 @@ class Places:
 
     def push_result(self, valtype: int) -> None:
         """Push the result of an instruction, in the accumulator of its type."""
-        self.push_register(operand_registers(bytes([valtype]))[0])
+        self.push_register(RESULTS[valtype])
+
+    def push_target(self, register: str) -> None:
+        """Push the result of an instruction, in a register that target() has returned."""
+        if register in self.for_operands:
+            self.held[register] = len(self.stack)
+            self.stack.append((register,))
+        else:
+            self.push((register,))  # of the local that the next instruction sets
+
+    def wanted(self) -> str:
+        """Return the register of the local that the next instruction sets, or "".
+
+        The current instruction may put its result there, with its last write of a register, when
+        its operands have been popped.
+        """
+        following = self.following
+        if following[0] in SETS:
+            local = self.locals[following[1]]
+            if len(local) == 1 and local not in self.stack[self.flushed :]:
+                register: str = local[0]
+                return register
+        return ""
+
+    def fresh(self, kind: str, but: Place = ()) -> str:
+        """Return a register for operands that holds none, and is not one that `but` reads.
+
+        If all hold operands, one of these is moved to its slot. `kind` is the accumulator of the
+        registers' kind. Changes no flags.
+        """
+        held = self.held
+        if kind not in held and kind not in but:
+            return kind
+        register: str
+        for (register,) in self.free[kind]:
+            if register not in held and register not in but:
+                return register
+        registers = [(kind,), *self.free[kind]]
+        height = min(held[r] for (r,) in registers if r in held and r not in but)
+        register = self.stack[height][0]
+        self.spill(height)
+        return register
+
+    def target(self, kind: str) -> str:
+        """Return a register for the result of the current instruction; see wanted(), fresh()."""
+        if self.following[0] in SETS:
+            return self.wanted() or self.fresh(kind)
+        return kind if kind not in self.held else self.fresh(kind)
+
+    def to_register(self, place: Place, kind: str, but: Place = ()) -> str:
+        """Return the register that has a popped operand, or load it into one; see fresh()."""
+        register: str = place[0]
+        if len(place) > 1:
+            register = self.fresh(kind, but)
+            self.move((register,), place)
+        return register
 
     def pop(self) -> Place:
         """Pop the top operand, and return its place."""
         stack = self.stack
         place = stack.pop()
-        self.flushed = min(self.flushed, len(stack))
-        self.held.pop(place[0], None)
+        if self.flushed > len(stack):
+            self.flushed = len(stack)
+        if self.held:
+            self.held.pop(place[0], None)
         return place
+
+    def pop_two(self) -> tuple[Place, Place]:
+        """Pop the top two operands, and return their places, the top one first."""
+        stack, held = self.stack, self.held
+        right, left = stack.pop(), stack.pop()
+        if self.flushed > len(stack):
+            self.flushed = len(stack)
+        if held:
+            held.pop(right[0], None)
+            held.pop(left[0], None)
+        return right, left
 
     def take(self, registers: tuple[str, ...]) -> None:
         """Pop operands into these registers, of which the accumulators come first."""
@@ -216,6 +226,8 @@ class Places:
 
     def make_room(self, count: int) -> None:
         """Free the accumulators, for an instruction that pops `count` operands."""
+        if not self.held:
+            return
         for accumulator, others in self.free.items():
             height = self.held.get(accumulator)
             if height is None or height >= len(self.stack) - count:
@@ -240,6 +252,8 @@ class Places:
     def flush(self, start: int = 0) -> None:
         """Move all operands from a height on to their slots. Changes no flags."""
         end = len(self.stack)
+        if end == self.flushed:
+            return
         for height in range(max(start, self.flushed), end):
             self.spill(height)
         if start <= self.flushed:
@@ -256,11 +270,25 @@ class Places:
 
         The lowest `height` operands were on the stack before; those above have these `types`.
         """
-        kept = min(height, self.flushed)
-        self.stack[kept:] = self.slots[kept : height + len(types)]
-        self.flushed = height + len(types)
-        self.held: dict[str, int] = {}
+        end = height + len(types)
+        if self.flushed != end or len(self.stack) != end or types:
+            kept = min(height, self.flushed)
+            self.stack[kept:] = self.slots[kept:end]
+            self.flushed = end
+        self.held.clear()
+        # The condition of a comparison, if the next instruction takes it from the CPU's flags. This
+        # operand is not on `stack`.
         self.condition = ""
+        # the end of the last instruction that set the zero flag by its result, and its register
+        self.flags = (-1, "")
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what is known of addresses, where control flow merges and at calls."""
+        # By place of an address, which is a local: the bytes of memory behind it that are known to
+        # exist; and by NO_INDEX those of memory from its beginning. Memory never shrinks, but a
+        # call may close it.
+        self.checked: dict[Place | str, int] = {}
 
     def state(self, base: int) -> tuple[int, list[Place], dict[str, int], int]:
         """Return the places of operands, to restore after code that pops none below `base`."""
@@ -277,28 +305,65 @@ class Places:
 
     def push_condition(self, condition: str) -> None:
         """Push the result of a comparison: as flags, if the next instruction takes these."""
-        if self.next_opcode in _FLAG_USERS:
+        if self.following[0] in _FLAG_USERS:
             self.condition = condition
         else:
-            self.emit("flag." + condition)
-            self.push_register("rax")
+            target = self.target("rax")
+            self.form("flag." + condition, target)
+            self.form("flag.extend", target, right=target)
+            self.push_target(target)
 
     def pop_condition(self) -> str:
         """Pop the top operand, and return the condition that is true if it is not 0."""
         condition, self.condition = self.condition, ""
         if not condition:
-            self.take(("rax",))
-            self.emit("i32.test")
+            self.test(self.pop(), "i32")
         return condition or "nz"
 
-    # -- locals that have registers
+    def test(self, place: Place, valtype: str) -> None:
+        """Compare a popped operand with 0."""
+        if place[0] == "slot":
+            self.form(valtype + ".cmp.slot.const", offset=place[1])
+            return
+        register = self.to_register(place, "rax")
+        if self.flags != (len(self.code), register):
+            self.form(valtype + ".test", register)
 
-    def save_locals(self) -> None:
-        """Copy the locals that have registers to their slots, before a call."""
-        for local, home in self.saved.items():
-            self.move(home, local)
+    # -- memory
 
-    def restore_locals(self) -> None:
-        """Load the locals that have registers from their slots, after a call."""
-        for local, home in self.saved.items():
-            self.move(local, home)
+    def address(self, place: Place, offset: int, size: int, but: Place = ()) -> tuple[str, int]:
+        """Emit the bounds check of an access, whose address has been popped.
+
+        Return the register with the index, none that `but` reads, and the offset from there.
+        Changes rdx.
+        """
+        end = offset + size
+        if place[0] in ("const", "wide"):
+            known = place[1] & 0xFFFFFFFF
+            end += known
+            if end <= 0x7FFFFFFF:
+                if self.checked.get(NO_INDEX, 0) < end:
+                    self.checked[NO_INDEX] = end
+                    self.form("memory.compare.const", value=end)
+                    self.emit("memory.if_below")
+                return NO_INDEX, known + offset
+            end -= known
+        index: str = place[0]
+        if len(place) > 1:
+            index = self.to_register(place, "rax", but)
+        if end > 0x7FFFFFFF:
+            # An offset that does not fit a displacement is added to the address, which then has 33
+            # bits.
+            far = self.fresh("rax", (*but, index))
+            self.move((far,), constant(offset))
+            self.form("i64.add.register", far, right=index)
+            index, offset, end = far, 0, size
+        elif self.checked.get(place, 0) >= end:
+            return index, offset
+        elif place in self.local_places:
+            self.checked[place] = end
+        bytes_, at, role = CHECKS[index, end]
+        code = self.code
+        self.traps.append((len(code) + at, role, self.current[2]))
+        code += bytes_
+        return index, offset

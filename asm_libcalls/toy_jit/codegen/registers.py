@@ -7,24 +7,34 @@ a callee may change all these registers.
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.frontend import opcodes as op
-from asm_libcalls.toy_jit.frontend.module import F32, F64, I32, I64, V128
+from asm_libcalls.toy_jit.frontend.module import F32, F64, I32, I64, V128, VALUE_TYPES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asm_libcalls.toy_jit.frontend.validator import Body
+    from asm_libcalls.toy_jit.frontend.body import Body
 
 __all__ = [
-    "ACCUMULATORS", "FLOATS", "INTEGERS", "NEGATED", "as_vector", "choose_registers", "is_brief",
-    "lower_half", "operand_registers",
+    "ACCUMULATORS", "FLOATS", "INTEGERS", "KINDS", "MORE_FLOATS", "NEGATED", "RESULTS", "SETS",
+    "SWAPPED", "as_vector", "choose_registers", "lower_half", "operand_registers",
 ]  # fmt: skip
 
 INTEGERS = ("rsi", "rdi", "r8", "r9", "r10", "r11", "rbx", "r12")
 FLOATS = tuple(f"xmm{i}" for i in range(2, 14))
 """The registers of locals, and of operands besides the accumulators."""
 
+MORE_FLOATS = ("xmm14", "xmm15")
+"""As FLOATS, in functions without vectors."""
+
 ACCUMULATORS = {"i": ("rax", "rcx"), "f": ("xmm0", "xmm1"), "v": ("v14", "v15", "v1")}
 """The registers of a stencil's first, second and third operand: of integers, floats, and vectors.
 The vectors' third is the register of a second float, because no float stays in that."""
+
+KINDS = {
+    **dict.fromkeys(("rax", "rcx", "rdx", *INTEGERS, "r15"), "i"),
+    **dict.fromkeys(("xmm0", "xmm1", *FLOATS, *MORE_FLOATS), "f"),
+    "slot": "slot", "argument": "argument", "const": "const", "wide": "const",
+}  # fmt: skip
+"""The kinds of places, by their first items; "i" and "f" are registers."""
 
 NEGATED = {
     "z": "nz", "nz": "z", "c": "nc", "nc": "c", "be": "a", "a": "be",
@@ -32,13 +42,21 @@ NEGATED = {
 }  # fmt: skip
 """The conditions that stencils test, by Intel's condition codes, and their opposites."""
 
+SWAPPED = {
+    "l": "g", "g": "l", "le": "ge", "ge": "le", "c": "a", "a": "c", "be": "nc", "nc": "be",
+}  # fmt: skip
+"""Conditions after a comparison of integers, and the same ones if its operands are swapped."""
+
 _FOR_OPERANDS = 2  # registers of each kind that no local gets
 _FOR_VECTORS = 3  # as above, of floats and vectors together, in functions that have vectors
 _SHORT_LOOP = 300  # instructions
 _LOOP_WEIGHT = 8  # assumed number of iterations of a loop
 _SAVE_AND_RESTORE = 2  # the cost of a call for a local in a register, in uses of the local
 
-_LOCALS = (op.LOCAL_GET, op.LOCAL_SET, op.LOCAL_TEE)
+SETS = (op.LOCAL_SET, op.LOCAL_TEE)
+"""The instructions that set a local."""
+
+_LOCALS = (op.LOCAL_GET, *SETS)
 _LONG_CALLS = frozenset((
     op.CALL, op.CALL_INDIRECT, op.TABLE_GET, op.TABLE_SET, op.MEMORY_SIZE, op.MEMORY_GROW,
     *range(op.MEMORY_INIT, op.TABLE_FILL + 1),
@@ -51,6 +69,23 @@ _CALLS = _LONG_CALLS.union(
     (op.OPCODES[f"{lanes}.{verb}"] for lanes in ("f32x4", "f64x2")
      for verb in ("ceil", "floor", "trunc", "nearest")),
 )  # fmt: skip
+
+_OTHER, _LOCAL, _CALL, _LONG_CALL, _BLOCK, _END = range(6)
+
+
+def _kinds(calls: frozenset[int]) -> list[int]:
+    """Return what each instruction is for choose_registers(), by opcode."""
+    kinds = [_OTHER] * op.COUNT
+    for kind, opcodes in (
+        (_LOCAL, _LOCALS), (_CALL, calls), (_LONG_CALL, _LONG_CALLS),
+        (_BLOCK, (op.BLOCK, op.LOOP, op.IF)), (_END, (op.END,)),
+    ):  # fmt: skip
+        for opcode in opcodes:
+            kinds[opcode] = kind
+    return kinds
+
+
+_KINDS, _KINDS_INLINE = _kinds(_CALLS), _kinds(_LONG_CALLS)
 
 
 def lower_half(register: str) -> str:
@@ -69,63 +104,60 @@ def operand_registers(types: bytes) -> tuple[str, ...]:
     return tuple(registers)
 
 
+RESULTS = {valtype: operand_registers(bytes([valtype]))[0] for valtype in VALUE_TYPES}
+"""By value type: the accumulator of its kind."""
+
+
 def as_vector(register: str) -> str:
     """Return the name of a register of floats when it holds a vector."""
     return register.replace("xmm", "v")
 
 
-def is_brief(body: Body) -> bool:
-    """Return whether a function ends soon for all arguments: no loop, no calls but on numbers.
+def choose_registers(body: Body, inline: bool) -> tuple[dict[int, str], bool]:
+    """Choose the locals that get registers, those that loops use most.
 
-    A call of it need not release the GIL.
-    """
-    return not any(
-        opcode in _LONG_CALLS or (opcode == op.LOOP and immediate.targeted)
-        for opcode, immediate, _, _ in body.instructions
-    )
+    Return the registers by the indices of their locals, and whether the function ends soon for all
+    arguments: it has no loop, and no calls but on numbers. A call of it need not release the GIL.
 
-
-def choose_registers(body: Body, inline: bool) -> dict[int, str]:
-    """Choose the locals that get registers, those that loops use most; return them by index.
-
-    Parameters
-    ----------
-    body : Body
-        The function.
-    inline : bool
-        Whether instructions replace libcalls on numbers, which are no calls then.
+    With `inline`, instructions replace libcalls on numbers, which are no calls then.
     """
     types = body.local_types
     uses = [0] * len(types)
-    calls_of = _LONG_CALLS if inline else _CALLS
-    weight, calls = 1, 0
+    kinds = _KINDS_INLINE if inline else _KINDS
+    weight, calls, brief = 1, 0, True
     weights = []
-    for opcode, immediate, _, _ in body.instructions:
-        if opcode in _LOCALS:
+    for opcode, immediate, _ in body.instructions:
+        kind = kinds[opcode]
+        if kind == _LOCAL:
             uses[immediate] += weight
-        elif opcode in calls_of:
-            calls += weight
-        elif opcode in (op.BLOCK, op.LOOP, op.IF):
+        elif kind == _OTHER:
+            pass
+        elif kind == _BLOCK:
             weights.append(weight)
-            if opcode == op.LOOP and immediate.targeted and weight < _LOOP_WEIGHT**6:
-                weight *= _LOOP_WEIGHT
-        elif opcode == op.END and weights:
+            if opcode == op.LOOP and immediate.targeted:
+                brief = False
+                if weight < _LOOP_WEIGHT**6:
+                    weight *= _LOOP_WEIGHT
+        elif kind != _END:
+            calls += weight
+            if kind == _LONG_CALL:
+                brief = False
+        elif weights:
             weight = weights.pop()
     if body.vectors:
         carried = _carried(body)
         uses = [carried[i] if t == V128 else uses[i] for i, t in enumerate(types)]
     threshold = 2 + _SAVE_AND_RESTORE * calls
-    floats = FLOATS[: -(_FOR_VECTORS if body.vectors else _FOR_OPERANDS)]
+    floats = FLOATS[:-_FOR_VECTORS] if body.vectors else (*FLOATS, *MORE_FLOATS)[:-_FOR_OPERANDS]
     free = {I32: list(INTEGERS[:-_FOR_OPERANDS]), F32: list(floats)}
     free[I64], free[F64], free[V128] = free[I32], free[F32], free[F32]
     chosen = {}
-    for i in sorted(range(len(types)), key=lambda i: -uses[i]):
-        if uses[i] <= threshold:
-            break
+    candidates = [i for i, used in enumerate(uses) if used > threshold]
+    for i in sorted(candidates, key=lambda i: -uses[i]):
         if free.get(types[i]):
             register = free[types[i]].pop(0)
             chosen[i] = as_vector(register) if types[i] == V128 else register
-    return chosen
+    return chosen, brief
 
 
 def _carried(body: Body) -> list[int]:
@@ -141,7 +173,7 @@ def _carried(body: Body) -> list[int]:
     written: set[int] | None = None
     read: list[int] = []
     blocks: list[tuple[int, int, set[int] | None, list[int]]] = []
-    for at, (opcode, immediate, _, _) in enumerate(body.instructions):
+    for at, (opcode, immediate, _) in enumerate(body.instructions):
         if opcode in (op.BLOCK, op.LOOP, op.IF):
             blocks.append((begin, weight, written, read))
             if opcode == op.LOOP and immediate.targeted:

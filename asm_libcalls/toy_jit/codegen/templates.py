@@ -9,12 +9,23 @@ from __future__ import annotations
 from functools import cache
 
 from asm_libcalls.binding import default_binding
-from asm_libcalls.toy_jit.codegen.stencils import PREFIX
+from asm_libcalls.toy_jit.codegen.encodings import decode
+from asm_libcalls.toy_jit.codegen.stencils import FEATURES, FORM_PREFIX, PREFIX
 from asm_libcalls.toy_jit.errors import UnsupportedFeature
 from asm_libcalls.x86_64 import code_cache
 from asm_libcalls.x86_64.stencils.parts import Stencil, read
 
-__all__ = ["LOADED", "STENCILS", "TEMPLATES", "has_avx", "load_vectors"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.toy_jit.codegen.encodings import Form
+
+    # the name, four registers, the size of the displacement, whether the immediate fits a byte
+    FormKey = tuple[str, str, str, str, str, int, bool]
+
+__all__ = [
+    "CPU_FEATURES", "FORMS", "INSTRUCTIONS", "LOADED", "STENCILS", "TEMPLATES", "THREE_OPERANDS",
+    "USED_FEATURES", "has_avx", "load_vectors", "make_form",
+]  # fmt: skip
 
 Template = tuple[bytes, tuple[tuple[int, int], ...], tuple[tuple[int, str], ...]]
 
@@ -30,7 +41,11 @@ def _template(stencil: Stencil) -> Template:
 _backend = default_binding().x86_64
 if _backend is None:
     raise RuntimeError(f"toy_jit needs machine code: {default_binding().x86_64_reason}")
-LOADED = code_cache.load("toy_jit", _backend.cpu.features)
+CPU_FEATURES = _backend.cpu.features
+USED_FEATURES = CPU_FEATURES & FEATURES
+"""Those that stencils may use."""
+
+LOADED = code_cache.load("toy_jit", CPU_FEATURES)
 """The image of the stencils. Its slots are filled in by runtime/slots.py."""
 
 STENCILS = read(LOADED, PREFIX)
@@ -39,23 +54,37 @@ STENCILS = read(LOADED, PREFIX)
 TEMPLATES: dict[str, Template] = {name: _template(s) for name, s in STENCILS.items()}
 """By name: the bytes; the offset of each hole and the index of its value by the sorted names of
 holes; the offset and role of each jump's distance."""
-_features = _backend.cpu.features
+
+INSTRUCTIONS = read(LOADED, FORM_PREFIX)
+"""By name: the stencils of one instruction, whose registers the compiler chooses."""
+
+FORMS: dict[FormKey, Form] = {}
+"""The forms of these instructions that were used so far. There are some ten thousand at most."""
+
+THREE_OPERANDS = INSTRUCTIONS["f64.add.register"].code[0] in (0xC4, 0xC5)
+"""Whether the instructions on floats have a left operand besides the target, as those of AVX."""
+
+
+def make_form(key: FormKey) -> Form:
+    """Make a form of an instruction, and keep it in FORMS."""
+    name, to, left, right, index, displacement, short = key
+    instruction = decode(INSTRUCTIONS[name].code)
+    form = FORMS[key] = instruction.form((to, left, right, index), displacement, short)
+    return form
 
 
 def has_avx() -> bool:
     """Return whether the stencils of vectors have three operands, as AVX instructions."""
-    return "avx" in _features
+    # Not whether the CPU has AVX: the image may be that of an older CPU.
+    return "v128.and.vslot" in TEMPLATES
 
 
 def load_vectors(offset: int) -> None:
     """Add the templates of vector instructions to TEMPLATES.
 
-    Raises
-    ------
-    UnsupportedFeature
-        The CPU has no SSE4.1; `offset` is the code that needs it.
+    Without SSE4.1, raise UnsupportedFeature; `offset` is the code that needs it.
     """
-    if "sse4_1" not in _features:
+    if "sse4_1" not in CPU_FEATURES:
         what = "vector instructions (SIMD) need a CPU with SSE4.1, which this one has not"
         raise UnsupportedFeature(what, offset, "simd")
     _load_vectors()
@@ -63,5 +92,5 @@ def load_vectors(offset: int) -> None:
 
 @cache
 def _load_vectors() -> None:
-    loaded = code_cache.load("toy_jit_vectors", _features)
+    loaded = code_cache.load("toy_jit_vectors", CPU_FEATURES)
     TEMPLATES.update((name, _template(s)) for name, s in read(loaded, PREFIX).items())

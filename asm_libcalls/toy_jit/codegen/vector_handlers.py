@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import cache
 
 from asm_libcalls.toy_jit.codegen.arithmetic import simple
+from asm_libcalls.toy_jit.codegen.encodings import NO_INDEX
+from asm_libcalls.toy_jit.codegen.function_code import constant
 from asm_libcalls.toy_jit.codegen.handlers import local_set, make_handlers
 from asm_libcalls.toy_jit.codegen.registers import ACCUMULATORS
 from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import DIRECT, SWAPPED
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from asm_libcalls.toy_jit.codegen.places import Place
+    from asm_libcalls.toy_jit.codegen.function_code import Place
     from asm_libcalls.toy_jit.codegen.vectors import VectorEmitter
 
     Handler = Callable[[VectorEmitter, Any], None]
@@ -35,10 +37,7 @@ _FIRST, _SECOND, _THIRD = ACCUMULATORS["v"]
 def make_vector_handlers(inline: bool) -> list[Handler]:
     """Return the handlers by opcode, for functions with vectors.
 
-    Parameters
-    ----------
-    inline : bool
-        Whether the CPU's instruction rounds all lanes, instead of a libcall for each lane.
+    With `inline`, the CPU's instruction rounds all lanes, instead of a libcall for each lane.
     """
     handlers: list[Handler] = [*make_handlers(inline)]
     handlers += [
@@ -86,7 +85,7 @@ def _condition(condition: str) -> Handler:
 
     def emit(c: VectorEmitter, immediate: Any) -> None:
         c.take((_FIRST,))
-        c.emit(op.NAMES[c.opcode] or "")
+        c.emit(op.NAMES[c.current[0]] or "")
         c.push_condition(condition)
 
     return emit
@@ -132,13 +131,12 @@ def _local_set(c: VectorEmitter, immediate: Any) -> None:
     if (
         local[0][0] == "v"
         and value[0] in c.held
-        and not c.reads(local)
+        and local not in c.stack[c.flushed :]
         and local[0] != "vslot"
         and c.retarget(local[0])
     ):
         c.pop()
         c.push(local)
-    c.checked.pop(local, None)
     local_set(c, immediate)
     if local[0][0] == "v":
         c.set_local(local, value[0])
@@ -171,7 +169,7 @@ def _access(name: str, opcode: int) -> Handler:
             c.direct(name, rest, to=register, index=index)
             c.push_vector(register, start)
         else:
-            c.move(("rax",), (index,))
+            c.move(("rax",), constant(0) if index == NO_INDEX else (index,))
             c.emit(name, rest)
             if lane is not None:
                 c.code[-1] = lane
@@ -201,7 +199,8 @@ def _extract(name: str, lanes: str) -> Handler:
         c.emit(template)
         c.code[-1] = (68, 238)[lane] if lanes == "f64x2" else lane
         if signed:
-            c.emit("i32.extend8_s" if lanes == "i8x16" else "i32.extend16_s")
+            extension = "i32.extend8_s" if lanes == "i8x16" else "i32.extend16_s"
+            c.form(extension, "rax", right="rax")
         c.push_register(result)
 
     return emit

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from asm_libcalls.toy_jit.codegen.encodings import register_number
+
 __all__ = ["variant", "with_registers"]
 
 _ENDS_OF_OPCODES = {0x38: 1, 0x3A: 1}  # a second byte of the opcode, behind 0F
@@ -24,14 +26,14 @@ def with_registers(
     """Return an instruction with other registers; an empty name keeps the register.
 
     `to` is in the field `reg` of its ModRM byte, `left` in VEX.vvvv, `right` in `rm` of ModRM, and
-    `index` in the SIB byte.
+    `index` in the SIB byte, which may be NO_INDEX.
     """
     changed = bytearray(code)
     for register, change in ((to, _change_reg), (left, _change_vvvv), (right, _change_rm)):
         if register:
             change(changed, int(register[1:]))
     if index:
-        _change_index(changed, _NUMBERS[index] if index in _NUMBERS else int(index[1:]))
+        _change_index(changed, register_number(index))
     return changed
 
 
@@ -68,9 +70,6 @@ def _change_rm(code: bytearray, number: int) -> None:
     else:
         _set(code, prefix, 1, number >> 3)
     _set(code, modrm, 7, number & 7)
-
-
-_NUMBERS = {"rax": 0, "rcx": 1, "rdx": 2, "rbx": 3, "rsi": 6, "rdi": 7}
 
 
 def _change_index(code: bytearray, number: int) -> None:

@@ -22,7 +22,7 @@ known.
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.codegen.calls import Emitter
-from asm_libcalls.toy_jit.codegen.places import HOLE, halves
+from asm_libcalls.toy_jit.codegen.copies import HOLE
 from asm_libcalls.toy_jit.codegen.registers import ACCUMULATORS, FLOATS, as_vector
 from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import COMMUTATIVE
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES, has_avx
@@ -31,8 +31,8 @@ from asm_libcalls.toy_jit.frontend.module import V128
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asm_libcalls.toy_jit.codegen.places import Place
-    from asm_libcalls.toy_jit.frontend.validator import Body
+    from asm_libcalls.toy_jit.codegen.function_code import Place
+    from asm_libcalls.toy_jit.frontend.body import Body
 
 __all__ = ["VectorEmitter"]
 
@@ -44,22 +44,10 @@ def _is_vector(place: Place) -> bool:
 
 
 class VectorEmitter(Emitter):
-    """Emitter for functions with vectors.
+    """Emitter for functions with vectors."""
 
-    Attributes
-    ----------
-    local_places : set of Place
-        The places of locals.
-    known : dict of Place to str
-        Registers that have the same values as these places, the most recently used last.
-    checked : dict of Place to int
-        By place of an address: the bytes of memory behind it that are known to exist. Memory never
-        shrinks, but a call may close it.
-    produced : tuple of int, int and str
-        Of the last result: the end of its code, the begin of its last instruction, and the field
-        (an argument of :meth:`direct`) with the target register, which can still be changed.
-    """
-
+    # of the last result: the end of its code, the begin of its last instruction, and the field (an
+    # argument of direct) with the target register, which can still be changed
     produced = (-1, -1, "")
 
     # -- the frame
@@ -91,9 +79,8 @@ class VectorEmitter(Emitter):
         self.slots = [("slot", bottom - 16 * (i + 1)) for i in range(body.max_height + 1)]
         self.produced = (-1, -1, "")
 
-    def free_registers(self, taken: set[str]) -> dict[str, list[Place]]:
+    def free_registers(self, taken: frozenset[str]) -> dict[str, list[Place]]:
         """Return the registers that no local has, by the accumulator of their kind."""
-        self.local_places = {*self.locals}
         free = super().free_registers(taken)
         rest = [r for r in FLOATS if r not in taken and as_vector(r) not in taken]
         free["xmm0"] = []  # a float leaves the accumulator for its slot
@@ -107,26 +94,16 @@ class VectorEmitter(Emitter):
 
     def clear(self, height: int, types: bytes) -> None:
         """Set the state at a control flow merge; see Places."""
-        self.forget()
         super().clear(height, types)
         for i, valtype in enumerate(types, height):
             if valtype == V128:
                 self.stack[i] = ("vslot", self.stack[i][1])
 
-    def check(self, references: tuple[int, ...]) -> None:
-        """Emit the check of a loop; see Emitter."""
-        self.forget()
-        super().check(references)
-
-    def save_locals(self) -> None:
-        """Copy the locals that have registers to their slots, before a call."""
-        super().save_locals()
-        self.forget()
-
     def forget(self) -> None:
-        """Forget the known values of registers and the checked addresses."""
+        """Forget the known values of registers too."""
+        # registers that have the same values as these places, the most recently used last
         self.known: dict[Place, str] = {}
-        self.checked: dict[Place, int] = {}
+        super().forget()
 
     # -- emitting
 
@@ -139,18 +116,9 @@ class VectorEmitter(Emitter):
         right: str = "",
         index: str = "",
     ) -> None:
-        """Copy a stencil of one instruction, with other registers.
+        """Copy a stencil of one instruction, with these values of its holes and other registers.
 
-        Parameters
-        ----------
-        name : str
-            The stencil's.
-        *values : int
-            The values of the holes.
-        to, left, right : str
-            The registers that replace xmm8, xmm9 and xmm10.
-        index : str
-            The register that replaces rax in an address.
+        `to`, `left` and `right` replace xmm8, xmm9 and xmm10; `index` replaces rax in an address.
         """
         bytes_, holes, _ = TEMPLATES[name]
         code = self.code
@@ -282,25 +250,3 @@ class VectorEmitter(Emitter):
         """Push the result of the last instruction, whose code begins at `start`."""
         self.produced = (len(self.code), start, field)
         self.push_register(register)
-
-    def address(self, place: Place, offset: int, size: int) -> tuple[str, int]:
-        """Emit the check of an access; return the address's register and the remaining offset."""
-        end = offset + size
-        if end > 0x7FFFFFFF:
-            self.move(("rax",), place)
-            self.emit("memory.far", *halves(offset))
-            self.emit("memory.check.rax", size)
-            return "rax", 0
-        register = place[0]
-        if f"memory.check.{register}" not in TEMPLATES:
-            register = "rax"
-            self.move(("rax",), place)
-        if place[0] == "const":
-            place, reach = ("const", 0), (place[1] & 0xFFFFFFFF) + end
-        else:
-            reach = end
-        if self.checked.get(place, -1) < reach:
-            self.emit("memory.check." + register, end)
-            if place[0] == "const" or place in self.local_places:
-                self.checked[place] = reach
-        return register, offset

@@ -25,18 +25,9 @@ DEFAULTS = {
 
 
 class Budget:
-    """The amounts that one module has used, and their limits.
+    """The amounts that a module of `size` bytes has used, and their limits.
 
-    Parameters
-    ----------
-    size : int
-        The size of the module, in bytes.
-    limits : mapping of str to int or None
-        The given limits, by the names in :data:`DEFAULTS`; None is the default.
-
-    Attributes
-    ----------
-    limits : dict of str to int
+    `limits` are by the names in :data:`DEFAULTS`; None is the default.
     """
 
     def __init__(self, size: int, limits: Mapping[str, int | None] | None = None) -> None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["decode_module"]
 
 MAX_ARITY = 1000  # parameters, and results, of a function type: the limit of browsers and Wasmtime
+MAX_TABLES = 100  # the limit of Wasmtime; each table has mappings, of which a process has few
 
 _NOTHING = Budget(0)  # constant expressions use nothing that is limited
 
@@ -47,23 +48,11 @@ UNEVEN_DATA = "data count and data section have inconsistent lengths"
 
 
 def decode_module(binary: bytes | bytearray | memoryview) -> Module:
-    """Decode a module, and validate all of it but the bodies of its functions.
+    """Decode a binary module (spec 2.0, section 5), and validate all but its functions' bodies.
 
-    Parameters
-    ----------
-    binary : bytes-like
-        A module in the binary format (spec 2.0, section 5).
-
-    Returns
-    -------
-    Module
-        Not to be trusted before :func:`~asm_libcalls.toy_jit.frontend.validator.validate_function`
-        has seen each function.
-
-    Raises
-    ------
-    InvalidModule
-        If the bytes are no valid module.
+    It is not to be trusted before
+    :func:`~asm_libcalls.toy_jit.frontend.validator.validate_function` has seen each function. Raise
+    InvalidModule if the bytes are no valid module.
     """
     binary = bytes(memoryview(binary))  # refuses an int, of which bytes() makes zeros
     if binary[:4] == b"\0asm" and binary[6:8] == b"\1\0":  # the layer, which is 0 for modules
@@ -84,6 +73,7 @@ class _Decoder:
     def __init__(self, module: Module) -> None:
         self.module = module
         self.exported: set[str] = set()
+        self.stacks = Operands(module, Reader(b"", 0, 0), b"", _NOTHING)  # of constant expressions
         self.defined = 0  # the number of functions that have code, or are imports
         # By the kind of an import or export: its index space, its name, and the noun for messages.
         self.kinds: tuple[tuple[str, Sequence[object], str], ...] = (
@@ -184,6 +174,8 @@ class _Decoder:
         return function
 
     def table(self, reader: Reader) -> parts.TableType:
+        if len(self.module.tables) == MAX_TABLES:
+            raise LimitExceeded(f"more than {MAX_TABLES} tables", reader.pos)
         if reader.data[reader.pos : reader.end].startswith(b"\x40\0"):
             raise proposals.refusal(proposals.TABLE_INITIALIZER, reader.pos)
         element = reader.reference_type()
@@ -322,7 +314,8 @@ class _Decoder:
                 del found[-1:]
                 exprs.append((opcode, None))
                 continue
-            immediate = READERS[opcode][0](Operands(module, reader, b"", _NOTHING))
+            self.stacks.reader = reader
+            immediate = READERS[opcode][0](self.stacks)
             if opcode == op.REF_NULL:
                 valtype = immediate
             elif opcode == op.REF_FUNC:
@@ -389,6 +382,6 @@ _CONSTANT = {
 }  # fmt: skip
 
 
-def _mismatch(who: str | None, need: list[int], have: bytearray, offset: int) -> InvalidModule:
+def _mismatch(what: str | None, need: list[int], have: bytearray, offset: int) -> InvalidModule:
     types = f"{type_names(bytes(need))} but has {type_names(bytes(have))}"
-    return InvalidModule(f"type mismatch: {who} requires {types}", offset)
+    return InvalidModule(f"type mismatch: {what} requires {types}", offset)

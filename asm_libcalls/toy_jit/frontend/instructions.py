@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["READERS", "RULES"]
+__all__ = ["BLOCK_TYPES", "READERS", "RULES"]
 
 ONE_I32 = bytes([I32])
 
 # -- immediates, by the letters of the table in opcodes.py
 
-# Block types of one byte: no result, or one.
-_BLOCK_TYPES = {0x40: FuncType(b"", b"")}
-_BLOCK_TYPES.update((valtype, FuncType(b"", bytes([valtype]))) for valtype in VALUE_TYPES)
+BLOCK_TYPES = {0x40: FuncType(b"", b"")}
+BLOCK_TYPES.update((valtype, FuncType(b"", bytes([valtype]))) for valtype in VALUE_TYPES)
+"""Block types of one byte: no result, or one."""
 
 
 def _block_type(s: Operands) -> FuncType:
     reader, start = s.reader, s.reader.pos
     byte = reader.byte()
-    if byte in _BLOCK_TYPES:
-        return _BLOCK_TYPES[byte]
+    if byte in BLOCK_TYPES:
+        return BLOCK_TYPES[byte]
     proposals.check(proposals.VALUE_TYPES, byte, start)
     reader.pos = start
     index = reader.signed(33)
@@ -56,12 +56,22 @@ def _label(s: Operands) -> Frame:
     if depth >= len(s.ctrls):
         raise InvalidModule(f"unknown label {depth}", s.offset)
     frame = s.ctrls[-1 - depth]
-    frame.targeted = frame.targeted or s.live
+    if s.live:
+        frame.targeted = True
     return frame
 
 
 def _labels(s: Operands) -> tuple[Frame, ...]:
-    return tuple(_label(s) for _ in range(s.reader.length() + 1))  # the last one is the default
+    reader = s.reader
+    count = reader.length() + 1  # the last one is the default
+    depths = reader.data[reader.pos : min(reader.pos + count, reader.end)]
+    if len(depths) < count or max(depths) >= min(0x80, len(s.ctrls)):
+        return tuple(_label(s) for _ in range(count))
+    reader.pos += count  # each has one byte
+    if s.live:
+        for depth in {*depths}:
+            s.ctrls[-1 - depth].targeted = True
+    return tuple(s.ctrls[-1 - depth] for depth in depths)
 
 
 def _value_type(s: Operands) -> int:
@@ -144,9 +154,10 @@ def _unreachable(s: Operands) -> None:
 
 
 def _block(s: Operands, functype: FuncType) -> Frame:
-    s.pop(functype.params + (ONE_I32 if s.opcode == op.IF else b""))
-    frame = s.enter(s.opcode, functype)
-    if s.opcode == op.LOOP:
+    opcode, params = s.opcode, functype.params
+    s.pop(params + ONE_I32 if opcode == op.IF else params)
+    frame = s.enter(opcode, functype)
+    if opcode == op.LOOP:
         frame.references = s.references()
     return frame
 
@@ -185,8 +196,9 @@ def _br(s: Operands, frame: Frame) -> Frame:
 
 def _br_if(s: Operands, frame: Frame) -> Frame:
     s.pop(ONE_I32)
-    s.pop(frame.label)
-    s.vals += frame.label  # known now, even in unreachable code
+    if frame.label:
+        s.pop(frame.label)
+        s.vals += frame.label  # known now, even in unreachable code
     return frame
 
 

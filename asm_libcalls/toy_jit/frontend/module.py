@@ -136,27 +136,13 @@ class Global(_Record):
 
 
 class Element(_Record):
-    """An element segment.
+    """An element segment."""
 
-    Attributes
-    ----------
-    type : int
-        The reference type of its elements.
-    init : list of tuple
-        Its elements, as constant expressions.
-    mode : {"passive", "active", "declarative"}
-        Copied by `table.init`, by instantiation, or never.
-    table : int
-        The index of an active segment's table.
-    offset : tuple or None
-        An active segment's offset in the table, a constant expression.
-    """
-
-    type: int
-    init: list[ConstExpr]
-    mode: str
-    table: int
-    offset: ConstExpr | None
+    type: int  # the reference type of its elements
+    init: list[ConstExpr]  # its elements, as constant expressions
+    mode: str  # copied by `table.init`, by instantiation, or never
+    table: int  # the index of an active segment's table
+    offset: ConstExpr | None  # an active segment's offset in the table, a constant expression
 
 
 class Data(_Record):

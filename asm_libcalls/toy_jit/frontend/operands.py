@@ -39,44 +39,31 @@ def _match(have: bytes | bytearray, need: bytes) -> bool:
 
 
 class Frame:
-    """A control frame: a function, `block`, `loop` or `if` whose `end` has not been read.
+    """A control frame: a function, `block`, `loop` or `if` whose `end` has not been read."""
 
-    Attributes
-    ----------
-    opcode : int
-        FUNCTION, BLOCK, LOOP or IF.
-    params, results : bytes
-        The types that the block takes from the operand stack, and leaves on it.
-    label : bytes
-        The types that a branch to it takes: the parameters of a loop, else the results.
-    height : int
-        The number of operands below the block's own.
-    live : bool
-        Whether control can reach its beginning. The validated list has live frames only.
-    targeted : bool
-        Whether live code jumps to its label: by `br`, `br_if` or `br_table`, or from the end of an
-        `if`'s first part over its `else`.
-    has_else : bool
-        Whether an `if` has an `else` (so far).
-    unreachable : bool
-        Whether the rest of the block has a polymorphic stack (for the validator).
-    references : tuple of int
-        The operand slots that hold externrefs at the beginning of a loop.
-    target, otherwise : Any
-        For the compiler: its label or lists of patches; None at first.
-    """
+    # whether live code jumps to its label: by `br`, `br_if` or `br_table`, or from the end of an
+    # `if`'s first part over its `else`
+    targeted = False
+    has_else = False  # whether an `if` has an `else` (so far)
+    reaches_else = reaches_end = True  # whether control falls through to its `else` and `end`
+    unreachable = False  # whether the rest of the block has a polymorphic stack
+    # the operand slots that hold externrefs at the beginning of a loop
+    references: tuple[int, ...] = ()
+    # for the compiler, `target` and `otherwise`: its label or lists of patches; None at first
+    target: Any = None
+    otherwise: Any = None
 
     def __init__(self, opcode: int, functype: FuncType, height: int, live: bool) -> None:
-        self.opcode = opcode
+        self.opcode = opcode  # FUNCTION, BLOCK, LOOP or IF
+        # `params`, `results`: the types that the block takes from the operand stack, and leaves on
+        # it
         self.params = functype.params
         self.results = functype.results
+        # the types that a branch to it takes: the parameters of a loop, else the results
         self.label = functype.params if opcode == op.LOOP else functype.results
-        self.height = height
+        self.height = height  # the number of operands below the block's own
+        # Whether control can reach its beginning. The validated list has live frames only.
         self.live = live
-        self.targeted = self.has_else = self.unreachable = False
-        self.references: tuple[int, ...] = ()
-        self.target: Any = None
-        self.otherwise: Any = None
 
     def __repr__(self) -> str:
         name = "function" if self.opcode == FUNCTION else op.NAMES[self.opcode]
@@ -85,42 +72,27 @@ class Frame:
 
 
 class Operands:
-    """Both stacks of a function, and the state that its instructions refer to.
-
-    Attributes
-    ----------
-    module : Module
-    budget : Budget
-        The limits on compiling the module.
-    reader : Reader
-        Reads the function's instructions.
-    local_types : bytes
-    vals : bytearray
-        The operands' types.
-    ctrls : list of Frame
-    live : bool
-        Whether control can reach the next instruction.
-    opcode, offset : int
-        The instruction that is being validated, and its offset in the module.
-    """
+    """Both stacks of a function, and the state that its instructions refer to."""
 
     def __init__(self, module: Module, reader: Reader, local_types: bytes, budget: Budget) -> None:
         self.module = module
-        self.budget = budget
-        self.reader = reader
+        self.budget = budget  # the limits on compiling the module
+        self.reader = reader  # reads the function's instructions
         self.local_types = local_types
-        self.vals = bytearray()
+        self.vals = bytearray()  # the operands' types
         self.ctrls: list[Frame] = []
-        self.live = True
+        self.live = True  # whether control can reach the next instruction
+        # `opcode`, `offset`: the instruction that is being validated, and its offset in the module
         self.opcode = self.offset = 0
 
     # -- operands
 
     def pop(self, types: bytes) -> None:
         """Pop operands of these types."""
-        self.check(types)
-        vals = self.vals
-        del vals[max(self.ctrls[-1].height, len(vals) - len(types)) :]
+        if types:
+            self.check(types)
+            vals = self.vals
+            del vals[max(self.ctrls[-1].height, len(vals) - len(types)) :]
 
     def pop_any(self) -> int:
         """Pop one operand, and return its type or UNKNOWN."""
@@ -155,8 +127,10 @@ class Operands:
     def references(self) -> tuple[int, ...]:
         """List the operand slots that hold externrefs, for a stack map."""
         vals = self.vals
-        slots = []
         slot = vals.find(EXTERNREF)  # fast even if hostile input makes the stack deep
+        if slot < 0:
+            return ()
+        slots = []
         while slot >= 0:
             slots.append(slot)
             slot = vals.find(EXTERNREF, slot + 1)
@@ -175,6 +149,8 @@ class Operands:
     def leave(self) -> Frame:
         """Check that the innermost block may end here, and pop its results."""
         frame, vals = self.ctrls[-1], self.vals
+        if len(vals) == frame.height and not frame.results:
+            return frame
         self.check(frame.results)
         if len(vals) - len(frame.results) > frame.height:
             raise self.mismatch(f"{type_names(frame.results)} and nothing else")

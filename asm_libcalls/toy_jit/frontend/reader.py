@@ -41,6 +41,12 @@ class Reader:
 
     def u32(self) -> int:
         """Read an unsigned integer."""
+        pos = self.pos
+        if pos < self.end:
+            value = self.data[pos]
+            if value < 0x80:  # most are one byte
+                self.pos = pos + 1
+                return value
         value, self.pos = unsigned(self.data, self.pos, self.end)
         return value
 
@@ -114,17 +120,9 @@ class Reader:
 
 
 def unsigned(code: bytes, pos: int, end: int, bits: int = 32) -> tuple[int, int]:
-    """Read an unsigned integer of at most `bits` bits at `pos`.
+    """Read an unsigned integer of at most `bits` bits; return it and the position behind it.
 
-    Returns
-    -------
-    tuple of int
-        The value, and the position behind it.
-
-    Raises
-    ------
-    MalformedModule
-        It is too long or too large, or does not end before `end`.
+    Raise MalformedModule if it is too long or too large, or does not end before `end`.
     """
     return _read(code, pos, end, bits, is_signed=False)
 
@@ -142,10 +140,11 @@ def _read(code: bytes, pos: int, end: int, bits: int, is_signed: bool) -> tuple[
         if pos >= end:
             raise MalformedModule("unexpected end of section or function", end)
         byte = code[pos]
-        # The bits of this byte that are beyond the width, and those of the sign.
-        unused = (-1 << min(7, bits - shift - is_signed)) & 0x7F
-        if byte & unused and not (is_signed and byte & unused == unused):
-            raise MalformedModule("integer too large", pos)
+        if shift + 7 > bits - is_signed:
+            # The bits of this byte that are beyond the width, and those of the sign.
+            unused = (-1 << bits - shift - is_signed) & 0x7F
+            if byte & unused and not (is_signed and byte & unused == unused):
+                raise MalformedModule("integer too large", pos)
         value |= (byte & 0x7F) << shift
         shift += 7
         pos += 1

@@ -1,138 +1,48 @@
 """Decode and validate function bodies, in one pass, into lists of instructions for the compiler.
 
 :func:`validate_function` is the only reader of instructions. It follows the algorithm of the spec
-(2.0, appendix A.3) and returns a :class:`Body`, whose `instructions` is a flat list of tuples
-``(opcode, immediate, height, offset)`` in the order of the code:
-
-opcode
-    As in :mod:`.opcodes`: 0xFC 0x0A is 0x10A, 0xFD 0x0C is 0x20C. `select t` becomes SELECT.
-immediate
-    See below.
-height
-    The number of operands on the stack before the instruction. At an `else` or `end`, -1 means
-    that control does not fall through to it.
-offset
-    The opcode's, in bytes from the beginning of the module.
-
-The list has **no dead instructions**: none from an unconditional branch to the `else` or `end` of a
-block that control can reach, and none behind a block that control never leaves.
-`nop` is left out too. Every BLOCK, LOOP and IF in the list has its END; the last tuple is the END
-of the function.
-
-============================================== ====================================================
-opcode                                         immediate
-============================================== ====================================================
-those with a fixed type; UNREACHABLE           None
-loads and stores                               offset
-those of one lane of a vector                  (offset, lane)
-extract_lane, replace_lane                     lane
-i8x16.shuffle                                  the lanes, as bytes
-I32_CONST, I64_CONST                           value, signed
-F32_CONST, F64_CONST, V128_CONST               bit pattern
-LOCAL_GET, LOCAL_SET, LOCAL_TEE                index, into `Body.local_types`
-BLOCK, LOOP, IF, ELSE, END                     their :class:`~.operands.Frame`
-BR, BR_IF, RETURN                              their Frame; that of RETURN is the last END's too
-BR_TABLE                                       tuple of Frames, the default last
-DROP, SELECT, REF_IS_NULL, REF_NULL            type of the operand (both operands of SELECT)
-REF_FUNC                                       function index
-CALL                                           (function index, FuncType, references)
-CALL_INDIRECT                                  (type index, table index, FuncType, references)
-GLOBAL_GET, GLOBAL_SET                         (global index, references)
-TABLE_GET, TABLE_SET, TABLE_GROW               (table index, references)
-TABLE_SIZE, TABLE_FILL                         (table index, references)
-TABLE_COPY                                     (target index, source index, references)
-TABLE_INIT                                     (element segment index, table index, references)
-ELEM_DROP, DATA_DROP, MEMORY_INIT              (segment index, references)
-MEMORY_SIZE, MEMORY_GROW                       (references,)
-MEMORY_COPY, MEMORY_FILL                       (references,)
-============================================== ====================================================
-
-*references* are the operand slots that hold an externref before the instruction, its own operands
-included: an ascending tuple of ints. Each safepoint has them: an instruction that may call a host
-function or a libcall that can collect garbage. A loop, which is a safepoint because it may be
-interrupted, has them in its Frame. (`Body.local_types` tells which locals are references. A funcref
-is not reference counted, so it is not among them.)
-
-A branch to a frame moves ``len(frame.label)`` operands from the top of the stack (below the operand
-of `br_if` and `br_table`) down to `frame.height`. At an `end`, the results are already there.
-An ELSE whose height is not -1 is such a branch too, to the end. A frame's `targeted` and `has_else`
-are final when the list is complete.
-
-The result is a list, instead of a call of the compiler for each instruction, for three reasons: the
-compiler can look ahead; it knows the size of its frame and the targets of branches before it emits
-the first byte; and it never gets an instruction of an invalid function.
+(2.0, appendix A.3) and returns a :class:`~.body.Body`, whose `instructions` are what
+:mod:`.body` describes.
 """
 
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.errors import LimitExceeded, MalformedModule
 from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend.body import Body
 from asm_libcalls.toy_jit.frontend.budget import Budget
-from asm_libcalls.toy_jit.frontend.instructions import READERS, RULES
-from asm_libcalls.toy_jit.frontend.module import V128, FuncType
+from asm_libcalls.toy_jit.frontend.instructions import BLOCK_TYPES, READERS, RULES
+from asm_libcalls.toy_jit.frontend.module import EXTERNREF, I32, V128, FuncType
+from asm_libcalls.toy_jit.frontend.operand_types import (
+    EMPTY,
+    MOST,
+    NUMBERS,
+    PEEK,
+    POP,
+    PUSH,
+    SELECT,
+    operand_types,
+)
 from asm_libcalls.toy_jit.frontend.operands import FUNCTION, Operands
-from asm_libcalls.toy_jit.frontend.reader import Reader
+from asm_libcalls.toy_jit.frontend.reader import Reader, signed, unsigned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from asm_libcalls.toy_jit.frontend.body import Instruction
     from asm_libcalls.toy_jit.frontend.module import Module
 
-    # (opcode, immediate, height, offset); see the module's docstring
-    Instruction = tuple[int, Any, int, int]
-
-__all__ = ["Body", "validate_function"]
+__all__ = ["validate_function"]
 
 MAX_SLOTS = 50_000  # locals (parameters included), and operands, of a function
 
 
-class Body:
-    """A validated function.
-
-    Attributes
-    ----------
-    instructions : list of tuple
-        As the module's docstring describes.
-    local_types : bytes
-        The value types of the parameters and then of the other locals.
-    max_height : int
-        The largest number of operands on the stack.
-    vectors : bool
-        Whether a local or operand may be a v128.
-    """
-
-    __slots__ = ("instructions", "local_types", "max_height", "vectors")
-
-    def __init__(
-        self, instructions: list[Instruction], local_types: bytes, max_height: int, vectors: bool
-    ) -> None:
-        self.instructions = instructions
-        self.local_types = local_types
-        self.max_height = max_height
-        self.vectors = vectors
-
-
 def validate_function(module: Module, index: int, budget: Budget | None = None) -> Body:
-    """Decode and validate a function of `module`.
+    """Decode and validate a function of a decoded module, which is not an import.
 
-    Parameters
-    ----------
-    module : Module
-        From :func:`~asm_libcalls.toy_jit.frontend.decoder.decode_module`.
-    index : int
-        The function's index; not that of an import.
-    budget : Budget, optional
-        The limits on compiling the module.
-
-    Returns
-    -------
-    Body
-
-    Raises
-    ------
-    InvalidModule
-        The function is malformed, invalid, or beyond a limit.
+    Raise InvalidModule if the function is malformed, invalid, or beyond a limit of the budget.
     """
     function = module.functions[index]
     reader = Reader(module.binary, function.start, function.end)
@@ -160,47 +70,310 @@ def _locals(reader: Reader, count: int, budget: Budget) -> bytes:
 
 
 def _validate(stacks: Operands) -> Body:
-    """Validate instructions up to the END of the function."""
-    reader, vals, ctrls = stacks.reader, stacks.vals, stacks.ctrls
+    """Validate instructions up to the END of the function.
+
+    Nine of ten instructions, with short immediates and valid, are done here, in code that control
+    can reach. All others, and all that are wrong, go through their rules.
+    """
+    reader, vals, ctrls, module = stacks.reader, stacks.vals, stacks.ctrls, stacks.module
+    local_types, functions, globals_ = stacks.local_types, module.functions, module.globals
+    kinds = _KINDS if module.memories else _KINDS_WITHOUT_MEMORY
+    # Lists, since Python reads their items faster than those of bytes.
+    start = reader.pos
+    code = [*reader.data[start : reader.end]]
+    gets, sets, tees = ([effect + t for t in local_types] for effect in (PUSH, POP, PEEK))
     instructions: list[Instruction] = []
-    max_height = 0
+    append = instructions.append
     # Without an instruction on vectors, a v128 may still come from a global or a function.
-    vectors = V128 in stacks.local_types or stacks.module.has_vectors
-    while ctrls:
-        stacks.offset = offset = reader.pos
-        if offset == reader.end:
-            raise MalformedModule(
-                "END opcode expected, not the unexpected end of the function", offset
-            )
-        opcode = reader.byte()
-        if opcode == op.PREFIX:
-            opcode = op.prefixed(opcode, reader.u32(), offset)
-        elif opcode == op.VECTOR_PREFIX:
-            opcode = op.prefixed(opcode, reader.u32(), offset)
-            vectors = True
-        elif op.NAMES[opcode] is None:
-            raise op.illegal(opcode, offset)
-        stacks.opcode = opcode
-        live, height = stacks.live, len(vals)
-        if height > max_height:
-            max_height = height
-            if height > MAX_SLOTS:
-                raise LimitExceeded(f"more than {MAX_SLOTS} operands", offset)
-
-        immediates = [read(stacks) for read in READERS[opcode]]
-        immediate: Any = immediates[0] if immediates else None
-        rule = RULES[opcode]
-        if rule is not None:
-            immediate = rule(stacks, *immediates)
-        else:
-            params, results = op.TYPES[opcode]
-            stacks.pop(params)
-            vals += results
-
+    vectors = V128 in local_types or module.has_vectors
+    pos, live, bottom = 0, True, 0  # `bottom` is the innermost frame's height
+    most = 0  # the largest number of operands so far, above `bottom`
+    types = EMPTY  # of the innermost frame's operands, which are then not in `vals`
+    # An instruction that begins before has all bytes of a short form.
+    short = len(code) - _SHORT or -1
+    limit = short  # or 0: then all operands are in `vals`
+    few = min(len(local_types), 0x4000)  # the locals whose index has at most two bytes
+    while True:
+        if pos < limit:
+            opcode = code[pos]
+            kind = kinds[opcode]
+            if kind == _LOCAL_GET:
+                index, size = code[pos + 1], 2
+                if index >= 0x80:
+                    index, size = index & 0x7F | code[pos + 2] << 7, 3
+                if index < few:
+                    after = types[gets[index]]
+                    if after is not None:
+                        append((opcode, index, pos))
+                        types = after
+                        pos += size
+                        if types.depth > most:
+                            most = types.depth
+                        continue
+            elif kind == _NUMERIC:
+                after = types[opcode]
+                if after is not None:
+                    append((opcode, None, pos))
+                    types = after
+                    pos += 1
+                    continue
+            elif kind == _CONST:
+                # The sign is the highest bit of the last byte's seven.
+                after = types[opcode]
+                if after is not None:
+                    value, size, sign = code[pos + 1], 2, 0x40
+                    if value >= 0x80:
+                        value, size, sign = value & 0x7F | code[pos + 2] << 7, 3, 0x2000
+                        if value >= 0x4000:
+                            value, size, sign = value & 0x3FFF | code[pos + 3] << 14, 4, 0x100000
+                    if value < sign << 1:
+                        value = (value ^ sign) - sign
+                    else:
+                        bits = 32 if opcode == op.I32_CONST else 64
+                        value, end = signed(reader.data, start + pos + 1, reader.end, bits)
+                        size = end - start - pos
+                    append((opcode, value, pos))
+                    types = after
+                    pos += size
+                    if types.depth > most:
+                        most = types.depth
+                    continue
+            elif kind == _ACCESS:
+                after = types[opcode]
+                if after is not None and code[pos + 1] <= op.ALIGNMENTS[opcode]:
+                    value, size = code[pos + 2], 3
+                    if value >= 0x80:
+                        value, size = value & 0x7F | code[pos + 3] << 7, 4
+                        if value >= 0x4000:
+                            value, end = unsigned(reader.data, start + pos + 2, reader.end)
+                            size = end - start - pos
+                    append((opcode, value, pos))
+                    types = after
+                    pos += size
+                    continue
+            elif kind == _LOCAL_SET:
+                index, size = code[pos + 1], 2
+                if index >= 0x80:
+                    index, size = index & 0x7F | code[pos + 2] << 7, 3
+                if index < few:
+                    after = types[(sets if opcode == op.LOCAL_SET else tees)[index]]
+                    if after is not None:
+                        append((opcode, index, pos))
+                        types = after
+                        pos += size
+                        continue
+            elif kind == _BRANCH:
+                depth = code[pos + 1]
+                after = types[POP + I32] if opcode == op.BR_IF else types
+                if depth < 0x80 and depth < len(ctrls) and after is not None:
+                    frame = ctrls[-1 - depth]
+                    if after.types.endswith(frame.label):
+                        frame.targeted = True
+                        append((opcode, frame, pos))
+                        types = after
+                        pos += 2
+                        if opcode == op.BR:
+                            stacks.set_unreachable()
+                            limit, live = 0, False
+                        continue
+            elif kind == _END:
+                frame = ctrls[-1]
+                results, begun_by = frame.results, frame.opcode
+                is_block = begun_by in _PLAIN_BLOCKS or (
+                    begun_by == op.IF and (frame.has_else or results == frame.params)
+                )
+                if is_block and types.types == results:
+                    append((opcode, frame, pos))
+                    ctrls.pop()
+                    most += bottom
+                    bottom = ctrls[-1].height
+                    most -= bottom
+                    if len(vals) > bottom:
+                        after = operand_types(bytes(vals[bottom : bottom + MOST + 1]) + results)
+                        if after is None:
+                            vals += results
+                            limit = 0
+                        else:
+                            types = after
+                            del vals[bottom:]
+                    pos += 1
+                    continue
+            elif kind == _BLOCK:
+                functype = BLOCK_TYPES.get(code[pos + 1])
+                after = types[POP + I32] if opcode == op.IF else types
+                if functype is not None and after is not None:
+                    stacks.offset = start + pos
+                    vals += after.types
+                    frame = stacks.enter(opcode, functype)
+                    if opcode == op.LOOP:
+                        frame.references = stacks.references()
+                    append((opcode, frame, pos))
+                    types = EMPTY
+                    most += bottom
+                    bottom = frame.height
+                    most -= bottom
+                    pos += 2
+                    continue
+            elif kind == _GLOBAL:
+                index = code[pos + 1]
+                if index < 0x80 and index < len(globals_) and EXTERNREF not in types.types:
+                    globaltype = globals_[index].type
+                    effect = POP if opcode == op.GLOBAL_SET else PUSH
+                    after = types[effect + globaltype.value]
+                    if (
+                        after is not None
+                        and (effect == PUSH or globaltype.mutable)
+                        and EXTERNREF not in vals
+                    ):
+                        append((opcode, (index, ()), pos))
+                        types = after
+                        pos += 2
+                        most = max(most, types.depth)
+                        continue
+            elif kind == _DROP:
+                after = types[POP + types.types[-1]] if types.depth else None
+                if after is not None:
+                    append((opcode, types.types[-1], pos))
+                    types = after
+                    pos += 1
+                    continue
+            elif kind == _CALL:
+                index, size = code[pos + 1], 2
+                if index >= 0x80:
+                    index, size = index & 0x7F | code[pos + 2] << 7, 3
+                    if index >= 0x4000:
+                        index, size = index & 0x3FFF | code[pos + 3] << 14, 4
+                if index < len(functions) and index < 0x200000:
+                    functype = functions[index].type
+                    params, have = functype.params, types.types
+                    if have.endswith(params) and EXTERNREF not in have and EXTERNREF not in vals:
+                        after = operand_types(have[: len(have) - len(params)] + functype.results)
+                        if after is not None:
+                            append((opcode, (index, functype, ()), pos))
+                            types = after
+                            pos += size
+                            most = max(most, types.depth)
+                            continue
+            elif kind == _SELECT:
+                have = types.types
+                if len(have) > 2 and have[-2] in NUMBERS:
+                    after = types[SELECT + have[-2]]
+                    if after is not None:
+                        append((opcode, have[-2], pos))
+                        types = after
+                        pos += 1
+                        continue
+            elif kind == _LEAVE:
+                target = ctrls[0] if opcode == op.RETURN else None
+                if target is None or types.types.endswith(target.label):
+                    append((opcode, target, pos))
+                    pos += 1
+                    stacks.set_unreachable()
+                    limit, live = 0, False
+                    continue
+        elif not live and pos < short and code[pos] == op.END and len(ctrls) > 1:
+            frame = ctrls[-1]
+            is_loop, passes = frame.opcode == op.LOOP, frame.opcode == op.IF and not frame.has_else
+            if frame.unreachable and len(vals) == bottom and not (passes and frame.results):
+                if frame.live:
+                    frame.reaches_end = False
+                    append((op.END, frame, pos))
+                    live = stacks.live = passes or (frame.targeted and not is_loop)
+                ctrls.pop()
+                vals += frame.results
+                most = max(bottom + most, len(vals))
+                bottom = ctrls[-1].height
+                most -= bottom
+                if live:
+                    after = operand_types(bytes(vals[bottom : bottom + MOST + 1]))
+                    if after is not None:
+                        types, limit = after, short
+                        del vals[bottom:]
+                pos += 1
+                continue
+        if limit:
+            vals += types.types
+        max_height = max(bottom + most, len(vals))
+        if max_height > MAX_SLOTS:
+            raise LimitExceeded(f"more than {MAX_SLOTS} operands", start + pos)
+        stacks.live = live
+        opcode, immediate = _by_rule(stacks, start + pos)
         if opcode in (op.ELSE, op.END):  # in the list if their block is live
-            live, height = immediate.live, height if live else -1
-        elif opcode == op.SELECT_T:
-            opcode = op.SELECT
+            if not live:
+                setattr(immediate, "reaches_else" if opcode == op.ELSE else "reaches_end", False)
+            live = immediate.live
         if live and opcode != op.NOP:
-            instructions.append((opcode, immediate, height, offset))
-    return Body(instructions, stacks.local_types, max_height, vectors)
+            append((opcode, immediate, pos))
+        if opcode >= op.VECTORS:
+            vectors = True
+        if not ctrls:
+            return Body(instructions, start, local_types, max_height, vectors)
+        pos, live, bottom = reader.pos - start, stacks.live, ctrls[-1].height
+        most = max(max_height, len(vals)) - bottom
+        limit = 0
+        if live:
+            after = operand_types(bytes(vals[bottom : bottom + MOST + 1]))
+            if after is not None:
+                types, limit = after, short
+                del vals[bottom:]
+
+
+def _by_rule(stacks: Operands, offset: int) -> tuple[int, Any]:
+    """Validate the instruction at `offset` by its rule; return its opcode and immediate."""
+    reader = stacks.reader
+    stacks.offset = offset
+    if offset == reader.end:
+        raise MalformedModule("END opcode expected, not the unexpected end of the function", offset)
+    opcode = reader.data[offset]
+    reader.pos = offset + 1
+    if opcode in (op.PREFIX, op.VECTOR_PREFIX):
+        opcode = op.prefixed(opcode, reader.u32(), offset)
+    elif op.NAMES[opcode] is None:
+        raise op.illegal(opcode, offset)
+    stacks.opcode = opcode
+
+    readers = READERS[opcode]
+    rule: Callable[..., Any] | None = RULES[opcode]
+    immediate: Any = readers[0](stacks) if readers else None
+    if rule is None:
+        params, results = op.TYPES[opcode]
+        stacks.pop(params)
+        stacks.vals += results
+    elif len(readers) == 1:
+        immediate = rule(stacks, immediate)
+    else:
+        others = [read(stacks) for read in readers[1:]]
+        immediate = rule(stacks, immediate, *others) if readers else rule(stacks)
+    return (op.SELECT if opcode == op.SELECT_T else opcode), immediate
+
+
+# -- the short forms of frequent instructions, which _validate does itself
+
+_SHORT = 3  # bytes behind the opcode
+
+(
+    _OTHER, _LOCAL_GET, _LOCAL_SET, _CONST, _ACCESS, _NUMERIC, _BRANCH, _END, _BLOCK, _CALL,
+    _GLOBAL, _DROP, _SELECT, _LEAVE,
+) = range(14)  # fmt: skip
+
+_PLAIN_BLOCKS = (op.BLOCK, op.LOOP)  # their END needs no more than the results
+
+_KINDS_BY_OPCODE = {
+    op.LOCAL_GET: _LOCAL_GET, op.CALL: _CALL, op.END: _END, op.DROP: _DROP, op.SELECT: _SELECT,
+    **dict.fromkeys((op.LOCAL_SET, op.LOCAL_TEE), _LOCAL_SET),
+    **dict.fromkeys((op.I32_CONST, op.I64_CONST), _CONST),
+    **dict.fromkeys((op.UNREACHABLE, op.RETURN), _LEAVE),
+    **dict.fromkeys((op.BR, op.BR_IF), _BRANCH),
+    **dict.fromkeys((op.GLOBAL_GET, op.GLOBAL_SET), _GLOBAL),
+    **dict.fromkeys((op.BLOCK, op.LOOP, op.IF), _BLOCK),
+}  # fmt: skip
+
+
+def _kind(opcode: int) -> int:
+    if op.SIGNATURES[opcode] is not None:
+        return _ACCESS if opcode in op.ALIGNMENTS else _NUMERIC
+    return _KINDS_BY_OPCODE.get(opcode, _OTHER)
+
+
+_KINDS = [*map(_kind, range(0x100))]
+_KINDS_WITHOUT_MEMORY = [_OTHER if kind == _ACCESS else kind for kind in _KINDS]

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from asm_libcalls.emitter.code_names import Function
-    from asm_libcalls.toy_jit.codegen.layout import CodeLayout
     from asm_libcalls.toy_jit.frontend.module import Module
+    from asm_libcalls.toy_jit.link.code_tables import CodeTables
 
 __all__ = ["functions"]
 
@@ -46,21 +46,20 @@ _BEGIN, _END = _changes()
 ``_END``: the offset in an epilogue where its instructions begin, these, and where they end."""
 
 
-def functions(module: Module, layout: CodeLayout, address: int) -> Iterator[Function]:
+def functions(module: Module, tables: CodeTables, address: int) -> Iterator[Function]:
     """List the functions and stubs of a module's code for ``code_names``."""
     prefix = f"wasm::{printable(module.name)}::" if module.name else "wasm::"
-    size = len(layout.code)
-    epilogues = iter([*layout.epilogues, size])
+    epilogues = iter([*tables.epilogues, tables.size])
     epilogue = next(epilogues)
-    for index, (start, end) in enumerate(layout.functions, module.imported_functions):
+    for index, (start, end) in enumerate(tables.functions, module.imported_functions):
         name = printable(module.function_name(index) or f"function {index}")
         its_own = []
         while epilogue < end:
             its_own.append(epilogue - start)
             epilogue = next(epilogues)
         yield address + start, end - start, prefix + name, _call_frames(its_own)
-    ends = [*list(layout.stubs.values())[1:], size]
-    for (role, start), end in zip(layout.stubs.items(), ends, strict=True):
+    ends = [*list(tables.stubs.values())[1:], tables.size]
+    for (role, start), end in zip(tables.stubs.items(), ends, strict=True):
         # Stubs have no frame: they are called, and leave by a jump.
         yield address + start, end - start, prefix + role.replace(".", " "), b""
 

@@ -7,13 +7,19 @@ each instruction begins.
 from __future__ import annotations
 
 import importlib
+import sys
+from bisect import bisect_left
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from asm_libcalls.libcalls import BUILTIN_ARRAY
-from asm_libcalls.literals import format_pattern
 from asm_libcalls.signatures import VALUE_TYPES
+from asm_libcalls.signatures.literals import format_pattern
+from asm_libcalls.toy_jit.codegen.layout import offsets_of
 from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend.budget import DEFAULTS, Budget
 from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES, type_names
+from asm_libcalls.toy_jit.frontend.validator import validate_function
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,26 +31,14 @@ __all__ = ["Line", "listing"]
 
 
 class Line(NamedTuple):
-    """A line of a listing.
+    """A line of a listing."""
 
-    Attributes
-    ----------
-    address : int
-        The machine instruction's; 0 for a WebAssembly instruction.
-    offset : int
-        From the beginning of the function's code; for a WebAssembly instruction, of the module.
-    code : bytes
-        The machine instruction; empty for a WebAssembly instruction, or a heading.
-    text : str
-    comment : str
-        The name of the operand's target.
-    """
-
-    address: int
+    address: int  # the machine instruction's; 0 for a WebAssembly instruction
+    # from the beginning of the function's code; for a WebAssembly instruction, of the module
     offset: int
-    code: bytes
+    code: bytes  # the machine instruction; empty for a WebAssembly instruction, or a heading
     text: str
-    comment: str = ""
+    comment: str = ""  # the name of the operand's target
 
 
 class Module(Protocol):
@@ -60,23 +54,12 @@ class Module(Protocol):
 def listing(module: Module, index: int) -> Iterator[Line]:
     """Disassemble a function's code in memory.
 
-    Parameters
-    ----------
-    module : Module
-        Compiled with ``compile_options(listing=True)``.
-    index : int
-        The function's index; not that of an import.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        capstone is not installed.
-    ValueError
-        The module was compiled without ``listing=True``, or the function is imported.
+    Raise ModuleNotFoundError without capstone, and ValueError if the module was compiled without
+    ``compile_options(listing=True)``, or the function is imported.
     """
     code, decoded = module.code, module.decoded
-    layout = code.layout
-    if layout.marks is None:
+    tables = code.tables
+    if tables.marks is None:
         raise ValueError(
             "listing(): the Module must be compiled with compile_options(listing=True)"
         )
@@ -86,37 +69,36 @@ def listing(module: Module, index: int) -> Iterator[Line]:
     decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     decoder.detail = True
     defined = index - decoded.imported_functions
-    start, end = layout.functions[defined]
-    marks = [mark for mark in layout.marks if start <= mark[0] < end]
-    targets = dict(layout.calls)
-    addresses = {address: symbol for symbol, address in layout.addresses.items()}
-    out_of_line = layout.ends[defined]
+    start, _ = tables.functions[defined]
+    body = validate_function(decoded, index, Budget(0, dict.fromkeys(DEFAULTS, sys.maxsize)))
+    marks = tables.marks[bisect_left(tables.marks, start) :]
+    instructions = deque(zip(marks, body.instructions, strict=False))
+    targets = {start: stub for stub, start in tables.stubs.items()}
+    for i, (begin, _) in enumerate(tables.functions, decoded.imported_functions):
+        targets[begin] = _function(module, i)
+    symbols = {at: symbol for symbol, holes in tables.relocations.items() for at in holes}
+    out_of_line = tables.ends[defined]
     for found in decoder.disasm(code.code_of(defined), code.address + start):
         at = found.address - code.address
-        while marks and marks[0][0] <= at:
-            _, offset, opcode, immediate = marks.pop(0)
-            yield Line(0, offset, b"", _instruction(module, opcode, immediate))
+        while instructions and instructions[0][0] <= at:
+            _, (opcode, immediate, offset) = instructions.popleft()
+            yield Line(0, body.start + offset, b"", _instruction(module, opcode, immediate))
         if at == out_of_line:
             yield Line(0, -1, b"", "out of line: traps and interrupts")
         text, comment = f"{found.mnemonic} {found.op_str}".strip(), ""
-        target = targets.get(at + found.size - 4)  # a call ends with its distance
         for operand in found.operands:
             if operand.type == capstone.x86.X86_OP_IMM and found.group(capstone.CS_GRP_JUMP):
                 text = f"{found.mnemonic} +{operand.imm - code.address - start:#x}"
+            elif operand.type == capstone.x86.X86_OP_IMM and found.group(capstone.CS_GRP_CALL):
+                text = f"{found.mnemonic} {targets[operand.imm - code.address]}"
             elif operand.type == capstone.x86.X86_OP_IMM:
-                comment = addresses.get(operand.imm & 0xFFFFFFFFFFFFFFFF, comment)
+                after = at + found.size  # an immediate comes last
+                comment = symbols.get(after - 8) or symbols.get(after - 4, "")
             elif operand.type == capstone.x86.X86_OP_MEM and operand.mem.base == (
                 capstone.x86.X86_REG_R15
             ):
                 comment = _builtin(module, operand.mem.disp)
-        if target:
-            text = f"{found.mnemonic} {_target(module, target)}"
         yield Line(found.address, at - start, bytes(found.bytes), text, comment)
-
-
-def _target(module: Module, role: str) -> str:
-    kind, _, index = role.partition(".")
-    return _function(module, int(index)) if kind == "function" else role
 
 
 def _function(module: Module, index: int) -> str:
@@ -124,7 +106,7 @@ def _function(module: Module, index: int) -> str:
 
 
 def _builtin(module: Module, displacement: int) -> str:
-    offsets = module.code.layout.offsets
+    offsets = offsets_of(module.decoded)
     slot, rest = divmod(displacement - offsets.vmctx_builtin_function(0), 8)
     return BUILTIN_ARRAY[slot] if not rest and 0 <= slot < len(BUILTIN_ARRAY) else ""
 

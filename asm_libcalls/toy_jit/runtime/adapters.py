@@ -1,4 +1,4 @@
-"""Adapters: C functions that move arguments from System V registers to slots and call the code.
+"""Adapters: C functions that move arguments from where C passes them to slots, and call the code.
 
 Functions with the same parameters have the same adapter code. Each adapter has two image slots, for
 the vmctx and for the address of the compiled code. So adapters are assembled several at a time,
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from asm_libcalls.calling_convention import CALLEE_SAVED_SIZE, FLOATS, assign
+from asm_libcalls.calling_convention import CALLEE_SAVED_SIZE, FLOATS, STACK, assign
 from asm_libcalls.emitter import code_names, pages
 from asm_libcalls.emitter.eh_frame import instructions
 from asm_libcalls.emitter.image import Reference, Routine, link
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Adapter"]
 
 _PER_IMAGE = 16
+_STACK_ARGUMENTS = 16  # from rbp: behind the caller's rbp and the return address
 _OWN_SLOTS = (VMCTX_SLOT, CODE_SLOT)
 _TYPES = {I32: VALUE_TYPES["i32"], F64: VALUE_TYPES["f64"]}
 
@@ -41,17 +42,8 @@ _free: dict[bytes, list[tuple[LoadedImage, str]]] = {}  # by the kinds of the pa
 class Adapter(Resource):
     """An adapter, in use for one function while this object lives.
 
-    Parameters
-    ----------
-    params : bytes
-        The value types of the function's parameters, which must fit registers.
-    vmctx, code : int
-        The addresses of the function's VMContext and compiled code.
-
-    Attributes
-    ----------
-    address : int
-        The adapter's C address.
+    `params` are the value types of the function's parameters, all of them numbers; `vmctx` and
+    `code` the addresses of its VMContext and compiled code.
     """
 
     __slots__ = ("address",)
@@ -60,8 +52,9 @@ class Adapter(Resource):
         # Integers of 32 bits, integers of 64 bits, and floats of either width.
         kinds = bytes({I32: I32, F32: F64, F64: F64}.get(t, 0) for t in params)
         loaded, name = _take(kinds)
-        super().__init__(partial(_free[kinds].append, (loaded, name)))
-        self.address = loaded.routine(name)
+        # Of an iterator, which gives its item once, if the release is called again.
+        super().__init__(partial(_free[kinds].extend, iter([(loaded, name)])))
+        self.address = loaded.routine(name)  # the adapter's C address
         loaded.set_slot(f"{VMCTX_SLOT} {name}", vmctx)
         loaded.set_slot(f"{CODE_SLOT} {name}", code)
 
@@ -87,8 +80,14 @@ def _parts(kinds: bytes) -> list[Part]:
     parts = [Part(STENCILS["adapter.begin"], {"frame": size})]
     types = [_type(kind) for kind in kinds]
     for i, (value_type, place) in enumerate(zip(types, assign(types).places, strict=True)):
-        name = "float" if place.bank == FLOATS else value_type.name
-        parts.append(Part(STENCILS[f"adapter.{name}.{place.number}"], {"offset": 8 * i}))
+        numbers = {"offset": 8 * i}
+        if place.bank == STACK:
+            name = "i32.stack" if value_type.name == "i32" else "i64.stack"
+            numbers["source"] = _STACK_ARGUMENTS + 8 * place.number
+        else:
+            bank = "float" if place.bank == FLOATS else value_type.name
+            name = f"{bank}.{place.number}"
+        parts.append(Part(STENCILS[f"adapter.{name}"], numbers))
     if not HAS_GIL:
         parts.append(Part(STENCILS["adapter.store"]))
     parts.append(Part(STENCILS["adapter.end"]))

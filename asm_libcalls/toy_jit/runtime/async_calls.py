@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-from _thread import allocate_lock
 from functools import partial
 
+from asm_libcalls.toy_jit.runtime.interrupts import Deadline
 from asm_libcalls.toy_jit.runtime.time_limits import time_limit
 
 TYPE_CHECKING = False
@@ -27,41 +27,37 @@ class _Call:
     """A call in the worker thread, with a deadline that comes when it is cancelled.
 
     The deadline is removed at the end of the call. So a cancellation that comes just after the end
-    cannot interrupt the next call.
+    cannot interrupt the next call. No lock is held, and a cancellation is one assignment: a signal
+    handler may raise in the middle of it.
     """
 
     def __init__(self, instance: StoppableInstance) -> None:
         self._instance = instance
-        self._lock = allocate_lock()
-        self._deadline = math.inf
+        self._deadline = Deadline(math.inf)
         self._is_running = False
 
     def begin(self) -> bool:
         """Note that the call begins; return False if it was cancelled before, and must not."""
-        with self._lock:
-            if self._deadline == _PAST:
-                return False
-            self._is_running = True
-            self._instance.deadlines.append(self._deadline)
+        # In this order: a cancellation from here on finds it running, or is found below.
+        self._is_running = True
+        self._instance.deadlines.append(self._deadline)
+        if self._deadline.at == math.inf:
             return True
+        self.end()
+        return False
 
     def end(self) -> None:
         """Note that the call has ended."""
-        with self._lock:
-            self._is_running = False
-            self._instance.deadlines.remove(self._deadline)
+        self._is_running = False
+        self._instance.deadlines.remove(self._deadline)
 
     def cancel(self) -> bool:
         """Make the call trap; return whether it is running, so that its end must be awaited."""
-        with self._lock:
-            if self._is_running and self._deadline != _PAST:
-                self._instance.deadlines.append(_PAST)
-                self._instance.deadlines.remove(self._deadline)
-            self._deadline = _PAST
-            is_running = self._is_running
-        if is_running:
-            self._instance.check_soon()
-        return is_running
+        self._deadline.at = _PAST
+        if not self._is_running:
+            return False
+        self._instance.check_soon()
+        return True
 
 
 async def call_async(

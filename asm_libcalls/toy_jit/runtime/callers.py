@@ -7,6 +7,7 @@ from functools import wraps
 
 from asm_libcalls.native.stack_walker import calling_frame
 from asm_libcalls.runtime.instance import instance_of
+from asm_libcalls.signatures.arguments import shown
 from asm_libcalls.toy_jit.codegen.places import VMCTX_IN_FRAME
 from asm_libcalls.toy_jit.link import code_map
 from asm_libcalls.toy_jit.runtime.compiled_instance import CompiledInstance
@@ -57,7 +58,7 @@ def access_caller(function: Callable[..., Any]) -> Callable[..., Any]:
         For use as an import.
     """
     if not callable(function):
-        raise TypeError(f"access_caller(): function must be callable, got {function!r}")
+        raise TypeError(f"access_caller(): function must be callable, got {shown(function)}")
 
     @wraps(function)
     def call(*arguments: Any) -> Any:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import gc
 import sys
-import weakref
+from weakref import WeakValueDictionary
 
 from asm_libcalls.native import process
-from asm_libcalls.native.unraisable import raise_first
+from asm_libcalls.owned import raise_first
 from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.runtime.releasing import may_be_running
 from asm_libcalls.steps import HAS_GIL
@@ -30,7 +30,8 @@ _OLDEST = 0 if not HAS_GIL else 1 if sys.version_info[:2] == (3, 14) else 2
 """The lowest generation whose collections see old objects. Without a GIL all collections do. The
 automatic collections of 3.14.0 are of generation 1, and see some old objects each time."""
 
-_instances: weakref.WeakSet[Instance] = weakref.WeakSet()
+_instances: WeakValueDictionary[int, Instance] = WeakValueDictionary()
+"""By id."""
 
 
 def collect_with_python(instance: Instance) -> None:
@@ -39,7 +40,7 @@ def collect_with_python(instance: Instance) -> None:
     The instance's users must not have raw externref pointers: pointers that Python code has
     inserted into the table for a later call do not survive.
     """
-    _instances.add(instance)
+    _instances[id(instance)] = instance
     if _collect not in gc.callbacks:
         gc.callbacks.append(_collect)
 
@@ -52,7 +53,9 @@ def _collect(
     """Empty the tables; a callback of the collector."""
     if phase != "start" or information["generation"] < _OLDEST or is_finalizing():
         return
-    filled = [each for each in _instances if len(each.activations_table)]
+    # The references are a list: other threads change the mapping meanwhile.
+    instances = [reference() for reference in _instances.valuerefs()]
+    filled = [each for each in instances if each is not None and len(each.activations_table)]
     errors: list[BaseException] = []
     for instance in filled:
         # Checked each time, because a destructor may start a thread.

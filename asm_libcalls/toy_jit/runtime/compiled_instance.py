@@ -16,23 +16,14 @@ __all__ = ["CompiledInstance"]
 
 
 class CompiledInstance(StoppableInstance):
-    """An instance that runs compiled code.
+    """An instance that runs compiled code."""
 
-    Attributes
-    ----------
-    code : CompiledCode
-        Kept alive by this instance and its functions.
-    function_keepers : dict of int to Instance
-        By id, the instances of function references that were passed to it.
-    owner : asm_libcalls.toy_jit.Instance
-        The public object. The functions keep both alive.
-    """
-
-    owner: Any
+    owner: Any  # The public object. The functions keep both alive.
 
     def __init__(self, code: CompiledCode, **parts: Any) -> None:
         self._begin()
-        self.code = code
+        self.code = code  # kept alive by this instance and its functions
+        # by id, the instances of function references that were passed to it
         self.function_keepers: dict[int, Instance] = {}
         super().__init__(**parts)
         collect_with_python(self)

@@ -5,24 +5,26 @@ from __future__ import annotations
 import ctypes
 from functools import partial
 
-from asm_libcalls.binding import default_binding
-from asm_libcalls.calling_convention import assign
 from asm_libcalls.emitter.code_names import printable
 from asm_libcalls.native.call_slot import FUNCTION, answer_calls, callable_class
-from asm_libcalls.native.native_function import (
+from asm_libcalls.native.native_function import native_functions
+from asm_libcalls.native.specification import (
+    MAXIMUM_PARAMETERS,
     Specification,
     default_parameter_names,
-    native_functions,
 )
+from asm_libcalls.owned import is_a
 from asm_libcalls.runtime import transit
+from asm_libcalls.runtime.externref_boxes import fill_spare
 from asm_libcalls.runtime.funcref import FuncRef
-from asm_libcalls.runtime.store import call_inside
-from asm_libcalls.signatures import MEMORY_POINTERS, VALUE_TYPES, Callee, Signature
+from asm_libcalls.runtime.store_entries import call_inside
+from asm_libcalls.signatures import MEMORY_POINTERS, Callee, Signature
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.toy_jit.codegen.layout import type_of_id
 from asm_libcalls.toy_jit.frontend.module import (
     F32,
     F64,
+    FUNCREF,
     I32,
     I64,
     REFERENCE_TYPES,
@@ -31,6 +33,7 @@ from asm_libcalls.toy_jit.frontend.module import (
     type_names,
 )
 from asm_libcalls.toy_jit.runtime.adapters import Adapter
+from asm_libcalls.toy_jit.runtime.slot_functions import remember_keeper, slot_function
 from asm_libcalls.toy_jit.runtime.slots import ENTER
 from asm_libcalls.toy_jit.runtime.values import from_slots, slot_count, to_slots
 
@@ -59,7 +62,7 @@ class Func(FuncRef):
         Whether it ends soon for all arguments: then a call keeps the GIL.
     """
 
-    __slots__ = ("_adapter", "_function", "brief", "name")
+    __slots__ = ("_adapter", "_function", "_has_builtin", "brief", "name")
 
     def __new__(cls, instance: Any, index: int, address: int) -> Self:
         """Make one that calls can reach through machine code."""
@@ -70,15 +73,18 @@ class Func(FuncRef):
         self.name = f"function {index}"
         self.brief = False
         self._adapter: Adapter | None = None
+        self._has_builtin = True  # until it turns out that none can be made
 
     def __native_address__(self, kind: str) -> Any:
         """Return the address of the anyfunc, or for a pointer one that C calls with numbers."""
         if kind not in MEMORY_POINTERS:
             return super().__native_address__(kind)
-        adapter = _adapter(self)
+        adapter = self._adapter or _adapter(self)
         if adapter is None:
-            raise TypeError(f"{self!r} has no C address: C passes numbers in registers")
+            raise TypeError(f"{self!r} has no C address: C passes numbers, and returns one")
         return adapter.address
+
+    _readable_member = FuncRef._readable_member
 
     @property
     def type(self) -> FuncType:
@@ -105,10 +111,12 @@ class Func(FuncRef):
             The function trapped.
         """
         builtin = getattr(self, FUNCTION, None)  # called as `self.__call__`, it is there already
-        if builtin is None:
+        if builtin is None and self._has_builtin:
             builtin = _builtin(self)
             if builtin is not None:
                 answer_calls(self, builtin)  # later calls go straight to the builtin
+            else:
+                self._has_builtin = False
         if builtin is not None:
             return builtin(*arguments)
         results = self._call(arguments, bits=False)
@@ -155,13 +163,12 @@ class Func(FuncRef):
     def _call_inside(self, arguments: Sequence[Any], bits: bool) -> tuple[Any, ...]:
         functype = self.type
         params, results = functype.params, functype.results
-        where = f"{self.name}(): argument"
-        callee = Callee(f"{self.name}()", (where,) * len(params), f" {type_names(params)}")
+        callee = _callees.get(self.name)
+        if callee is None or len(callee.where) != len(params):
+            callee = _callee(self.name, params)
         callee.check_count(len(arguments))
         count = max(slot_count(params), slot_count(results))
         slots = (ctypes.c_uint64 * (count + 2))()
-        entry = default_binding().entry
-        assert entry is not None
         anyfunc = self._anyfunc
         pending: MutableMapping[int, Any] = {}
         key = 0
@@ -169,16 +176,38 @@ class Func(FuncRef):
             pending, key = transit.begin(slots)
         try:
             # Kept: a collection may run before compiled code has them in its frame.
-            given, _kept = to_slots(params, arguments, self.instance, where, bits)
-            for i, slot in enumerate(given):
-                slots[i] = slot
-            at = ctypes.addressof(slots)
-            entry.call(ENTER, _ENTER_SIGNATURE, [anyfunc.vmctx, anyfunc.func_ptr, at, count])
+            given, _kept = to_slots(params, arguments, self.instance, callee.where, bits)
+            slots[: len(given)] = given  # type: ignore[assignment]
+            enter = _enter[0] if _enter else _make_enter()
+            enter(anyfunc.vmctx, anyfunc.func_ptr, ctypes.addressof(slots), count)
             if len(results) == 1 and results[0] != V128:
                 slots[0] = slots[count + (results[0] in _FLOATS)]
             return from_slots(results, slots[:], bits)
         finally:
             pending.pop(key, None)
+
+
+_enter: list[Callable[..., None]] = []
+"""The function that calls compiled code with slots, once it is made."""
+
+_callees: dict[str, Callee] = {}
+"""The names in errors, by the name of the function, of some latest ones."""
+
+
+def _make_enter() -> Callable[..., None]:
+    specification = Specification(ENTER, _ENTER_SIGNATURE, name="enter", release_gil=True)
+    made: Callable[..., None] = native_functions([specification])[0]
+    _enter.append(made)
+    return made
+
+
+def _callee(name: str, params: bytes) -> Callee:
+    where = tuple([f"{name}(): argument {i + 1}" for i in range(len(params))])
+    callee = Callee(f"{name}()", where, f" {type_names(params)}")
+    if len(_callees) > 100:
+        _callees.clear()
+    _callees[name] = callee
+    return callee
 
 
 class _OfObjects:
@@ -231,7 +260,7 @@ def _adapter(func: Func) -> Adapter | None:
     types = (*functype.params, *functype.results)
     if len(functype.results) > 1 or V128 in types or any(map(REFERENCE_TYPES.__contains__, types)):
         return None
-    if assign(VALUE_TYPES[VALUE_TYPE_NAMES[t]] for t in functype.params).stack:
+    if len(functype.params) > MAXIMUM_PARAMETERS:
         return None
     if func._adapter is None:
         anyfunc = func._anyfunc
@@ -240,11 +269,13 @@ def _adapter(func: Func) -> Adapter | None:
 
 
 def _builtin(func: Func) -> Callable[..., Any] | None:
-    """Make a builtin that calls a function; None if it has no C address."""
+    """Make a builtin that calls a function; None if Python must do it."""
+    functype = func.type
+    if len(functype.params) > MAXIMUM_PARAMETERS:
+        return None
     adapter = _adapter(func)
     if adapter is None:
-        return None
-    functype = func.type
+        return _slot_function(func)
     signature = f"({', '.join(VALUE_TYPE_NAMES[t] for t in functype.params)})"
     if functype.results:
         signature += f" -> {VALUE_TYPE_NAMES[functype.results[0]]}"
@@ -264,3 +295,40 @@ def _call_slowly(func: Func, adapter: Adapter, *arguments: Any) -> Any:
     """Call a function with arguments that its builtin cannot convert, or refuse them."""
     results = func._call(arguments, bits=False)
     return results[0] if results else None
+
+
+def _slot_function(func: Func) -> Callable[..., Any] | None:
+    """Make a builtin that calls a function with slots; None if Python must do it."""
+    functype = func.type
+    parameters = ", ".join(("$module", *default_parameter_names(len(functype.params)), "/"))
+    name = printable(func.name)
+    builtin: Callable[..., Any] | None = slot_function(
+        func.as_raw(),
+        tuple(VALUE_TYPE_NAMES[t] for t in functype.params),
+        tuple(VALUE_TYPE_NAMES[t] for t in functype.results),
+        function_class=Func,
+        name=name,
+        text=f"{name.rpartition('.')[2]}({parameters})\n--\n\n{_doc(func)}",
+        module=__name__,
+        slow=partial(_call_with_slots, func),
+        release_gil=not func.brief,
+    )
+    if builtin is None:
+        return None
+    remember_keeper(builtin, func.instance)
+    return builtin
+
+
+def _call_with_slots(func: Func, *arguments: Any) -> Any:
+    """Call a function with arguments that its builtin cannot convert, or refuse them."""
+    fill_spare()
+    try:
+        results = func._call(arguments, bits=False)
+    finally:
+        builtin = getattr(func, FUNCTION, None)
+        for valtype, argument in zip(func.type.params, arguments, strict=False):
+            if valtype == FUNCREF and is_a(argument, FuncRef) and builtin is not None:
+                keeper = argument.instance
+                if func.instance.function_keepers.get(id(keeper)) is keeper:
+                    remember_keeper(builtin, keeper)
+    return results[0] if len(results) == 1 else results or None

@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 __all__ = ["HostInstance"]
 
+_MOST_ARGUMENTS = 32
+"""The slots that a thunk passes one by one; it reads further ones from the stack. Its record has an
+entry for each of these, so without a limit a module with many such imports would use memory out of
+proportion."""
+
 
 class HostInstance(Instance):
     """An instance of Python functions, for others to import.
 
     Only this object keeps the Python functions alive. So the garbage collector can break a cycle of
-    a function and an instance that imports it.
-
-    Parameters
-    ----------
-    functions : sequence of (callable, FuncType, str)
-        Each with its type, and its name in errors.
+    a function and an instance that imports it. Each function has its type, and its name in errors.
     """
 
     def __init__(self, functions: Sequence[tuple[Callable[..., Any], FuncType, str]]) -> None:
@@ -44,7 +44,7 @@ class HostInstance(Instance):
         rows = []
         for call in self._calls:
             functype = call.functype
-            count = slot_count(functype.params)
+            count = 0 if call.slots_on_stack else slot_count(functype.params)
             record = make_slot_record(call, int, count, bool(functype.results))
             address, release = thunks.address_of_record(record)
             rows.append((address, type_id(functype)))
@@ -68,6 +68,8 @@ class _HostCall:
         self.instance = weakref.ref(instance)
         self.function = function
         self.functype = functype
+        count = slot_count(functype.params)
+        self.slots_on_stack = count if count > _MOST_ARGUMENTS else 0
         self.where = f"the result of the host function {name}"
 
     def __call__(self, *given: int) -> int | None:
@@ -80,6 +82,8 @@ class _HostCall:
 
     def _call(self, *given: int) -> int | None:
         *arguments, slots = given
+        if self.slots_on_stack:
+            arguments = (ctypes.c_uint64 * self.slots_on_stack).from_address(slots)[:]
         params, results = self.functype.params, self.functype.results
         instance = self.instance()
         assert instance is not None  # the calling instance imports it

@@ -6,6 +6,7 @@ from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.global_ import Global
 from asm_libcalls.runtime.memory import Memory
 from asm_libcalls.runtime.table import Table
+from asm_libcalls.signatures.arguments import describe
 from asm_libcalls.toy_jit.codegen.layout import type_id
 from asm_libcalls.toy_jit.errors import LinkError
 from asm_libcalls.toy_jit.frontend.external_types import import_type
@@ -36,13 +37,12 @@ def match_imports(
 ) -> tuple[dict[str, list[Any]], HostInstance | None]:
     """Look up the imports of a module in a mapping, and check their types.
 
-    Returns
-    -------
-    dict of str to list
-        The imports of each kind, in their order.
-    HostInstance or None
-        The instance of the imports that are Python callables.
+    Return the imports of each kind, in their order, and the instance of those that are Python
+    callables.
     """
+    _check_mapping(given, "imports")
+    for module in {entry.module for entry in decoded.imports if entry.module in given}:
+        _check_mapping(given[module], f"imports[{module!r}]")
     _check_missing(decoded, given)
     imports: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
     host: dict[int, tuple[Any, Any, str]] = {}
@@ -65,6 +65,11 @@ def match_imports(
     for place, func in zip(host, instance.functions, strict=True):
         imports["func"][place] = func
     return imports, instance
+
+
+def _check_mapping(given: Any, what: str) -> None:
+    if not hasattr(type(given), "keys"):
+        raise TypeError(f"Instance(): {what} must be a mapping, got {describe(given)}")
 
 
 def _check_missing(decoded: decoded_module.Module, given: Mapping[str, Mapping[str, Any]]) -> None:
@@ -99,14 +104,20 @@ def _mismatch(entry: decoded_module.Import, value: Any) -> str:
     """Say why a value cannot be imported, or return "" (2.0, 3.2 and 4.5.2: import matching)."""
     wanted: Any = entry.type
     if not isinstance(value, _KINDS[entry.kind]):
-        return f"expected a {entry.kind}, got {type(value).__name__}"
+        expected = "function" if entry.kind == "func" else entry.kind
+        return f"expected a {expected}, got {type(value).__name__}"
+    owner = value.instance if entry.kind == "func" else value
+    if owner.closed:
+        of = "is of a closed Instance" if entry.kind == "func" else "is closed"
+        raise ValueError(f"Instance(): the import {entry.module}.{entry.name} {of}")
     if entry.kind == "func":
         if value.type_index != type_id(wanted):
             return f"expected {wanted!r}, got {value!r}"
     elif entry.kind == "global":
         if (value.value_type, value.mutable) != (VALUE_TYPE_NAMES[wanted.value], wanted.mutable):
-            mutable = "mutable " if wanted.mutable else ""
-            return f"expected a {mutable}{VALUE_TYPE_NAMES[wanted.value]}, got {value!r}"
+            mutable = "mutable" if wanted.mutable else "constant"
+            name = VALUE_TYPE_NAMES[wanted.value]
+            return f"expected a {mutable} global of {name}, got {value!r}"
     else:
         limits = wanted
         if entry.kind == "table":

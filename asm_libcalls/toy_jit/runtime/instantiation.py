@@ -45,19 +45,8 @@ def make_runtime(
 ) -> CompiledInstance:
     """Make the runtime instance of a module, with its memories, tables, globals and functions.
 
-    Parameters
-    ----------
-    decoded : asm_libcalls.toy_jit.frontend.module.Module
-    code : CompiledCode
-    imports : mapping of str to sequence
-        The imports of each kind.
-    limits : StoreLimits
-        For the memories and tables.
-
-    Raises
-    ------
-    LimitExceeded
-        The initial size of one is above its limit.
+    `limits` are for the memories and tables. LimitExceeded is raised if the initial size of one is
+    above its limit.
     """
     functions = decoded.functions[decoded.imported_functions :]
     memories = decoded.memories[decoded.imported_memories :]
@@ -104,13 +93,7 @@ def _u32(limit: int | None) -> int | None:
 def copy_segments(
     decoded: decoded_module.Module, runtime: CompiledInstance, imports: Imports
 ) -> None:
-    """Copy the active segments in their order.
-
-    Raises
-    ------
-    Trap
-        A segment does not fit. The message names it.
-    """
+    """Copy the active segments in their order. If one does not fit, a Trap names it."""
     vmctx = runtime.vmctx
     for i, element in enumerate(decoded.elements):
         if element.mode == "active":
@@ -143,12 +126,13 @@ class _naming:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, Trap):
             segment, count, start, target = self.described
-            what, unit = (
-                ("memory", "bytes") if isinstance(target, Memory) else ("table", "elements")
-            )
+            size = target.current_size()  # a destructor or another thread may have closed it
+            what, unit = "table", "elements"
+            if isinstance(target, Memory):
+                size, what, unit = size * WASM_PAGE_SIZE, "memory", "bytes"
             error.args = (
                 f"{error.args[0]}: {segment} has {count} {unit} for {start:#x}, and the {what} "
-                f"{len(target)} {unit}",
+                f"{size} {unit}",
             )
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from asm_libcalls.activation import ThreadRecord
 
 __all__ = [
-    "StoppableInstance", "current_record", "interrupted", "interrupts_of_thread",
+    "Deadline", "StoppableInstance", "current_record", "interrupted", "interrupts_of_thread",
     "stoppable", "stoppable_instances", "watcher",
 ]  # fmt: skip
 
@@ -49,19 +49,13 @@ _POINTER = ctypes.sizeof(ctypes.c_size_t)
 
 
 class _Thread:
-    """The VMInterrupts of one thread, and the state of its checks.
-
-    Attributes
-    ----------
-    interrupts : VMInterrupts
-        Never freed: an instance may point to that of a thread that has ended.
-    walks : bool
-        Whether the next check concerns all instances on the thread's stack.
-    """
+    """The VMInterrupts of one thread, and the state of its checks."""
 
     def __init__(self) -> None:
+        # never freed: an instance may point to that of a thread that has ended
         self.interrupts = VMInterrupts(VMInterrupts.STOP, 0)
-        self.walks = False
+        libc.never_free(self.interrupts)
+        self.walks = False  # whether the next check concerns all instances on the thread's stack
         self.is_main = False
 
     @property
@@ -91,6 +85,7 @@ class _Thread:
 
 _value = attrgetter("value")
 _stopping = VMInterrupts(VMInterrupts.STOP, 0)
+libc.never_free(_stopping)
 _CHECK = ctypes.addressof(_stopping)
 """Address of the VMInterrupts of instances that call :func:`interrupted` at their next check."""
 
@@ -101,7 +96,8 @@ _pthread_self = libc.prototype("pthread_self", ctypes.c_ulong)
 
 
 def _this_thread() -> _Thread:
-    return _threads.setdefault(_pthread_self(), _Thread())
+    number = _pthread_self()
+    return _threads.get(number) or _threads.setdefault(number, _Thread())
 
 
 def _make_main_thread_check() -> None:
@@ -165,22 +161,24 @@ def stoppable_instances() -> Iterator[StoppableInstance]:
             yield instance
 
 
-class StoppableInstance(Instance):
-    """An instance whose code checks its VMInterrupts.
+class Deadline:
+    """A time, on the clock of :func:`time.monotonic`; two are equal only if they are the same."""
 
-    Attributes
-    ----------
-    asked_to_trap : bool
-        Whether it must trap, once.
-    deadlines : list of float
-        Of the time limits in force, on the clock of :func:`time.monotonic`. Once the earliest has
-        passed, the instance traps at each check.
-    """
+    __slots__ = ("at",)
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+
+class StoppableInstance(Instance):
+    """An instance whose code checks its VMInterrupts."""
 
     def __init__(self, **parts: Any) -> None:
         self._begin()
-        self.asked_to_trap = False
-        self.deadlines: list[float] = []
+        self.asked_to_trap = False  # whether it must trap, once
+        # Of the time limits and asynchronous calls in force. Once the earliest has passed, the
+        # instance traps at each check.
+        self.deadlines: list[Deadline] = []
         super().__init__(**parts)
         self._reference = ref(self, partial(_forget, self.vmctx))
         stoppable[self.vmctx] = self
@@ -216,7 +214,7 @@ class StoppableInstance(Instance):
 
     def has_expired(self) -> bool:
         """Return whether a time limit has expired."""
-        return any(deadline <= monotonic() for deadline in [*self.deadlines])
+        return any(deadline.at <= monotonic() for deadline in [*self.deadlines])
 
     def _check_while_waiting(self) -> None:
         if self.closed:

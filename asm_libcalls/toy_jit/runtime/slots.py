@@ -10,7 +10,7 @@ from asm_libcalls.binding import default_binding
 from asm_libcalls.emitter import libc
 from asm_libcalls.native.host_function import HostFunction
 from asm_libcalls.runtime.instance import instance_of, part_of
-from asm_libcalls.runtime.store import wait_for
+from asm_libcalls.runtime.store_entries import wait_for
 from asm_libcalls.toy_jit.codegen import stencils
 from asm_libcalls.toy_jit.codegen.stencils.entry import WAIT_SLOT
 from asm_libcalls.toy_jit.codegen.templates import LOADED

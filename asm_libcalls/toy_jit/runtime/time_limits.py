@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from time import monotonic
 
-from asm_libcalls.toy_jit.runtime.interrupts import watcher
+from asm_libcalls.signatures.arguments import shown
+from asm_libcalls.toy_jit.runtime.interrupts import Deadline, watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,12 +21,7 @@ __all__ = ["limit_of_time", "time_limit"]
 def limit_of_time(value: Any, where: str) -> float:
     """Return the seconds of a time limit, infinity for none.
 
-    Raises
-    ------
-    TypeError
-        It is no number.
-    ValueError
-        It is negative, or NaN.
+    Raise TypeError if it is no number, and ValueError if it is negative, or NaN.
     """
     if not (hasattr(type(value), "__float__") or hasattr(type(value), "__index__")):
         raise TypeError(f"{where} must be a number of seconds, got {type(value).__name__}")
@@ -35,7 +32,9 @@ def limit_of_time(value: Any, where: str) -> float:
     except (TypeError, ValueError) as error:
         raise type(error)(f"{where} must be a number of seconds: {error}") from None
     if not seconds >= 0:
-        raise ValueError(f"{where} must be a number of seconds that is not negative, got {value!r}")
+        raise ValueError(
+            f"{where} must be a number of seconds that is not negative, got {shown(value)}"
+        )
     return seconds
 
 
@@ -49,23 +48,28 @@ class time_limit:
     def __init__(self, instance: StoppableInstance, seconds: Any) -> None:
         self._instance = instance
         self._seconds = limit_of_time(seconds, "time_limit(): seconds")
-        self._entered: list[tuple[object, float]] = []
+        self._entered: list[Deadline] = []
 
     def __enter__(self) -> None:
-        deadline = monotonic() + self._seconds
-        key = object()
-        self._entered.append((key, deadline))
-        self._instance.deadlines.append(deadline)
-        if self._seconds == 0:
-            self._instance.check_soon()
-        elif deadline < math.inf:
-            try:
-                watcher.add(key, deadline, self._instance.check_soon)
-            except BaseException:
-                self.__exit__()
-                raise
+        deadline = Deadline(monotonic() + self._seconds)
+        try:
+            self._entered.append(deadline)
+            self._instance.deadlines.append(deadline)
+            if self._seconds == 0:
+                self._instance.check_soon()
+            elif deadline.at < math.inf:
+                watcher.add(deadline, deadline.at, self._instance.check_soon)
+        except BaseException:  # also a signal handler's
+            self._leave(deadline)
+            raise
 
     def __exit__(self, *exception: object) -> None:
-        key, deadline = self._entered.pop()
-        watcher.remove(key)
-        self._instance.deadlines.remove(deadline)
+        if not self._entered:
+            raise RuntimeError("the time_limit was left, but not entered")
+        self._leave(self._entered[-1])
+
+    def _leave(self, deadline: Deadline) -> None:
+        for deadlines in (self._instance.deadlines, self._entered):
+            with contextlib.suppress(ValueError):
+                deadlines.remove(deadline)
+        watcher.remove(deadline)

@@ -40,45 +40,40 @@ def to_slots(
     types: bytes,
     values: Sequence[Any],
     instance: Any,
-    where: str,
+    where: str | tuple[str, ...],
     bits: bool = False,
     returned: bool = False,
 ) -> tuple[list[int], list[VMExternRef]]:
     """Convert Python values to slots for compiled code; return these and the externrefs.
 
-    The caller keeps the externrefs until compiled code has run. A signal handler may collect before
-    its frame has the arguments, which takes them out of the activations table.
+    The caller keeps the externrefs until compiled code has run. They are not put into the
+    activations table: it would keep them until its next collection, and an object that refers to
+    its instance, and passes itself to it, would not be freed.
 
-    Parameters
-    ----------
-    types : bytes
-        The value types.
-    values : sequence of object
-        Numbers (with `bits`, their unsigned patterns), and the Python objects of references.
-    instance : CompiledInstance or HostInstance
-        Keeps the functions alive, and its activations table the externrefs.
-    where : str
-        The values' name in errors. The number of the value is added if they are several, or
-        arguments.
-    bits : bool
-        Whether numbers are bit patterns.
-    returned : bool
-        Whether the running host function returns the slots to compiled code. Then they are in
-        transit, and the externrefs need not be kept.
+    The values are numbers (with `bits`, their unsigned patterns), and the Python objects of
+    references. `where` is the values' name in errors, to which the number is added if they are
+    several; or the name of each. With `returned`, the running host function returns the slots to
+    compiled code: they are in transit, and the externrefs need not be kept. `instance` keeps the
+    functions alive, and its activations table the externrefs that are returned.
     """
-    numbered = len(types) > 1 or where.endswith("argument")
+    if isinstance(where, str):
+        several = len(types) > 1
+        where = tuple([f"{where} {i + 1}" if several else where for i in range(len(types))])
     slots = []
     boxes = []
-    for i, (valtype, value) in enumerate(zip(types, values, strict=True)):
+    for valtype, value, what in zip(types, values, where, strict=True):
         number = _NUMBERS.get(valtype)
-        if number is not None or value is not None:
-            what = f"{where} {i + 1}" if numbered else where
         if number is not None:
             pattern = number.check_pattern(value, what) if bits else number.to_bits(value, what)
         elif value is None:
             pattern = 0
         elif valtype == EXTERNREF:
-            boxes.append(value if is_a(value, VMExternRef) else VMExternRef(value))
+            # The user's own VMExternRef may be dropped meanwhile.
+            boxes.append(
+                VMExternRef.clone_from_raw(VMExternRef.as_raw(value))
+                if is_a(value, VMExternRef)
+                else VMExternRef(value)
+            )
             pattern = boxes[-1].as_raw()
         elif is_a(value, FuncRef):
             pattern = value.as_raw()
@@ -90,9 +85,8 @@ def to_slots(
         slots.append(pattern & 0xFFFFFFFFFFFFFFFF)
         if valtype == V128:
             slots.append(pattern >> 64)
-    if boxes:
-        if returned:
-            transit.returns(slots)
+    if boxes and returned:
+        transit.returns(slots)
         instance.activations_table.insert_all(
             [box.as_raw() for box in boxes], instance.stack_map_registry
         )

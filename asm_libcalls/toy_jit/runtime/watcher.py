@@ -93,12 +93,8 @@ def _wait_for_thread_states() -> None:
 class Watcher:
     """The watcher thread, which is started when it is needed, and its deadlines.
 
-    Parameters
-    ----------
-    request_check : callable
-        Makes the main thread's running code call Python at its next check.
-    find_record : callable
-        Returns the record of the calling thread, or None.
+    `request_check` makes the main thread's running code call Python at its next check.
+    `find_record` returns the record of the calling thread, or None.
     """
 
     def __init__(
@@ -142,10 +138,7 @@ class Watcher:
     def add(self, key: object, deadline: float, call: Callable[[], None]) -> None:
         """Call a function once, when :func:`time.monotonic` has reached a deadline.
 
-        Raises
-        ------
-        RuntimeError
-            No thread can be started.
+        RuntimeError is raised if no thread can be started.
         """
         self._deadlines[key] = deadline, call
         try:

@@ -110,7 +110,6 @@ class FileType:
     CHARACTER_DEVICE = 2
     DIRECTORY = 3
     REGULAR_FILE = 4
-    SOCKET_DGRAM = 5
     SOCKET_STREAM = 6
     SYMBOLIC_LINK = 7
 

@@ -45,23 +45,15 @@ class _OpenHow(ctypes.Structure):
 
 
 class Place:
-    """The target of a path: a folder and a name in it; a context manager that closes the folder.
-
-    Attributes
-    ----------
-    folder : int
-        A file descriptor of the host, opened with O_PATH.
-    name : bytes
-        One component, which may be a link that was not followed. ``.`` for the folder itself.
-    is_folder : bool
-        Whether the path ends in a slash, so that its target must be a folder.
-    """
+    """The target of a path: a folder and a name in it; a context manager that closes the folder."""
 
     __slots__ = ("folder", "is_folder", "name")
 
     def __init__(self, folder: int, name: bytes, is_folder: bool) -> None:
-        self.folder = folder
+        self.folder = folder  # a file descriptor of the host, opened with O_PATH
+        # One component, which may be a link that was not followed. `.` for the folder itself.
         self.name = name
+        # whether the path ends in a slash, so that its target must be a folder
         self.is_folder = is_folder
 
     def __enter__(self) -> Place:
@@ -94,25 +86,13 @@ class Place:
 
 
 def locate(root: int, path: bytes, *, follow: bool, check: Callable[[], None]) -> Place:
-    """Resolve a path beneath a folder.
+    """Resolve a path beneath a folder, given by its file descriptor; the path never leaves it.
 
-    Parameters
-    ----------
-    root : int
-        The file descriptor of the folder that the path is relative to, and never leaves.
-    path : bytes
-    follow : bool
-        Whether to follow the last component if it is a symbolic link. It may be replaced by another
-        link before the caller uses the result; the caller must not follow that.
-    check : callable
-        Called before each retry that the kernel asks for; it may raise.
+    With `follow`, the last component is followed if it is a symbolic link. It may be replaced by
+    another link before the caller uses the result; the caller must not follow that. `check` is
+    called before each retry that the kernel asks for; it may raise.
 
-    Raises
-    ------
-    WasiError
-        PERM if the path leads outside.
-    OSError
-        An error of the host.
+    Raise WasiError PERM if the path leads outside, and OSError for an error of the host.
     """
     for _ in range(_MAXIMUM_LINKS + 1):
         if not path:

@@ -24,15 +24,7 @@ SLICE = 0.05
 
 
 class Call:
-    """One call.
-
-    Attributes
-    ----------
-    memory : GuestMemory
-    descriptors : DescriptorTable
-    system : Preview1
-        Has the program's arguments and environment.
-    """
+    """One call."""
 
     __slots__ = ("_runtime", "descriptors", "memory", "system")
 
@@ -46,7 +38,7 @@ class Call:
         self._runtime = runtime
         self.memory = memory
         self.descriptors = descriptors
-        self.system = system
+        self.system = system  # has the program's arguments and environment
 
     def check(self) -> None:
         """Raise Interrupt if the calling instance must trap, or its time limit has expired."""
@@ -54,20 +46,10 @@ class Call:
             interrupts.interrupted(self._runtime.vmctx)
 
     def wait(self, interests: Mapping[int, int], seconds: float | None) -> dict[int, int]:
-        """Wait until a file descriptor is ready, or the time is up.
+        """Wait until a file descriptor of the host is ready, or the time is up; return the events.
 
-        Parameters
-        ----------
-        interests : mapping of int to int
-            The events (``select.POLLIN``, ``POLLOUT``), by file descriptor of the host.
-        seconds : float or None
-            The longest wait, up to :data:`SLICE`. None to wait until an event comes, without a
-            limit.
-
-        Returns
-        -------
-        dict of int to int
-            The events that came.
+        `interests` are the events (``select.POLLIN``, ``POLLOUT``) by file descriptor. `seconds` is
+        at most :data:`SLICE`; None waits until an event comes, without a limit.
         """
         poll = select.poll()
         for fd, events in interests.items():

@@ -37,32 +37,24 @@ def signed_offset(offset: int) -> int:
 # -- reading and writing
 
 
-def _fd_read(call: Call, fd: int, vectors: int, count: int, result: int) -> None:
+def _fd_read(call: Call, fd: int, vectors: int, count: int, *offset_and_result: int) -> None:
+    """Read; ``fd_pread`` has an offset in the file before the result's address."""
+    *offset, result = offset_and_result
     descriptor = call.descriptors.get(fd, Right.FD_READ)
     buffers = call.memory.buffers(vectors, count)
-    call.memory.range(result, 4)
-    call.memory.write_u32(result, descriptor.read(call, buffers))
+    call.memory.range(result, 4)  # before anything is read
+    done = descriptor.read(call, buffers, *map(signed_offset, offset))
+    call.memory.write_u32(result, done)
 
 
-def _fd_pread(call: Call, fd: int, vectors: int, count: int, offset: int, result: int) -> None:
-    descriptor = call.descriptors.get(fd, Right.FD_READ)
-    buffers = call.memory.buffers(vectors, count)
-    call.memory.range(result, 4)
-    call.memory.write_u32(result, descriptor.read(call, buffers, signed_offset(offset)))
-
-
-def _fd_write(call: Call, fd: int, vectors: int, count: int, result: int) -> None:
+def _fd_write(call: Call, fd: int, vectors: int, count: int, *offset_and_result: int) -> None:
+    """Write; ``fd_pwrite`` has an offset in the file before the result's address."""
+    *offset, result = offset_and_result
     descriptor = call.descriptors.get(fd, Right.FD_WRITE)
     buffers = call.memory.buffers(vectors, count)
     call.memory.range(result, 4)  # before anything is written
-    call.memory.write_u32(result, descriptor.write(call, buffers))
-
-
-def _fd_pwrite(call: Call, fd: int, vectors: int, count: int, offset: int, result: int) -> None:
-    descriptor = call.descriptors.get(fd, Right.FD_WRITE)
-    buffers = call.memory.buffers(vectors, count)
-    call.memory.range(result, 4)
-    call.memory.write_u32(result, descriptor.write(call, buffers, signed_offset(offset)))
+    done = descriptor.write(call, buffers, *map(signed_offset, offset))
+    call.memory.write_u32(result, done)
 
 
 def _fd_seek(call: Call, fd: int, offset: int, whence: int, result: int) -> None:
@@ -128,17 +120,19 @@ def _fd_fdstat_set_rights(call: Call, fd: int, rights: int, inheriting: int) -> 
     descriptor.rights, descriptor.inheriting = rights, inheriting
 
 
-def _fd_prestat_get(call: Call, fd: int, result: int) -> None:
+def _preopened(call: Call, fd: int) -> bytes:
     name = call.descriptors[fd].preopened
     if name is None:
         raise WasiError(Errno.BADF)
-    call.memory.write(abi.PRESTAT, result, 0, len(name))
+    return name
+
+
+def _fd_prestat_get(call: Call, fd: int, result: int) -> None:
+    call.memory.write(abi.PRESTAT, result, 0, len(_preopened(call, fd)))
 
 
 def _fd_prestat_dir_name(call: Call, fd: int, buffer: int, length: int) -> None:
-    name = call.descriptors[fd].preopened
-    if name is None:
-        raise WasiError(Errno.BADF)
+    name = _preopened(call, fd)
     if length < len(name):
         raise WasiError(Errno.NAMETOOLONG)
     call.memory.range(buffer, len(name))[:] = name
@@ -258,10 +252,10 @@ CALLS: CallTable = {
     "fd_filestat_get": (_fd_filestat_get, "ii"),
     "fd_filestat_set_size": (_fd_filestat_set_size, "iI"),
     "fd_filestat_set_times": (_fd_filestat_set_times, "iIIi"),
-    "fd_pread": (_fd_pread, "iiiIi"),
+    "fd_pread": (_fd_read, "iiiIi"),
     "fd_prestat_get": (_fd_prestat_get, "ii"),
     "fd_prestat_dir_name": (_fd_prestat_dir_name, "iii"),
-    "fd_pwrite": (_fd_pwrite, "iiiIi"),
+    "fd_pwrite": (_fd_write, "iiiIi"),
     "fd_read": (_fd_read, "iiii"),
     "fd_readdir": (_fd_readdir, "iiiIi"),
     "fd_renumber": (_fd_renumber, "ii"),

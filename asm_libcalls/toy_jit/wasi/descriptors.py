@@ -39,32 +39,17 @@ _WHENCE = (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END)
 
 
 class Descriptor:
-    """A descriptor of the guest.
+    """A descriptor of the guest."""
 
-    Attributes
-    ----------
-    filetype : int
-        A value of :class:`~asm_libcalls.toy_jit.wasi.abi.FileType`.
-    natural : int
-        The rights that make sense for its type.
-    rights, inheriting : int
-        Its rights, and those of descriptors that are opened through it.
-    flags : int
-        Bits of :class:`~asm_libcalls.toy_jit.wasi.abi.FdFlag`.
-    preopened : bytes or None
-        The guest's name of a preopened folder.
-    host : int
-        The host's file descriptor, or -1.
-    """
-
-    host = -1
-    preopened: bytes | None = None
+    host = -1  # the host's file descriptor, or -1
+    preopened: bytes | None = None  # the guest's name of a preopened folder
 
     def __init__(self, filetype: int, natural: int, inheriting: int = 0, flags: int = 0) -> None:
-        self.filetype = filetype
-        self.natural = self.rights = natural
-        self.inheriting = inheriting
-        self.flags = flags
+        self.filetype = filetype  # a value of abi.FileType
+        self.natural = natural  # the rights that make sense for its type
+        # `rights`, `inheriting`: its rights, and those of descriptors that are opened through it
+        self.rights, self.inheriting = natural, inheriting
+        self.flags = flags  # bits of abi.FdFlag
         self.listing: list[tuple[bytes, int, int]] = []
 
     def need(self, rights: int) -> None:
@@ -106,16 +91,8 @@ class Descriptor:
 class HostDescriptor(Descriptor):
     """A file descriptor of the host.
 
-    Parameters
-    ----------
-    host : int
-    owned : bool
-        Whether it is closed with this object.
-    readable, writable : bool
-        The access that it was opened with.
-    inheriting, flags : int
-    keeps : object
-        The owner of the host's descriptor, kept alive if the descriptor is not owned.
+    It is closed with this object if it is `owned`; else `keeps`, its owner, is kept alive.
+    `readable` and `writable` are the access that it was opened with.
     """
 
     def __init__(

@@ -22,13 +22,7 @@ MAXIMUM_PATH = 4096
 
 
 class GuestMemory:
-    """The memory of the calling instance, for one call.
-
-    Parameters
-    ----------
-    memory : Memory or None
-        None if the instance has no memory; then each access fails.
-    """
+    """The memory of the calling instance, for one call; without a memory, each access fails."""
 
     __slots__ = ("_view",)
 

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from asm_libcalls.owned import refuse_again, unmade
+from asm_libcalls.signatures.arguments import describe, items_of, shown
 from asm_libcalls.toy_jit.frontend.module import I32, I64, FuncType
 from asm_libcalls.toy_jit.runtime.callers import calling_runtime
 from asm_libcalls.toy_jit.wasi import descriptor_calls, path_calls, poll_calls, process_calls
@@ -89,11 +91,18 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
     Notes
     -----
     A call returns an error number. It raises only :class:`Exit` (``proc_exit``), Interrupt, and
-    exceptions of signal handlers. These also end a call that waits (``poll_oneoff``, reading from a
-    pipe or a terminal), but not a ``read`` method of a Python object.
+    exceptions of signal handlers and of the streams' methods. (An OSError of these is an error
+    number, as is the use of a closed stream.) Interrupts and signal handlers also end a call that
+    waits (``poll_oneoff``, reading from a pipe or a terminal), but not a ``read`` method of a
+    Python object.
 
     A Python file is used through its descriptor: data in its read buffer is lost.
     """
+
+    args: list[bytes] = unmade()
+    _descriptors: DescriptorTable = unmade()
+    _imports: Mapping[str, Mapping[str, Callable[..., Any]]] = unmade()
+    _closed = _has_run = False
 
     def __init__(
         self,
@@ -105,9 +114,9 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
         stderr: Any = None,
         preopens: Mapping[str, str | os.PathLike[str]] | None = None,
     ) -> None:
-        if isinstance(args, (str, bytes)):
-            raise TypeError("Preview1(): args must be an iterable of strings, not one string")
-        self.args = [_string(a, f"args[{i}]") for i, a in enumerate(args)]
+        refuse_again(self, "args")
+        given = items_of(args, "Preview1(): args", "a sequence of str or bytes")
+        self.args = [_string(a, f"args[{i}]") for i, a in enumerate(given)]
         self.environ = [_variable(*item) for item in _items(env, "env")]
         self._descriptors = DescriptorTable()
         try:
@@ -125,12 +134,15 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
     # -- a mapping of imports
 
     def __getitem__(self, module: str) -> Mapping[str, Callable[..., Any]]:
+        self._check_open()
         return self._imports[module]
 
     def __iter__(self) -> Iterator[str]:
+        self._check_open()
         return iter(self._imports)
 
     def __len__(self) -> int:
+        self._check_open()
         return len(self._imports)
 
     def __repr__(self) -> str:
@@ -150,12 +162,13 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
         Raises
         ------
         ValueError
-            The instance exports no ``_start``. (A library exports ``_initialize``.)
+            The instance exports no ``_start`` (a library exports ``_initialize``), or this
+            Preview1 is closed or has run a program.
         Trap
             The program trapped.
         """
         try:
-            _start(instance)()
+            self._start(instance, "start()")()
         except Exit as end:
             return end.code
         return 0
@@ -174,7 +187,7 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
             The task was cancelled.
         """
         try:
-            await _start(instance).call_async(time_limit=time_limit)
+            await self._start(instance, "start_async()").call_async(time_limit=time_limit)
         except Exit as end:
             return end.code
         return 0
@@ -187,15 +200,39 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
         ValueError
             The instance is a program: it exports ``_start``.
         """
-        if "_start" in instance.exports:
+        exports = self._exports(instance, "initialize()")
+        if "_start" in exports:
             raise ValueError("initialize(): the Instance exports _start: it is a program")
-        function = instance.exports.get("_initialize")
+        function = exports.get("_initialize")
         if function is not None:
             function()
 
     def close(self) -> None:
         """Close the program's descriptors and the preopened folders; twice is a no-op."""
+        self._closed = True
         self._descriptors.close_all()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("the Preview1 is closed")
+
+    def _exports(self, instance: Instance, caller: str) -> Mapping[str, Any]:
+        exports = getattr(instance, "exports", None)
+        if not isinstance(exports, Mapping):
+            raise TypeError(
+                f"{caller}: instance must be a toy_jit.Instance, got {type(instance).__name__}"
+            )
+        self._check_open()
+        return exports
+
+    def _start(self, instance: Instance, caller: str) -> Any:
+        function = self._exports(instance, caller).get("_start")
+        if function is None:
+            raise ValueError(f"{caller}: the Instance exports no _start")
+        if self._has_run:
+            raise ValueError(f"{caller}: this Preview1 has run a program: each run needs its own")
+        self._has_run = True
+        return function
 
     def __enter__(self) -> Preview1:
         return self
@@ -230,13 +267,6 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
         return call
 
 
-def _start(instance: Instance) -> Any:
-    function = instance.exports.get("_start")
-    if function is None:
-        raise ValueError("start(): the Instance exports no _start")
-    return function
-
-
 def _items(given: Any, name: str) -> list[tuple[Any, Any]]:
     if given is None:
         return []
@@ -251,14 +281,14 @@ def _string(value: Any, name: str) -> bytes:
     if not isinstance(value, bytes):
         raise TypeError(f"Preview1(): {name} must be a str or bytes, got {type(value).__name__}")
     if 0 in value:
-        raise ValueError(f"Preview1(): {name} must not have a NUL: {value!r}")
+        raise ValueError(f"Preview1(): {name} must not have a NUL: {shown(value)}")
     return value
 
 
 def _variable(name: Any, value: Any) -> bytes:
     encoded = _string(name, "a name in env")
     if not encoded or b"=" in encoded:
-        raise ValueError(f"Preview1(): {name!r} is no name of an environment variable")
+        raise ValueError(f"Preview1(): {shown(name)} is not a name of an environment variable")
     return encoded + b"=" + _string(value, f"env[{name!r}]")
 
 
@@ -266,7 +296,12 @@ def _preopen(guest: Any, host: Any) -> HostDescriptor:
     name = _string(guest, "a name in preopens")
     if not name:
         raise ValueError("Preview1(): a name in preopens must not be empty")
-    path = os.fspath(host)
+    try:
+        path = os.fspath(host)
+    except TypeError:
+        raise TypeError(
+            f"Preview1(): preopens[{shown(guest)}] must be a path, got {describe(host)}"
+        ) from None
     descriptor = HostDescriptor(
         os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
         owned=True,

@@ -47,22 +47,6 @@ def _write_strings(call: Call, strings: Sequence[bytes], pointers: int, buffer: 
         buffer += len(string) + 1
 
 
-def _args_sizes_get(call: Call, count: int, size: int) -> None:
-    _write_sizes(call, call.system.args, count, size)
-
-
-def _args_get(call: Call, pointers: int, buffer: int) -> None:
-    _write_strings(call, call.system.args, pointers, buffer)
-
-
-def _environ_sizes_get(call: Call, count: int, size: int) -> None:
-    _write_sizes(call, call.system.environ, count, size)
-
-
-def _environ_get(call: Call, pointers: int, buffer: int) -> None:
-    _write_strings(call, call.system.environ, pointers, buffer)
-
-
 # -- clocks
 
 REALTIME = 0
@@ -115,10 +99,10 @@ def _proc_exit(call: Call, code: int) -> None:
 
 
 CALLS: CallTable = {
-    "args_get": (_args_get, "ii"),
-    "args_sizes_get": (_args_sizes_get, "ii"),
-    "environ_get": (_environ_get, "ii"),
-    "environ_sizes_get": (_environ_sizes_get, "ii"),
+    "args_get": (lambda call, *to: _write_strings(call, call.system.args, *to), "ii"),
+    "args_sizes_get": (lambda call, *to: _write_sizes(call, call.system.args, *to), "ii"),
+    "environ_get": (lambda call, *to: _write_strings(call, call.system.environ, *to), "ii"),
+    "environ_sizes_get": (lambda call, *to: _write_sizes(call, call.system.environ, *to), "ii"),
     "clock_res_get": (_clock_res_get, "ii"),
     "clock_time_get": (_clock_time_get, "iIi"),
     "random_get": (_random_get, "ii"),

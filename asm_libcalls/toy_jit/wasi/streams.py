@@ -6,6 +6,7 @@ import codecs
 import io
 import sys
 
+from asm_libcalls.signatures.arguments import bytes_of, integer, shown
 from asm_libcalls.toy_jit.wasi import abi
 from asm_libcalls.toy_jit.wasi.abi import FileType, Right
 from asm_libcalls.toy_jit.wasi.descriptors import Descriptor, HostDescriptor
@@ -22,27 +23,25 @@ __all__ = ["standard_stream"]
 
 
 def standard_stream(given: Any, name: str) -> Descriptor:
-    """Make the descriptor of a standard stream.
+    """Make the descriptor of ``"stdin"``, ``"stdout"`` or ``"stderr"``.
 
-    Parameters
-    ----------
-    given : object
-        For stdin None (it is empty) or bytes, for the others None (Python's own); or a file
-        descriptor, a file, or any object with ``read`` or ``write``.
-    name : {"stdin", "stdout", "stderr"}
+    For stdin, None (it is empty) or bytes may be given, for the others None (Python's own); or a
+    file descriptor, a file, or any object with ``read`` or ``write``.
     """
     reads = name == "stdin"
     if given is None:
         if reads:
             return _Reader(io.BytesIO())
-        return _Writer(lambda: getattr(sys, name))
+        return _Writer(name, lambda: getattr(sys, name))
     if reads and isinstance(given, (bytes, bytearray, memoryview)):
         return _Reader(io.BytesIO(given))
     if isinstance(given, int) and not isinstance(given, bool):
         try:
             return HostDescriptor(given, owned=False, readable=reads, writable=not reads)
-        except OSError as error:
-            raise ValueError(f"Preview1(): {name}: {given} is no open file descriptor") from error
+        except (OSError, OverflowError) as error:
+            raise ValueError(
+                f"Preview1(): {name}: {shown(given)} is not an open file descriptor"
+            ) from error
     method = "read" if reads else "write"
     if not callable(getattr(given, method, None)):
         kinds = "bytes, " if reads else ""
@@ -52,7 +51,7 @@ def standard_stream(given: Any, name: str) -> Descriptor:
         )
     host = _fileno(given)
     if host is None:
-        return _Reader(given) if reads else _Writer(lambda: given)
+        return _Reader(given) if reads else _Writer(name, lambda: given)
     if not reads:
         given.flush()
     return HostDescriptor(host, owned=False, readable=reads, writable=not reads, keeps=given)
@@ -66,22 +65,20 @@ def _fileno(file: Any) -> int | None:
 
 
 class _Stream(Descriptor):
-    """A stream in Python. OSError and ValueError of its methods become error numbers."""
+    """A stream in Python. An OSError of its methods becomes an error number in the caller."""
 
     def __init__(self, natural: int, is_terminal: bool) -> None:
         filetype = FileType.CHARACTER_DEVICE if is_terminal else FileType.UNKNOWN
         super().__init__(filetype, natural)
 
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a method of the stream."""
+    def call(self, file: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function that uses the stream."""
         try:
             return function(*arguments)
-        except OSError as error:
-            if error.errno is None:  # such as io.UnsupportedOperation
+        except ValueError as error:
+            if isinstance(error, io.UnsupportedOperation) or getattr(file, "closed", False):
                 raise WasiError(Errno.BADF) from error
             raise
-        except ValueError as error:  # closed
-            raise WasiError(Errno.BADF) from error
 
 
 class _Reader(_Stream):
@@ -89,6 +86,7 @@ class _Reader(_Stream):
         super().__init__(abi.STREAM_RIGHTS & ~Right.FD_WRITE, False)
         self._keeps = file  # a text file closes its buffer when it is collected
         file = getattr(file, "buffer", file) if isinstance(file, io.TextIOBase) else file
+        self._file = file
         self._read = getattr(file, "read1", file.read)
         self._left = b""
 
@@ -100,12 +98,12 @@ class _Reader(_Stream):
         if not wanted:
             return 0
         if not self._left:
-            data = self.call(self._read, wanted)
+            data = self.call(self._file, self._read, wanted)
             if data is None:  # a non-blocking stream without data
                 raise WasiError(Errno.AGAIN)
             if isinstance(data, str):
                 data = data.encode("utf-8", "surrogateescape")
-            self._left = bytes(data)
+            self._left = bytes_of(data, "Preview1(): stdin: the result of read()")
         taken = 0
         for buffer in buffers:
             part = self._left[taken : taken + len(buffer)]
@@ -118,7 +116,8 @@ class _Reader(_Stream):
 class _Writer(_Stream):
     """Writes to the stream that `target` returns at each call: ``sys.stdout`` may be replaced."""
 
-    def __init__(self, target: Callable[[], Any]) -> None:
+    def __init__(self, name: str, target: Callable[[], Any]) -> None:
+        self._name = name
         self._target = target
         file = target()
         is_terminal = bool(file is not None and hasattr(file, "isatty") and file.isatty())
@@ -134,12 +133,12 @@ class _Writer(_Stream):
             raise WasiError(Errno.BADF)
         host = _fileno(file)
         if host is not None:
-            self.call(file.flush)
+            self.call(file, file.flush)
             direct = HostDescriptor(host, owned=False, readable=False)
             direct.flags = self.flags
             return direct.write(call, buffers)
         data = b"".join(buffers)
-        return self.call(self._write, file, data)  # type: ignore[no-any-return]
+        return self.call(file, self._write, file, data)  # type: ignore[no-any-return]
 
     def _write(self, file: Any, data: bytes) -> int:
         written: Any = None
@@ -153,4 +152,7 @@ class _Writer(_Stream):
             file.write(self._decoder.decode(data))
         if hasattr(file, "flush"):
             file.flush()
-        return written if isinstance(written, int) else len(data)
+        if not isinstance(written, int):
+            return len(data)
+        where = f"Preview1(): {self._name}: the result of write()"
+        return integer(written, where, highest=len(data))

@@ -71,19 +71,11 @@ def function(
 ) -> Routine:
     """Assemble a leaf routine from its body, written with virtual registers.
 
-    Parameters
-    ----------
-    name : str
-        The routine's symbol.
-    signature : str
-        Its C signature; `body` gets one PeachPy argument for each parameter.
-    body : callable
-        Emits the instructions: ``LOAD.ARGUMENT`` for every argument first, and a ``RETURN`` or a
-        tail jump at the end of each path.
-    extensions : sequence of str
-        CPU features beyond baseline x86-64, by PeachPy's names (``"sse4_1"``).
-    wide_vectors : bool
-        Whether it uses ymm or zmm registers, and so must end in ``vzeroupper``.
+    `body` gets one PeachPy argument for each parameter of the C signature. It emits the
+    instructions: ``LOAD.ARGUMENT`` for every argument first, and a ``RETURN`` or a tail jump at the
+    end of each path. `extensions` are CPU features beyond baseline x86-64, by PeachPy's names
+    (``"sse4_1"``). With `wide_vectors`, it uses ymm or zmm registers, and so must end in
+    ``vzeroupper``.
     """
     parsed = Signature(signature)
     arguments = tuple(

@@ -24,16 +24,9 @@ import peachpy.x86_64 as x
 from peachpy.x86_64 import registers
 
 from asm_libcalls.x86_64.assembler.instructions import (
-    CALL_ROUTINE,
-    CALL_SLOT,
-    JUMP_IF,
-    LOAD_ADDRESS,
-    LOAD_SLOT,
-    LOAD_THREAD_POINTER,
-    LOCK,
-    TAIL_JUMP,
+    CALL_ROUTINE, CALL_SLOT, JUMP_IF, LOAD_ADDRESS, LOAD_SLOT, LOAD_THREAD_POINTER, LOCK, TAIL_JUMP,
     TAIL_JUMP_SLOT,
-)
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

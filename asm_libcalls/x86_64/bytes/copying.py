@@ -4,7 +4,7 @@ It takes the destination in rdi, the source in rsi and the length in rdx; the ra
 any way. It touches no byte outside of them, changes caller-saved registers only and never sets DF.
 The memory libcalls jump to it after their bounds checks.
 
-By length, V being the width of a vector:
+By length, V being the width of a vector (:class:`ByteTuning` says what differs by the CPU):
 
 ===================== =============================================================
 up to 8 V             no loop: two registers, or two rows of vectors, from the start and from the
@@ -14,6 +14,7 @@ above                 one vector at the near end and four at the far end, loaded
                       goes upwards, or downwards if the destination begins inside the source
 ``LONG_FROM``         the same; but if the end is just over a page, the bytes in the last page are
                       moved separately, so that no store crosses the page boundary
+``rep_movsb_from``    ``rep movsb``, if the ranges are disjoint
 ``STREAM_FROM``       the loop with non-temporal stores, if the ranges are disjoint
 ===================== =============================================================
 """
@@ -21,11 +22,14 @@ above                 one vector at the near end and four at the far end, loaded
 from __future__ import annotations
 
 from peachpy.x86_64 import (
-    ADD, AND, CMP, JA, JAE, JB, JE, JMP, JZ, LABEL, LEA, MOV, MOVZX, NEG, RET, SFENCE, SUB, Label,
-    al, byte, cx, eax, ecx, edx, r8, r9, r10, r10d, r11, rax, rcx, rdi, rdx, rsi, word, xmm0, xmm1,
+    ADD, AND, CMP, JA, JAE, JB, JE, JMP, JZ, LABEL, LEA, MOV, MOVZX, NEG, RET, SFENCE, SUB, TEST,
+    Label, al, byte, cx, eax, ecx, edx, r8, r9, r10, r10d, r11, rax, rcx, rdi, rdx, rsi, word, xmm0,
+    xmm1,
 )  # fmt: skip
 
-from asm_libcalls.x86_64.bytes.vectors import LONG_FROM, PAGE, STREAM_FROM, UNROLL, Vectors
+from asm_libcalls.x86_64.bytes.vectors import (
+    CACHE_LINE, LONG_FROM, PAGE, STREAM_FROM, UNROLL, Vectors,
+)  # fmt: skip
 from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, REP_MOVSB
 
 TYPE_CHECKING = False
@@ -36,9 +40,13 @@ __all__ = ["MOVE_BYTES", "move"]
 
 MOVE_BYTES = "asm_libcalls_move_bytes"
 
-# rep movsb is slow if the destination's offset in its page exceeds the source's by 1 to this many
-# bytes; equal offsets are fast.
+# rep movsb is slow if the destination exceeds the source by 1 to this many bytes, modulo 4096 on
+# AMD's Zen 4 (2 to 30 times), modulo 2^32 on Intel's CPUs (50 times).
 _SLOW_REP_MOVSB = 63
+
+# A load waits for an earlier store at the same place in a page. If the destination's place exceeds
+# the source's by less than this many bytes, an upward loop loads where it has just stored.
+_ALIASED = 256
 
 
 def move(vectors: Vectors) -> None:
@@ -46,39 +54,42 @@ def move(vectors: Vectors) -> None:
     start, nothing, from_v, over_8 = map(Label, ("start", "nothing", "from_v", "over_8"))
     forward, long, stream, string = map(Label, ("forward", "long", "stream", "string"))
     backward, downwards = Label("backward"), Label("downwards")
+    aliased, not_aliased = Label("aliased"), Label("not_aliased")
 
     LABEL(start)
+    if vectors.tuning.ice_lake:
+        CMP(rdx, 8 * vectors.wide.width)
+        JA(over_8)
     CMP(rdx, vectors.width)
     JAE(from_v)
     _less_than_a_vector(vectors)
     LABEL(from_v)
-    CMP(rdx, 8 * vectors.width)
-    JA(over_8)
-    for count in vectors.up_to_eight():
-        for transfer, base in ((_load_row, rsi), (_store_row, rdi)):
-            transfer(vectors, vectors.registers[:count], base)
-            transfer(vectors, vectors.registers[count : 2 * count], base + rdx * 1, -count)
-
+    _without_loop(vectors)
+    if vectors.wide is not vectors:
+        vectors = vectors.wide
+        _without_loop(vectors)
     LABEL(over_8)
-    narrow, vectors = vectors, vectors.wide
-    if vectors is not narrow:
-        over_8_wide = Label("over_8_wide")
-        CMP(rdx, 8 * vectors.width)
-        JA(over_8_wide)
-        for transfer, base in ((_load_row, rsi), (_store_row, rdi)):
-            transfer(vectors, vectors.registers[:UNROLL], base)
-            transfer(vectors, vectors.registers[UNROLL : 2 * UNROLL], base + rdx * 1, -UNROLL)
-        vectors.leave()
-        LABEL(over_8_wide)
     MOV(rax, rdi)
     SUB(rax, rsi)  # destination - source, and on
     JZ(nothing)
     CMP(rax, rdx)
     JB(backward)  # unsigned: the destination begins inside the source
+    if vectors.tuning.ice_lake:
+        LEA(ecx, [rax - 1])
+        TEST(ecx, PAGE - _ALIASED)
+        JZ(aliased)
+        LABEL(not_aliased)
     CMP(rdx, LONG_FROM)
     JAE(long)
     LABEL(forward)
     _loop_upwards(vectors, vectors.store_aligned)
+
+    if vectors.tuning.ice_lake:
+        LABEL(aliased)
+        CMP(rdx, vectors.tuning.rep_movsb_from)
+        JAE(not_aliased)
+        _jump_if_source_begins_inside(forward)
+        JMP(backward)
 
     LABEL(long)
     CMP(rdx, STREAM_FROM)
@@ -86,7 +97,8 @@ def move(vectors: Vectors) -> None:
     if vectors.tuning.rep_movsb_from is not None:
         CMP(rdx, vectors.tuning.rep_movsb_from)
         JAE(string)
-    vectors.jump_unless_end_crosses_page(forward)
+    count = 1 if vectors.tuning.ice_lake else UNROLL
+    vectors.jump_unless_end_crosses_page(forward, count)
     _forward_to_page()
     JMP(start)
 
@@ -95,12 +107,12 @@ def move(vectors: Vectors) -> None:
     _loop_upwards(vectors, vectors.stream)
     if vectors.tuning.rep_movsb_from is not None:
         LABEL(string)
-        _string(forward)
+        _string(vectors, forward)
 
     LABEL(backward)
     CMP(rdx, LONG_FROM)
     JB(downwards)
-    vectors.jump_unless_end_crosses_page(downwards)
+    vectors.jump_unless_end_crosses_page(downwards, count)
     _backward_to_page()
     LABEL(downwards)
     _loop_downwards(vectors)
@@ -148,6 +160,14 @@ def _less_than_a_vector(vectors: Vectors) -> None:
         RET()
 
 
+def _without_loop(vectors: Vectors) -> None:
+    """Emit: move up to 8 V bytes, for which these vectors serve, and return."""
+    for count in vectors.without_loop():
+        for transfer, base in ((_load_row, rsi), (_store_row, rdi)):
+            transfer(vectors, vectors.registers[:count], base)
+            transfer(vectors, vectors.registers[count : 2 * count], base + rdx * 1, -count)
+
+
 def _load_row(vectors: Vectors, row: tuple[Any, ...], address: Any, first: int = 0) -> None:
     """Emit: load `row` from consecutive vectors, the first of them `first` V from `address`."""
     for i, register in enumerate(row):
@@ -171,20 +191,31 @@ def _loop_upwards(vectors: Vectors, store: Any) -> None:
     """
     streaming = store is vectors.stream
     turn = Label("stream_turn" if streaming else "turn")
+    aligned = vectors.tuning.ice_lake
     width, row = vectors.width, UNROLL * vectors.width
     near, far = vectors.registers[_NEAR], vectors.registers[_FAR]
 
     LEA(rcx, [rdi + width])
     _load_row(vectors, near, rsi)
     AND(rcx, -width)  # destination of the turn: the first aligned place after the start
-    LEA(r8, [rdi + rdx * 1 - row])  # destination of the far end
+    if aligned:
+        LEA(r8, [rdi + rdx * 1 - 1 - (row - width)])
+        AND(r8, -width)  # destination of the far end but for its last vector
+        LEA(r9, [rdi + rdx * 1 - width])  # destination of that one
+    else:
+        LEA(r8, [rdi + rdx * 1 - row])  # destination of the far end
     SUB(rsi, rdi)  # source - destination
-    _load_row(vectors, far, r8 + rsi * 1)
-    LEA(r9, [rcx + rsi * 1])  # source of the turn
+    if aligned:
+        _load_row(vectors, far[:-1], r8 + rsi * 1)
+        _load_row(vectors, far[-1:], r9 + rsi * 1)
+    else:
+        _load_row(vectors, far, r8 + rsi * 1)
+        LEA(r9, [rcx + rsi * 1])  # source of the turn
     LABEL(turn)
     # No earlier turn stored to what this turn loads: the destination is below.
-    _load_row(vectors, vectors.registers[_TURN], r9)
-    ADD(r9, row)
+    _load_row(vectors, vectors.registers[_TURN], rcx + rsi * 1 if aligned else r9)
+    if not aligned:
+        ADD(r9, row)
     for i, register in enumerate(vectors.registers[_TURN]):
         store([rcx + i * width], register)
     ADD(rcx, row)
@@ -192,7 +223,12 @@ def _loop_upwards(vectors: Vectors, store: Any) -> None:
     JB(turn)  # the last turn ends inside the far end
     if streaming:
         SFENCE()  # streaming stores are not ordered with those that follow
-    _store_row(vectors, far, r8)
+    if aligned:
+        for i, register in enumerate(far[:-1]):
+            vectors.store_aligned([r8 + i * width], register)
+        _store_row(vectors, far[-1:], r9)
+    else:
+        _store_row(vectors, far, r8)
     _store_row(vectors, near, rdi)
     vectors.leave()
 
@@ -200,27 +236,39 @@ def _loop_upwards(vectors: Vectors, store: Any) -> None:
 def _loop_downwards(vectors: Vectors) -> None:
     """Emit: move more than 8 V bytes where the source is not inside the destination; return."""
     turn = Label("turn_down")
+    aligned = vectors.tuning.ice_lake
     width, row = vectors.width, UNROLL * vectors.width
     near, far = vectors.registers[_NEAR], vectors.registers[_FAR]
 
     LEA(r10, [rdi + rdx * 1 - width])  # destination of the near end
     _load_row(vectors, near, rsi + rdx * 1, -1)
-    _load_row(vectors, far, rsi)
+    _load_row(vectors, far[:1] if aligned else far, rsi)
     LEA(rcx, [rdi + rdx * 1 - 1])
     AND(rcx, -width)  # end of the turn's destination: the last aligned place before the end
     LEA(r8, [rdi + row])  # end of the far end
+    if aligned:
+        AND(r8, -width)
     SUB(rsi, rdi)  # source - destination
-    LEA(r9, [rcx + rsi * 1])  # end of the turn's source
+    if aligned:
+        _load_row(vectors, far[1:], r8 + rsi * 1, 1 - UNROLL)
+    else:
+        LEA(r9, [rcx + rsi * 1])  # end of the turn's source
     LABEL(turn)
     # No earlier turn stored to what this turn loads: the destination is above.
-    _load_row(vectors, vectors.registers[_TURN], r9, -UNROLL)
-    SUB(r9, row)
+    _load_row(vectors, vectors.registers[_TURN], rcx + rsi * 1 if aligned else r9, -UNROLL)
+    if not aligned:
+        SUB(r9, row)
     for i, register in reversed(list(enumerate(vectors.registers[_TURN]))):
         vectors.store_aligned([rcx + (i - UNROLL) * width], register)
     SUB(rcx, row)
     CMP(rcx, r8)
     JA(turn)  # the last turn begins inside the far end
-    _store_row(vectors, far, rdi)
+    if aligned:
+        for i, register in enumerate(far[1:]):
+            vectors.store_aligned([r8 + (i + 1 - UNROLL) * width], register)
+        _store_row(vectors, far[:1], rdi)
+    else:
+        _store_row(vectors, far, rdi)
     _store_row(vectors, near, r10)
     vectors.leave()
 
@@ -264,13 +312,28 @@ def _jump_if_source_begins_inside(target: Any) -> None:
     JB(target)
 
 
-def _string(forward: Any) -> None:
+def _string(vectors: Vectors, forward: Any) -> None:
     """Emit: ``rep movsb`` if the ranges are disjoint and it is fast for them, else `forward`."""
     LEA(ecx, [rax - 1])
-    AND(ecx, PAGE - 1)
+    if not vectors.tuning.ice_lake:
+        AND(ecx, PAGE - 1)
     CMP(ecx, _SLOW_REP_MOVSB)
     JB(forward)
     _jump_if_source_begins_inside(forward)
-    MOV(rcx, rdx)
+    if not vectors.tuning.ice_lake:
+        MOV(rcx, rdx)
+        REP_MOVSB()
+        RET()
+        return
+    first = vectors.registers[: CACHE_LINE // vectors.width]
+    _load_row(vectors, first, rsi)
+    MOV(r8, rdi)
+    LEA(rcx, [rdi + rdx * 1])  # the end
+    SUB(rsi, rdi)  # source - destination
+    ADD(rdi, CACHE_LINE - 1)
+    AND(rdi, -CACHE_LINE)
+    ADD(rsi, rdi)
+    SUB(rcx, rdi)
     REP_MOVSB()
-    RET()
+    _store_row(vectors, first, r8)
+    vectors.leave()

@@ -1,25 +1,26 @@
-"""Filling: ``asm_libcalls_fill_bytes``, C's ``memset`` without a result; and ``.._fill_words``.
+"""Filling ranges: C's ``memset`` without a result, and the same with 8-byte words, for tables.
 
-It takes the destination in rdi, the value in sil (the bits above are ignored) and the length in
-rdx. It touches no byte outside the range, changes caller-saved registers only and never sets DF.
-The memory libcalls jump to it after their bounds checks. ``asm_libcalls_fill_words`` is the same
-with an 8-byte value in rsi and the number of such words in rdx, to an address that is a multiple
-of 8, for tables.
+``asm_libcalls_fill_bytes`` takes the destination in rdi, the value in sil (the bits above are
+ignored) and the length in rdx. It touches no byte outside the range, changes caller-saved registers
+only and never sets DF. The memory libcalls jump to it after their bounds checks.
+``asm_libcalls_fill_words`` takes an 8-byte value in rsi and the number of such words in rdx; its
+destination is a multiple of 8.
 
 The method is that of ``copying.py``. Up to eight vectors, stores from both ends overlap in the
 middle. Above, a loop of aligned stores runs between four vectors at each end, and the bytes in a
-last page are filled separately. ``rep stosb`` is used where it is as fast.
+short last page are filled separately, on AMD's CPUs also those in a short first page. ``rep stosb``
+is used where it is as fast.
 """
 
 from __future__ import annotations
 
 from peachpy.x86_64 import (
-    ADD, AND, CMP, IMUL, JA, JAE, JB, JBE, JE, JMP, LABEL, LEA, MOV, MOVQ, MOVZX, PUNPCKLQDQ, RET,
-    SHL, SHR, SUB, TEST, VMOVD, VMOVQ, VPBROADCASTB, VPBROADCASTQ, Label, al, ax, eax, edx, r8, r10,
-    r10d, rax, rcx, rdi, rdx, rsi, sil, xmm0,
+    ADD, AND, CMP, IMUL, JAE, JB, JBE, JE, JMP, LABEL, LEA, MOV, MOVQ, MOVZX, NEG, PUNPCKLQDQ, RET,
+    SHL, SHR, SUB, TEST, VMOVD, VMOVQ, VPBROADCASTB, VPBROADCASTQ, Label, al, ax, eax, ecx, edi,
+    edx, r8, r9, r10, r10d, rax, rcx, rdi, rdx, rsi, sil, xmm0,
 )  # fmt: skip
 
-from asm_libcalls.x86_64.bytes.vectors import LONG_FROM, UNROLL, Vectors
+from asm_libcalls.x86_64.bytes.vectors import LONG_FROM, PAGE, UNROLL, Vectors
 from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, REP_STOSB, REP_STOSQ
 
 TYPE_CHECKING = False
@@ -47,7 +48,7 @@ def fill_words(vectors: Vectors) -> None:
 
 def _fill(vectors: Vectors, words: bool = False) -> None:
     start, from_v, loop = Label("start"), Label("from_v"), Label("loop")
-    over_8, long, string = Label("over_8"), Label("long"), Label("string")
+    long, string = Label("long"), Label("string")
 
     if words:
         SHL(rdx, 3)  # from here on bytes
@@ -61,26 +62,10 @@ def _fill(vectors: Vectors, words: bool = False) -> None:
     else:
         _less_than_a_vector(vectors)
     LABEL(from_v)
-    vector = _broadcast_word(vectors) if words else _broadcast(vectors)
-    CMP(rdx, 8 * vectors.width)
-    JA(over_8)
-    for count in vectors.up_to_eight():
-        for i in (*range(count), *range(-count, 0)):
-            base = rdi if i >= 0 else rdi + rdx * 1
-            vectors.move([base + i * vectors.width], vector)
-
-    LABEL(over_8)
-    narrow, vectors = vectors, vectors.wide
-    if vectors is not narrow:
-        over_8_wide = Label("over_8_wide")
-        vector = _broadcast_word(vectors) if words else _broadcast(vectors)
-        CMP(rdx, 8 * vectors.width)
-        JA(over_8_wide)
-        for i in (*range(UNROLL), *range(-UNROLL, 0)):
-            base = rdi if i >= 0 else rdi + rdx * 1
-            vectors.move([base + i * vectors.width], vector)
-        vectors.leave()
-        LABEL(over_8_wide)
+    vector = _without_loop(vectors, words)
+    if vectors.wide is not vectors:
+        vectors = vectors.wide
+        vector = _without_loop(vectors, words)
     CMP(rdx, LONG_FROM)
     JAE(long)
     LABEL(loop)
@@ -89,8 +74,11 @@ def _fill(vectors: Vectors, words: bool = False) -> None:
     if vectors.tuning.rep_stosb_from is not None:
         CMP(rdx, vectors.tuning.rep_stosb_from)
         JAE(string)
-    vectors.jump_unless_end_crosses_page(loop)
-    _fill_to_page(FILL_WORDS if words else FILL_BYTES)
+    routine = FILL_WORDS if words else FILL_BYTES
+    if not vectors.tuning.ice_lake:  # where such a store costs less
+        _fill_first_page(vectors, routine, start)
+    vectors.jump_unless_end_crosses_page(loop, UNROLL)
+    _fill_to_page(routine)
     JMP(start)
     if vectors.tuning.rep_stosb_from is not None:
         LABEL(string)
@@ -104,33 +92,34 @@ def _fill(vectors: Vectors, words: bool = False) -> None:
         vectors.leave()
 
 
-def _broadcast(vectors: Vectors) -> Any:
-    """Emit: the byte in eax to all bytes of a vector; return the vector. Clobbers rax and r8."""
-    vector = vectors.registers[0]
-    if vectors.width == 16:
-        MOV(r8, _EACH_BYTE)
-        IMUL(rax, r8)
-        MOVQ(vector, rax)
-        PUNPCKLQDQ(vector, vector)
-    elif vectors.dirty:
-        VMOVD(xmm0, eax)
-        VPBROADCASTB(vector, xmm0)
-    else:
-        VPBROADCASTB(vector, eax)  # AVX-512 takes it from a general-purpose register
+def _without_loop(vectors: Vectors, words: bool) -> Any:
+    """Emit: fill up to 8 V bytes, for which these vectors serve, and return.
+
+    For more bytes, leaves a vector of the value, which is the result.
+    """
+    vector = _broadcast(vectors, words)
+    for count in vectors.without_loop():
+        for i in (*range(count), *range(-count, 0)):
+            base = rdi if i >= 0 else rdi + rdx * 1
+            vectors.move([base + i * vectors.width], vector)
     return vector
 
 
-def _broadcast_word(vectors: Vectors) -> Any:
-    """Emit: rsi to all words of a vector; return the vector."""
+def _broadcast(vectors: Vectors, words: bool) -> Any:
+    """Emit: rsi, or the byte in eax, to all of a vector; return the vector. Clobbers rax and r8."""
     vector = vectors.registers[0]
+    to_xmm, broadcast, value = (VMOVQ, VPBROADCASTQ, rsi) if words else (VMOVD, VPBROADCASTB, eax)
     if vectors.width == 16:
-        MOVQ(vector, rsi)
+        if not words:
+            MOV(r8, _EACH_BYTE)
+            IMUL(rax, r8)
+        MOVQ(vector, rsi if words else rax)
         PUNPCKLQDQ(vector, vector)
     elif vectors.dirty:
-        VMOVQ(xmm0, rsi)
-        VPBROADCASTQ(vector, xmm0)
+        to_xmm(xmm0, value)
+        broadcast(vector, xmm0)
     else:
-        VPBROADCASTQ(vector, rsi)  # AVX-512 takes it from a general-purpose register
+        broadcast(vector, value)  # AVX-512 takes it from a general-purpose register
     return vector
 
 
@@ -205,6 +194,28 @@ def _loop(vectors: Vectors, vector: Any) -> None:
     for i in range(UNROLL):
         vectors.move([r8 + i * width], vector)
     vectors.leave()
+
+
+def _fill_first_page(vectors: Vectors, routine: str, start: Any) -> None:
+    """Emit: if a page ends inside the first vectors, fill up to there; the rest from `start` on.
+
+    So no store crosses that boundary.
+    """
+    fine = Label("no_short_first_page")
+    MOV(r10d, edi)
+    NEG(r10d)
+    AND(r10d, PAGE - 1)  # bytes before the boundary, 0 for a whole page
+    LEA(ecx, [r10 - 1])
+    CMP(ecx, UNROLL * vectors.width - 1)
+    JAE(fine)
+    MOV(r9, rdx)
+    MOV(edx, r10d)
+    CALL_ROUTINE(f"{routine}.start")  # without a loop it clobbers rax, r8 and vectors only
+    ADD(rdi, r10)
+    MOV(rdx, r9)
+    SUB(rdx, r10)
+    JMP(start)
+    LABEL(fine)
 
 
 def _fill_to_page(routine: str) -> None:

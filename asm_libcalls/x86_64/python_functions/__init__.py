@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["EVERYTHING"]
+__all__ = ["EVERYTHING", "KNOWN_TYPES", "STENCIL_PREFIX"]
 
 EVERYTHING = "everything"
 """The guard of a function that passes every call to its slow path."""
+
+STENCIL_PREFIX = "builtin."
+"""Begins the names of the stencils of ``function_stencils.py`` in an image."""
+
+KNOWN_TYPES = "types_with_memory"
+"""The slot of the address of ``held_buffers.known_types``."""

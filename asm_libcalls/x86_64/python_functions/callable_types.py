@@ -8,7 +8,7 @@ instead. The word is null until :meth:`CallableType.answer` has set it. CPython 
 The class needs no layout of CPython's: the base's size, and the place of the member, are found by
 looking.
 
-Source: CPython ``Include/object.h``, ``structmember.h``; PEP 590.
+Source: CPython ``Include/object.h``; PEP 590.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from __future__ import annotations
 import ctypes
 import sys
 
-from asm_libcalls.emitter.libc import python_api
-from asm_libcalls.x86_64.python_functions.object_layouts import Unsupported
+from asm_libcalls.emitter.libc import never_free, python_api
+from asm_libcalls.x86_64.python_functions.object_layouts import MemberDefinition, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,19 +30,6 @@ __all__ = ["CallableType", "Unsupported", "derive"]
 
 _HAVE_VECTORCALL = 1 << 11  # Py_TPFLAGS_HAVE_VECTORCALL
 _TP_MEMBERS = 72  # Include/typeslots.h
-_T_PYSSIZET, _READONLY = 19, 1
-
-
-class _Member(ctypes.Structure):
-    """CPython's ``PyMemberDef``."""
-
-    _fields_ = [
-        ("name", ctypes.c_char_p),
-        ("type", ctypes.c_int),
-        ("offset", ctypes.c_ssize_t),
-        ("flags", ctypes.c_int),
-        ("doc", ctypes.c_char_p),
-    ]
 
 
 class _Slot(ctypes.Structure):
@@ -64,12 +51,7 @@ class _Spec(ctypes.Structure):
 
 
 class CallableType:
-    """A derived class, and what makes its objects call a function.
-
-    Attributes
-    ----------
-    cls : type
-    """
+    """A derived class, and what makes its objects call a function."""
 
     def __init__(self, cls: type, member: str, offset: int, code: int) -> None:
         self.cls = cls
@@ -86,29 +68,20 @@ class CallableType:
 def derive(maker: FunctionMaker, base: type, member: str) -> CallableType:
     """Derive a class whose objects can be called through machine code.
 
-    Parameters
-    ----------
-    maker : FunctionMaker
-    base : type
-        A class of Python's with a ``__call__`` method, and with `member` in its ``__slots__``.
-        Its objects have no ``__dict__``.
-    member : str
-        Holds the function.
+    `base` is a class of Python's with a ``__call__`` method, and with `member`, which holds the
+    function, in its ``__slots__``. Its objects have no ``__dict__``.
 
-    Raises
-    ------
-    Unsupported
-        The place of the member is not found, or an object is not called as it must be.
-    OSError
-        The system refuses executable memory.
+    Raise Unsupported if the place of the member is not found, or an object is not called as it must
+    be, and OSError if the system refuses executable memory.
     """
     if hasattr(sys, "gettotalrefcount"):
         raise Unsupported("a debug build of CPython asserts a tp_call, which this class inherits")
     number = maker.member_offset(base, member)
     code = maker.load_stencil("forward", f"calls of {base.__name__}", function_member=number)
     offset = base.__basicsize__
-    members = (_Member * 2)(
-        _Member(b"__vectorcalloffset__", _T_PYSSIZET, offset, _READONLY, None), _Member()
+    kind, flags = MemberDefinition.SSIZE, MemberDefinition.READONLY
+    members = (MemberDefinition * 2)(
+        MemberDefinition(b"__vectorcalloffset__", kind, offset, flags), MemberDefinition()
     )
     # No tp_call is given: it would become a __call__ of this class, and hide the base's.
     slots = (_Slot * 2)(_Slot(_TP_MEMBERS, ctypes.addressof(members)), _Slot())
@@ -116,13 +89,15 @@ def derive(maker: FunctionMaker, base: type, member: str) -> CallableType:
     spec = _Spec(name, offset + 8, 0, _HAVE_VECTORCALL, slots)
     # CPython may refer to the name and the members as long as the class exists.
     for immortal in (members, spec):
-        python_api("Py_IncRef", None, ctypes.py_object)(immortal)
+        never_free(immortal)
     from_spec = python_api(
         "PyType_FromSpecWithBases", ctypes.py_object, ctypes.c_void_p, ctypes.py_object
     )
     cls = from_spec(ctypes.addressof(spec), (base,))
     cls.__qualname__ = base.__qualname__
     cls.__doc__ = vars(base)["__doc__"]
+    if "_readable_member" in vars(base):  # machine code reads objects of exact classes
+        cls._readable_member = vars(base)["_readable_member"]
     made = CallableType(cls, member, offset, code)
     _check(made, cls)
     return made

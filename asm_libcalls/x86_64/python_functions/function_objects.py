@@ -11,24 +11,31 @@ this module.
 
 from __future__ import annotations
 
-import ctypes
-import struct
-from functools import partial
+from asm_libcalls.signatures import c_types
+from _struct import Struct
 
 from asm_libcalls.emitter import code_names, libc
-from asm_libcalls.signatures import Signature, held_buffers
+from asm_libcalls.signatures import Signature, value_types
 from asm_libcalls.steps import HAS_GIL
-from asm_libcalls.x86_64.python_functions import function_stencils, object_layouts
+from asm_libcalls.x86_64.python_functions import (
+    KNOWN_TYPES,
+    STENCIL_PREFIX,
+    object_layouts,
+    readable_types,
+)
 from asm_libcalls.emitter import pages
 from asm_libcalls.x86_64.python_functions.function_shapes import CLASS, Shape, parts_of
 from asm_libcalls.emitter.image import link
 from asm_libcalls.x86_64.python_functions.object_layouts import (
     FunctionState,
+    MemberDefinition,
     MethodDefinition,
     ModuleDefinition,
     Unsupported,
 )
-from asm_libcalls.x86_64.stencils.parts import Part, Stencil, compose, read
+from asm_libcalls.x86_64.python_functions.readable_types import ReadableTypes
+from asm_libcalls.x86_64.stencils.parts import Part, Stencil, Stencils, compose
+from asm_libcalls.x86_64.trampolines import STEP_LOCK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.code_names import Function
     from asm_libcalls.emitter.pages import LoadedImage
+    from asm_libcalls.x86_64.python_functions.slot_shapes import SlotShape
 
 __all__ = ["FunctionMaker", "Unsupported"]
 
@@ -47,67 +55,108 @@ _RET = b"\xc3"
 class FunctionMaker:
     """Makes function objects, with the routines of a loaded image.
 
-    Raises
-    ------
-    Unsupported
-        This Python is unknown, or its objects have an unknown layout.
-    OSError
-        The system refuses executable memory.
+    Raise Unsupported if this Python is unknown, or its objects have an unknown layout, and OSError
+    if the system refuses executable memory.
     """
 
-    def __init__(self, loaded: LoadedImage, raise_status: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        loaded: LoadedImage,
+        raise_status: Callable[[int], None],
+        note_exception: Callable[[BaseException], None],
+    ) -> None:
         self.layout = object_layouts.find()
         # Checked before any object exists whose destructor is our code.
         object_layouts.check(self.layout)
         self._loaded = loaded
         self._raise_status = raise_status
-        self._stencils = read(loaded, function_stencils.STENCIL_PREFIX)
-        self._code: dict[Shape, int] = {}
+        self._note_exception = note_exception
+        self._stencils = Stencils(loaded, STENCIL_PREFIX)
+        self._code: dict[Shape | SlotShape, int] = {}
         self._members: dict[tuple[type, str], int] = {}
-        self._increment = libc.python_api("Py_IncRef", None, ctypes.py_object)
-        self._bytes_address = libc.python_api("PyBytes_AsString", ctypes.c_void_p, ctypes.py_object)
-        self._module_state = libc.python_api("PyModule_GetState", ctypes.c_void_p, ctypes.py_object)
+        self._checked: set[str] = set()
+        self._bytes_address = libc.python_api(
+            "PyBytes_AsString", c_types.c_void_p, c_types.py_object
+        )
+        self._module_state = libc.python_api(
+            "PyModule_GetState", c_types.c_void_p, c_types.py_object
+        )
+        self._set_member = libc.python_api(
+            "PyMember_SetOne", c_types.c_int, c_types.py_object, c_types.c_void_p, c_types.py_object
+        )
         self._create_function = libc.python_api(
             "PyCFunction_NewEx",
-            ctypes.py_object,
-            ctypes.c_void_p,
-            ctypes.py_object,
-            ctypes.py_object,
+            c_types.py_object,
+            c_types.c_void_p,
+            c_types.py_object,
+            c_types.py_object,
+        )
+        self.readable_types = ReadableTypes(object.__basicsize__, self.member_offset)
+        loaded.set_slot(readable_types.SLOT, self.readable_types.address)
+        value_types.learners[:] = [self.readable_types.learn]
+        self._add_functions = libc.python_api(
+            "PyModule_AddFunctions", c_types.c_int, c_types.py_object, c_types.c_void_p
         )
         self._definition = self._define_module()
-        for immortal in (raise_status, _raise_collected, self._definition):
+        for immortal in (raise_status, note_exception, _raise_collected, self._definition):
             # Function objects need these until the process ends, longer than this module may exist.
-            self._increment(immortal)
-        self._check_objects()
+            libc.never_free(immortal)
+        # What most functions need; `prepare` checks the other types when they are first used.
+        self.prepare([Shape.of(Signature(f"({name}) -> {name}")) for name in ("f64", "i64")])
 
     def _define_module(self) -> ModuleDefinition:
         routine = self._loaded.routine
         return ModuleDefinition(
             name=b"asm_libcalls.native.native_function",
-            state_size=ctypes.sizeof(FunctionState),
+            state_size=c_types.sizeof(FunctionState),
             traverse=routine("function_state_traverse"),
             clear=routine("function_state_clear"),
             free=routine("function_state_free"),
         )
 
-    def prepare(self, shapes: Iterable[Shape]) -> None:
-        """Make the code of several shapes at once, on shared pages."""
-        new = [shape for shape in dict.fromkeys(shapes) if shape not in self._code]
+    def prepare(self, shapes: Iterable[Shape | SlotShape]) -> None:
+        """Make the code of several shapes at once, on shared pages.
+
+        Functions that return their argument are called with values that reveal a wrong layout.
+        Raise Unsupported if an argument of a kind in them, or a result, is converted wrongly.
+        """
+        new = dict.fromkeys(shape for shape in shapes if shape not in self._code)
         if not new:
             return
+        kinds = {kind for shape in new for kind in shape.kinds()}
+        numbers = {value_type for kind in kinds for value_type in _NUMBERS.get(kind, _PROBES)}
+        probes = {
+            value_type: Shape.of(Signature(f"({value_type}) -> {value_type}"))
+            for value_type in _PROBES
+            if value_type in numbers - self._checked
+        }
+        new.update(dict.fromkeys(each for each in probes.values() if each not in self._code))
         routines = self._load([(shape.title(), self._parts(shape)) for shape in new])
-        self._code.update(zip(new, routines, strict=True))
+        code = dict(zip(new, routines, strict=True))
+        try:
+            for value_type, shape in probes.items():
+                self._code[shape] = code.get(shape) or self._code[shape]
+                self._check_values(value_type, shape)
+        except BaseException:
+            for shape in probes.values():
+                self._code.pop(shape, None)
+            raise
+        self._checked.update(probes)
+        self._code.update(code)
 
-    def load_stencil(self, name: str, title: str, **numbers: int) -> int:
-        """Return the address of one stencil's code, with these numbers in its holes."""
-        return self._load([(title, [Part(self._stencils[name], numbers)])])[0]
+    def load_stencil(
+        self, name: str, title: str, slots: dict[str, str] | None = None, **numbers: int
+    ) -> int:
+        """Return the address of one stencil's code, with these slots and numbers in its holes."""
+        part = Part(self._stencils[name], {**self.layout.holes(), **numbers}, slots)
+        return self._load([(title, [part])])[0]
 
     def _load(self, routines: list[tuple[str, list[Part]]]) -> list[int]:
         """Compose routines, given with their titles, on shared pages; return their addresses."""
         names = [str(i) for i in range(len(routines))]
         image = link(compose(name, parts) for name, (_, parts) in zip(names, routines, strict=True))
         loaded = pages.load(image, announced=False)
-        code_names.announce(loaded.address, partial(_functions, loaded, routines))
+        code_names.announce(loaded.address, lambda: _functions(loaded, routines))
         for slot in loaded.image.slots:
             loaded.set_slot(slot, self._slot(slot))
         return [loaded.routine(name) for name in names]
@@ -115,26 +164,19 @@ class FunctionMaker:
     def make(
         self,
         address: int,
-        shape: Shape,
+        shape: Shape | SlotShape,
         slow: Callable[..., Any],
         name: str,
         text: str,
         module: str | None,
+        permanent: bool = False,
     ) -> Any:
         """Make a function object.
 
-        Parameters
-        ----------
-        address : int
-            The C function.
-        shape : Shape
-        slow : callable
-            Called with the original arguments if the fast path does not apply.
-        name : str
-        text : str
-            The doc, with a text signature, which CPython splits off.
-        module : str or None
-            Its ``__module__``.
+        `address` is the C function; of a SlotShape, the anyfunc. `slow` is called with the original
+        arguments if the fast path does not apply. `text` is the doc, with a text signature, which
+        CPython splits off; `module` its ``__module__``. A `permanent` one is never freed, in a
+        build without the GIL.
         """
         self.prepare([shape])
         encoded = name.encode() + b"\0"
@@ -145,12 +187,34 @@ class FunctionMaker:
             owner.__name__ = module
         state = self._module_state(owner)
         at = self._bytes_address(content)
-        # From here on the module owns both.
-        self._increment(slow)
-        self._increment(content)
+        # A signal handler may raise after each call: an object is counted and stored in one.
+        for where, thing in ((FunctionState.slow, slow), (FunctionState.text, content)):
+            offset = state + where.offset - id(owner)
+            member = MemberDefinition(b"", MemberDefinition.OBJECT, offset)
+            self._set_member(owner, c_types.byref(member), thing)
         values = (address, id(slow), id(content), at, self._code[shape], flags, at + len(encoded))
-        ctypes.memmove(state, _STATE.pack(*values), _STATE.size)
-        return self._create_function(state + FunctionState.definition.offset, owner, module)
+        libc.memmove(state, _STATE.pack(*values), _STATE.size)
+        definition = state + FunctionState.definition.offset
+        if permanent and not HAS_GIL:
+            return self._create_permanent(definition, owner, name)
+        return self._create_function(definition, owner, module)
+
+    def _create_permanent(self, definition: int, owner: Any, name: str) -> Any:
+        # As functions of CPython's modules are made: threads do not count references to it. Other
+        # objects of another thread are counted atomically.
+        of_module = (MethodDefinition * 2)(MethodDefinition.from_address(definition))
+        libc.never_free(of_module)
+        self._add_functions(owner, c_types.addressof(of_module))
+        return getattr(owner, name)
+
+    def remember_keeper(self, owner: Any, instance: object) -> None:
+        """Let the slot function with this ``__self__`` take functions of an instance.
+
+        The instance outlives the function.
+        """
+        keepers = FunctionState.from_address(self._module_state(owner)).keepers
+        if id(instance) not in keepers:
+            keepers[:] = [id(instance), *keepers[:-1]]
 
     def leave_all(self, shape: Shape, owner: Any) -> None:
         """Let a function of this shape, the one with this ``__self__``, take its slow path.
@@ -164,22 +228,35 @@ class FunctionMaker:
     def _slot(self, name: str) -> int:
         if name == "raise_status":
             return id(self._raise_status)
+        if name == "note_exception":
+            return id(self._note_exception)
         if name == "raise_collected":
             return id(_raise_collected)
-        if name == function_stencils.KNOWN_TYPES:
-            return ctypes.addressof(held_buffers.known_types)
+        if name == readable_types.RELEASE:
+            return c_types.addressof(self.readable_types.release)
+        if name == KNOWN_TYPES:
+            from asm_libcalls.signatures import held_buffers
+
+            libc.never_free(held_buffers.known_types)
+            return c_types.addressof(held_buffers.known_types)
+        if name == STEP_LOCK:
+            return self._loaded.slot(STEP_LOCK)
         if name.startswith(CLASS):
             return int(name.removeprefix(CLASS))
         for routine in (name, f"{name}_{self.layout.integers}"):
             if routine in self._loaded.image.routines:
                 return self._loaded.routine(routine)
-        return libc.function_address(name)
+        try:
+            return libc.function_address(name)
+        except AttributeError as error:
+            raise Unsupported(str(error)) from error
 
-    def _parts(self, shape: Shape) -> list[Part]:
+    def _parts(self, shape: Shape | SlotShape) -> list[Part]:
+        if not isinstance(shape, Shape):
+            from asm_libcalls.x86_64.python_functions.slot_shapes import slot_parts
+
+            return slot_parts(self._stencils, shape, self.layout, HAS_GIL)
         inline, vmctx_of, references = shape.inline, shape.vmctx_of, shape.references
-        if shape.takes_references() and not HAS_GIL:
-            # Without the GIL another thread may drop the reference while its member is read.
-            return parts_of(self._stencils, shape.leaving_all(), self.layout)
         body = None
         if inline in self._loaded.image.straight:
             body = Stencil(self._loaded.original(inline).removesuffix(_RET))
@@ -190,13 +267,7 @@ class FunctionMaker:
         return parts_of(self._stencils, shape, self.layout, body, vmctx, members, HAS_GIL)
 
     def member_offset(self, cls: type, member: str) -> int:
-        """Return the offset of a member of ``__slots__`` in objects of exactly this class.
-
-        Raises
-        ------
-        Unsupported
-            The offset cannot be determined.
-        """
+        """Return the offset of a ``__slots__`` member in objects of a class; else Unsupported."""
         key = (cls, member)
         if key not in self._members:
             # By observation: an uninitialized object, with each of two otherwise unreferenced
@@ -206,52 +277,60 @@ class FunctionMaker:
                 value = number + len(member)
                 thing: Any = object.__new__(cls)
                 setattr(thing, member, value)
-                words = (ctypes.c_size_t * (cls.__basicsize__ // 8)).from_address(id(thing))
+                words = (c_types.c_size_t * (cls.__basicsize__ // 8)).from_address(id(thing))
                 places.append([8 * i for i, word in enumerate(words) if word == id(value)])
                 setattr(thing, member, 0)
             if len(places[0]) != 1 or places[0] != places[1]:
                 raise Unsupported(f"{cls.__name__}.{member} is not at one place: {places}")
-            self._increment(cls)  # code has its address
+            libc.never_free(cls)  # code has its address
             self._members[key] = places[0][0]
         return self._members[key]
 
-    def _check_objects(self) -> None:
-        """Make functions, and call them with values that reveal a wrong layout."""
-        shapes = {t: Shape(Signature(f"({t}) -> {t}")) for t in _PROBES}
-        self.prepare(shapes.values())
+    def _check_values(self, value_type: str, shape: Shape) -> None:
         address = self._loaded.routine("return_first_argument")
-        for value_type, (taken, left) in _PROBES.items():
+        taken, left = _PROBES[value_type]
 
-            def slow(argument: object) -> object:
-                return (argument,)
+        def slow(argument: object) -> object:
+            return (argument,)
 
-            probe = self.make(address, shapes[value_type], slow, "probe", "", None)
-            for value in taken:
-                expected = 0 if value is None else value
-                if probe(value) != expected:
-                    raise Unsupported(f"the {value_type} {value!r} is read as {probe(value)!r}")
-            for value in left:
-                if probe(value) != (value,):
-                    raise Unsupported(f"{value!r} is read as a {value_type}: {probe(value)!r}")
+        probe = self.make(address, shape, slow, "probe", "", None)
+        for value in taken:
+            expected = 0 if value is None else value
+            if probe(value) != expected:
+                raise Unsupported(f"the {value_type} {value!r} is read as {probe(value)!r}")
+        for value in left:
+            if probe(value) != (value,):
+                raise Unsupported(f"{value!r} is read as a {value_type}: {probe(value)!r}")
 
 
-_STATE = struct.Struct(f"{ctypes.sizeof(FunctionState) // 8}Q")
+_STATE = Struct(f"{FunctionState.keepers.offset // 8}Q")
+
+_NUMBERS = {
+    "none": (),
+    "i32": ("i32", "u32"),
+    "u32": ("i32", "u32"),
+    "i64": ("i64", "u64"),
+    "u64": ("i64", "u64"),
+    "f32": ("f32",),
+    "f64": ("f64",),
+}
+"""The probes of kinds of arguments and results; of any other kind, all."""
 
 # Values that a function of (T) -> T returns, and values that go to its slow path.
 _PROBES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "i64": (
-        (0, 1, -1, 2**30 - 1, -(2**30), 2**45 + 3, -(2**59) - 7, 2**62 + 2**31 + 5, -(2**63)),
-        (-(2**63) - 1, 2**64, -(2**64), 2**90, True, 1.0, None),
+        (0, 1, -1, True, 2**30 - 1, -(2**30), 2**45 + 3, -(2**59) - 7, 2**62 + 2**31 + 5, -(2**63)),
+        (-(2**63) - 1, 2**64, -(2**64), 2**90, 1.0, None, "1"),
     ),
     "u64": ((2**63, 2**64 - 1), (2**64,)),
-    "i32": ((0, 5, -5, 2**31 - 1, -(2**31)), (2**32, -(2**31) - 1, 2**64 - 1, False)),
+    "i32": ((0, 5, -5, 2**31 - 1, -(2**31)), (2**32, -(2**31) - 1, 2**64 - 1, 0.0)),
     "u32": ((2**31, 2**32 - 1), (2**32,)),
-    "i8": ((0, 127, -128), (128, -129, 2**32, True)),
+    "i8": ((0, 127, -128, True), (128, -129, 2**32)),
     "u16": ((0, 2**16 - 1), (-1, 2**16, 2**40, None)),
-    "bool": ((True, False), (1, 0, None)),
+    "bool": ((True, False, 1, 0), (2, -1, None)),
     "pointer": ((None, 0, 2**64 - 1), (-1, -(2**40), 2**64)),
-    "f64": ((0.5, -1.25e300, 0, -1, 2**30, 1 - 2**53), (2**53, -(2**53), 2**70, True, "1")),
-    "f32": ((0.5, -1.25, 2), (2**53, None)),
+    "f64": ((0.5, -1.25e300, 0, -1, True, 2**30, 1 - 2**53, 2**59), (2**60, -(2**60), "1")),
+    "f32": ((0.5, -1.25, 2), (2**60, None)),
 }
 
 

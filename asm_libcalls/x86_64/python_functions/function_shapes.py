@@ -5,86 +5,108 @@ No Python object is read or made here: ``function_objects.py`` makes functions f
 
 from __future__ import annotations
 
-import ctypes
+from asm_libcalls.signatures import c_types
 import sys
-from collections import namedtuple
 
 from asm_libcalls.calling_convention import STACK, assign
-from asm_libcalls.activation import argument_offset
+from asm_libcalls.activation import NativeCall, argument_offset
 from asm_libcalls.signatures import MEMORY_POINTERS, VALUE_TYPES, Signature
-from asm_libcalls.signatures.held_buffers import HeldBuffer
 from asm_libcalls.signatures.value_types import CONST_POINTER
-from asm_libcalls.vmcontext import VMElementSegment
-from asm_libcalls.x86_64.python_functions import EVERYTHING, function_stencils
-from asm_libcalls.x86_64.stencils.parts import Part, Stencil
+from asm_libcalls.x86_64.python_functions import EVERYTHING
+from asm_libcalls.x86_64.stencils.parts import Part, Stencil, Stencils
 from asm_libcalls.x86_64.trampolines import ENTER_HOLDING_GIL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from asm_libcalls.calling_convention import Place
     from asm_libcalls.signatures import ValueType
     from asm_libcalls.x86_64.python_functions.object_layouts import ObjectLayout
 
-__all__ = ["CLASS", "Shape", "parts_of"]
+__all__ = ["CLASS", "STACK_ARGUMENTS", "Shape", "call_slow_parts", "parts_of"]
 
 CLASS = "class "
 """Prefix of the name of a slot that holds the address of a class."""
 
 
-_Fields = namedtuple("_Fields", "parameters result enter guard inline vmctx_of references")
+STACK_ARGUMENTS = c_types.sizeof(NativeCall)
+"""Offset of the stack arguments in the frame of an entered call."""
 
 
-class Shape(_Fields):
-    """The properties that determine a function's code; functions of one shape share the code.
+def _entered_frame_size(stack_arguments: int) -> int:
+    """Return the bytes between rsp and the saved rbx, a multiple of 16: the ABI's alignment."""
+    return -(-(STACK_ARGUMENTS + 8 * stack_arguments) // 16) * 16
 
-    Parameters
-    ----------
-    signature : Signature
-    enter : str
-        The routine that makes the call (``asm_libcalls_enter`` or its variant that holds the GIL),
-        or "" for a bare call of a leaf routine.
-    guard : str
-        A stencil of ``function_stencils.py`` that keeps a bare call from trapping, or "", or
-        :data:`EVERYTHING`.
-    inline : str
-        The code in place of a bare call: a stencil, or a routine of the image to be copied, which
-        is straight-line code up to its one ``ret`` and needs no frame and no aligned stack. The
-        address is not used then.
-    vmctx_of : (class, str), optional
-        The class whose exact instances are accepted for the first parameter, and its member that
-        holds the vmctx; all other objects go to the slow path.
-    references : tuple of (class, str), optional
-        The classes whose exact instances are accepted, beside None, for the other pointers, of
-        externrefs and of funcrefs, with their members that hold the address.
-    """
 
-    __slots__ = ()
+class Shape:
+    """The properties that determine a function's code; functions of one shape share the code."""
 
-    def __new__(
-        cls,
-        signature: Signature,
+    __slots__ = (
+        "_identity",
+        "enter",
+        "guard",
+        "inline",
+        "parameters",
+        "references",
+        "result",
+        "vmctx_of",
+    )
+
+    def __init__(
+        self,
+        parameters: tuple[str, ...],
+        result: str,
         enter: str = "",
         guard: str = "",
         inline: str = "",
         vmctx_of: tuple[type, str] | None = None,
         references: tuple[tuple[type, str], ...] = (),
-    ) -> Shape:
-        """Normalise: a wide integer's signedness does not matter, nor where a reference points."""
-        parameters = tuple(map(_kind, signature.parameters))
+    ) -> None:
+        # The kinds of the arguments and of the result; a wide integer's signedness does not matter,
+        # nor where a reference points.
+        self.parameters = parameters
+        self.result = result
+        # The routine that makes the call (`asm_libcalls_enter` or its variant that holds the GIL),
+        # or "" for a bare call of a leaf routine.
+        self.enter = enter
+        # a stencil of `function_stencils.py` that keeps a bare call from trapping, "" or EVERYTHING
+        self.guard = guard
+        # The code in place of a bare call: a stencil, or a routine of the image to be copied, which
+        # is straight-line code up to its one `ret` and needs no frame and no aligned stack. The
+        # address is not used then.
+        self.inline = inline
+        # the class whose exact instances are accepted for the first parameter, and its member that
+        # holds the vmctx; all other objects go to the slow path
+        self.vmctx_of = vmctx_of
+        # the classes whose exact instances are accepted, beside None, for the other pointers, of
+        # externrefs and of funcrefs, with their members that hold the address
+        self.references = references
+        self._identity = (parameters, result, enter, guard, inline, vmctx_of, references)
+
+    @classmethod
+    def of(cls, signature: Signature, *properties: Any, **more: Any) -> Shape:
+        """Return the shape of a signature, with the other properties as given to the class."""
         result = signature.result
         read = "none" if result is None else result.name
         if result is not None and (result.kind == "pointer" or read == "usize"):
             read = "u64"
-        return super().__new__(cls, parameters, read, enter, guard, inline, vmctx_of, references)
+        return cls(tuple(map(_kind, signature.parameters)), read, *properties, **more)
 
-    def takes_references(self) -> bool:
-        """Return whether a parameter beside the vmctx is a reference."""
-        return bool(self.references) and "vmctx" in self.parameters[1:]
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Shape) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    def kinds(self) -> set[str]:
+        """Return the kinds of its arguments and its result."""
+        return {*self.parameters, self.result}
 
     def leaving_all(self) -> Shape:
         """Return the shape that passes every call of this one to the slow path."""
-        return self._replace(enter="", guard=EVERYTHING, inline="", vmctx_of=None, references=())
+        return Shape(self.parameters, self.result, guard=EVERYTHING)
 
     def title(self) -> str:
         """Return the name of the code for debuggers and profilers."""
@@ -92,9 +114,13 @@ class Shape(_Fields):
         return f"builtin {self.inline or signature}"
 
 
+_RUNTIME = ("vmctx", "anyfunc", "reference")
+"""The kinds of pointers to parts of an instance."""
+
+
 def _kind(value_type: ValueType) -> str:
     if value_type.is_runtime:
-        return "vmctx"
+        return value_type.name if value_type.name in ("vmctx", "anyfunc") else "reference"
     if value_type.kind == "pointer":
         return value_type.name
     if value_type.bits < 32:
@@ -103,6 +129,8 @@ def _kind(value_type: ValueType) -> str:
 
 
 def _of_reference(references: tuple[tuple[int, int], ...]) -> dict[str, Any]:
+    from asm_libcalls.vmcontext import VMElementSegment
+
     (externref, its_member), (funcref, other_member) = references
     return {
         "slots": {
@@ -120,14 +148,32 @@ def _of_reference(references: tuple[tuple[int, int], ...]) -> dict[str, Any]:
 def _unboxing(kind: str) -> str:
     """Return the slot of the routine that reads an int for a parameter of a kind."""
     if kind[0] == "f":
-        return "unbox_53"
-    return {"i32": "unbox_32", "i64": "unbox_64", "vmctx": "unbox_pointer"}.get(
+        return "unbox_real"
+    return {"i32": "unbox_32", "i64": "unbox_64"}.get(
         kind, "unbox_pointer" if kind in MEMORY_POINTERS else f"unbox_{kind}"
     )
 
 
+def _number_stencil(kind: str) -> str:
+    return f"float{kind[1:]}" if kind[0] == "f" else "integer"
+
+
+def _storing(place: Place) -> tuple[str, int]:
+    """Return the stencil's verb and the offset in the frame, for an argument of an entered call."""
+    if place.bank == STACK:
+        return "push", STACK_ARGUMENTS + 8 * place.number
+    return "spill", argument_offset(place)
+
+
+def call_slow_parts(part: Callable[..., Part], count: int) -> list[Part]:
+    """Return the stencils that call the slow path, with as many arguments."""
+    if count == 1:
+        return [part("call_slow_one")]
+    return [part("slow_vector"), part("call_slow", "call_slow")]
+
+
 def parts_of(
-    pieces: dict[str, Stencil],
+    pieces: Stencils | dict[str, Stencil],
     shape: Shape,
     layout: ObjectLayout,
     body: Stencil | None = None,
@@ -141,7 +187,8 @@ def parts_of(
     the class of the first argument, and the offset of its member; `references` are those of
     externrefs and of funcrefs. Without the GIL, code on a vmctx enters the store of its instance.
     """
-    parameters, result, enter, guard, inline, *_ = shape
+    parameters, result, enter, guard = shape.parameters, shape.result, shape.enter, shape.guard
+    inline = shape.inline
     if inline in pieces:
         body = pieces[inline]
     count = len(parameters)
@@ -153,7 +200,7 @@ def parts_of(
     numbers = {
         **layout.holes(),
         "count": count,
-        "frame": function_stencils.entered_frame_size(assignment.stack),
+        "frame": _entered_frame_size(assignment.stack),
         "stack_count": assignment.stack,
     }
 
@@ -176,18 +223,15 @@ def parts_of(
             slots = {"vmctx_class": f"{CLASS}{vmctx[0]}", "unbox": "unbox_64"}
             parts.append(part("vmctx", slots=slots, vmctx_member=vmctx[1]))
             continue
-        if references and kind == "vmctx":
+        if references and kind in _RUNTIME:
             parts.append(part(f"reference_{place.number}", **_of_reference(references)))
             continue
-        slots = {"unbox": _unboxing(kind)}
-        stencil = f"float{kind[1:]}" if kind[0] == "f" else "integer"
+        slots, stencil = {"unbox": _unboxing(kind)}, _number_stencil(kind)
         if not enter:
             parts.append(part(f"{stencil}_{place.number}", slots=slots))
-        elif place.bank == STACK:
-            offset = function_stencils.STACK_ARGUMENTS + 8 * place.number
-            parts.append(part(f"push_{stencil}", slots=slots, offset=offset))
         else:
-            parts.append(part(f"spill_{stencil}", slots=slots, offset=argument_offset(place)))
+            verb, offset = _storing(place)
+            parts.append(part(f"{verb}_{stencil}", slots=slots, offset=offset))
     if guard:
         parts.append(part(guard))
     if enter:
@@ -205,16 +249,12 @@ def parts_of(
         result = "none_immortal" if sys.version_info >= (3, 12) else "none_counted"
     parts.append(part(f"box_{result}"))
     if enter:
-        parts += [part("raise", "raise"), part("fail", "fail")]
+        parts += [part(name, name) for name in ("exception", "raise", "fail")]
     if count:
         slow = [part("slow_entered")] if enter else [part("slow_bare")] if framed else []
         if not (guard or inline or references):
             slow += _holding_parts(pieces, shape, numbers, part(f"box_{result}"))
-        slow += (
-            [part("slow_vector"), part("call_slow", "call_slow")]
-            if count > 1
-            else [part("call_slow_one")]
-        )
+        slow += call_slow_parts(part, count)
         slow[0].role = slow[0].role or "slow"
         if locks:
             slow = [part("slow_inside", "slow_inside"), part("store_busy", "store_busy"), *slow]
@@ -223,65 +263,72 @@ def parts_of(
 
 
 _MOST_HELD = 16
-"""The most buffers that machine code holds: more would need a large frame."""
+"""The most buffers and externrefs that machine code holds: more would need a large frame."""
 
 
 def _holding_parts(
-    pieces: dict[str, Stencil], shape: Shape, numbers: dict[str, int], box: Part
+    pieces: Stencils | dict[str, Stencil], shape: Shape, numbers: dict[str, int], box: Part
 ) -> list[Part]:
-    """Return the stencils that call again with buffers held, after the others refused a pointer.
+    """Return the stencils that call again and hold what the others have refused.
 
     They begin where the slow path does, and continue there if they refuse an argument too.
     """
     parameters = shape.parameters
     memories = [i for i, kind in enumerate(parameters) if kind in MEMORY_POINTERS]
-    if not 0 < len(memories) <= _MOST_HELD:
+    references = [i for i, kind in enumerate(parameters) if kind == "reference"]
+    if not 0 < len(memories) + len(references) <= _MOST_HELD:
         return []
+    from asm_libcalls.signatures.held_buffers import HeldBuffer
+
+    exporter = HeldBuffer.object.offset
     assignment = assign(VALUE_TYPES[kind] for kind in parameters)
-    first = function_stencils.STACK_ARGUMENTS + 8 * assignment.stack
-    size = ctypes.sizeof(HeldBuffer)
+    first = STACK_ARGUMENTS + 8 * assignment.stack
+    size = c_types.sizeof(HeldBuffer)
     buffers = {i: first + size * number for number, i in enumerate(memories)}
-    frame = -(-(first + size * len(memories)) // 16) * 16 + 8  # two registers are pushed
-    jumps = {"slow": "slow_held", "raise": "raise_held", "fail": "fail_held"}
+    behind = first + size * len(memories)
+    boxes = {i: behind + 8 * number for number, i in enumerate(references)}
+    frame = -(-(behind + 8 * len(references)) // 16) * 16 + 8  # two registers are pushed
+    jumps = {name: f"{name}_held" for name in ("slow", "raise", "fail", "exception")}
 
     def part(stencil: str, role: str = "", /, slots: Any = None, **more: int) -> Part:
         renamed = {**jumps, **(slots or {})}
         return Part(pieces[stencil], {**numbers, "frame": frame, **more}, renamed, role)
 
-    def for_each(stencil: str) -> list[Part]:
+    def released() -> list[Part]:
         return [
-            part(stencil, buffer=at, exporter=at + HeldBuffer.object.offset)
-            for at in buffers.values()
+            *(part("release", buffer=at, exporter=at + exporter) for at in buffers.values()),
+            *(part("release_box", box=at) for at in boxes.values()),
         ]
 
     source = "vector" if len(parameters) > 1 else "one"
-    parts = [part("enter_holding"), *for_each("hold_nothing")]
+    parts = [part("enter_holding")]
+    parts += [part("hold_nothing", exporter=at + exporter) for at in buffers.values()]
+    parts += [part("hold_nothing", exporter=at) for at in boxes.values()]
     for i, (kind, place) in enumerate(zip(parameters, assignment.places, strict=True)):
-        if place.bank == STACK:
-            offset = function_stencils.STACK_ARGUMENTS + 8 * place.number
-        else:
-            offset = argument_offset(place)
+        verb, offset = _storing(place)
         at = {"argument": 8 * i, "offset": offset}
         parts.append(part(f"object_{source}_held", **at))
         slots = {"unbox": _unboxing(kind)}
         if i in buffers:
             access = "readable" if kind == CONST_POINTER else "writable"
-            parts.append(part(f"hold_{access}_{source}", slots=slots, buffer=buffers[i], **at))
+            at.update(buffer=buffers[i], exporter=buffers[i] + exporter)
+            parts.append(part(f"hold_{access}_{source}", slots=slots, **at))
+        elif i in boxes:
+            parts.append(part(f"hold_externref_{source}", slots=slots, box=boxes[i], **at))
         else:
-            stencil = f"float{kind[1:]}" if kind[0] == "f" else "integer"
-            where = "push" if place.bank == STACK else "spill"
-            parts.append(part(f"{where}_{stencil}", slots=slots, **at))
+            parts.append(part(f"{verb}_{_number_stencil(kind)}", slots=slots, **at))
     return [
         *parts,
         part("call_entered", slots={"enter": shape.enter or ENTER_HOLDING_GIL}),
-        *for_each("release"),
+        *released(),
         part("leave_holding"),
         box,
+        part("exception", "exception_held"),
         part("raise", "raise_held"),
         part("keep_error", "fail_held"),
-        *for_each("release"),
+        *released(),
         part("fail_holding"),
         part("clear_error", "slow_held"),
-        *for_each("release"),
+        *released(),
         part("slow_holding"),
     ]

@@ -6,10 +6,9 @@ function's own, whose C state is a :class:`FunctionState`: the C address, and th
 the slow path. So the code depends only on the *shape* of a function. All functions of one shape
 share one routine, composed from the stencils below and never freed.
 
-The fast path takes exact ``float`` and ``int`` objects (for a float too, if the int has at most 53
-bits), and for a vmctx the Instance, by the
-member with its address, and for a reference None, or a VMExternRef or FuncRef by such a member.
-Reading them runs no Python code. The fast path is of two kinds:
+The fast path takes what ``unboxing.py`` reads: floats, ints, NumPy scalars, addresses. A libcall on
+an instance takes the Instance, whose member has the vmctx. A reference is None, or a VMExternRef or
+FuncRef with such a member. Reading them runs no Python code. The fast path is of two kinds:
 
 *bare*
     for leaf routines. On the stack: ``self``; r11: the arguments; rax: the current object; then
@@ -20,8 +19,8 @@ Reading them runs no Python code. The fast path is of two kinds:
         (object_* (integer_K | float64_K | float32_K | vmctx | reference_K))* [guard]
         (call_bare | routine | stencil) leave_bare box_*
 
-    In a build without the GIL, a stencil on a vmctx runs between enter_store and leave_store. Its
-    slow path leaves the store first. If another thread is inside, the slow path waits.
+    In a build without the GIL, a stencil on a vmctx runs between enter_store and leave_store
+    (``store_stencils.py``).
 
 *entered*
     for callees that may trap, raise, or release the GIL: arguments go into a ``NativeCall`` on the
@@ -31,9 +30,9 @@ Reading them runs no Python code. The fast path is of two kinds:
         enter_entered take (object_* spill_*)* call_entered leave_entered box_*
 
 A function with pointers to memory then tries again, *holding* buffers: those of exact bytes,
-bytearrays and memoryviews, and of ``held_buffers.known_types``, whose slots run no Python code. Its
-frame has a ``Py_buffer`` for each such pointer, and each is released on every way out. r12: the
-arguments::
+bytearrays and memoryviews, and of ``held_buffers.known_types``, whose slots run no Python code, and
+of the pages of a Memory. Its frame has a ``Py_buffer`` for each such pointer, and each is released
+on every way out. So is the count of each externref. r12: the arguments::
 
     enter_holding hold_nothing* (object_*_held (hold_* | spill_* | push_*))* call_entered
     release* leave_holding box_*
@@ -46,14 +45,13 @@ Source: CPython ``Include/methodobject.h``; System V ABI for AMD64, 3.2.3.
 
 from __future__ import annotations
 
-import ctypes
-
 from asm_libcalls.calling_convention import FLOAT_REGISTERS, INTEGER_REGISTERS
-from asm_libcalls.activation import NativeCall, StoreLock
+from asm_libcalls.activation import NativeCall
 from asm_libcalls.signatures.held_buffers import ANY_CONTIGUOUS, WRITABLE, known_types
-from asm_libcalls.vmcontext import InstanceHeader
+from asm_libcalls.vmcontext import VMExternData
+from asm_libcalls.x86_64.python_functions import KNOWN_TYPES, STENCIL_PREFIX, readable_types
+from asm_libcalls.x86_64.python_functions.function_shapes import STACK_ARGUMENTS
 from asm_libcalls.x86_64.python_functions.object_layouts import FunctionState
-from asm_libcalls.x86_64.trampolines import WAKE_STORE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,36 +59,22 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = [
-    "KNOWN_TYPES",
-    "STACK_ARGUMENTS",
-    "STENCIL_PREFIX",
-    "entered_frame_size",
-    "routines",
-]
-
-STENCIL_PREFIX = "builtin."
-
-KNOWN_TYPES = "types_with_memory"
-"""The slot of the address of ``held_buffers.known_types``."""
-
-STACK_ARGUMENTS = ctypes.sizeof(NativeCall)
-"""Offset of the stack arguments in the frame of an entered call."""
-
-
-def entered_frame_size(stack_arguments: int) -> int:
-    """Return the bytes between rsp and the saved rbx, a multiple of 16: the ABI's alignment."""
-    return -(-(STACK_ARGUMENTS + 8 * stack_arguments) // 16) * 16
+__all__ = ["routines"]
 
 
 def routines() -> Iterator[Routine]:
     """Assemble the common routines of all native functions, and the stencils."""
-    from asm_libcalls.x86_64.python_functions import object_routines
+    from asm_libcalls.x86_64.python_functions import (
+        object_routines,
+        slot_stencils,
+        store_stencils,
+    )
     from asm_libcalls.x86_64.assembler.text import body
     from asm_libcalls.x86_64.stencils.assembling import assemble
 
     yield from object_routines.routines()
-    for name, text in _STENCILS.items():
+    texts = {**_STENCILS, **slot_stencils.STENCILS, **store_stencils.STENCILS}
+    for name, text in texts.items():
         yield assemble(STENCIL_PREFIX + name, body(text), has_effects=True)
 
 
@@ -101,25 +85,17 @@ _SPILL_FLOAT = "movups [rsp + offset], xmm0"
 
 
 def _load_float(register: str, bits: int) -> str:
-    """Return code that loads an exact float, or an int that is exact as one, from rax."""
-    # movsd loads the whole register, and xorps clears it: no dependency on its old value.
+    """Return code that loads a float, an int of some 60 bits or a NumPy scalar from rax."""
     return f"""
-        mov r10, $PyFloat_Type; cmp [rax + object_type], r10; jnz .int
+        mov r10, $PyFloat_Type; cmp [rax + object_type], r10; jnz .other
         movsd {register}, [rax + float_value]; jmp .loaded
-        .int:
-        {_UNBOX}; xorps {register}, {register}; cvtsi2sd {register}, rax
+        .other:
+        {_UNBOX}; movq {register}, rax
         .loaded:
         {f"cvtsd2ss {register}, {register}" if bits == 32 else ""}
     """
 
 
-_STORE = InstanceHeader.offset_from_vmctx("store")
-# rbx: the StoreLock. ``store_locks.py`` describes the protocol.
-_LEAVE_STORE = f"""
-    dec qword[rbx + {StoreLock.depth.offset}]; jnz .left
-    lock; and qword[rbx + {StoreLock.owner.offset}], 1; jz .left
-"""
-_WAKE = f"mov rdi, rbx; call ${WAKE_STORE}"
 _DIVISOR_NOT_ZERO = "test rsi, rsi; jz >slow"
 # rdi: the slow path's function, or `raise_collected` after the garbage collector has cleared it.
 _LOAD_SLOW = f"""
@@ -154,25 +130,6 @@ _STENCILS = {
         mov rdi, rax
     """,
 
-    # The instance was merged into another store, or closed, if its store has changed meanwhile.
-    "enter_store": f"""
-        push rbx; push r11
-        mov rbx, [rdi + {_STORE}]; load_thread r11; xor eax, eax
-        lock; cmpxchg [rbx + {StoreLock.owner.offset}], r11; jz .taken
-        xor rax, r11; test rax, -2; jnz >store_busy
-        jmp .nested
-        .taken:; mov [rbx + {StoreLock.entered.offset}], rsp
-        .nested:; inc qword[rbx + {StoreLock.depth.offset}]
-        mov r11, [rsp]
-        cmp rbx, [rdi + {_STORE}]; jnz >slow_inside
-    """,
-    "leave_store": f"""
-        {_LEAVE_STORE}; mov [rsp], rax; {_WAKE}; mov rax, [rsp]
-        .left:; pop r11; pop rbx
-    """,
-    "slow_inside": f"{_LEAVE_STORE}; {_WAKE}; .left:",
-    "store_busy": "pop r11; pop rbx",
-
     # Guards, which keep a bare call from trapping.
     "divisor_not_zero": _DIVISOR_NOT_ZERO,
     # The negation overflows for -2**63 alone.
@@ -197,7 +154,7 @@ _STENCILS = {
         mov qword[rsp + {NativeCall.stack_count.offset}], stack_count
         mov rdi, rsp; call $enter
         mov rbx, rax
-        call $PyErr_Occurred; test rax, rax; jnz >fail
+        call $PyErr_Occurred; test rax, rax; jnz >exception
         test rbx, rbx; jnz >raise
     """,
     "leave_entered": f"""
@@ -213,6 +170,21 @@ _STENCILS = {
         call $PyObject_VectorcallDict
         mov rdi, rbx; call $Py_DecRef
         .no_memory:
+    """,
+    # The error of a host function, which has unwound native frames, gets a note of those by
+    # note_exception(error). Its three parts are where the call's registers were.
+    "exception": """
+        test rbx, rbx; jz >fail
+        mov rdi, rsp; lea rsi, [rsp + 8]; lea rdx, [rsp + 16]; call $PyErr_Fetch
+        mov rdi, rsp; lea rsi, [rsp + 8]; lea rdx, [rsp + 16]; call $PyErr_NormalizeException
+        mov rdi, $note_exception; lea rsi, [rsp + 8]; mov edx, 1; xor ecx, ecx
+        call $PyObject_VectorcallDict; test rax, rax; jz .failed
+        mov rdi, rax; call $Py_DecRef; jmp .restore
+        .failed:
+        call $PyErr_Clear
+        .restore:
+        mov rdi, [rsp]; mov rsi, [rsp + 8]; mov rdx, [rsp + 16]; call $PyErr_Restore
+        jmp >fail
     """,
     "fail": "xor eax, eax; add rsp, frame; pop rbx; ret",
 
@@ -292,6 +264,36 @@ _STENCILS |= {
     "clear_error": "call $PyErr_Clear",
     "slow_holding": "mov rdi, rbx; mov r11, r12; add rsp, frame; pop r12; pop rbx",
 }
+# An object that a member keeps while it is open, and its address: a buffer whose exporter it is.
+_KEPT = f"""
+    call $find_type; jc >slow; cmp r10b, {readable_types.KEPT_MEMBER}; jnz >slow
+    mov rdx, r10; shr r10, {readable_types.OFFSET_SHIFT}; movzx ecx, r10w
+    mov rdi, [rax + rcx * 1]; test rdi, rdi; jz >slow
+    mov rcx, $_Py_NoneStruct; cmp rdi, rcx; jz >slow
+    shr rdx, {readable_types.PLACE_SHIFT}; movzx ecx, dl
+    mov rax, [rdi + rcx * 8]; test rax, rax; jz >slow
+    call $unbox; jc >slow
+    mov [rsp + buffer], rax; mov [rsp + exporter], rdi; call $Py_IncRef
+    mov rax, [rsp + buffer]; jmp .known
+"""
+_COUNT = VMExternData.ref_count.offset
+_STENCILS["release_box"] = f"""
+    mov rdi, [rsp + box]; test rdi, rdi; jz .nothing
+    cmp qword[rdi + {_COUNT}], 1; jbe .last; dec qword[rdi + {_COUNT}]; jmp .nothing
+    .last:
+    call $PyLong_FromUnsignedLongLong; test rax, rax; jz .failed
+    mov [rsp + box], rax
+    mov rdi, ${readable_types.RELEASE}; mov rdi, [rdi]; lea rsi, [rsp + box]
+    mov edx, 1; xor ecx, ecx; call $PyObject_VectorcallDict
+    mov rdi, rax; test rax, rax; jz .raised; call $Py_DecRef; jmp .released
+    .raised:
+    xor edi, edi; call $PyErr_WriteUnraisable
+    .released:
+    mov rdi, [rsp + box]; call $Py_DecRef; jmp .nothing
+    .failed:
+    call $PyErr_Clear
+    .nothing:
+"""
 for _source, _reload in (("one", "mov rax, r12"), ("vector", "mov rax, [r12 + argument]")):
     for _access, _flags, _types in (
         ("readable", ANY_CONTIGUOUS, ("PyBytes_Type", "PyByteArray_Type", "PyMemoryView_Type")),
@@ -307,7 +309,7 @@ for _source, _reload in (("one", "mov rax, r12"), ("vector", "mov rax, [r12 + ar
             {_is_one}
             mov rcx, ${KNOWN_TYPES}
             {_is_known}
-            jmp >slow
+            {_KEPT}
             .hold:
             mov rdi, rax; lea rsi, [rsp + buffer]; mov edx, {_flags}
             call $PyObject_GetBuffer; test eax, eax; jnz >slow
@@ -315,6 +317,17 @@ for _source, _reload in (("one", "mov rax, r12"), ("vector", "mov rax, [r12 + ar
             .known:
             mov [rsp + offset], rax
         """
+    _STENCILS[f"hold_externref_{_source}"] = f"""
+        call $unbox; jnc .known
+        {_reload}
+        call $find_type; jc >slow; cmp r10b, {readable_types.EXTERNREF_MEMBER}; jnz >slow
+        shr r10, {readable_types.OFFSET_SHIFT}; movzx ecx, r10w
+        mov rax, [rax + rcx * 1]; test rax, rax; jz >slow
+        call $unbox_64; jc >slow; test rax, rax; jz >slow
+        inc qword[rax + {_COUNT}]; mov [rsp + box], rax
+        .known:
+        mov [rsp + offset], rax
+    """
 
 for _i, _register in enumerate(INTEGER_REGISTERS):
     _STENCILS[f"integer_{_i}"] = f"{_UNBOX}; mov {_register}, rax"

@@ -7,16 +7,15 @@ within the sizes that Python reports, so neither can crash, and both run before 
 whose destructor is our code. A Python with an unknown layout raises :class:`Unsupported`.
 
 Source: CPython ``Include/object.h``, ``floatobject.h``, ``moduleobject.h``, ``methodobject.h``,
-``longintrepr.h`` (3.11) and ``cpython/longintrepr.h`` (3.12 on).
+``structmember.h``, ``longintrepr.h`` (3.11) and ``cpython/longintrepr.h`` (3.12 on).
 """
 
 from __future__ import annotations
 
-import ctypes
+from asm_libcalls.signatures import c_types
 import sys
-from types import ModuleType
 
-from asm_libcalls.emitter.libc import python_api
+from asm_libcalls.emitter.libc import function_address, never_free, python_api
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,9 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INTEGER_LAYOUTS",
+    "KNOWN_KEEPERS",
     "NEWEST_TESTED",
     "FunctionState",
     "IntegerLayout",
+    "MemberDefinition",
     "MethodDefinition",
     "ModuleDefinition",
     "ObjectLayout",
@@ -48,29 +49,33 @@ class Unsupported(Exception):
 
 
 class IntegerLayout:
-    """Layout of the type, the sign and the 30-bit digits in an ``int``; each has its own code.
+    """Layout of the type, the sign and the 30-bit digits in an ``int``; each has its own code."""
 
-    Attributes
-    ----------
-    name : str
-    object_type, size, digits : int
-        Offsets in bytes of the type, of the word with the number of digits, of the digits.
-    tagged : bool
-        Whether that word is ``lv_tag`` (from 3.12 on): digits << 3 | sign, which is 0 positive,
-        1 zero, 2 negative; 3.14 uses bit 2 too. Otherwise it is ``ob_size``: the number of digits,
-        negative for a negative integer.
-    sign : tuple of int
-        Offset of the byte that has the sign, and the bit that is set for a negative integer.
-    """
-
-    __slots__ = ("digits", "name", "object_type", "sign", "size", "tagged")
+    __slots__ = (
+        "digits",
+        "name",
+        "object_type",
+        "sign",
+        "size",
+        "tagged",
+        "type_flags",
+        "value",
+    )
 
     def __init__(self, name: str, object_type: int, size: int, digits: int, tagged: bool) -> None:
         self.name = name
+        # `object_type`, `value`, `size`, `digits`: offsets in bytes of the type, of the content of
+        # other objects (after the header), of the word with the number of digits, and of the digits
         self.object_type = object_type
+        self.value = object_type + _WORD
+        self.type_flags = object_type + 160  # offset of the flags in a type
         self.size = size
         self.digits = digits
+        # Whether that word is `lv_tag` (from 3.12 on): digits << 3 | sign, which is 0 positive, 1
+        # zero, 2 negative; 3.14 uses bit 2 too. Otherwise it is `ob_size`: the number of digits,
+        # negative for a negative integer.
         self.tagged = tagged
+        # offset of the byte that has the sign, and the bit that is set for a negative integer
         self.sign = (size, 0x02) if tagged else (size + 7, 0x80)
 
 
@@ -86,96 +91,99 @@ INTEGER_LAYOUTS = {
 
 
 class ObjectLayout:
-    """Offsets at which the code of builtins reads objects.
-
-    Attributes
-    ----------
-    object_type, float_value, module_state : int
-        Offsets in bytes: of any object's type, of a float's double, of a module's pointer to its
-        C state.
-    integers : str
-        The name of one of :data:`INTEGER_LAYOUTS`.
-    """
+    """Offsets at which the code of builtins reads objects."""
 
     __slots__ = ("float_value", "integers", "module_state", "object_type")
 
     def __init__(
         self, object_type: int, float_value: int, module_state: int, integers: str
     ) -> None:
+        # `object_type`, `float_value`, `module_state`: offsets in bytes: of any object's type, of a
+        # float's double, of a module's pointer to its C state
         self.object_type = object_type
         self.float_value = float_value
         self.module_state = module_state
-        self.integers = integers
+        self.integers = integers  # the name of one of INTEGER_LAYOUTS
 
     def holes(self) -> dict[str, int]:
         """Return the numbers for the holes of stencils, by name."""
         return {name: getattr(self, name) for name in self.__slots__ if name != "integers"}
 
 
-class MethodDefinition(ctypes.Structure):
+class MethodDefinition(c_types.Structure):
     """CPython's ``PyMethodDef``."""
 
-    _fields_ = [
-        ("name", ctypes.c_uint64),
-        ("code", ctypes.c_uint64),
-        ("flags", ctypes.c_uint64),  # a C int and its padding
-        ("doc", ctypes.c_uint64),
-    ]
+    _fields_ = (
+        ("name", c_types.c_uint64),
+        ("code", c_types.c_uint64),
+        ("flags", c_types.c_uint64),  # a C int and its padding
+        ("doc", c_types.c_uint64),
+    )
 
 
-class FunctionState(ctypes.Structure):
-    """The C state of a builtin's ``self``, a module. It is freed with that module.
+KNOWN_KEEPERS = 4
+"""The most instances that a function's state remembers: see :class:`FunctionState`."""
 
-    Attributes
-    ----------
-    address : address
-        The C function.
-    slow : PyObject*
-        Owned, and visited by the garbage collector; null once cleared.
-    text : PyObject*
-        Owned: the bytes of the definition's name and doc.
-    definition : MethodDefinition
-    """
 
-    _fields_ = [
-        ("address", ctypes.c_uint64),
-        ("slow", ctypes.c_uint64),
-        ("text", ctypes.c_uint64),
+class FunctionState(c_types.Structure):
+    """The C state of a builtin's ``self``, a module. It is freed with that module."""
+
+    _fields_ = (
+        ("address", c_types.c_uint64),  # the C function
+        # owned, and visited by the garbage collector; null once cleared
+        ("slow", c_types.c_uint64),
+        ("text", c_types.c_uint64),  # owned: the bytes of the definition's name and doc
         ("definition", MethodDefinition),
-    ]
+        # Of a slot function: the addresses of instances that its own instance keeps alive, and
+        # zeros. Machine code takes functions of these instances as arguments.
+        ("keepers", c_types.c_uint64 * KNOWN_KEEPERS),
+    )
 
 
-class ModuleDefinition(ctypes.Structure):
+class MemberDefinition(c_types.Structure):
+    """CPython's ``PyMemberDef``: a C value at an offset from the start of an object."""
+
+    OBJECT, SSIZE = 16, 19  # Py_T_OBJECT_EX, Py_T_PYSSIZET
+    READONLY = 1
+
+    _fields_ = (
+        ("name", c_types.c_char_p),
+        ("kind", c_types.c_int),
+        ("offset", c_types.c_ssize_t),
+        ("flags", c_types.c_int),
+        ("doc", c_types.c_char_p),
+    )
+
+
+class ModuleDefinition(c_types.Structure):
     """CPython's ``PyModuleDef``; CPython fills in its header when it first makes a module."""
 
-    _fields_ = [
-        ("header", ctypes.c_char * object.__basicsize__),
-        ("init", ctypes.c_void_p),
-        ("index", ctypes.c_ssize_t),
-        ("copy", ctypes.c_void_p),
-        ("name", ctypes.c_char_p),
-        ("doc", ctypes.c_char_p),
-        ("state_size", ctypes.c_ssize_t),
-        ("methods", ctypes.c_void_p),
-        ("slots", ctypes.c_void_p),
-        ("traverse", ctypes.c_void_p),
-        ("clear", ctypes.c_void_p),
-        ("free", ctypes.c_void_p),
-    ]
+    _fields_ = (
+        ("header", c_types.c_char * object.__basicsize__),
+        ("init", c_types.c_void_p),
+        ("index", c_types.c_ssize_t),
+        ("copy", c_types.c_void_p),
+        ("name", c_types.c_char_p),
+        ("doc", c_types.c_char_p),
+        ("state_size", c_types.c_ssize_t),
+        ("methods", c_types.c_void_p),
+        ("slots", c_types.c_void_p),
+        ("traverse", c_types.c_void_p),
+        ("clear", c_types.c_void_p),
+        ("free", c_types.c_void_p),
+    )
 
     def new_module(self) -> Any:
         """Make a module of this definition, which must live as long as the module."""
-        create = python_api("PyModule_Create2", ctypes.py_object, ctypes.c_void_p, ctypes.c_int)
-        return create(ctypes.addressof(self), _PYTHON_API_VERSION)
+        create = python_api("PyModule_Create2", c_types.py_object, c_types.c_void_p, c_types.c_int)
+        return create(c_types.addressof(self), _PYTHON_API_VERSION)
 
 
 def find() -> ObjectLayout:
     """Find the layout of this Python's objects.
 
-    Raises
-    ------
-    Unsupported
-        A field is found nowhere or at several offsets, or no code reads this layout of integers.
+    Raise Unsupported if a field is found nowhere or at several offsets, or no code reads this
+    layout of integers.
     """
     _check_python()
     objects = _Samples()
@@ -196,10 +204,7 @@ def find() -> ObjectLayout:
 def check(layout: ObjectLayout) -> None:
     """Compare the values at the layout's offsets with Python's API.
 
-    Raises
-    ------
-    Unsupported
-        A value differs, or an offset is beyond the object's end.
+    Raise Unsupported if a value differs, or an offset is beyond the object's end.
     """
     _check_python()
     objects = _Samples()
@@ -213,6 +218,12 @@ def check(layout: ObjectLayout) -> None:
     misread = objects.misread_integer(integers)
     if misread:
         raise Unsupported(f"{misread} is not laid out as a {layout.integers} integer")
+    if object.__basicsize__ != integers.value:
+        raise Unsupported(f"an object of this CPython has a header of {object.__basicsize__} bytes")
+    types: tuple[Any, ...] = (int, bool, float, object, str, type)
+    for type_ in types:
+        if _flags(type_, integers) & _KINDS != type_.__flags__ & _KINDS:
+            raise Unsupported(f"the flags of {type_.__name__} are not at {integers.type_flags}")
 
 
 class _Samples:
@@ -226,23 +237,23 @@ class _Samples:
             for sign in (1, -1)
         ]
         self.definition = ModuleDefinition(name=b"a module with a state", state_size=_WORD)
-        of_type = ctypes.c_char.in_dll(ctypes.pythonapi, "PyModuleDef_Type")
-        kind = ctypes.cast(ctypes.addressof(of_type), ctypes.py_object).value
-        if kind.__basicsize__ != ctypes.sizeof(ModuleDefinition):
+        at = c_types.c_size_t(function_address("PyModuleDef_Type"))
+        kind: Any = c_types.py_object.from_buffer(at).value
+        if kind.__basicsize__ != c_types.sizeof(ModuleDefinition):
             raise Unsupported(
                 f"a {kind.__name__} of this CPython has {kind.__basicsize__} bytes, "
-                f"not {ctypes.sizeof(ModuleDefinition)}"
+                f"not {c_types.sizeof(ModuleDefinition)}"
             )
         # The definition has no destructor, so no code of ours is called for these modules.
         self.modules = [self.definition.new_module() for _ in range(3)]
         # Never freed: the modules may live longer than this object.
-        python_api("Py_IncRef", None, ctypes.py_object)(self.definition)
+        never_free(self.definition)
 
     def facts(self) -> list[tuple[str, int, Callable[[int], bool]]]:
         """Return the fields to find: description, bytes to search, and a test of an offset."""
-        read = ctypes.c_uint64.from_address
-        read_double = ctypes.c_double.from_address
-        state_of = python_api("PyModule_GetState", ctypes.c_void_p, ctypes.py_object)
+        read = c_types.c_uint64.from_address
+        read_double = c_types.c_double.from_address
+        state_of = python_api("PyModule_GetState", c_types.c_void_p, c_types.py_object)
         typed: list[object] = [object(), None, *self.floats, *self.integers, *self.modules]
 
         def is_type(offset: int) -> bool:
@@ -259,7 +270,7 @@ class _Samples:
         return [
             ("the type of an object", object.__basicsize__, is_type),
             ("the value of a float", float.__basicsize__, is_value),
-            ("the state of a module object", ModuleType.__basicsize__, is_state),
+            ("the state of a module object", type(sys).__basicsize__, is_state),
         ]
 
     def misread_integer(self, layout: IntegerLayout) -> str:
@@ -268,6 +279,14 @@ class _Samples:
             if not _is_laid_out(value, layout):
                 return str(value)
         return ""
+
+
+_KINDS = 0xFF000000
+"""Flags of a type that say whether it is a subclass of int, str, type, ..."""
+
+
+def _flags(type_: type, layout: IntegerLayout) -> int:
+    return c_types.c_uint32.from_address(id(type_) + layout.type_flags).value
 
 
 def _is_laid_out(value: int, layout: IntegerLayout) -> bool:
@@ -282,12 +301,12 @@ def _is_laid_out(value: int, layout: IntegerLayout) -> bool:
     at = id(value)
     if layout.tagged:
         sign = 2 if value < 0 else 0 if value else 1
-        word = ctypes.c_uint64.from_address(at + layout.size).value & ~4
+        word = c_types.c_uint64.from_address(at + layout.size).value & ~4
         expected = len(digits) << 3 | sign
     else:
-        word = ctypes.c_int64.from_address(at + layout.size).value
+        word = c_types.c_int64.from_address(at + layout.size).value
         expected = len(digits) if value >= 0 else -len(digits)
-    read = (ctypes.c_uint32 * len(digits)).from_address(at + layout.digits)
+    read = (c_types.c_uint32 * len(digits)).from_address(at + layout.digits)
     return word == expected and list(read) == digits
 
 

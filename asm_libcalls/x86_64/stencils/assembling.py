@@ -24,15 +24,10 @@ def assemble(
 ) -> Routine:
     """Assemble a stencil of an image.
 
-    Parameters
-    ----------
-    name : str
-        Its symbol, with the prefix that ``parts.read`` takes.
-    body : callable
-        Emits the instructions. Its argument is a function that makes a hole: ``hole("offset")`` is
-        a 32-bit displacement or immediate.
-    has_effects : bool
-        Whether to record its stack effects, which the call frames of compositions need.
+    `name` is its symbol, with the prefix that ``parts.read`` takes. `body` emits the instructions.
+    Its argument is a function that makes a hole: ``hole("offset")`` is a 32-bit displacement or
+    immediate. With `has_effects`, record its stack effects, which the call frames of compositions
+    need.
     """
     placeholders: dict[str, int] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import struct
+from _struct import Struct
 
 from asm_libcalls.emitter.image import Reference, Routine
 
@@ -13,43 +13,25 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Hole
     from asm_libcalls.emitter.pages import LoadedImage
 
-__all__ = ["Part", "Stencil", "compose", "read"]
+__all__ = ["Part", "Stencil", "Stencils", "compose", "read"]
 
-_HOLE = struct.Struct("<i")
+_HOLE = Struct("<i")
 
 
 class Stencil:
-    """A piece of machine code.
-
-    Attributes
-    ----------
-    code : bytes
-    holes : tuple of Hole
-    effects : str
-        Its effects on the stack, for ``stack_effects.py``; "" if they were not recorded.
-    """
+    """A piece of machine code."""
 
     __slots__ = ("code", "effects", "holes")
 
     def __init__(self, code: bytes, holes: tuple[Hole, ...] = (), effects: str = "") -> None:
         self.code = code
         self.holes = holes
+        # its effects on the stack, for `stack_effects.py`; "" if they were not recorded
         self.effects = effects
 
 
 class Part:
-    """A stencil in a composition.
-
-    Attributes
-    ----------
-    stencil : Stencil
-    numbers : dict of str to int
-        Values for its holes, signed 32-bit.
-    slots : dict of str to str
-        New names of slots, and of the roles that it jumps to, by their names in the stencil.
-    role : str
-        Its name as a jump target of other parts, or "".
-    """
+    """A stencil in a composition."""
 
     __slots__ = ("numbers", "role", "slots", "stencil")
 
@@ -61,9 +43,10 @@ class Part:
         role: str = "",
     ) -> None:
         self.stencil = stencil
-        self.numbers = numbers or {}
+        self.numbers = numbers or {}  # values for its holes, signed 32-bit
+        # new names of slots, and of the roles that it jumps to, by their names in the stencil
         self.slots = slots or {}
-        self.role = role
+        self.role = role  # its name as a jump target of other parts, or ""
 
 
 def read(loaded: LoadedImage, prefix: str) -> dict[str, Stencil]:
@@ -75,13 +58,35 @@ def read(loaded: LoadedImage, prefix: str) -> dict[str, Stencil]:
     }
 
 
+class Stencils:
+    """The stencils of an image whose names begin with `prefix`, made when they are asked for."""
+
+    __slots__ = ("_loaded", "_made", "_prefix")
+
+    def __init__(self, loaded: LoadedImage, prefix: str) -> None:
+        self._loaded = loaded
+        self._prefix = prefix
+        self._made: dict[str, Stencil] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return self._prefix + name in self._loaded.image.stencils
+
+    def __getitem__(self, name: str) -> Stencil:
+        # Not `get`, which locks the dict in builds without the GIL: after a fork, the child keeps a
+        # lock that another thread held. A subscript does not lock.
+        try:
+            return self._made[name]
+        except KeyError:
+            placed = self._loaded.image.stencils[self._prefix + name]
+            code = self._loaded.original(self._prefix + name)
+            stencil = self._made[name] = Stencil(code, placed.holes, placed.effects)
+            return stencil
+
+
 def compose(name: str, parts: Iterable[Part]) -> Routine:
     """Concatenate stencils and fill in all their holes, except the slots.
 
-    Raises
-    ------
-    KeyError
-        A hole has no number, or no part has the role that a jump names.
+    Raise KeyError if a hole has no number, or no part has the role that a jump names.
     """
     placed: list[tuple[int, Part]] = []
     roles: dict[str, int] = {}

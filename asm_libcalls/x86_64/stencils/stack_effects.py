@@ -29,14 +29,7 @@ def describe(instructions: Sequence[Any], holes: Mapping[int, str]) -> str:
     The text has a word for each instruction with an effect: where it begins and ends, whether
     control never reaches the next one, the role that it jumps to, and the effects of
     ``call_frames.py``, separated by commas. A displacement is a number or the name of a hole, a
-    ``-`` before it.
-
-    Parameters
-    ----------
-    instructions : sequence
-        Encoded instructions of PeachPy.
-    holes : dict of int to str
-        Names of the holes, by their placeholder numbers.
+    ``-`` before it. `holes` are the names of the holes, by their placeholder numbers.
     """
     words = []
     start = 0

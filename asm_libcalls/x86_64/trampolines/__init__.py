@@ -10,17 +10,25 @@ __all__ = [
     "ACTIVATIONS_KEY",
     "CALL_PYTHON",
     "CHECK_STACK",
+    "END_STEP",
     "ENTER",
     "ENTER_HOLDING_GIL",
     "FIND_DEPARTURE",
     "FREE_THREAD_RECORD",
     "GREENLET_GETCURRENT",
+    "IN_STEP",
+    "LEAVE_STEPS",
     "LEAVE_STORE",
     "MAKE_THREAD_RECORD",
+    "PYTHON",
     "RAISE_DIVISION_BY_ZERO",
     "RAISE_TRAP",
     "STACK_LIMIT",
+    "STEPS_DEPTH",
+    "STEP_LOCK",
     "STORE_DEPTH",
+    "STORE_LOOKS",
+    "TAKE_STEPS",
     "TAKE_STORE",
     "THUNKS",
     "WAKE_STORE",
@@ -66,6 +74,24 @@ LEAVE_STORE = "asm_libcalls_leave_store"
 STORE_DEPTH = "asm_libcalls_store_depth"
 WAKE_STORE = "asm_libcalls_wake_store"
 """The routines of a store's lock; see ``store_locks.py``."""
+
+STORE_LOOKS = 100
+"""How often a thread looks again, with a ``pause`` each, before it waits: for some microseconds."""
+
+TAKE_STEPS = "asm_libcalls_take_steps"
+LEAVE_STEPS = "asm_libcalls_leave_steps"
+END_STEP = "asm_libcalls_end_step"
+STEPS_DEPTH = "asm_libcalls_steps_depth"
+"""The routines of the lock of all steps; see ``step_lock.py``."""
+
+PYTHON = "python."
+"""Prefix of the slots with the addresses of Python functions, for libcalls that leave for them."""
+
+IN_STEP = ".in_step"
+"""Suffix of routines and stencils that take the lock of all steps, for builds without the GIL."""
+
+STEP_LOCK = "step_lock"
+"""The slot of the address of that lock."""
 
 ACTIVATIONS_KEY = "activations_key"
 """The slot of the pthread key whose values are thread records."""

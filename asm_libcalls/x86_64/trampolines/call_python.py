@@ -40,7 +40,7 @@ from asm_libcalls.calling_convention import (
 from asm_libcalls.activation import Activation, ThreadRecord
 from asm_libcalls.x86_64.trampolines import CALL_PYTHON, RAISE_TRAP, THUNKS
 from asm_libcalls.emitter.image import Reference, Routine
-from asm_libcalls.traps import TrapCode
+from asm_libcalls.trap_codes import TrapCode
 from asm_libcalls.x86_64.assembler import registers, sequence
 from asm_libcalls.x86_64.assembler.instructions import (
     CALL_SLOT, LOAD_SLOT, LOAD_SLOT_ADDRESS, TAIL_JUMP, TAIL_JUMP_SLOT,
@@ -292,11 +292,15 @@ def _call_python() -> None:
     TEST(rax, rax)
     JZ(convert)
     LABEL(error)
-    LOAD_SLOT(rdi, "PyExc_TypeError")
-    MOV(rdi, [rdi])
-    CALL_SLOT("PyErr_ExceptionMatches")
-    TEST(eax, eax)
-    JZ(release_failed)
+    clear = Label("clear")
+    for exception in ("PyExc_TypeError", "PyExc_OverflowError"):
+        LOAD_SLOT(rdi, exception)
+        MOV(rdi, [rdi])
+        CALL_SLOT("PyErr_ExceptionMatches")
+        TEST(eax, eax)
+        JNZ(clear)
+    JMP(release_failed)
+    LABEL(clear)
     CALL_SLOT("PyErr_Clear")
     LABEL(convert)
     MOV([rbp + RESULT], r14)
@@ -319,10 +323,10 @@ def _call_python() -> None:
     MOV(rdi, r14)
     CALL_SLOT("Py_DecRef")
 
-    nobody = Label("nobody")
+    unraisable = Label("unraisable")
     LABEL(failed)
     TEST(r15, r15)
-    JZ(nobody)
+    JZ(unraisable)
     _release_record()  # destructors preserve the error indicator
     return_to_native()
     _release_gil()
@@ -347,7 +351,7 @@ def _call_python() -> None:
     TAIL_JUMP(RAISE_TRAP)
 
     # Unentered: no frame to unwind to, and no result.
-    LABEL(nobody)
+    LABEL(unraisable)
     MOV(rdi, [rbx + record.callable.offset])
     CALL_SLOT("PyErr_WriteUnraisable")
     LABEL(abort)

@@ -127,13 +127,6 @@ def make_slot_record(
     Each argument has a slot of 8 bytes. The callable gets the 64 bits of each, and then the address
     of the first slot, where it may store further results. It returns 64 bits, which the thunk
     returns in rax and xmm0.
-
-    Parameters
-    ----------
-    function, convert : callable
-    count : int
-        The number of arguments.
-    has_result : bool
     """
     parameters = [Parameter(STACK_ARGUMENTS + 8 * i, U64) for i in range(count)]
     parameters.append(Parameter(STACK_ARGUMENTS, ADDRESS))
@@ -145,18 +138,10 @@ def make_record(
 ) -> ctypes.Array[ctypes.c_char]:
     """Make the record of a host function; the caller keeps it and both callables alive.
 
-    Parameters
-    ----------
-    function, convert : callable
-    signature : Signature
-    as_bits : bool
-        Whether the callable takes and returns unsigned bit patterns, floats included.
-
-    Notes
-    -----
-    A value of neither 32 nor 64 bits is always a pattern. A parameter of 128 bits is two arguments,
-    the low 64 bits first. For a result of 128 bits the callable returns the low 64 bits, and stores
-    the high ones at the address in its last argument.
+    With `as_bits`, the callable takes and returns unsigned bit patterns, floats included. A value
+    of neither 32 nor 64 bits is always a pattern. A parameter of 128 bits is two arguments, the low
+    64 bits first. For a result of 128 bits the callable returns the low 64 bits, and stores the
+    high ones at the address in its last argument.
     """
     parameters = []
     for value_type, place in zip(

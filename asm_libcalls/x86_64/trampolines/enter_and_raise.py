@@ -29,8 +29,8 @@ import ctypes
 from functools import partial
 
 from peachpy.x86_64 import (
-    ADD, AND, CALL, CLD, CMP, DEC, DIV, INC, JAE, JBE, JE, JMP, JNE, JNZ, JZ, LABEL, LDMXCSR, LEA,
-    MOV, MOVUPS, OR, POP, PUSH, RET, SHR, STMXCSR, SUB, TEST, UD2, XOR, Label, eax, ecx, edi, esi,
+    ADD, AND, CALL, CLD, CMP, DEC, DIV, INC, JAE, JBE, JE, JMP, JNZ, JZ, LABEL, LDMXCSR, LEA,
+    MOV, MOVUPS, OR, POP, PUSH, RET, STMXCSR, SUB, TEST, UD2, XOR, Label, eax, ecx, edi, esi,
     qword, r8, r12, r13, r14, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
 )  # fmt: skip
 from peachpy.x86_64.registers import rbp, rsp
@@ -43,17 +43,12 @@ from asm_libcalls.calling_convention import (
     INTEGER_RESULTS,
 )
 from asm_libcalls.activation import (
-    EXCEPTION,
-    MAXIMUM_TRACE,
-    NO_MEMORY,
-    TRAPPED,
-    Activation,
-    NativeCall,
-    ThreadRecord,
-)
-from asm_libcalls.traps import TrapCode
+    EXCEPTION, MAXIMUM_TRACE, NO_MEMORY, TRAPPED, Activation, NativeCall, ThreadRecord,
+)  # fmt: skip
+from asm_libcalls.trap_codes import TrapCode
 from asm_libcalls.x86_64.trampolines import (
-    ENTER, ENTER_HOLDING_GIL, GREENLET_GETCURRENT, RAISE_DIVISION_BY_ZERO, RAISE_TRAP, store_locks,
+    ENTER, ENTER_HOLDING_GIL, GREENLET_GETCURRENT, RAISE_DIVISION_BY_ZERO, RAISE_TRAP, step_lock,
+    store_locks,
     thread_records,
 )  # fmt: skip
 from asm_libcalls.x86_64.assembler import registers, sequence
@@ -91,6 +86,7 @@ def routines() -> Iterator[Routine]:
     """Assemble the entries, the raises, and the routines for thread records."""
     yield from thread_records.routines()
     yield from store_locks.routines()
+    yield from step_lock.routines()
     for name in (ENTER, ENTER_HOLDING_GIL):
         yield sequence(name, partial(_enter, name))
     yield sequence(RAISE_TRAP, _raise_trap)
@@ -254,7 +250,7 @@ def _raise_exception() -> None:
 
 
 def _raise_status() -> None:
-    nobody, traced, next_frame = Label("nobody"), Label("traced"), Label("next_frame")
+    uncaught, traced, next_frame = Label("uncaught"), Label("traced"), Label("next_frame")
     illegal = Label("illegal")
     MOV(rbx, rdi)  # callee-saved registers are free: this never returns to its caller
     MOV(r14, rsi)  # not 0: divide by zero if nothing catches it
@@ -262,20 +258,16 @@ def _raise_status() -> None:
     AND(rsp, -16)  # reached by call or by jump, from frames of any alignment
     load_thread_record()
     TEST(rax, rax)
-    JZ(nobody)
+    JZ(uncaught)
     # None while Python runs: native code that raises then was not entered through an activation,
     # and the interpreter's frames below it cannot be unwound.
     MOV(r13, [rax + ThreadRecord.innermost.offset])
     TEST(r13, r13)
-    JZ(nobody)
+    JZ(uncaught)
     MOV([r13 + Activation.status.offset], rbx)
 
-    # The trap's trace: the return address on top of the stack, then the chain of frame pointers,
-    # as long as they point between here and the entry's frame, which is live stack.
-    MOV(r8, rbx)
-    SHR(r8, 32)
-    CMP(r8, TRAPPED >> 32)
-    JNE(traced)
+    # The trace: the return address on top of the stack, then the chain of frame pointers, as long
+    # as they point between here and the entry's frame, which is live stack.
     MOV(r8, [r13 + Activation.frame_pointer.offset])
     MOV(rdx, [r12])
     XOR(ecx, ecx)
@@ -301,7 +293,7 @@ def _raise_status() -> None:
     MOV(rsp, [r13 + Activation.stack_pointer.offset])
     MOV(rbp, [r13 + Activation.frame_pointer.offset])
     JMP([r13 + Activation.landing.offset])
-    LABEL(nobody)
+    LABEL(uncaught)
     MOV(rax, rbx)  # the uncaught status, for a core dump
     TEST(r14, r14)
     JZ(illegal)

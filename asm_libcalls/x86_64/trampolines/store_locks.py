@@ -1,10 +1,15 @@
-"""The lock of a store, in machine code: entering, leaving, and waking who waits.
+"""The lock of a store, in machine code: entering, leaving, and waking a thread that waits.
 
-The *owner* word is the thread pointer of the thread inside, 0 if the store is free. Its lowest bit
-says that threads wait. Who leaves then leaves 1 in the word and wakes one of them; a thread that
-comes meanwhile does not get the store, but waits too. So threads take turns. If no thread is there
-to be woken, the word becomes 0. Waiting is Python's (``runtime/store.py``), which runs signal
-handlers meanwhile.
+The *owner* word is the thread pointer of the thread inside, 0 if the store is free. A thread that
+finds another one inside looks again for some microseconds. Then it sets WAITED_FOR in the word and
+waits; Python code does that (``runtime/store.py``), and runs signal handlers meanwhile. A thread
+that leaves takes the bit away and wakes one of those that wait, which sets it again.
+
+Until the woken thread runs, any thread may enter. So threads that use a store by short calls change
+rarely, each after many calls, which is much faster than a change for each call. A thread that was
+woken in vain sets HANDED_OVER. The thread that leaves then lets in none but those that have
+waited: the word has only these two bits until one of them enters, or is 0 if none is there. So no
+thread is kept out.
 
 A thread may enter the store again; *depth* counts its entries. Only the thread inside changes it.
 
@@ -15,8 +20,8 @@ musl's ``pthread_self`` return); futex(2).
 from __future__ import annotations
 
 from peachpy.x86_64 import (
-    AND, CMP, CMPXCHG, DEC, INC, JBE, JE, JNE, JNZ, JZ, LABEL, MOV, OR, POP, PUSH, RET, TEST, XOR,
-    Label, al, eax, ecx, edi, edx, qword, rax, rcx, rdi, rdx, rsi,
+    AND, CMP, CMPXCHG, DEC, INC, JBE, JE, JMP, JNE, JNZ, JZ, LABEL, MOV, OR, PAUSE, POP, PUSH, RET,
+    TEST, XOR, Label, al, eax, ecx, edi, edx, qword, r8d, rax, rcx, rdi, rdx, rsi,
 )  # fmt: skip
 from peachpy.x86_64.registers import rsp
 
@@ -25,7 +30,13 @@ from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import (
     CALL_ROUTINE, CALL_SLOT, LOAD_THREAD_POINTER, LOCK, TAIL_JUMP,
 )  # fmt: skip
-from asm_libcalls.x86_64.trampolines import LEAVE_STORE, STORE_DEPTH, TAKE_STORE, WAKE_STORE
+from asm_libcalls.x86_64.trampolines import (
+    LEAVE_STORE,
+    STORE_DEPTH,
+    STORE_LOOKS,
+    TAKE_STORE,
+    WAKE_STORE,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["leave_store_of_activation", "routines"]
 
+_BITS = StoreLock.BITS
 _SYS_FUTEX = 202  # of x86-64
 _FUTEX_WAKE_PRIVATE = 1 | 128
 
@@ -51,20 +63,31 @@ def _take() -> None:
     """``uint64_t take(StoreLock *, uint64_t has_waited)``: try to enter, without waiting.
 
     Returns 0 if this thread is inside now; else the low half of the owner word, which the caller
-    waits on. It has the lowest bit set then. `has_waited` is 1 for a thread that was woken.
+    waits on. It has WAITED_FOR set then. `has_waited` is 0 at first, WAITED_FOR for a thread that
+    has waited, and both bits for one that has waited again.
     """
-    again, nested, free, busy, take = map(Label, ("again", "nested", "free", "busy", "take"))
+    names = ("again", "nested", "free", "mark", "busy", "take")
+    again, nested, free, mark, busy, take = map(Label, names)
     LOAD_THREAD_POINTER(rcx)
+    MOV(r8d, STORE_LOOKS)
     LABEL(again)
     MOV(rax, [rdi + StoreLock.owner.offset])
     MOV(rdx, rax)
-    AND(rdx, -2)
+    AND(rdx, ~_BITS)
     JZ(free)
     CMP(rdx, rcx)
     JE(nested)
-    TEST(al, 1)
-    JNZ(busy)
-    OR(rdx, 1)
+    TEST(r8d, r8d)
+    JZ(mark)
+    DEC(r8d)
+    PAUSE()
+    JMP(again)
+    LABEL(mark)
+    MOV(rdx, rax)
+    OR(rdx, StoreLock.WAITED_FOR)
+    OR(rdx, rsi)
+    CMP(rdx, rax)
+    JE(busy)
     LOCK()
     CMPXCHG([rdi + StoreLock.owner.offset], rdx)
     JNE(again)
@@ -75,11 +98,12 @@ def _take() -> None:
     LABEL(free)
     TEST(rsi, rsi)
     JNZ(take)
-    TEST(rax, rax)
-    JNZ(busy)  # free for those who wait
+    TEST(al, StoreLock.HANDED_OVER)
+    JNZ(busy)
     LABEL(take)
-    MOV(rdx, rcx)
-    OR(rdx, rsi)
+    MOV(rdx, rsi)
+    AND(edx, StoreLock.WAITED_FOR)  # others may wait too
+    OR(rdx, rcx)
     LOCK()
     CMPXCHG([rdi + StoreLock.owner.offset], rdx)
     JNE(again)
@@ -95,7 +119,7 @@ def _leave() -> None:
     done = Label("done")
     LOAD_THREAD_POINTER(rcx)
     MOV(rax, [rdi + StoreLock.owner.offset])
-    AND(rax, -2)
+    AND(rax, ~_BITS)
     CMP(rax, rcx)
     JNE(done)
     CMP([rdi + StoreLock.depth.offset], rsi)
@@ -104,7 +128,7 @@ def _leave() -> None:
     TEST(rsi, rsi)
     JNZ(done)
     LOCK()
-    AND(qword[rdi + StoreLock.owner.offset], 1)
+    AND(qword[rdi + StoreLock.owner.offset], _BITS)
     JZ(done)
     TAIL_JUMP(WAKE_STORE)
     LABEL(done)
@@ -116,7 +140,7 @@ def _depth() -> None:
     outside = Label("outside")
     LOAD_THREAD_POINTER(rcx)
     MOV(rax, [rdi + StoreLock.owner.offset])
-    AND(rax, -2)
+    AND(rax, ~_BITS)
     CMP(rax, rcx)
     JNE(outside)
     MOV(rax, [rdi + StoreLock.depth.offset])
@@ -129,10 +153,15 @@ def _depth() -> None:
 def _wake() -> None:
     """``void wake(StoreLock *)``: wake one thread that waits for the owner word.
 
-    It is 1. A thread that is about to wait sees another word then, or waits for a millisecond.
+    A thread that is about to wait sees another word then, or waits for a millisecond. If the store
+    is handed over and no thread waits, it becomes free.
     """
     woken = Label("woken")
     assert StoreLock.owner.offset == 0
+    MOV(eax, StoreLock.WAITED_FOR)
+    XOR(edx, edx)
+    LOCK()
+    CMPXCHG([rdi + StoreLock.owner.offset], rdx)
     PUSH(rdi)
     MOV(rsi, rdi)
     MOV(edi, _SYS_FUTEX)
@@ -143,7 +172,7 @@ def _wake() -> None:
     POP(rdi)
     TEST(rax, rax)
     JNZ(woken)
-    MOV(eax, 1)
+    MOV(eax, _BITS)
     XOR(edx, edx)
     LOCK()
     CMPXCHG([rdi + StoreLock.owner.offset], rdx)
@@ -160,7 +189,7 @@ def leave_store_of_activation() -> None:
     DEC(qword[rdi + StoreLock.depth.offset])
     JNZ(left)
     LOCK()
-    AND(qword[rdi + StoreLock.owner.offset], 1)
+    AND(qword[rdi + StoreLock.owner.offset], _BITS)
     JZ(left)
     CALL_ROUTINE(WAKE_STORE)
     LABEL(left)

@@ -27,7 +27,7 @@ from peachpy.x86_64 import (
 from peachpy.x86_64.registers import rsp
 
 from asm_libcalls.activation import Activation, Departure, ThreadRecord
-from asm_libcalls.traps import TrapCode
+from asm_libcalls.trap_codes import TrapCode
 from asm_libcalls.vmcontext import VMInterrupts
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import (

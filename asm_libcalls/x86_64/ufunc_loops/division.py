@@ -50,18 +50,15 @@ def _loop(features: frozenset[str], signed: bool, remainder: bool) -> None:
     sequential, finish = Label("sequential"), Label("finish")
     binary.load_arguments()
     binary.clear_flags()
-    if features >= division_vectors.REQUIRES:
-        division_vectors.vector_division(
-            signed=signed, remainder=remainder, sequential=sequential, finish=finish
-        )
-    else:
-        division_by_scalar.scalar_division(
-            signed=signed,
-            remainder=remainder,
-            features=features,
-            sequential=sequential,
-            finish=finish,
-        )
+    has_vectors = features >= division_vectors.REQUIRES
+    emit = division_vectors.vector_division if has_vectors else division_by_scalar.scalar_division
+    emit(
+        signed=signed,
+        remainder=remainder,
+        features=features,
+        sequential=sequential,
+        finish=finish,
+    )
     LABEL(sequential)
     _sequential(signed, remainder)
     LABEL(finish)

@@ -24,17 +24,9 @@ from peachpy.x86_64 import (
 from peachpy.x86_64.registers import rsp
 
 from asm_libcalls.x86_64.ufunc_loops.binary import (
-    jump_if_output_begins_inside,
-    jump_if_strided_overlap,
-    load_divisor,
-    reg_a,
-    reg_a_step,
-    reg_b,
-    reg_b_step,
-    reg_n,
-    reg_out,
-    reg_out_step,
-)
+    jump_if_output_begins_inside, jump_if_strided_overlap, load_divisor, reg_a, reg_a_step, reg_b,
+    reg_b_step, reg_n, reg_out, reg_out_step,
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,16 +47,9 @@ _SAVED = (rbx, r12, r13, r14, r15)
 def scalar_division(
     *, signed: bool, remainder: bool, features: frozenset[str], sequential: Any, finish: Any
 ) -> None:
-    """Emit the paths of a division loop for a divisor of step 0; others jump to `sequential`.
+    """Emit the paths of a division loop for a divisor of step 0.
 
-    Parameters
-    ----------
-    signed, remainder : bool
-        Which of the four divisions.
-    features : frozenset of str
-        Features of the CPU.
-    sequential, finish : Label
-        Targets for operands that these paths do not handle, and for the end.
+    They jump to `sequential` with operands that they do not handle, and to `finish` at the end.
     """
     loop, restore = Label("multiply"), Label("restore")
     bmi2 = "bmi2" in features

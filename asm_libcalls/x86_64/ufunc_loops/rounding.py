@@ -24,7 +24,7 @@ from peachpy.x86_64 import (
 
 from asm_libcalls.x86_64.rounding import DIRECTIONS, INEXACT_SUPPRESSED
 from asm_libcalls.x86_64.assembler import sequence
-from asm_libcalls.x86_64.ufunc_loops.rounding_vectors import REQUIRES, best_isa
+from asm_libcalls.x86_64.ufunc_loops.rounding_vectors import REQUIRES, best_isa, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,25 +146,27 @@ def _loop(isa: Isa) -> None:
     _quads_backwards(isa.distant)
     JMP(singles)
 
-    # Strided input, contiguous output: elements are gathered into xmm registers.
+    # Strided input, contiguous output: elements are packed into vectors.
     LABEL(gather)
     CMP(reg_out_step, size)
     JNE(scatter)
     gather_loop, gather_rest = Label("gather_loop"), Label("gather_rest")
-    lanes, line = 16 // size, _LINE // size
+    line, packed = _LINE // size, isa.packed_bytes
     reg_in_step_3 = r10
     LEA(reg_in_step_3, [reg_in_step + reg_in_step * 2])
-    offsets = (None, reg_in_step * 1, reg_in_step * 2, reg_in_step_3 * 1)[:lanes]
+    if isa.loads_every_second:
+        _every_second(isa)
     SUB(reg_n, line)
     JB(gather_rest)
+    isa.begin_packing()
     LABEL(gather_loop)
-    for pair in ((0, 1), (2, 3)):  # a line of the output in each round, the fastest on Zen 4
+    # A line of the output in each round, two vectors at a time, the fastest on Zen 4.
+    for pair in ((0, 1), (2, 3))[: _LINE // packed // 2]:
         for i in pair:
-            isa.load_packed(isa.xmm[i], [reg_in if o is None else reg_in + o for o in offsets])
-            LEA(reg_in, [reg_in + reg_in_step * lanes])
+            isa.load_packed(i, reg_in, reg_in_step, reg_in_step_3)
         for i in pair:
-            isa.round_xmm(isa.xmm[i])
-            isa.store_xmm(reg_out + 16 * i, isa.xmm[i])
+            isa.round_packed(i)
+            isa.store_packed(reg_out + packed * i, i)
     ADD(reg_out, _LINE)
     SUB(reg_n, line)
     JAE(gather_loop)
@@ -182,11 +184,11 @@ def _loop(isa: Isa) -> None:
     LEA(reg_out_step_3, [reg_out_step + reg_out_step * 2])
     SUB(reg_n, 4)
     JB(scatter_rest)
+    isa.begin_packing()
     LABEL(scatter_loop)
-    for i, offset in enumerate((None, reg_in_step * 1, reg_in_step * 2, reg_in_step_3 * 1)):
-        isa.load_rounded_one(isa.xmm[i], reg_in if offset is None else reg_in + offset)
-    for i, offset in enumerate((None, reg_out_step * 1, reg_out_step * 2, reg_out_step_3 * 1)):
-        isa.store_one(reg_out if offset is None else reg_out + offset, isa.xmm[i])
+    isa.round_four(
+        places(reg_in, reg_in_step, reg_in_step_3), places(reg_out, reg_out_step, reg_out_step_3)
+    )
     LEA(reg_in, [reg_in + reg_in_step * 4])
     LEA(reg_out, [reg_out + reg_out_step * 4])
     SUB(reg_n, 4)
@@ -202,6 +204,31 @@ def _loop(isa: Isa) -> None:
     SUB(reg_n, 1)
     JNZ(scatter_one)
     RET()
+
+
+def _every_second(isa: Isa) -> None:
+    """Emit: round the elements of an input whose step is two elements, but for the last few.
+
+    The loads take what lies between, and one element behind the last one of a round. So another
+    round needs one element more than it rounds: then that is inside the array.
+    """
+    loop, few, other = (Label(f"every_second_{n}") for n in ("loop", "few", "other"))
+    line = _LINE // isa.size
+    CMP(r8, 2 * isa.size)
+    JNE(other)
+    SUB(rcx, line + 1)
+    JB(few)
+    LABEL(loop)
+    for i in range(_LINE // isa.packed_bytes):
+        isa.load_every_second(i, rdi)
+        isa.round_packed(i)
+        isa.store_packed(rsi + isa.packed_bytes * i, i)
+    ADD(rsi, _LINE)
+    SUB(rcx, line)
+    JAE(loop)
+    LABEL(few)
+    ADD(rcx, line + 1)
+    LABEL(other)
 
 
 def _quads(

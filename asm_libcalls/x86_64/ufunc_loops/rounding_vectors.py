@@ -8,32 +8,30 @@ Source: Intel SDM volume 2, ROUNDPS, VRNDSCALEPS and PREFETCHW.
 
 from __future__ import annotations
 
+from asm_libcalls.x86_64.cpu import ICE_LAKE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["REQUIRES", "Isa", "best_isa"]
+__all__ = ["REQUIRES", "Isa", "best_isa", "places"]
 
 REQUIRES = frozenset({"sse4_1"})
 """CPU features without which NumPy's own loops serve."""
 
 
-class Isa:
-    """The instructions of one instruction set, SSE4.1 in this base class.
+def places(pointer: Any, step: Any, step_3: Any) -> tuple[Any, ...]:
+    """Return the addresses of four elements, a step apart; `step_3` is three steps."""
+    return (pointer, pointer + step * 1, pointer + step * 2, pointer + step_3 * 1)
 
-    Attributes
-    ----------
-    vector_bytes : int
-    vector : tuple of registers
-        At least six, as wide as the vectors.
-    distant : Isa
-        The instructions for arrays beyond the first-level cache.
-    has_prefetch : bool
-        Whether PREFETCHW can be executed (some CPUs run it as a no-op).
-    """
+
+class Isa:
+    """The instructions of one instruction set, SSE4.1 in this base class."""
 
     vector_bytes = 16
-    has_prefetch = False
+    packed_bytes = 16  # bytes of such a vector: 16 or 32
+    loads_every_second = False  # whether it has load_every_second
+    has_prefetch = False  # whether PREFETCHW can be executed (some CPUs run it as a no-op)
 
     def __init__(self, size: int, immediate: int) -> None:
         import peachpy.x86_64 as x86
@@ -43,8 +41,10 @@ class Isa:
         self.immediate = immediate
         self.precision = {4: "S", 8: "D"}[size]
         self.xmm = (x86.xmm0, x86.xmm1, x86.xmm2, x86.xmm3, x86.xmm4, x86.xmm5)
-        self.vector: tuple[Any, ...] = self.xmm
-        self.distant: Isa = self
+        self.vector: tuple[Any, ...] = self.xmm  # at least six, as wide as the vectors
+        # four, in which elements from anywhere are packed
+        self.packed: tuple[Any, ...] = self.xmm[:4]
+        self.distant: Isa = self  # the instructions for arrays beyond the first-level cache
 
     def instruction(self, name: str) -> Any:
         """Return the instruction for this precision: ``ROUNDP`` is ``ROUNDPS`` or ``ROUNDPD``."""
@@ -81,23 +81,43 @@ class Isa:
         """Store one element."""
         self.instruction("MOVS")([address], xmm)
 
-    def load_packed(self, xmm: Any, addresses: list[Any]) -> None:
-        """Load as many elements as an xmm register holds, from any addresses."""
-        first, *others = addresses
-        self.instruction("MOVS")(xmm, [first])
-        for lane, address in enumerate(others, start=1):
-            if self.size == 8:
-                self.x86.MOVHPD(xmm, [address])
-            else:
-                self.x86.INSERTPS(xmm, [address], lane << 4)
+    def begin_packing(self) -> None:
+        """Prepare registers for :meth:`load_packed`."""
 
-    def round_xmm(self, xmm: Any) -> None:
-        """Round an xmm register in place."""
-        self.instruction("ROUNDP")(xmm, xmm, self.immediate)
+    def load_packed(self, i: int, pointer: Any, step: Any, step_3: Any) -> None:
+        """Load as many elements as packed[i] holds, `step` bytes apart, and advance `pointer`."""
+        lanes = 16 // self.size
+        for lane, address in enumerate(places(pointer, step, step_3)[:lanes]):
+            self.load_lane(self.xmm[i], lane, address)
+        self.x86.LEA(pointer, [pointer + step * lanes])
 
-    def store_xmm(self, address: Any, xmm: Any) -> None:
-        """Store an xmm register."""
-        self.instruction("MOVUP")([address], xmm)
+    def load_lane(self, xmm: Any, lane: int, address: Any) -> None:
+        """Load one element; into lane 0 it clears the others."""
+        if lane == 0:
+            self.instruction("MOVS")(xmm, [address])
+        elif self.size == 8:
+            self.x86.MOVHPD(xmm, [address])
+        else:
+            self.x86.INSERTPS(xmm, [address], lane << 4)
+
+    def load_every_second(self, i: int, pointer: Any) -> None:
+        """Load packed[i] with every second element from `pointer` on, and advance it."""
+        raise NotImplementedError
+
+    def round_packed(self, i: int) -> None:
+        """Round packed[i] in place."""
+        self.instruction("ROUNDP")(self.xmm[i], self.xmm[i], self.immediate)
+
+    def round_four(self, sources: tuple[Any, ...], targets: tuple[Any, ...]) -> None:
+        """Round four elements from anywhere to anywhere; all loads precede all stores."""
+        for xmm, source in zip(self.xmm, sources, strict=False):
+            self.load_rounded_one(xmm, source)
+        for xmm, target in zip(self.xmm, targets, strict=False):
+            self.store_one(target, xmm)
+
+    def store_packed(self, address: Any, i: int) -> None:
+        """Store packed[i]."""
+        self.instruction("MOVUP")([address], self.xmm[i])
 
 
 class Avx(Isa):
@@ -135,20 +155,19 @@ class Avx(Isa):
     def store_one(self, address: Any, xmm: Any) -> None:
         self.instruction("VMOVS")([address], xmm)
 
-    def load_packed(self, xmm: Any, addresses: list[Any]) -> None:
-        first, *others = addresses
-        self.instruction("VMOVS")(xmm, [first])
-        for lane, address in enumerate(others, start=1):
-            if self.size == 8:
-                self.x86.VMOVHPD(xmm, xmm, [address])
-            else:
-                self.x86.VINSERTPS(xmm, xmm, [address], lane << 4)
+    def load_lane(self, xmm: Any, lane: int, address: Any) -> None:
+        if lane == 0:
+            self.instruction("VMOVS")(xmm, [address])
+        elif self.size == 8:
+            self.x86.VMOVHPD(xmm, xmm, [address])
+        else:
+            self.x86.VINSERTPS(xmm, xmm, [address], lane << 4)
 
-    def round_xmm(self, xmm: Any) -> None:
-        self.instruction("VROUNDP")(xmm, xmm, self.immediate)
+    def round_packed(self, i: int) -> None:
+        self.instruction("VROUNDP")(self.packed[i], self.packed[i], self.immediate)
 
-    def store_xmm(self, address: Any, xmm: Any) -> None:
-        self.instruction("VMOVUP")([address], xmm)
+    def store_packed(self, address: Any, i: int) -> None:
+        self.instruction("VMOVUP")([address], self.packed[i])
 
 
 class Avx512(Avx):
@@ -167,7 +186,70 @@ class Avx512(Avx):
         self.instruction("VRNDSCALEP")(vector, [address], self.immediate)
 
 
+class IceLake(Avx512):
+    """Packs 32 bytes, by loads into lanes that a mask selects; a shuffle could use one port only.
+
+    The registers are beyond those with dirty upper halves.
+    """
+
+    packed_bytes = 32
+
+    def __init__(self, size: int, immediate: int) -> None:
+        super().__init__(size, immediate)
+        x86 = self.x86
+        self.packed = (x86.ymm16, x86.ymm17, x86.ymm18, x86.ymm19)
+        masks = (x86.k1, x86.k2, x86.k3, x86.k4, x86.k5, x86.k6, x86.k7)
+        self.masks = masks[: self.packed_bytes // size - 1]  # of the lanes from 1 on
+        self.loads_every_second = size == 4  # of f64 it is not faster
+
+    def begin_packing(self) -> None:
+        for lane, mask in enumerate(self.masks, start=1):
+            self.x86.MOV(self.x86.eax, 1 << lane)
+            self.x86.KMOVW(mask, self.x86.eax)
+
+    def load_packed(self, i: int, pointer: Any, step: Any, step_3: Any) -> None:
+        for first in range(0, self.packed_bytes // self.size, 4):
+            for lane, address in enumerate(places(pointer, step, step_3), start=first):
+                self.load_lane(self.packed[i], lane, address)
+            self.x86.LEA(pointer, [pointer + step * 4])
+
+    def load_every_second(self, i: int, pointer: Any) -> None:
+        vector, behind = self.packed[i], [pointer + self.packed_bytes]
+        self.x86.VMOVUPS(vector, [pointer])
+        # In each half: the even elements of one vector, then those of the other.
+        self.x86.VSHUFPS(vector, vector, behind, 0b10_00_10_00)
+        self.x86.VPERMQ(vector, vector, 0b11_01_10_00)  # and in order
+        self.x86.ADD(pointer, 2 * self.packed_bytes)
+
+    def load_lane(self, vector: Any, lane: int, address: Any) -> None:
+        element = (self.x86.dword if self.size == 4 else self.x86.qword)[address]
+        if lane == 0:
+            self.instruction("VMOVS")(vector.as_xmm, element)
+        else:
+            self.instruction("VBROADCASTS")(vector(self.masks[lane - 1]), element)
+
+    def round_four(self, sources: tuple[Any, ...], targets: tuple[Any, ...]) -> None:
+        if self.size == 4:  # four more shuffles to store
+            super().round_four(sources, targets)
+            return
+        low, high = self.packed[0], self.packed[1].as_xmm
+        for lane, source in enumerate(sources):
+            self.load_lane(low, lane, source)
+        self.round_packed(0)
+        self.x86.VEXTRACTF64X2(high, low, 1)
+        for xmm, (first, second) in ((low.as_xmm, targets[:2]), (high, targets[2:])):
+            self.x86.VMOVSD([first], xmm)
+            self.x86.VMOVHPD([second], xmm)
+
+    def round_packed(self, i: int) -> None:
+        self.instruction("VRNDSCALEP")(self.packed[i], self.packed[i], self.immediate)
+
+    def store_packed(self, address: Any, i: int) -> None:
+        self.instruction("VMOVUP")([address], self.packed[i])
+
+
 _LEVELS = (
+    (frozenset({"avx512f", "avx512vl", ICE_LAKE}), IceLake),
     (frozenset({"avx512f"}), Avx512),
     (frozenset({"avx"}), Avx),
     (REQUIRES, Isa),

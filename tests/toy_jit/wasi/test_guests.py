@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import struct
 
@@ -205,19 +206,65 @@ def program(body, exports=("_start",)):
     )
 
 
-def test_start():
+def instance(wasi, body=b"", exports=("_start",)):
+    return toy_jit.Instance(toy_jit.Module(program(body, exports)), wasi)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"), [(b"", 0), (wasm.i32(0) + b"\x10\0", 0), (wasm.i32(7) + b"\x10\0", 7)]
+)
+def test_start(body, code):
     with Preview1() as wasi:
-        for body, code in ((b"", 0), (wasm.i32(0) + b"\x10\0", 0), (wasm.i32(7) + b"\x10\0", 7)):
-            assert wasi.start(toy_jit.Instance(toy_jit.Module(program(body)), wasi)) == code
-        library = toy_jit.Instance(toy_jit.Module(program(b"", ["f"])), wasi)
+        library = instance(wasi, exports=["f"])
         with pytest.raises(ValueError, match="exports no _start"):
             wasi.start(library)
-        wasi.initialize(library)
-        trapping = toy_jit.Instance(toy_jit.Module(program(b"\0", ["_initialize"])), wasi)
+        assert wasi.start(instance(wasi, body)) == code
+
+
+def test_initialize():
+    with Preview1() as wasi:
+        wasi.initialize(instance(wasi, exports=["f"]))
         with pytest.raises(Trap, match="unreachable"):
-            wasi.initialize(trapping)
+            wasi.initialize(instance(wasi, b"\0", ["_initialize"]))
         with pytest.raises(ValueError, match="it is a program"):
-            wasi.initialize(toy_jit.Instance(toy_jit.Module(program(b"")), wasi))
+            wasi.initialize(instance(wasi))
+
+
+def runs(wasi):
+    return {
+        "start": wasi.start,
+        "start_async": lambda program: asyncio.run(wasi.start_async(program)),
+        "initialize": wasi.initialize,
+    }
+
+
+@pytest.mark.parametrize("first", ["start", "start_async"])
+@pytest.mark.parametrize("then", ["start", "start_async"])
+def test_each_run_needs_a_preview1_of_its_own(first, then):
+    with Preview1() as wasi:
+        made = instance(wasi)
+        assert runs(wasi)[first](made) == 0
+        with pytest.raises(ValueError, match=rf"^{then}\(\): this Preview1 has run a program"):
+            runs(wasi)[then](made)
+
+
+def test_a_closed_preview1_runs_nothing():
+    wasi = Preview1()
+    made, library = instance(wasi), instance(wasi, exports=["f"])
+    wasi.close()
+    for run, given in zip(runs(wasi).values(), (made, made, library), strict=True):
+        with pytest.raises(ValueError, match="the Preview1 is closed"):
+            run(given)
+    for use in (instance, dict, len, list, lambda wasi: MODULE in wasi):
+        with pytest.raises(ValueError, match="the Preview1 is closed"):
+            use(wasi)
+    wasi.close()
+
+
+@pytest.mark.parametrize("run", ["start", "start_async", "initialize"])
+def test_what_is_no_instance_is_not_run(run):
+    with Preview1() as wasi, pytest.raises(TypeError, match=rf"^{run}\(\): instance must be a "):
+        runs(wasi)[run](None)
 
 
 # -- anything at all

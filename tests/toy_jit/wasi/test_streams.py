@@ -90,21 +90,74 @@ def test_an_object_that_only_reads_text():
     [
         (OSError(5, "broken"), Errno.IO),
         (io.UnsupportedOperation("read"), Errno.BADF),
-        (ValueError("closed"), Errno.BADF),
         (BrokenPipeError(32, "pipe"), Errno.PIPE),
+        (MemoryError(), Errno.NOMEM),
     ],
 )
-def test_what_a_stream_raises(error, expected):
-    class Broken:
-        def read(self, count):
-            raise error
-
-        def write(self, data):
-            raise error
-
-    with Guest(stdin=Broken(), stdout=Broken()) as guest:
+def test_what_a_stream_raises_as_an_error_number(error, expected):
+    stream = Raising(error)
+    with Guest(stdin=stream, stdout=stream) as guest:
         assert guest.read(0) == expected
         assert guest.write(1, b"x") == expected
+
+
+class Raising:
+    closed = False
+
+    def __init__(self, error):
+        self.error = error
+
+    def read(self, count):
+        raise self.error
+
+    def write(self, data):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("x"), UnicodeError("u"), RuntimeError("y"), TypeError("t"), KeyError("k"),
+        AssertionError("a"), KeyboardInterrupt(), OSError("without a number"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_else_a_stream_raises_is_for_the_caller(error):
+    stream = Raising(error)
+    with Guest(stdin=stream, stdout=stream) as guest:
+        for use in (lambda: guest.read(0), lambda: guest.write(1, b"x")):
+            with pytest.raises(type(error)) as caught:
+                use()
+            assert caught.value is error
+
+
+def test_a_closed_stream_is_an_error_number():
+    stream, given = Raising(ValueError("I/O operation on closed file")), io.BytesIO(b"x")
+    with Guest(stdin=given, stdout=stream) as guest:
+        stream.closed = True
+        given.close()
+        assert guest.read(0) == guest.write(1, b"x") == Errno.BADF
+
+
+@pytest.mark.parametrize("count", [-5, -1, 2, 10**9, 1 << 300])
+def test_a_write_of_another_count_than_it_can_be(count):
+    class Writer:
+        def write(self, data):
+            return count
+
+    message = r"stdout: the result of write\(\) must "
+    with Guest(stdout=Writer()) as guest, pytest.raises(ValueError, match=message):
+        guest.write(1, b"x")
+
+
+def test_a_read_of_no_bytes():
+    class Reader:
+        def read(self, count):
+            return 5
+
+    message = r"stdin: the result of read\(\) must be bytes-like, got int 5"
+    with Guest(stdin=Reader()) as guest, pytest.raises(TypeError, match=message):
+        guest.read(0)
 
 
 # -- stdout and stderr
@@ -203,18 +256,18 @@ def test_other_calls_on_streams():
 # -- what is refused
 
 WRONG = [
-    ({"args": "prog"}, TypeError, "args must be an iterable of strings, not one string"),
+    ({"args": "prog"}, TypeError, "args must be a sequence of str or bytes, got str"),
     ({"args": [1]}, TypeError, r"args\[0\] must be a str or bytes, got int"),
     ({"args": ["a", "b\0"]}, ValueError, r"args\[1\] must not have a NUL"),
     ({"env": ["A=1"]}, TypeError, "env must be a mapping, got list"),
-    ({"env": {"A=": "1"}}, ValueError, "'A=' is no name of an environment variable"),
-    ({"env": {"": "1"}}, ValueError, "'' is no name"),
+    ({"env": {"A=": "1"}}, ValueError, "'A=' is not a name of an environment variable"),
+    ({"env": {"": "1"}}, ValueError, "'' is not a name"),
     ({"env": {"A": 1}}, TypeError, r"env\['A'\] must be a str or bytes, got int"),
     ({"stdin": "text"}, TypeError, r"stdin must be None, bytes, a file descriptor, or have read"),
     ({"stdin": True}, TypeError, "stdin must be .* got bool"),
     ({"stdout": b"x"}, TypeError, r"stdout must be None, a file descriptor, or have write\(\)"),
-    ({"stdout": 987654}, ValueError, "stdout: 987654 is no open file descriptor"),
-    ({"stderr": -1}, ValueError, "stderr: -1 is no open file descriptor"),
+    ({"stdout": 987654}, ValueError, "stdout: 987654 is not an open file descriptor"),
+    ({"stderr": -1}, ValueError, "stderr: -1 is not an open file descriptor"),
     ({"preopens": ["/"]}, TypeError, "preopens must be a mapping, got list"),
     ({"preopens": {"": "/"}}, ValueError, "a name in preopens must not be empty"),
     ({"preopens": {"/": 3.5}}, TypeError, "float"),

@@ -4,7 +4,7 @@ They are assembled once, before the first module is compiled; compiling copies t
 use of registers (r13 to r15 and rbp are callee-saved, so libcalls preserve them):
 
 ======== ===========================================================================================
-rbp      frame pointer; locals and operands are 8-byte slots at [rbp + disp32]
+rbp      frame pointer; locals and operands are 8-byte slots at [rbp + offset]
 rsp      16-aligned; arguments of a call are at [rsp + 8*i], for the callee at [rbp + 16 + 8*i]
 r15      vmctx
 r14      base of memory 0, which never moves
@@ -12,7 +12,7 @@ r13      address of memory 0's VMMemoryDefinition, for its current length
 rax      the accumulator of integers and references; an i32 in it is zero-extended
 xmm0     the accumulator of floats
 rcx      the second operand, or an address; xmm1 the second float
-rdx      scratch, which every move may change
+rdx      scratch, which every move and bounds check may change
 others   locals and operands; see :mod:`asm_libcalls.toy_jit.codegen.registers`
 ======== ===========================================================================================
 
@@ -30,27 +30,36 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["ENTER", "INTERRUPTS_SLOT", "PREFIX", "routines", "vector_routines"]
+__all__ = [
+    "ENTER", "FEATURES", "FORM_PREFIX", "INTERRUPTS_SLOT", "PREFIX", "routines", "vector_routines",
+]  # fmt: skip
 
 PREFIX = "toy_jit."
+FORM_PREFIX = "toy_jit_form."
+"""The prefix of stencils whose registers the compiler chooses; see ``forms.py``."""
 ENTER = "asm_libcalls_toy_jit_enter"
 """The only routine in the image that is not a stencil."""
+
+FEATURES = frozenset({"avx", "bmi", "bmi2", "lzcnt", "popcnt", "sse4_1", "sse4_2"})
+"""The features of a CPU that stencils use. Nothing else of a CPU changes them."""
 
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble all stencils for a CPU with these features."""
-    from asm_libcalls.toy_jit.codegen.stencils import control, entry, memory, moves, numbers
+    from asm_libcalls.toy_jit.codegen.stencils import control, entry, forms, memory, numbers
     from asm_libcalls.x86_64.assembler import sequence, text
     from asm_libcalls.x86_64.stencils.assembling import assemble
 
     yield sequence(ENTER, entry.enter)
     adapters = entry.adapters()
-    texts = adapters | moves.moves() | numbers.numbers(features) | memory.memory()
-    texts |= control.control()
+    features &= FEATURES
+    texts = adapters | numbers.numbers(features) | memory.memory() | control.control()
     followed = {*adapters, "prologue", "epilogue"}
     for name, source in texts.items():
         body = text.body(source, entry.PIECES)
         yield assemble(PREFIX + name, body, has_effects=name in followed)
+    for name, source in forms.forms(features).items():
+        yield assemble(FORM_PREFIX + name, text.body(source))
 
 
 def vector_routines(features: frozenset[str]) -> Iterator[Routine]:
@@ -62,5 +71,5 @@ def vector_routines(features: frozenset[str]) -> Iterator[Routine]:
     from asm_libcalls.x86_64.assembler import text
     from asm_libcalls.x86_64.stencils.assembling import assemble
 
-    for name, source in vectors.vectors(features).items():
+    for name, source in vectors.vectors(features & FEATURES).items():
         yield assemble(PREFIX + name, text.body(source))

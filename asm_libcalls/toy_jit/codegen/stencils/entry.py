@@ -194,11 +194,13 @@ def adapters() -> dict[str, str]:
             mov rbx, [r15 + {_STORE}]; load_thread rcx; xor eax, eax
             lock; cmpxchg [rbx + {StoreLock.owner.offset}], rcx; jz .taken
             mov rdi, rbx; xor esi, esi; call ${TAKE_STORE}
+            mov r12d, {StoreLock.WAITED_FOR}
             .wait:
             test eax, eax; jz .entered
             mov rdi, r15; call ${WAIT_SLOT}
             mov rbx, [r15 + {_STORE}]
-            mov rdi, rbx; mov esi, 1; call ${TAKE_STORE}
+            mov rdi, rbx; mov esi, r12d; call ${TAKE_STORE}
+            mov r12d, {StoreLock.BITS}
             jmp .wait
             .taken:
             mov [rbx + {StoreLock.entered.offset}], rsp
@@ -206,7 +208,7 @@ def adapters() -> dict[str, str]:
             .entered:
             cmp rbx, [r15 + {_STORE}]; jz .inside
             dec qword[rbx + {StoreLock.depth.offset}]; jnz .again
-            lock; and qword[rbx + {StoreLock.owner.offset}], 1; jz .again
+            lock; and qword[rbx + {StoreLock.owner.offset}], {StoreLock.BITS}; jz .again
             mov rdi, rbx; call ${WAKE_STORE}
             jmp .again
             .inside:
@@ -227,6 +229,9 @@ def adapters() -> dict[str, str]:
         found[f"adapter.i64.{i}"] = store
         # The upper half of an argument of 32 bits is undefined.
         found[f"adapter.i32.{i}"] = f"mov {half}, {half}; {store}"
+    # Arguments that the caller passes on the stack.
+    found["adapter.i64.stack"] = "mov rax, [rbp + source]; mov [rsp + offset], rax"
+    found["adapter.i32.stack"] = "mov eax, [rbp + source]; mov [rsp + offset], rax"
     for i, register in enumerate(FLOAT_REGISTERS):
         found[f"adapter.float.{i}"] = f"movsd [rsp + offset], {register}"
     return found

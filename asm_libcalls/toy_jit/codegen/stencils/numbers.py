@@ -1,37 +1,24 @@
-"""Stencils of arithmetic, comparisons and conversions, by the names of the instructions.
+"""Stencils of several instructions: arithmetic and conversions, by WebAssembly's names.
 
-Operands are in rax and rcx, or xmm0 and xmm1; a stencil with a place in its name has the right
-operand there. Results are in rax or xmm0, of comparisons in the flags. rcx and rdx may change.
+Operands are in rax and rcx, or xmm0 and xmm1. Results are in rax or xmm0. rcx and rdx may change.
+What is one instruction of the CPU is in ``forms.py``.
 """
 
 from __future__ import annotations
 
 import struct
 
-from asm_libcalls.toy_jit.codegen.registers import FLOATS, INTEGERS, NEGATED, lower_half
+from asm_libcalls.toy_jit.codegen.registers import NEGATED
 from asm_libcalls.x86_64.rounding import DIRECTIONS, INEXACT_SUPPRESSED
 
 __all__ = ["numbers"]
 
-_OTHERS = {
-    "i32.wrap_i64": "mov eax, eax",
-    "i64.extend_i32_s": "movsxd rax, eax",
-    "i64.extend_i32_u": "",  # an i32 in a register is zero-extended
-    "i64.extend32_s": "movsxd rax, eax",
-    "i32.reinterpret_f32": "movd eax, xmm0",
-    "i64.reinterpret_f64": "movq rax, xmm0",
-    "f32.reinterpret_i32": "movq xmm0, rax",
-    "f64.reinterpret_i64": "movq xmm0, rax",
-    "f32.demote_f64": "cvtsd2ss xmm0, xmm0",
-    "f64.promote_f32": "cvtss2sd xmm0, xmm0",
-}
-
 
 def numbers(features: frozenset[str]) -> dict[str, str]:
     """Return the stencils for a CPU with these features."""
-    found = dict(_OTHERS)
+    found: dict[str, str] = {}
     for name, bits, a, c, d in (("i32", 32, "eax", "ecx", "edx"), ("i64", 64, "rax", "rcx", "rdx")):
-        found |= _integers(name, a) | _bits(name, bits, a, c, d, features)
+        found |= _shifts(name, a) | _bits(name, bits, a, c, d, features)
         found |= _divisions(name, a, c, d)
     for name, bits, suffix in (("f32", 32, "ss"), ("f64", 64, "sd")):
         found |= _floats(name, bits, suffix) | _to_float(name, suffix) | _to_integer(name, suffix)
@@ -40,11 +27,9 @@ def numbers(features: frozenset[str]) -> dict[str, str]:
                 mode = direction | INEXACT_SUPPRESSED
                 found[f"{name}.{verb}"] = f"round{suffix} xmm0, xmm0, {mode}"
     for condition in NEGATED:
-        found[f"flag.{condition}"] = f"set{condition} al; movzx eax, al"
-        move = f"cmov{condition} rax, rcx"  # the right operand if the condition holds
-        found[f"select.rax.{condition}"] = move
-        found[f"select.xmm0.{condition}"] = (
-            f"movq rax, xmm0; movq rcx, xmm1; {move}; movq xmm0, rax"
+        # the right operand if the condition holds
+        found[f"select.{condition}"] = (
+            f"movq rdx, xmm0; movq rcx, xmm1; cmov{condition} rdx, rcx; movq xmm0, rdx"
         )
     return found
 
@@ -52,21 +37,9 @@ def numbers(features: frozenset[str]) -> dict[str, str]:
 # -- integers
 
 
-def _integers(name: str, a: str) -> dict[str, str]:
-    half = name == "i32"
-    sources = {"slot": f"{'dword' if half else 'qword'}[rbp + source]", "const": "source"}
-    for register in ("rcx", *INTEGERS):
-        sources[register] = lower_half(register) if half else register
-    if half:
-        sources["wide"] = "source"  # the lower half is the whole i32
-    found = {f"{name}.test": f"test {a}, {a}"}
-    for place, source in sources.items():
-        for verb in ("add", "sub", "and", "or", "xor", "cmp"):
-            found[f"{name}.{verb}.{place}"] = f"{verb} {a}, {source}"
-        operands = f"{a}, {source}" if source == "source" else source
-        found[f"{name}.mul.{place}"] = f"imul {a}, {operands}"
+def _shifts(name: str, a: str) -> dict[str, str]:
     shifts = {"shl": "shl", "shr_s": "sar", "shr_u": "shr", "rotl": "rol", "rotr": "ror"}
-    return found | {f"{name}.{verb}": f"{shift} {a}, cl" for verb, shift in shifts.items()}
+    return {f"{name}.{verb}": f"{shift} {a}, cl" for verb, shift in shifts.items()}
 
 
 def _divisions(name: str, a: str, c: str, d: str) -> dict[str, str]:
@@ -96,26 +69,15 @@ def _bits(name: str, bits: int, a: str, c: str, d: str, features: frozenset[str]
         mov {c}, {a}; shr {c}, 4; add {a}, {c}; mov {d}, {by_17}; and {a}, {d}
         mov {d}, {by_255}; imul {a}, {d}; shr {a}, {bits - 8}
     """
-    return {
-        f"{name}.clz": f"lzcnt {a}, {a}" if "lzcnt" in features else clz,
-        f"{name}.ctz": f"tzcnt {a}, {a}" if "bmi" in features else ctz,
-        f"{name}.popcnt": f"popcnt {a}, {a}" if "popcnt" in features else popcnt,
-        f"{name}.extend8_s": f"movsx {a}, al",
-        f"{name}.extend16_s": f"movsx {a}, ax",
-    }
+    found = {f"{name}.clz": clz, f"{name}.ctz": ctz, f"{name}.popcnt": popcnt}
+    in_one = {"clz": "lzcnt", "ctz": "bmi", "popcnt": "popcnt"}  # for these forms.py has them
+    return {n: text for n, text in found.items() if in_one[n[4:]] not in features}
 
 
 # -- floats
 
 
 def _floats(name: str, bits: int, s: str) -> dict[str, str]:
-    sources = {"slot": f"{'dword' if s == 'ss' else 'qword'}[rbp + source]"}
-    sources |= {register: register for register in ("xmm1", *FLOATS)}
-    found = {}
-    for place, source in sources.items():
-        found[f"{name}.cmp.{place}"] = f"ucomi{s} xmm0, {source}"
-        for verb in ("add", "sub", "mul", "div"):
-            found[f"{name}.{verb}.{place}"] = f"{verb}{s} xmm0, {source}"
     c, d = ("ecx", "edx") if s == "ss" else ("rcx", "rdx")
     sign = bits - 1
     # If equal, only zeros of different signs matter. If one is a NaN, the sum is a quiet NaN.
@@ -125,10 +87,7 @@ def _floats(name: str, bits: int, s: str) -> dict[str, str]:
         .nan:; add{s} xmm0, xmm1; jmp .done
         .differ:; {{verb}}{s} xmm0, xmm1; .done:
     """
-    return found | {
-        f"{name}.sqrt": f"sqrt{s} xmm0, xmm0",
-        f"{name}.abs": f"movq rdx, xmm0; btr {d}, {sign}; movq xmm0, rdx",
-        f"{name}.neg": f"movq rdx, xmm0; btc {d}, {sign}; movq xmm0, rdx",
+    return {
         f"{name}.copysign": f"movq rdx, xmm0; movq rcx, xmm1; btr {d}, {sign}; "
         f"shr {c}, {sign}; shl {c}, {sign}; or {d}, {c}; movq xmm0, rdx",
         f"{name}.min": extremum.format(zeros="orps", verb="min"),  # -0 has the sign bit
@@ -146,9 +105,6 @@ def _to_float(name: str, s: str) -> dict[str, str]:
     # The conversion keeps the rest of xmm0, so clear it to avoid a dependency on its old value.
     clear = "xorps xmm0, xmm0; "
     return {
-        f"{name}.convert_i32_s": clear + f"cvtsi2{s} xmm0, eax",
-        f"{name}.convert_i32_u": clear + f"cvtsi2{s} xmm0, rax",
-        f"{name}.convert_i64_s": clear + f"cvtsi2{s} xmm0, rax",
         # A large value is halved, with the lost bit ored into the lowest, so that it rounds right.
         f"{name}.convert_i64_u": clear + f"""
             test rax, rax; js .large; cvtsi2{s} xmm0, rax; jmp .done

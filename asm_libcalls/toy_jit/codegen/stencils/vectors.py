@@ -9,9 +9,8 @@ or stores a whole xmm8, the compiler replaces xmm8, and rax as the index of the 
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit.codegen.registers import INTEGERS, NEGATED
+from asm_libcalls.toy_jit.codegen.registers import NEGATED
 from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import CPU_LANES, direct
-from asm_libcalls.toy_jit.codegen.stencils.memory import check
 from asm_libcalls.x86_64.rounding import DIRECTIONS, INEXACT_SUPPRESSED
 
 __all__ = ["NARROWED", "vectors"]
@@ -90,9 +89,7 @@ def _memory(avx: bool) -> dict[str, str]:
         "v128.store64_lane": "pextrq qword{}, xmm14, 0",
     }  # fmt: skip
     address = "[r14 + rax * 1 + offset]"
-    return {name: text.format(address) for name, text in accesses.items()} | {
-        f"memory.check.{register}": check(register) for register in ("rax", *INTEGERS)
-    }
+    return {name: text.format(address) for name, text in accesses.items()}
 
 
 def _logic() -> dict[str, str]:

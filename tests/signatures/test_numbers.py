@@ -1,18 +1,15 @@
-"""Arguments of libcalls from Python; errors name the libcall and the argument."""
+"""Python numbers as arguments: their conversion to bit patterns, and errors with their names."""
 
 from __future__ import annotations
 
-import copy
 import decimal
 import fractions
-import pickle
 import struct
 
 import numpy
 import pytest
 
-import asm_libcalls
-from asm_libcalls.signatures import VALUE_TYPES, Signature
+from asm_libcalls.signatures import VALUE_TYPES
 
 # More digits than Python agrees to print.
 HUGE = pytest.param(10**5000, id="huge")
@@ -203,14 +200,6 @@ def test_wrong_count(name, arguments, message, binding):
         libcall(*arguments)
 
 
-def test_keyword_argument(binding):
-    libcall = binding.libcalls["i64_sdiv"]
-    for _ in range(2):  # the first call and later ones
-        for function in (libcall, libcall.fallback):
-            with pytest.raises(TypeError, match=r"\bi64_sdiv\(\) takes no keyword arguments"):
-                function(dividend=7, divisor=2)
-
-
 @pytest.mark.parametrize(
     ("name", "patterns", "error"),
     [
@@ -226,61 +215,3 @@ def test_keyword_argument(binding):
 def test_not_a_bit_pattern(name, patterns, error, binding):
     with pytest.raises(error, match=rf"^{name}\(\): argument '\w+' must be a bit pattern"):
         binding.libcalls[name].call_bits(*patterns)
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_libcalls_go_by_name_through_pickle(protocol):
-    for libcall in asm_libcalls.LIBCALLS.values():
-        assert pickle.loads(pickle.dumps(libcall, protocol)) is libcall
-        other = libcall.fallback
-        assert pickle.loads(pickle.dumps(other, protocol)) is other
-        signature = pickle.loads(pickle.dumps(libcall.signature, protocol))
-        assert signature == libcall.signature
-        assert (signature.parameters, signature.result) == (
-            libcall.signature.parameters,
-            libcall.signature.result,
-        )
-
-
-def test_libcalls_are_their_own_copies(binding):
-    for libcall in binding.libcalls.values():
-        for thing in (libcall, libcall.fallback):
-            assert copy.copy(thing) is thing
-            assert copy.deepcopy([thing])[0] is thing
-
-
-def test_fallback_of_a_libcall_has_one_address(accelerated):
-    """A callback is never freed, so each is made once."""
-    libcall = accelerated.libcalls["i64_urem"]
-    assert libcall.fallback.address == libcall.fallback.address
-    assert libcall.fallback.address != libcall.address or libcall.backend == "fallback"
-    assert libcall.fallback.backend == "fallback"
-    assert libcall.fallback(-1, 10) == 5
-
-
-@pytest.mark.parametrize(
-    ("text", "canonical"),
-    [("()", "()"), ("(  )", "()"), ("( i64,i64 )->i64", "(i64, i64) -> i64"),
-     ("(vmctx)", "(vmctx)"), ("(f32 , pointer) -> f64", "(f32, pointer) -> f64")],
-)  # fmt: skip
-def test_signature(text, canonical):
-    signature = Signature(text)
-    assert signature == canonical
-    assert Signature(signature) is signature
-    assert copy.deepcopy(signature).parameters == signature.parameters
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "i32", "(i32", "i32)", "(i32,)", "(,)", "(i33)", "(i32) -> ", "(i32) -> i32 -> i32",
-     "(i32) i32", "(I32)", "((i32))"],
-)  # fmt: skip
-def test_not_a_signature(text):
-    with pytest.raises(ValueError, match=r"^signature "):
-        Signature(text)
-
-
-@pytest.mark.parametrize("text", [None, 1, b"(i32)"])
-def test_signature_of_another_type(text):
-    with pytest.raises(TypeError, match="a signature must be a str"):
-        Signature(text)

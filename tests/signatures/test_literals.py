@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asm_libcalls.literals import describe, format_bits, format_pattern, parse
 from asm_libcalls.signatures import VALUE_TYPES
+from asm_libcalls.signatures.literals import describe, format_bits, format_pattern, parse
 
 F32, F64, I64, U64 = (VALUE_TYPES[name] for name in ("f32", "f64", "i64", "u64"))
 

@@ -1,4 +1,4 @@
-"""Conversions and errors shared by thunks and ctypes callbacks."""
+"""Results of host functions: conversion to C and errors, for thunks and for ctypes callbacks."""
 
 from __future__ import annotations
 
@@ -19,13 +19,7 @@ def result_converter(
 ) -> Callable[[Any], int | None]:
     """Return a function that converts a host function's result to its bit pattern, or raises.
 
-    Parameters
-    ----------
-    function : callable
-        Named in errors.
-    signature : Signature
-    bits : bool
-        Whether the results are bit patterns already.
+    Errors name `function`. With `bits`, the results are bit patterns already.
     """
     result = signature.result
     where = f"the result of host function {getattr(function, '__qualname__', '') or function!r}"

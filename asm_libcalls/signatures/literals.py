@@ -36,27 +36,15 @@ _INFINITY = re.compile(r"([+-]?)inf(?:inity)?", re.IGNORECASE)
 
 
 def parse(value_type: ValueType, text: str, where: str) -> int:
-    """Return the bit pattern of a number's text.
+    """Return the bit pattern of a number's text, in either case, with ``_`` allowed between digits.
 
-    Parameters
-    ----------
-    value_type : ValueType
-        Integers and pointers take ``42``, ``-1``, ``0xff``, and ``0b11`` and ``0o17``, which
-        WebAssembly lacks and Python has. Floats take ``42``, ``-1``, ``0xff``, ``1.5``,
-        ``0x1.8p3``, ``inf``, ``nan`` (the canonical one) and ``nan:0x`` with a payload of the
-        type's fraction.
-        A float is rounded once, to nearest, ties to even.
-    text : str
-        The number, in either case, with ``_`` allowed between digits.
-    where : str
-        Name of the argument in errors.
+    Integers and pointers take ``42``, ``-1``, ``0xff``, and ``0b11`` and ``0o17``, which
+    WebAssembly lacks and Python has. Floats take ``42``, ``-1``, ``0xff``, ``1.5``, ``0x1.8p3``,
+    ``inf``, ``nan`` (the canonical one) and ``nan:0x`` with a payload of the type's fraction. A
+    float is rounded once, to nearest, ties to even.
 
-    Raises
-    ------
-    ValueError
-        The text is not such a number.
-    OverflowError
-        The integer is outside both the signed and the unsigned range of the type.
+    Raise ValueError for any other text, and OverflowError for an integer outside both the signed
+    and the unsigned range of the type. `where` names the argument.
     """
     text = text.strip()
     if value_type.kind == "float":

@@ -9,10 +9,6 @@ import pytest
 from asm_libcalls.owned import Resource
 
 
-class Log(list):
-    pass
-
-
 class Owner:
     """Refers to itself, so that only the collector frees it; uses the resource as it goes."""
 

@@ -1,0 +1,41 @@
+"""Large WebAssembly modules for the benchmark: small ones whose functions are repeated."""
+
+from __future__ import annotations
+
+from asm_libcalls.toy_jit.frontend.reader import Reader
+
+__all__ = ["repeated"]
+
+_FUNCTIONS, _CODE = 3, 10  # sections
+
+
+def repeated(binary: bytes, size: int) -> bytes:
+    """Repeat the functions of a module behind its own, until it has about `size` bytes.
+
+    The repeated functions call those that they called before.
+    """
+    reader = Reader(binary, 8, len(binary))
+    sections = []
+    while reader.pos < reader.end:
+        section_id, section = reader.byte(), reader.sized()
+        if section_id in (_FUNCTIONS, _CODE):
+            count = section.u32()
+            sections.append((section_id, count, binary[section.pos : section.end]))
+        else:
+            sections.append((section_id, 0, binary[section.pos : section.end]))
+    functions = sum(len(content) for _, count, content in sections if count)
+    times = 1 + max(0, size - len(binary)) // functions
+    result = binary[:8]
+    for section_id, count, content in sections:
+        whole = _u32(count * times) + content * times if count else content
+        result += bytes([section_id]) + _u32(len(whole)) + whole
+    return result
+
+
+def _u32(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

@@ -1,0 +1,100 @@
+"""Locks of the package's shared lists and dicts in a child of fork, in builds without the GIL.
+
+CPython locks a list or dict for most of its methods. Before a fork it stops all other threads, and
+they give up their locks. But a thread that has waited for a lock for a millisecond gets it from the
+one that leaves, also while it is stopped. The child has no such thread, and would wait for ever.
+The thread has not begun to change the object then. So in the child these locks are free.
+
+The objects are those that modules of the package have as variables, and their objects as
+attributes. CPython says where the lock of an object is: ``PyCriticalSection_Begin`` stores it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _thread import get_ident
+from collections import deque
+from weakref import WeakValueDictionary
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+__all__ = ["free_after_forks", "lock_offset", "shared_objects"]
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+def shared_objects() -> list[object]:
+    """Return the containers that modules of the package and their objects have as attributes."""
+    found: list[object] = []
+    seen: set[int] = set()
+    for name, module in sys.modules.copy().items():
+        if name.partition(".")[0] == _PACKAGE and module is not None:
+            found += _attributes(module, seen)
+    return found
+
+
+def _attributes(thing: object, seen: set[int]) -> Iterator[object]:
+    variables = getattr(thing, "__dict__", None)
+    if type(variables) is not dict or id(thing) in seen:
+        return
+    seen.add(id(thing))
+    yield variables
+    for value in variables.copy().values():
+        if type(value) in (list, dict, set, deque):
+            yield value
+        elif type(value) is WeakValueDictionary:
+            yield vars(value)["data"]
+        elif type(value).__module__.partition(".")[0] == _PACKAGE:
+            yield from _attributes(value, seen)
+
+
+def lock_offset(ctypes: Any) -> int:
+    """Return the offset of the lock in an object; 0 if it is not known."""
+    begin = getattr(ctypes.pythonapi, "PyCriticalSection_Begin", None)
+    if begin is None:
+        return 0
+    thing: list[object] = []
+    section = (ctypes.c_size_t * 8)()  # {previous, lock}
+    begin(section, ctypes.py_object(thing))
+    try:
+        offset: int = section[1] - id(thing)
+    finally:
+        ctypes.pythonapi.PyCriticalSection_End(section)
+    return offset if 0 < offset < object.__basicsize__ else 0
+
+
+_forking: dict[int, tuple[list[Any], list[object]]] = {}
+"""By thread that forks: the locks as integers of ctypes, and their objects."""
+
+
+def _before() -> None:
+    # All is found here, as the child might wait for one of them.
+    ctypes: Any = sys.modules.get("ctypes")
+    offset = lock_offset(ctypes) if hasattr(ctypes, "pythonapi") else 0
+    if offset:
+        shared = shared_objects()
+        locks = [ctypes.c_uint8.from_address(id(each) + offset) for each in shared]
+        _forking[get_ident()] = locks, shared
+
+
+def _in_child() -> None:
+    try:
+        locks = _forking[get_ident()][0]
+    except KeyError:
+        return
+    for lock in locks:
+        lock.value = 0
+    _forking.clear()
+
+
+def free_after_forks() -> None:
+    """Free the locks in each child of fork, from now on."""
+    os.register_at_fork(
+        before=_before,
+        after_in_parent=lambda: _forking.pop(get_ident(), None),
+        after_in_child=_in_child,
+    )

@@ -1,0 +1,363 @@
+r"""The boxes of externrefs: Python objects at stable C addresses, with counts of their owners.
+
+A box is a ``VMExternBox``, which begins with Wasmtime's ``VMExternData``::
+
+    VMExternRef (Python) ----\
+    table, global, segment ---+-->  VMExternData  { ref_count, value } --> any Python object
+    activations table --------/
+
+Host code counts references: each stored address owns one count. Compiled code does not count. The
+activations table (:mod:`asm_libcalls.runtime.activations`) keeps alive what its frames hold. When
+the count reaches 0, :func:`drop_and_dealloc` drops the Python object and frees the box.
+
+A signal handler may raise at the first instruction of any Python function, and after any call. So
+a count that Python code owns is in a :class:`Counts` list from the instruction that counts it. If
+an exception drops the list, the next call that gives counts back also gives back those in it.
+
+Source: ``wasmtime_runtime::externref`` of Wasmtime 0.22.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections import deque
+from functools import partial
+
+from asm_libcalls.emitter import libc
+from asm_libcalls.native.unraisable import catch, nesting
+from asm_libcalls.owned import raise_first
+from asm_libcalls.steps import step
+from asm_libcalls.vmcontext import VMExternBox, VMExternData, VMSpareBoxes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+_BOXES_PER_BLOCK = 256
+
+free: list[int] = []
+spare = VMSpareBoxes()
+"""Free boxes that only machine code takes, so that it need not change the list."""
+
+_counters: dict[int, Any] = {}  # address -> the count as a ctypes integer
+live: dict[int, tuple[Any, Any]] = {}  # address of a live box -> the count, the value
+
+_lost: deque[int] = deque()
+"""What was in lists of :class:`Counts` when they were dropped."""
+
+_lost_dead: list[Any] = []
+"""What was in lists of class :class:`_Dead` when they were dropped."""
+
+_DEEPEST = 10
+"""How many destructors may be running, each because of the one before, when a value is dropped.
+
+Values that are dropped at a greater depth wait until the last of these has ended, as in CPython's
+deallocation. So a long chain of references needs no deep recursion.
+"""
+
+_waiting: list[Counts] = []
+"""What was to be given back at a greater depth."""
+
+# Machine code uses these, also in destructors that run after Python's end has cleared this module.
+for _each in (free, spare, _counters, live):
+    libc.never_free(_each)
+
+EVERYTHING, _END, _PAIR = slice(None), slice(sys.maxsize, None), slice(0, 2)
+_NO_VALUE: list[None] = []
+
+
+class Counts(list[int]):
+    """Addresses of boxes, or null, each with a count that Python code owns.
+
+    Whatever takes an address out of the list owns its count from then on.
+    """
+
+    __slots__ = ()
+
+    # A signal handler could prevent Python code. Deallocation reads this attribute, and calls what
+    # it gets: partial(_lost.extend, self). All of that is C code.
+    __del__: Any = property(partial(partial, _lost.extend))
+
+    def give_back(self) -> None:
+        """Count one owner less of each box, and drop values without owners.
+
+        The first exception of a destructor is raised; the others are given back all the same.
+        """
+        errors: list[BaseException] = []
+        while self or _lost or _lost_dead or _waiting:
+            while _lost:
+                _find_lost(self)
+            if self and not _lost_dead and _count_down(self):
+                continue
+            if nesting() >= _DEEPEST:
+                self._wait()
+                break
+            dead = _Dead((0, [None]))
+            if _lost_dead:
+                _find_dead(dead)
+            elif self:
+                _take_last(self, dead)
+            else:
+                _stop_waiting(self)
+            dead.drop(errors)
+        raise_first(errors)
+
+    def _wait(self) -> None:
+        """Let another call give all of it back."""
+        if self:
+            later = Counts()
+            _waiting.append(later)
+            _move(self, later)
+
+
+def _stop_waiting(counts: Counts) -> None:
+    """Move what waits into an empty list."""
+    try:
+        waited = _waiting.pop()
+    except IndexError:  # another thread has it
+        return
+    _move(waited, counts)
+
+
+@step
+def _move(counts: Counts, to: Counts) -> None:
+    """Move all counts into an empty list."""
+    to[EVERYTHING] = counts
+    counts[EVERYTHING] = ()
+
+
+# Deallocation in another thread may extend these lists during a step, so the first items are taken.
+# A list that becomes shorter may need memory, and is left as it was without. So an item is null
+# before it is deleted.
+
+
+@step
+def _find_lost(counts: Counts) -> None:
+    if _lost:
+        address = _lost[0]
+        one = (address,)  # a collection may run, and its destructors take from the list
+        if _lost and _lost[0] == address:
+            counts[_END] = one
+            del _lost[0]
+
+
+@step
+def _find_dead(dead: _Dead) -> None:
+    if _lost_dead:
+        # Without a slice or a new list: a collection may run when they are allocated, and its
+        # destructors take from the list.
+        dead[0] = _lost_dead[0]
+        dead[1] = _lost_dead[1]
+        _lost_dead[0] = 0
+        _lost_dead[1] = _NO_VALUE
+        del _lost_dead[_PAIR]
+
+
+class _Dead(list):  # type: ignore[type-arg]
+    """The address of a box without owners, and a list of its value, which must be dropped.
+
+    :meth:`drop` empties the list. If an exception drops a list that is not empty, its items are
+    kept, as those of Counts are.
+    """
+
+    __slots__ = ()
+
+    __del__: Any = property(partial(partial, _lost_dead.extend))
+
+    def drop(self, errors: list[BaseException]) -> None:
+        """Drop the value and free the box; exceptions of destructors are appended to `errors`."""
+        if self:
+            address, value = self
+            catch(value.clear, errors)  # this may drop the value's last reference
+            if address:
+                VMExternData.from_address(address).value = 0
+            _free_box(self)
+
+
+@step
+def _free_box(dead: _Dead) -> None:
+    address: int = dead[0]
+    # No call between these: the box is in one of the lists.
+    del dead[EVERYTHING]
+    if address:
+        free.append(address)
+
+
+def new_box(value: object) -> Counts:
+    """Make a box, with one count."""
+    counts = Counts((0,))
+    while not _make_box(counts, value):
+        if not free:
+            _add_boxes()
+    VMExternData.from_address(counts[0]).value = id(value)
+    return counts
+
+
+def _add_boxes() -> None:
+    block = (VMExternBox * _BOXES_PER_BLOCK)()
+    libc.never_free(block)  # native code may hold a dangling address, and read it
+    start = ctypes.addressof(block)
+    size = ctypes.sizeof(VMExternBox)
+    addresses = range(start, start + size * _BOXES_PER_BLOCK, size)
+    new = {each: ctypes.c_size_t.from_address(each) for each in addresses}
+    for box, (key, counter) in zip(block, new.items(), strict=True):
+        box.key, box.counter = id(key), id(counter)
+    _counters.update(new)  # keeps both
+    _add_free(new)
+
+
+@step
+def _add_free(addresses: Iterable[int]) -> None:
+    free.extend(addresses)
+
+
+def fill_spare() -> None:
+    """Move free boxes to those that machine code takes."""
+    while _move_spare():
+        if not free:
+            _add_boxes()
+
+
+@step
+def _move_spare() -> bool:
+    boxes = spare.boxes  # a collection may run
+    count = spare.count
+    if count == VMSpareBoxes.MOST:
+        return False
+    if free:
+        boxes[count] = free[-1]
+        del free[-1]
+        spare.count = count + 1
+    return True
+
+
+@step
+def _make_box(counts: Counts, value: object) -> bool:
+    """Put a new box into `counts`; False if there is none free, or other code took it."""
+    if not free:
+        return False
+    address = free[-1]
+    counter = _counters[address]
+    entry = counter, value  # a collection may run
+    if not free or free[-1] != address:
+        return False
+    del free[-1]
+    counter.value = 1
+    live[address] = entry
+    counts[0] = address
+    return True
+
+
+def is_live(address: int) -> bool:
+    """Return whether an address is that of a live box."""
+    return address in live
+
+
+@step
+def value_of(address: int) -> Any:
+    """Return the Python object in a live box."""
+    return live[address][1]
+
+
+def strong_count(address: int) -> int:
+    """Return how many owners a live box has."""
+    return int(live[address][0].value)
+
+
+def hold(address: int) -> Counts:
+    """Count one more owner of a live box, else raise ValueError; null (0) is held as it is."""
+    counts = Counts((0,))
+    hold_into(counts, 0, address)
+    return counts
+
+
+@step
+def hold_into(counts: Counts, at: int, address: int) -> None:
+    """Count one more owner of a live box, for `counts`, whose item `at` is null."""
+    if address:
+        try:
+            counter = live[address][0]
+        except KeyError:
+            raise ValueError(f"no live externref at address {address:#x}") from None
+        counter.value += 1
+        counts[at] = address
+
+
+def retain(address: int) -> int:
+    """Count one more owner of a live box, and return its address; null is returned as it is.
+
+    The caller owns the count, also if the call is interrupted.
+    """
+    hold(address).clear()
+    return address
+
+
+def counter(address: int) -> Any:
+    """Return the count of a live box, as a ctypes integer."""
+    return live[address][0]
+
+
+def release(address: int) -> None:
+    """Count one owner less, which the caller owned; the last one drops the value."""
+    Counts((address,)).give_back()
+
+
+@step
+def _count_down(counts: Counts) -> bool:
+    """Give back the last count, unless it is the box's last one; return whether it was done."""
+    address = counts[-1]
+    if address:
+        try:
+            counter = live[address][0]
+        except KeyError:
+            del counts[-1]
+            raise ValueError(f"no live externref at address {address:#x}") from None
+        others = counter.value - 1
+        if not others:
+            return False
+        counts[-1] = 0
+        counter.value = others
+    del counts[-1]
+    return True
+
+
+@step
+def _take_last(counts: Counts, dead: _Dead) -> None:
+    """Make a box dead if the last item of `counts` is still its last count."""
+    address = counts[-1]
+    counter, value = live[address]
+    holder = dead[1]
+    # No call from here on.
+    if counter.value == 1:
+        counter.value = 0
+        counts[-1] = 0
+        del live[address]
+        holder[0] = value
+        dead[0] = address
+        del counts[-1]
+
+
+def drop_and_dealloc(address: int) -> None:
+    """Drop the value of a box whose count has reached 0, and free the box.
+
+    An exception of the value's destructor (``__del__``, a weakref callback) is raised. Python would
+    only print it; the drop is a libcall, which raises it for its caller.
+    """
+    counts = Counts((0,))
+    if not _revive(counts, address):
+        raise ValueError(f"no live externref at address {address:#x}")
+    counts.give_back()
+
+
+@step
+def _revive(counts: Counts, address: int) -> bool:
+    """Make `counts`, whose item is null, the only owner of a box without owners."""
+    if address not in live:
+        return False
+    counter = live[address][0]
+    # No call from here on.
+    counter.value = 1
+    counts[0] = address
+    return True

@@ -1,0 +1,92 @@
+"""Lets steps of Python and of machine code exclude each other, in builds without the GIL.
+
+``asm_libcalls/steps.py`` has a lock of Python's until :func:`share` replaces it, before machine
+code that counts references is first given away.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from time import sleep
+
+from asm_libcalls import steps
+from asm_libcalls.activation import StepLock
+from asm_libcalls.emitter import libc
+from asm_libcalls.x86_64.trampolines import (
+    END_STEP,
+    LEAVE_STEPS,
+    STEP_LOCK,
+    STEPS_DEPTH,
+    TAKE_STEPS,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.emitter.pages import LoadedImage
+
+__all__ = ["SharedLock", "share"]
+
+_PAUSES = (0.0, 0.00005, 0.0002, 0.001)
+"""Seconds that a thread sleeps before it looks again; the last ones repeat."""
+
+_LINE = 64
+
+
+class SharedLock:
+    """The lock of all steps, which machine code takes too.
+
+    A signal handler may raise after any call, and where a Python function begins. So a step reads
+    `depth`, takes the lock in a ``try``, and leaves in ``finally`` to the depth that it has read;
+    `leave` and `end` run no Python code. ``x86_64/trampolines/step_lock.py`` has all three.
+    """
+
+    def __init__(self, loaded: LoadedImage) -> None:
+        from asm_libcalls.native.native_function import native_functions
+        from asm_libcalls.native.specification import Specification
+
+        # The address of the StepLock, on a cache line of its own. Never freed: machine code has it.
+        self.address = -(-libc.malloc(bytes(2 * _LINE)) // _LINE) * _LINE
+        signatures = (
+            (TAKE_STEPS, "(pointer) -> u64"),
+            (LEAVE_STEPS, "(pointer, u64)"),
+            (STEPS_DEPTH, "(pointer) -> u64"),
+            (END_STEP, "(pointer)"),
+        )
+        made = native_functions(
+            Specification(
+                loaded.routine(name),
+                signature,
+                name=name,
+                module=__name__,
+                catch=False,
+                permanent=True,
+            )
+            for name, signature in signatures
+        )
+        self._take, self.leave, self.depth, self.end = (
+            partial(each, self.address) for each in made
+        )
+
+    @property
+    def state(self) -> StepLock:
+        """The lock in memory."""
+        return StepLock.from_address(self.address)
+
+    def take(self) -> None:
+        """Begin a step; wait while another thread is in one."""
+        looks = 0
+        while not self._take():
+            sleep(_PAUSES[min(looks, len(_PAUSES) - 1)])
+            looks += 1
+
+
+def share(loaded: LoadedImage) -> None:
+    """Have steps of Python and of the image's machine code exclude each other from now on."""
+    if not steps.HAS_GIL and not loaded.slot(STEP_LOCK):
+        made = SharedLock(loaded)
+        lock = steps.use(made)
+        if lock is made:
+            # No other thread is in a step when a process forks.
+            os.register_at_fork(before=lock.take, after_in_parent=lock.end, after_in_child=lock.end)
+        loaded.set_slot(STEP_LOCK, lock.address)

@@ -1,0 +1,142 @@
+"""Arguments from Python: how errors show them, and conversions that many functions share."""
+
+from __future__ import annotations
+
+from _operator import index as _index  # importing operator takes longer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = [
+    "bytes_of",
+    "counted",
+    "describe",
+    "integer",
+    "items_of",
+    "one_of",
+    "refuse_closed",
+    "shown",
+]
+
+_LONGEST = 60
+_MOST_BITS = 256
+
+
+def shown(value: object) -> str:
+    """Return the text of a value for an error message, shortened; never raise.
+
+    Python refuses to print integers of more than 4300 digits, also inside other objects.
+    """
+    if issubclass(type(value), int):  # `__class__` may be another
+        bits = int.bit_length(value)  # type: ignore[arg-type]
+        if bits > _MOST_BITS:
+            return f"an integer of {bits} bits"
+    try:
+        text = repr(value)
+    except Exception:
+        return f"an object of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun in the singular or the plural: "1 page", "2 memories"."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"
+
+
+def describe(value: object) -> str:
+    """Return the type and the text of a value for an error message; see :func:`shown`."""
+    name, text = type(value).__name__, shown(value)
+    return text if text.startswith((name, "an ")) else f"{name} {text}"
+
+
+def integer(
+    value: Any,
+    where: str,
+    expected: str = "an integer",
+    lowest: int = 0,
+    highest: int | None = None,
+    unit: str = "",
+) -> int:
+    """Return an integer in a range, by default one that is not negative.
+
+    Parameters
+    ----------
+    value : int
+    where : str
+        The name of the argument in an error.
+    expected : str
+        What it must be, for example ``"a number of bytes (int)"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is no integer, or outside of the range.
+    """
+    try:
+        number = _index(value)
+    except TypeError:
+        raise TypeError(f"{where} must be {expected}, got {describe(value)}") from None
+    if lowest <= number and (highest is None or number <= highest):
+        return number
+    if highest is not None:
+        must = f"be in {_bound(lowest)} .. {_bound(highest)}{unit and ' '}{unit}"
+    else:
+        must = f"be at least {lowest}" if lowest else "not be negative"
+    raise ValueError(f"{where} must {must}, got {shown(number)}")
+
+
+def _bound(number: int) -> str:
+    power = (number + 1).bit_length() - 1
+    return f"2**{power}-1" if power >= 32 and number + 1 == 1 << power else str(number)
+
+
+def one_of(value: object, names: tuple[str, ...], where: str) -> str:
+    """Return the name that a value equals, or raise ValueError."""
+    for name in names:  # return our string, not an object that only compares equal
+        if isinstance(value, str) and value == name:
+            return name
+    raise ValueError(f"{where} must be one of {', '.join(names)}, got {shown(value)}")
+
+
+def items_of(value: Any, where: str, expected: str) -> list[Any]:
+    """Return the items of an iterable that has an order, and is no text."""
+    if not isinstance(value, (str, bytes, set, frozenset)):
+        try:
+            iterator = iter(value)
+        except TypeError:
+            pass
+        else:
+            return [*iterator]
+    raise TypeError(f"{where} must be {expected}, got {describe(value)}")
+
+
+def refuse_closed(value: Any, where: str) -> None:
+    """Raise ValueError for the buffer of a closed object, which names no argument by itself."""
+    if getattr(value, "closed", False) is True:
+        raise ValueError(f"{where}: the {type(value).__name__} is closed")
+
+
+def bytes_of(value: Any, where: str) -> bytes:
+    """Return the bytes of an object with the buffer protocol; a number is refused.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is no such object, or it is closed.
+    """
+    if type(value) is bytes:
+        return value
+    refuse_closed(value, where)
+    try:
+        with memoryview(value) as view:
+            # The content of a number, such as c_void_p(address), is never what is meant.
+            if view.ndim:
+                return view.tobytes()
+    except TypeError:
+        pass
+    except ValueError as error:  # a released memoryview
+        raise ValueError(f"{where}: {error}") from error
+    raise TypeError(f"{where} must be bytes-like, got {describe(value)}")

@@ -1,0 +1,160 @@
+"""The lock of all steps, without the GIL: for Python, and for machine code that counts references.
+
+``asm_libcalls/steps.py`` says what a step is. The libcalls on tables and externrefs change the same
+counts as Python's steps do, so each is a step too. The *owner* word is the thread pointer of the
+thread in a step, or 0. Only that thread writes it then. Python's steps may be nested; *depth* is
+their number, and 0 while machine code has the lock.
+
+A step takes less time than waking a thread, so no thread is woken. A thread that finds the lock
+taken tries again a number of times. Machine code then leaves for Python, and Python sleeps for a
+moment.
+"""
+
+from __future__ import annotations
+
+from peachpy.x86_64 import (
+    CMP, CMPXCHG, DEC, INC, JBE, JE, JMP, JNE, JZ, LABEL, MOV, PAUSE, POP, PUSH, RET, TEST, XOR,
+    Label, eax, edx, qword, r10, rax, rbx, rcx, rdi, rdx, rsi,
+)  # fmt: skip
+
+from asm_libcalls.activation import StepLock
+from asm_libcalls.x86_64.assembler import sequence
+from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT, LOAD_THREAD_POINTER, LOCK
+from asm_libcalls.x86_64.trampolines import (
+    END_STEP,
+    LEAVE_STEPS,
+    STEP_LOCK,
+    STEPS_DEPTH,
+    TAKE_STEPS,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from asm_libcalls.emitter.image import Routine
+
+__all__ = ["release", "routines", "take"]
+
+_LOOKS = 200
+"""How often a thread looks again, with a ``pause`` each: for a few microseconds."""
+
+_OWNER, _DEPTH = StepLock.owner.offset, StepLock.depth.offset
+
+
+def routines() -> Iterator[Routine]:
+    """Assemble the routines for Python."""
+    yield sequence(TAKE_STEPS, _take)
+    yield sequence(LEAVE_STEPS, _leave)
+    yield sequence(STEPS_DEPTH, _depth)
+    yield sequence(END_STEP, _end)
+
+
+def _take() -> None:
+    """``uint64_t take(StepLock *)``: 1 if this thread is in a step now; 0 if it must wait."""
+    again, look, inside, busy = map(Label, ("again", "look", "inside", "busy"))
+    LOAD_THREAD_POINTER(rcx)
+    MOV(edx, _LOOKS)
+    LABEL(again)
+    XOR(eax, eax)
+    LOCK()
+    CMPXCHG([rdi + _OWNER], rcx)
+    JE(inside)
+    CMP(rax, rcx)
+    JE(inside)
+    LABEL(look)
+    DEC(edx)
+    JZ(busy)
+    PAUSE()
+    CMP(qword[rdi + _OWNER], 0)
+    JNE(look)
+    JMP(again)
+    LABEL(inside)
+    INC(qword[rdi + _DEPTH])
+    MOV(eax, 1)
+    RET()
+    LABEL(busy)
+    XOR(eax, eax)
+    RET()
+
+
+def _leave() -> None:
+    """``void leave(StepLock *, uint64_t depth)``: end this thread's steps beyond a depth."""
+    done = Label("done")
+    LOAD_THREAD_POINTER(rcx)
+    CMP([rdi + _OWNER], rcx)
+    JNE(done)
+    CMP([rdi + _DEPTH], rsi)
+    JBE(done)
+    MOV([rdi + _DEPTH], rsi)
+    TEST(rsi, rsi)
+    JNE(done)
+    MOV([rdi + _OWNER], rsi)
+    LABEL(done)
+    RET()
+
+
+def _end() -> None:
+    """``void end(StepLock *)``: end one step of this thread, if it is in one."""
+    done = Label("done")
+    LOAD_THREAD_POINTER(rcx)
+    CMP([rdi + _OWNER], rcx)
+    JNE(done)
+    CMP(qword[rdi + _DEPTH], 0)
+    JE(done)
+    DEC(qword[rdi + _DEPTH])
+    JNE(done)
+    MOV(qword[rdi + _OWNER], 0)
+    LABEL(done)
+    RET()
+
+
+def _depth() -> None:
+    """``uint64_t depth(StepLock *)``: how many steps this thread is in."""
+    outside = Label("outside")
+    LOAD_THREAD_POINTER(rcx)
+    CMP([rdi + _OWNER], rcx)
+    JNE(outside)
+    MOV(rax, [rdi + _DEPTH])
+    RET()
+    LABEL(outside)
+    XOR(eax, eax)
+    RET()
+
+
+def take(leave: Callable[[], object]) -> None:
+    """Emit: take the lock, or leave by `leave`. Clobbers rax, r10 and the flags."""
+    names = ("steps_again", "steps_look", "steps_taken", "steps_busy")
+    again, look, taken, busy = map(Label, names)
+    PUSH(rbx)
+    PUSH(rdx)
+    LOAD_SLOT(r10, STEP_LOCK)
+    LOAD_THREAD_POINTER(rbx)
+    MOV(edx, _LOOKS)
+    LABEL(again)
+    XOR(eax, eax)
+    LOCK()
+    CMPXCHG([r10 + _OWNER], rbx)
+    JE(taken)
+    CMP(rax, rbx)
+    JE(busy)  # a finalizer in a step of Python's
+    LABEL(look)
+    DEC(edx)
+    JZ(busy)
+    PAUSE()
+    CMP(qword[r10 + _OWNER], 0)
+    JNE(look)
+    JMP(again)
+    LABEL(busy)
+    POP(rdx)
+    POP(rbx)
+    leave()
+    LABEL(taken)
+    POP(rdx)
+    POP(rbx)
+
+
+def release() -> None:
+    """Emit: release the lock. Clobbers r10 and no flags."""
+    LOAD_SLOT(r10, STEP_LOCK)
+    MOV(qword[r10 + _OWNER], 0)

@@ -1,0 +1,58 @@
+"""A lazy import that an exception interrupts, as a signal handler's does, works the next time."""
+
+from __future__ import annotations
+
+import pytest
+
+_SCRIPT = """
+import os, sys
+import asm_libcalls
+from interruptions import at_point
+
+class Interrupted(Exception):
+    pass
+
+def interrupt():
+    raise Interrupted
+
+name = {name!r}
+
+def operation():
+    return getattr(asm_libcalls, name)
+
+def attempt(point):
+    reached, outcome = at_point(point, operation, interrupt, package=("asm_libcalls", "importlib"))
+    if isinstance(outcome, Exception) and not isinstance(outcome, Interrupted):
+        raise outcome
+    assert operation() is operation()
+    if name == "native_function":
+        address = asm_libcalls.symbols().get("wasmtime_i64_sdiv")
+        if address:
+            assert operation()(address, "(i64, i64) -> i64")(7, 2) == 3
+    elif name == "Memory":
+        assert operation()(1).size == 1
+    return reached
+
+point = 0
+while True:
+    child = os.fork()
+    if not child:
+        try:
+            status = 0 if attempt(point) else 7
+        except BaseException as error:
+            sys.stderr.write(f"point {{point}}: {{error!r}}\\n")
+            status = 1
+        os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 7), point
+    if status == 7:
+        break
+    point += {stride}
+assert point > {stride}
+"""
+
+
+@pytest.mark.parametrize("name", ["native_function", "Memory", "toy_jit"])
+def test_the_next_use_works(child, name):
+    stride = 23 if name == "native_function" else 40  # each point is a process of its own
+    child(_SCRIPT.format(name=name, stride=stride))

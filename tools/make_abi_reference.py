@@ -33,9 +33,9 @@ HEADER = """\
 
 # ABI reference
 
-The C side of the package: functions that a JIT calls, and structures in memory. It is that of
-Wasmtime 0.22 (`wasmtime_runtime::libcalls`), by the platform's C calling convention. This page is
-made from the declarations that the package itself uses.
+The C functions that a JIT calls, and the structures in memory. They are those of Wasmtime 0.22
+(`wasmtime_runtime::libcalls`), by the platform's C calling convention. This page is made from the
+declarations that the package itself uses.
 
 - A libcall's *symbol* is `wasmtime_` and its name. `asm_libcalls.symbols()` has all addresses, and
   `LIBCALLS[name].address` has one. They stay valid until the process ends.
@@ -48,20 +48,19 @@ made from the declarations that the package itself uses.
 LLVM = """\
 ## LLVM's libcalls
 
-The second table: {mod}`asm_libcalls.llvm`. A *symbol* is `__` and the name, and
-`asm_libcalls.llvm.symbols()` has all addresses. The functions have compiler-rt's names and
-results, out of range too.
+{mod}`asm_libcalls.llvm` has the second table. A *symbol* is `__` and the name, and
+`asm_libcalls.llvm.symbols()` has all addresses. The functions have compiler-rt's names, and its
+results, also out of range.
 
 - An `__int128` is in two integer registers, its low half first, or whole on the stack; a result
   is in `rax` and `rdx`. A `_Float16` or a `__bf16` is the low 16 bits of `xmm0`; a result of 16
   bits is in `eax` as well.
 - Results are rounded to nearest, ties to even, whatever MXCSR says.
-- A zero divisor is a trap below `catch_traps`, and ends the process by SIGFPE elsewhere. The
-  smallest integer divided by -1 is the smallest integer.
+- A zero divisor traps. Without an entry to unwind to ({doc}`traps`), it ends the process by SIGFPE.
 - A float that is too large for an integer, an infinity or a NaN becomes the largest integer or, if
-  its sign is set, the smallest (a signed result that takes all 128 bits wraps around).
-- A NaN that becomes narrower becomes quiet, and keeps the upper part of its payload. One that
-  becomes wider stays as it is.
+  its sign is set, the smallest. (From 2**127 to below 2**128, a signed result wraps around.)
+- A NaN that is converted to a narrower type becomes quiet, and keeps the upper part of its payload.
+  In a wider type it stays as it is.
 """
 
 RUNTIME = """\
@@ -71,7 +70,7 @@ RUNTIME = """\
 machine code is loaded.
 
 ```c
-/* Unwinds to this thread's innermost catch_traps. The code is a TrapCode, or a JIT's own. */
+/* Unwinds to this thread's innermost entry. The code is a TrapCode, or any number of a JIT. */
 _Noreturn void asm_libcalls_raise_trap(uint32_t code);
 ```
 """
@@ -79,9 +78,9 @@ _Noreturn void asm_libcalls_raise_trap(uint32_t code);
 LAYOUT = """\
 ## The VMContext
 
-The parts of a VMContext, in order from the vmctx, without padding between them (so pointers are
-unaligned after an odd number of signature ids). {class}`~asm_libcalls.VMOffsets` computes the
-offsets for given counts; the names of its methods are Wasmtime's.
+These are the parts of a VMContext, in order from the vmctx, without padding between them (so
+pointers are unaligned after an odd number of signature ids). {class}`~asm_libcalls.VMOffsets`
+computes the offsets for given counts. The names of its methods are Wasmtime's.
 
 | part | entries of | offset by |
 | --- | --- | --- |
@@ -190,11 +189,10 @@ def libcalls_section(machine_code: set[str]) -> Iterator[str]:
         ),
     )
     yield "At the address is the machine code of `x86_64/`, on a CPU with the features that the"
-    yield "family needs, or a *thunk*: a few instructions that call the Python function of"
-    yield "`fallback/`, and then return or unwind. Every libcall is in `fallback/`, and is served"
-    yield "from there where its machine code cannot run. The machine code of tables, externrefs"
-    yield "and growth *leaves* for the same Python function, before it has changed anything, where"
-    yield "a trap is due, an object is destroyed, references are collected, or a limit is asked."
+    yield "family needs, or else a *thunk*: a few instructions that call the Python function of"
+    yield "`fallback/`, and then return or unwind. Every libcall has such a function. The machine"
+    yield "code of tables, externrefs and growth *leaves* for it, before anything has changed, if a"
+    yield "trap is due, an object is destroyed, references are collected, or a limiter is asked."
     yield ""
     yield from prototypes(DECLARATIONS.values())
 
@@ -236,9 +234,9 @@ def builtin_section() -> Iterator[str]:
     """Yield the section of the builtin array."""
     yield "## The builtin array"
     yield ""
-    yield "The last part of a VMContext: the addresses of the stateful libcalls, in Wasmtime's"
-    yield "order. Slot *i* is at `vmctx + offsets.vmctx_builtin_function(i)`. The numeric libcalls"
-    yield "are not in it: they are linked by symbol."
+    yield "The last part of a VMContext has the addresses of the libcalls that work on an instance,"
+    yield "in Wasmtime's order. Slot *i* is at `vmctx + offsets.vmctx_builtin_function(i)`. The"
+    yield "numeric libcalls are not in it: code is linked to them by symbol."
     yield ""
     rows = (
         (
@@ -248,7 +246,7 @@ def builtin_section() -> Iterator[str]:
         for slot in BUILTIN_SLOTS
     )
     yield from table(("slot", "libcall"), rows)
-    yield "Growing and filling a table has one slot for each reference type, and one body for both."
+    yield "`table_grow` and `table_fill` have a slot for each reference type; both do the same."
     yield ""
 
 

@@ -13,7 +13,7 @@ def symbols() -> dict[str, int]:
     """Return the C address of each libcall by its symbol, ``"__divti3"`` and so on."""
 
 def divti3(dividend: int, divisor: int, /) -> int:
-    """Signed quotient, truncated towards zero; the smallest by -1 is the smallest."""
+    """Signed quotient, truncated towards zero; MIN / -1 is MIN."""
 
 def modti3(dividend: int, divisor: int, /) -> int:
     """Signed remainder, with the sign of the dividend."""
@@ -31,13 +31,13 @@ def multi3(a: int, b: int, /) -> int:
     """Product modulo 2**128."""
 
 def muloti4(a: int, b: int, overflow: Any, /) -> int:
-    """Product modulo 2**128; 1 or 0, for whether it overflowed, is stored in an int."""
+    """Product modulo 2**128; 1 is stored in an int if it overflowed, else 0."""
 
 def mulodi4(a: int, b: int, overflow: Any, /) -> int:
-    """Product modulo 2**64; 1 or 0, for whether it overflowed, is stored in an int."""
+    """Product modulo 2**64; 1 is stored in an int if it overflowed, else 0."""
 
 def mulosi4(a: int, b: int, overflow: Any, /) -> int:
-    """Product modulo 2**32; 1 or 0, for whether it overflowed, is stored in an int."""
+    """Product modulo 2**32; 1 is stored in an int if it overflowed, else 0."""
 
 def ashlti3(x: int, count: int, /) -> int:
     """Shift left; the count is taken modulo 128."""

@@ -43,7 +43,7 @@ def _division() -> list[LlvmDeclaration]:
         LlvmDeclaration("division", *row)
         for row in (
             ("divti3", "(i128, i128) -> i128", two, "sdiv i128",
-             "Signed quotient, truncated towards zero; the smallest by -1 is the smallest.", _ZERO),
+             "Signed quotient, truncated towards zero; MIN / -1 is MIN.", _ZERO),
             ("modti3", "(i128, i128) -> i128", two, "srem i128",
              "Signed remainder, with the sign of the dividend.", _ZERO),
             ("udivti3", "(u128, u128) -> u128", two, "udiv i128",
@@ -56,7 +56,7 @@ def _division() -> list[LlvmDeclaration]:
 
 
 def _multiplication() -> list[LlvmDeclaration]:
-    product = "Product modulo 2**{}; 1 or 0, for whether it overflowed, is stored in an int."
+    product = "Product modulo 2**{}; 1 is stored in an int if it overflowed, else 0."
     return [
         LlvmDeclaration(
             "multiplication", "multi3", "(i128, i128) -> i128", "a b", "mul i128",

@@ -1,4 +1,4 @@
-"""Inner loops of NumPy's own ufuncs: their addresses, and where ours leave types to them."""
+"""Inner loops of NumPy's own ufuncs: their addresses, and for which types they are used."""
 
 from __future__ import annotations
 

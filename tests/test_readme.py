@@ -130,7 +130,7 @@ def test_make_knows_the_targets_that_are_named() -> None:
 
 def test_the_tree_is_as_shown() -> None:
     """Every file and folder of the tree under "What is where" exists."""
-    (tree,) = (text for text in INDENTED if "THE TABLE" in text)
+    (tree,) = (text for text in INDENTED if "the table: each" in text)
     named = [line[4:28].split() for line in tree.splitlines() if line[4:28].strip()]
     inside = False
     count = 0

@@ -22,12 +22,28 @@ if TYPE_CHECKING:
     Listener = tuple[list[BaseException], Callable[[Any], bool], "Listener | None", int]
     """The list for exceptions, a filter, the enclosing listener, and the number of all of these."""
 
-__all__ = ["catch", "identify", "nesting"]
+__all__ = ["catch", "identify", "nesting", "report"]
 
 identify: list[Callable[[], int]] = [get_ident]
 """The last one returns the id of the running thread or greenlet, which has listeners of its own."""
 
 _listeners: dict[int, Listener | None] = {}  # the innermost one of each thread or greenlet
+
+
+class _Unraisable:
+    """What ``sys.unraisablehook`` takes."""
+
+    def __init__(self, error: BaseException, when: str, where: object) -> None:
+        self.exc_type: type[BaseException] = type(error)
+        self.exc_value: BaseException | None = error
+        self.exc_traceback = error.__traceback__
+        self.err_msg: str | None = f"Exception ignored {when}"
+        self.object = where
+
+
+def report(error: BaseException, when: str, where: object) -> None:
+    """Report an exception that has no caller to go to, as Python does those of destructors."""
+    sys.unraisablehook(_Unraisable(error, when, where))
 
 
 class _Hook:

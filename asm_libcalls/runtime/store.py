@@ -22,6 +22,7 @@ from _thread import get_ident
 from functools import partial
 
 from asm_libcalls.activation import StoreLock
+from asm_libcalls.native.unraisable import report
 from asm_libcalls.owned import Owned, attempt
 from asm_libcalls.runtime.store_locks import Routines
 from asm_libcalls.steps import HAS_GIL, step, wait_outside
@@ -196,17 +197,6 @@ class Store:
             self.do_what_waits()
 
 
-class _Unraisable:
-    """What ``sys.unraisablehook`` takes."""
-
-    def __init__(self, error: BaseException, where: object) -> None:
-        self.exc_type: type[BaseException] = type(error)
-        self.exc_value: BaseException | None = error
-        self.exc_traceback = error.__traceback__
-        self.err_msg: str | None = "Exception ignored while a closed object was released by"
-        self.object = where
-
-
 _LINE = 64
 routines = Routines()
 _stores: list[weakref.ref[Store]] = []
@@ -221,7 +211,7 @@ def _call(release: Callable[[], object]) -> None:
     errors: list[BaseException] = []
     attempt(release, errors)
     if errors:
-        sys.unraisablehook(_Unraisable(errors[0], release))
+        report(errors[0], "while a closed object was released by", release)
 
 
 def catch_up() -> None:

@@ -733,9 +733,9 @@ def test_a_host_function_returns_no_memory(binding):
     signature = asm_libcalls.Signature("() -> pointer")
     box = VMExternRef("x")
     for thing, kind, message in (
-        (bytearray(8), "pointer", "got bytearray .*, whose memory nothing would hold"),
-        (b"abc", "const pointer", "got bytes .*, whose memory nothing would hold"),
-        (numpy.zeros(3), "pointer", "got ndarray .*, whose memory nothing would hold"),
+        (bytearray(8), "pointer", "got bytearray.*, whose memory nothing would hold"),
+        (b"abc", "const pointer", "got bytes.*, whose memory nothing would hold"),
+        (numpy.zeros(3), "pointer", "got ndarray.*, whose memory nothing would hold"),
         ("text", "pointer", "must be an address .*got str 'text'$"),
         (box, "externref", "must be an address that outlives the call"),
     ):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 import os
+import sys
 import threading
 import time
+import warnings
 from decimal import Decimal
 from fractions import Fraction
 
@@ -17,6 +20,7 @@ from jit_modules import Function, build, instantiate
 
 import asm_libcalls
 from asm_libcalls import Interrupt, toy_jit
+from asm_libcalls.toy_jit.runtime.interrupts import watcher
 from asm_libcalls.toy_jit.runtime.watcher import Watcher
 
 pytestmark = pytest.mark.usefixtures("machine_code")
@@ -421,22 +425,110 @@ def test_a_limit_at_the_end_of_the_program_prints_nothing(child):
     assert asm_libcalls.Interrupt is Interrupt
 
 
-def test_a_signal_handler_that_raises_while_a_limit_begins():
-    """The limit is not left behind."""
-    instance = instantiate(FUNCTIONS)
-    entered, struck = [], []
+def strike():
+    raise KeyError("a signal handler")
 
-    def strike():
-        struck.append(0)
-        raise KeyError("a signal handler")
+
+def stop_endless_code(instance):
+    with pytest.raises(Interrupt), instance.time_limit(0.001):
+        instance.exports["endless"]()
+
+
+@pytest.mark.parametrize("is_needed", [False, True], ids=["no watcher runs", "one runs"])
+@pytest.mark.parametrize("seconds", [0, 1000, math.inf])
+def test_a_signal_handler_that_raises_while_a_limit_begins(is_needed, seconds):
+    """The limit is not left behind, and later ones hold."""
+    instance = instantiate(FUNCTIONS)
+    entered = []
 
     def scene():
-        entered.append(instance.time_limit(1000))
+        if not is_needed:
+            watcher._end()
+            assert not watcher.running
+        entered.append(instance.time_limit(seconds))
         return entered[-1].__enter__, strike
 
     def check(outcome, number):
         assert isinstance(outcome, KeyError)
         assert entered[-1]._entered == []
         assert instance.runtime.deadlines == []
+        assert len(watcher._deadlines) == is_needed
+        stop_endless_code(instance)
+
+    other = instantiate(FUNCTIONS)
+    with other.time_limit(1000) if is_needed else contextlib.nullcontext():
+        assert at_every_point(scene, check) > 5
+    entered[-1].__exit__()
+
+
+def test_a_signal_handler_that_raises_while_a_limit_ends():
+    """Later limits hold."""
+    instance = instantiate(FUNCTIONS)
+
+    def scene():
+        limit = instance.time_limit(1000)
+        limit.__enter__()
+        return limit.__exit__, strike
+
+    def check(outcome, number):
+        assert isinstance(outcome, KeyError)
+        # The handler may have come before the first line of the exit, so the limit may be in force.
+        instance.runtime.deadlines.clear()
+        watcher._deadlines.clear()
+        stop_endless_code(instance)
 
     assert at_every_point(scene, check) > 5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_signal_handler_that_raises_during_a_fork():
+    """Limits that were set before the fork hold in the parent, later ones in the child too."""
+    instance = instantiate(FUNCTIONS)
+    reported = []
+
+    def fork():
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                sys.settrace(None)
+                stop_endless_code(instance)
+                status = 0
+            finally:
+                os._exit(status)
+        return child
+
+    def scene():
+        limit = instance.time_limit(0.02)
+        limit.__enter__()
+        return fork, strike
+
+    def check(outcome, number):
+        assert os.waitstatus_to_exitcode(os.waitpid(outcome, 0)[1]) == 0
+        with pytest.raises(Interrupt):
+            instance.exports["endless"]()
+        instance.runtime.deadlines.clear()
+
+    with pytest.MonkeyPatch.context() as patched, warnings.catch_warnings():
+        # If the handler ends the hook before the fork, Python warns of the thread that runs.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        patched.setattr(sys, "unraisablehook", reported.append)
+        assert at_every_point(scene, check) > 20
+    assert reported
+
+
+def test_the_watcher_goes_on_after_an_exception(monkeypatch):
+    """Such as MemoryError: what is due is called again."""
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", reported.append)
+    errors = [MemoryError("none left")]
+    done = threading.Event()
+
+    def fail_once():
+        if errors:
+            raise errors.pop()
+        done.set()
+
+    watcher.add("a key", time.monotonic(), fail_once)
+    assert done.wait(30)
+    assert [str(each.exc_value) for each in reported] == ["none left"]

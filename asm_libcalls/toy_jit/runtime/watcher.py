@@ -25,8 +25,10 @@ from functools import cache
 from importlib.machinery import BuiltinImporter
 from importlib.util import module_from_spec
 from time import monotonic
+from weakref import ref
 
 from asm_libcalls.emitter.libc import python_api
+from asm_libcalls.native.unraisable import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,11 +92,28 @@ def _wait_for_thread_states() -> None:
         pause.acquire(timeout=0.001)
 
 
+def _nothing() -> None:
+    """Stand for a reference to an object that is no more."""
+
+
+class _Start:
+    """A thread that has been started; the thread holds the only lasting reference."""
+
+    __slots__ = ("__weakref__", "begun")
+
+    def __init__(self) -> None:
+        self.begun = False  # whether the thread has begun to watch, or found another that does
+
+
 class Watcher:
     """The watcher thread, which is started when it is needed, and its deadlines.
 
     `request_check` makes the main thread's running code call Python at its next check.
     `find_record` returns the record of the calling thread, or None.
+
+    A signal handler may raise at any call in the main thread, and must not make the thread look
+    alive when it is not. So the thread itself takes and releases the lock that says it is alive:
+    no signal handler runs there. At worst two threads are started, and one ends at once.
     """
 
     def __init__(
@@ -105,28 +124,32 @@ class Watcher:
         self._record: ThreadRecord | None = None  # the main thread's, while it is watched
         # Changes are atomic, so a signal handler may make another at any time.
         self._deadlines: dict[object, tuple[float, Callable[[], None]]] = {}
+        self._paused = False  # whether the thread was ended for a fork
         self._renew()
         # Python ends threads that run at its exit by pthread_exit, for which glibc loads a library:
         # in a sandbox that refuses that, the process aborts.
         atexit.register(self._end)
         if hasattr(os, "register_at_fork"):
             # Python warns of a fork while another thread runs.
-            os.register_at_fork(
-                before=self._pause, after_in_parent=self._resume, after_in_child=self._fork
-            )
+            os.register_at_fork(before=self._pause)
+            # A signal handler's exception may end a function early. The second call does the rest.
+            for _ in range(2):
+                os.register_at_fork(after_in_parent=self._resume, after_in_child=self._fork)
 
     def _renew(self) -> None:
-        self._alive = _thread.allocate_lock()  # held while the thread runs
+        self._alive = _thread.allocate_lock()  # the thread holds it while it watches
         self._wake = _thread.allocate_lock()  # released to end the thread's wait early
-        self._wake.acquire()
-        self._stop = threading.Event()
+        self._started: Callable[[], _Start | None] = _nothing
+        self._stopping = False  # whether the thread must end
         self._next = 0.0  # when the thread's wait ends, while it waits
-        self._paused = False
 
     @property
     def running(self) -> bool:
-        """Whether the thread runs."""
-        return bool(self._alive.locked())
+        """Whether the thread runs, or is about to."""
+        if self._alive.locked():
+            return True
+        start = self._started()
+        return start is not None and not start.begun
 
     def entered(self, record: ThreadRecord) -> None:
         """Watch the main thread, which enters native code and has its interrupts in its record."""
@@ -136,12 +159,13 @@ class Watcher:
             self._start(at_once=known is None)
 
     def add(self, key: object, deadline: float, call: Callable[[], None]) -> None:
-        """Call a function once, when :func:`time.monotonic` has reached a deadline.
+        """Call a function, when :func:`time.monotonic` has reached a deadline.
 
-        RuntimeError is raised if no thread can be started.
+        It is called again if it raises an exception. RuntimeError is raised if no thread can be
+        started.
         """
-        self._deadlines[key] = deadline, call
         try:
+            self._deadlines[key] = deadline, call
             self._start(at_once=deadline < self._next)
         except BaseException:
             self.remove(key)
@@ -152,12 +176,11 @@ class Watcher:
         self._deadlines.pop(key, None)
 
     def _start(self, at_once: bool) -> None:
-        if self._alive.acquire(blocking=False):
-            try:
-                _thread.start_new_thread(self._watch, (self._alive, self._wake, self._stop))
-            except BaseException:
-                self._alive.release()
-                raise
+        self._stopping = False  # if it is ending for a fork, that may wait in vain
+        if not self.running:
+            start = _Start()
+            _thread.start_new_thread(self._watch, (start, self._alive, self._wake))
+            self._started = ref(start)
         elif at_once:
             self._end_wait()
 
@@ -165,14 +188,27 @@ class Watcher:
         with suppress(RuntimeError):  # it was released before
             self._wake.release()
 
-    def _watch(self, alive: Any, wake: Any, stop: Any) -> None:
-        while True:
+    def _watch(self, start: _Start, alive: Any, wake: Any) -> None:
+        is_first = alive.acquire(blocking=False)
+        start.begun = True
+        while is_first:
+            try:
+                self._serve(wake)
+            except BaseException as error:  # such as MemoryError; what is due stays due
+                report(error, "in", self._watch)
+                wake.acquire(timeout=PERIOD)
+            finally:
+                alive.release()
+            # An entry or deadline before the release has found the thread alive: check again.
+            is_first = not self._must_end() and alive.acquire(blocking=False)
+
+    def _serve(self, wake: Any) -> None:
+        while not self._must_end():
             record = self._record
             if record is not None:
                 record.interrupts = 0  # the next entry comes to `entered`
             self._wait(wake, PERIOD if record is not None else _LONGEST_WAIT)
-            if stop.is_set():
-                alive.release()
+            if self._must_end():
                 return
             self._call_back()
             # If the record has interrupts, native code was entered meanwhile.
@@ -183,11 +219,9 @@ class Watcher:
                     self._record = None
                     if record.interrupts:
                         self._record = record  # entered before the line above
-            if not self._is_needed():
-                alive.release()
-                # An entry or deadline before this line has found the thread alive: check again.
-                if not self._is_needed() or not alive.acquire(blocking=False):
-                    return
+
+    def _must_end(self) -> bool:
+        return self._stopping or not self._is_needed()
 
     def _is_needed(self) -> bool:
         return self._record is not None or bool(self._deadlines)
@@ -211,36 +245,38 @@ class Watcher:
         now = monotonic()
         for key, (at, call) in [*self._deadlines.items()]:
             if at <= now and key in self._deadlines:
-                self.remove(key)
                 call()
+                self.remove(key)
 
     def _pause(self) -> None:
         self._paused = self.running
-        if self._paused:
-            self._stop.set()
-            self._end_wait()
-            self._alive.acquire(timeout=10 * PERIOD)
+        if not self._paused:
+            return
+        self._stopping = True
+        self._end_wait()
+        pause = _thread.allocate_lock()
+        pause.acquire()
+        until = monotonic() + 10 * PERIOD
+        while self.running and monotonic() < until:
+            pause.acquire(timeout=0.0001)
 
     def _end(self) -> None:
         self._pause()
-        if self._paused:
-            self._renew()
+        self._stopping = False
         _wait_for_thread_states()
 
     def _resume(self) -> None:
         if self._paused:
-            self._renew()
             self._start(at_once=False)
 
     def _fork(self) -> None:
         # This thread is the child's main thread, even if it was another one in the parent.
-        was_watched = self._paused
         self._renew()
         record = self._find_record()
         self._record = None
         if record is not None:
             record.interrupts = 0
-            if was_watched and (record.innermost or record.departures):
+            if self._paused and (record.innermost or record.departures):
                 self._record = record
-        if self._record is not None or self._deadlines:
+        if self._is_needed():
             self._start(at_once=False)

@@ -163,6 +163,29 @@ def test_builtins_are_made_after_an_import_that_a_signal_handler_interrupted(mon
     assert isinstance(interface.function_maker(), function_objects.FunctionMaker)
 
 
+def test_two_makers_know_the_same_types(machine_code, monkeypatch):
+    """Two threads that make their first functions may each get one."""
+    interface = asm_libcalls.LIBCALLS["f64_ceil"]._binding.interface
+    if isinstance(interface.function_maker(), str):
+        pytest.skip("no builtins here")
+    kept = []
+    identity = asm_libcalls.load_code(bytes.fromhex("48 89 f8 c3"))
+
+    def make():
+        return asm_libcalls.native_function(identity, "(externref) -> u64", name="identity")
+
+    first = make()
+    monkeypatch.setattr(interface, "_maker", None)
+    second = make()
+    for function in (second, first):
+        box = asm_libcalls.VMExternRef(kept)
+        for _ in range(3):
+            assert function(box) == box.as_raw()
+        count = box.strong_count()
+        function(box)
+        assert box.strong_count() == count
+
+
 def test_a_finalizer_in_a_threads_first_use():
     """A collection may run Python at each line of it, and that may ask the same."""
     seen: list[bool] = []

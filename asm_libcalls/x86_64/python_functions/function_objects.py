@@ -15,7 +15,7 @@ from asm_libcalls.signatures import c_types
 from _struct import Struct
 
 from asm_libcalls.emitter import code_names, libc
-from asm_libcalls.signatures import Signature, value_types
+from asm_libcalls.signatures import Signature
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.x86_64.python_functions import (
     KNOWN_TYPES,
@@ -33,7 +33,6 @@ from asm_libcalls.x86_64.python_functions.object_layouts import (
     ModuleDefinition,
     Unsupported,
 )
-from asm_libcalls.x86_64.python_functions.readable_types import ReadableTypes
 from asm_libcalls.x86_64.stencils.parts import Part, Stencil, Stencils, compose
 from asm_libcalls.x86_64.trampolines import STEP_LOCK
 
@@ -91,9 +90,7 @@ class FunctionMaker:
             c_types.py_object,
             c_types.py_object,
         )
-        self.readable_types = ReadableTypes(object.__basicsize__, self.member_offset)
-        loaded.set_slot(readable_types.SLOT, self.readable_types.address)
-        value_types.learners[:] = [self.readable_types.learn]
+        self.readable_types = readable_types.of_image(loaded, self.member_offset)
         self._add_functions = libc.python_api(
             "PyModule_AddFunctions", c_types.c_int, c_types.py_object, c_types.c_void_p
         )

@@ -14,12 +14,12 @@ table without a lock.
 
 from __future__ import annotations
 
-from asm_libcalls.signatures import c_types
 import sys
-from _weakref import ref
 from _thread import allocate_lock
+from _weakref import ref
 
 from asm_libcalls.emitter import libc
+from asm_libcalls.signatures import c_types, value_types
 from asm_libcalls.steps import HAS_GIL
 
 TYPE_CHECKING = False
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["SLOT", "ReadableTypes"]
+    from asm_libcalls.emitter.pages import LoadedImage
+
+__all__ = ["SLOT", "ReadableTypes", "of_image"]
 
 SLOT = "readable_types"
 """The slot of the table's address; 0 until functions are made."""
@@ -65,6 +67,23 @@ For an externref the third item is the function that gives back the last count o
 RELEASE = "release_externref"
 """The slot of the address of the word that has that function."""
 _POINTER_CODES = "PzZO"  # the `_type_` of ctypes' simple types that hold a pointer
+
+
+_of_images: dict[int, ReadableTypes] = {}
+
+
+def of_image(loaded: LoadedImage, member_offset: Callable[[type, str], int]) -> ReadableTypes:
+    """Return the types that the routines of a loaded image read.
+
+    They are the same for each ``FunctionMaker`` of the image: two threads may both make one, and
+    then functions of both are in use.
+    """
+    types = _of_images.get(loaded.address) or _of_images.setdefault(
+        loaded.address, ReadableTypes(object.__basicsize__, member_offset)
+    )
+    loaded.set_slot(SLOT, types.address)
+    value_types.learners[:] = [types.learn]
+    return types
 
 
 class ReadableTypes:

@@ -480,6 +480,24 @@ def test_a_signal_handler_that_raises_while_a_limit_ends():
     assert at_every_point(scene, check) > 5
 
 
+@pytest.mark.parametrize("through_a_host_function", [False, True], ids=["itself", "its callee"])
+def test_a_signal_handler_that_raises_while_a_limit_is_checked(through_a_host_function):
+    """As Ctrl-C does: the limit stays in force."""
+    instance = instantiate(FUNCTIONS)
+    call, limited = instance.exports["nothing"], instance
+    if through_a_host_function:
+        limited = caller_of(call)
+        call = limited.exports["call"]
+
+    def check(outcome, number):
+        assert isinstance(outcome, (KeyError, Interrupt))  # the first that left the check
+        with pytest.raises(Interrupt):
+            call()
+
+    with limited.time_limit(0):
+        assert at_every_point(lambda: (call, strike), check) > 5
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_signal_handler_that_raises_during_a_fork():
     """Limits that were set before the fork hold in the parent, later ones in the child too."""

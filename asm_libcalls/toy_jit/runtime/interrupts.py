@@ -225,11 +225,6 @@ class StoppableInstance(Instance):
     def trap_if_asked(self) -> None:
         """Raise Interrupt if this instance must trap."""
         if self.has_expired():
-            # A host function may catch this, but the limit stays in force: so check again.
-            self.check_at_entry()
-            thread = _this_thread()
-            thread.walks = True
-            thread.check_soon()
             raise Interrupt
         if self.asked_to_trap:
             self.asked_to_trap = False
@@ -252,23 +247,39 @@ def _point(vmctx: int, interrupts: int) -> None:
 
 def interrupted(vmctx: int) -> None:
     """Trap if that was requested; compiled code calls this. Signal handlers run in it."""
-    instance = stoppable.get(vmctx)
-    pointer = _pointer(vmctx)
     thread = _this_thread()
-    if instance is not None:
-        # Reset before the requests are read, so a later request has effect at the next check.
+    instance = stoppable.get(vmctx)
+    # An exception in this line, also one of a signal handler, leaves the requests as they are. The
+    # next check comes here again: a time limit stays in force.
+    _trap_if_asked(instance, thread.walks)
+    try:
         walks, thread.walks = thread.walks, False
-        thread.go_on()
-        address = thread.address
+        _go_on(vmctx, instance, thread)
+        _trap_if_asked(instance, walks)  # if it was requested since
+    except BaseException:
+        thread.walks = True
+        thread.check_soon()
+        _point(vmctx, _CHECK)
+        raise
+
+
+def _trap_if_asked(instance: StoppableInstance | None, walks: bool) -> None:
+    if instance is not None:
+        instance.trap_if_asked()
+    if walks:
+        for other in _instances_on_stack():
+            other.trap_if_asked()
+
+
+def _go_on(vmctx: int, instance: StoppableInstance | None, thread: _Thread) -> None:
+    """Let an instance's code go on without checks, or raise ValueError if it is closed."""
+    pointer, address = _pointer(vmctx), thread.address
+    thread.go_on()
     # No call until the pointer is set, so a closed instance never points to another limit.
     if instance is None or instance._state is not OPEN:
         pointer.value = _CHECK  # so that each further call comes here too
         raise ValueError("the Instance is closed")
     pointer.value = address
-    instance.trap_if_asked()
-    if walks:
-        for other in _instances_on_stack():
-            other.trap_if_asked()
 
 
 def _instances_on_stack() -> list[StoppableInstance]:

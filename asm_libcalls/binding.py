@@ -216,7 +216,9 @@ class Binding:
 
         With `bits`, the Python function takes and returns bit patterns instead of numbers.
         """
-        return self.interface.host_address(function, signature, bits)
+        thunk = self.interface.thunk(function, signature, bits)
+        thunk.keep()
+        return thunk.address, thunk.close
 
     def thunks(self) -> ThunkPool:
         """Return the thunks through which machine code calls Python."""

@@ -34,6 +34,7 @@ __all__ = [
     "Finalized",
     "NotCopied",
     "Owned",
+    "Released",
     "Resource",
     "attempt",
     "is_a",
@@ -318,24 +319,28 @@ _REFERENCES = _count_references()
 _collections = _Collections()
 
 
-class Resource(NotCopied, Finalized):
-    """A native resource, owned by every object that refers to this one.
+class Released(NotCopied, Finalized):
+    """Something of C's that `release` gives back, after the last reference to this is dropped.
 
-    `release` is called after the last reference is dropped; not at interpreter exit, where code may
-    still be called, and the system frees all memory. It is called again if it raises, as the
-    exception may be a signal handler's: what it has done it does not do again.
+    Not at interpreter exit, where code may still use it, and the system frees all memory. `release`
+    is called again if it raises, as the exception may be a signal handler's: what it has done it
+    does not do again.
+
+    A signal handler may also raise between a C function and the assignment of its result. So this
+    object is made first, and `release` refers to a list that is empty. One call of C code then
+    calls the function and extends the list with the result.
     """
 
-    __slots__ = ("_release", "_releases", "_token")
+    __slots__ = ("_release", "_releases")
 
     def __init__(self, release: Callable[[], None]) -> None:
         refuse_again(self, "_release")
-        # Before what is released: a signal handler may raise in between.
         self._releases: object = None  # the call of _finalize that releases
-        self._token = object()  # this reference is dropped when this object is deallocated
         self._release: Callable[[], None] | None = release
-        if _collections not in gc.callbacks:
-            gc.callbacks.append(_collections)
+
+    def keep(self) -> None:
+        """Never release it: something that this object does not know of uses it."""
+        self._release = None
 
     def _finalize(self) -> None:
         call = object()
@@ -343,10 +348,7 @@ class Resource(NotCopied, Finalized):
             release = self._take(call)
             if release is None:
                 return
-            if _collections.running:
-                _collections.waiting[self._token] = release
-            else:
-                release()
+            self._give_back(release)
             self._release = None
         finally:
             # No call: a signal handler may raise after one.
@@ -355,6 +357,9 @@ class Resource(NotCopied, Finalized):
                     self._releases = None
             except AttributeError:  # __init__ did not end
                 pass
+
+    def _give_back(self, release: Callable[[], None]) -> None:
+        release()
 
     @step
     def _take(self, call: object) -> Callable[[], None] | None:
@@ -367,3 +372,27 @@ class Resource(NotCopied, Finalized):
             return None
         self._releases = call
         return release
+
+
+class Resource(Released):
+    """A native resource, owned by every object that refers to this one.
+
+    Where the last reference is dropped by the garbage collector, it is released at the end of the
+    collection.
+    """
+
+    __slots__ = ("_token",)
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        refuse_again(self, "_release")
+        # Before what is released: a signal handler may raise in between.
+        self._token = object()  # this reference is dropped when this object is deallocated
+        super().__init__(release)
+        if _collections not in gc.callbacks:
+            gc.callbacks.append(_collections)
+
+    def _give_back(self, release: Callable[[], None]) -> None:
+        if _collections.running:
+            _collections.waiting[self._token] = release
+        else:
+            release()

@@ -15,7 +15,7 @@ from functools import partial
 from asm_libcalls.emitter import code_names
 from asm_libcalls.emitter.code_address import CodeAddress
 from asm_libcalls.emitter.load_code import check_code, check_system, listed
-from asm_libcalls.owned import OPEN, Owned, Resource, unmade
+from asm_libcalls.owned import OPEN, Owned, unmade
 from asm_libcalls.signatures.arguments import counted
 
 TYPE_CHECKING = False
@@ -23,28 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from asm_libcalls.emitter.code_arena import Piece
+
 __all__ = ["Code"]
 
 _arena: list[Any] = []
 """The module, once it is imported, which needs ctypes. At interpreter exit nothing is imported."""
-
-
-class _Piece(Resource):
-    """The memory of a piece of code, and functions to call before the memory is used again."""
-
-    __slots__ = ("undo",)
-
-    def __init__(self, address: int, free: Callable[[], None]) -> None:
-        self.undo: list[Callable[[], object]] = []
-        super().__init__(partial(_release, address, self.undo, free))
-
-
-def _release(address: int, undo: list[Callable[[], object]], free: Callable[[], None]) -> None:
-    # First: other code may get the same address as soon as it is free.
-    while undo:
-        undo.pop()()
-    code_names.withdraw(address)
-    free()
 
 
 class _Symbols(Mapping[str, CodeAddress]):
@@ -138,9 +122,9 @@ class Code(Owned):
         self.size = len(content)
         self._at = {name: at for name, at, _ in parts}
         self._watchers = {}
-        start, free = _arena[0].allocate(content)
-        self._start = start
-        self._piece: _Piece | None = _Piece(start, free)
+        piece: Piece = _arena[0].Piece(content)
+        self._start = start = piece.address
+        self._piece: Piece | None = piece
         if parts:
             names = listed(start, content, parts)
             code_names.announce(start, lambda: names, in_traces=True)

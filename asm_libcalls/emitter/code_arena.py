@@ -27,15 +27,18 @@ import ctypes
 import os
 import struct
 from functools import partial
+from itertools import starmap
 
 from asm_libcalls.emitter import code_names, libc, pages
 from asm_libcalls.emitter.image import Routine, link
+from asm_libcalls.emitter.pages import LoadedImage
+from asm_libcalls.owned import Resource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-__all__ = ["ALIGNMENT", "allocate"]
+__all__ = ["ALIGNMENT", "Piece"]
 
 ALIGNMENT = 64
 """Pieces begin at a multiple of this: a cache line, so no line has the code of two pieces."""
@@ -44,32 +47,36 @@ _INT3 = b"\xcc"
 _SMALLEST, _LARGEST = 1 << 16, 1 << 20  # sizes of regions that several pieces share, in bytes
 
 
-class _Region:
+class _Region(Resource):
     """A memfd and its mapping; only the holder changes it, except :attr:`freed`."""
 
     __slots__ = (
-        "_forks", "_identity", "_mapping", "address", "file", "free", "freed", "largest", "live",
-        "size",
+        "_file", "_forks", "_mapping", "address", "free", "freed", "largest", "live", "size",
     )  # fmt: skip
 
     def __init__(self, size: int) -> None:
+        self._mapping: list[tuple[int, int]] = []
+        super().__init__(partial(libc.munmap, self._mapping))
         self._forks = _forks()
-        self.file = pages.memfd(_INT3 * size)  # the memfd's descriptor; -1 if the region is retired
-        try:
-            self._identity = _identity(self.file)
-            self.address = libc.mmap(
-                size, libc.PROT_READ | libc.PROT_EXEC, flags=libc.MAP_SHARED, file=self.file
-            )
-        except OSError:
-            os.close(self.file)
-            raise
-        self._mapping = [(self.address, size)]
+        self._file = pages.memfd(_INT3 * size)
+        self.address = libc.mmap(
+            size,
+            libc.PROT_READ | libc.PROT_EXEC,
+            flags=libc.MAP_SHARED,
+            file=self.file,
+            into=self._mapping,
+        )
         self.size = size
         self.free = [(0, size)]  # start and end of each unused range, sorted, as offsets
         self.largest = size  # no unused range is larger
         self.live = 0  # the number of pieces
         # offset and size of each freed piece that is still counted in live
         self.freed: list[tuple[int, int]] = []
+
+    @property
+    def file(self) -> int:
+        """The memfd's descriptor; -1 if the region is retired."""
+        return self._file.number
 
     def settle(self) -> None:
         """Take back what was freed, and retire after a fork."""
@@ -86,20 +93,32 @@ class _Region:
             self.live -= 1
             del self.freed[0]
 
-    def place(self, content: bytes) -> int:
-        """Write code of whole cache lines to unused space; return its offset, or -1."""
+    def place(self, content: bytes, piece: list[tuple[int, int]]) -> bool:
+        """Write code of whole cache lines to unused space; return whether there is some.
+
+        Its offset and size are the item of `piece`, from before it is written.
+        """
         size = len(content)
         if size > self.largest:
-            return -1
+            return False
         for i, (at, end) in enumerate(self.free):
             if end - at >= size:
-                self.free[i : i + 1] = [(at + size, end)] if end - at > size else []
-                if not self._write(at, content):
-                    return -1
+                rest = [(at + size, end)] if end - at > size else []
+                free = [*self.free[:i], *rest, *self.free[i + 1 :]]
+                # No call from here on.
+                piece += ((at, size),)
+                self.free = free
                 self.live += 1
-                return at
-        self.largest = size - ALIGNMENT
-        return -1
+                break
+        else:
+            self.largest = size - ALIGNMENT
+            return False
+        if self._write(at, content):
+            return True
+        # It is retired.
+        del piece[0]
+        self.live -= 1
+        return False
 
     @property
     def needed(self) -> bool:
@@ -128,9 +147,7 @@ class _Region:
     def _write(self, at: int, content: bytes) -> bool:
         """Write to the memfd; retire the region if that fails."""
         try:
-            # Programs that become daemons close all descriptors, and open other files.
-            if _identity(self.file) != self._identity:
-                raise OSError("the descriptor is another file's")
+            self._file.check()
             written = 0
             while written < len(content):
                 written += os.pwrite(self.file, content[written:], at + written)
@@ -143,28 +160,39 @@ class _Region:
         return False
 
     def _retire(self) -> None:
-        file, self.file = self.file, -1
-        self.free.clear()
+        self.free = []
         self.largest = 0
-        try:
-            if file >= 0 and _identity(file) == self._identity:
-                os.close(file)
-        except OSError:
-            pass  # it was closed by others
+        self._file.close()
 
 
 _regions: list[_Region] = []
 """Those that no thread holds."""
 
 
-def allocate(content: bytes) -> tuple[int, Callable[[], None]]:
-    """Put code on executable memory; return its address, and what frees it.
+class Piece(Resource):
+    """Executable memory with code; used again when nothing refers to this object.
 
-    The caller frees it when nothing can return into the code or call it any more; twice is a no-op.
-    Raise OSError if the system refuses executable memory.
+    Then nothing may return into the code or call it any more. Raise OSError if the system refuses
+    executable memory.
     """
+
+    __slots__ = ("address", "undo")
+
+    def __init__(self, content: bytes) -> None:
+        self.undo: list[Callable[[], object]] = []
+        """Functions to call before the memory is used again."""
+        memory: list[_Region | LoadedImage] = []
+        place: list[tuple[int, int]] = []
+        super().__init__(partial(_release, self.undo, memory, place))
+        self.address = _allocate(content, memory, place)  # of the first byte
+
+
+def _allocate(
+    content: bytes, memory: list[_Region | LoadedImage], place: list[tuple[int, int]]
+) -> int:
+    """Put code on executable memory, which `memory` and `place` own then; return its address."""
     if code_names.perf_is_wanted():
-        return _on_own_pages(content)
+        return _on_own_pages(content, memory)
     content = content.ljust(-(-len(content) // ALIGNMENT) * ALIGNMENT, _INT3)
     held: list[_Region] = []
     try:
@@ -179,11 +207,11 @@ def allocate(content: bytes) -> tuple[int, Callable[[], None]]:
                     break
                 is_new = True
             region = held[-1]
+            memory[:] = (region,)
             region.settle()
-            at = region.place(content)
-            if at >= 0:
-                return region.address + at, partial(_free, region, iter([(at, len(content))]))
-        return _on_own_pages(content)
+            if region.place(content, place):
+                return region.address + place[0][0]
+        return _on_own_pages(content, memory)
     finally:
         _regions.extend(held)
         for region in held:
@@ -197,8 +225,26 @@ def _region_size(needed: int, others: list[_Region]) -> int:
     return -(-max(needed, shared) // libc.PAGE_SIZE) * libc.PAGE_SIZE
 
 
-def _free(region: _Region, piece: Iterator[tuple[int, int]]) -> None:
-    region.freed.extend(piece)  # an iterator yields each item once
+def _release(
+    undo: list[Callable[[], object]],
+    memory: list[_Region | LoadedImage],
+    place: list[tuple[int, int]],
+) -> None:
+    # First: other code may get the same address as soon as it is free.
+    while undo:
+        undo.pop()()
+    for each in memory:
+        if isinstance(each, LoadedImage):
+            pages.unload(each)
+        else:
+            if place:
+                code_names.withdraw(each.address + place[0][0])
+            _free(each, place)
+
+
+def _free(region: _Region, place: list[tuple[int, int]]) -> None:
+    with contextlib.suppress(IndexError):  # an exception ended the call before, which did this
+        region.freed.extend(map(place.pop, (0,)))  # one call of C code
     _settle(region)
 
 
@@ -220,33 +266,35 @@ def _settle(region: _Region) -> None:
                 _regions.append(region)
 
 
-def _on_own_pages(content: bytes) -> tuple[int, Callable[[], None]]:
+def _on_own_pages(content: bytes, memory: list[_Region | LoadedImage]) -> int:
     loaded = pages.load(link([Routine("code", content, len(content))]), announced=False)
-    return loaded.address, partial(pages.unload, loaded)
+    memory[:] = (loaded,)
+    loaded.keep()  # the Piece owns it
+    return loaded.address
 
 
-def _identity(file: int) -> tuple[int, int]:
-    status = os.fstat(file)
-    return status.st_dev, status.st_ino
-
-
-_counters: list[ctypes.c_uint64] = []  # of forks; the first one counts
+_counters: list[tuple[int, ctypes.c_uint64, LoadedImage | None]] = []
+"""The status of the registration, 0 for success; the number of forks; the handler. The first one
+that is registered counts."""
 
 
 def _forks() -> int:
     """Return the number of forks since this was first called."""
-    if not _counters:
-        _counters.append(_fork_counter())
-    return _counters[0].value
+    while True:
+        for status, number, _ in _counters:
+            if status == 0:
+                return number.value
+        _count_forks()
 
 
-def _fork_counter() -> ctypes.c_uint64:
-    """Return a number that the C library increases before each fork."""
+def _count_forks() -> None:
+    """Let the C library increase a number before each fork."""
     counter = libc.malloc(bytes(8))  # for ever: handlers cannot be removed
+    number = ctypes.c_uint64.from_address(counter)
     # movabs rax, counter; lock inc qword ptr [rax]; ret
     code = b"\x48\xb8" + struct.pack("<Q", counter) + bytes.fromhex("f048ff00 c3")
-    handler, _ = _on_own_pages(code)
-    number = ctypes.c_uint64.from_address(counter)
+    loaded = pages.load(link([Routine("code", code, len(code))]), announced=False)
+    handler = loaded.address
     # glibc exports its name for pthread_atfork, musl has pthread_atfork itself.
     for name, arguments in (
         ("__register_atfork", (handler, None, None, None)),
@@ -256,11 +304,15 @@ def _fork_counter() -> ctypes.c_uint64:
             register = libc.prototype(name, ctypes.c_int, *[ctypes.c_void_p] * len(arguments))
         except AttributeError:
             continue
-        if register(*arguments) == 0:
-            return number
+        # One call of C code, so what is registered is never unmapped.
+        made = zip(starmap(register, (arguments,)), (number,), (loaded,), strict=True)
+        _counters.extend(made)
+        if _counters[-1][0] == 0:
+            loaded.keep()
+            return
 
     def note() -> None:
         number.value += 1
 
     os.register_at_fork(before=note)
-    return number
+    _counters.append((0, number, None))

@@ -154,12 +154,20 @@ def mmap(
     flags: int = MAP_PRIVATE | MAP_ANONYMOUS,
     file: int = -1,
     offset: int = 0,
+    into: list[tuple[int, int]] | None = None,
 ) -> int:
-    """Map `length` bytes and return the address; raise OSError if the system refuses."""
-    result: int = _mmap(address, length, protection, flags, file, offset)
-    if result == _MAP_FAILED:
+    """Map `length` bytes and return the address; raise OSError if the system refuses.
+
+    The address and the length are added to the list `into`, which is empty before. One call of C
+    code does both, so no signal handler can raise in between.
+    """
+    mapping: list[tuple[int, int]] = [] if into is None else into
+    given = (address, length, protection, flags, file, offset)
+    mapped = filter(_MAP_FAILED.__ne__, starmap(_mmap, (given,)))
+    mapping.extend(zip(mapped, (length,)))  # noqa: B905 (the first is empty where mmap failed)
+    if not mapping:
         raise _error(f"mmap of {length} bytes with protection {protection}")
-    return result
+    return mapping[0][0]
 
 
 def mprotect(address: int, length: int, protection: int) -> None:

@@ -66,11 +66,12 @@ def load_code(code: Any, functions: Mapping[str, tuple[int, int]] | None = None)
     from asm_libcalls.emitter.image import Routine, link
 
     image = link([Routine("code", content, len(content))])
-    address = pages.load(image, announced=False).address
+    loaded = pages.load(image, announced=False)
     if parts:
-        names = listed(address, content, parts)
-        code_names.announce(address, lambda: names, in_traces=True)
-    return address
+        names = listed(loaded.address, content, parts)
+        code_names.announce(loaded.address, lambda: names, in_traces=True)
+    loaded.keep()
+    return loaded.address
 
 
 def check_code(code: Any, functions: Any, where: str) -> tuple[bytes, list[tuple[str, int, int]]]:

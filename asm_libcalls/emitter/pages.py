@@ -9,8 +9,9 @@ An image that is in a file is executed from the file: loaded as a shared object
 (``shared_object.py``) or, failing that, mapped read and execute. Processes share these pages, which
 are writable in none.
 
-A loaded image lives until the process ends, because function objects may call it, unless a caller
-that knows of every reference unloads it (:func:`unload`).
+A loaded image is unmapped when its :class:`LoadedImage` is dropped. Whoever gives away addresses in
+it keeps it (:meth:`LoadedImage.keep`), because function objects may call it until the process ends,
+or knows of every reference and unloads it (:func:`unload`).
 """
 
 from __future__ import annotations
@@ -20,27 +21,34 @@ import os
 from asm_libcalls.emitter import code_names, libc
 from asm_libcalls.emitter.code_comparison import check_mapped
 from asm_libcalls.emitter.image import CODE_PAGE
+from asm_libcalls.emitter.open_file import OpenFile
+from asm_libcalls.owned import Released
 from asm_libcalls.signatures import c_types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from functools import partial
+
     from asm_libcalls.emitter.code_names import Function
     from asm_libcalls.emitter.image import Image
+else:
+    from _functools import partial  # importing functools takes longer
 
 __all__ = ["LoadedImage", "load", "memfd", "unload"]
 
 
-class LoadedImage:
+class LoadedImage(Released):
     """An image in memory."""
 
     __slots__ = ("address", "image", "mapping", "origin", "refusals", "way")
 
     def __init__(self, image: Image, address: int, way: str) -> None:
+        # address and length of its pages; empty when it is unmapped, and where others own them
+        self.mapping: list[tuple[int, int]] = []
+        super().__init__(partial(_unmap, self.mapping))
         self.image = image
         self.address = address  # address of its code
         self.way = way  # how its pages were made: `"library"`, `"file"`, `"anonymous"` or `"memfd"`
-        # address and length of its pages; empty when it is unmapped
-        self.mapping = [(address, _length(image))]
         self.refusals: list[str] = []  # why it was not loaded in a better way
         # the assembler or the file that the code came from, for display; "" for code composed at
         # run time
@@ -59,16 +67,6 @@ class LoadedImage:
         placed = self.image.stencils.get(name)
         at, size = (placed.offset, placed.size) if placed else self.image.routines[name]
         return self.image.code[at : at + size]
-
-    def functions(self) -> list[Function]:
-        """List the routines whose frames are known, for ``code_names``."""
-        is_known = self.way == "library"  # unwinders find the file's .eh_frame
-        found = []
-        for name, frames in self.image.frames.items():
-            size = self.image.routines[name][1]
-            known = None if is_known else frames
-            found.append((self.routine(name), size, code_names.title(name), known))
-        return found
 
     def slot(self, name: str) -> int:
         """Read a slot."""
@@ -91,40 +89,52 @@ def load(
     other user can replace it. The routines are `announced` to ``code_names``, or the caller does
     that.
     """
-    # One reservation for code and data keeps the distance between them that the image has.
-    length = _length(image)
     assert len(image.code) % CODE_PAGE == 0
     if len(image.code) % libc.PAGE_SIZE:
         raise OSError(f"pages of {libc.PAGE_SIZE} bytes: images are made for {CODE_PAGE}")
-    refusals: list[str] = []
-    loaded = _load(image, length, file, offset, path, refusals)
-    loaded.refusals = refusals
+    loaded = LoadedImage(image, 0, "")
+    _load(loaded, file, offset, path)
     if announced:
-        code_names.announce(loaded.address, loaded.functions)
+        is_library = loaded.way == "library"
+        code_names.announce(loaded.address, partial(_functions, image, loaded.address, is_library))
     return loaded
 
 
-def _load(
-    image: Image, length: int, file: int, offset: int, path: str, refusals: list[str]
-) -> LoadedImage:
+def _functions(image: Image, address: int, is_library: bool) -> list[Function]:
+    """List the routines whose frames are known, for ``code_names``, which outlives LoadedImages."""
+    found = []
+    for name, frames in image.frames.items():
+        at, size = image.routines[name]
+        known = None if is_library else frames  # unwinders find the file's .eh_frame
+        found.append((address + at, size, code_names.title(name), known))
+    return found
+
+
+def _load(loaded: LoadedImage, file: int, offset: int, path: str) -> None:
+    image, refusals = loaded.image, loaded.refusals
     # perf names anonymous memory alone
     if file >= 0 and not code_names.are_asked_for(code_names.PERF_VARIABLE):
         if path:
             try:
-                return LoadedImage(image, _load_library(image, path, offset), "library")
+                loaded.address, loaded.way = _load_library(image, path, offset), "library"
+                return
             except (OSError, AttributeError) as refusal:
                 # already loaded, or a C library without dlinfo
                 refusals.append(f"no library: {refusal}")
         try:
-            return LoadedImage(image, _load_file(image.code, length, file, offset), "file")
+            _load_file(loaded, file, offset)
+            loaded.way = "file"
+            return
         except OSError as refusal:  # a file system mounted noexec, or the file has changed
             refusals.append(f"no file: {refusal}")
     try:
-        return LoadedImage(image, _load_anonymous(image.code, length), "anonymous")
+        _load_anonymous(loaded)
+        loaded.way = "anonymous"
     except OSError as refusal:
         refusals.append(f"no anonymous memory: {refusal}")
         try:
-            return LoadedImage(image, _load_memfd(image.code, length), "memfd")
+            _load_memfd(loaded)
+            loaded.way = "memfd"
         except OSError as second_refusal:
             raise OSError(
                 second_refusal.errno,
@@ -135,13 +145,20 @@ def _load(
 def unload(loaded: LoadedImage) -> None:
     """Unmap an image. Nothing may call into it or refer to it any more. Twice is a no-op."""
     assert loaded.way != "library"
-    if loaded.mapping:
-        code_names.withdraw(loaded.address)
-        libc.munmap(loaded.mapping)
+    _unmap(loaded.mapping)
 
 
-def _length(image: Image) -> int:
-    return -(-max(image.size, 1) // libc.PAGE_SIZE) * libc.PAGE_SIZE
+def _unmap(mapping: list[tuple[int, int]]) -> None:
+    if mapping:
+        code_names.withdraw(mapping[0][0])
+        libc.munmap(mapping)
+
+
+def _reserve(loaded: LoadedImage) -> None:
+    """Map pages for code and data at once, which keeps the distance that the image has."""
+    length = -(-max(loaded.image.size, 1) // libc.PAGE_SIZE) * libc.PAGE_SIZE
+    protection = libc.PROT_READ | libc.PROT_WRITE
+    loaded.address = libc.mmap(length, protection, into=loaded.mapping)
 
 
 def _load_library(image: Image, path: str, offset: int) -> int:
@@ -150,54 +167,50 @@ def _load_library(image: Image, path: str, offset: int) -> int:
     return shared_object.load(path, offset, image.code, image.size)
 
 
-def _load_anonymous(code: bytes, length: int) -> int:
-    address = libc.mmap(length, libc.PROT_READ | libc.PROT_WRITE)
+def _load_anonymous(loaded: LoadedImage) -> None:
+    code = loaded.image.code
+    _reserve(loaded)
     try:
-        libc.memmove(address, code, len(code))
-        libc.mprotect(address, len(code), libc.PROT_READ | libc.PROT_EXEC)
+        libc.memmove(loaded.address, code, len(code))
+        libc.mprotect(loaded.address, len(code), libc.PROT_READ | libc.PROT_EXEC)
     except OSError:
-        libc.munmap([(address, length)])
+        libc.munmap(loaded.mapping)
         raise
-    return address
 
 
-def memfd(content: bytes | bytearray) -> int:
-    """Return the descriptor of a file in memory; raise OSError if the system has no memfd."""
+def memfd(content: bytes | bytearray) -> OpenFile:
+    """Return a file in memory; raise OSError if the system has no memfd."""
     if not hasattr(os, "memfd_create"):
         raise OSError("no memfd_create on this system")
-    file = os.memfd_create("asm_libcalls")
-    try:
-        written = 0
-        while written < len(content):
-            written += os.write(file, content[written:])
-    except OSError:
-        os.close(file)
-        raise
+    file = OpenFile(os.memfd_create, "asm_libcalls")
+    written = 0
+    while written < len(content):
+        written += os.write(file.number, content[written:])
     return file
 
 
-def _load_memfd(code: bytes, length: int) -> int:
-    file = memfd(code)
+def _load_memfd(loaded: LoadedImage) -> None:
+    file = memfd(loaded.image.code)
     try:
-        return _load_file(code, length, file, 0)
+        _load_file(loaded, file.number, 0)
     finally:
-        os.close(file)
+        file.close()
 
 
-def _load_file(code: bytes, length: int, file: int, offset: int) -> int:
-    address = libc.mmap(length, libc.PROT_READ | libc.PROT_WRITE)
+def _load_file(loaded: LoadedImage, file: int, offset: int) -> None:
+    code = loaded.image.code
+    _reserve(loaded)
     try:
         libc.mmap(
             len(code),
             libc.PROT_READ | libc.PROT_EXEC,
-            address=address,
+            address=loaded.address,
             flags=libc.MAP_PRIVATE | libc.MAP_FIXED,
             file=file,
             offset=offset,
         )
         # Compare the mapped bytes, which are executed, not the bytes read before.
-        check_mapped(address, code, lambda: os.pread(file, len(code), offset))
+        check_mapped(loaded.address, code, lambda: os.pread(file, len(code), offset))
     except OSError:
-        libc.munmap([(address, length)])
+        libc.munmap(loaded.mapping)
         raise
-    return address

@@ -17,6 +17,7 @@ import os
 
 from asm_libcalls.emitter import libc
 from asm_libcalls.emitter.code_comparison import check_mapped
+from asm_libcalls.emitter.open_file import OpenFile
 from asm_libcalls.signatures import c_types
 
 __all__ = ["CLAIM_SIZE", "load"]
@@ -46,18 +47,18 @@ def load(path: str, code_at: int, code: bytes, claim_at: int) -> int:
         check_mapped(address, code, lambda: _read(path, code_at, len(code)))
         if _mutex_trylock(address + claim_at):
             raise OSError("this process has loaded the file for another image")
-    except OSError:
+    except BaseException:
         _dlclose(handle)
         raise
     return address
 
 
 def _read(path: str, at: int, size: int) -> bytes:
-    file = os.open(path, os.O_RDONLY)
+    file = OpenFile(os.open, path, os.O_RDONLY)
     try:
-        return os.pread(file, size, at)
+        return os.pread(file.number, size, at)
     finally:
-        os.close(file)
+        file.close()
 
 
 _dlinfo = libc.prototype("dlinfo", c_types.c_int, c_types.c_void_p, c_types.c_int, c_types.c_void_p)

@@ -153,9 +153,7 @@ def _load_library() -> ctypes.CDLL:
         identity_size=0, contents=b"", level=1,
     )  # fmt: skip
     file = pages.memfd(written.content)
-    try:
-        # By the process's number, and the file stays open: gdb opens the library by its load name.
-        return ctypes.CDLL(f"/proc/{os.getpid()}/fd/{file}")
-    except OSError:
-        os.close(file)
-        raise
+    # By the process's number, and the file stays open: gdb opens the library by its load name.
+    library = ctypes.CDLL(f"/proc/{os.getpid()}/fd/{file.number}")
+    file.keep()
+    return library

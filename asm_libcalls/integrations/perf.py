@@ -24,6 +24,7 @@ import stat
 import sys
 
 from asm_libcalls.emitter import code_names
+from asm_libcalls.emitter.open_file import OpenFile
 from asm_libcalls.signatures.arguments import integer
 
 TYPE_CHECKING = False
@@ -158,14 +159,14 @@ def _append(line: bytes) -> None:
     flags = 0
     for flag in _FLAGS:
         flags |= getattr(os, flag)
-    file = os.open(map_file(), flags, 0o600)
+    file = OpenFile(os.open, map_file(), flags, 0o600)
     try:
-        status = os.fstat(file)
+        status = os.fstat(file.number)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             raise OSError(f"{map_file()} is not a file of this user")
-        os.write(file, line)
+        os.write(file.number, line)
     finally:
-        os.close(file)
+        file.close()
 
 
 def _after_fork() -> None:

@@ -62,6 +62,7 @@ class LlvmBinding(Binding):
         for name in loaded.image.slots:
             loaded.set_slot(name, backend.loaded.routine(name))
         self.loaded = loaded
+        loaded.keep()
 
     def backend_of(self, declaration: Declaration) -> tuple[str, str]:
         """Return which backend serves a libcall, and why."""

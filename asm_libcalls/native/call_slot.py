@@ -39,7 +39,9 @@ def callable_class(base: type) -> type:
         made = _derive(base)
         if made is not None:
             _of_class[made.cls] = made
-        _of_base.setdefault(base, made)  # the first thread's stays
+        made = _of_base.setdefault(base, made)  # the first thread's stays
+        if made is not None:
+            made.cls._code_owner.keep()  # type: ignore[attr-defined]
     made = _of_base[base]
     return base if made is None else made.cls
 

@@ -7,8 +7,11 @@ released one is reused for the next function of its signature. Its exceptions go
 
 from __future__ import annotations
 
+from functools import partial
+
 from asm_libcalls.native.ctypes_entry import callback_functions, exact_type, pattern_of, report
 from asm_libcalls.native.host_results import call_closed, result_converter
+from asm_libcalls.native.pooled import Pooled
 from asm_libcalls.native.process import thread_state
 
 TYPE_CHECKING = False
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.signatures import Signature
 
-__all__ = ["make_callback"]
+__all__ = ["CallbackThunk"]
 
 _free: dict[tuple[str, bool], list[_Callback]] = {}
 
@@ -28,8 +31,6 @@ class _Callback:
 
     def __init__(self, signature: Signature, bits: bool) -> None:
         import ctypes
-
-        from asm_libcalls.emitter import libc
 
         self.signature = signature
         self.bits = bits
@@ -51,7 +52,14 @@ class _Callback:
                 "the system refuses ctypes executable memory for its callbacks"
             ) from refusal
         self.address = ctypes.cast(self._native, ctypes.c_void_p).value or 0
-        libc.never_free(self._native)  # which refers to this object
+        self._is_kept = False
+
+    def keep(self) -> None:
+        if not self._is_kept:
+            from asm_libcalls.emitter import libc
+
+            libc.never_free(self._native)  # which refers to this object
+            self._is_kept = True
 
     def stand_for(self, function: Callable[..., Any]) -> None:
         # One assignment: a running call continues with the pair that it has read.
@@ -99,22 +107,30 @@ def _widened(pattern: int) -> float:
 callback_functions.add(_Callback._call)
 
 
-def make_callback(
-    function: Callable[..., Any], signature: Signature, bits: bool
-) -> tuple[int, Callable[[], None]]:
-    """Return the C address of a Python function, and a function that releases it.
+class CallbackThunk(Pooled):
+    """A C address that calls a Python function, until it is closed, or dropped and not kept.
 
     With `bits`, the function takes and returns bit patterns instead of numbers.
     """
-    free = _free.setdefault((str(signature), bits), [])
-    try:
-        callback = free.pop()  # one operation: threads never get the same one
-    except IndexError:
-        callback = _Callback(signature, bits)
-    callback.stand_for(function)
 
-    def release() -> None:
-        callback.stand_for(call_closed)
-        free.append(callback)
+    __slots__ = ()
 
-    return callback.address, release
+    def __init__(self, function: Callable[..., Any], signature: Signature, bits: bool) -> None:
+        free = _free.setdefault((str(signature), bits), [])
+        super().__init__(free, partial(_make_more, free, signature, bits), _reset)
+        self.item.stand_for(function)
+        self.address = self.item.address
+
+    def keep(self) -> None:
+        """Let the address be valid until :meth:`close`, also if this object is dropped."""
+        if self._taken:
+            self.item.keep()
+        self._release = None
+
+
+def _make_more(free: list[_Callback], signature: Signature, bits: bool) -> None:
+    free += [_Callback(signature, bits)]
+
+
+def _reset(callback: _Callback) -> None:
+    callback.stand_for(call_closed)

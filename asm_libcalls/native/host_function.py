@@ -57,11 +57,10 @@ class HostFunction(Owned):
             raise TypeError(f"HostFunction(): function must be callable, got {shown(function)}")
         self.signature = Signature.of(signature, "HostFunction(): signature")
         self.function = function
-        self._address, self._give_back = process.interface.host_address(
-            function, self.signature, bits
-        )
-        self._entry = self._address
+        self._thunk = process.interface.thunk(function, self.signature, bits)
+        self._entry = self._address = self._thunk.address
         self._finish()
+        self._thunk.keep()
 
     def __repr__(self) -> str:
         state = f"at {self._address:#x}" if not self.closed else "closed"
@@ -88,4 +87,4 @@ class HostFunction(Owned):
 
     def _release(self) -> None:
         self._entry = 0
-        self._give_back()
+        self._thunk.close()

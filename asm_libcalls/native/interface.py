@@ -14,11 +14,12 @@ from asm_libcalls.x86_64.trampolines import ACTIVATIONS_KEY, CALL_PYTHON, ENTER,
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
     from asm_libcalls.emitter.pages import LoadedImage
+    from asm_libcalls.native.ctypes_callbacks import CallbackThunk
     from asm_libcalls.native.process import Entry, MachineCodeEntry
-    from asm_libcalls.native.thunks import ThunkPool
+    from asm_libcalls.native.thunks import Thunk, ThunkPool
     from asm_libcalls.signatures import Signature
 
 __all__ = ["CtypesInterface", "MachineInterface", "NoInterface", "machine_interface"]
@@ -56,11 +57,9 @@ class MachineInterface:
             self._pools.setdefault("", pool)  # one operation: threads never get different ones
         return self._pools[""]
 
-    def host_address(
-        self, function: Callable[..., Any], signature: Signature, bits: bool
-    ) -> tuple[int, Callable[[], None]]:
-        """Return a C address that calls a Python function, and a function that frees it."""
-        return self.thunks().address_of(function, signature, bits)
+    def thunk(self, function: Callable[..., Any], signature: Signature, bits: bool) -> Thunk:
+        """Return a C address that calls a Python function."""
+        return self.thunks().thunk(function, signature, bits)
 
     def function_maker(self) -> Any:
         """Return the maker of builtins for C addresses, or a text that says why there is none."""
@@ -118,13 +117,13 @@ class CtypesInterface(_WithoutMachineCode):
 
         return PythonEntry(release_gil=False)
 
-    def host_address(
+    def thunk(
         self, function: Callable[..., Any], signature: Signature, bits: bool
-    ) -> tuple[int, Callable[[], None]]:
-        """Return a C address that calls a Python function, and a function that frees it."""
-        from asm_libcalls.native.ctypes_callbacks import make_callback
+    ) -> CallbackThunk:
+        """Return a C address that calls a Python function."""
+        from asm_libcalls.native.ctypes_callbacks import CallbackThunk
 
-        return make_callback(function, signature, bits)
+        return CallbackThunk(function, signature, bits)
 
 
 class NoInterface(_WithoutMachineCode):
@@ -134,9 +133,7 @@ class NoInterface(_WithoutMachineCode):
         """Raise RuntimeError."""
         raise RuntimeError("native code cannot be called: ctypes cannot be imported here")
 
-    def host_address(
-        self, function: Callable[..., Any], signature: Signature, bits: bool
-    ) -> tuple[int, Callable[[], None]]:
+    def thunk(self, function: Callable[..., Any], signature: Signature, bits: bool) -> NoReturn:
         """Raise RuntimeError."""
         raise RuntimeError("no C address for a Python function: ctypes cannot be imported")
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.activation import Departure, ThreadRecord
     from asm_libcalls.emitter.pages import LoadedImage
+    from asm_libcalls.native.pooled import Pooled
     from asm_libcalls.signatures import Signature
     from asm_libcalls.traps import Trap
 
@@ -55,10 +56,8 @@ if TYPE_CHECKING:
         def entry_holding_gil(self) -> Entry:
             """Return an entry whose callees run with the GIL."""
 
-        def host_address(
-            self, function: Callable[..., Any], signature: Signature, bits: bool
-        ) -> tuple[int, Callable[[], None]]:
-            """Return a C address that calls a Python function, and a function that frees it."""
+        def thunk(self, function: Callable[..., Any], signature: Signature, bits: bool) -> Pooled:
+            """Return a C address that calls a Python function, until it is closed."""
 
         def function_maker(self) -> Any:
             """Return the maker of builtins, or a text that says why there is none."""

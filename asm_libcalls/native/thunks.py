@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+from functools import partial
 
 from asm_libcalls.emitter import libc
 from asm_libcalls.native import greenlets
 from asm_libcalls.native.host_results import call_closed, refuse_result, result_converter
+from asm_libcalls.native.pooled import Pooled
 from asm_libcalls.signatures import Signature
 from asm_libcalls.x86_64 import code_cache
 from asm_libcalls.x86_64.trampolines import CALL_PYTHON, THUNKS, call_records
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.pages import LoadedImage
 
-__all__ = ["ThunkPool"]
+__all__ = ["Thunk", "ThunkPool"]
 
 
 class ThunkPool:
@@ -32,49 +34,31 @@ class ThunkPool:
         call_records.set_owner(self._closed[0], self._closed)
         libc.never_free(self)
 
-    def address_of(
-        self, function: Callable[..., Any], signature: Signature, bits: bool
-    ) -> tuple[int, Callable[[], None]]:
-        """Return a C address for a callable, and a function that frees it."""
-        return self.address_of_record(*self._record(function, signature, bits))
+    def thunk(self, function: Callable[..., Any], signature: Signature, bits: bool) -> Thunk:
+        """Return a C address for a callable."""
+        return self.thunk_of_record(*self._record(function, signature, bits))
 
-    def address_of_record(self, *kept: Any) -> tuple[int, Callable[[], None]]:
-        """Return a C address for a record, and a function that frees it.
-
-        `kept` is the record, then the objects that it borrows. A call that runs during the release
-        continues; its result is refused if it needs a conversion.
-        """
+    def thunk_of_record(self, *kept: Any) -> Thunk:
+        """Return a C address for a record; `kept` is the record, then the objects it borrows."""
         greenlets.notice()
-        record = kept[0]  # and not `kept`, which holds the callable: for release()
-        call_records.set_owner(record, kept)
-        loaded, name = self._take()
-        address = loaded.routine(name)
-        self._used[address] = kept
-        loaded.set_slot(name, ctypes.addressof(record))
+        call_records.set_owner(kept[0], kept)
+        return Thunk(self._free, self._more, partial(self._reset, kept[0]), self._used, kept)
 
-        def release() -> None:
-            loaded.set_slot(name, ctypes.addressof(self._closed[0]))
-            call_records.set_convert(record, refuse_result)
-            if self._used.pop(address, None) is not None:
-                self._free.append((loaded, name))
-
-        return address, release
-
-    def _take(self) -> tuple[LoadedImage, str]:
-        while True:
-            try:
-                return self._free.pop()  # one operation: threads never get the same one
-            except IndexError:
-                # Without a lock, since a destructor that runs in it may need a thunk. Threads that
-                # do this at once make an image each.
-                self._more()
+    def _reset(self, record: Any, item: tuple[LoadedImage, str]) -> None:
+        # `record` and not `kept`, which holds the callable: that can go before the Thunk does.
+        loaded, name = item
+        loaded.set_slot(name, ctypes.addressof(self._closed[0]))
+        call_records.set_convert(record, refuse_result)
+        self._used.pop(loaded.routine(name), None)
 
     def _more(self) -> None:
+        # Without a lock, since a destructor that runs in it may need a thunk. Threads that do this
+        # at once make an image each.
         loaded = code_cache.load("thunks")
         loaded.set_slot(CALL_PYTHON, self._call_python)
         for name in THUNKS:
             loaded.set_slot(name, ctypes.addressof(self._closed[0]))
-            self._free.append((loaded, name))
+        self._free += [(loaded, name) for name in THUNKS]
 
     def _record(
         self, function: Callable[..., Any], signature: Signature, bits: bool = False
@@ -83,6 +67,35 @@ class ThunkPool:
         if any(t.bits not in (32, 64) for t in (*signature.parameters, signature.result) if t):
             function = _of_words(function, signature, bits, convert)
         return call_records.make_record(function, convert, signature, bits), function, convert
+
+
+class Thunk(Pooled):
+    """A C address that calls a Python function, until it is closed, or dropped and not kept.
+
+    A call that runs meanwhile continues; its result is refused if it needs a conversion.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        free: list[Any],
+        make_more: Callable[[], None],
+        reset: Callable[[Any], None],
+        used: dict[int, tuple[Any, ...]],
+        kept: tuple[Any, ...],
+    ) -> None:
+        super().__init__(free, make_more, reset)
+        loaded, name = self.item
+        self.address = loaded.routine(name)
+        used[self.address] = kept
+        loaded.set_slot(name, ctypes.addressof(kept[0]))
+
+    def keep(self) -> None:
+        """Let the address be valid until :meth:`close`, also if this object is dropped."""
+        if self._taken:
+            self.item[0].keep()
+        self._release = None
 
 
 def _of_words(

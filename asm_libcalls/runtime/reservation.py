@@ -27,16 +27,18 @@ class Reservation(Resource):
     def __init__(self, size: int, what: str) -> None:
         # A guard page on either side, never accessible: an access just outside faults.
         length = _whole_pages(size) + 2 * libc.PAGE_SIZE
+        mapping: list[tuple[int, int]] = []
+        super().__init__(partial(libc.munmap, mapping))
         try:
             start = libc.mmap(
                 length,
                 libc.PROT_NONE,
                 flags=libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_NORESERVE,
+                into=mapping,
             )
         except OSError as error:
             raise MemoryError(f"no address space for {what}: {error}") from error
         self.address = start + libc.PAGE_SIZE  # the first byte, on a page boundary
-        super().__init__(partial(libc.munmap, [(start, length)]))
 
     def make_accessible(self, size: int) -> bool:
         """Make the first `size` bytes readable and writable; return whether the system allows it.

@@ -119,6 +119,8 @@ def _make_ufuncs() -> dict[str, np.ufunc]:
     else:
         from asm_libcalls.x86_64.cpu_caches import last_level_cache
 
+        image.keep()
+
         # From this many bytes of output on, rounding uses non-temporal stores. Operand and output
         # then fill three eighths of the outermost cache, which other cores and data share. On
         # Zen 4 it pays from half of that cache on, and loses nothing from here.

@@ -139,6 +139,7 @@ def _load(tuning: str) -> Backend:
     except OSError as refusal:
         raise Unavailable(f"no executable memory: {refusal.strerror or refusal}") from refusal
     _fill_slots(loaded)
+    loaded.keep()
     return Backend(loaded, this_cpu, loaded.origin)
 
 

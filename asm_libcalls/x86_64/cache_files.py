@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 import stat
 
+from asm_libcalls.emitter.open_file import OpenFile
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,38 +69,34 @@ def folder() -> str:
     return f"{home}/asm_libcalls" if home.startswith("/") else ""
 
 
-def open_file(path: str, file_name: str, check: Check) -> tuple[int, bytes] | None:
-    """Open a file that exists and can be trusted; return its descriptor and content, or None."""
+def open_file(path: str, file_name: str, check: Check) -> tuple[OpenFile, bytes] | None:
+    """Open a file that exists and can be trusted; return it and its content, or None."""
     try:
-        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        directory = OpenFile(os.open, path, flags)
     except FileNotFoundError:
         return None
     except OSError as error:
         refuse(path, error)
         return None
-    file = -1
     try:
         # Descriptors are checked, not names: their files cannot be replaced.
-        check(os.fstat(directory))
+        check(os.fstat(directory.number))
         # O_NONBLOCK: opening a named pipe must not wait.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-        file = os.open(file_name, flags, dir_fd=directory)
-        status = os.fstat(file)
+        file = OpenFile(os.open, file_name, flags, dir_fd=directory.number)
+        status = os.fstat(file.number)
         if not stat.S_ISREG(status.st_mode):
             raise PermissionError("it is no regular file")
         check(status)
-        found = file, read(file)
-        file = -1
-        return found
+        return file, read(file.number)
     except FileNotFoundError:
         return None
     except OSError as error:
         refuse(f"{path}/{file_name}", error)
         return None
     finally:
-        if file >= 0:
-            os.close(file)
-        os.close(directory)
+        directory.close()
 
 
 def read(descriptor: int) -> bytes:

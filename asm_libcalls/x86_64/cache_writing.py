@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 
+from asm_libcalls.emitter.open_file import OpenFile
 from asm_libcalls.x86_64.cache_files import check_own_file
 
 __all__ = ["keep"]
@@ -24,30 +25,31 @@ def keep(path: str, file_name: str, content: bytes) -> None:
     directory = _make_folder(path)
     unfinished = f".{file_name}.{os.getpid()}.{os.urandom(4).hex()}{_UNFINISHED}"
     try:
-        check_own_file(os.fstat(directory))
+        folder = directory.number
+        check_own_file(os.fstat(folder))
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        file = os.open(unfinished, flags, 0o600, dir_fd=directory)
+        file = OpenFile(os.open, unfinished, flags, 0o600, dir_fd=folder)
         try:
             try:
-                os.fchmod(file, 0o600)  # independent of the umask
+                os.fchmod(file.number, 0o600)  # independent of the umask
                 rest = memoryview(content)
                 while rest:
-                    rest = rest[os.write(file, rest) :]
+                    rest = rest[os.write(file.number, rest) :]
             finally:
-                os.close(file)  # may report a full disk
-            os.rename(unfinished, file_name, src_dir_fd=directory, dst_dir_fd=directory)
+                file.close()  # may report a full disk
+            os.rename(unfinished, file_name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
-            os.unlink(unfinished, dir_fd=directory)
+            os.unlink(unfinished, dir_fd=folder)
             raise
-        _tidy(directory)
+        _tidy(folder)
     finally:
-        os.close(directory)
+        directory.close()
 
 
-def _make_folder(path: str) -> int:
+def _make_folder(path: str) -> OpenFile:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
-        return os.open(path, flags)
+        return OpenFile(os.open, path, flags)
     except FileNotFoundError:
         pass
     parent = os.path.dirname(path)
@@ -63,7 +65,7 @@ def _make_folder(path: str) -> int:
         os.mkdir(path, 0o700)  # noqa: PTH102
     except FileExistsError:  # another process made it
         pass
-    return os.open(path, flags)
+    return OpenFile(os.open, path, flags)
 
 
 def _tidy(directory: int) -> None:

@@ -43,6 +43,7 @@ class NativeLoops:
         from asm_libcalls.x86_64 import code_cache
 
         self._image = code_cache.load("native_loops")
+        self._image.keep()
 
     def function(self, signature: str) -> Any:
         """Return the ctypes function ``(function, first, ..., result, count)`` for a signature.

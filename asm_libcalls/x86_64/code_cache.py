@@ -28,6 +28,7 @@ from asm_libcalls.x86_64.image_kinds import IMAGES, LEVELS, architecture_level, 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Image
+    from asm_libcalls.emitter.open_file import OpenFile
     from asm_libcalls.emitter.pages import LoadedImage
 
 __all__ = [
@@ -60,6 +61,8 @@ if hasattr(os, "register_at_fork"):
 def load(name: str, features: frozenset[str] = frozenset()) -> LoadedImage:
     """Put one of :data:`~asm_libcalls.x86_64.image_kinds.IMAGES` on executable pages.
 
+    It is unmapped when the result is dropped and was not kept.
+
     Raise Unavailable if there is no file with the image for these features of the CPU, and no
     PeachPy to assemble it, and OSError if the system refuses executable memory.
     """
@@ -82,7 +85,7 @@ def content(name: str, features: frozenset[str], soname: str = "") -> tuple[Imag
     features = _that_count(name, features)
     found = _find(name, features)
     if found is not None:
-        found.close()
+        found.file.close()
         image, assembler, kept, features = (
             found.image, found.assembler, found.content, found.features,
         )  # fmt: skip
@@ -104,7 +107,7 @@ class _Found:
     __slots__ = ("assembler", "content", "features", "file", "image", "offset", "path")
 
     def __init__(
-        self, path: str, file: int, content: bytes, key: bytes, features: frozenset[str]
+        self, path: str, file: OpenFile, content: bytes, key: bytes, features: frozenset[str]
     ) -> None:
         self.image, self.offset, self.assembler = unpack(content, key)
         self.features = features  # that it was made for
@@ -112,17 +115,15 @@ class _Found:
         self.file = file
         self.content = content
 
-    def close(self) -> None:
-        os.close(self.file)
-
     def load(self, as_library: bool) -> LoadedImage:
         lasting = ""
         try:
             if as_library:
-                lasting = cache_files.lasting_path(self.path, self.file, cache_files.PACKAGE)
-            loaded = pages.load(self.image, self.file, self.offset, lasting)
+                number = self.file.number
+                lasting = cache_files.lasting_path(self.path, number, cache_files.PACKAGE)
+            loaded = pages.load(self.image, self.file.number, self.offset, lasting)
         finally:
-            self.close()
+            self.file.close()
         loaded.origin = f"image (file {self.path}, {self.assembler})"
         return loaded
 
@@ -155,7 +156,7 @@ def _find_in(
     try:
         return _Found(f"{path}/{file_name}", *opened, key, features)
     except ValueError as error:
-        os.close(opened[0])
+        opened[0].close()
         cache_files.refuse(f"{path}/{file_name}", error)
         return None
 

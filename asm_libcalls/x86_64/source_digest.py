@@ -13,6 +13,7 @@ import os
 import time
 
 from asm_libcalls.emitter.image_file import KEY_SIZE, digest
+from asm_libcalls.emitter.open_file import OpenFile
 from asm_libcalls.x86_64 import cache_files
 from asm_libcalls.x86_64.image_kinds import MODULES
 
@@ -96,11 +97,11 @@ def _recorded(sources: list[Source], package: str) -> bytes:
 def _read_all(sources: list[Source], package: str) -> bytes:
     parts: list[bytes] = []
     for name, *_ in sources:
-        descriptor = os.open(f"{package}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        file = OpenFile(os.open, f"{package}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            parts += (name.encode(), cache_files.read(descriptor))
+            parts += (name.encode(), cache_files.read(file.number))
         finally:
-            os.close(descriptor)
+            file.close()
     return digest(*parts)
 
 
@@ -121,7 +122,7 @@ def _find(path: str, name: bytes, check: cache_files.Check) -> bytes | None:
     if opened is None:
         return None
     file, content = opened
-    os.close(file)
+    file.close()
     recorded = content[:KEY_SIZE]
     if content != _content(name, recorded):
         cache_files.refuse(f"{path}/{_file_name(name)}", ValueError("it is damaged"))

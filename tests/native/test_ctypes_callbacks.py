@@ -16,6 +16,12 @@ INT32 = Signature("() -> i32")
 C_INT32 = ctypes.CFUNCTYPE(ctypes.c_int32)
 
 
+def callback(function, signature, bits):
+    thunk = ctypes_callbacks.CallbackThunk(function, signature, bits)
+    thunk.keep()
+    return thunk.address, thunk.close
+
+
 class Odd(BaseException):
     """What no code expects."""
 
@@ -26,7 +32,7 @@ def make():
     releases = []
 
     def make(function, signature=INT32, bits=False):
-        address, release = ctypes_callbacks.make_callback(function, signature, bits)
+        address, release = callback(function, signature, bits)
         releases.append(release)
         return address
 
@@ -100,20 +106,20 @@ def test_where_ctypes_gets_no_memory(monkeypatch):
     monkeypatch.setattr(Signature, "ctypes_prototype", refuse)
     monkeypatch.setattr(ctypes_callbacks, "_free", {})
     with pytest.raises(MemoryError, match="the system refuses ctypes executable memory"):
-        ctypes_callbacks.make_callback(lambda: 1, INT32, False)
+        callback(lambda: 1, INT32, False)
 
 
 def test_an_address_that_was_given_back_serves_again(monkeypatch):
     monkeypatch.setattr(ctypes_callbacks, "_free", {})
     monkeypatch.setattr(sys, "unraisablehook", lambda it: closed.append(it.exc_type))
     closed = []
-    address, release = ctypes_callbacks.make_callback(lambda: 1, INT32, False)
+    address, release = callback(lambda: 1, INT32, False)
     assert C_INT32(address)() == 1
     release()
     assert C_INT32(address)() == 0
     assert closed == [RuntimeError]
-    again, release = ctypes_callbacks.make_callback(lambda: 2, INT32, False)
-    other, release_other = ctypes_callbacks.make_callback(lambda: 3, INT32, False)
+    again, release = callback(lambda: 2, INT32, False)
+    other, release_other = callback(lambda: 3, INT32, False)
     assert (again == address, other == address) == (True, False)
     assert (C_INT32(again)(), C_INT32(other)()) == (2, 3)
     release()
@@ -132,7 +138,7 @@ def test_bit_patterns_keep_signalling_nans(make):
 def test_a_callback_is_never_freed(monkeypatch):
     """Native code may have its address."""
     monkeypatch.setattr(ctypes_callbacks, "_free", {})
-    address = ctypes_callbacks.make_callback(lambda: 7, INT32, False)[0]
+    address = callback(lambda: 7, INT32, False)[0]
     gc.collect()
     there = [thing for thing in gc.get_objects() if type(thing) is ctypes_callbacks._Callback]
     assert address in [callback.address for callback in there]

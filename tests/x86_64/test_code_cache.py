@@ -354,9 +354,9 @@ def test_a_file_exchanged_while_it_is_read_is_not_used(probe, filled):
             other.seek(offset)
             other.write(b"\\xcc" * len(code))
 
-    def exchanged_file(code, length, file, offset):
-        exchange(code, file, offset)
-        return load_file(code, length, file, offset)
+    def exchanged_file(loaded, file, offset):
+        exchange(loaded.image.code, file, offset)
+        load_file(loaded, file, offset)
 
     def exchanged_library(path, code_at, code, claim_at):
         with open(path) as file:

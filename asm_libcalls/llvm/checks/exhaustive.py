@@ -83,7 +83,9 @@ def _oldest() -> LoadedImage:
     from asm_libcalls.x86_64 import code_cache
     from asm_libcalls.x86_64.image_kinds import LEVELS
 
-    return code_cache.load("llvm", LEVELS[OLDEST])
+    loaded = code_cache.load("llvm", LEVELS[OLDEST])
+    loaded.keep()
+    return loaded
 
 
 def _blocks(bits: int, step: int) -> Iterator[Any]:

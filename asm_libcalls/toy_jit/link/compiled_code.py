@@ -51,6 +51,7 @@ class CompiledCode:
         self._image = image
         loaded = pages.load(image, announced=False)
         self._pages = Resource(partial(_unload, loaded, self.counters))
+        loaded.keep()  # from now on that owns it
         self.address = loaded.routine("code")
         DEFAULT_STACK_MAP_REGISTRY.register(self.address, tables.size, tables.stack_maps)
         code_map.register(module, tables, self.address)

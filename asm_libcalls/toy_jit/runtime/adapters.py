@@ -13,7 +13,7 @@ from asm_libcalls.calling_convention import CALLEE_SAVED_SIZE, FLOATS, STACK, as
 from asm_libcalls.emitter import code_names, pages
 from asm_libcalls.emitter.eh_frame import instructions
 from asm_libcalls.emitter.image import Reference, Routine, link
-from asm_libcalls.owned import Resource
+from asm_libcalls.native.pooled import Pooled
 from asm_libcalls.signatures import VALUE_TYPES
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.toy_jit.codegen.stencils.entry import CODE_SLOT, VMCTX_SLOT
@@ -26,6 +26,7 @@ from asm_libcalls.x86_64.stencils.stack_effects import frames
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.emitter.code_names import Function
+    from asm_libcalls.emitter.image import Image
     from asm_libcalls.emitter.pages import LoadedImage
     from asm_libcalls.signatures import ValueType
 
@@ -39,39 +40,34 @@ _TYPES = {I32: VALUE_TYPES["i32"], F64: VALUE_TYPES["f64"]}
 _free: dict[bytes, list[tuple[LoadedImage, str]]] = {}  # by the kinds of the parameters
 
 
-class Adapter(Resource):
+class Adapter(Pooled):
     """An adapter, in use for one function while this object lives.
 
     `params` are the value types of the function's parameters, all of them numbers; `vmctx` and
     `code` the addresses of its VMContext and compiled code.
     """
 
-    __slots__ = ("address",)
+    __slots__ = ()
 
     def __init__(self, params: bytes, vmctx: int, code: int) -> None:
         # Integers of 32 bits, integers of 64 bits, and floats of either width.
         kinds = bytes({I32: I32, F32: F64, F64: F64}.get(t, 0) for t in params)
-        loaded, name = _take(kinds)
-        # Of an iterator, which gives its item once, if the release is called again.
-        super().__init__(partial(_free[kinds].extend, iter([(loaded, name)])))
+        super().__init__(_free.setdefault(kinds, []), partial(_make_more, kinds))
+        loaded, name = self.item
         self.address = loaded.routine(name)  # the adapter's C address
         loaded.set_slot(f"{VMCTX_SLOT} {name}", vmctx)
         loaded.set_slot(f"{CODE_SLOT} {name}", code)
 
 
-def _take(kinds: bytes) -> tuple[LoadedImage, str]:
-    free = _free.setdefault(kinds, [])
-    while True:
-        try:
-            return free.pop()  # atomic: two threads never get the same one
-        except IndexError:
-            parts = _parts(kinds)
-            pattern = compose("adapter", parts)
-            image = link([_numbered(pattern, str(i)) for i in range(_PER_IMAGE)])
-            loaded = pages.load(image, announced=False)
-            code_names.announce(loaded.address, partial(_functions, loaded, kinds, parts))
-            fill_slots(loaded)
-            free.extend((loaded, str(i)) for i in range(_PER_IMAGE))
+def _make_more(kinds: bytes) -> None:
+    parts = _parts(kinds)
+    pattern = compose("adapter", parts)
+    image = link([_numbered(pattern, str(i)) for i in range(_PER_IMAGE)])
+    loaded = pages.load(image, announced=False)
+    code_names.announce(loaded.address, partial(_functions, image, loaded.address, kinds, parts))
+    fill_slots(loaded)
+    _free[kinds] += [(loaded, str(i)) for i in range(_PER_IMAGE)]
+    loaded.keep()
 
 
 def _parts(kinds: bytes) -> list[Part]:
@@ -98,12 +94,12 @@ def _type(kind: int) -> ValueType:
     return _TYPES.get(kind, VALUE_TYPES["i64"])
 
 
-def _functions(loaded: LoadedImage, kinds: bytes, parts: list[Part]) -> list[Function]:
+def _functions(image: Image, address: int, kinds: bytes, parts: list[Part]) -> list[Function]:
     types = ", ".join(_type(kind).name for kind in kinds)
     call_frames = instructions(frames(parts))
     return [
-        (loaded.address + at, size, f"asm_libcalls::adapter ({types})", call_frames)
-        for at, size in loaded.image.routines.values()
+        (address + at, size, f"asm_libcalls::adapter ({types})", call_frames)
+        for at, size in image.routines.values()
     ]
 
 

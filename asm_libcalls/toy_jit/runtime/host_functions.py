@@ -46,9 +46,11 @@ class HostInstance(Instance):
             functype = call.functype
             count = 0 if call.slots_on_stack else slot_count(functype.params)
             record = make_slot_record(call, int, count, bool(functype.results))
-            address, release = thunks.address_of_record(record)
-            rows.append((address, type_id(functype)))
-            weakref.finalize(self, release).atexit = False
+            thunk = thunks.thunk_of_record(record)
+            rows.append((thunk.address, type_id(functype)))
+            # Before destructors of the same garbage cycle run: the record does not keep `call`.
+            weakref.finalize(self, thunk.close).atexit = False
+            thunk.keep()
         super().__init__(functions=rows, function_class=Func)
         for func, (_, _, name) in zip(self.functions, functions, strict=True):
             func.name = name  # type: ignore[attr-defined]

@@ -173,6 +173,8 @@ class Deadline:
 class StoppableInstance(Instance):
     """An instance whose code checks its VMInterrupts."""
 
+    _reference: ref[StoppableInstance] | None = None  # to this one, once __init__ has ended
+
     def __init__(self, **parts: Any) -> None:
         self._begin()
         self.asked_to_trap = False  # whether it must trap, once
@@ -199,8 +201,9 @@ class StoppableInstance(Instance):
     def _release(self) -> None:
         # Running code stops at its next check, and a new call at its first.
         self._last_vmctx = vmctx = self._vmctx or self._last_vmctx
-        if self._reference() is not None:
-            _closed[vmctx] = self._reference
+        reference = self._reference
+        if reference is not None and reference() is not None:
+            _closed[vmctx] = reference
         stoppable.pop(vmctx, None)
         _point(vmctx, _CHECK)
         if may_be_running():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from asm_libcalls.emitter.pages import LoadedImage
     from asm_libcalls.x86_64.python_functions.slot_shapes import References
 
 __all__ = ["ROUTINES", "WITHOUT_GIL", "remember_keeper", "slot_function"]
@@ -34,13 +35,13 @@ ROUTINES = (
     ("drop_box", "drop_box_routine"),
     ("find_function", "find_function"),
 )
-"""The routines of references, each with its stencil; later ones call earlier ones."""
+"""The routines of references, each with its stencil."""
 
 WITHOUT_GIL = (("make_box", "make_box_in_step"), ("drop_box", "drop_box_in_step"))
 """Those that replace routines of the same names, which they call, in builds without the GIL."""
 
-_made: list[tuple[Any, References]] = []
-"""The maker of functions, and what its code needs of Python, once that is made."""
+_made: list[tuple[Any, References, LoadedImage]] = []
+"""The maker of functions, what its code needs of Python, and the code of that, once it is made."""
 
 
 def slot_function(
@@ -69,9 +70,11 @@ def slot_function(
 
     try:
         if not _made:
-            _made.append((maker, _references(maker, function_class)))
+            _made.append((maker, *_references(maker, function_class)))
+        _, references, loaded = _made[0]
+        loaded.keep()
         enter = ENTER if release_gil else ENTER_HOLDING_GIL
-        shape = SlotShape(parameters, results, enter, ENTRY, _made[0][1])
+        shape = SlotShape(parameters, results, enter, ENTRY, references)
         return maker.make(address, shape, slow, name, text, module)
     except (OSError, Unsupported):  # a process may be denied new executable pages at any time
         return None
@@ -83,7 +86,7 @@ def remember_keeper(function: Any, instance: object) -> None:
         _made[0][0].remember_keeper(function.__self__, instance)
 
 
-def _references(maker: Any, function_class: type) -> References:
+def _references(maker: Any, function_class: type) -> tuple[References, LoadedImage]:
     from asm_libcalls.x86_64.python_functions.slot_shapes import References
 
     objects: dict[str, Any] = {
@@ -108,7 +111,9 @@ def _references(maker: Any, function_class: type) -> References:
     references = References(addresses, members)
     assert process.image is not None
     step_lock.share(process.image)
-    for routine, stencil in ROUTINES if HAS_GIL else ROUTINES + WITHOUT_GIL:
-        slots = {**references.slots(), "unbox": "unbox_64"}
-        addresses[routine] = maker.load_stencil(stencil, routine, slots, **members)
-    return references
+    routines = ROUTINES if HAS_GIL else ROUTINES + WITHOUT_GIL
+    slots = {**references.slots(), "unbox": "unbox_64", "drop_box": "drop_box_routine"}
+    titles = {stencil: routine for routine, stencil in routines}
+    loaded: LoadedImage = maker.load_stencils(titles, slots, **members)
+    addresses.update((routine, loaded.routine(stencil)) for routine, stencil in routines)
+    return references, loaded

@@ -103,6 +103,7 @@ def fill_slots(loaded: LoadedImage) -> None:
 
 
 fill_slots(LOADED)
+LOADED.keep()
 
 ENTER = LOADED.routine(stencils.ENTER)
 """The C address of ``enter(vmctx, code, slots, count)``: see ``stencils/entry.py``."""

@@ -77,7 +77,8 @@ def derive(maker: FunctionMaker, base: type, member: str) -> CallableType:
     if hasattr(sys, "gettotalrefcount"):
         raise Unsupported("a debug build of CPython asserts a tp_call, which this class inherits")
     number = maker.member_offset(base, member)
-    code = maker.load_stencil("forward", f"calls of {base.__name__}", function_member=number)
+    loaded = maker.load_stencils({"forward": f"calls of {base.__name__}"}, function_member=number)
+    code = loaded.routine("forward")
     offset = base.__basicsize__
     kind, flags = MemberDefinition.SSIZE, MemberDefinition.READONLY
     members = (MemberDefinition * 2)(
@@ -96,6 +97,7 @@ def derive(maker: FunctionMaker, base: type, member: str) -> CallableType:
     cls = from_spec(ctypes.addressof(spec), (base,))
     cls.__qualname__ = base.__qualname__
     cls.__doc__ = vars(base)["__doc__"]
+    cls._code_owner = loaded  # its objects refer to the code
     if "_readable_member" in vars(base):  # machine code reads objects of exact classes
         cls._readable_member = vars(base)["_readable_member"]
     made = CallableType(cls, member, offset, code)

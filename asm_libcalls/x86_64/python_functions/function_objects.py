@@ -39,11 +39,15 @@ from asm_libcalls.x86_64.trampolines import STEP_LOCK
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from functools import partial
     from typing import Any
 
     from asm_libcalls.emitter.code_names import Function
+    from asm_libcalls.emitter.image import Image
     from asm_libcalls.emitter.pages import LoadedImage
     from asm_libcalls.x86_64.python_functions.slot_shapes import SlotShape
+else:
+    from _functools import partial  # importing functools takes longer
 
 __all__ = ["FunctionMaker", "Unsupported"]
 
@@ -71,7 +75,9 @@ class FunctionMaker:
         self._raise_status = raise_status
         self._note_exception = note_exception
         self._stencils = Stencils(loaded, STENCIL_PREFIX)
-        self._code: dict[Shape | SlotShape, int] = {}
+        # The address of each shape's code, and the owner of its pages. The pages are kept for ever
+        # from the first function on that is made of them.
+        self._code: dict[Shape | SlotShape, tuple[int, LoadedImage]] = {}
         self._members: dict[tuple[type, str], int] = {}
         self._checked: set[str] = set()
         self._bytes_address = libc.python_api(
@@ -128,35 +134,45 @@ class FunctionMaker:
             if value_type in numbers - self._checked
         }
         new.update(dict.fromkeys(each for each in probes.values() if each not in self._code))
-        routines = self._load([(shape.title(), self._parts(shape)) for shape in new])
-        code = dict(zip(new, routines, strict=True))
-        try:
-            for value_type, shape in probes.items():
-                self._code[shape] = code.get(shape) or self._code[shape]
-                self._check_values(value_type, shape)
-        except BaseException:
-            for shape in probes.values():
-                self._code.pop(shape, None)
-            raise
+        names = {str(i): shape for i, shape in enumerate(new)}
+        loaded = self._load(
+            [(name, shape.title(), self._parts(shape)) for name, shape in names.items()]
+        )
+        code = {shape: (loaded.routine(name), loaded) for name, shape in names.items()}
+        for value_type, shape in probes.items():
+            self._check_values(value_type, shape, *(code.get(shape) or self._code[shape]))
         self._checked.update(probes)
         self._code.update(code)
 
-    def load_stencil(
-        self, name: str, title: str, slots: dict[str, str] | None = None, **numbers: int
-    ) -> int:
-        """Return the address of one stencil's code, with these slots and numbers in its holes."""
-        part = Part(self._stencils[name], {**self.layout.holes(), **numbers}, slots)
-        return self._load([(title, [part])])[0]
+    def load_stencils(
+        self, titles: dict[str, str], slots: dict[str, str] | None = None, **numbers: int
+    ) -> LoadedImage:
+        """Put stencils, given with their titles, on pages of their own.
 
-    def _load(self, routines: list[tuple[str, list[Part]]]) -> list[int]:
-        """Compose routines, given with their titles, on shared pages; return their addresses."""
-        names = [str(i) for i in range(len(routines))]
-        image = link(compose(name, parts) for name, (_, parts) in zip(names, routines, strict=True))
+        Their holes get these slots and numbers. A slot with the name of one of them has its
+        address.
+        """
+        holes = {**self.layout.holes(), **numbers}
+        return self._load(
+            [(name, title, [Part(self._stencils[name], holes, slots)])
+             for name, title in titles.items()]
+        )  # fmt: skip
+
+    def _load(self, routines: list[tuple[str, str, list[Part]]]) -> LoadedImage:
+        """Compose routines, given with their names and titles, on pages of their own."""
+        image = link(compose(name, parts) for name, _, parts in routines)
         loaded = pages.load(image, announced=False)
-        code_names.announce(loaded.address, lambda: _functions(loaded, routines))
-        for slot in loaded.image.slots:
-            loaded.set_slot(slot, self._slot(slot))
-        return [loaded.routine(name) for name in names]
+        code_names.announce(loaded.address, partial(_functions, image, loaded.address, routines))
+        for slot in image.slots:
+            is_own = slot in image.routines
+            loaded.set_slot(slot, loaded.routine(slot) if is_own else self._slot(slot))
+        return loaded
+
+    def _code_of(self, shape: Shape | SlotShape) -> int:
+        """Return the address of code that a function gets, which is kept from now on."""
+        address, loaded = self._code[shape]
+        loaded.keep()
+        return address
 
     def make(
         self,
@@ -176,6 +192,20 @@ class FunctionMaker:
         build without the GIL.
         """
         self.prepare([shape])
+        code = self._code_of(shape)
+        return self._make(code, address, shape, slow, name, text, module, permanent)
+
+    def _make(
+        self,
+        code: int,
+        address: int,
+        shape: Shape | SlotShape,
+        slow: Callable[..., Any],
+        name: str,
+        text: str,
+        module: str | None,
+        permanent: bool = False,
+    ) -> Any:
         encoded = name.encode() + b"\0"
         content = encoded + text.encode() + b"\0"
         flags = {0: METH_NOARGS, 1: METH_O}.get(len(shape.parameters), METH_FASTCALL)
@@ -189,7 +219,7 @@ class FunctionMaker:
             offset = state + where.offset - id(owner)
             member = MemberDefinition(b"", MemberDefinition.OBJECT, offset)
             self._set_member(owner, c_types.byref(member), thing)
-        values = (address, id(slow), id(content), at, self._code[shape], flags, at + len(encoded))
+        values = (address, id(slow), id(content), at, code, flags, at + len(encoded))
         libc.memmove(state, _STATE.pack(*values), _STATE.size)
         definition = state + FunctionState.definition.offset
         if permanent and not HAS_GIL:
@@ -220,7 +250,7 @@ class FunctionMaker:
         """
         at = self._module_state(owner) + FunctionState.definition.offset
         # One store: CPython reads it at each call.
-        MethodDefinition.from_address(at).code = self._code[shape.leaving_all()]
+        MethodDefinition.from_address(at).code = self._code_of(shape.leaving_all())
 
     def _slot(self, name: str) -> int:
         if name == "raise_status":
@@ -283,14 +313,14 @@ class FunctionMaker:
             self._members[key] = places[0][0]
         return self._members[key]
 
-    def _check_values(self, value_type: str, shape: Shape) -> None:
+    def _check_values(self, value_type: str, shape: Shape, code: int, loaded: LoadedImage) -> None:
         address = self._loaded.routine("return_first_argument")
         taken, left = _PROBES[value_type]
 
-        def slow(argument: object) -> object:
+        def slow(argument: object, owner: object = loaded) -> object:  # the function's pages stay
             return (argument,)
 
-        probe = self.make(address, shape, slow, "probe", "", None)
+        probe = self._make(code, address, shape, slow, "probe", "", None)
         for value in taken:
             expected = 0 if value is None else value
             if probe(value) != expected:
@@ -331,18 +361,20 @@ _PROBES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
 }
 
 
-def _functions(loaded: LoadedImage, routines: list[tuple[str, list[Part]]]) -> list[Function]:
+def _functions(
+    image: Image, address: int, routines: list[tuple[str, str, list[Part]]]
+) -> list[Function]:
     from asm_libcalls.emitter.eh_frame import instructions
     from asm_libcalls.x86_64.stencils.stack_effects import frames
 
     return [
         (
-            loaded.routine(str(i)),
-            loaded.image.routines[str(i)][1],
+            address + image.routines[name][0],
+            image.routines[name][1],
             code_names.title(title),
             instructions(frames(parts)),
         )
-        for i, (title, parts) in enumerate(routines)
+        for name, title, parts in routines
     ]
 
 

@@ -67,12 +67,19 @@ def __getattr__(name: str) -> object:
     module = _LAZY.get(name)
     if module is None and name not in _PACKAGES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+    try:
+        import importlib
 
+        imported = importlib.import_module(f"{__name__}.{module or name}")
+    except ImportError as error:
+        if _sys is not None and _sys.meta_path:  # the module may have been cleared
+            raise
+        raise ImportError(
+            f"{__name__}.{name} is first used at interpreter exit, when nothing can be imported"
+        ) from error
     if module is None:
-        return importlib.import_module(f"{__name__}.{name}")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
+        return imported
+    value = globals()[name] = getattr(imported, name)
     return value
 
 

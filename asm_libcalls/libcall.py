@@ -7,7 +7,7 @@ table.
 from __future__ import annotations
 
 from asm_libcalls.native.call_slot import answer_calls, is_builtin, unbound
-from asm_libcalls.owned import refuse_again
+from asm_libcalls.owned import not_made, refuse_again
 from asm_libcalls.signatures import MEMORY_POINTERS, Callee
 from asm_libcalls.steps import HAS_GIL
 
@@ -94,6 +94,11 @@ class Libcall:
         self._fallback: FallbackFunction | None = None
         self.backend, self._reason = binding.backend_of(declaration)
         self.may_leave = self.backend == "x86_64" and binding.may_leave(declaration)
+
+    def __getattr__(self, name: str) -> Any:
+        if "declaration" in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise not_made(self)
 
     @property
     def reason(self) -> str:

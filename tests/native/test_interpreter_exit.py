@@ -143,3 +143,23 @@ def test_a_destructor_uses_all_after_the_modules_are_cleared(child):
     )
     assert done.stderr == ""
     assert done.stdout in ("5 1", "")  # CPython may not drop what a module holds
+
+
+def test_a_name_that_is_first_used_then_is_an_error_that_says_so(child):
+    done = child(
+        """
+        import asm_libcalls
+        class Last:
+            def __del__(self, package=asm_libcalls):
+                for name in ("Memory", "toy_jit"):
+                    try:
+                        getattr(package, name)
+                    except ImportError as error:
+                        print(error)
+        last = Last()
+        """
+    )
+    assert done.stdout.splitlines() == [
+        f"asm_libcalls.{name} is first used at interpreter exit, when nothing can be imported"
+        for name in ("Memory", "toy_jit")
+    ]

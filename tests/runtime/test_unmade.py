@@ -72,7 +72,7 @@ def _classes():
     return [
         *(asm_libcalls.Memory, asm_libcalls.Table, asm_libcalls.Global, asm_libcalls.Instance),
         *(asm_libcalls.ElementSegment, asm_libcalls.StackMapRegistry, asm_libcalls.HostFunction),
-        *(asm_libcalls.VMExternRef, asm_libcalls.FuncRef, asm_libcalls.Code),
+        *(asm_libcalls.VMExternRef, asm_libcalls.FuncRef, asm_libcalls.Code, asm_libcalls.Libcall),
         *(toy_jit.Instance, toy_jit.Module, toy_jit.StoreLimits, Preview1),
     ]
 

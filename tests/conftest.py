@@ -184,6 +184,7 @@ def load_routines(machine_code: Backend) -> Callable[..., LoadedImage]:
                 loaded.set_slot(name, slot_value(name))
         for name, value in {"activations_key": key, **(slots or {})}.items():
             loaded.set_slot(name, value)
+        loaded.keep()
         return loaded
 
     return load

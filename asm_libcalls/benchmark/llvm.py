@@ -81,6 +81,7 @@ def _load_one_instruction() -> dict[str, int]:
 
     names = list(ONE_INSTRUCTION)
     image = pages.load(link(Routine(n, ONE_INSTRUCTION[n], len(ONE_INSTRUCTION[n])) for n in names))
+    image.keep()
     return {name: image.routine(name) for name in names}
 
 

@@ -95,6 +95,7 @@ def repeater(loaded: LoadedImage, name: str = NAME) -> Callable[[NativeCall, int
 
     It releases the GIL meanwhile. The callee must not trap.
     """
+    loaded.keep()
     repeat = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)(
         loaded.routine(name)
     )

@@ -267,7 +267,7 @@ def _settle(region: _Region) -> None:
 
 
 def _on_own_pages(content: bytes, memory: list[_Region | LoadedImage]) -> int:
-    loaded = pages.load(link([Routine("code", content, len(content))]), announced=False)
+    loaded = pages.load(link([Routine("code", content, len(content))]), announced=False, owned=True)
     memory[:] = (loaded,)
     loaded.keep()  # the Piece owns it
     return loaded.address
@@ -293,7 +293,7 @@ def _count_forks() -> None:
     number = ctypes.c_uint64.from_address(counter)
     # movabs rax, counter; lock inc qword ptr [rax]; ret
     code = b"\x48\xb8" + struct.pack("<Q", counter) + bytes.fromhex("f048ff00 c3")
-    loaded = pages.load(link([Routine("code", code, len(code))]), announced=False)
+    loaded = pages.load(link([Routine("code", code, len(code))]), announced=False, owned=True)
     handler = loaded.address
     # glibc exports its name for pthread_atfork, musl has pthread_atfork itself.
     for name, arguments in (

@@ -66,7 +66,7 @@ def load_code(code: Any, functions: Mapping[str, tuple[int, int]] | None = None)
     from asm_libcalls.emitter.image import Routine, link
 
     image = link([Routine("code", content, len(content))])
-    loaded = pages.load(image, announced=False)
+    loaded = pages.load(image, announced=False, owned=True)
     if parts:
         names = listed(loaded.address, content, parts)
         code_names.announce(loaded.address, lambda: names, in_traces=True)

@@ -9,9 +9,10 @@ An image that is in a file is executed from the file: loaded as a shared object
 (``shared_object.py``) or, failing that, mapped read and execute. Processes share these pages, which
 are writable in none.
 
-A loaded image is unmapped when its :class:`LoadedImage` is dropped. Whoever gives away addresses in
-it keeps it (:meth:`LoadedImage.keep`), because function objects may call it until the process ends,
-or knows of every reference and unloads it (:func:`unload`).
+A loaded image lives until the process ends, because function objects may call it, unless its
+loader owns it. Then it is unmapped when its :class:`LoadedImage` is dropped. The owner gives away
+addresses in it after it has kept it for ever (:meth:`LoadedImage.keep`), or knows of every
+reference and unloads it (:func:`unload`).
 """
 
 from __future__ import annotations
@@ -80,14 +81,20 @@ class LoadedImage(Released):
 
 
 def load(
-    image: Image, file: int = -1, offset: int = 0, path: str = "", *, announced: bool = True
+    image: Image,
+    file: int = -1,
+    offset: int = 0,
+    path: str = "",
+    *,
+    announced: bool = True,
+    owned: bool = False,
 ) -> LoadedImage:
     """Put an image on executable pages, or raise OSError if the system refuses in every way.
 
     `file` is the descriptor of a file that contains its code, or -1, and `offset` the place of the
     code in it, a multiple of the page size. `path` is the file's if it is a shared object and no
     other user can replace it. The routines are `announced` to ``code_names``, or the caller does
-    that.
+    that. If it is `owned`, it is unmapped when the result is dropped and was not kept; else never.
     """
     assert len(image.code) % CODE_PAGE == 0
     if len(image.code) % libc.PAGE_SIZE:
@@ -97,6 +104,8 @@ def load(
     if announced:
         is_library = loaded.way == "library"
         code_names.announce(loaded.address, partial(_functions, image, loaded.address, is_library))
+    if not owned:
+        loaded.keep()
     return loaded
 
 

@@ -71,7 +71,7 @@ def load(name: str, features: frozenset[str] = frozenset()) -> LoadedImage:
     if found is not None:
         return found.load(IMAGES[name].as_library)
     image, assembler, _ = _assemble(name, features)
-    loaded = pages.load(image)
+    loaded = pages.load(image, owned=True)
     loaded.origin = assembler
     return loaded
 
@@ -121,7 +121,7 @@ class _Found:
             if as_library:
                 number = self.file.number
                 lasting = cache_files.lasting_path(self.path, number, cache_files.PACKAGE)
-            loaded = pages.load(self.image, self.file.number, self.offset, lasting)
+            loaded = pages.load(self.image, self.file.number, self.offset, lasting, owned=True)
         finally:
             self.file.close()
         loaded.origin = f"image (file {self.path}, {self.assembler})"

@@ -49,7 +49,7 @@ class CompiledCode:
         self._fill_in(code, partial(self._value, module, addresses))
         image = link([Routine("code", bytes(code), tables.size)])
         self._image = image
-        loaded = pages.load(image, announced=False)
+        loaded = pages.load(image, announced=False, owned=True)
         self._pages = Resource(partial(_unload, loaded, self.counters))
         loaded.keep()  # from now on that owns it
         self.address = loaded.routine("code")

@@ -63,7 +63,7 @@ def _make_more(kinds: bytes) -> None:
     parts = _parts(kinds)
     pattern = compose("adapter", parts)
     image = link([_numbered(pattern, str(i)) for i in range(_PER_IMAGE)])
-    loaded = pages.load(image, announced=False)
+    loaded = pages.load(image, announced=False, owned=True)
     code_names.announce(loaded.address, partial(_functions, image, loaded.address, kinds, parts))
     fill_slots(loaded)
     _free[kinds] += [(loaded, str(i)) for i in range(_PER_IMAGE)]

@@ -161,7 +161,7 @@ class FunctionMaker:
     def _load(self, routines: list[tuple[str, str, list[Part]]]) -> LoadedImage:
         """Compose routines, given with their names and titles, on pages of their own."""
         image = link(compose(name, parts) for name, _, parts in routines)
-        loaded = pages.load(image, announced=False)
+        loaded = pages.load(image, announced=False, owned=True)
         code_names.announce(loaded.address, partial(_functions, image, loaded.address, routines))
         for slot in image.slots:
             is_own = slot in image.routines

@@ -46,13 +46,18 @@ def at_point(number, operation, intruder, package="asm_libcalls"):
                 intruder()
         return trace
 
+    def in_generator():
+        # An exception from a trace function at the end of an `except` block leaves the one that is
+        # handled there in `sys.exc_info`; a generator has its own. A signal handler's does not.
+        yield operation()
+
     outer, collects = sys.gettrace(), gc.isenabled()
     # A collection by chance would run the package's callbacks, which have points too.
     gc.disable()
     try:
         sys.settrace(trace)
         try:
-            outcome = operation()
+            outcome = next(in_generator())
         finally:
             sys.settrace(outer)
     except Exception as error:

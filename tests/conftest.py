@@ -11,8 +11,6 @@ import gc
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,9 +48,6 @@ def pytest_configure(config: pytest.Config) -> None:
     # Workers, which are started with this environment, have the seed that the header shows.
     os.environ[SEED_VARIABLE] = os.environ.get(SEED_VARIABLE) or default
     config.stash[_seed] = int(os.environ[SEED_VARIABLE])
-    config.addinivalue_line(
-        "markers", "in_new_process(condition): run the test in a process of its own"
-    )
     if os.environ.get(deserialized_modules.VARIABLE):
         deserialized_modules.replace_modules(pytest.MonkeyPatch())
 
@@ -71,34 +66,6 @@ def _what_other_files_left_is_frozen() -> None:
     """Collect it, and freeze the rest: tests that collect thousands of times would take minutes."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a test that is marked so in a new process; it passes if it passes there."""
-    marker = pyfuncitem.get_closest_marker("in_new_process")
-    if marker is None or not marker.args[0] or os.environ.get(_IN_NEW_PROCESS):
-        return None
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", pyfuncitem.nodeid]
-    variables = {**os.environ, _IN_NEW_PROCESS: "1"}
-    for name in [name for name in variables if name.startswith("PYTEST_")]:
-        del variables[name]  # of a worker of pytest-xdist
-    done = subprocess.run(
-        command,
-        cwd=pyfuncitem.config.rootpath,
-        env=variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.fail(done.stdout + done.stderr, pytrace=False)
-    if " passed" not in done.stdout:
-        pytest.skip(done.stdout)
-    return True
-
-
-_IN_NEW_PROCESS = "ASM_LIBCALLS_TEST_IN_NEW_PROCESS"
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -68,7 +68,7 @@ def at_point(number, operation, intruder, package="asm_libcalls"):
     return seen > number, outcome
 
 
-def at_every_point(scene, check, most=2000):
+def at_every_point(scene, check, most=2000, package="asm_libcalls"):
     """Call an intruder at each point of an operation in turn, each time in a new scene.
 
     `scene` returns an operation and an intruder. `check` is called with the outcome after each, and
@@ -76,7 +76,7 @@ def at_every_point(scene, check, most=2000):
     """
     for number in range(most):
         operation, intruder = scene()
-        reached, outcome = at_point(number, operation, intruder)
+        reached, outcome = at_point(number, operation, intruder, package)
         if not reached:
             return number
         check(outcome, number)

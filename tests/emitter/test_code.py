@@ -11,7 +11,6 @@ import threading
 import weakref
 
 import pytest
-from free_threading import frees_what_was_dropped, frees_without_threads
 from in_threads import in_threads
 from process_maps import mapping_of, offenders
 
@@ -150,7 +149,6 @@ def test_closed_code_is_not_called(way, called):
     assert repr(code) == "<Code closed>"
 
 
-@frees_without_threads
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("closed_first", [False, True])
 def test_the_last_use_frees_the_memory(way, closed_first):
@@ -184,7 +182,6 @@ def test_without_functions_closing_frees_at_once():
         assert again.address == address  # used again
 
 
-@frees_without_threads
 def test_a_cycle_is_collected():
     code = Code(ADD)
     address = int(code.address)
@@ -196,7 +193,6 @@ def test_a_cycle_is_collected():
     assert content(address) == INT3 * 4
 
 
-@frees_without_threads
 def test_a_finalizer_that_calls_code_of_its_own_cycle():
     """The collector calls finalizers in any order, so the memory must outlive all of them."""
 
@@ -289,7 +285,6 @@ def reuse(much: int = 200) -> list[Code]:
 MAKE = {"native_function": native_function, "catch_traps": catch_traps}
 
 
-@frees_without_threads
 @pytest.mark.parametrize("make", MAKE)
 @pytest.mark.parametrize("outcome", ["result", "exception", "trap"])
 def test_in_its_own_call(make, outcome):
@@ -322,7 +317,6 @@ def test_in_its_own_call(make, outcome):
             kept.clear()
 
 
-@frees_what_was_dropped
 def test_in_another_thread():
     runs, closed = threading.Event(), threading.Event()
 
@@ -353,7 +347,6 @@ def test_in_another_thread():
     assert content(address) != bytes_[:4]
 
 
-@frees_without_threads
 def test_in_a_greenlet_that_waits():
     greenlet = pytest.importorskip("greenlet")
 
@@ -403,7 +396,6 @@ def test_threads_that_load_call_and_close():
         sys.setswitchinterval(interval)
 
 
-@frees_without_threads
 def test_pieces_that_are_freed_while_others_are_made():
     """A finalizer frees, and makes, within the allocation that started the collection."""
     thresholds = gc.get_threshold()
@@ -448,7 +440,6 @@ def test_two_images_on_a_page_keep_their_names():
     assert [names_of(three), names_of(two)] == [["my::f3"], ["my::f1"]]
 
 
-@frees_without_threads
 def test_names_go_with_the_memory_not_before():
     code = Code(FRAMED, {"my::f": (0, len(FRAMED))})
     function = native_function(code.address, SIGNATURE)

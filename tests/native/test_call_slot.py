@@ -8,7 +8,6 @@ import threading
 import weakref
 
 import pytest
-from free_threading import frees_without_threads
 
 import asm_libcalls
 from asm_libcalls.native import call_slot
@@ -101,7 +100,6 @@ def test_no_python_runs(make):
     assert "call" not in events
 
 
-@frees_without_threads
 def test_it_is_collected_in_a_cycle(make):
     thing = make()
     thing.other = thing

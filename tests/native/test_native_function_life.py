@@ -11,7 +11,7 @@ import weakref
 
 import process_maps
 import pytest
-from free_threading import WITHOUT_GIL, frees_without_threads
+from free_threading import WITHOUT_GIL, frees_modules_and_classes
 from in_threads import in_threads
 from interruptions import at_every_point
 
@@ -135,7 +135,7 @@ def test_calls_leave_no_memory():
     assert left_behind(run) < 20_000
 
 
-@frees_without_threads
+@frees_modules_and_classes
 def test_functions_leave_no_memory():
     def make():
         for i in range(500):
@@ -170,7 +170,6 @@ def test_a_batch_shares_its_pages(last, size):
 # --- what keeps what alive -----------------------------------------------------------------------
 
 
-@frees_without_threads
 def test_a_dropped_function_is_freed():
     slow = Callable()
     alive = weakref.ref(slow)
@@ -189,7 +188,6 @@ def test_a_dropped_function_is_freed():
     assert alive() is None
 
 
-@frees_without_threads
 @pytest.mark.parametrize("how", ["attribute", "closure", "partial"])
 def test_a_cycle_is_collected(how):
     if how == "closure":

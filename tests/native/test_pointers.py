@@ -18,7 +18,7 @@ import weakref
 
 import numpy
 import pytest
-from free_threading import frees_without_threads
+from free_threading import frees_modules_and_classes
 
 import asm_libcalls
 from asm_libcalls import HostFunction, VMExternRef, toy_jit
@@ -475,7 +475,7 @@ def test_machine_code_takes_memory_itself(machine_code):
     text.append(1)
 
 
-@frees_without_threads
+@frees_modules_and_classes
 def test_machine_code_learns_types(machine_code):
     identity = asm_libcalls.load_code(IDENTITY)
     known = asm_libcalls.native_function(identity, "(pointer) -> u64")

@@ -10,6 +10,7 @@ import weakref
 
 import numpy
 import pytest
+from free_threading import frees_modules_and_classes
 from jit_modules import Function, build
 
 import asm_libcalls
@@ -366,6 +367,7 @@ def test_a_full_table_leaves_types_to_the_slow_path(child):
     )
 
 
+@frees_modules_and_classes
 def test_a_type_is_learned_at_the_address_of_one_that_was_freed(same):
     readable = value_types.learners[0].__self__
     cls = type("P", (ctypes.c_void_p,), {})

@@ -9,12 +9,12 @@ import json
 import os
 
 import pytest
-from free_threading import frees_what_was_dropped
+from free_threading import frees_modules_and_classes
 
 CALLS = int(os.environ.get("ASM_LIBCALLS_SOAK_CALLS") or 1_000_000)
 
 
-@frees_what_was_dropped
+@frees_modules_and_classes
 @pytest.mark.usefixtures("machine_code")
 def test_nothing_grows(child):
     pytest.importorskip("peachpy", reason="no assembler for native frames")

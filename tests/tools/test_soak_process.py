@@ -8,10 +8,10 @@ import sys
 
 import pytest
 from child_process import PACKAGE_HOME, TESTS, environment
-from free_threading import frees_what_was_dropped
+from free_threading import frees_modules_and_classes
 
 
-@frees_what_was_dropped
+@frees_modules_and_classes
 @pytest.mark.usefixtures("machine_code")
 def test_nothing_is_left_of_what_comes_and_goes():
     """By the command of docs/proof.md."""

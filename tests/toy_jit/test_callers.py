@@ -7,7 +7,6 @@ import weakref
 
 import pytest
 import wasm_builder as wasm
-from free_threading import frees_what_was_dropped
 from jit_modules import Function, build, instantiate
 
 from asm_libcalls import toy_jit
@@ -104,7 +103,6 @@ def test_a_caller_of_which_only_a_function_was_kept():
     assert callers[0].exports["f"] == f
 
 
-@frees_what_was_dropped
 def test_all_is_freed_in_the_end():
     host, callers = recorder()
     instance = instantiate(CALL, HOST, {"host": host})

@@ -10,7 +10,6 @@ import weakref
 import jit_cycles
 import pytest
 from child_process import run_child
-from free_threading import frees_what_was_dropped
 from jit_cycles import ACTIONS, WAYS
 from jit_modules import Function, instantiate
 
@@ -31,14 +30,12 @@ def alone(tmp_path_factory):
     return json.loads(run_child(code, folder=tmp_path_factory.mktemp("alone")).stdout)
 
 
-@frees_what_was_dropped
 @pytest.mark.parametrize("way", WAYS)
 def test_an_object_that_has_its_instance_is_collected(alone, way):
     alive, _ = alone
     assert alive[way] == [False] * 5
 
 
-@frees_what_was_dropped
 @pytest.mark.parametrize(
     "way", ["argument", "result", "several", "call_bits", "VMExternRef", "refused"]
 )
@@ -54,7 +51,6 @@ def test_an_argument_is_collected_while_other_threads_exist(way):
         thread.join()
 
 
-@frees_what_was_dropped
 def test_destructors_in_a_collection_may_use_instances(alone):
     """They run at its beginning, and may call, collect, close and make instances."""
     _, ran = alone

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import wasm_builder as wasm
-from free_threading import frees_what_was_dropped
+from free_threading import frees_modules_and_classes
 from in_threads import in_threads
 from jit_modules import EXTERNREFS, FUNCREFS, MEMORY, Function, build, instantiate
 from process_maps import mappings
@@ -255,7 +255,6 @@ def use(module, reference_itself=True):
     return weakref.ref(instance.runtime), weakref.ref(instance.exports["f"])
 
 
-@frees_what_was_dropped
 def test_an_instance_that_nobody_has_is_collected():
     module = toy_jit.Module(BINARY)
     references = use(module)
@@ -263,7 +262,6 @@ def test_an_instance_that_nobody_has_is_collected():
     assert [reference() for reference in references] == [None, None]
 
 
-@frees_what_was_dropped
 def test_code_goes_with_the_last_that_could_run_it():
     module = toy_jit.Module(BINARY)
     address = module.code.address
@@ -303,7 +301,6 @@ def test_code_stays_while_a_table_has_its_functions():
     assert user.exports["f"]() == 7
 
 
-@frees_what_was_dropped
 def test_finalizers_of_garbage_may_call_it():
     """A finalizer in the cycle runs before what it calls is taken apart, in whatever order."""
     results = []
@@ -345,7 +342,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@frees_what_was_dropped
+@frees_modules_and_classes
 @pytest.mark.parametrize(
     ("what", "count"), [("instances", 3_000), ("modules", 1_000), ("cycles", 1_000)]
 )
@@ -619,3 +616,43 @@ def test_nothing_in_the_refusal_of_a_call_lets_the_next_one_in(does):
     while attempt(attempts + 1):
         attempts += 1
     assert attempts > 20
+
+
+def test_an_instance_is_freed_after_a_thread_was_started(child):
+    """From then on CPython 3.13 never frees modules in a build without the GIL."""
+    child(
+        """
+        import gc, threading, weakref
+        import asm_libcalls
+        from jit_modules import Function, instantiate
+
+        thread = threading.Thread(target=lambda: None)
+        thread.start()
+        thread.join()
+        identity = asm_libcalls.load_code(bytes.fromhex("4889f8c3"))
+
+        def export():
+            instance = instantiate({"f": Function("-> i32", "i32.const 07")})
+            assert instance.exports["f"]() == 7
+            return instance
+
+        def native_function():
+            function = asm_libcalls.native_function(identity, "(i64) -> i64", slow=Slow())
+            assert function("text") is None
+            return function.__self__
+
+        class Slow:
+            seen = []
+
+            def __init__(self):
+                self.seen.append(weakref.ref(self))
+
+            def __call__(self, *arguments):
+                return None
+
+        references = [weakref.ref(make()) for make in (export, native_function)]
+        gc.collect()
+        assert references[0]() is None
+        assert Slow.seen[0]() is None
+        """
+    )

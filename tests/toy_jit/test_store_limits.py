@@ -9,7 +9,6 @@ import threading
 import numpy
 import pytest
 import wasm_builder as wasm
-from free_threading import frees_what_was_dropped
 from jit_modules import Function, build
 
 import asm_libcalls
@@ -175,7 +174,6 @@ def test_what_is_imported_is_not_limited():
     assert memory.grow(1) == 3
 
 
-@frees_what_was_dropped
 def test_an_instance_that_fails_is_not_counted():
     limits = toy_jit.StoreLimits(instances=1, memories=1)
     trapping = toy_jit.Module(

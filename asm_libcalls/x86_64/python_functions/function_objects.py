@@ -3,6 +3,7 @@
 A function object owns its module object (its ``__self__``), which owns the C address, the Python
 function of the slow path, the name and the doc. CPython's reference counts and garbage collector
 free all of them with the function. Only the code stays: one routine for each shape, some 200 bytes.
+Without the GIL the function's ``__module__`` owns them: see :class:`_OwningName`.
 
 The code reads CPython's objects in memory, by the layout that ``object_layouts.py`` finds. If it
 finds none, it raises :class:`Unsupported`, and ``asm_libcalls.native.native_function`` does not use
@@ -53,6 +54,21 @@ __all__ = ["FunctionMaker", "Unsupported"]
 
 METH_NOARGS, METH_O, METH_FASTCALL = 0x04, 0x08, 0x80
 _RET = b"\xc3"
+
+
+class _OwningName(str):
+    """A ``__module__`` that owns the objects that the state of its function refers to.
+
+    CPython 3.13 without the GIL never frees modules, once a second thread has been started. So the
+    state, which belongs to a module, must not own them. The function owns this.
+    """
+
+    __slots__ = ("owned",)
+
+    owned: tuple[object, ...]
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)
 
 
 class FunctionMaker:
@@ -108,6 +124,9 @@ class FunctionMaker:
         self.prepare([Shape.of(Signature(f"({name}) -> {name}")) for name in ("f64", "i64")])
 
     def _define_module(self) -> ModuleDefinition:
+        if not HAS_GIL:
+            name = b"asm_libcalls.native.native_function"
+            return ModuleDefinition(name=name, state_size=c_types.sizeof(FunctionState))
         routine = self._loaded.routine
         return ModuleDefinition(
             name=b"asm_libcalls.native.native_function",
@@ -214,11 +233,15 @@ class FunctionMaker:
             owner.__name__ = module
         state = self._module_state(owner)
         at = self._bytes_address(content)
-        # A signal handler may raise after each call: an object is counted and stored in one.
-        for where, thing in ((FunctionState.slow, slow), (FunctionState.text, content)):
-            offset = state + where.offset - id(owner)
-            member = MemberDefinition(b"", MemberDefinition.OBJECT, offset)
-            self._set_member(owner, c_types.byref(member), thing)
+        if HAS_GIL or permanent:
+            # A signal handler may raise after each call: an object is counted and stored in one.
+            for where, thing in ((FunctionState.slow, slow), (FunctionState.text, content)):
+                offset = state + where.offset - id(owner)
+                member = MemberDefinition(b"", MemberDefinition.OBJECT, offset)
+                self._set_member(owner, c_types.byref(member), thing)
+        else:
+            module = _OwningName(module or "")
+            module.owned = slow, content
         values = (address, id(slow), id(content), at, code, flags, at + len(encoded))
         libc.memmove(state, _STATE.pack(*values), _STATE.size)
         definition = state + FunctionState.definition.offset

@@ -193,7 +193,8 @@ class Store:
             self.lock.owner = self.lock.depth = 0
 
     def __del__(self) -> None:
-        if self.later and not sys.is_finalizing():
+        # A signal handler may have ended __init__.
+        if getattr(self, "later", None) and not sys.is_finalizing():
             self.do_what_waits()
 
 

@@ -8,6 +8,7 @@ import threading
 import weakref
 
 import pytest
+from free_threading import frees_modules_and_classes
 
 import asm_libcalls
 from asm_libcalls.native import call_slot
@@ -100,6 +101,7 @@ def test_no_python_runs(make):
     assert "call" not in events
 
 
+@frees_modules_and_classes
 def test_it_is_collected_in_a_cycle(make):
     thing = make()
     thing.other = thing

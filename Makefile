@@ -28,9 +28,9 @@ test-pythons:
 test-wheel: dist
 	$(VENV_PYTHON) tools/check_wheel.py
 
-# `cli` too: mypy reads the types of what the command line imports.
+# `cli` and `test` too: mypy reads the types of what the command line and tools import.
 lint:
-	$(SET_UP) cli lint
+	$(SET_UP) cli lint test
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy --strict

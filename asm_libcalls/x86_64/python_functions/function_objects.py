@@ -124,16 +124,12 @@ class FunctionMaker:
         self.prepare([Shape.of(Signature(f"({name}) -> {name}")) for name in ("f64", "i64")])
 
     def _define_module(self) -> ModuleDefinition:
-        if not HAS_GIL:
-            name = b"asm_libcalls.native.native_function"
-            return ModuleDefinition(name=name, state_size=c_types.sizeof(FunctionState))
-        routine = self._loaded.routine
+        # Without the GIL the state owns nothing: see _OwningName.
+        names = ("traverse", "clear", "free") if HAS_GIL else ()
         return ModuleDefinition(
             name=b"asm_libcalls.native.native_function",
             state_size=c_types.sizeof(FunctionState),
-            traverse=routine("function_state_traverse"),
-            clear=routine("function_state_clear"),
-            free=routine("function_state_free"),
+            **{name: self._loaded.routine(f"function_state_{name}") for name in names},
         )
 
     def prepare(self, shapes: Iterable[Shape | SlotShape]) -> None:
@@ -211,8 +207,7 @@ class FunctionMaker:
         build without the GIL.
         """
         self.prepare([shape])
-        code = self._code_of(shape)
-        return self._make(code, address, shape, slow, name, text, module, permanent)
+        return self._make(self._code_of(shape), address, shape, slow, name, text, module, permanent)
 
     def _make(
         self,

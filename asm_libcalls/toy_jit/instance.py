@@ -111,12 +111,7 @@ class Instance(Owned):
         self.module = module
         matched, host = match_imports(decoded, {} if imports is None else imports)
         self._admission = None if limits is None else Admission(limits, decoded)
-        try:
-            self.runtime = make_runtime(decoded, module.code, matched, limits or StoreLimits())
-        except BaseException:
-            if self._admission is not None:
-                self._admission.give_back()
-            raise
+        self.runtime = make_runtime(decoded, module.code, matched, limits or StoreLimits())
         if self._admission is not None:
             self._admission.belongs_to(self.runtime)
         if host is not None:

@@ -21,6 +21,12 @@ _NAMES = ("memory_size", "table_elements", "instances", "tables", "memories")
 _UNITS = {"memory_size": "bytes", "table_elements": "elements"}
 
 
+class Token:
+    """Counts one object, as long as it is referenced."""
+
+    __slots__ = ("__weakref__",)
+
+
 class StoreLimits:
     """Limits on the size of each memory and table, and on the number of all of them.
 
@@ -44,8 +50,8 @@ class StoreLimits:
     """
 
     _limits: dict[str, int | None] = unmade()
-    # Sets of tokens, by name: adding, removing and counting are atomic operations.
-    _counted: dict[str, set[object]] = unmade()
+    # Weak references to tokens, by name: adding, removing and counting are atomic operations.
+    _counted: dict[str, set[weakref.ref[Token]]] = unmade()
 
     def __init__(
         self,
@@ -80,19 +86,16 @@ class StoreLimits:
         if limit is not None and size > limit:
             raise LimitExceeded(f"{what} of {size} {_UNITS[name]}: StoreLimits.{name} is {limit}")
 
-    def take(self, name: str) -> object:
-        """Count one more, and return a token for it; raise LimitExceeded if it is too many."""
+    def take(self, name: str) -> Token:
+        """Count one more, as long as the returned token exists; LimitExceeded if it is too many."""
         limit, counted = self._limits[name], self._counted[name]
-        token = object()
-        counted.add(token)  # before the check, so that two threads never both get the last one
+        token = Token()
+        # Before the check, so that two threads never both get the last one. The callback is a C
+        # function: no signal handler comes before it.
+        counted.add(weakref.ref(token, counted.discard))
         if limit is not None and len(counted) > limit:
-            counted.discard(token)
             raise LimitExceeded(f"too many {name}: StoreLimits.{name} is {limit}")
         return token
-
-    def give_back(self, name: str, token: object) -> None:
-        """Count a token no more; twice is a no-op."""
-        self._counted[name].discard(token)
 
 
 class Admission:
@@ -102,33 +105,24 @@ class Admission:
     """
 
     def __init__(self, limits: StoreLimits, module: Module) -> None:
-        self._limits = limits
         self._imported = module.imported_memories, module.imported_tables
-        memories = len(module.memories) - module.imported_memories
-        tables = len(module.tables) - module.imported_tables
-        self._taken: list[tuple[str, object]] = []
-        try:
-            for name in ("instances", *["memories"] * memories, *["tables"] * tables):
-                self._taken.append((name, limits.take(name)))
-        except BaseException:
-            self.give_back()
-            raise
-
-    def give_back(self) -> None:
-        """Give all of it back, because instantiation failed."""
-        for name, token in self._taken:
-            self._limits.give_back(name, token)
+        self._instance = [limits.take("instances")]
+        self._memories = [limits.take("memories") for _ in module.memories[self._imported[0] :]]
+        self._tables = [limits.take("tables") for _ in module.tables[self._imported[1] :]]
 
     def belongs_to(self, instance: Instance) -> None:
-        """Give back each token when the counted object is collected."""
+        """Count each memory and table as long as it exists."""
         memories, tables = self._imported
-        owners = (instance, *instance.memories[memories:], *instance.tables[tables:])
-        for (name, token), owner in zip(self._taken, owners, strict=True):
-            weakref.finalize(owner, self._limits.give_back, name, token).atexit = False
+        tokens = [*self._memories, *self._tables]
+        owners: list[Any] = [*instance.memories[memories:], *instance.tables[tables:]]
+        for owner, token in zip(owners, tokens, strict=True):
+            owner.counted_by_limits = token
+        self._memories.clear()
+        self._tables.clear()
 
     def close(self) -> None:
-        """Give back the token of the instance, which is closed."""
-        self._limits.give_back(*self._taken[0])
+        """Do not count the instance any more, which is closed."""
+        self._instance.clear()
 
 
 def checked_limit(value: Any, where: str) -> int | None:

@@ -9,6 +9,7 @@ import threading
 import numpy
 import pytest
 import wasm_builder as wasm
+from interruptions import at_point
 from jit_modules import Function, build
 
 import asm_libcalls
@@ -183,6 +184,35 @@ def test_an_instance_that_fails_is_not_counted():
         with pytest.raises(asm_libcalls.Trap):
             toy_jit.Instance(trapping, limits=limits)
         gc.collect()
+
+
+class Struck(BaseException):
+    """A signal handler raises this."""
+
+
+@pytest.mark.parametrize(
+    "package", ["asm_libcalls.toy_jit.instance", "asm_libcalls.toy_jit.limits"]
+)
+def test_an_instance_whose_making_a_signal_handler_interrupted_is_not_counted(package):
+    def strike():
+        raise Struck
+
+    compiled = module()
+    for number in range(1000):
+        limits = toy_jit.StoreLimits(instances=1, memories=1, tables=1)
+        try:
+            reached, _ = at_point(
+                number, lambda limits=limits: toy_jit.Instance(compiled, limits=limits),
+                strike, package,
+            )  # fmt: skip
+        except Struck:
+            reached = True
+        if not reached:
+            break
+        _ = None
+        gc.collect()
+        toy_jit.Instance(compiled, limits=limits)
+    assert number > 5
 
 
 def test_threads_that_take_the_last_one():

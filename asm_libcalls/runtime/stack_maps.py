@@ -12,7 +12,7 @@ from functools import partial
 
 from asm_libcalls.emitter.code_address import CodeAddress
 from asm_libcalls.owned import OPEN, Owned, unmade
-from asm_libcalls.signatures.arguments import counted, describe, integer
+from asm_libcalls.signatures.arguments import counted, describe, integer, iterator_of
 from asm_libcalls.steps import step
 
 TYPE_CHECKING = False
@@ -179,7 +179,7 @@ def _items(maps: Any) -> Iterable[tuple[Any, Any]]:
 def _offsets(slots: Any, offset: int) -> tuple[int, ...]:
     where = f"register(): the slots of the return address at {offset}"
     try:
-        given = tuple(slots)
+        given = tuple(iterator_of(slots))
     except TypeError:
         raise TypeError(f"{where} must be offsets in a sequence, got {describe(slots)}") from None
     return tuple(integer(slot, where, "offsets (int)", *_OFFSETS) for slot in given)

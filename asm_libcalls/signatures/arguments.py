@@ -6,6 +6,7 @@ from _operator import index as _index  # importing operator takes longer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "describe",
     "integer",
     "items_of",
+    "iterator_of",
     "one_of",
     "refuse_closed",
     "shown",
@@ -101,11 +103,22 @@ def one_of(value: object, names: tuple[str, ...], where: str) -> str:
     raise ValueError(f"{where} must be one of {', '.join(names)}, got {shown(value)}")
 
 
+def iterator_of(value: Any) -> Iterator[Any]:
+    """Return ``iter(value)``; TypeError for pointers of ctypes too.
+
+    They have items without an end: reading them ends the process.
+    """
+    cls = type(value)
+    if not hasattr(cls, "__iter__") and not hasattr(cls, "__len__"):
+        raise TypeError(f"{cls.__name__} has no end")
+    return iter(value)
+
+
 def items_of(value: Any, where: str, expected: str) -> list[Any]:
     """Return the items of an iterable that has an order, and is no text."""
     if not isinstance(value, (str, bytes, set, frozenset)):
         try:
-            iterator = iter(value)
+            iterator = iterator_of(value)
         except TypeError:
             pass
         else:

@@ -117,13 +117,22 @@ OF_SEQUENCES = {
 }
 
 
+POINTER = ctypes.pointer(ctypes.c_char(b"a"))
+"""It has items, until a read of one ends the process."""
+
+
 @pytest.mark.parametrize("name", OF_SEQUENCES)
-@pytest.mark.parametrize("value", [5, None, {"a"}, "a"], ids=repr)
+@pytest.mark.parametrize("value", [5, None, {"a"}, "a", POINTER], ids=type)
 def test_what_is_no_sequence(name, value):
     if value is None and "parameters" in name:
         pytest.skip("the default")
     with pytest.raises(TypeError, match=f"^{re.escape(name)} must be a sequence"):
         OF_SEQUENCES[name](value)
+
+
+def test_slots_of_a_stack_map_that_have_no_end():
+    with pytest.raises(TypeError, match="at 1 must be offsets in a sequence, got LP_c_char"):
+        StackMapRegistry().register(4096, 8, {1: POINTER})
 
 
 OF_BYTES = {

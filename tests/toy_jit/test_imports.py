@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import struct
 import traceback
@@ -100,6 +101,7 @@ def test_what_a_host_function_may_return(signature, returned, expected):
         ("-> f32", "1", TypeError, "result of the host function m.h must be a real number"),
         ("-> funcref", 5, TypeError, "result of the host function m.h must be a Func or None"),
         ("-> i32 i64", 5, TypeError, r"m.h must be 2 values \[i32 i64\], got 1"),
+        ("-> i32 i64", ctypes.pointer(ctypes.c_int(5)), TypeError, r"i64\], got 1"),
         ("-> i32 i64", (1, 2, 3), TypeError, r"m.h must be 2 values \[i32 i64\], got 3"),
         ("-> i32 i64", (1, "x"), TypeError, "function m.h: value 2 must be an integer"),
     ],

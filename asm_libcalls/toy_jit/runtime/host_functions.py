@@ -7,6 +7,7 @@ import weakref
 
 from asm_libcalls.binding import default_binding
 from asm_libcalls.runtime.instance import Instance
+from asm_libcalls.signatures.arguments import iterator_of
 from asm_libcalls.toy_jit.codegen.layout import type_id
 from asm_libcalls.toy_jit.frontend.module import type_names
 from asm_libcalls.toy_jit.link.code_map import extend, moment
@@ -96,7 +97,7 @@ class _HostCall:
             values, where = (returned,), self.where
         else:
             try:
-                values = tuple(returned)
+                values = tuple(iterator_of(returned))
             except TypeError:
                 values = (returned,)
             where = f"{self.where}: value"

@@ -19,19 +19,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.calling_convention import Place
 
-__all__ = [
-    "EXCEPTION",
-    "MAXIMUM_TRACE",
-    "NO_MEMORY",
-    "TRAPPED",
-    "Activation",
-    "Departure",
-    "NativeCall",
-    "StoreLock",
-    "ThreadRecord",
-    "argument_offset",
-]
-
 
 class NativeCall(c_types.Structure):
     """One call, the argument of ``asm_libcalls_enter``: registers to load, and results."""

@@ -15,21 +15,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.signatures import ValueType
 
-__all__ = [
-    "CALLEE_SAVED",
-    "CALLEE_SAVED_SIZE",
-    "FLOATS",
-    "FLOAT_REGISTERS",
-    "INTEGERS",
-    "INTEGER_REGISTERS",
-    "INTEGER_RESULTS",
-    "STACK",
-    "Assignment",
-    "Place",
-    "assign",
-    "bank_of",
-]
-
 INTEGER_REGISTERS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 """The registers of arguments of class INTEGER, in order."""
 

@@ -34,9 +34,6 @@ if TYPE_CHECKING:
             """How Python calls native code."""
 
 
-__all__ = ["make_functions"]
-
-
 def make_functions(binding: Binding, like: str = "") -> dict[str, Any]:
     """Make the functions of the libcalls: builtins, where this Python and CPU can have them.
 

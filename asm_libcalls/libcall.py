@@ -52,9 +52,6 @@ if TYPE_CHECKING:
             """Replace buffers by their addresses; return also what keeps them alive."""
 
 
-__all__ = ["FallbackFunction", "Libcall"]
-
-
 class Libcall:
     """One libcall, bound to a backend. Calling it takes and returns Python numbers.
 

@@ -26,16 +26,6 @@ if TYPE_CHECKING:
     from asm_libcalls.trap_codes import TrapCode
     from asm_libcalls.traps import Trap
 
-__all__ = [
-    "BUILTIN_ARRAY",
-    "BUILTIN_SLOTS",
-    "DECLARATIONS",
-    "PARAMETER_KINDS",
-    "SYMBOL_PREFIX",
-    "BuiltinSlot",
-    "Declaration",
-]
-
 SYMBOL_PREFIX = "wasmtime_"
 
 PARAMETER_KINDS = {

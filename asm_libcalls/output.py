@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Cell", "console", "paragraph", "print_json", "print_table", "terminal_width"]
-
 
 class Cell(NamedTuple):
     """A cell of a table: its text, of one or more lines, and its style for rich."""

@@ -13,8 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["adopt"]
-
 
 def adopt(package: ModuleType, earlier: ModuleType) -> None:
     """Give a package that is being imported the modules of an earlier import.

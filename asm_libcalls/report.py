@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.binding import Binding
 
-__all__ = ["BackendReport", "make_report", "ufunc_backends"]
-
 ufunc_backends: dict[str, str] = {}
 """The backend of each ufunc, written when they are made: ``"x86_64"``, or ``"fallback: "`` and the
 reason."""

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     R = TypeVar("R")
 
-__all__ = ["HAS_GIL", "step", "use", "wait_outside"]
-
 HAS_GIL = "t" not in getattr(sys, "abiflags", "")
 """Whether this build of Python has a GIL."""
 

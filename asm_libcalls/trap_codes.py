@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["TrapCode"]
-
 
 class TrapCode(IntEnum):
     """Why native code trapped: Cranelift's trap codes, and one more for ``call_indirect``.

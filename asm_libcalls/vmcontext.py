@@ -31,29 +31,6 @@ import ctypes
 from asm_libcalls.libcalls import BUILTIN_ARRAY
 from asm_libcalls.signatures.arguments import integer
 
-__all__ = [
-    "MAXIMUM_PAGES",
-    "WASM_PAGE_SHIFT",
-    "WASM_PAGE_SIZE",
-    "InstanceHeader",
-    "MemoryPointers",
-    "VMCallerCheckedAnyfunc",
-    "VMDataSegment",
-    "VMElementSegment",
-    "VMExternData",
-    "VMFunctionImport",
-    "VMGlobalDefinition",
-    "VMGlobalImport",
-    "VMInterrupts",
-    "VMMemoryDefinition",
-    "VMMemoryImport",
-    "VMMemoryState",
-    "VMOffsets",
-    "VMTableDefinition",
-    "VMTableImport",
-    "VMTableState",
-]
-
 _MOST = (1 << 32) - 1
 """The most parts of a kind."""
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from asm_libcalls.emitter.pages import LoadedImage
 
-__all__ = ["load_for"]
-
 
 def load_for(load_routines: Callable[..., LoadedImage], features: frozenset[str]) -> LoadedImage:
     """Assemble and load the libcalls for a CPU with these features."""

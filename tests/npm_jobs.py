@@ -12,8 +12,6 @@ import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["IMPORTS", "JOBS", "Host"]
-
 TEXT = (
     b"The quick brown fox jumps over the lazy dog. "
     b"Pack my box with five dozen liquor jugs; how vexingly quick daft zebras jump! "

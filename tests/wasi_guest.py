@@ -11,8 +11,6 @@ from asm_libcalls.toy_jit.wasi import Preview1
 from asm_libcalls.toy_jit.wasi.abi import Right
 from asm_libcalls.toy_jit.wasi.errors import Errno
 
-__all__ = ["ALL_RIGHTS", "CALLS", "MODULE", "Guest", "binary"]
-
 MODULE = "wasi_snapshot_preview1"
 ALL_RIGHTS = (1 << 30) - 1
 FOLLOW = 1

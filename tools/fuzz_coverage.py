@@ -18,8 +18,6 @@ import random
 import sys
 from pathlib import Path
 
-__all__ = ["CORPUS", "examine", "main"]
-
 CORPUS = Path(__file__).resolve().parent.parent / "tests" / "data" / "corpus"
 
 _LARGEST = 4096

@@ -41,8 +41,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Fuzzer", "main", "run_batches"]
-
 PROGRAM = Path(__file__).resolve()
 """The program of a child process."""
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.toy_jit.frontend import module as decoded_module
 
-__all__ = ["FORMATS", "Run", "Thing", "first_difference", "note", "to_number", "to_pattern"]
-
 _CALLS = 24  # of exports, in a run
 FORMATS = {I32: ("<i", "<I"), I64: ("<q", "<Q"), F32: ("<f", "<I"), F64: ("<d", "<Q")}
 _INFINITY = {F32: 0x7F800000, F64: 0x7FF0000000000000}

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
 
-__all__ = ["mutate"]
-
 _INTERESTING = b"\x00\x01\x02\x0b\x0f\x40\x60\x6f\x70\x7c\x7d\x7e\x7f\x80\x81\xfc\xff"
 
 

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-__all__ = ["MODULES", "Mutant", "main", "mutants"]
-
 ROOT = Path(__file__).resolve().parent.parent
 
 _REFERENCES = (

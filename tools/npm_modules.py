@@ -16,8 +16,6 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["MODULES", "NpmModule", "fetch"]
-
 
 class NpmModule(NamedTuple):
     """A module of a package."""

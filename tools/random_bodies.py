@@ -8,8 +8,6 @@ from random_operands import SCALAR_STORES, STORES, TYPES, OperandMaker
 from random_spaces import CANONICAL
 from wasm_encoding import END, REFERENCES, s, sized, u, vector
 
-__all__ = ["BodyMaker"]
-
 _EMPTY = b"\x40"
 
 

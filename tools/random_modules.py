@@ -21,8 +21,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from random import Random
 
-__all__ = ["make"]
-
 FUEL = 400
 """Iterations of loops, and calls of functions, before a trap."""
 

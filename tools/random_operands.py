@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from random_spaces import IndexSpaces
 
-__all__ = ["SCALAR_STORES", "STORES", "TYPES", "OperandMaker"]
-
 _EQUAL = {F32: 0x5B, F64: 0x61}
 
 TYPES = {opcode: (tuple(params), tuple(rest)) for opcode, (params, rest) in enumerate(op.TYPES)}

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from random import Random
 
-__all__ = ["CANONICAL", "PAGE", "IndexSpaces"]
-
 PAGE = 65536
 CANONICAL = {F32: bytes.fromhex("0000c07f"), F64: bytes.fromhex("000000000000f87f")}
 """The bits of the canonical NaN, by type."""

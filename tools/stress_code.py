@@ -15,8 +15,6 @@ from asm_libcalls import Code, HostFunction, native_function, runtime_symbols
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["OPERATIONS", "close_all"]
-
 MOST = 6
 """The most pieces of a world."""
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.toy_jit.frontend import module as decoded_module
 
-__all__ = ["LIMIT", "ToyJitRun", "things_alive"]
-
 LIMIT = 0.1
 """Seconds that a call may take before it is interrupted."""
 

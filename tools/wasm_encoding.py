@@ -9,8 +9,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["CONST", "END", "NUMBERS", "REFERENCES", "encoded", "s", "sized", "u", "vector"]
-
 NUMBERS = (I32, I64, F32, F64)
 REFERENCES = (FUNCREF, EXTERNREF)
 END = b"\x0b"

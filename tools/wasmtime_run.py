@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.toy_jit.frontend import module as decoded_module
 
-__all__ = ["WasmtimeRun", "wasmtime_package"]
-
 
 def wasmtime_package() -> types.ModuleType | None:
     """Return the package wasmtime, if it is installed."""

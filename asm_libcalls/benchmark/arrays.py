@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.benchmark.peers import Peers
 
-__all__ = ["NUMPY", "cases"]
-
 SUITE = "arrays"
 NUMPY = "NumPy"
 

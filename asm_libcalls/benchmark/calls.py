@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.benchmark.peers import Peers
 
-__all__ = ["cases"]
-
 SUITE = "calls"
 UNROLLED = 20
 """Calls in each turn of the timing loop, so many that the loop's own cost is negligible."""

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["functions"]
-
 # The types of parameters and results, and the code of the function, in the binary format.
 _EXPORTS = {
     OURS: ("7e7e", "7e", "2000"),  # two i64

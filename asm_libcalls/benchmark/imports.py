@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.benchmark.peers import Peers
 
-__all__ = ["measure"]
-
 SUITE = "imports"
 ROUNDS, QUICK_ROUNDS = 15, 3
 BARE = "Python alone"

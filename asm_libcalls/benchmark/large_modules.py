@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from asm_libcalls.toy_jit.frontend.reader import Reader
 
-__all__ = ["repeated"]
-
 _FUNCTIONS, _CODE = 3, 10  # sections
 
 

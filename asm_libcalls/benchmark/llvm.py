@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from asm_libcalls.benchmark.peers import Peers
     from asm_libcalls.libcall import Libcall
 
-__all__ = ["cases"]
-
 SUITE = "llvm"
 ONE_INSTRUCTION = {
     "truncsfhf2": bytes.fromhex("c4e3791dc000c3"),  # vcvtps2ph xmm0, xmm0, 0; ret

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     Loop = Callable[[NativeCall, int], float]
 
-__all__ = ["OURS_FROM_PYTHON", "cases", "native", "native_loop_or_why", "python"]
-
 SUITE = "memory"
 SIZES = (16, 64, 256, 1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 QUICK_SIZES = (64, 1 << 12)

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.benchmark.peers import Peers
 
-__all__ = ["cases"]
-
 SUITE = "native"
 COUNT = 4096
 """Elements of one run, so few that the operands stay in the first-level cache."""

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.emitter.pages import LoadedImage
 
-__all__ = ["NAME", "call_of", "repeater", "routine"]
-
 NAME = "asm_libcalls_repeat"
 
 

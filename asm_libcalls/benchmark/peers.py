@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-__all__ = ["Peers"]
-
 C_SOURCE = """\
 #include <math.h>
 #include <stdint.h>

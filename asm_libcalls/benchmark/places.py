@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from asm_libcalls.benchmark.memory import Loop
     from asm_libcalls.benchmark.peers import Peers
 
-__all__ = ["PLACES", "SUITE", "measure"]
-
 SUITE = "places"
 GLIBC = "glibc"
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from asm_libcalls.benchmark.memory import Loop
     from asm_libcalls.benchmark.peers import Peers
 
-__all__ = ["cases"]
-
 SUITE = "references"
 SIZES = (1, 10, 100, 1000, 10_000, 100_000)
 QUICK_SIZES = (1, 100)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.benchmark.peers import Peers
 
-__all__ = ["FORMAT", "Results", "print_results"]
-
 FORMAT = 1
 
 

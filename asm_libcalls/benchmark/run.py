@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.benchmark.results import Results
 
-__all__ = ["SUITES", "configure", "main", "run_suites"]
-
 SUITES = (
     "calls",
     "native",

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.benchmark.peers import Peers
 
-__all__ = ["SUITE", "WORK", "measure", "serve"]
-
 SUITE = "stores"
 PROCESSES = "processes"
 ALONE = "one thread"

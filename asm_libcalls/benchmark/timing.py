@@ -18,20 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-__all__ = [
-    "OURS",
-    "Candidate",
-    "Case",
-    "Effort",
-    "Figure",
-    "Spread",
-    "Timed",
-    "figures",
-    "measure",
-    "repeat",
-    "spread",
-]
-
 OURS = "asm_libcalls"
 """The label of the candidate that the others are compared with."""
 

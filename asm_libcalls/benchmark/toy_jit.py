@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.benchmark.peers import Peers
 
-__all__ = ["cases"]
-
 SUITE = "toy_jit"
 _PROGRAMS = Path(asm_libcalls.__file__).resolve().parent.parent / "tests" / "programs"
 

@@ -21,21 +21,6 @@ from asm_libcalls.signatures.literals import describe, format_bits
 from asm_libcalls.trap_codes import TrapCode
 from asm_libcalls.traps import Trap
 
-__all__ = [
-    "Checker",
-    "Difference",
-    "Outcome",
-    "PatternChecker",
-    "Verdict",
-    "address_or_reason",
-    "checker_of",
-    "observe",
-    "self_check",
-    "served_functions",
-    "trap_name",
-    "verify",
-]
-
 Case = Any
 """Input of a checker's implementations: a tuple of bit patterns, or more for a stateful family."""
 

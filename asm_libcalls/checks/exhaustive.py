@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
-__all__ = ["FUNCTIONS", "PATTERNS", "Exhaustive", "PatternDifference", "verify_exhaustively"]
-
 FUNCTIONS = ("f32_ceil", "f32_floor", "f32_trunc", "f32_nearest")
 PATTERNS = 1 << 32
 

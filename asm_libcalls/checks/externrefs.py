@@ -20,8 +20,6 @@ from asm_libcalls.runtime.global_ import Global
 from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.vmcontext import VMExternData
 
-__all__ = ["CHECKER"]
-
 GLOBALS = (1, 0, 2)
 """The reference in each global, 0 for null; the first global is imported."""
 

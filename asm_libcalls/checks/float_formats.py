@@ -6,8 +6,6 @@ Source: IEEE 754-2019, 3.4 (interchange formats).
 
 from __future__ import annotations
 
-__all__ = ["FORMATS", "FloatFormat"]
-
 
 class FloatFormat:
     """A format, by its width and the bits of its exponent."""

@@ -17,8 +17,6 @@ from asm_libcalls.checks.engine import PatternChecker
 from asm_libcalls.libcall import Libcall
 from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow
 
-__all__ = ["CHECKER", "quotient", "remainder", "signed"]
-
 _MODULUS = 2**64
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 

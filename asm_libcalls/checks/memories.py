@@ -17,8 +17,6 @@ from asm_libcalls.runtime.memory import Memory
 from asm_libcalls.traps import HeapOutOfBounds
 from asm_libcalls.vmcontext import WASM_PAGE_SIZE
 
-__all__ = ["CHECKER"]
-
 LIMITS = ((1, 3), (1, 2), (0, 1))
 """Each memory's first and largest size in pages; the first one is imported."""
 

@@ -16,8 +16,6 @@ from asm_libcalls.checks.float_formats import FORMATS, FloatFormat
 from asm_libcalls.libcall import Libcall
 from asm_libcalls.signatures import ValueType
 
-__all__ = ["CHECKER"]
-
 _TO_INTEGER: dict[str, Callable[[float], int]] = {
     "ceil": math.ceil,
     "floor": math.floor,

@@ -18,8 +18,6 @@ from typing import Any, ClassVar
 from asm_libcalls.checks.engine import Checker, Implementation, Outcome, observe, served_functions
 from asm_libcalls.libcall import Libcall
 
-__all__ = ["U32_MAXIMUM", "Model", "Scene", "SceneChecker", "State"]
-
 U32_MAXIMUM = 0xFFFFFFFF
 
 State = tuple[tuple[str, Any], ...]

@@ -18,8 +18,6 @@ from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.runtime.table import MAXIMUM_ELEMENTS, Table
 from asm_libcalls.traps import TableOutOfBounds
 
-__all__ = ["CHECKER"]
-
 TYPES = ("externref", "externref", "funcref")
 LIMITS: tuple[tuple[int, int | None], ...] = ((6, 8), (5, None), (4, 6))
 """Each table's first and largest size; the first one is imported."""

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from asm_libcalls.emitter.pages import LoadedImage
 
-__all__ = ["Instruction", "disassemble"]
-
 
 class Instruction(NamedTuple):
     """One instruction in memory."""

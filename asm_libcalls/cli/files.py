@@ -10,8 +10,6 @@ from pathlib import Path
 
 from asm_libcalls.cli.subcommands import CHECK_FAILED, NOT_HERE, USAGE, CommandError
 
-__all__ = ["read_module", "refuse_same_file", "write_files"]
-
 
 def read_module(name: str) -> bytes:
     """Read a module, - for standard input; convert the text format."""

@@ -17,8 +17,6 @@ from asm_libcalls import __version__
 from asm_libcalls.cli import call
 from asm_libcalls.cli.subcommands import COMMANDS, CommandError
 
-__all__ = ["main"]
-
 PROGRAM = "asm-libcalls"
 
 EPILOG = """\

@@ -13,24 +13,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.libcall import Libcall
 
-__all__ = [
-    "ALL",
-    "CHECK_FAILED",
-    "COMMANDS",
-    "LLVM",
-    "NOT_HERE",
-    "OK",
-    "TRAPPED",
-    "USAGE",
-    "WASMTIME",
-    "CommandError",
-    "add_json",
-    "add_table",
-    "find_libcall",
-    "libcalls_of",
-    "missing_disassembler",
-]
-
 COMMANDS = (
     "list",
     "call",

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     ProgressBar = Callable[[list[Libcall], int], AbstractContextManager[Callable[[str, int], None]]]
 
-__all__ = ["run"]
-
 
 def run(arguments: argparse.Namespace, progress_bar: ProgressBar) -> int:
     """Check every pattern of the named libcalls, by default all of the table, and print."""

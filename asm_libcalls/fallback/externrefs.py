@@ -15,13 +15,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.runtime.global_ import Global
 
-__all__ = [
-    "activations_table_insert_with_gc",
-    "drop_externref",
-    "externref_global_get",
-    "externref_global_set",
-]
-
 
 def drop_externref(pointer: int) -> None:
     """Drop the value of an externref whose count has reached 0, and free its box."""

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow
 
-__all__ = ["i64_ishl", "i64_sdiv", "i64_srem", "i64_sshr", "i64_udiv", "i64_urem", "i64_ushr"]
-
 _MASK = (1 << 64) - 1
 _SIGN = 1 << 63
 

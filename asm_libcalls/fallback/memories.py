@@ -18,18 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.runtime.memory import Memory
 
-__all__ = [
-    "data_drop",
-    "imported_memory32_grow",
-    "imported_memory32_size",
-    "imported_memory_fill",
-    "memory32_grow",
-    "memory32_size",
-    "memory_copy",
-    "memory_fill",
-    "memory_init",
-]
-
 _REFUSED = 0xFFFFFFFF
 
 

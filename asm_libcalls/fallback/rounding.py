@@ -15,17 +15,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "f32_ceil",
-    "f32_floor",
-    "f32_nearest",
-    "f32_trunc",
-    "f64_ceil",
-    "f64_floor",
-    "f64_nearest",
-    "f64_trunc",
-]
-
 
 def _rounding(
     exponent_bits: int, fraction_bits: int, away: Callable[[bool, int, bool], bool]

@@ -17,8 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.runtime.table import Table
 
-__all__ = ["elem_drop", "table_copy", "table_fill", "table_grow", "table_init"]
-
 _REFUSED = 0xFFFFFFFF
 
 

@@ -11,8 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["declare_pure"]
-
 
 class _Attributes(llvmlite.ir.values.FunctionAttributes):  # type: ignore[misc]
     """The attributes of a function, with those that ``llvmlite.ir`` does not list."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from asm_libcalls.libcalls import DECLARATIONS
 
-__all__ = ["NUMERIC"]
-
 NUMERIC = tuple(
     name
     for name, declaration in DECLARATIONS.items()

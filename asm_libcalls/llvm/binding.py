@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from asm_libcalls.libcalls import Declaration
     from asm_libcalls.x86_64.backend import Backend
 
-__all__ = ["LlvmBinding", "default_llvm_binding"]
-
 
 class LlvmBinding(Binding):
     """The libcalls of the second table, bound to what can serve them.

@@ -19,8 +19,6 @@ from asm_libcalls.traps import IntegerDivisionByZero
 if TYPE_CHECKING:
     from typing import ClassVar
 
-__all__ = ["DECLARATIONS", "SYMBOL_PREFIX", "LlvmDeclaration"]
-
 SYMBOL_PREFIX = "__"
 
 

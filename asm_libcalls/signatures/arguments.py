@@ -9,18 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-__all__ = [
-    "bytes_of",
-    "counted",
-    "describe",
-    "integer",
-    "items_of",
-    "iterator_of",
-    "one_of",
-    "refuse_closed",
-    "shown",
-]
-
 _LONGEST = 60
 _MOST_BITS = 256
 

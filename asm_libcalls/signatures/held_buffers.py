@@ -19,15 +19,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = [
-    "ANY_CONTIGUOUS",
-    "WRITABLE",
-    "HeldBuffer",
-    "exports_buffers",
-    "hold",
-    "known_types",
-]
-
 WRITABLE, ANY_CONTIGUOUS = 0x0001, 0x0098
 _INDIRECT = 0x0118  # any memory at all
 

@@ -20,8 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.signatures import ValueType
 
-__all__ = ["describe", "format_bits", "format_pattern", "parse"]
-
 _DIGITS, _HEX = r"[0-9](?:_?[0-9])*", r"[0-9a-f](?:_?[0-9a-f])*"
 _BINARY, _OCTAL = r"[01](?:_?[01])*", r"[0-7](?:_?[0-7])*"
 _INTEGER = re.compile(

@@ -27,14 +27,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.signatures.value_types import ValueType
 
-__all__ = [
-    "address_in_ctypes",
-    "address_of_argument",
-    "address_of_owner",
-    "address_of_result",
-    "release",
-]
-
 _POINTER_CODES = "PzZO"
 """The ``_type_`` of ctypes' simple types that hold a pointer: void, char, wchar_t, PyObject."""
 

@@ -15,16 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = [
-    "CONST_POINTER",
-    "FRACTION_BITS",
-    "MEMORY_POINTERS",
-    "VALUE_TYPES",
-    "WASM_NUMBERS",
-    "ValueType",
-    "known_type",
-]
-
 CONST_POINTER = "const pointer"
 """The pointer through which native code only reads."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["WasmFrame"]
-
 
 class WasmFrame:
     """A frame of a WebAssembly function.

@@ -10,11 +10,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = [
-    "DeserializeError", "InvalidModule", "LimitExceeded", "LinkError", "MalformedModule",
-    "UnsupportedFeature",
-]  # fmt: skip
-
 
 class InvalidModule(Exception):
     """The bytes are not a module that can be instantiated.

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.toy_jit.runtime.compiled_instance import CompiledInstance
 
-__all__ = ["Instance"]
-
 
 class Instance(Owned):
     """An instance of a module.

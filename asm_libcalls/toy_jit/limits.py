@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from asm_libcalls.runtime.instance import Instance
     from asm_libcalls.toy_jit.frontend.module import Module
 
-__all__ = ["Admission", "StoreLimits"]
-
 _NAMES = ("memory_size", "table_elements", "instances", "tables", "memories")
 _UNITS = {"memory_size": "bytes", "table_elements": "elements"}
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.frontend import module as decoded_module
     from asm_libcalls.toy_jit.frontend.external_types import ExportType, ImportType
 
-__all__ = ["Module"]
-
 
 def _check_options(options: Any, where: str) -> None:
     if options is not None and not isinstance(options, CompileOptions):

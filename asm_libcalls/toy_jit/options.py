@@ -9,8 +9,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["CompileOptions", "compile_options"]
-
 
 class CompileOptions:
     """The result of :func:`compile_options`, which describes the attributes."""

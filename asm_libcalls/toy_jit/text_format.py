@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 
-__all__ = ["NoConverter", "TextRefused", "convert"]
-
 
 class NoConverter(RuntimeError):
     """No converter of the text format is installed."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
-__all__ = ["borrowed_loop", "callback_loop", "fallback_loop"]
-
 
 def fallback_loop(libcall: str, dtypes: Sequence[str]) -> Loop:
     """Return the inner loop of a libcall for these types: NumPy's own, else a callback.

@@ -12,8 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["loop_of", "with_loops_of_numpy"]
-
 _BOOL, _INTEGERS = "?", "bBhHiIlLqQ"
 _ORDER = _BOOL + _INTEGERS + "efdgFDGO"  # of NumPy's own ufuncs, which decides about casts
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["Loop", "make_ufunc"]
-
 _FROM_FUNC_AND_DATA = 1  # the entry's index in the table
 _NO_IDENTITY = -1  # PyUFunc_None: an empty reduction without `initial` is an error
 

@@ -32,8 +32,6 @@ from __future__ import annotations
 
 from asm_libcalls.x86_64.cpu import ICE_LAKE, WIDE_MOVES
 
-__all__ = ["LONG_FROM", "WIDE_NEEDS", "ByteTuning"]
-
 LONG_FROM = 2 << 10
 """Bytes from which page boundaries and the string instructions are considered."""
 

@@ -22,21 +22,6 @@ if TYPE_CHECKING:
     Check = Callable[[os.stat_result], None]
     """Raises PermissionError if another user may have written a file or in a folder."""
 
-__all__ = [
-    "ENVIRONMENT_VARIABLE",
-    "OFF",
-    "PACKAGE",
-    "PACKAGE_IMAGES",
-    "check_own_file",
-    "check_package_file",
-    "folder",
-    "lasting_path",
-    "open_file",
-    "read",
-    "refusals",
-    "refuse",
-]
-
 ENVIRONMENT_VARIABLE = "ASM_LIBCALLS_CACHE"
 OFF = "off"
 

@@ -11,8 +11,6 @@ import time
 from asm_libcalls.emitter.open_file import OpenFile
 from asm_libcalls.x86_64.cache_files import check_own_file
 
-__all__ = ["keep"]
-
 _SUFFIXES = (".image", ".digest")
 _UNFINISHED = ".unfinished"
 

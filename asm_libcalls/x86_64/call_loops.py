@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["CALL_EACH_RECORD", "RECORD_WORDS", "SIGNATURES", "NativeLoops", "routines"]
-
 SIGNATURES = {
     "(f32) -> f32": "call_each_f32",
     "(f64) -> f64": "call_each_f64",

@@ -19,19 +19,6 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.emitter.pages import LoadedImage
 
-__all__ = [
-    "FEATURES",
-    "ICE_LAKE",
-    "SLOW_DIVIDE_64",
-    "TUNINGS",
-    "TUNING_VARIABLE",
-    "WIDE_MOVES",
-    "Cpu",
-    "detect",
-    "routines",
-    "tuned",
-]
-
 # Each feature's bit: leaf, subleaf, register (0 eax, 1 ebx, 2 ecx, 3 edx), bit, and the state
 # needed in XCR0 (1: SSE and AVX; 2: AVX-512 as well).
 FEATURES: dict[str, tuple[int, int, int, int, int]] = {

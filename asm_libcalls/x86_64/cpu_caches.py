@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["last_level_cache"]
-
 _FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
 _USUAL = 32 << 20
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["routines"]
-
 _OFFSETS = VMOffsets()
 _TABLE = _OFFSETS.vmctx_externref_activations_table()
 _NEXT = _OFFSETS.vm_extern_ref_activation_table_next()

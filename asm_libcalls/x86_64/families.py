@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.libcalls import Declaration
 
-__all__ = ["guard_of", "module_of", "routines", "why_not"]
-
 
 def module_of(declaration: Declaration) -> ModuleType | None:
     """Return the module of a libcall's family; None if it has none."""

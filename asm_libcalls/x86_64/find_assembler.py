@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from asm_libcalls.emitter.availability import Unavailable
 
-__all__ = ["check_assembler", "require_assembler"]
-
 
 def check_assembler() -> str:
     """Import PeachPy and return its name and version, or raise Unavailable."""

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["MAKE_ACCESSIBLE", "routines"]
-
 MAKE_ACCESSIBLE = "asm_libcalls_make_accessible"
 """Takes the base of a reservation in rax, the number of accessible bytes in rsi, and the number of
 bytes to make accessible in r9. Sets CF if the system refuses. Preserves all registers but rax, and

@@ -8,8 +8,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["FOLDERS", "IMAGES", "LEVELS", "MODULES", "ImageKind", "architecture_level", "levels_of"]
-
 
 MODULES = (
     "activation.py",

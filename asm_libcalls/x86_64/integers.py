@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.traps import Trap
 
-__all__ = ["GUARDS", "routines"]
-
 
 GUARDS = {
     "i64_sdiv": "quotient_fits",

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.trap_codes import TrapCode
 
-__all__ = ["Body", "header", "routines"]
-
 
 def header(field: str) -> int:
     """Return the offset of a field of the instance's header from the vmctx."""

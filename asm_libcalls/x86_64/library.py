@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["SET_TRAP_HANDLER", "exports", "routines"]
-
 SET_TRAP_HANDLER = "asm_libcalls_set_trap_handler"
 """``void (*asm_libcalls_set_trap_handler(void (*handler)(uint32_t code)))(uint32_t code)``: set the
 handler of all threads and return the previous one. It is a function and not a variable, because a

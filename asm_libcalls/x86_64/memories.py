@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.x86_64.leaving import Body
 
-__all__ = ["LONG", "routines"]
-
 
 LONG = 1 << 20
 """Most bytes that a builtin copies or fills itself, in some 50 microseconds; for more it takes the

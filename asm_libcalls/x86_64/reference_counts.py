@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["COUNT_DOWN", "COUNT_UP", "routines"]
-
 COUNT_DOWN = "asm_libcalls_count_down"
 COUNT_UP = "asm_libcalls_count_up"
 

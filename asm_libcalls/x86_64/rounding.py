@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["DIRECTIONS", "INEXACT_SUPPRESSED", "REQUIRES", "routines"]
-
 REQUIRES = frozenset({"sse4_1"})
 
 DIRECTIONS = {"nearest": 0, "floor": 1, "ceil": 2, "trunc": 3}

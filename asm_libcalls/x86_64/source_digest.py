@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     Source = tuple[str, os.stat_result]
     """Path in the package."""
 
-__all__ = ["changed_since", "digest_of", "package_record"]
-
 _digests: dict[tuple[str, ...], bytes] = {}
 
 _LATELY = 3

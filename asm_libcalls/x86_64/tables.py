@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["routines"]
-
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 _COUNT = VMExternData.ref_count.offset
 _FUNCREF, _EXTERNREF = VMElementSegment.FUNCREF, VMElementSegment.EXTERNREF

@@ -17,8 +17,6 @@ from asm_libcalls.libcall import Libcall
 from asm_libcalls.llvm.checks.nearest import edge_patterns, nearest, random_pattern, value_of
 from asm_libcalls.llvm.checks.wide_integers import BOUNDARIES, MODULUS, random_integer, signed
 
-__all__ = ["CHECKER"]
-
 _POWERS = (-1, 0, 1, 10, 11, 23, 24, 31, 32, 52, 53, 62, 63, 64, 65, 126, 127, 128, 129)
 
 

@@ -12,8 +12,6 @@ from asm_libcalls.libcall import Libcall
 from asm_libcalls.llvm.checks.stored_results import StoringChecker
 from asm_libcalls.llvm.checks.wide_integers import BOUNDARIES, MODULUS, random_integer, signed
 
-__all__ = ["CHECKER"]
-
 
 class DivisionChecker(StoringChecker):
     """All pairs of boundaries; random numbers of every width, and near multiples."""

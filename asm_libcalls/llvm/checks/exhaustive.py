@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.pages import LoadedImage
 
-__all__ = ["FUNCTIONS", "OLDEST", "verify_exhaustively"]
-
 OLDEST = "x86-64-v2"
 
 _BLOCK = 1 << 15

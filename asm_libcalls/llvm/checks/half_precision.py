@@ -13,8 +13,6 @@ from asm_libcalls.checks.float_formats import FORMATS
 from asm_libcalls.libcall import Libcall
 from asm_libcalls.llvm.checks.nearest import edge_patterns, nearest, random_pattern, value_of
 
-__all__ = ["CHECKER", "formats"]
-
 _POWERS = (-149, -134, -133, -132, -127, -126, -26, -25, -24, -23, -15, -14, 14, 15, 16, 127, 128)
 
 

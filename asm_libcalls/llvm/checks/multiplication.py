@@ -11,8 +11,6 @@ from asm_libcalls.libcall import Libcall
 from asm_libcalls.llvm.checks.stored_results import StoringChecker
 from asm_libcalls.llvm.checks.wide_integers import BOUNDARIES, random_integer, signed
 
-__all__ = ["CHECKER"]
-
 
 class MultiplicationChecker(StoringChecker):
     """All pairs of boundaries; random pairs, many with products close to overflow."""

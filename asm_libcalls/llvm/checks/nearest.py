@@ -15,8 +15,6 @@ from random import Random
 
 from asm_libcalls.checks.float_formats import FORMATS
 
-__all__ = ["edge_patterns", "nearest", "random_pattern", "value_of"]
-
 
 def value_of(format_: str, pattern: int) -> Fraction:
     """Return the exact value of a pattern that is no NaN; infinity as the next number."""

@@ -11,8 +11,6 @@ from asm_libcalls.checks.float_formats import FORMATS
 from asm_libcalls.libcall import Libcall
 from asm_libcalls.llvm.checks.nearest import nearest, random_pattern, value_of
 
-__all__ = ["CHECKER"]
-
 _EXPONENTS = (0, 1, 2, 3, 13, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 7)
 
 

@@ -12,8 +12,6 @@ from asm_libcalls.checks.engine import PatternChecker
 from asm_libcalls.libcall import Libcall
 from asm_libcalls.llvm.checks.wide_integers import BOUNDARIES, MODULUS, random_integer, signed
 
-__all__ = ["CHECKER"]
-
 _COUNTS = (0, 1, 2, 31, 32, 62, 63, 64, 65, 126, 127, 128, 192, 255, 2**31, 2**32 - 1)
 
 

@@ -11,8 +11,6 @@ from asm_libcalls.checks.engine import Outcome, PatternChecker, observe, served_
 from asm_libcalls.libcall import Libcall
 from asm_libcalls.signatures.literals import describe
 
-__all__ = ["StoringChecker"]
-
 
 class StoringChecker(PatternChecker):
     """A case has a pattern for each parameter that is no pointer.

@@ -6,8 +6,6 @@ from random import Random
 
 from asm_libcalls.checks import integers
 
-__all__ = ["BOUNDARIES", "MODULUS", "random_integer", "signed"]
-
 MODULUS = 2**128
 
 BOUNDARIES = sorted(

@@ -7,8 +7,6 @@ Source: IEEE 754-2019, 3.4 (interchange formats), 4.3.1 (roundTiesToEven).
 
 from __future__ import annotations
 
-__all__ = ["BF16", "F16", "F32", "F64", "Format"]
-
 
 class Format:
     """A binary interchange format."""

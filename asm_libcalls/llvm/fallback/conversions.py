@@ -14,21 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.llvm.fallback.binary_floats import Format
 
-__all__ = [
-    "fixdfti",
-    "fixhfti",
-    "fixsfti",
-    "fixunsdfti",
-    "fixunshfti",
-    "fixunssfti",
-    "floattidf",
-    "floattihf",
-    "floattisf",
-    "floatuntidf",
-    "floatuntihf",
-    "floatuntisf",
-]
-
 _MASK = (1 << 128) - 1
 _SIGN = 1 << 127
 

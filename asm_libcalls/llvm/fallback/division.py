@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from asm_libcalls.traps import IntegerDivisionByZero
 
-__all__ = ["divti3", "modti3", "udivmodti4", "udivti3", "umodti3"]
-
 _MASK = (1 << 128) - 1
 _SIGN = 1 << 127
 

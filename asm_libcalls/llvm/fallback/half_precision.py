@@ -15,17 +15,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.llvm.fallback.binary_floats import Format
 
-__all__ = [
-    "extendbfsf2",
-    "extendhfsf2",
-    "gnu_f2h_ieee",
-    "gnu_h2f_ieee",
-    "truncdfbf2",
-    "truncdfhf2",
-    "truncsfbf2",
-    "truncsfhf2",
-]
-
 
 def _convert(source: Format, target: Format, pattern: int) -> int:
     sign = target.sign if pattern & source.sign else 0

@@ -5,8 +5,6 @@ Source: compiler-rt of LLVM 22, multi3.c, int_mulo_impl.inc.
 
 from __future__ import annotations
 
-__all__ = ["mulodi4", "mulosi4", "muloti4", "multi3"]
-
 
 def multi3(a: int, b: int) -> int:
     """Return the product modulo 2**128."""

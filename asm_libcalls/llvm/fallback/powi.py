@@ -14,8 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.llvm.fallback.binary_floats import Format
 
-__all__ = ["powidf2", "powisf2"]
-
 
 def _multiply(format_: Format, x: int, y: int) -> int:
     """Multiply two powers of one number, so never an infinity by a zero."""

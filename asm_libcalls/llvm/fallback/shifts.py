@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["ashlti3", "ashrti3", "lshrti3"]
-
 _MASK = (1 << 128) - 1
 _SIGN = 1 << 127
 

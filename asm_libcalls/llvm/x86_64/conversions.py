@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.llvm.x86_64.integers_to_floats import Float
 
-__all__ = ["routines"]
-
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the family for a CPU with these features."""

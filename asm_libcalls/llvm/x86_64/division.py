@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["DIVIDE_BY_ZERO", "routines"]
-
 DIVIDE_BY_ZERO = "asm_libcalls_divide_by_zero"
 """The routine of the image that a zero divisor jumps to; it never returns."""
 

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["routines"]
-
 
 class Narrowing:
     """From one format to a narrower one."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["routines"]
-
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the image for a CPU with these features."""

@@ -22,8 +22,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["F16", "F32", "F64", "MAXIMUM", "Float", "from_integer", "half_from_integer"]
-
 
 class Float:
     """A format: its letters in libcalls' names, its fraction's bits, its exponent's bias."""

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["exports", "routines"]
-
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the library for a CPU with these features."""

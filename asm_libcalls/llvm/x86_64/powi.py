@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["routines"]
-
 _ROUNDING_CONTROL, _EXCEPTIONS = 0x6000, 0x3F  # of MXCSR
 
 

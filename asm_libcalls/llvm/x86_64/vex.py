@@ -11,8 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["combining", "copying", "updating"]
-
 
 def copying(features: frozenset[str], name: str) -> Any:
     """Return an instruction whose destination is only written, for example MOVAPS."""

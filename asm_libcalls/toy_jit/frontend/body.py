@@ -67,8 +67,6 @@ if TYPE_CHECKING:
     # (opcode, immediate, offset); see the module's docstring
     Instruction = tuple[int, Any, int]
 
-__all__ = ["Body"]
-
 
 class Body:
     """A validated function."""

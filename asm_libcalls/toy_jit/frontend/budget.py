@@ -14,8 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DEFAULTS", "Budget"]
-
 DEFAULTS = {
     "max_code_size": ("bytes of machine code", 1 << 22, 256),
     "max_stack_map_slots": ("slots of references in stack maps", 1 << 20, 16),

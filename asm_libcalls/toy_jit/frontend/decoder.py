@@ -36,8 +36,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["decode_module"]
-
 MAX_ARITY = 1000  # parameters, and results, of a function type: the limit of browsers and Wasmtime
 MAX_TABLES = 100  # the limit of Wasmtime; each table has mappings, of which a process has few
 

@@ -15,11 +15,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = [
-    "ExportType", "FuncType", "GlobalType", "ImportType", "Limits", "MemoryType", "TableType",
-    "exports_of", "import_type", "imports_of",
-]  # fmt: skip
-
 
 class _Type:
     """Base of immutable records, which compare, hash and print by their slots."""

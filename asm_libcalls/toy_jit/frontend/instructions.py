@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["BLOCK_TYPES", "READERS", "RULES"]
-
 ONE_I32 = bytes([I32])
 
 # -- immediates, by the letters of the table in opcodes.py

@@ -14,12 +14,6 @@ a tuple of such pairs and pairs like ``(I32_ADD, None)``, in the order of the mo
 
 from __future__ import annotations
 
-__all__ = [
-    "EXTERNREF", "F32", "F64", "FUNCREF", "I32", "I64", "REFERENCE_TYPES", "V128", "VALUE_TYPES",
-    "VALUE_TYPE_NAMES", "Data", "Element", "Export", "FuncType", "Function", "Global",
-    "GlobalType", "Import", "Limits", "Module", "TableType", "type_names",
-]  # fmt: skip
-
 I32, I64, F32, F64 = 0x7F, 0x7E, 0x7D, 0x7C
 V128 = 0x7B
 FUNCREF, EXTERNREF = 0x70, 0x6F

@@ -10,19 +10,6 @@ from asm_libcalls.toy_jit.errors import InvalidModule, MalformedModule
 from asm_libcalls.toy_jit.frontend import proposals
 from asm_libcalls.toy_jit.frontend.module import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128
 
-__all__ = [
-    "ALIGNMENTS",
-    "IMMEDIATES",
-    "LANES",
-    "NAMES",
-    "OPCODES",
-    "SIGNATURES",
-    "TYPES",
-    "illegal",
-    "prefixed",
-    "value_types",
-]
-
 # The opcodes that other modules name: structured control, and instructions with immediates.
 UNREACHABLE, NOP, BLOCK, LOOP, IF, ELSE = range(0x06)
 END, BR, BR_IF, BR_TABLE, RETURN, CALL, CALL_INDIRECT = range(0x0B, 0x12)

@@ -10,10 +10,6 @@ from __future__ import annotations
 from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend.module import I32, REFERENCE_TYPES, VALUE_TYPES
 
-__all__ = [
-    "EMPTY", "MOST", "NUMBERS", "PEEK", "POP", "PUSH", "SELECT", "OperandTypes", "operand_types",
-]  # fmt: skip
-
 PUSH, POP, PEEK, SELECT = 0x100, 0x200, 0x300, 0x400
 
 NUMBERS = frozenset(VALUE_TYPES) - frozenset(REFERENCE_TYPES)

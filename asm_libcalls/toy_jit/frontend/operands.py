@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.frontend.module import FuncType, Module
     from asm_libcalls.toy_jit.frontend.reader import Reader
 
-__all__ = ["FUNCTION", "UNKNOWN", "Frame", "Operands"]
-
 UNKNOWN = 0
 FUNCTION = -1  # the "opcode" of the outermost frame
 

@@ -12,24 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "COMPONENT",
-    "EXTERNAL_KINDS",
-    "HEAP_TYPES",
-    "MEMORY_FLAGS",
-    "MEMORY_OF_ACCESS",
-    "OPCODES",
-    "SECOND_MEMORY",
-    "SECTIONS",
-    "TABLE_FLAGS",
-    "TABLE_INITIALIZER",
-    "TYPE_FORMS",
-    "VALUE_TYPES",
-    "VECTOR_OPCODES",
-    "check",
-    "refusal",
-]  # fmt: skip
-
 Feature = tuple[str, str]
 """The feature in words for a message, and the proposal's name."""
 

@@ -10,8 +10,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Reader", "signed", "unsigned"]
-
 
 class Reader:
     """Reads `data` from `pos` to `end`. All offsets are from the beginning of the module."""

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.frontend.body import Instruction
     from asm_libcalls.toy_jit.frontend.module import Module
 
-__all__ = ["validate_function"]
-
 MAX_SLOTS = 50_000  # locals (parameters included), and operands, of a function
 
 

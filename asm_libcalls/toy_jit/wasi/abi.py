@@ -8,11 +8,6 @@ from __future__ import annotations
 import stat
 from struct import Struct
 
-__all__ = [
-    "DIRECTORY_RIGHTS", "DIRENT", "EVENT", "FDSTAT", "FILESTAT", "FILE_RIGHTS", "IOVEC", "PRESTAT",
-    "STREAM_RIGHTS", "U32", "U64", "FdFlag", "FileType", "FstFlag", "OFlag", "Right", "filetype_of",
-]  # fmt: skip
-
 U32 = Struct("<I")
 U64 = Struct("<Q")
 IOVEC = Struct("<II")

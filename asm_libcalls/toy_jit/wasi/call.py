@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     CallTable = dict[str, tuple[Callable[..., None], str]]
 
-__all__ = ["SLICE", "Call"]
-
 SLICE = 0.05
 """Seconds that a call waits before it checks for interrupts."""
 

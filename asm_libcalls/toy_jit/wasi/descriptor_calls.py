@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.wasi.call import Call, CallTable
     from asm_libcalls.toy_jit.wasi.descriptors import HostDescriptor
 
-__all__ = ["CALLS", "filestat", "new_times", "signed_offset"]
-
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 _ADVICE = (
     os.POSIX_FADV_NORMAL,

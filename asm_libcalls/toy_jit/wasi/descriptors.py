@@ -27,8 +27,6 @@ if TYPE_CHECKING:
             """Wait until a file descriptor of the host is ready, or the time is up."""
 
 
-__all__ = ["Descriptor", "DescriptorTable", "HostDescriptor"]
-
 MAXIMUM = 512
 """Maximum number of descriptors of a guest, so that it does not use up those of the process."""
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import errno
 from enum import IntEnum
 
-__all__ = ["Errno", "WasiError", "errno_of"]
-
 Errno = IntEnum(
     "Errno",
     "SUCCESS TOOBIG ACCES ADDRINUSE ADDRNOTAVAIL AFNOSUPPORT AGAIN ALREADY BADF BADMSG BUSY "

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.runtime.memory import Memory
 
-__all__ = ["MAXIMUM_BUFFERS", "GuestMemory"]
-
 MAXIMUM_BUFFERS = 1024
 """Maximum number in one read or write (Linux's IOV_MAX); the guest asks again for the rest."""
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.wasi.beneath import Place
     from asm_libcalls.toy_jit.wasi.call import Call, CallTable
 
-__all__ = ["CALLS"]
-
 _FOLLOW = 1
 
 _HOST_FLAGS = (

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.wasi.call import Call, CallTable
     from asm_libcalls.toy_jit.wasi.descriptors import Descriptor
 
-__all__ = ["CALLS"]
-
 _HEAD = Struct("<QB7x")  # user data, kind
 _CLOCK = Struct("<I4xQQH6x")  # clock, time, precision, flags
 _FD = Struct("<I")

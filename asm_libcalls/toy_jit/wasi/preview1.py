@@ -34,8 +34,6 @@ if TYPE_CHECKING:
             """Its exports, by name."""
 
 
-__all__ = ["MODULE", "Preview1"]
-
 MODULE = "wasi_snapshot_preview1"
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.toy_jit.wasi.call import Call, CallTable
 
-__all__ = ["CALLS", "REALTIME", "Exit", "now"]
-
 _RANDOM_AT_ONCE = 1 << 20
 
 

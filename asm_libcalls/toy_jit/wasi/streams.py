@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.toy_jit.wasi.descriptors import Waiter
 
-__all__ = ["standard_stream"]
-
 
 def standard_stream(given: Any, name: str) -> Descriptor:
     """Make the descriptor of ``"stdin"``, ``"stdout"`` or ``"stderr"``.

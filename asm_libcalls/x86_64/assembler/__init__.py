@@ -29,8 +29,6 @@ from asm_libcalls.x86_64.assembler.instructions import _Reference
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["function", "registers", "sequence", "target"]
-
 _PEACHPY_TYPES = {
     "int32_t": peachpy.int32_t,
     "uint32_t": peachpy.uint32_t,

@@ -17,25 +17,6 @@ from peachpy.x86_64.instructions import Instruction
 from peachpy.x86_64.operand import check_operand
 from peachpy.x86_64.registers import GeneralPurposeRegister64, XMMRegister, rcx, rdi, rsi
 
-__all__ = [
-    "CALL_ROUTINE",
-    "CALL_SLOT",
-    "CONVERT_TO_NEAREST",
-    "EXCHANGE_SLOT",
-    "FLDCW",
-    "FNSTCW",
-    "JUMP_IF",
-    "LOAD_ADDRESS",
-    "LOAD_SLOT",
-    "LOAD_THREAD_POINTER",
-    "LOCK",
-    "REP_MOVSB",
-    "REP_STOSB",
-    "REP_STOSQ",
-    "TAIL_JUMP",
-    "TAIL_JUMP_SLOT",
-]
-
 _GENERAL_PURPOSE_64 = 0xF  # PeachPy's mask of a whole 64-bit register
 _AL = 0x1
 

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     Hole = Callable[[str], int]
 
-__all__ = ["body"]
-
 _OUTSIDE = {"call": CALL_ROUTINE, "jmp": TAIL_JUMP, "lea": LOAD_ADDRESS}
 _SLOTS = {"call": CALL_SLOT, "jmp": TAIL_JUMP_SLOT, "mov": LOAD_SLOT}
 _OTHERS = {"lock": LOCK, "load_thread": LOAD_THREAD_POINTER}

@@ -36,8 +36,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["MOVE_BYTES", "move"]
-
 MOVE_BYTES = "asm_libcalls_move_bytes"
 
 # rep movsb is slow if the destination exceeds the source by 1 to this many bytes, modulo 4096 on

@@ -27,8 +27,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["FILL_BYTES", "FILL_WORDS", "fill", "fill_words"]
-
 FILL_BYTES = "asm_libcalls_fill_bytes"
 FILL_WORDS = "asm_libcalls_fill_words"
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["assemble"]
-
 _HOLE = struct.Struct("<i")
 _FIRST_PLACEHOLDER = 0x5EA1_0000  # no instruction of a stencil has these bytes by itself
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Hole
     from asm_libcalls.emitter.pages import LoadedImage
 
-__all__ = ["Part", "Stencil", "Stencils", "compose", "read"]
-
 _HOLE = Struct("<i")
 
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from asm_libcalls.x86_64.stencils.parts import Part
     from asm_libcalls.emitter.call_frames import Effect, Frames
 
-__all__ = ["describe", "frames"]
-
 _JUMPS = ("JUMP_IF", "TAIL_JUMP")  # to another stencil, by its role
 _LEAVES, _NONE = "leaves", "-"
 

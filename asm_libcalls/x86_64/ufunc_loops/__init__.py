@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["routines"]
-
 CACHE_LINE = 64
 
 

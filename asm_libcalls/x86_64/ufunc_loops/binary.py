@@ -27,28 +27,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = [
-    "DIVIDE_FLAG",
-    "OVERFLOW_FLAG",
-    "advance",
-    "clear_flags",
-    "jump_if_output_begins_inside",
-    "jump_if_overlapping",
-    "jump_if_strided_overlap",
-    "jump_unless_contiguous",
-    "load_arguments",
-    "load_divisor",
-    "raise_flag",
-    "reg_a",
-    "reg_a_step",
-    "reg_b",
-    "reg_b_step",
-    "reg_n",
-    "reg_out",
-    "reg_out_step",
-    "return_with_flags",
-]
-
 SIZE = 8
 """Bytes of an element."""
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["routines"]
-
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the loops for a CPU with these features, named ``i64_sdiv_loop`` and so on."""

@@ -32,8 +32,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["scalar_division"]
-
 _FEWEST = 8
 """Fewest elements for which finding the multiplier, itself a division, pays."""
 

@@ -68,8 +68,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["REQUIRES", "vector_division"]
-
 REQUIRES = frozenset({"avx512f", "avx512dq", "bmi2"})
 
 _MULTIPLIES = frozenset({"avx512ifma", ICE_LAKE})

@@ -14,8 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["REQUIRES", "Isa", "best_isa", "places"]
-
 REQUIRES = frozenset({"sse4_1"})
 """CPU features without which NumPy's own loops serve."""
 
@@ -120,7 +118,7 @@ class Isa:
         self.instruction("MOVUP")([address], self.xmm[i])
 
 
-class Avx(Isa):
+class _Avx(Isa):
     """256-bit vectors; three operands, and unaligned memory in any of them."""
 
     vector_bytes = 32
@@ -170,7 +168,7 @@ class Avx(Isa):
         self.instruction("VMOVUP")([address], self.packed[i])
 
 
-class Avx512(Avx):
+class _Avx512(_Avx):
     """512-bit vectors."""
 
     vector_bytes = 64
@@ -180,13 +178,13 @@ class Avx512(Avx):
         x86 = self.x86
         self.vector = (x86.zmm0, x86.zmm1, x86.zmm2, x86.zmm3, x86.zmm4, x86.zmm5)
         # Zen 4 is one or two percent faster with vectors half as wide beyond the first-level cache.
-        self.distant = Avx(size, immediate)
+        self.distant = _Avx(size, immediate)
 
     def load_rounded(self, vector: Any, address: Any) -> None:
         self.instruction("VRNDSCALEP")(vector, [address], self.immediate)
 
 
-class IceLake(Avx512):
+class _IceLake(_Avx512):
     """Packs 32 bytes, by loads into lanes that a mask selects; a shuffle could use one port only.
 
     The registers are beyond those with dirty upper halves.
@@ -249,9 +247,9 @@ class IceLake(Avx512):
 
 
 _LEVELS = (
-    (frozenset({"avx512f", "avx512vl", ICE_LAKE}), IceLake),
-    (frozenset({"avx512f"}), Avx512),
-    (frozenset({"avx"}), Avx),
+    (frozenset({"avx512f", "avx512vl", ICE_LAKE}), _IceLake),
+    (frozenset({"avx512f"}), _Avx512),
+    (frozenset({"avx"}), _Avx),
     (REQUIRES, Isa),
 )
 

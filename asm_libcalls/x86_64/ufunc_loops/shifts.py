@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["routines"]
-
 _VECTOR_BYTES = {"avx512f": 64, "avx2": 32}
 
 

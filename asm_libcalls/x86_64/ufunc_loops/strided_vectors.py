@@ -11,8 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["pack", "unpack"]
-
 
 def _places(pointer: Any, step: Any) -> list[Any]:
     # The addresses of eight elements: an address holds one register and another times 1, 2, 4 or 8.

@@ -1,7 +1,5 @@
 """Functions that count in the memory of their instance; each count is lost if two threads run."""
 
-from __future__ import annotations
-
 from jit_modules import MEMORY, Function, instantiate
 
 # Each adds to the word at 0, and reads it before and writes it after something else.

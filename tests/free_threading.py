@@ -1,7 +1,5 @@
 """Builds of CPython without the GIL, and their limits for the tests."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

@@ -5,8 +5,6 @@ after a call, at the beginning of a function, and at a jump backwards. :func:`at
 opcodes and calls an intruder at the n-th of these points in the package's code.
 """
 
-from __future__ import annotations
-
 import dis
 import gc
 import sys

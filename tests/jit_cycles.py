@@ -1,7 +1,5 @@
 """Objects that have their instance, and pass themselves to it, in a process with one thread."""
 
-from __future__ import annotations
-
 import gc
 import threading
 import weakref

@@ -1,7 +1,5 @@
 """Small modules for the tests of toy_jit, written by the names of their instructions."""
 
-from __future__ import annotations
-
 import wasm_builder as wasm
 from wasm_functions import TYPES, code
 

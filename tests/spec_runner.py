@@ -5,8 +5,6 @@ each. The one thing that is left out, and counted, is what only the text format 
 in text that is malformed as text.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Subinterpreters, by the API of each version of Python; for child processes of tests."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 import time

@@ -1,7 +1,5 @@
 """A close that an exception interrupted at any place is continued by the next one."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import re

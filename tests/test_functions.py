@@ -1,7 +1,5 @@
 """The libcalls as the package's functions: builtins that do what their libcall does."""
 
-from __future__ import annotations
-
 import copy
 import gc
 import inspect

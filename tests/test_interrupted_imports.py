@@ -1,7 +1,5 @@
 """A lazy import that an exception interrupts, as a signal handler's does, works the next time."""
 
-from __future__ import annotations
-
 import pytest
 
 _SCRIPT = """

@@ -1,7 +1,5 @@
 """A signal handler raises while something is made. What was made by then is released."""
 
-from __future__ import annotations
-
 import gc
 import itertools
 import sys

@@ -1,7 +1,5 @@
 """A Libcall as an object: keywords, pickles, copies, and the fallback's address."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 

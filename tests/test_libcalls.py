@@ -1,7 +1,5 @@
 """THE TABLE: all that derives from each row, and what serves it."""
 
-from __future__ import annotations
-
 import ctypes
 import json
 import re

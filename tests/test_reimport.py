@@ -1,7 +1,5 @@
 """The package, deleted from sys.modules and imported again, has the modules of before."""
 
-from __future__ import annotations
-
 import shutil
 
 from child_process import PACKAGE_HOME

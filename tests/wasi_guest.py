@@ -1,7 +1,5 @@
 """A guest that makes single WASI calls, also such as no compiler emits."""
 
-from __future__ import annotations
-
 import struct
 
 import wasm_builder as wasm

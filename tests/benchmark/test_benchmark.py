@@ -3,8 +3,6 @@
 No test asserts a time: clocks are simulated, or only the structure of a quick run is tested.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import random

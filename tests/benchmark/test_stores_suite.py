@@ -1,7 +1,5 @@
 """The suite of stores: its workers, its work, and what it reports."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest

@@ -1,7 +1,5 @@
 """The exhaustive check: its oracle is right, and it finds a wrong bit anywhere."""
 
-from __future__ import annotations
-
 import itertools
 import json
 

@@ -1,7 +1,5 @@
 """``build-library``: a shared object that other tools load by name, without Python."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

@@ -1,7 +1,5 @@
 """The command ``compile``, and ``run`` with what it wrote."""
 
-from __future__ import annotations
-
 import os
 import threading
 

@@ -1,7 +1,5 @@
 """The command ``run``: a module from a file, called with numbers as text."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Frames of our routines: derived from their code, linked, encoded, read."""
 
-from __future__ import annotations
-
 import pytest
 
 from asm_libcalls.emitter.eh_frame import ENTERED, Frame

@@ -1,7 +1,5 @@
 """Image files: what is packed is unpacked, and damage is found."""
 
-from __future__ import annotations
-
 import pytest
 
 from asm_libcalls.emitter import image_file

@@ -1,7 +1,5 @@
 """Pages are never writable and executable at once, also where the system refuses a step."""
 
-from __future__ import annotations
-
 import itertools
 import platform
 import re

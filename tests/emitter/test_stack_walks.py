@@ -1,7 +1,5 @@
 """The C library and gdb walk through the frames of all our code, cached and composed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

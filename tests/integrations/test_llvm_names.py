@@ -1,7 +1,5 @@
 """Functions that LLVM compiled, by name in the traces of traps."""
 
-from __future__ import annotations
-
 import gc
 import importlib
 

@@ -3,8 +3,6 @@
 LLVM resolves a symbol that it does not know to address 0.
 """
 
-from __future__ import annotations
-
 import pytest
 
 pytest.importorskip("numba", reason="numba is not installed (the extra `integrations`)")

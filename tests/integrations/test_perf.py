@@ -1,7 +1,5 @@
 """The map that names our machine code for Linux perf, and perf reading it."""
 
-from __future__ import annotations
-
 import importlib
 import itertools
 import os

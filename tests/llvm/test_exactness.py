@@ -3,8 +3,6 @@
 What CPUs with fewer features run is assembled too, and run on this one.
 """
 
-from __future__ import annotations
-
 import ctypes
 from itertools import islice
 

@@ -3,8 +3,6 @@
 Both the code that serves and the code for CPUs without F16C and AVX are called.
 """
 
-from __future__ import annotations
-
 import numpy
 import pytest
 

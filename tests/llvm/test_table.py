@@ -1,7 +1,5 @@
 """The second table: names, functions, arguments, and no cost where it is not used."""
 
-from __future__ import annotations
-
 import copy
 import ctypes
 import inspect

@@ -1,7 +1,5 @@
 """Objects that are called at about the cost of a builtin, by both ways to make them."""
 
-from __future__ import annotations
-
 import gc
 import sys
 import threading

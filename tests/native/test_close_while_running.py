@@ -1,7 +1,5 @@
 """A host function that is closed while it runs goes on with its callable."""
 
-from __future__ import annotations
-
 import gc
 import sys
 import threading

@@ -1,7 +1,5 @@
 """C addresses for Python functions without machine code, over both backends."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import sys

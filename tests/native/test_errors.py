@@ -1,7 +1,5 @@
 """Errors of signatures, addresses and names say what was meant."""
 
-from __future__ import annotations
-
 import ctypes
 
 import pytest

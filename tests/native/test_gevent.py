@@ -1,7 +1,5 @@
 """gevent: WebAssembly in many greenlets, which sleep, wait and are killed in host functions."""
 
-from __future__ import annotations
-
 import signal
 import threading
 import time

@@ -1,7 +1,5 @@
 """Greenlets that switch in host functions: each has its own activations, traps and externrefs."""
 
-from __future__ import annotations
-
 import gc
 import random
 import sys

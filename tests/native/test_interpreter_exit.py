@@ -1,7 +1,5 @@
 """Objects that are alive when Python exits are released silently."""
 
-from __future__ import annotations
-
 import pytest
 
 

@@ -3,8 +3,6 @@
 Each test is a process of its own that sends itself SIGINT.
 """
 
-from __future__ import annotations
-
 import pytest
 
 PRELUDE = """

@@ -1,7 +1,5 @@
 """Without the GIL, a child of fork finds the package's shared lists and dicts unlocked."""
 
-from __future__ import annotations
-
 import ctypes
 
 import pytest

@@ -1,7 +1,5 @@
 """Subinterpreters: native code calls back into its own interpreter, and they end cleanly."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

@@ -6,8 +6,6 @@ unchanged; no page is ever writable and executable; nothing crashes. Refusals wh
 x86_64/test_code_cache.py (files) and test_binding.py (PeachPy, pthreads, ctypes).
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import platform

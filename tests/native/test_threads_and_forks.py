@@ -1,7 +1,5 @@
 """Threads with an instance each run everything at once; a fork leaves two processes that work."""
 
-from __future__ import annotations
-
 import pytest
 
 pytestmark = pytest.mark.usefixtures("machine_code")

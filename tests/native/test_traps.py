@@ -1,7 +1,5 @@
 """Traps: raised in native code, caught at the entry, without leaks."""
 
-from __future__ import annotations
-
 import copy
 import enum
 import pickle

@@ -1,7 +1,5 @@
 """Fixtures of the GC of externrefs. PeachPy is imported by those that need it."""
 
-from __future__ import annotations
-
 import pytest
 
 from asm_libcalls import Global, Instance, StackMapRegistry, Table

@@ -1,7 +1,5 @@
 """Globals: numbers bit for bit, references with counts, and mutability."""
 
-from __future__ import annotations
-
 import copy
 import ctypes
 import gc

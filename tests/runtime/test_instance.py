@@ -1,7 +1,5 @@
 """An Instance: its parts, its errors, and the lifetime of all of it."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import weakref

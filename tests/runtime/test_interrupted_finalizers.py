@@ -1,7 +1,5 @@
 """A signal handler raises while an object is dropped: the rest is released, each part once."""
 
-from __future__ import annotations
-
 import gc
 import sys
 from functools import partial

@@ -3,8 +3,6 @@
 What each refuses is in runtime/test_misuse.py, which calls the functions too.
 """
 
-from __future__ import annotations
-
 import itertools
 import sys
 import threading

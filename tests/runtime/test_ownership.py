@@ -1,7 +1,5 @@
 """Owners of C memory: made once, closed once, refused after that; no copies; odd subclasses."""
 
-from __future__ import annotations
-
 import copy
 import ctypes
 import gc

@@ -5,8 +5,6 @@ where the interpreter lets it. Here each operation is interrupted at each such p
 intruder, and then every count of every reference must be right, and no growth be lost.
 """
 
-from __future__ import annotations
-
 import collections
 import gc
 import signal

@@ -3,8 +3,6 @@
 What they do is compared with the fallback in test_stateful.py, and with a model in checks/.
 """
 
-from __future__ import annotations
-
 import sys
 
 import pytest

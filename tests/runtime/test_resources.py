@@ -1,7 +1,5 @@
 """A Resource is released when its last owner is gone, after every finalizer that may use it."""
 
-from __future__ import annotations
-
 import gc
 
 import pytest

@@ -3,8 +3,6 @@
 ``ASM_LIBCALLS_SOAK_CALLS=10000000`` runs the full length.
 """
 
-from __future__ import annotations
-
 import json
 import os
 

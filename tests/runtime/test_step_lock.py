@@ -1,7 +1,5 @@
 """Without the GIL, steps of Python and libcalls in machine code that count exclude each other."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

@@ -1,7 +1,5 @@
 """The lock of a store: one thread is inside, the others wait in turns. Tested on every Python."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import threading

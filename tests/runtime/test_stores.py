@@ -1,7 +1,5 @@
 """Without the GIL, one thread at a time is inside an instance and all that it is linked to."""
 
-from __future__ import annotations
-
 import itertools
 import sys
 import threading

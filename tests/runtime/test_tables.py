@@ -1,7 +1,5 @@
 """Tables in Python and under the libcalls: values, counts, bounds, destructors, growth."""
 
-from __future__ import annotations
-
 import copy
 import ctypes
 import gc

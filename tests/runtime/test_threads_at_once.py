@@ -1,7 +1,5 @@
 """Threads that use the same objects at once: nothing is lost, and every count is right."""
 
-from __future__ import annotations
-
 import gc
 
 import pytest

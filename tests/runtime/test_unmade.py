@@ -1,7 +1,5 @@
 """Objects whose ``__init__`` was not called: each use of each ends in an exception or a value."""
 
-from __future__ import annotations
-
 import json
 from operator import attrgetter
 

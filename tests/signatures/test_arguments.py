@@ -1,7 +1,5 @@
 """Arguments that no function takes: each error names the argument, whatever the value prints."""
 
-from __future__ import annotations
-
 import ctypes
 import re
 from pathlib import PurePosixPath

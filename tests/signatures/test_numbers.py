@@ -1,7 +1,5 @@
 """Python numbers as arguments: their conversion to bit patterns, and errors with their names."""
 
-from __future__ import annotations
-
 import decimal
 import fractions
 import struct

@@ -1,7 +1,5 @@
 """Signatures as text: canonical spelling, and what is refused."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -3,8 +3,6 @@
 Nothing is downloaded: the programs that do the work stand in for themselves on a PATH of their own.
 """
 
-from __future__ import annotations
-
 import functools
 import http.server
 import os

@@ -3,8 +3,6 @@
 These are a few hundred; ``tools/fuzz_toy_jit.py`` tries any number.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import textwrap

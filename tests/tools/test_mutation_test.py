@@ -1,7 +1,5 @@
 """``tools/mutation_test.py``: its changes, and that tests notice one with an effect."""
 
-from __future__ import annotations
-
 import ast
 import textwrap
 

@@ -1,7 +1,5 @@
 """The files, targets and extras that continuous integration, tools and a page name exist."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from pathlib import Path

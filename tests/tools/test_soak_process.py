@@ -1,7 +1,5 @@
 """The soak of ``soak_process.py``, a few laps of it, in a process of its own."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The stress program runs for a while, and leaves nothing behind."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Calls that are awaited: in worker threads, interrupted when their task is cancelled."""
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import threading

@@ -1,7 +1,5 @@
 """Host functions that ask which instance calls them."""
 
-from __future__ import annotations
-
 import gc
 import weakref
 

@@ -1,7 +1,5 @@
 """Exports of an instance called from Python: as builtins, with bit patterns, closed, misused."""
 
-from __future__ import annotations
-
 import builtins
 import gc
 import math

@@ -3,8 +3,6 @@
 Nothing here measures time. Code, stack maps and memory are counted, and work by calls of functions.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sys
 import tracemalloc

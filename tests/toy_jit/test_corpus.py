@@ -1,7 +1,5 @@
 """The corpus of ``tools/fuzz_coverage.py``: each of its modules is refused, or runs."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

@@ -1,7 +1,5 @@
 """Objects that have their instance, and pass themselves to it: Python's collector frees them."""
 
-from __future__ import annotations
-
 import gc
 import json
 import threading

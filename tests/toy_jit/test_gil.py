@@ -4,8 +4,6 @@ Python forces no thread to release the GIL here, so a thread that waits for it r
 another one releases it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time

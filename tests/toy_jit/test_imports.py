@@ -1,7 +1,5 @@
 """What a module imports: Python callables, and memories, tables and globals, also of instances."""
 
-from __future__ import annotations
-
 import ctypes
 import math
 import struct

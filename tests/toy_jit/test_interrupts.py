@@ -1,7 +1,5 @@
 """Compiled code is stopped from outside: by signals, by ``interrupt()``, by a time limit."""
 
-from __future__ import annotations
-
 import os
 import select
 import signal

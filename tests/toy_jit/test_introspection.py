@@ -1,7 +1,5 @@
 """Modules from files, their imports and exports, and complete errors of linking."""
 
-from __future__ import annotations
-
 import inspect
 import pickle
 import shutil

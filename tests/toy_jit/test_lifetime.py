@@ -1,7 +1,5 @@
 """Lifetimes: externrefs in frames, instances and their code, threads with their own."""
 
-from __future__ import annotations
-
 import gc
 import os
 import sys

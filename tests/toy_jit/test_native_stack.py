@@ -1,7 +1,5 @@
 """The native stack: WebAssembly leaves Python's part, however it recurses."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

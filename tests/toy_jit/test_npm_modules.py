@@ -3,8 +3,6 @@
 ``tools/npm_modules.py`` fetches them; ``NPM_MODULES`` names its folder.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Options of compiling: counted libcalls, and notes for a listing."""
 
-from __future__ import annotations
-
 import gc
 
 import pytest

@@ -1,7 +1,5 @@
 """Where the compiler keeps operands and locals, and what it knows of them."""
 
-from __future__ import annotations
-
 import pytest
 import wasm_builder as wasm
 from jit_modules import MEMORY, Function, build, instantiate

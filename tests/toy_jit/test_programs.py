@@ -1,7 +1,5 @@
 """Programs built from C: they compute what a native build of the same source does, bit for bit."""
 
-from __future__ import annotations
-
 import hashlib
 import struct
 

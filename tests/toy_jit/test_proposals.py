@@ -1,7 +1,5 @@
 """Modules that use a proposal: each is refused with its name; extended constants are supported."""
 
-from __future__ import annotations
-
 import pickle
 
 import pytest

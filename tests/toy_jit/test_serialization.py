@@ -1,7 +1,5 @@
 """Module.serialize and Module.deserialize: the same behaviour, in any process, or a clear error."""
 
-from __future__ import annotations
-
 import json
 import mmap
 import os

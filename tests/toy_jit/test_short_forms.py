@@ -1,7 +1,5 @@
 """The instructions that the validator does without their rules: the result is that of the rules."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from random import Random
 

@@ -1,7 +1,5 @@
 """Exports of references, vectors and several results: machine code does what Python defines."""
 
-from __future__ import annotations
-
 import contextlib
 import enum
 import gc

@@ -4,8 +4,6 @@ A test is a file. The outcome of each file is in a section of the summary, which
 assertions were not made.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``StoreLimits``: first sizes, growth and numbers of memories and tables."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import threading

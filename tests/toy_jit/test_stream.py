@@ -1,7 +1,5 @@
 """The stream of instructions that validation leaves for the compiler."""
 
-from __future__ import annotations
-
 import pytest
 import wasm_builder as wasm
 from wasm_builder import EXTERNREF, F32, I32, I64

@@ -1,7 +1,5 @@
 """Time limits: their values, the calls that they cover, and that they hold to their end."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import math

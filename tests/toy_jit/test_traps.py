@@ -1,7 +1,5 @@
 """Traps: code, message, and the functions and byte offsets of the backtrace."""
 
-from __future__ import annotations
-
 import pickle
 import sys
 import threading

@@ -1,7 +1,5 @@
 """Vectors beyond the specification's tests: Python's side, frames, registers, CPUs."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import struct

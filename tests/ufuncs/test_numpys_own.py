@@ -1,7 +1,5 @@
 """NumPy's own tests of ceil, floor, trunc and rint, with ours in their place."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 

@@ -5,8 +5,6 @@ poison around the output; and with the divisors and dividends that are hardest f
 reciprocals.
 """
 
-from __future__ import annotations
-
 import inner_loops
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """Threads import the ufuncs at once, and run their loops at once."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from free_threading import WITHOUT_GIL

@@ -1,7 +1,5 @@
 """The public ufuncs: NumPy's contract of a ufunc, and ours beyond it."""
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import gc

@@ -1,7 +1,5 @@
 """Fixtures of the code cache: a copy of the package, and processes with a cache of their own."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Sequences of instructions: invalid ones are refused, with the reason."""
 
-from __future__ import annotations
-
 import pytest
 
 pytest.importorskip("peachpy", reason="what is tested here is assembled by PeachPy")

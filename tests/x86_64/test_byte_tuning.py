@@ -1,7 +1,5 @@
 """The CPUs whose ranges of bytes take wide vectors and string instructions, and the variable."""
 
-from __future__ import annotations
-
 import pytest
 
 from asm_libcalls.x86_64 import cpu

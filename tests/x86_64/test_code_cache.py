@@ -3,8 +3,6 @@
 Every case runs in child processes with a cache folder of their own.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import platform

@@ -3,8 +3,6 @@
 For ranges of memories, size by size, ``test_no_byte_outside_is_even_read`` does the same.
 """
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 

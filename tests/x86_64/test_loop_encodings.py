@@ -6,8 +6,6 @@ compared with PeachPy's instruction: mnemonic, operands, masks, rounding, and th
 branch.
 """
 
-from __future__ import annotations
-
 import re
 
 import capstone

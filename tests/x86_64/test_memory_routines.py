@@ -3,8 +3,6 @@
 Copies are compared with slices of bytes, in all of the memory, so an extra byte is found.
 """
 
-from __future__ import annotations
-
 import ctypes
 import platform
 import re

@@ -4,8 +4,6 @@ They are Debian's, fetched by ``tools/foreign_python.py`` without touching the s
 the folder that ASM_LIBCALLS_FOREIGN_PYTHONS names, or else in pytest's cache.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The routines that count the owners of all references in an array, against a model."""
 
-from __future__ import annotations
-
 import ctypes
 import random
 

@@ -1,7 +1,5 @@
 """Fixtures of the tests of WASI."""
 
-from __future__ import annotations
-
 import pytest
 
 from asm_libcalls.toy_jit.wasi import beneath

@@ -1,7 +1,5 @@
 """A path never leaves its preopened folder: every known way out, with every call, both ways."""
 
-from __future__ import annotations
-
 import os
 import threading
 from pathlib import Path

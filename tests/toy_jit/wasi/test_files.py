@@ -1,7 +1,5 @@
 """Files and folders beneath a preopen: the result and the errors of each call."""
 
-from __future__ import annotations
-
 import os
 import stat
 import struct

@@ -1,7 +1,5 @@
 """Calls of a hostile guest: pointers, lengths, descriptors, and random arguments."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import struct

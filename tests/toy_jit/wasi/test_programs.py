@@ -1,7 +1,5 @@
 """C programs by clang and wasi-libc: from Python, from the command line, and by Wasmtime."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import struct

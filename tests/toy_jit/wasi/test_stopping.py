@@ -1,7 +1,5 @@
 """Calls that wait end when the guest's time is up, on interrupt(), and by signal handlers."""
 
-from __future__ import annotations
-
 import os
 import signal
 import struct

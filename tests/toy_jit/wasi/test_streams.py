@@ -1,7 +1,5 @@
 """Standard streams: the objects that a user may give, and the guest's view of them."""
 
-from __future__ import annotations
-
 import io
 import os
 import pty

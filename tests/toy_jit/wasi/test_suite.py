@@ -4,8 +4,6 @@ It is the folder ``tests`` of github.com/WebAssembly/wasi-testsuite, branch prod
 where the programs in C, Rust and AssemblyScript are compiled.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import json

@@ -240,12 +240,8 @@ class FallbackFunction(Libcall):
     """A libcall in plain Python, also where machine code serves it."""
 
     def __init__(self, libcall: Libcall) -> None:
-        refuse_again(self, "declaration")
-        self.__dict__.update(libcall.__dict__)
-        self.backend = "fallback"
-        self._reason = "asked for"
-        self._address = 0
-        self._cfunc = None
+        super().__init__(libcall.declaration, libcall._binding)
+        self.backend, self._reason, self.may_leave = "fallback", "asked for", False
         self._fallback = self
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 # Here and in the children, machine code is what the assembler makes now, and no test leaves files
 # in the user's cache folder. It is read when the package is imported.
@@ -34,25 +35,21 @@ def environment(**changes: str | None) -> dict[str, str]:
     return result
 
 
-def run_child(
-    code: str,
-    *,
-    folder: Path,
-    command: Sequence[str] = (),
-    options: Sequence[str] = (),
+def run_program(
+    *words: object,
+    folder: Path | None = None,
     variables: Mapping[str, str | None] | None = None,
-    exit_status: int = 0,
+    exit_status: int | None = 0,
     timeout: float = 300,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `code` in a folder, and check how it ends; return what it printed.
+    """Run a program in a folder, and check how it ends; return what it printed.
 
-    The code is indented as the test is. `command` is the Python to run, with what goes before it;
-    by default this one. `options` are Python's, `variables` changes of the environment. It must end
-    with `exit_status`, -N for signal N. A child that takes longer than `timeout` seconds is ended
-    and fails the test.
+    `variables` are changes of the environment. The program must end with `exit_status`, -N for
+    signal N, or in any way if that is None. A program that takes longer than `timeout` seconds is
+    ended and fails the test.
     """
     done = subprocess.run(
-        [*(command or [sys.executable]), *options, "-c", textwrap.dedent(code)],
+        [*map(str, words)],
         cwd=folder,
         env=environment(**(variables or {})),
         stdin=subprocess.DEVNULL,
@@ -61,7 +58,29 @@ def run_child(
         timeout=timeout,
         check=False,
     )
-    assert done.returncode == exit_status, (
-        f"the child ended with {done.returncode}, not {exit_status}\n{done.stdout}\n{done.stderr}"
+    assert exit_status in (None, done.returncode), (
+        f"{words[0]} ended with {done.returncode}, not {exit_status}\n{done.stdout}\n{done.stderr}"
     )
     return done
+
+
+def run_python(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run this Python with some arguments; the options are those of :func:`run_program`."""
+    return run_program(sys.executable, *words, **options)
+
+
+def run_child(
+    code: str,
+    *,
+    folder: Path,
+    command: Sequence[str] = (),
+    options: Sequence[str] = (),
+    **others: Any,
+) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a child process; other options are those of :func:`run_program`.
+
+    The code is indented as the test is. `command` is the Python to run, with what goes before it;
+    by default this one. `options` are Python's.
+    """
+    python = command or [sys.executable]
+    return run_program(*python, *options, "-c", textwrap.dedent(code), folder=folder, **others)

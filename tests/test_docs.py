@@ -7,15 +7,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
 
 import docs_pages
 import pytest
-from child_process import PACKAGE_HOME, environment
+from child_process import PACKAGE_HOME, run_program, run_python
 
 import asm_libcalls
 from asm_libcalls import toy_jit
@@ -27,16 +25,7 @@ ABI_REFERENCE = docs_pages.DOCS / "abi_reference.md"
 
 
 def run_page(page: Path, folder: Path, backend: str = "auto") -> dict[str, object]:
-    done = subprocess.run(
-        [sys.executable, str(RUNNER), str(page)],
-        cwd=folder,
-        env=environment(ASM_LIBCALLS_BACKEND=backend),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    done = run_python(RUNNER, page, folder=folder, variables={"ASM_LIBCALLS_BACKEND": backend})
     found: dict[str, object] = json.loads(done.stdout)
     return found
 
@@ -112,24 +101,11 @@ def test_the_abi_reference_is_what_the_declarations_make(machine_code):
     missing = [reason for reason in machine_code.families.values() if reason]
     if missing:
         pytest.skip(f"the page is made where every family is served: {'; '.join(missing)}")
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "tools" / "make_abi_reference.py"), "--check"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_python(REPOSITORY / "tools" / "make_abi_reference.py", "--check")
 
 
 def test_the_list_of_files_is_what_the_docstrings_make():
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "tools" / "make_file_list.py"), "--check"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_python(REPOSITORY / "tools" / "make_file_list.py", "--check")
 
 
 def test_the_abi_reference_is_c(tmp_path):
@@ -154,8 +130,7 @@ def test_the_abi_reference_is_c(tmp_path):
     file = tmp_path / "declarations.c"
     file.write_text("\n".join(source).replace("'", '"') + "\n")
     command = [compiler, "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_program(*command)
     assert sum(text.count("(") for text in texts) >= len(asm_libcalls.LIBCALLS)
 
 
@@ -260,21 +235,12 @@ def added(request, tmp_path_factory):
 
 
 def run_copy(folder: Path, *arguments: str, backend: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=environment(
-            ASM_LIBCALLS_BACKEND=backend,
-            ASM_LIBCALLS_CACHE=str(folder / "cache"),
-            PYTHONPATH=str(folder),
-        ),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout
+    variables = {
+        "ASM_LIBCALLS_BACKEND": backend,
+        "ASM_LIBCALLS_CACHE": str(folder / "cache"),
+        "PYTHONPATH": str(folder),
+    }
+    return run_python(*arguments, folder=folder, variables=variables).stdout
 
 
 def test_every_block_of_the_recipe_is_followed():
@@ -321,13 +287,11 @@ def test_without_the_third_opinion_the_checker_says_so(added, tmp_path):
         shutil.copy(old, folder / "asm_libcalls" / checker)
     else:
         (folder / "asm_libcalls" / checker).unlink()
-    done = subprocess.run(
-        [sys.executable, "-m", "asm_libcalls", "verify", name],
-        cwd=folder,
-        env=environment(PYTHONPATH=str(folder)),
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_python(
+        *("-m", "asm_libcalls", "verify", name),
+        folder=folder,
+        variables={"PYTHONPATH": str(folder)},
+        exit_status=None,
     )
     assert done.returncode != 0
     if old.exists():
@@ -366,14 +330,7 @@ def test_the_site_builds_without_a_warning(tmp_path, machine_code):
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)} (the extra `docs`)")
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
-    done = subprocess.run(
-        [*command, str(docs_pages.DOCS), str(tmp_path / "html")],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    options = ("-W", "--keep-going", "-q", "-b", "html")
+    run_python("-m", "sphinx", *options, docs_pages.DOCS, tmp_path / "html")
     for page in docs_pages.pages():
         assert (tmp_path / "html" / f"{page.stem}.html").is_file()

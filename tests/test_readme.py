@@ -5,12 +5,10 @@ from __future__ import annotations
 import doctest
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from child_process import environment, run_child
+from child_process import run_child, run_program, run_python
 from command_line import run
 
 from asm_libcalls import LIBCALLS, backend_report
@@ -60,15 +58,11 @@ def test_the_programs_run(index: int, backend: str, tmp_path: Path) -> None:
         assert "toy_jit needs machine code" in done.stderr  # as its section says
     elif "def test_" in program:
         (tmp_path / "test_snippet.py").write_text(program)
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_snippet.py"],
-            cwd=tmp_path,
-            env=environment(ASM_LIBCALLS_BACKEND=backend),
-            capture_output=True,
-            text=True,
-            check=False,
+        done = run_python(
+            *("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_snippet.py"),
+            folder=tmp_path,
+            variables={"ASM_LIBCALLS_BACKEND": backend},
         )
-        assert done.returncode == 0, done.stdout
         assert f"{program.count('def test_')} passed" in done.stdout
     else:
         run_child(program, folder=tmp_path, variables={"ASM_LIBCALLS_BACKEND": backend})
@@ -118,14 +112,7 @@ def test_make_knows_the_targets_that_are_named() -> None:
     targets = re.findall(r"^    make (?:[A-Z]+=\S+ )*(\w+)", text, re.MULTILINE)
     assert {"run", "test", "lint"} <= set(targets)
     for target in targets:
-        done = subprocess.run(
-            ["make", "--dry-run", target],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        run_program("make", "--dry-run", target, folder=REPOSITORY)
 
 
 def test_the_tree_is_as_shown() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ast
 import inspect
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from child_process import environment
+from child_process import environment, run_python
 
 import asm_libcalls
 import make_stubs
@@ -119,12 +118,13 @@ def test_a_type_checker_takes_what_is_right_and_finds_what_is_not(tmp_path: Path
     pytest.importorskip("mypy", reason="the type checker, of the extra lint")
     (tmp_path / "user.py").write_text(USER)
     (tmp_path / "mistakes.py").write_text(MISTAKES)
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--cache-dir",
-         str(tmp_path / "cache"), "user.py", "mistakes.py"],
-        cwd=tmp_path, env=environment(MYPYPATH=environment()["PYTHONPATH"]), capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+    done = run_python(
+        *("-m", "mypy", "--strict", "--follow-imports=silent", "--cache-dir", tmp_path / "cache"),
+        *("user.py", "mistakes.py"),
+        folder=tmp_path,
+        variables={"MYPYPATH": environment()["PYTHONPATH"]},
+        exit_status=1,
+    )
     errors = [line for line in done.stdout.splitlines() if ": error: " in line]
     lines = [number for number, line in enumerate(MISTAKES.splitlines(), 1) if "(" in line]
     assert [int(error.split(":")[1]) for error in errors if error.startswith("mistakes")] == lines

@@ -6,11 +6,10 @@ import shutil
 import signal
 import stat
 import struct
-import subprocess
 import sys
 
 import pytest
-from child_process import environment
+from child_process import run_program, run_python
 from command_line import run
 from elf_files import ElfFile
 
@@ -285,16 +284,13 @@ def test_linked_into_a_program(compiler, name, program, library, tmp_path):
         pytest.skip(f"no {compiler}")
     (tmp_path / name).write_text(program)
     options = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", f"-I{library.parent}"]
-    subprocess.run(
-        [compiler, *options, name, str(library), f"-Wl,-rpath,{library.parent}", "-o", "program"],
-        cwd=tmp_path, check=True, timeout=120,
-    )  # fmt: skip
+    run_program(
+        *(compiler, *options, name, library, f"-Wl,-rpath,{library.parent}", "-o", "program"),
+        folder=tmp_path,
+    )
     needed = ElfFile((tmp_path / "program").read_bytes()).needed()
     assert library.name in needed  # by its name, wherever it is
-    done = subprocess.run(
-        [tmp_path / "program"], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (done.returncode, done.stdout) == (0, "2 -3\n")
+    assert run_program(tmp_path / "program").stdout == "2 -3\n"
 
 
 def test_cffi_loads_it(library):
@@ -356,12 +352,10 @@ def test_it_is_the_same_each_time(libraries, tmp_path, capsys):
     assert main(["build-library", str(path), "--cpu-level", "x86-64-v3"]) == 0
     content = path.read_bytes()
     assert content == (libraries / "x86-64-v3.so").read_bytes()
-    variables = environment(ASM_LIBCALLS_CACHE=str(tmp_path / "cache"))
+    variables = {"ASM_LIBCALLS_CACHE": str(tmp_path / "cache")}
     for _ in range(2):  # kept, and from the cache
         words = ["build-library", str(path), "--cpu-level", "x86-64-v3"]
-        subprocess.run(
-            [sys.executable, "-m", "asm_libcalls", *words], env=variables, check=True, timeout=60
-        )
+        run_python("-m", "asm_libcalls", *words, variables=variables)
         assert path.read_bytes() == content
     out = capsys.readouterr().out
     assert out == f"{path}: 22 libcalls for x86-64-v3, {len(content)} bytes\n"
@@ -422,7 +416,7 @@ def test_the_fallback_can_write_it_too(libraries, tmp_path):
     """The levels are about the CPU that runs it, not about this process."""
     path = tmp_path / "x86-64-v2.so"
     words = [sys.executable, "-m", "asm_libcalls", "build-library", str(path)]
-    subprocess.run(words, env=environment(ASM_LIBCALLS_BACKEND="fallback"), check=True, timeout=60)
+    run_program(*words, variables={"ASM_LIBCALLS_BACKEND": "fallback"})
     assert path.read_bytes() == (libraries / "x86-64-v2.so").read_bytes()
 
 
@@ -450,7 +444,7 @@ def test_llvm_s_libcalls_have_compiler_rt_s_names(llvm_library):
         text = "#if !defined(__clang__) && __GNUC__ < 13\n#define __bf16 _Float16\n#endif\n"
         header.write_text(text + header.read_text())
         command = [compiler, "-x", "c", "-Wall", "-Werror", "-fsyntax-only", str(header)]
-        subprocess.run(command, check=True)
+        run_program(*command)
 
 
 def test_llvm_s_libcalls_work_and_divide_by_zero(llvm_library, child):
@@ -513,9 +507,8 @@ def test_a_compiler_links_it_in_place_of_libgcc(llvm_library, tmp_path):
     source.write_text(IN_PLACE_OF_LIBGCC)
     options = ["-O1", "-nodefaultlibs", f"-Wl,-rpath,{llvm_library.parent}"]
     command = [compiler, *options, source, "-o", program, llvm_library, "-lc"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    done = subprocess.run([program], capture_output=True, text=True, check=True)
+    run_program(*command)
+    done = run_program(program)
     quotient, remainder, large = -(2**100 // 7), -(2**100 % 7), int(1e30)
     words = (quotient >> 64) % 2**64, quotient % 2**64
     expected = f"{words[0]:x} {words[1]:x} {remainder} {large >> 64:x} {-large % 2**64:x}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from child_process import run_python
 from command_line import command, environment, run, run_in_terminal
 
 import asm_libcalls
@@ -493,9 +494,7 @@ def test_an_output_that_cannot_be_written_is_one_line(words: tuple[str, ...], ou
 
 def test_the_package_imports_nothing_of_the_command_line() -> None:
     code = "import sys, asm_libcalls; print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
-    )
+    done = run_python("-c", code)
     loaded = set(done.stdout.split())
     assert "asm_libcalls" in loaded
     assert not loaded & {"rich", "capstone", "argparse", "json", "asm_libcalls.cli", "random"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import struct
-import subprocess
 
 import pytest
+from child_process import run_program
 from elf_files import ElfFile
 
 from asm_libcalls.emitter import image_file
@@ -155,9 +155,7 @@ def test_tools_find_nothing_wrong(tool, case, tmp_path):
         pytest.skip(f"no {program}")
     path = tmp_path / "image.so"
     path.write_bytes(case[1])
-    done = subprocess.run(
-        [program, *options, path], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = run_program(program, *options, path)
     assert done.stderr == ""
     if program == "eu-elflint":
         assert done.stdout == "No errors\n"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from child_process import environment
+from child_process import environment, run_program
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 
@@ -232,9 +232,7 @@ def test_symbol_files(tmp_path):
         pytest.skip("no eu-readelf")
     file = tmp_path / "symbols"
     file.write_bytes(content)
-    shown = subprocess.run(
-        ["eu-readelf", "--debug-dump=frames", file], check=True, capture_output=True, text=True
-    ).stdout
+    shown = run_program("eu-readelf", "--debug-dump=frames", file).stdout
     for line in ("initial_location:         0x0000000000001000", "def_cfa_offset 16"):
         assert line in shown, shown
     assert shown.count("FDE") == 2
@@ -397,16 +395,12 @@ def run_gdb(tmp_path, program, script, **variables):
     names = f"FILE = {str(file)!r}\n"
     (tmp_path / "program.py").write_text(names + program)
     (tmp_path / "script.py").write_text(names + script)
-    done = subprocess.run(
-        ["gdb", "-nx", "-batch", "-x", tmp_path / "script.py", "--args", sys.executable,
-         tmp_path / "program.py"],
-        env=environment(LC_ALL="C.UTF-8", **variables),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )  # fmt: skip
+    done = run_program(
+        *("gdb", "-nx", "-batch", "-x", tmp_path / "script.py"),
+        *("--args", sys.executable, tmp_path / "program.py"),
+        variables={"LC_ALL": "C.UTF-8", **variables},
+        exit_status=None,
+    )
     if "ptrace: Operation not permitted" in done.stderr:
         pytest.skip("this system lets nobody trace")
     return done
@@ -488,13 +482,8 @@ def test_gdb_is_attached_later():
             address = int(process.stdout.readline())
             commands = ("set pagination off", f"tbreak *{address}", "continue", "backtrace")
             options = [word for command in commands for word in ("-ex", command)]
-            done = subprocess.run(
-                ["gdb", "-nx", "-batch", "-p", str(process.pid), *options],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
+            done = run_program(
+                *("gdb", "-nx", "-batch", "-p", process.pid, *options), exit_status=None
             )
         finally:
             process.kill()
@@ -611,21 +600,14 @@ def test_a_probe_that_is_set_before_the_program_starts(child, tmp_path):
     pytest.importorskip("peachpy", reason="there is nothing to fill a cache with")
     if shutil.which("perf") is None:
         pytest.skip("no perf")
-    variables = {"ASM_LIBCALLS_CACHE": str(tmp_path / "cache")}
+    variables = {"ASM_LIBCALLS_CACHE": str(tmp_path / "cache"), "LC_ALL": "C.UTF-8"}
     program = BROKEN_INTO.replace("FILE", repr(str(tmp_path / "report")))
     child(program, variables=variables)
     (image,) = (tmp_path / "cache").glob("backend-*.image")
     event = f"asm_libcalls_test_{os.getpid()}:divide"
 
     def perf(*words):
-        return subprocess.run(
-            ["perf", *words],
-            env=environment(LC_ALL="C.UTF-8", **variables),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return run_program("perf", *words, variables=variables, exit_status=None)
 
     added = perf("probe", "-x", str(image), "--add", f"{event}=wasmtime_i64_sdiv")
     if added.returncode:

@@ -9,13 +9,12 @@ import os
 import re
 import shutil
 import struct
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
-from child_process import PACKAGE_HOME, TESTS, environment
+from child_process import PACKAGE_HOME, TESTS, environment, run_program, run_python
 
 import asm_libcalls
 from asm_libcalls import LIBCALLS, IntegerDivisionByZero, IntegerOverflow, catch_traps
@@ -412,20 +411,12 @@ def test_the_entry_point_serves_numba_and_its_cache(tmp_path):
     program.write_text(PROGRAM)
     found = []
     for backend in ("auto", "auto", "fallback"):  # cached code is not one backend's
-        variables = environment(
-            NUMBA_CACHE_DIR=str(tmp_path / "cache"), ASM_LIBCALLS_BACKEND=backend
-        )
-        variables["PYTHONPATH"] += os.pathsep + str(tmp_path)
-        done = subprocess.run(
-            [sys.executable, str(program)],
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        found.append(done.stdout)
+        variables = {
+            "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+            "ASM_LIBCALLS_BACKEND": backend,
+            "PYTHONPATH": environment()["PYTHONPATH"] + os.pathsep + str(tmp_path),
+        }
+        found.append(run_python(program, variables=variables).stdout)
     first, *later = found
     assert first == "-3 0\ninteger divide by zero\n"
     assert later == ["-3 1\ninteger divide by zero\n"] * 2
@@ -540,8 +531,5 @@ def test_cython_imports_them(tmp_path):
         ],
     ]
     for command in commands:
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        done = run_program(*command, folder=tmp_path)
     assert done.stdout == "2.0 4\n"

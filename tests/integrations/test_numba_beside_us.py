@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from child_process import environment
+from child_process import run_python
 
 import asm_libcalls
 
@@ -176,19 +174,12 @@ COMPILED = 8
 
 def run(program: Path, order: str, cache: Path, status: int = 0):
     # Code for the first x86-64 CPUs: with F16C, LLVM widens a half without a call.
-    variables = environment(
-        NUMBA_CACHE_DIR=str(cache), NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES=""
+    variables = {
+        "NUMBA_CACHE_DIR": str(cache), "NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""
+    }  # fmt: skip
+    done = run_python(
+        program, order, folder=program.parent, variables=variables, exit_status=status, timeout=600
     )
-    done = subprocess.run(
-        [sys.executable, str(program), order],
-        env=variables,
-        cwd=program.parent,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == status, done.stderr
     return json.loads(done.stdout) if status == 0 else done.stderr
 
 

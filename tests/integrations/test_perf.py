@@ -5,14 +5,13 @@ import itertools
 import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
 import wasm_builder as wasm
-from child_process import environment
+from child_process import run_program, run_python
 
 from asm_libcalls import LIBCALLS
 from asm_libcalls.integrations.numeric import NUMERIC
@@ -172,25 +171,16 @@ def perf_report(code, folder, **variables):
     perf = shutil.which("perf")
     if perf is None:
         pytest.skip("perf is not installed")
-    recorded = subprocess.run(
-        [perf, "record", "-e", "cpu-clock", "-F", "499", "-o", "data", sys.executable, "-c", code],
-        cwd=folder,
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    recorded = run_program(
+        *(perf, "record", "-e", "cpu-clock", "-F", "499", "-o", "data", sys.executable, "-c", code),
+        folder=folder,
+        variables=variables,
+        exit_status=None,
     )
     if recorded.returncode:
         pytest.skip(f"perf cannot record here: {recorded.stderr.strip().splitlines()[-1]}")
-    shown = subprocess.run(
-        [perf, "report", "-i", "data", "--stdio", "--sort", "symbol,pid"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    options = ("-i", "data", "--stdio", "--sort", "symbol,pid")
+    shown = run_program(perf, "report", *options, folder=folder)
     for pid in set(re.findall(r"^ *[\d.]+% .*?(\d+):", shown.stdout, re.M)):
         Path(f"{os.sep}tmp{os.sep}perf-{pid}.map").unlink(missing_ok=True)
     return shown.stdout + shown.stderr
@@ -218,9 +208,7 @@ def test_perf_finds_the_names_of_cached_code_in_its_file(tmp_path, machine_code)
     pytest.importorskip("peachpy", reason="there is nothing to fill a cache with")
     variables = {"ASM_LIBCALLS_CACHE": str(tmp_path / "cache"), "ASM_LIBCALLS_PERF_MAP": None}
     fill = SPIN_PROGRAM.replace("50_000_000", "1")
-    subprocess.run(
-        [sys.executable, "-c", fill], env=environment(**variables), check=True, timeout=120
-    )
+    run_python("-c", fill, variables=variables)
     shown = perf_report(SPIN_PROGRAM, tmp_path, **variables)
     assert "wasmtime_i64_sdiv" in shown, shown
     assert "wasm::spin" not in shown, shown

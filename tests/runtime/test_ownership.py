@@ -4,9 +4,7 @@ import copy
 import ctypes
 import gc
 import pickle
-import subprocess
 import sys
-import textwrap
 
 import pytest
 from interruptions import at_every_point
@@ -415,7 +413,7 @@ def test_public_attributes_that_are_replaced():
 @pytest.mark.parametrize(
     "returned", ["self", "bytes(3)", "None", "5", "memoryview(self)", "bytearray(5)"]
 )
-def test_a_buffer_method_that_is_odd(returned):
+def test_a_buffer_method_that_is_odd(returned, child):
     """Python 3.12 refuses all of these itself."""
     program = f"""
     import asm_libcalls
@@ -428,16 +426,12 @@ def test_a_buffer_method_that_is_odd(returned):
         except (TypeError, BufferError, RecursionError, ValueError) as error:
             print(type(error).__name__)
     """
-    child = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert child.returncode == 0, child.stderr
-    assert len(child.stdout.split()) == 3
-    assert not child.stderr
+    done = child(program)
+    assert len(done.stdout.split()) == 3
+    assert not done.stderr
 
 
-def test_nothing_is_said_at_exit():
+def test_nothing_is_said_at_exit(child):
     program = """
     import asm_libcalls
     from asm_libcalls import *
@@ -449,11 +443,8 @@ def test_nothing_is_said_at_exit():
     cycle = [things, instance]
     cycle.append(cycle)
     """
-    child = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (child.returncode, child.stdout, child.stderr) == (0, "", "")
+    done = child(program, options=["-X", "dev"])
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_func_refs_and_their_like_are_not_copied():

@@ -1,11 +1,9 @@
 """The soak of ``soak_process.py``, a few laps of it, in a process of its own."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from child_process import PACKAGE_HOME, TESTS, environment
+from child_process import PACKAGE_HOME, TESTS, run_python
 from free_threading import frees_modules_and_classes
 
 
@@ -14,15 +12,10 @@ from free_threading import frees_modules_and_classes
 def test_nothing_is_left_of_what_comes_and_goes():
     """By the command of docs/proof.md."""
     pytest.importorskip("peachpy", reason="no assembler for native frames")
-    done = subprocess.run(
-        [sys.executable, TESTS / "soak_process.py", "--minutes", "0"],
-        env=environment(PYTHONPATH=str(PACKAGE_HOME)),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    done = run_python(
+        *(TESTS / "soak_process.py", "--minutes", "0"), variables={"PYTHONPATH": str(PACKAGE_HOME)}
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stderr == ""
     report = json.loads(done.stdout)
     happened = report["happened"]
     assert happened["laps"] == happened["forks"] == happened["alarms"] == 6

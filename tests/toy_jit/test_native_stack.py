@@ -4,19 +4,15 @@ import subprocess
 import sys
 
 import pytest
-from child_process import TESTS, environment
+from child_process import TESTS, run_program
 from deep_recursion import OPERATIONS
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 
 
 def run(*arguments, prefix=()):
-    script = str(TESTS / "deep_recursion.py")
-    done = subprocess.run(
-        [*prefix, sys.executable, script, *map(str, arguments)],
-        env=environment(), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr[-2000:])
+    script = TESTS / "deep_recursion.py"
+    done = run_program(*prefix, sys.executable, script, *arguments)
     return [line.split() for line in done.stdout.splitlines()]
 
 

@@ -1,11 +1,9 @@
 """Code for CPUs with fewer features: the spec tests, compiled for them and run on this one."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from child_process import environment
+from child_process import run_python
 from wasm_functions import NO_SPEC_TESTS, SPEC_TESTS
 
 pytestmark = [
@@ -42,11 +40,7 @@ print(json.dumps([failures, sum(file.assertions for file in files)]))
     "features", ["", "sse3 ssse3 sse4_1 sse4_2 popcnt", "sse4_1 avx lzcnt bmi"]
 )
 def test_specification(features):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, features],
-        env=environment(), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = run_python("-c", PROGRAM, features)
     failures, assertions = json.loads(done.stdout)
     assert failures == []
     assert assertions > 1000

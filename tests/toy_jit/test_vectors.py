@@ -3,12 +3,11 @@
 import json
 import shutil
 import struct
-import subprocess
 import sys
 
 import program_calls
 import pytest
-from child_process import environment
+from child_process import run_program
 from jit_modules import MEMORY, Function, build, instantiate
 from spec_runner import SpecFile
 from wasm_builder import I32, exported, functype, imported
@@ -371,12 +370,10 @@ def test_emulated_cpus(cpu):
     qemu = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
     if qemu is None:
         pytest.skip("no qemu-x86_64-static: install Debian's package qemu-user-static")
-    done = subprocess.run(
-        [qemu, "-cpu", cpu, sys.executable, "-c", EMULATED],
-        env=environment(PYTHONDONTWRITEBYTECODE="1"), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = run_program(
+        *(qemu, "-cpu", cpu, sys.executable, "-c", EMULATED),
+        variables={"PYTHONDONTWRITEBYTECODE": "1"},
+    )
     for name, outcome in json.loads(done.stdout).items():
         if cpu == "Conroe":
             assert "need a CPU with SSE4.1, which this one has not" in outcome

@@ -6,13 +6,12 @@ import os
 import platform
 import shutil
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from cached_images import NO_PEACHPY, assert_assembled, assert_from_file, backend_file, flip
-from child_process import environment
+from child_process import environment, run_child
 from elf_files import ElfFile
 
 from asm_libcalls.binding import default_binding
@@ -31,19 +30,13 @@ def wheel(package, tmp_path_factory):
     folder = home / "asm_libcalls" / "x86_64" / "image-files"
     folder.mkdir()
     path = os.pathsep.join([str(home), environment()["PYTHONPATH"]])
-    subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys\n"
-            "from asm_libcalls.x86_64.code_cache import write_package_images\n"
-            "write_package_images(sys.argv[1])\n",
-            str(folder),
-        ],
-        env=environment(PYTHONPATH=path),
-        cwd=home,  # before PYTHONPATH, for `-c`
-        check=True,
-        timeout=300,
+    run_child(
+        f"""
+        from asm_libcalls.x86_64.code_cache import write_package_images
+        write_package_images({str(folder)!r})
+        """,
+        folder=home,  # before PYTHONPATH, for `-c`
+        variables={"PYTHONPATH": path},
     )
     return home
 

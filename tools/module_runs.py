@@ -16,7 +16,7 @@ from asm_libcalls.toy_jit.frontend.module import EXTERNREF, F32, F64, FUNCREF, I
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     from asm_libcalls.toy_jit.frontend import module as decoded_module
@@ -47,16 +47,25 @@ class Stopped(Exception):
     """From here on a run may differ from others."""
 
 
-def to_pattern(value_type: int, number: float) -> int:
-    """Return the bits of a number."""
-    value, bits = FORMATS[value_type]
-    return int(struct.unpack(bits, struct.pack(value, number))[0])
+def to_pattern(value_type: int, value: Any) -> Any:
+    """Return the bits of a number; a value of another type is returned as it is."""
+    if value_type not in FORMATS:
+        return value
+    number, bits = FORMATS[value_type]
+    return int(struct.unpack(bits, struct.pack(number, value))[0])
 
 
-def to_number(value_type: int, pattern: int) -> Any:
-    """Return the number of some bits."""
-    value, bits = FORMATS[value_type]
-    return struct.unpack(value, struct.pack(bits, pattern))[0]
+def to_number(value_type: int, value: Any) -> Any:
+    """Return the number of some bits; a value of another type is returned as it is."""
+    if value_type not in FORMATS:
+        return value
+    number, bits = FORMATS[value_type]
+    return struct.unpack(number, struct.pack(bits, value))[0]
+
+
+def to_numbers(value_types: bytes, values: Iterable[Any]) -> list[Any]:
+    """Return the numbers of some bits; references are returned as they are."""
+    return [to_number(t, value) for t, value in zip(value_types, values, strict=True)]
 
 
 def note(value_type: int, value: Any) -> Any:

@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 INDEPENDENT = {
     "x86_64/test_assembler.py": "the bytes of machine code",
     "benchmark/test_benchmark.py": "the benchmark",
+    "benchmark/test_native_loop.py": "the benchmark",
     "cli/test_build_library.py": "what machine code computes, and its file",
     "cli/test_program.py": "starts dozens of processes; cli/test_run.py uses the same command line",
     "x86_64/test_code_cache.py": "files of images",
@@ -53,7 +54,6 @@ INDEPENDENT = {
     "emitter/test_memory_protection.py": "what the system lets us do",
     "x86_64/test_memory_routines.py": "what machine code computes, on other CPUs too",
     "tools/test_mutation_test.py": "a tool",
-    "x86_64/test_call_loops.py": "the benchmark",
     "x86_64/test_other_cpus.py": "brings Pythons of its own",
     "tools/test_pipeline.py": "continuous integration",
     "toy_jit/test_programs.py": "what compiled WebAssembly computes",

@@ -12,7 +12,7 @@ import asm_libcalls
 from asm_libcalls import Trap, TrapCode
 from asm_libcalls.toy_jit import Instance, Module
 from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
-from module_runs import FORMATS, Run, Thing, note, to_number, to_pattern
+from module_runs import FORMATS, Run, Thing, note, to_number, to_numbers, to_pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,14 +104,8 @@ class ToyJitRun(Run):
         def function(*values: Any) -> Any:
             if self._made is not None and self._gc.random() < 0.3:
                 asm_libcalls.gc(self._made.runtime)
-            patterns = [
-                to_pattern(t, v) if t in FORMATS else v
-                for t, v in zip(functype.params, values, strict=True)
-            ]
-            results = tuple(
-                to_number(t, v) if t in FORMATS else v
-                for t, v in zip(functype.results, call(*patterns), strict=True)
-            )
+            patterns = map(to_pattern, functype.params, values)
+            results = tuple(to_numbers(functype.results, call(*patterns)))
             return results[0] if len(results) == 1 else results or None
 
         return function
@@ -120,7 +114,7 @@ class ToyJitRun(Run):
         """Make an import that is no function."""
         kind: Any = entry.type
         if entry.kind == "global":
-            number = to_number(kind.value, value) if kind.value in FORMATS else value
+            number = to_number(kind.value, value)
             return asm_libcalls.Global(VALUE_TYPE_NAMES[kind.value], number, kind.mutable)
         if entry.kind == "memory":
             return asm_libcalls.Memory(kind.minimum, kind.maximum)

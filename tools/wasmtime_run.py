@@ -7,8 +7,8 @@ import threading
 import time
 
 from asm_libcalls.runtime.table import MAXIMUM_ELEMENTS
-from asm_libcalls.toy_jit.frontend.module import EXTERNREF, FUNCREF, V128, VALUE_TYPE_NAMES
-from module_runs import FORMATS, Run, note, to_number, to_pattern
+from asm_libcalls.toy_jit.frontend.module import V128, VALUE_TYPE_NAMES
+from module_runs import Run, note, to_number, to_numbers, to_pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,9 +74,7 @@ class WasmtimeRun(Run):
         self._exports = instance.exports(self._store)
 
     def _value_type(self, value_type: int) -> Any:
-        makers = {EXTERNREF: "externref", FUNCREF: "funcref"}
-        name = makers.get(value_type) or VALUE_TYPE_NAMES[value_type]
-        return getattr(self._wasmtime.ValType, name)()
+        return getattr(self._wasmtime.ValType, VALUE_TYPE_NAMES[value_type])()
 
     def host_function(self, entry: decoded_module.Import, call: Callable[..., Any]) -> Any:
         """Make an import of a function of ours."""
@@ -86,10 +84,7 @@ class WasmtimeRun(Run):
             self._callers.append(caller)
             try:
                 patterns = [*map(self._pattern, functype.params, values)]
-                results = [
-                    to_number(t, v) if t in FORMATS else v
-                    for t, v in zip(functype.results, call(*patterns), strict=True)
-                ]
+                results = to_numbers(functype.results, call(*patterns))
                 return results[0] if len(results) == 1 else results or None
             finally:
                 self._callers.pop()
@@ -104,15 +99,10 @@ class WasmtimeRun(Run):
         wasmtime = self._wasmtime
         anything: Any = entry.type
         if entry.kind == "global":
-            number = to_number(anything.value, value) if anything.value in FORMATS else value
+            number = to_number(anything.value, value)
             global_type = wasmtime.GlobalType(self._value_type(anything.value), anything.mutable)
-            if anything.value == EXTERNREF:
-                number = wasmtime.Val.externref(number)
-            elif anything.value == FUNCREF:
-                number = wasmtime.Val.funcref(number)
-            else:
-                number = getattr(wasmtime.Val, VALUE_TYPE_NAMES[anything.value])(number)
-            return wasmtime.Global(self._store, global_type, number)
+            initial = getattr(wasmtime.Val, VALUE_TYPE_NAMES[anything.value])(number)
+            return wasmtime.Global(self._store, global_type, initial)
         if entry.kind == "memory":
             limits = wasmtime.Limits(anything.minimum, anything.maximum)
             return wasmtime.Memory(self._store, wasmtime.MemoryType(limits))
@@ -126,10 +116,7 @@ class WasmtimeRun(Run):
         if V128 in functype.params:
             # Some versions of the package end the process here; with results they raise this.
             raise self._wasmtime.WasmtimeError("a v128 argument")
-        values = [
-            to_number(t, v) if t in FORMATS else v
-            for t, v in zip(functype.params, arguments, strict=True)
-        ]
+        values = to_numbers(functype.params, arguments)
         store = self._callers[-1] if self._callers else self._store
         if not self._callers:
             self._store.set_epoch_deadline(100)
@@ -139,10 +126,9 @@ class WasmtimeRun(Run):
         return [*map(self._pattern, functype.results, results or [])]
 
     def _pattern(self, value_type: int, value: Any) -> Any:
-        if value_type in FORMATS:
-            return to_pattern(value_type, value)
-        # Some references come wrapped.
-        return value.value if isinstance(value, self._wasmtime.Val) else value
+        if isinstance(value, self._wasmtime.Val):  # some references come wrapped
+            value = value.value
+        return to_pattern(value_type, value)
 
     def ready(self) -> bool:
         """Return whether there is an instance."""

@@ -8,86 +8,60 @@ import fractions
 import itertools
 import math
 import operator
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asm_libcalls
 from asm_libcalls.benchmark import export_types
 from asm_libcalls.benchmark.timing import OURS, Candidate, Case
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
+    from collections.abc import Iterator, Mapping
 
     from asm_libcalls.benchmark.peers import Peers
+    from asm_libcalls.libcall import Libcall
 
 SUITE = "calls"
 UNROLLED = 20
 """Calls in each turn of the timing loop, so many that the loop's own cost is negligible."""
 
-# The libcall, the arguments, their description, and functions of Python and NumPy that do about the
-# same. `math.fabs` is the cheapest builtin that takes and returns a float.
-_OPERATIONS: tuple[tuple[str, tuple[float, ...], str, dict[str, Any], str], ...] = (
-    ("f64_ceil", (2.5,), "", {"math.ceil": math.ceil, "math.fabs": math.fabs}, "ceil"),
-    ("f64_nearest", (2.5,), "", {"round": round, "math.fabs": math.fabs}, "rint"),
-    ("f32_floor", (2.5,), "", {"math.floor": math.floor, "math.fabs": math.fabs}, "floor"),
-    ("i64_sdiv", (7, 2), "small", {"operator.floordiv": operator.floordiv}, "floor_divide"),
-    (
-        "i64_sdiv",
-        (2**61 + 12345, 2**33 + 7),
-        "beyond 2^30",
-        {"operator.floordiv": operator.floordiv},
-        "floor_divide",
+Calls = dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]
+"""Functions with their arguments, by the candidate's label."""
+
+
+class _Operation(NamedTuple):
+    libcall: str
+    arguments: tuple[float, ...]
+    # Functions of Python, NumPy and numba that do about the same. `math.fabs` is the cheapest
+    # builtin that takes and returns a float.
+    python: dict[str, Callable[..., Any]]
+    numpy: str
+    numba: str
+    kind: str = ""  # of arguments
+
+
+_FABS = {"math.fabs": math.fabs}
+_FLOORDIV = {"operator.floordiv": operator.floordiv}
+_SMALL, _LARGE, _UNSIGNED = (7, 2), (2**61 + 12345, 2**33 + 7), (2**63 + 12345, 2**33 + 7)
+_OPERATIONS = (
+    _Operation("f64_ceil", (2.5,), {"math.ceil": math.ceil, **_FABS}, "ceil", "math.ceil(a)"),
+    _Operation("f64_nearest", (2.5,), {"round": round, **_FABS}, "rint", "round(a)"),
+    _Operation("f32_floor", (2.5,), {"math.floor": math.floor, **_FABS}, "floor", "math.floor(a)"),
+    _Operation("i64_sdiv", _SMALL, _FLOORDIV, "floor_divide", "a // b", "small"),
+    _Operation("i64_sdiv", _LARGE, _FLOORDIV, "floor_divide", "a // b", "beyond 2^30"),
+    _Operation("i64_srem", _LARGE, {"operator.mod": operator.mod}, "fmod", "a % b", "beyond 2^30"),
+    _Operation("i64_udiv", _UNSIGNED, _FLOORDIV, "floor_divide", "a // b", "beyond 2^30"),
+    _Operation(
+        "i64_ishl", (12345, 40), {"operator.lshift": operator.lshift}, "left_shift", "a << b"
     ),
-    ("i64_srem", (2**61 + 12345, 2**33 + 7), "beyond 2^30", {"operator.mod": operator.mod}, "fmod"),
-    (
-        "i64_udiv",
-        (2**63 + 12345, 2**33 + 7),
-        "beyond 2^30",
-        {"operator.floordiv": operator.floordiv},
-        "floor_divide",
-    ),
-    ("i64_ishl", (12345, 40), "", {"operator.lshift": operator.lshift}, "left_shift"),
 )
 
 _SCALARS = {"f32": "float32", "f64": "float64", "i64": "int64", "u64": "uint64"}
-_NUMBA = {
-    "f64_ceil": "lambda x: math.ceil(x)",
-    "f64_nearest": "lambda x: round(x)",
-    "f32_floor": "lambda x: math.floor(x)",
-    "i64_sdiv": "lambda a, b: a // b",
-    "i64_srem": "lambda a, b: a % b",
-    "i64_udiv": "lambda a, b: a // b",
-    "i64_ishl": "lambda a, b: a << b",
-}
 
 
 def cases(peers: Peers, quick: bool) -> Iterator[Case]:
     """Make the cases."""
-    for name, arguments, kind, builtins, numpy_name in _OPERATIONS:
-        libcall = asm_libcalls.LIBCALLS[name]
-        signature = libcall.signature
-        functions: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-            OURS: (getattr(asm_libcalls, name), arguments)
-        }
-        address = libcall.address
-        through_ctypes = signature.ctypes_prototype()(address)
-        functions["asm_libcalls through ctypes"] = (through_ctypes, arguments)
-        if peers.cffi is not None:
-            cast = peers.cffi.FFI().cast(_c_pointer(libcall), address)
-            functions["asm_libcalls through cffi"] = (cast, arguments)
-        if libcall.backend != "fallback":
-            functions["the fallback"] = (libcall.fallback, arguments)
-        for label, function in builtins.items():
-            functions[label] = (function, arguments)
-        scalars = tuple(
-            getattr(peers.numpy, _SCALARS[parameter.name])(value)
-            for parameter, value in zip(signature.parameters, arguments, strict=True)
-        )
-        functions["NumPy scalar"] = (getattr(peers.numpy, numpy_name), scalars)
-        if peers.numba is not None:
-            jitted = peers.numba.njit(eval(_NUMBA[name], {"math": math}))
-            functions["numba"] = (jitted, arguments)
-        yield _case(f"{name} {kind}".strip(), functions)
+    yield from (_operation(peers, operation) for operation in _OPERATIONS)
     libcall = asm_libcalls.LIBCALLS["i64_ishl"]
     if libcall.backend == "fallback":
         peers.note(f"calls of C functions are left out: {libcall.reason}")
@@ -98,6 +72,30 @@ def cases(peers: Peers, quick: bool) -> Iterator[Case]:
         yield _case("an export of toy_jit", export_types.functions())
         yield _traps()
     yield from _memories(peers)
+
+
+def _operation(peers: Peers, operation: _Operation) -> Case:
+    libcall = asm_libcalls.LIBCALLS[operation.libcall]
+    functions = {
+        OURS: getattr(asm_libcalls, libcall.name),
+        "asm_libcalls through ctypes": libcall.signature.ctypes_prototype()(libcall.address),
+    }
+    if peers.cffi is not None:
+        functions["asm_libcalls through cffi"] = _through_cffi(peers, libcall)
+    if libcall.backend != "fallback":
+        functions["the fallback"] = libcall.fallback
+    functions |= operation.python
+    if peers.numba is not None:
+        parameters = ", ".join("ab"[: len(operation.arguments)])
+        function = eval(f"lambda {parameters}: {operation.numba}", {"math": math})
+        functions["numba"] = peers.numba.njit(function)
+    calls = _with(operation.arguments, functions)
+    scalars = tuple(
+        getattr(peers.numpy, _SCALARS[parameter.name])(value)
+        for parameter, value in zip(libcall.signature.parameters, operation.arguments, strict=True)
+    )
+    calls["NumPy scalar"] = getattr(peers.numpy, operation.numpy), scalars
+    return _case(f"{libcall.name} {operation.kind}".strip(), calls)
 
 
 _CYTHON = """\
@@ -156,15 +154,13 @@ def _entries(peers: Peers) -> Iterator[Case]:
     keeping["an export of toy_jit"] = exports["shift"]
     releasing["an export with a loop"] = exports["loops"]
     if peers.cffi is not None:
-        releasing["cffi"] = peers.cffi.FFI().cast(_c_pointer(libcall), address)
+        releasing["cffi"] = _through_cffi(peers, libcall)
     module = peers.cython("asm_libcalls_benchmark", _CYTHON)
     if module is not None:
         module.set_address(address)
         keeping["Cython"], releasing["Cython, nogil"] = module.holding, module.releasing
     for kind, functions in (("GIL kept", keeping), ("GIL released", releasing)):
-        yield _case(
-            f"a C function, {kind}", {label: (f, arguments) for label, f in functions.items()}
-        )
+        yield _case(f"a C function, {kind}", _with(arguments, functions))
 
 
 _CYTHON_BUFFERS = """\
@@ -227,47 +223,37 @@ def _other_arguments(peers: Peers) -> Iterator[Case]:
     numpy, number = peers.numpy, ctypes.c_int(5)
     memory = asm_libcalls.Memory(1)
     instance = asm_libcalls.Instance([memory])
-    host = asm_libcalls.HostFunction(abs, "(i64) -> i64")
-    pointers = {
-        OURS: ctypes.addressof(number),
-        "byref": ctypes.byref(number),
-        "c_void_p": ctypes.c_void_p(5),
-        "POINTER": ctypes.pointer(number),
-        "Memory": memory,
-        "HostFunction": host,
+    objects = {
+        "i64": {
+            OURS: 5,
+            "True": True,
+            "IntEnum": _Color.RED,
+            "numpy.int64": numpy.int64(5),
+            "numpy.uint8": numpy.uint8(5),
+            "numpy.bool": numpy.True_,
+        },
+        "f64": {
+            OURS: 5.0,
+            "an int": 5,
+            "an int of 60 bits": 2**59 + 1,
+            "True": True,
+            "numpy.float64": numpy.float64(5),
+            "numpy.float32": numpy.float32(5),
+            "numpy.int64": numpy.int64(5),
+            "Fraction": fractions.Fraction(1, 3),
+        },
+        "pointer": {
+            OURS: ctypes.addressof(number),
+            "byref": ctypes.byref(number),
+            "c_void_p": ctypes.c_void_p(5),
+            "POINTER": ctypes.pointer(number),
+            "Memory": memory,
+            "HostFunction": asm_libcalls.HostFunction(abs, "(i64) -> i64"),
+        },
+        "vmctx": {OURS: instance.vmctx, "Instance": instance},
+        "externref": {OURS: None, "VMExternRef": asm_libcalls.VMExternRef(5)},
     }
-    for kind, arguments in (
-        (
-            "i64",
-            {
-                OURS: 5,
-                "True": True,
-                "IntEnum": _Color.RED,
-                "numpy.int64": numpy.int64(5),
-                "numpy.uint8": numpy.uint8(5),
-                "numpy.bool": numpy.True_,
-            },
-        ),
-        (
-            "f64",
-            {
-                OURS: 5.0,
-                "an int": 5,
-                "an int of 60 bits": 2**59 + 1,
-                "True": True,
-                "numpy.float64": numpy.float64(5),
-                "numpy.float32": numpy.float32(5),
-                "numpy.int64": numpy.int64(5),
-                "Fraction": fractions.Fraction(1, 3),
-            },
-        ),
-        ("pointer", pointers),
-        (
-            "vmctx",
-            {OURS: instance.vmctx, "Instance": instance},
-        ),
-        ("externref", {OURS: None, "VMExternRef": asm_libcalls.VMExternRef(5)}),
-    ):
+    for kind, arguments in objects.items():
         result = kind if kind == "f64" else "i64"
         function = asm_libcalls.native_function(address, f"({kind}) -> {result}")
         for argument in arguments.values():
@@ -290,10 +276,8 @@ def _traps() -> Case:
         "an export of toy_jit": toy_jit.Instance(toy_jit.Module(_WASM_DIVIDES)).exports["divide"],
         "operator.floordiv": operator.floordiv,
     }
-    return _case(
-        "a caught division by zero",
-        {label: (_catching(function), (1, 0)) for label, function in functions.items()},
-    )
+    catching = {label: _catching(function) for label, function in functions.items()}
+    return _case("a caught division by zero", _with((1, 0), catching))
 
 
 def _catching(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -316,14 +300,14 @@ def _memories(peers: Peers) -> Iterator[Case]:
         source, target = 64, 64 + 2 * size
         to, from_ = slice(target, target + size), slice(source, source + size)
         pointers = (memory.base + target, memory.base + source, size)
-        copies: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+        copies: Calls = {
             OURS: (asm_libcalls.memory_copy, (instance, 0, target, 0, source, size)),
             "ctypes.memmove": (ctypes.memmove, pointers),
             "bytearray slice": (setitem, (own, to, own[from_])),
             "NumPy": (peers.numpy.copyto, (array[to], array[from_])),
         }
         yield _case(f"memory_copy {size} bytes", copies)
-        fills: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+        fills: Calls = {
             OURS: (asm_libcalls.memory_fill, (instance, 0, target, 7, size)),
             "ctypes.memset": (ctypes.memset, (memory.base + target, 7, size)),
             "bytearray slice": (setitem, (own, to, bytes([7]) * size)),
@@ -332,17 +316,22 @@ def _memories(peers: Peers) -> Iterator[Case]:
         yield _case(f"memory_fill {size} bytes", fills)
 
 
-def _case(name: str, functions: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]) -> Case:
-    candidates = (
-        Candidate(label, _caller(function, values))
-        for label, (function, values) in functions.items()
-    )
+def _with(arguments: tuple[Any, ...], functions: Mapping[str, Callable[..., Any]]) -> Calls:
+    return {label: (function, arguments) for label, function in functions.items()}
+
+
+def _case(name: str, calls: Calls) -> Case:
+    candidates = (Candidate(label, _caller(*call)) for label, call in calls.items())
     return Case(SUITE, name, 0, UNROLLED, tuple(candidates))
 
 
-def _c_pointer(libcall: Any) -> str:
-    result, parameters = libcall.signature.result, libcall.signature.parameters
-    return f"{result.c_name}(*)({', '.join(p.c_name for p in parameters)})"
+def _through_cffi(peers: Peers, libcall: Libcall) -> Any:
+    """Return cffi's function of a libcall's C address."""
+    assert peers.cffi is not None
+    assert libcall.signature.result is not None
+    parameters = ", ".join(p.c_name for p in libcall.signature.parameters)
+    pointer = f"{libcall.signature.result.c_name}(*)({parameters})"
+    return peers.cffi.FFI().cast(pointer, libcall.address)
 
 
 def _caller(
@@ -355,13 +344,13 @@ def _caller(
     With `convert` each call converts its one argument first.
     """
     names = [f"a{i}" for i in range(len(arguments))]
-    parameters = ", ".join(f"{name}={name}" for name in ("repeat", "function", "convert", *names))
-    call = f"        function({', '.join(names) if convert is None else 'convert(a0)'})\n"
-    head = f"def run(times, {parameters}):\n    for _ in repeat(None, times):\n"
-    source = head + call * UNROLLED
-    scope: dict[str, Any] = {"repeat": itertools.repeat, "function": function}
-    scope["convert"] = convert
-    scope.update(zip(names, arguments, strict=True))
-    exec(source, scope)
+    scope: dict[str, Any] = dict(zip(names, arguments, strict=True))
+    scope |= {"repeat": itertools.repeat, "function": function, "convert": convert}
+    # Local names: they are faster than global ones.
+    head = (
+        f"def run(times, {', '.join(f'{n}={n}' for n in scope)}):\n for _ in repeat(None, times):\n"
+    )
+    call = f"  function({', '.join(names) if convert is None else 'convert(a0)'})\n"
+    exec(head + call * UNROLLED, scope)
     run: Callable[[int], None] = scope["run"]
     return run

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 
 from asm_libcalls.activation import NativeCall
-from asm_libcalls.calling_convention import FLOAT_REGISTERS, INTEGER_REGISTERS
+from asm_libcalls.calling_convention import INTEGER_REGISTERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,27 +25,24 @@ if TYPE_CHECKING:
 NAME = "asm_libcalls_repeat"
 
 
-def routine(integers: int = 6, floats: int = 0, name: str = NAME) -> Routine:
+def routine() -> Routine:
     """Assemble the loop: ``uint64_t repeat(const NativeCall *, uint64_t count)``, count not 0.
 
-    So many argument registers are loaded before each call: up to 6 and up to 8. One that the callee
-    does not use costs a load.
+    All six integer registers are loaded before each call; one that the callee does not use costs a
+    load.
     """
     from asm_libcalls.x86_64.assembler import sequence
 
-    return sequence(name, lambda: _repeat(integers, floats))
+    return sequence(NAME, _repeat)
 
 
-def _repeat(integers: int, floats: int) -> None:
-    from peachpy.x86_64 import CALL, DEC, JNZ, LABEL, MOV, MOVUPS, POP, PUSH, RET, SUB, Label
+def _repeat() -> None:
+    from peachpy.x86_64 import CALL, DEC, JNZ, LABEL, MOV, POP, PUSH, RET, SUB, Label
     from peachpy.x86_64.registers import r12, r13, rax, rbx, rdi, rsi
 
     from asm_libcalls.x86_64.assembler import registers
 
     again = Label("again")
-    integer_registers = registers(INTEGER_REGISTERS[:integers])
-    float_registers = registers(FLOAT_REGISTERS[:floats])
-
     for register in (rbx, r12, r13):  # three pushes align rsp at the call
         PUSH(register)
     MOV(rbx, rdi)  # the NativeCall
@@ -53,10 +50,8 @@ def _repeat(integers: int, floats: int) -> None:
     _read_time_stamp()
     MOV(r13, rax)
     LABEL(again)
-    for i, register in enumerate(integer_registers):
+    for i, register in enumerate(registers(INTEGER_REGISTERS)):
         MOV(register, [rbx + NativeCall.integers.offset + 8 * i])
-    for i, register in enumerate(float_registers):
-        MOVUPS(register, [rbx + NativeCall.floats.offset + 16 * i])
     CALL([rbx + NativeCall.address.offset])
     DEC(r12)
     JNZ(again)
@@ -78,24 +73,22 @@ def _read_time_stamp() -> None:
     OR(rax, rdx)
 
 
-def call_of(address: int, integers: Sequence[int] = (), floats: Sequence[int] = ()) -> NativeCall:
-    """Return the loop's argument for a call of a C address with fixed bit patterns."""
+def call_of(address: int, integers: Sequence[int] = ()) -> NativeCall:
+    """Return the loop's argument for a call of a C address with these arguments."""
     call = NativeCall(address=address)
     for i, pattern in enumerate(integers):
         call.integers[i] = pattern
-    for i, pattern in enumerate(floats):
-        call.floats[i][0] = pattern
     return call
 
 
-def repeater(loaded: LoadedImage, name: str = NAME) -> Callable[[NativeCall, int], float]:
+def repeater(loaded: LoadedImage) -> Callable[[NativeCall, int], float]:
     """Return a function of a call and a count, at least 1, that returns the ticks of one call.
 
     It releases the GIL meanwhile. The callee must not trap.
     """
     loaded.keep()
     repeat = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)(
-        loaded.routine(name)
+        loaded.routine(NAME)
     )
 
     def ticks(call: NativeCall, count: int) -> float:

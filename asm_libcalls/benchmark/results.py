@@ -48,14 +48,11 @@ class Results:
             "notes": self.notes,
             "cases": [
                 {
-                    "suite": case.suite,
-                    "name": case.name,
-                    "size": case.size,
-                    "rounds": case.rounds,
+                    **case._asdict(),
                     "figures": {
                         label: {
-                            "nanoseconds": [float(f"{x:.5g}") for x in figure.nanoseconds],
-                            "ratio": [float(f"{x:.5g}") for x in figure.ratio],
+                            part: [float(f"{x:.5g}") for x in spread]
+                            for part, spread in figure._asdict().items()
                         }
                         for label, figure in case.figures.items()
                     },
@@ -73,15 +70,11 @@ class Results:
             if value["format"] != FORMAT:
                 raise ValueError(f"{path}: format {value['format']}, this reads {FORMAT}")
             cases = [
-                Timed(
-                    row["suite"],
-                    row["name"],
-                    int(row["size"]),
-                    int(row["rounds"]),
-                    {
-                        label: Figure(Spread(*figure["nanoseconds"]), Spread(*figure["ratio"]))
+                Timed(**row)._replace(
+                    figures={
+                        label: Figure(**{part: Spread(*three) for part, three in figure.items()})
                         for label, figure in row["figures"].items()
-                    },
+                    }
                 )
                 for row in value["cases"]
             ]

@@ -74,19 +74,17 @@ def cases(peers: Peers, quick: bool) -> Iterator[Case]:
     functions["a Python function"] = lambda n: n
     runners = (Candidate(label, repeat(f, (1,))) for label, f in functions.items())
     yield Case(SUITE, "one call of an export, from Python", 0, 1, tuple(runners))
-    yield _compilation(wasmtime)
+    binaries = [path.read_bytes() for path in sorted(_PROGRAMS.glob("*.wasm"))]
+    yield _compilation(wasmtime, f"compiling {len(binaries)} modules", binaries)
     program = (_PROGRAMS / "json.wasm").read_bytes()
     for size in _COMPILED if not quick else _COMPILED[:1]:
-        yield _compilation_of_one(wasmtime, repeated(program, size))
+        yield _compilation(wasmtime, "compiling a module", [repeated(program, size)])
     for size in _LOADED if not quick else _LOADED[:1]:
         yield _loading(wasmtime, repeated(program, size))
 
 
-def _compilation(wasmtime: Any) -> Case:
+def _compilation(wasmtime: Any, name: str, binaries: list[bytes]) -> Case:
     from asm_libcalls.toy_jit.module import Module
-
-    binaries = [path.read_bytes() for path in sorted(_PROGRAMS.glob("*.wasm"))]
-    size = sum(map(len, binaries))
 
     def compile_all(compiler: Callable[..., Any], *before: Any) -> None:
         for binary in binaries:
@@ -96,17 +94,7 @@ def _compilation(wasmtime: Any) -> Case:
     if wasmtime is not None:
         theirs = repeat(compile_all, (wasmtime.Module, _engine(wasmtime)))
         candidates.append(Candidate("wasmtime", theirs))
-    return Case(SUITE, f"compiling {len(binaries)} modules", size, 1, tuple(candidates))
-
-
-def _compilation_of_one(wasmtime: Any, binary: bytes) -> Case:
-    from asm_libcalls.toy_jit.module import Module
-
-    candidates = [Candidate(OURS, repeat(Module, (binary,)))]
-    if wasmtime is not None:
-        engine = _engine(wasmtime)
-        candidates.append(Candidate("wasmtime", repeat(wasmtime.Module, (engine, binary))))
-    return Case(SUITE, "compiling a module", len(binary), 1, tuple(candidates))
+    return Case(SUITE, name, sum(map(len, binaries)), 1, tuple(candidates))
 
 
 def _loading(wasmtime: Any, binary: bytes) -> Case:

@@ -11,13 +11,17 @@ from __future__ import annotations
 import importlib
 import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
+
+    Ways = dict[str, Callable[[Any], Any]]  # implementations on arrays of patterns, by name
+    Batch = tuple[Ways, Any, Any]  # what is compared, patterns, and the results wanted
 
 FUNCTIONS = ("f32_ceil", "f32_floor", "f32_trunc", "f32_nearest")
 PATTERNS = 1 << 32
@@ -30,6 +34,9 @@ _HALF = (_BIAS - 1) << _FRACTION_BITS
 _QUIET = 1 << 22
 _BLOCK = 1 << 15
 """Patterns of a block, so few that its arrays fit the second-level cache."""
+
+_TOLD = 1 << 23
+"""Patterns between two calls of `tell`: those of one sign and exponent."""
 
 _SAMPLES = 16
 """Patterns of each sign and exponent on which the oracle is compared with the fallback."""
@@ -71,28 +78,33 @@ def verify_exhaustively(
     unknown = sorted(set(names) - set(FUNCTIONS))
     if unknown:
         raise ValueError(f"exhaustive: {', '.join(unknown)} not among {', '.join(FUNCTIONS)}")
-    return [_verify(name, tell, range(512) if blocks is None else blocks) for name in names]
+    tops = range(512) if blocks is None else blocks
+    found = {name: _ways(name) for name in names}
+    return [compare(name, ways, _batches(name, ways, tops), tell) for name, ways in found.items()]
 
 
-def _verify(name: str, tell: Callable[[str, int], None], tops: Sequence[int]) -> Exhaustive:
-    started = time.monotonic()
-    ways = _ways(name)
-    done = 0
+def compare(
+    name: str, ways: Ways, batches: Iterable[Batch], tell: Callable[[str, int], None]
+) -> Exhaustive:
+    """Compare implementations with the results wanted, batch by batch, up to a difference."""
+    started, done = time.monotonic(), 0
     difference = None
-    for top in tops:
-        difference = _check_oracle(name, top)
+    for checked, patterns, wanted in batches:
+        difference = _first_difference(checked, patterns, wanted)
         if difference is not None:
             break
-        for patterns in _blocks(top):
-            wanted = _oracle(name, top, patterns)
-            difference = _first_difference(ways, patterns, wanted)
-            if difference is not None:
-                break
+        if checked is ways:
             done += patterns.size
-        if difference is not None:
-            break
-        tell(name, done)
+            if done % _TOLD == 0:
+                tell(name, done)
     return Exhaustive(name, tuple(ways), done, time.monotonic() - started, difference)
+
+
+def _batches(name: str, ways: Ways, tops: Sequence[int]) -> Iterator[Batch]:
+    for top in tops:
+        yield _check_of_the_oracle(name, top)
+        for patterns in _blocks(top):
+            yield ways, patterns, _oracle(name, top, patterns)
 
 
 def _blocks(top: int) -> Iterator[Any]:
@@ -102,9 +114,7 @@ def _blocks(top: int) -> Iterator[Any]:
         yield np.add(first, np.uint32(top << _FRACTION_BITS | i * _BLOCK), out=patterns)
 
 
-def _first_difference(
-    ways: dict[str, Callable[[Any], Any]], patterns: Any, wanted: Any
-) -> PatternDifference | None:
+def _first_difference(ways: Ways, patterns: Any, wanted: Any) -> PatternDifference | None:
     for way, function in ways.items():
         got = function(patterns)
         if not np.array_equal(got, wanted):
@@ -144,7 +154,7 @@ def _oracle(name: str, top: int, patterns: Any) -> Any:
     return patterns & np.uint32(2**32 - unit)
 
 
-def _check_oracle(name: str, top: int) -> PatternDifference | None:
+def _check_of_the_oracle(name: str, top: int) -> Batch:
     fallback = getattr(importlib.import_module("asm_libcalls.fallback.rounding"), name)
     lowest = top << _FRACTION_BITS
     fractions = {0, 1, _QUIET - 1, _QUIET, _QUIET + 1, 2 * _QUIET - 1}
@@ -152,14 +162,11 @@ def _check_oracle(name: str, top: int) -> PatternDifference | None:
     fractions.update(chosen.getrandbits(_FRACTION_BITS) for _ in range(_SAMPLES))
     fractions.update(1 << bit for bit in range(_FRACTION_BITS))
     patterns = np.array(sorted(lowest + fraction for fraction in fractions), dtype=np.uint32)
-    for pattern, got in zip(patterns.tolist(), _oracle(name, top, patterns).tolist(), strict=True):
-        wanted = fallback(pattern)
-        if got != wanted:
-            return PatternDifference("the oracle, against the fallback", pattern, got, wanted)
-    return None
+    wanted = np.array([fallback(pattern) for pattern in patterns.tolist()], dtype=np.uint32)
+    return {"the oracle, against the fallback": partial(_oracle, name, top)}, patterns, wanted
 
 
-def _ways(name: str) -> dict[str, Callable[[Any], Any]]:
+def _ways(name: str) -> Ways:
     from asm_libcalls import LIBCALLS, ufuncs
 
     ufunc = getattr(ufuncs, name.partition("_")[2])
@@ -183,8 +190,11 @@ def _ways(name: str) -> dict[str, Callable[[Any], Any]]:
         spread[:] = patterns
         return run(spread, spread_out)
 
-    ways: dict[str, Callable[[Any], Any]]
-    ways = {"ufunc contiguous": contiguous, "ufunc strided input": packed, "ufunc strided": strided}
+    ways: Ways = {
+        "ufunc contiguous": contiguous,
+        "ufunc strided input": packed,
+        "ufunc strided": strided,
+    }
     libcall = LIBCALLS[name]
     if libcall.backend == "x86_64":
         from asm_libcalls.x86_64.call_loops import NativeLoops

@@ -8,18 +8,18 @@ upper half of a float32, rounded as an integer. The results for NaNs are compute
 from __future__ import annotations
 
 import functools
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from asm_libcalls.checks.exhaustive import Exhaustive, PatternDifference
+from asm_libcalls.checks.exhaustive import compare
 from asm_libcalls.llvm.binding import default_llvm_binding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
+    from asm_libcalls.checks.exhaustive import Exhaustive, Ways
     from asm_libcalls.emitter.pages import LoadedImage
 
 OLDEST = "x86-64-v2"
@@ -50,29 +50,22 @@ def _verify(name: str, tell: Callable[[str, int], None], step: int) -> Exhaustiv
     libcall = default_llvm_binding().libcalls[name]
     if libcall.backend != "x86_64":
         raise RuntimeError(f"no machine code serves {name}: {libcall.reason}")
-    started = time.monotonic()
     loop, oracle, bits = FUNCTIONS[name]
     call_each = NativeLoops().function(loop)
-    addresses = {"libcall": libcall.address, OLDEST: _oldest().routine(libcall.symbol)}
     result = libcall.signature.result
     assert result is not None
-    out = np.empty(_BLOCK, dtype=np.uint32)
-    done = 0
-    difference = None
-    for number, patterns in enumerate(_blocks(bits, step)):
-        wanted = oracle(patterns)
-        for way, address in addresses.items():
-            call_each(address, patterns.ctypes.data, out.ctypes.data, patterns.size)
-            got = out & np.uint32(result.mask)
-            if difference is None and not np.array_equal(got, wanted):
-                i = int(np.flatnonzero(got != wanted)[0])
-                difference = PatternDifference(way, int(patterns[i]), int(got[i]), int(wanted[i]))
-        if difference is not None:
-            break
-        done += patterns.size
-        if number % 256 == 0:
-            tell(name, done)
-    return Exhaustive(name, tuple(addresses), done, time.monotonic() - started, difference)
+    mask, out = np.uint32(result.mask), np.empty(_BLOCK, dtype=np.uint32)
+
+    def call(address: int, patterns: Any) -> Any:
+        call_each(address, patterns.ctypes.data, out.ctypes.data, patterns.size)
+        return out & mask
+
+    ways: Ways = {
+        "libcall": functools.partial(call, libcall.address),
+        OLDEST: functools.partial(call, _oldest().routine(libcall.symbol)),
+    }
+    batches = ((ways, patterns, oracle(patterns)) for patterns in _blocks(bits, step))
+    return compare(name, ways, batches, tell)
 
 
 @functools.cache

@@ -54,7 +54,7 @@ MODULES = {
     "asm_libcalls/x86_64/reference_counts.py": "x86_64/test_reference_counts.py",
     "asm_libcalls/x86_64/tables.py": _REFERENCES,
     "asm_libcalls/x86_64/externrefs.py": _REFERENCES,
-    "asm_libcalls/x86_64/growth.py": _REFERENCES,
+    "asm_libcalls/x86_64/memory_growth.py": _REFERENCES,
     "asm_libcalls/x86_64/leaving.py": _REFERENCES,
     "asm_libcalls/x86_64/byte_tuning.py": "x86_64/test_byte_tuning.py -k 'choice or model'",
     "asm_libcalls/runtime/keepers.py": "runtime/test_reference_functions.py",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 
 from asm_libcalls.owned import Owned, is_a, raise_first, unmade
-from asm_libcalls.runtime import externref_arrays, keepers
+from asm_libcalls.runtime import externref_arrays, kept_instances
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.reference import check_reference_type, owned_raw
@@ -101,7 +101,7 @@ class ElementSegment(Owned):
                 value = functions[item]
             owned, keeper = owned_raw(self._element_type, value, "element segment item")
             if keeper is not None:
-                keepers.add(self.keepers, keeper, self.definition)
+                kept_instances.add(self.keepers, keeper, self.definition)
                 if keeper is not own:
                     self.definition.drops_in_python = 1
             self._append(owned)

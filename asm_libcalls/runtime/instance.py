@@ -12,7 +12,7 @@ from functools import partial
 
 from asm_libcalls.native import process
 from asm_libcalls.owned import is_a, not_made, raise_first, unmade
-from asm_libcalls.runtime import instance_arguments, keepers, releasing
+from asm_libcalls.runtime import instance_arguments, kept_instances, releasing
 from asm_libcalls.runtime.activations import VMExternRefActivationsTable
 from asm_libcalls.runtime.funcref import FuncRef, make_references
 from asm_libcalls.runtime.global_ import Global
@@ -103,7 +103,7 @@ class Instance(Stored):
     activations_table : VMExternRefActivationsTable
     stack_map_registry : StackMapRegistry
     keeper_number : int
-        The number of the set of this instance alone: see :mod:`asm_libcalls.runtime.keepers`.
+        The number of the set of this instance alone (:mod:`asm_libcalls.runtime.kept_instances`).
     function_range : (int, int)
         Its VMCallerCheckedAnyfuncs: the address of the first, and the address after the last.
     interrupts : VMInterrupts
@@ -320,7 +320,7 @@ class Instance(Stored):
         vmctx = self._block.vmctx
         rows = [(f.func_ptr, f.type_index, f.vmctx) for f in imported]
         rows += [(func_ptr, type_index, vmctx) for func_ptr, type_index in defined]
-        self.keeper_number = keepers.new_number()
+        self.keeper_number = kept_instances.new_number()
         first = vmctx + self.offsets.vmctx_anyfunc(0)
         self.function_range = first, vmctx + self.offsets.vmctx_anyfunc(len(rows))
         addresses = self._block.write_functions(rows)

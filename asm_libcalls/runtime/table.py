@@ -12,7 +12,7 @@ import ctypes
 import operator
 
 from asm_libcalls.owned import raise_first, unmade
-from asm_libcalls.runtime import externref_arrays, externref_boxes, keepers
+from asm_libcalls.runtime import externref_arrays, externref_boxes, kept_instances
 from asm_libcalls.runtime.growable import Growable
 from asm_libcalls.runtime.reference import check_reference_type, from_raw, owned_raw
 from asm_libcalls.runtime.reservation import Reservation
@@ -257,7 +257,7 @@ class Table(Growable):
     def _keep(self, keeper: Any) -> None:
         link([self, keeper])
         state = self.state
-        keepers.add(self._keepers, keeper, state)
+        kept_instances.add(self._keepers, keeper, state)
         first, last = getattr(keeper, "function_range", (0, 0))
         state.functions_from, state.functions_to = first, last
 

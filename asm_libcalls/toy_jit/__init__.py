@@ -28,11 +28,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.toy_jit import wasi
     from asm_libcalls.toy_jit.instance import Instance
-    from asm_libcalls.toy_jit.limits import StoreLimits
     from asm_libcalls.toy_jit.module import Module
     from asm_libcalls.toy_jit.options import compile_options
     from asm_libcalls.toy_jit.runtime.callers import access_caller
     from asm_libcalls.toy_jit.runtime.functions import Func
+    from asm_libcalls.toy_jit.store_limits import StoreLimits
 
 __all__ = [
     "DeserializeError", "Func", "Instance", "InvalidModule", "LimitExceeded", "LinkError", "Module",
@@ -43,7 +43,7 @@ _LAZY = {
     "Func": "runtime.functions",
     "Instance": "instance",
     "Module": "module",
-    "StoreLimits": "limits",
+    "StoreLimits": "store_limits",
     "access_caller": "runtime.callers",
     "compile_options": "options",
 }

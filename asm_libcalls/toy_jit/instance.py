@@ -14,12 +14,12 @@ from asm_libcalls.owned import Owned, is_a, unmade
 from asm_libcalls.runtime.instance import gc
 from asm_libcalls.runtime.memory import Memory
 from asm_libcalls.runtime.store_entries import call_inside
-from asm_libcalls.toy_jit.limits import Admission, StoreLimits
 from asm_libcalls.toy_jit.module import Module
 from asm_libcalls.toy_jit.runtime import time_limits
 from asm_libcalls.toy_jit.runtime.functions import Func
 from asm_libcalls.toy_jit.runtime.imports import match_imports
 from asm_libcalls.toy_jit.runtime.instantiation import copy_segments, make_runtime
+from asm_libcalls.toy_jit.store_limits import Admission, StoreLimits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

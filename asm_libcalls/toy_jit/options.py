@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.frontend.budget import DEFAULTS
-from asm_libcalls.toy_jit.limits import checked_limit
+from asm_libcalls.toy_jit.store_limits import checked_limit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

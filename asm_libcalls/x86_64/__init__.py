@@ -8,7 +8,8 @@ Importing this package imports nothing else; PeachPy is imported only where code
 `cpu` `cpu_caches`    features of the CPU and the operating system; size of the caches
 `families`            the families of libcalls, and what each needs of the CPU
 `rounding` `integers` the numeric libcalls
-`memories` `growth`   the linear-memory libcalls; growing memories, and what tables share with it
+`memories`            the linear-memory libcalls
+`memory_growth`       growing memories; the system call that tables grow by, too
 `tables` `externrefs` the libcalls on references
 `leaving`             bodies that serve the common case, and leave for Python otherwise
 `reference_counts`    counting the owners of all externrefs in an array

@@ -10,7 +10,7 @@ module. The stencil for a Python builtin (see ``leaving.py``) checks its indices
 slow path before a trap or a long operation. It holds the GIL throughout, so nothing is closed
 meanwhile.
 
-Growing is in ``growth.py``.
+Growing is in ``memory_growth.py``.
 
 Source: ``wasmtime_runtime::libcalls`` of Wasmtime 0.22; WebAssembly 2.0, 4.4.7 (memory
 instructions); System V ABI for AMD64, 3.2.3 (argument registers).
@@ -49,7 +49,7 @@ _POINTER = ctypes.sizeof(ctypes.c_void_p)
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the family for a CPU with these features."""
-    from asm_libcalls.x86_64 import growth, leaving
+    from asm_libcalls.x86_64 import leaving, memory_growth
     from asm_libcalls.x86_64.bytes import filling, copying
     from asm_libcalls.x86_64.bytes.vectors import Vectors, routine
 
@@ -68,7 +68,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     ):
         bodies[f"{prefix}memory_fill"] = partial(_fill, array, count)
         bodies[f"{prefix}memory32_size"] = partial(_size, array, count)
-    yield from growth.routines()
+    yield from memory_growth.routines()
     yield from leaving.routines(bodies, traps=TrapCode.HEAP_OUT_OF_BOUNDS)
 
 

@@ -113,7 +113,7 @@ def _grow(body: Body) -> None:
     )  # fmt: skip
 
     from asm_libcalls.x86_64.bytes.filling import FILL_WORDS
-    from asm_libcalls.x86_64.growth import MAKE_ACCESSIBLE
+    from asm_libcalls.x86_64.memory_growth import MAKE_ACCESSIBLE
 
     state, table = VMTableState, VMTableDefinition
     fill, done = Label("fill"), Label("done")

@@ -189,7 +189,7 @@ class Struck(BaseException):
 
 
 @pytest.mark.parametrize(
-    "package", ["asm_libcalls.toy_jit.instance", "asm_libcalls.toy_jit.limits"]
+    "package", ["asm_libcalls.toy_jit.instance", "asm_libcalls.toy_jit.store_limits"]
 )
 def test_an_instance_whose_making_a_signal_handler_interrupted_is_not_counted(package):
     def strike():

@@ -32,7 +32,7 @@ from asm_libcalls import HeapOutOfBounds
 from asm_libcalls.emitter import libc
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.vmcontext import InstanceHeader, VMDataSegment, VMMemoryDefinition
-from asm_libcalls.x86_64 import cpu, growth, memories
+from asm_libcalls.x86_64 import cpu, memories, memory_growth
 from asm_libcalls.x86_64.bytes import copying, filling, vectors
 from asm_libcalls.x86_64.python_functions import STENCIL_PREFIX
 
@@ -83,7 +83,7 @@ def test_every_variant_assembles(features):
     names = {routine.name for routine in memories.routines(features)}
     served = {name for name, row in DECLARATIONS.items() if row.family == "memories"}
     stencils = {STENCIL_PREFIX + name for name in served}
-    others = {copying.MOVE_BYTES, filling.FILL_BYTES, growth.MAKE_ACCESSIBLE}
+    others = {copying.MOVE_BYTES, filling.FILL_BYTES, memory_growth.MAKE_ACCESSIBLE}
     assert names == others | served | stencils
 
 

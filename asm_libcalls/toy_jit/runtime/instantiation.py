@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.toy_jit.frontend import module as decoded_module
-    from asm_libcalls.toy_jit.limits import StoreLimits
     from asm_libcalls.toy_jit.link.compiled_code import CompiledCode
+    from asm_libcalls.toy_jit.store_limits import StoreLimits
 
     Imports = Mapping[str, Sequence[Any]]
 

@@ -1,6 +1,8 @@
-"""The sets of instances that tables and segments of functions keep alive, with numbers.
+"""The instances that a table or element segment keeps alive for its functions: numbered sets.
 
-Machine code copies functions only between places that keep the same instances alive. It compares
+The *keeper* of a function is the instance that owns its code and data: the function may be called
+while that instance exists. A table or segment holds the keepers of all functions that were ever put
+into it. Machine code copies functions only between places that hold the same keepers. It compares
 the numbers of the sets: 0 is the empty set, and equal numbers mean equal sets. A set of one
 instance has that instance's number; a larger one gets a new number when it grows.
 """

@@ -1,4 +1,4 @@
-"""Limits on the memories, tables and instances of modules, named and defined as in Wasmtime."""
+"""StoreLimits: how large and how many memories, tables and instances may be, as in Wasmtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Growing memories and tables within what is reserved: the system call, and the memory libcalls.
+"""Growing memories within what is reserved; the system call, which growing tables uses too.
 
 A memory or table with a limiter, or of a user's class, leaves for Python; so does growth beyond the
 reservation, and what the system refuses.

@@ -14,36 +14,9 @@ import pytest
 pytest.importorskip("peachpy", reason="no assembler for native frames")
 
 from peachpy.x86_64 import (
-    ADD,
-    CALL,
-    CMP,
-    DEC,
-    INC,
-    JE,
-    JNZ,
-    LABEL,
-    LEA,
-    MOV,
-    OR,
-    POP,
-    PUSH,
-    RET,
-    SUB,
-    XOR,
-    Label,
-    ecx,
-    qword,
-    r12,
-    r13,
-    r14,
-    r15,
-    rax,
-    rbx,
-    rcx,
-    rdi,
-    rdx,
-    rsi,
-)
+    ADD, CALL, CMP, DEC, INC, JE, JNZ, LABEL, LEA, MOV, OR, POP, PUSH, RET, SUB, XOR, Label, ecx,
+    qword, r12, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi,
+)  # fmt: skip
 from peachpy.x86_64.registers import rbp, rsp
 
 from asm_libcalls.emitter import pages

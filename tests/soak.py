@@ -18,28 +18,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from native_code import (
-    CALL_SLOT,
-    DEC,
-    INC,
-    JNZ,
-    LABEL,
-    MOV,
-    Label,
-    NativeCode,
-    frame,
-    qword,
-    r12,
-    r13,
-    r15,
-    rax,
-    rbp,
-    rbx,
-    rcx,
-    rdi,
-    rdx,
-    rsi,
-    slot_at,
-)
+    CALL_SLOT, DEC, INC, JNZ, LABEL, MOV, Label, NativeCode, frame, qword, r12, r13, r15, rax, rbp,
+    rbx, rcx, rdi, rdx, rsi, slot_at,
+)  # fmt: skip
 from peachpy.x86_64 import CVTSI2SD, r8, r9, xmm0
 
 import asm_libcalls

@@ -35,30 +35,8 @@ def plain(name: str, code: bytes):
 
 def test_callee_saved_registers_survive_a_trap(load_routines, machine_code, machine_entry):
     from peachpy.x86_64 import (
-        ADD,
-        CALL,
-        CMP,
-        JE,
-        LABEL,
-        MOV,
-        OR,
-        POP,
-        PUSH,
-        RET,
-        SUB,
-        XOR,
-        Label,
-        eax,
-        ecx,
-        r12,
-        r13,
-        r14,
-        r15,
-        rax,
-        rbx,
-        rcx,
-        rdi,
-        rsi,
+        ADD, CALL, CMP, JE, LABEL, MOV, OR, POP, PUSH, RET, SUB, XOR, Label, eax, ecx, r12, r13,
+        r14, r15, rax, rbx, rcx, rdi, rsi,
     )  # fmt: skip
     from peachpy.x86_64.registers import rbp, rsp
 

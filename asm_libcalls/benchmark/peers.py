@@ -98,16 +98,12 @@ class Peers:
         with _temporary_folder() as folder:
             (folder / f"{name}.pyx").write_text(source)
             library = folder / f"{name}.so"
-            for command in (
+            commands = (
                 [sys.executable, "-m", "cython", "-3", f"{name}.pyx"],
                 [compiler, *C_OPTIONS, "-w", f"-I{include}", f"{name}.c", "-o", str(library)],
-            ):
-                done = subprocess.run(
-                    command, cwd=folder, capture_output=True, text=True, check=False
-                )
-                if done.returncode:
-                    self.note(f"Cython is left out: {_last_line(done.stderr)}")
-                    return None
+            )
+            if not all(self._run("Cython", command, folder) for command in commands):
+                return None
             specification = importlib.util.spec_from_file_location(name, library)
             assert specification is not None
             assert specification.loader is not None
@@ -121,32 +117,28 @@ class Peers:
             self.note("compiled C is left out: there is no C compiler")
             return None
         with _temporary_folder() as folder:
-            source, library = folder / "plain.c", folder / "plain.so"
-            source.write_text(C_SOURCE)
-            done = subprocess.run(
-                [compiler, *C_OPTIONS, str(source), "-o", str(library), "-lm"],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode:
-                complaint = _last_line(done.stderr)
-                self.note(f"compiled C is left out: {compiler} failed: {complaint}")
+            (folder / "plain.c").write_text(C_SOURCE)
+            command = [compiler, *C_OPTIONS, "plain.c", "-o", "plain.so", "-lm"]
+            if not self._run("compiled C", command, folder):
                 return None
-            loaded = ctypes.CDLL(str(library))  # stays mapped after the file is removed
+            loaded = ctypes.CDLL(str(folder / "plain.so"))  # stays mapped after the file is removed
         version = subprocess.run(
             [compiler, "--version"], capture_output=True, text=True, check=False
         ).stdout
         self.c_compiler = f"{(version.splitlines() or ['?'])[0]}, {' '.join(C_OPTIONS)}"
         return loaded
 
+    def _run(self, what: str, command: list[str], folder: Path) -> bool:
+        """Run a step of compiling a peer; if it fails, note that the peer is left out."""
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            complaint = (done.stderr.strip() or "no message").splitlines()[-1]
+            self.note(f"{what} is left out: {command[0]} failed: {complaint}")
+        return not done.returncode
+
 
 def _c_compiler() -> str | None:
     return shutil.which(os.environ.get("CC", "cc"))
-
-
-def _last_line(text: str) -> str:
-    return (text.strip() or "no message").splitlines()[-1]
 
 
 @contextlib.contextmanager

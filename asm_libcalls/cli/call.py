@@ -16,6 +16,7 @@ from asm_libcalls.cli.subcommands import (
     add_json,
     find_libcall,
 )
+from asm_libcalls.signatures.arguments import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -82,8 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     if len(texts) != len(types):
         expected = " ".join(f"{n}:{t.name}" for n, t in zip(names, types, strict=True))
         raise CommandError(
-            f"{libcall.name} takes {len(types)} number{'s' if len(types) != 1 else ''} "
-            f"({expected}), got {len(texts)}",
+            f"{libcall.name} takes {counted(len(types), 'number')} ({expected}), got {len(texts)}",
             USAGE,
         )
     try:

@@ -21,6 +21,7 @@ from asm_libcalls.cli.subcommands import (
     CommandError,
     missing_disassembler,
 )
+from asm_libcalls.signatures.arguments import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -295,8 +296,7 @@ def _patterns(function: tuple[str, Any], texts: list[str]) -> list[Any]:
     types = [VALUE_TYPE_NAMES[t] for t in functype.params]
     if len(texts) != len(types):
         raise CommandError(
-            f"{name} takes {len(types)} value{'s' if len(types) != 1 else ''} "
-            f"[{' '.join(types)}], got {len(texts)}",
+            f"{name} takes {counted(len(types), 'value')} [{' '.join(types)}], got {len(texts)}",
             USAGE,
         )
     patterns: list[Any] = []
@@ -350,7 +350,7 @@ def _print_trap(file: str, trap: Trap) -> None:
 def _print_stats(module: Module, size: int, seconds: float) -> None:
     functions = len(module.decoded.functions) - module.decoded.imported_functions
     lines = [
-        f"{size} bytes of WebAssembly, {functions} function{'s' if functions != 1 else ''}",
+        f"{size} bytes of WebAssembly, {counted(functions, 'function')}",
         f"compiled in {seconds * 1000:.3f} ms ({size / seconds / 1000:.0f} KB a second)",
         f"{module.code.tables.size} bytes of machine code",
     ]

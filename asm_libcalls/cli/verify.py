@@ -22,6 +22,7 @@ from asm_libcalls.cli.subcommands import (
     libcalls_of,
 )
 from asm_libcalls.output import Cell
+from asm_libcalls.signatures.arguments import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if not arguments.json:
             # Printed first and flushed: a crash of the machine code must not lose the seed.
-            print(f"{_plural(len(libcalls), 'libcall')}, seed {seed}\n", flush=True)
+            print(f"{counted(len(libcalls), 'libcall')}, seed {seed}\n", flush=True)
         with _progress_bar(libcalls, arguments.count) as tell:
             for libcall in libcalls:
                 verdicts[libcall.name] = verify(
@@ -133,11 +134,7 @@ def _print(libcalls: list[Libcall], verdicts: dict[str, Verdict], seed: int, cou
             print(f"  again with: verify {libcall.name} --count {count} --seed {seed}")
     cases = sum(verdict.cases for verdict in verdicts.values())
     wrong = sum(not verdict.passed for verdict in verdicts.values())
-    print(f"\n{_plural(cases, 'case')}, {_plural(wrong, 'libcall')} with a difference")
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    print(f"\n{counted(cases, 'case')}, {counted(wrong, 'libcall')} with a difference")
 
 
 def _print_json(

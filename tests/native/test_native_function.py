@@ -278,23 +278,7 @@ def test_every_mix_of_arguments_arrives_as_ctypes_passes_it(machine_code, call, 
 def register_dump(load_routines):
     """A C function that writes its argument registers: where, and its address."""
     from peachpy.x86_64 import (
-        MOV,
-        MOVSD,
-        RET,
-        r8,
-        r9,
-        rax,
-        rcx,
-        rdi,
-        rdx,
-        rsi,
-        xmm0,
-        xmm1,
-        xmm2,
-        xmm3,
-        xmm4,
-        xmm5,
-        xmm6,
+        MOV, MOVSD, RET, r8, r9, rax, rcx, rdi, rdx, rsi, xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6,
         xmm7,
     )  # fmt: skip
 

@@ -15,28 +15,9 @@ import weakref
 import pytest
 from gc_frames import HOLD, HOLD_MAPS, Thing, borrowed, call_host, hold_body
 from native_code import (
-    ADD,
-    CALL_SLOT,
-    DEC,
-    INC,
-    JNZ,
-    LABEL,
-    MOV,
-    Label,
-    NativeCode,
-    call,
-    frame,
-    qword,
-    r12,
-    r13,
-    r14,
-    rax,
-    rbp,
-    rdi,
-    rdx,
-    rsi,
-    slot_at,
-)
+    ADD, CALL_SLOT, DEC, INC, JNZ, LABEL, MOV, Label, NativeCode, call, frame, qword, r12, r13, r14,
+    rax, rbp, rdi, rdx, rsi, slot_at,
+)  # fmt: skip
 from peachpy.x86_64 import CMP, JE, JMP, RET
 
 import asm_libcalls

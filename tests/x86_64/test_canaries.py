@@ -66,29 +66,8 @@ def canary() -> None:
     """Write (Record *): no arguments of PeachPy's, since every register has its part."""
     from native_code import SAVED, compare_saved, mark_saved
     from peachpy.x86_64 import (
-        ADD,
-        AND,
-        CALL,
-        CMP,
-        LDMXCSR,
-        MOV,
-        MOVQ,
-        POP,
-        PUSH,
-        RET,
-        STMXCSR,
-        SUB,
-        dword,
-        eax,
-        r8,
-        r9,
-        r10,
-        rax,
-        rcx,
-        rdi,
-        rdx,
-        rsi,
-        xmm0,
+        ADD, AND, CALL, CMP, LDMXCSR, MOV, MOVQ, POP, PUSH, RET, STMXCSR, SUB, dword, eax, r8, r9,
+        r10, rax, rcx, rdi, rdx, rsi, xmm0,
     )  # fmt: skip
     from peachpy.x86_64.registers import rsp
 

@@ -406,20 +406,7 @@ def test_what_the_abi_keeps(loaded, load_routines, features):
     """Callee-saved registers, the stack pointer, DF and MXCSR, on every path through the movers."""
     from native_code import SAVED, compare_saved, mark_saved
     from peachpy.x86_64 import (
-        ADD,
-        CALL,
-        CMP,
-        LDMXCSR,
-        MOV,
-        POP,
-        PUSH,
-        RET,
-        STMXCSR,
-        SUB,
-        dword,
-        eax,
-        ecx,
-        rax,
+        ADD, CALL, CMP, LDMXCSR, MOV, POP, PUSH, RET, STMXCSR, SUB, dword, eax, ecx, rax,
     )  # fmt: skip
     from peachpy.x86_64.registers import rsp
 

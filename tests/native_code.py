@@ -27,38 +27,10 @@ from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT
 
 __all__ = [
-    "ADD",
-    "CALL",
-    "CALL_SLOT",
-    "DEC",
-    "INC",
-    "JNZ",
-    "LABEL",
-    "LEA",
-    "LOAD_SLOT",
-    "MOV",
-    "SAVED",
-    "Label",
-    "NativeCode",
-    "call",
-    "compare_saved",
-    "frame",
-    "mark_saved",
-    "qword",
-    "r12",
-    "r13",
-    "r14",
-    "r15",
-    "rax",
-    "rbp",
-    "rbx",
-    "rcx",
-    "rdi",
-    "rdx",
-    "rsi",
-    "rsp",
-    "slot_at",
-]
+    "ADD", "CALL", "CALL_SLOT", "DEC", "INC", "JNZ", "LABEL", "LEA", "LOAD_SLOT", "MOV", "SAVED",
+    "Label", "NativeCode", "call", "compare_saved", "frame", "mark_saved", "qword", "r12", "r13",
+    "r14", "r15", "rax", "rbp", "rbx", "rcx", "rdi", "rdx", "rsi", "rsp", "slot_at",
+]  # fmt: skip
 
 
 @contextmanager

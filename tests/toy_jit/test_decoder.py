@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from random import Random
 
 import pytest
 import wasm_builder as wasm
@@ -181,6 +182,40 @@ def test_integers_refused(read, encoded, bits, what, offset):
     with pytest.raises(MalformedModule) as caught:
         read(code + b"\x00", 0, len(code), bits)
     assert (caught.value.what, caught.value.offset) == (what, offset)
+
+
+def by_the_grammar(code, pos, end, bits, is_signed):
+    """Read an integer byte by byte (spec 2.0, section 5.2.2): what and where, or value and end."""
+    if not bits > 0:
+        return "integer representation too long", pos
+    if pos == end:
+        return "unexpected end of section or function", end
+    byte = code[pos]
+    if bits < 7:
+        low, high = (-1 << bits - 1, 1 << bits - 1) if is_signed else (0, 1 << bits)
+        number = (byte & 0x7F ^ 0x40) - 0x40 if is_signed else byte & 0x7F
+        if not low <= number < high:
+            return "integer too large", pos
+    if byte < 0x80:
+        return (byte ^ 0x40) - 0x40 if is_signed else byte, pos + 1
+    rest, behind = by_the_grammar(code, pos + 1, end, bits - 7, is_signed)
+    return (rest if isinstance(rest, str) else (rest << 7) + (byte & 0x7F)), behind
+
+
+@pytest.mark.parametrize("bits", [32, 33, 64])
+@pytest.mark.parametrize("read", [leb128.unsigned, leb128.signed])
+def test_any_bytes_are_read_by_the_grammar(read, bits):
+    random = Random(bits)
+    kinds = (range(256), range(0x80, 256), (0x80, 0xFF), (0, 0x7F, 0x40, 0x3F, 0x0F, 0x10, 1))
+    for _ in range(4000):
+        code = bytes(random.choice(random.choice(kinds)) for _ in range(random.randrange(13)))
+        pos = random.randrange(len(code) + 1)
+        end = random.randrange(pos, len(code) + 1)
+        try:
+            found = read(code, pos, end, bits)
+        except MalformedModule as error:
+            found = error.what, error.offset
+        assert found == by_the_grammar(code, pos, end, bits, read is leb128.signed), (code, pos)
 
 
 @pytest.mark.parametrize(

@@ -122,29 +122,55 @@ def unsigned(code: bytes, pos: int, end: int, bits: int = 32) -> tuple[int, int]
 
     Raise MalformedModule if it is too long or too large, or does not end before `end`.
     """
+    if bits == 32 and end - pos > 4:
+        # Linkers write addresses and indices with all five bytes.
+        a, b, c, d, e = code[pos : pos + 5]
+        if a < 0x80:
+            return a, pos + 1
+        if b < 0x80:
+            return a & 0x7F | b << 7, pos + 2
+        value = a & 0x7F | (b & 0x7F) << 7
+        if c < 0x80:
+            return value | c << 14, pos + 3
+        if d < 0x80:
+            return value | (c & 0x7F) << 14 | d << 21, pos + 4
+        if e < 0x10:
+            return value | (c & 0x7F) << 14 | (d & 0x7F) << 21 | e << 28, pos + 5
     return _read(code, pos, end, bits, is_signed=False)
 
 
 def signed(code: bytes, pos: int, end: int, bits: int = 32) -> tuple[int, int]:
-    """Read a two's complement integer of at most `bits` bits at `pos`; see :func:`unsigned`."""
+    """Read a two's complement integer of 32 to 64 bits at `pos`; see :func:`unsigned`."""
+    if end - pos > 3:
+        a, b, c, d = code[pos : pos + 4]
+        if a < 0x80:
+            return (a ^ 0x40) - 0x40, pos + 1
+        if b < 0x80:
+            return a & 0x7F | (b ^ 0x40) - 0x40 << 7, pos + 2
+        value = a & 0x7F | (b & 0x7F) << 7
+        if c < 0x80:
+            return value | (c ^ 0x40) - 0x40 << 14, pos + 3
+        if d < 0x80:
+            return value | (c & 0x7F) << 14 | (d ^ 0x40) - 0x40 << 21, pos + 4
     return _read(code, pos, end, bits, is_signed=True)
 
 
 def _read(code: bytes, pos: int, end: int, bits: int, is_signed: bool) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if shift >= bits:
-            raise MalformedModule("integer representation too long", pos)
-        if pos >= end:
-            raise MalformedModule("unexpected end of section or function", end)
-        byte = code[pos]
-        if shift + 7 > bits - is_signed:
-            # The bits of this byte that are beyond the width, and those of the sign.
-            unused = (-1 << bits - shift - is_signed) & 0x7F
-            if byte & unused and not (is_signed and byte & unused == unused):
-                raise MalformedModule("integer too large", pos)
+    most = -(-bits // 7)
+    value = shift = byte = 0
+    for byte in code[pos : min(pos + most, end)]:
         value |= (byte & 0x7F) << shift
         shift += 7
-        pos += 1
         if byte < 0x80:
-            return value - (1 << shift if is_signed and byte & 0x40 else 0), pos
+            break
+    size = shift // 7
+    if is_signed and byte & 0x40:
+        value -= 1 << shift
+    least, beyond = (-1 << bits - 1, 1 << bits - 1) if is_signed else (0, 1 << bits)
+    if size == most and not least <= value < beyond:
+        raise MalformedModule("integer too large", pos + size - 1)
+    if byte < 0x80 and size:
+        return value, pos + size
+    if size == most:
+        raise MalformedModule("integer representation too long", pos + size)
+    raise MalformedModule("unexpected end of section or function", end)

@@ -10,7 +10,8 @@ import fuzz_coverage
 import mutated_modules
 import random_modules
 from asm_libcalls.toy_jit import InvalidModule
-from asm_libcalls.toy_jit.frontend import operand_types, validator
+from asm_libcalls.toy_jit.frontend import local_uses, operand_types, validator
+from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend.decoder import decode_module
 from asm_libcalls.toy_jit.frontend.operands import Frame
 
@@ -28,6 +29,24 @@ def described(value):
     return value
 
 
+def uses_of(body):
+    """Return what LocalUses.weigh does, from the list of instructions."""
+    uses = [0] * (len(body.local_types) + 2)
+    weights, has_loops = [1], False
+    for opcode, immediate, _ in body.instructions:
+        if opcode in local_uses.LOCALS:
+            uses[immediate] += weights[-1]
+        elif opcode in local_uses.CALLS:
+            uses[local_uses.CALLS[opcode]] += weights[-1]
+        elif opcode in (op.BLOCK, op.LOOP, op.IF):
+            is_loop = opcode == op.LOOP and immediate.targeted
+            has_loops |= is_loop
+            weights.append(min(8**6, weights[-1] * 8) if is_loop else weights[-1])
+        elif opcode == op.END:
+            weights.pop()
+    return uses, has_loops
+
+
 def outcome(binary):
     """Return what validation says of each function, in a form that compares."""
     try:
@@ -42,8 +61,10 @@ def outcome(binary):
             outcomes.append(str(error))
         else:
             instructions = [tuple(map(described, each)) for each in body.instructions]
+            uses = body.uses.weigh(len(body.local_types))
+            assert uses == uses_of(body)
             outcomes.append(
-                (instructions, body.start, body.local_types, body.max_height, body.vectors)
+                (instructions, body.start, body.local_types, body.max_height, body.vectors, uses)
             )
     return outcomes
 

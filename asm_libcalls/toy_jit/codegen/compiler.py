@@ -6,8 +6,6 @@ The code of instructions is emitted by :mod:`asm_libcalls.toy_jit.codegen.handle
 
 from __future__ import annotations
 
-from itertools import chain, islice
-
 from asm_libcalls.toy_jit.codegen.calls import Emitter
 from asm_libcalls.toy_jit.codegen.copies import CONSTANTS, HOLE
 from asm_libcalls.toy_jit.codegen.function_code import constant
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.toy_jit.frontend.body import Body, Instruction
     from asm_libcalls.toy_jit.frontend.module import FuncType
-
-    _Pair = tuple[Instruction, Instruction]
 
 __all__ = ["FunctionCompiler"]
 
@@ -44,13 +40,14 @@ class FunctionCompiler(Emitter):
         self.begin_function(body, functype)
         frame_hole = self._prologue(len(functype.params))
         handlers, stack, locals_ = self.handlers(), self.stack, self.locals
-        instructions = body.instructions
-        following = chain(islice(instructions, 1, None), (_LAST,))
-        pairs: Iterable[_Pair] = zip(instructions, following, strict=True)
+        following: Iterable[Instruction] = [*body.instructions[1:], _LAST]
         if layout.marks is not None:
-            pairs = self._marked(pairs, layout.marks)
+            following = self._marked(following, layout.marks)
         local_get, i32_const, most = op.LOCAL_GET, op.I32_CONST, MOST_UNFLUSHED
-        for current, after in pairs:
+        may_flush = body.max_height > most
+        after = body.instructions[0]
+        for next_one in following:
+            current, after = after, next_one
             opcode, immediate, _ = current
             # Two instructions, almost half of all code, are done here, as push() does.
             if opcode == local_get:
@@ -61,7 +58,7 @@ class FunctionCompiler(Emitter):
                 self.current, self.following = current, after
                 handlers[opcode](self, immediate)
                 continue
-            if len(stack) - self.flushed > most:
+            if may_flush and len(stack) - self.flushed > most:
                 self.flush()
         size = 8 * self.outgoing - self.slots[-1][1]
         size = -(-size // 16) * 16
@@ -72,11 +69,13 @@ class FunctionCompiler(Emitter):
 
         layout.functions.append((start, len(code)))
 
-    def _marked(self, pairs: Iterable[_Pair], marks: array[int]) -> Iterator[_Pair]:
+    def _marked(
+        self, instructions: Iterable[Instruction], marks: array[int]
+    ) -> Iterator[Instruction]:
         """Note where the code of each instruction begins."""
-        for pair in pairs:
+        for each in instructions:
             marks.append(len(self.code))
-            yield pair
+            yield each
 
     def handlers(self) -> Sequence[Callable[[Any, Any], None]]:
         """Return the handlers by opcode."""
@@ -102,18 +101,17 @@ class FunctionCompiler(Emitter):
         """Emit the code that rarely runs behind the function: its traps and interrupts."""
         code, layout, start = self.code, self.layout, self.layout.start
         call, end = TEMPLATES["call"][0], len(code)
-        stubs: dict[tuple[str, int], int] = {}
+        key = None
         for at, role, offset in self.traps:
-            key = role, offset
-            behind = stubs.get(key)
-            if behind is None:
+            # The jumps of one instruction with the same role are one after another.
+            if key != (role, offset):
+                key = role, offset
                 code += call
                 end += len(call)
-                stubs[key] = behind = end
                 layout.calls[role].append(end - 4)
                 layout.returns.append(end)
                 layout.origins.append(start + offset)
-            HOLE.pack_into(code, at, behind - len(call) - at - 4)
+            HOLE.pack_into(code, at, end - len(call) - at - 4)
         for i, (at, back, offset, slots) in enumerate(self.checks):
             self.land([at])
             entered = i > 0  # the first is the prologue's, where no local is in its register yet

@@ -7,6 +7,13 @@ a callee may change all these registers.
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.frontend import opcodes as op
+from asm_libcalls.toy_jit.frontend.local_uses import (
+    CALL,
+    LIBCALL_ON_NUMBERS,
+    LOCALS,
+    LOOP_WEIGHT,
+    MOST_WEIGHT,
+)
 from asm_libcalls.toy_jit.frontend.module import F32, F64, I32, I64, V128, VALUE_TYPES
 
 TYPE_CHECKING = False
@@ -50,42 +57,10 @@ SWAPPED = {
 _FOR_OPERANDS = 2  # registers of each kind that no local gets
 _FOR_VECTORS = 3  # as above, of floats and vectors together, in functions that have vectors
 _SHORT_LOOP = 300  # instructions
-_LOOP_WEIGHT = 8  # assumed number of iterations of a loop
 _SAVE_AND_RESTORE = 2  # the cost of a call for a local in a register, in uses of the local
 
 SETS = (op.LOCAL_SET, op.LOCAL_TEE)
 """The instructions that set a local."""
-
-_LOCALS = (op.LOCAL_GET, *SETS)
-_LONG_CALLS = frozenset((
-    op.CALL, op.CALL_INDIRECT, op.TABLE_GET, op.TABLE_SET, op.MEMORY_SIZE, op.MEMORY_GROW,
-    *range(op.MEMORY_INIT, op.TABLE_FILL + 1),
-))  # fmt: skip
-_CALLS = _LONG_CALLS.union(
-    (op.OPCODES[f"i64.{verb}"] for verb in
-     ("div_s", "div_u", "rem_s", "rem_u", "shl", "shr_s", "shr_u")),
-    *(range(op.OPCODES[f"{valtype}.ceil"], op.OPCODES[f"{valtype}.sqrt"])
-      for valtype in ("f32", "f64")),
-    (op.OPCODES[f"{lanes}.{verb}"] for lanes in ("f32x4", "f64x2")
-     for verb in ("ceil", "floor", "trunc", "nearest")),
-)  # fmt: skip
-
-_OTHER, _LOCAL, _CALL, _LONG_CALL, _BLOCK, _END = range(6)
-
-
-def _kinds(calls: frozenset[int]) -> list[int]:
-    """Return what each instruction is for choose_registers(), by opcode."""
-    kinds = [_OTHER] * op.COUNT
-    for kind, opcodes in (
-        (_LOCAL, _LOCALS), (_CALL, calls), (_LONG_CALL, _LONG_CALLS),
-        (_BLOCK, (op.BLOCK, op.LOOP, op.IF)), (_END, (op.END,)),
-    ):  # fmt: skip
-        for opcode in opcodes:
-            kinds[opcode] = kind
-    return kinds
-
-
-_KINDS, _KINDS_INLINE = _kinds(_CALLS), _kinds(_LONG_CALLS)
 
 
 def lower_half(register: str) -> str:
@@ -122,28 +97,9 @@ def choose_registers(body: Body, inline: bool) -> tuple[dict[int, str], bool]:
     With `inline`, instructions replace libcalls on numbers, which are no calls then.
     """
     types = body.local_types
-    uses = [0] * len(types)
-    kinds = _KINDS_INLINE if inline else _KINDS
-    weight, calls, brief = 1, 0, True
-    weights = []
-    for opcode, immediate, _ in body.instructions:
-        kind = kinds[opcode]
-        if kind == _LOCAL:
-            uses[immediate] += weight
-        elif kind == _OTHER:
-            pass
-        elif kind == _BLOCK:
-            weights.append(weight)
-            if opcode == op.LOOP and immediate.targeted:
-                brief = False
-                if weight < _LOOP_WEIGHT**6:
-                    weight *= _LOOP_WEIGHT
-        elif kind != _END:
-            calls += weight
-            if kind == _LONG_CALL:
-                brief = False
-        elif weights:
-            weight = weights.pop()
+    uses, has_loops = body.uses.weigh(len(types))
+    calls = uses[CALL] if inline else uses[CALL] + uses[LIBCALL_ON_NUMBERS]
+    brief = not has_loops and not uses[CALL]
     if body.vectors:
         carried = _carried(body)
         uses = [carried[i] if t == V128 else uses[i] for i, t in enumerate(types)]
@@ -152,7 +108,7 @@ def choose_registers(body: Body, inline: bool) -> tuple[dict[int, str], bool]:
     free = {I32: list(INTEGERS[:-_FOR_OPERANDS]), F32: list(floats)}
     free[I64], free[F64], free[V128] = free[I32], free[F32], free[F32]
     chosen = {}
-    candidates = [i for i, used in enumerate(uses) if used > threshold]
+    candidates = [i for i in range(len(types)) if uses[i] > threshold]
     for i in sorted(candidates, key=lambda i: -uses[i]):
         if free.get(types[i]):
             register = free[types[i]].pop(0)
@@ -177,14 +133,14 @@ def _carried(body: Body) -> list[int]:
         if opcode in (op.BLOCK, op.LOOP, op.IF):
             blocks.append((begin, weight, written, read))
             if opcode == op.LOOP and immediate.targeted:
-                weight = min(weight * _LOOP_WEIGHT, _LOOP_WEIGHT**6)
+                weight = min(weight * LOOP_WEIGHT, MOST_WEIGHT)
                 begin, written, read = at, set(), []
         elif opcode == op.END and blocks:
             if immediate.opcode == op.LOOP and written is not None and at - begin < _SHORT_LOOP:
                 for i in read:
                     carried[i] += weight
             begin, weight, written, read = blocks.pop()
-        elif written is not None and opcode in _LOCALS and body.local_types[immediate] == V128:
+        elif written is not None and opcode in LOCALS and body.local_types[immediate] == V128:
             if opcode != op.LOCAL_GET:
                 written.add(immediate)
             elif immediate not in written:

@@ -64,6 +64,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from asm_libcalls.toy_jit.frontend.local_uses import LocalUses
+
     # (opcode, immediate, offset); see the module's docstring
     Instruction = tuple[int, Any, int]
 
@@ -71,7 +73,7 @@ if TYPE_CHECKING:
 class Body:
     """A validated function."""
 
-    __slots__ = ("instructions", "local_types", "max_height", "start", "vectors")
+    __slots__ = ("instructions", "local_types", "max_height", "start", "uses", "vectors")
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class Body:
         local_types: bytes,
         max_height: int,
         vectors: bool,
+        uses: LocalUses,
     ) -> None:
         self.instructions = instructions  # as the module's docstring describes
         self.start = start  # the offset of the first instruction in the module
@@ -87,3 +90,4 @@ class Body:
         self.local_types = local_types
         self.max_height = max_height  # the largest number of operands on the stack
         self.vectors = vectors  # whether a local or operand may be a v128
+        self.uses = uses  # of its locals

@@ -342,9 +342,38 @@ _BY_OPCODE: dict[int, Callable[..., Any]] = {
     op.REF_NULL: _ref_null, op.REF_IS_NULL: _ref_is_null, op.REF_FUNC: _ref_func,
 }  # fmt: skip
 
-RULES = [
+_RULES = [
     _BY_OPCODE.get(opcode)
     or (_bulk if set(letters) & set("mdte") else _lane_access if len(letters) > 1 else None)
     for opcode, letters in enumerate(op.IMMEDIATES)
 ]
 """By opcode: its rule, or None if op.TYPES has its whole type."""
+
+
+def validate_instruction(s: Operands, offset: int) -> tuple[int, Any]:
+    """Validate the instruction at `offset` by its rule; return its opcode and immediate."""
+    reader = s.reader
+    s.offset = offset
+    if offset == reader.end:
+        raise MalformedModule("END opcode expected, not the unexpected end of the function", offset)
+    opcode = reader.data[offset]
+    reader.pos = offset + 1
+    if opcode in (op.PREFIX, op.VECTOR_PREFIX):
+        opcode = op.prefixed(opcode, reader.u32(), offset)
+    elif op.NAMES[opcode] is None:
+        raise op.illegal(opcode, offset)
+    s.opcode = opcode
+
+    readers = READERS[opcode]
+    rule: Callable[..., Any] | None = _RULES[opcode]
+    immediate: Any = readers[0](s) if readers else None
+    if rule is None:
+        params, results = op.TYPES[opcode]
+        s.pop(params)
+        s.vals += results
+    elif len(readers) == 1:
+        immediate = rule(s, immediate)
+    else:
+        others = [read(s) for read in readers[1:]]
+        immediate = rule(s, immediate, *others) if readers else rule(s)
+    return (op.SELECT if opcode == op.SELECT_T else opcode), immediate

@@ -11,7 +11,14 @@ from asm_libcalls.toy_jit.errors import LimitExceeded, MalformedModule
 from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend.body import Body
 from asm_libcalls.toy_jit.frontend.budget import Budget
-from asm_libcalls.toy_jit.frontend.instructions import BLOCK_TYPES, READERS, RULES
+from asm_libcalls.toy_jit.frontend.instructions import BLOCK_TYPES, validate_instruction
+from asm_libcalls.toy_jit.frontend.local_uses import (
+    CALL,
+    CALLS,
+    LIBCALL_ON_NUMBERS,
+    LOCALS,
+    LocalUses,
+)
 from asm_libcalls.toy_jit.frontend.module import EXTERNREF, I32, V128, FuncType
 from asm_libcalls.toy_jit.frontend.operand_types import (
     EMPTY,
@@ -28,9 +35,6 @@ from asm_libcalls.toy_jit.frontend.reader import Reader, signed, unsigned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from asm_libcalls.toy_jit.frontend.body import Instruction
     from asm_libcalls.toy_jit.frontend.module import Module
 
@@ -77,11 +81,13 @@ def _validate(stacks: Operands) -> Body:
     local_types, functions, globals_ = stacks.local_types, module.functions, module.globals
     kinds = _KINDS if module.memories else _KINDS_WITHOUT_MEMORY
     # Lists, since Python reads their items faster than those of bytes.
-    start = reader.pos
-    code = [*reader.data[start : reader.end]]
+    start, data = reader.pos, reader.data
+    code = [*data[start : reader.end]]
     gets, sets, tees = ([effect + t for t in local_types] for effect in (PUSH, POP, PEEK))
     instructions: list[Instruction] = []
     append = instructions.append
+    uses = LocalUses()
+    use = uses.indices.append
     # Without an instruction on vectors, a v128 may still come from a global or a function.
     vectors = V128 in local_types or module.has_vectors
     pos, live, bottom = 0, True, 0  # `bottom` is the innermost frame's height
@@ -90,7 +96,7 @@ def _validate(stacks: Operands) -> Body:
     # An instruction that begins before has all bytes of a short form.
     short = len(code) - _SHORT or -1
     limit = short  # or 0: then all operands are in `vals`
-    few = min(len(local_types), 0x4000)  # the locals whose index has at most two bytes
+    count = len(local_types)
     while True:
         if pos < limit:
             opcode = code[pos]
@@ -98,11 +104,13 @@ def _validate(stacks: Operands) -> Body:
             if kind == _LOCAL_GET:
                 index, size = code[pos + 1], 2
                 if index >= 0x80:
-                    index, size = index & 0x7F | code[pos + 2] << 7, 3
-                if index < few:
+                    index, end = unsigned(data, start + pos + 1, reader.end)
+                    size = end - start - pos
+                if index < count:
                     after = types[gets[index]]
                     if after is not None:
                         append((opcode, index, pos))
+                        use(index)
                         types = after
                         pos += size
                         if types.depth > most:
@@ -116,19 +124,12 @@ def _validate(stacks: Operands) -> Body:
                     pos += 1
                     continue
             elif kind == _CONST:
-                # The sign is the highest bit of the last byte's seven.
                 after = types[opcode]
                 if after is not None:
-                    value, size, sign = code[pos + 1], 2, 0x40
-                    if value >= 0x80:
-                        value, size, sign = value & 0x7F | code[pos + 2] << 7, 3, 0x2000
-                        if value >= 0x4000:
-                            value, size, sign = value & 0x3FFF | code[pos + 3] << 14, 4, 0x100000
-                    if value < sign << 1:
-                        value = (value ^ sign) - sign
-                    else:
+                    value, size = code[pos + 1], 2
+                    if value >= 0x40:  # negative, or of several bytes
                         bits = 32 if opcode == op.I32_CONST else 64
-                        value, end = signed(reader.data, start + pos + 1, reader.end, bits)
+                        value, end = signed(data, start + pos + 1, reader.end, bits)
                         size = end - start - pos
                     append((opcode, value, pos))
                     types = after
@@ -141,10 +142,8 @@ def _validate(stacks: Operands) -> Body:
                 if after is not None and code[pos + 1] <= op.ALIGNMENTS[opcode]:
                     value, size = code[pos + 2], 3
                     if value >= 0x80:
-                        value, size = value & 0x7F | code[pos + 3] << 7, 4
-                        if value >= 0x4000:
-                            value, end = unsigned(reader.data, start + pos + 2, reader.end)
-                            size = end - start - pos
+                        value, end = unsigned(data, start + pos + 2, reader.end)
+                        size = end - start - pos
                     append((opcode, value, pos))
                     types = after
                     pos += size
@@ -152,11 +151,13 @@ def _validate(stacks: Operands) -> Body:
             elif kind == _LOCAL_SET:
                 index, size = code[pos + 1], 2
                 if index >= 0x80:
-                    index, size = index & 0x7F | code[pos + 2] << 7, 3
-                if index < few:
+                    index, end = unsigned(data, start + pos + 1, reader.end)
+                    size = end - start - pos
+                if index < count:
                     after = types[(sets if opcode == op.LOCAL_SET else tees)[index]]
                     if after is not None:
                         append((opcode, index, pos))
+                        use(index)
                         types = after
                         pos += size
                         continue
@@ -182,6 +183,8 @@ def _validate(stacks: Operands) -> Body:
                 )
                 if is_block and types.types == results:
                     append((opcode, frame, pos))
+                    if begun_by == op.LOOP:
+                        uses.end_loop()
                     ctrls.pop()
                     most += bottom
                     bottom = ctrls[-1].height
@@ -205,6 +208,7 @@ def _validate(stacks: Operands) -> Body:
                     frame = stacks.enter(opcode, functype)
                     if opcode == op.LOOP:
                         frame.references = stacks.references()
+                        uses.begin_loop(frame)
                     append((opcode, frame, pos))
                     types = EMPTY
                     most += bottom
@@ -238,16 +242,16 @@ def _validate(stacks: Operands) -> Body:
             elif kind == _CALL:
                 index, size = code[pos + 1], 2
                 if index >= 0x80:
-                    index, size = index & 0x7F | code[pos + 2] << 7, 3
-                    if index >= 0x4000:
-                        index, size = index & 0x3FFF | code[pos + 3] << 14, 4
-                if index < len(functions) and index < 0x200000:
+                    index, end = unsigned(data, start + pos + 1, reader.end)
+                    size = end - start - pos
+                if index < len(functions):
                     functype = functions[index].type
                     params, have = functype.params, types.types
                     if have.endswith(params) and EXTERNREF not in have and EXTERNREF not in vals:
                         after = operand_types(have[: len(have) - len(params)] + functype.results)
                         if after is not None:
                             append((opcode, (index, functype, ()), pos))
+                            use(CALL)
                             types = after
                             pos += size
                             most = max(most, types.depth)
@@ -261,6 +265,14 @@ def _validate(stacks: Operands) -> Body:
                         types = after
                         pos += 1
                         continue
+            elif kind == _LIBCALL:
+                after = types[opcode]
+                if after is not None:
+                    append((opcode, None, pos))
+                    use(LIBCALL_ON_NUMBERS)
+                    types = after
+                    pos += 1
+                    continue
             elif kind == _LEAVE:
                 target = ctrls[0] if opcode == op.RETURN else None
                 if target is None or types.types.endswith(target.label):
@@ -276,6 +288,8 @@ def _validate(stacks: Operands) -> Body:
                 if frame.live:
                     frame.reaches_end = False
                     append((op.END, frame, pos))
+                    if is_loop:
+                        uses.end_loop()
                     live = stacks.live = passes or (frame.targeted and not is_loop)
                 ctrls.pop()
                 vals += frame.results
@@ -295,17 +309,25 @@ def _validate(stacks: Operands) -> Body:
         if max_height > MAX_SLOTS:
             raise LimitExceeded(f"more than {MAX_SLOTS} operands", start + pos)
         stacks.live = live
-        opcode, immediate = _by_rule(stacks, start + pos)
+        opcode, immediate = validate_instruction(stacks, start + pos)
         if opcode in (op.ELSE, op.END):  # in the list if their block is live
             if not live:
                 setattr(immediate, "reaches_else" if opcode == op.ELSE else "reaches_end", False)
             live = immediate.live
         if live and opcode != op.NOP:
             append((opcode, immediate, pos))
+            if opcode in LOCALS:
+                use(immediate)
+            elif opcode in CALLS:
+                use(CALLS[opcode])
+            elif opcode == op.LOOP:
+                uses.begin_loop(immediate)
+            elif opcode == op.END and immediate.opcode == op.LOOP:
+                uses.end_loop()
         if opcode >= op.VECTORS:
             vectors = True
         if not ctrls:
-            return Body(instructions, start, local_types, max_height, vectors)
+            return Body(instructions, start, local_types, max_height, vectors, uses)
         pos, live, bottom = reader.pos - start, stacks.live, ctrls[-1].height
         most = max(max_height, len(vals)) - bottom
         limit = 0
@@ -316,43 +338,14 @@ def _validate(stacks: Operands) -> Body:
                 del vals[bottom:]
 
 
-def _by_rule(stacks: Operands, offset: int) -> tuple[int, Any]:
-    """Validate the instruction at `offset` by its rule; return its opcode and immediate."""
-    reader = stacks.reader
-    stacks.offset = offset
-    if offset == reader.end:
-        raise MalformedModule("END opcode expected, not the unexpected end of the function", offset)
-    opcode = reader.data[offset]
-    reader.pos = offset + 1
-    if opcode in (op.PREFIX, op.VECTOR_PREFIX):
-        opcode = op.prefixed(opcode, reader.u32(), offset)
-    elif op.NAMES[opcode] is None:
-        raise op.illegal(opcode, offset)
-    stacks.opcode = opcode
-
-    readers = READERS[opcode]
-    rule: Callable[..., Any] | None = RULES[opcode]
-    immediate: Any = readers[0](stacks) if readers else None
-    if rule is None:
-        params, results = op.TYPES[opcode]
-        stacks.pop(params)
-        stacks.vals += results
-    elif len(readers) == 1:
-        immediate = rule(stacks, immediate)
-    else:
-        others = [read(stacks) for read in readers[1:]]
-        immediate = rule(stacks, immediate, *others) if readers else rule(stacks)
-    return (op.SELECT if opcode == op.SELECT_T else opcode), immediate
-
-
 # -- the short forms of frequent instructions, which _validate does itself
 
-_SHORT = 3  # bytes behind the opcode
+_SHORT = 2  # bytes behind the opcode, besides the rest of a number
 
 (
     _OTHER, _LOCAL_GET, _LOCAL_SET, _CONST, _ACCESS, _NUMERIC, _BRANCH, _END, _BLOCK, _CALL,
-    _GLOBAL, _DROP, _SELECT, _LEAVE,
-) = range(14)  # fmt: skip
+    _GLOBAL, _DROP, _SELECT, _LIBCALL, _LEAVE,
+) = range(15)  # fmt: skip
 
 _PLAIN_BLOCKS = (op.BLOCK, op.LOOP)  # their END needs no more than the results
 
@@ -369,6 +362,8 @@ _KINDS_BY_OPCODE = {
 
 def _kind(opcode: int) -> int:
     if op.SIGNATURES[opcode] is not None:
+        if opcode in CALLS:
+            return _LIBCALL
         return _ACCESS if opcode in op.ALIGNMENTS else _NUMERIC
     return _KINDS_BY_OPCODE.get(opcode, _OTHER)
 

@@ -1,0 +1,88 @@
+"""How often a function uses each local, and calls: what the compiler chooses registers by.
+
+The validator notes the uses while it reads the function, because reading the list of instructions
+once more for them takes a tenth of a compilation.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.toy_jit.frontend import opcodes as op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asm_libcalls.toy_jit.frontend.operands import Frame
+
+CALL, LIBCALL_ON_NUMBERS = -1, -2
+"""In the place of a local's index: a call, and a libcall that the compiler may emit inline."""
+
+LOCALS = frozenset((op.LOCAL_GET, op.LOCAL_SET, op.LOCAL_TEE))
+"""The instructions that use a local."""
+
+CALLS = {
+    **dict.fromkeys(
+        (op.OPCODES[f"i64.{verb}"] for verb in
+         ("div_s", "div_u", "rem_s", "rem_u", "shl", "shr_s", "shr_u")),
+        LIBCALL_ON_NUMBERS,
+    ),
+    **dict.fromkeys(
+        (op.OPCODES[f"{valtype}.{verb}"] for valtype in ("f32", "f64", "f32x4", "f64x2")
+         for verb in ("ceil", "floor", "trunc", "nearest")),
+        LIBCALL_ON_NUMBERS,
+    ),
+    **dict.fromkeys(
+        (op.CALL, op.CALL_INDIRECT, op.TABLE_GET, op.TABLE_SET, op.MEMORY_SIZE, op.MEMORY_GROW,
+         *range(op.MEMORY_INIT, op.TABLE_FILL + 1)),
+        CALL,
+    ),
+}  # fmt: skip
+"""By opcode: CALL or LIBCALL_ON_NUMBERS."""
+
+LOOP_WEIGHT = 8
+"""The assumed number of iterations of a loop."""
+
+MOST_WEIGHT = LOOP_WEIGHT**6
+"""The weight of a use in loops that are nested deeper still, too."""
+
+
+class LocalUses:
+    """The uses of a function's locals, and its calls, in the order of its code."""
+
+    __slots__ = ("_loops", "indices")
+
+    def __init__(self) -> None:
+        self.indices: list[int] = []  # of the locals, or CALL or LIBCALL_ON_NUMBERS
+        # the position in `indices` of each beginning of a loop, with its frame, and of each end
+        self._loops: list[tuple[int, Frame | None]] = []
+
+    def begin_loop(self, frame: Frame) -> None:
+        """Note the beginning of a loop."""
+        self._loops.append((len(self.indices), frame))
+
+    def end_loop(self) -> None:
+        """Note the end of the innermost loop."""
+        self._loops.append((len(self.indices), None))
+
+    def weigh(self, count: int) -> tuple[list[int], bool]:
+        """Return how often each of `count` locals is used, and whether there is a loop.
+
+        A use in a loop counts as several. A loop that nothing branches to is none. The last two
+        numbers are those of LIBCALL_ON_NUMBERS and CALL.
+        """
+        weights = [0] * (count + 2)
+        weight, at, has_loops = 1, 0, False
+        outside: list[int] = []  # the weights outside each loop
+        indices = self.indices
+        for position, loop in self._loops:
+            for i in indices[at:position]:
+                weights[i] += weight
+            at = position
+            if loop is None:
+                weight = outside.pop()
+            else:
+                outside.append(weight)
+                if loop.targeted:
+                    has_loops = True
+                    weight = min(weight * LOOP_WEIGHT, MOST_WEIGHT)
+        for i in indices[at:] if at else indices:
+            weights[i] += weight
+        return weights, has_loops

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -147,8 +148,9 @@ def make_llvm_stub() -> str:
 def all_lines(package: ModuleType) -> Iterator[str]:
     """Yield the list of a package's public names."""
     yield "__all__ = ["
-    yield from (f'    "{name}",' for name in package.__all__)
-    yield "]"
+    names = ", ".join(f'"{name}"' for name in package.__all__)
+    yield from (f"    {line}" for line in textwrap.wrap(names + ",", 96))
+    yield "]  # fmt: skip"
 
 
 def main() -> int:

@@ -402,7 +402,7 @@ def run_gdb(tmp_path, program, script, **variables):
         exit_status=None,
     )
     if "ptrace: Operation not permitted" in done.stderr:
-        pytest.skip("this system lets nobody trace")
+        pytest.skip("this system does not allow ptrace")
     return done
 
 
@@ -488,7 +488,7 @@ def test_gdb_is_attached_later():
         finally:
             process.kill()
     if "ptrace: Operation not permitted" in done.stderr:
-        pytest.skip("this system lets nobody trace")
+        pytest.skip("this system does not allow ptrace")
     lines = [line for line in done.stdout.splitlines() if line.startswith("#")]
     assert " my_jit::spin ()" in lines[0], done.stdout + done.stderr
     assert any(" asm_libcalls_enter ()" in line for line in lines)

@@ -198,7 +198,7 @@ def test_stores_merge_while_threads_use_them():
 
 
 def test_a_merge_inside_both_stores_keeps_others_out():
-    """The inner call ends before the outer one, and until then nobody enters what became one."""
+    """The inner call ends before the outer one; until then no thread enters the merged store."""
     seen = []
 
     def outer_host():

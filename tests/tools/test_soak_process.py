@@ -27,4 +27,4 @@ def test_nothing_is_left_of_what_comes_and_goes():
         assert happened[f"trap {trap}"] >= 24, trap
     left = report["left"]
     assert left["writable and executable"] == 0
-    assert left["things"] == 7  # two in each segment, and who has the endless loop
+    assert left["things"] == 7  # two in each segment, and the owner of the endless loop

@@ -27,6 +27,7 @@ Source: ``wasmtime_environ::vmoffsets`` and ``wasmtime_runtime::vmcontext`` of W
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 from asm_libcalls.libcalls import BUILTIN_ARRAY
 from asm_libcalls.signatures.arguments import integer
@@ -262,6 +263,28 @@ def _align(offset: int, alignment: int) -> int:
     return -(-offset // alignment) * alignment
 
 
+_Offset = Callable[["VMOffsets"], int]
+
+
+def _bytes(doc: str, pointers: int, fixed: int = 0) -> _Offset:
+    """Make a method that returns `fixed`, and the bytes of some pointers."""
+
+    def offset(self: VMOffsets) -> int:
+        return pointers * self.pointer_size + fixed
+
+    offset.__doc__ = doc
+    return offset
+
+
+def _size(structure: str, pointers: int, fixed: int = 0) -> _Offset:
+    return _bytes(f"Bytes of a {structure}.", pointers, fixed)
+
+
+def _field(structure: str, field: str, pointers: int) -> _Offset:
+    """Make the method of a field, which has this number of pointers before it."""
+    return _bytes(f"Offset of ``{field}`` in a {structure}.", pointers)
+
+
 class VMOffsets:
     """The offset of each part of a VMContext, in bytes from the vmctx. Names as in Wasmtime 0.22.
 
@@ -332,113 +355,33 @@ num_defined_globals : int
 
     # Sizes, and offsets inside each structure.
 
-    def size_of_vmshared_signature_index(self) -> int:
-        """Bytes of a signature id."""
-        return 4
-
-    def size_of_vmfunction_import(self) -> int:
-        """Bytes of a VMFunctionImport."""
-        return 2 * self.pointer_size
-
-    def vmfunction_import_body(self) -> int:
-        """Offset of ``body`` in a VMFunctionImport."""
-        return 0
-
-    def vmfunction_import_vmctx(self) -> int:
-        """Offset of ``vmctx`` in a VMFunctionImport."""
-        return self.pointer_size
-
-    def size_of_vmtable_import(self) -> int:
-        """Bytes of a VMTableImport."""
-        return 2 * self.pointer_size
-
-    def vmtable_import_from(self) -> int:
-        """Offset of ``from`` in a VMTableImport."""
-        return 0
-
-    def vmtable_import_vmctx(self) -> int:
-        """Offset of ``vmctx`` in a VMTableImport."""
-        return self.pointer_size
-
-    def size_of_vmmemory_import(self) -> int:
-        """Bytes of a VMMemoryImport."""
-        return 2 * self.pointer_size
-
-    def vmmemory_import_from(self) -> int:
-        """Offset of ``from`` in a VMMemoryImport."""
-        return 0
-
-    def vmmemory_import_vmctx(self) -> int:
-        """Offset of ``vmctx`` in a VMMemoryImport."""
-        return self.pointer_size
-
-    def size_of_vmglobal_import(self) -> int:
-        """Bytes of a VMGlobalImport."""
-        return self.pointer_size
-
-    def vmglobal_import_from(self) -> int:
-        """Offset of ``from`` in a VMGlobalImport."""
-        return 0
-
-    def size_of_vmtable_definition(self) -> int:
-        """Bytes of a VMTableDefinition."""
-        return 2 * self.pointer_size
-
-    def vmtable_definition_base(self) -> int:
-        """Offset of ``base`` in a VMTableDefinition."""
-        return 0
-
-    def vmtable_definition_current_elements(self) -> int:
-        """Offset of ``current_elements`` (u32) in a VMTableDefinition."""
-        return self.pointer_size
-
-    def size_of_vmmemory_definition(self) -> int:
-        """Bytes of a VMMemoryDefinition."""
-        return 2 * self.pointer_size
-
-    def vmmemory_definition_base(self) -> int:
-        """Offset of ``base`` in a VMMemoryDefinition."""
-        return 0
-
-    def vmmemory_definition_current_length(self) -> int:
-        """Offset of ``current_length`` (bytes) in a VMMemoryDefinition."""
-        return self.pointer_size
-
-    def size_of_vmglobal_definition(self) -> int:
-        """Bytes of a VMGlobalDefinition."""
-        return 16
-
-    def size_of_vmcaller_checked_anyfunc(self) -> int:
-        """Bytes of a VMCallerCheckedAnyfunc."""
-        return 3 * self.pointer_size
-
-    def vmcaller_checked_anyfunc_func_ptr(self) -> int:
-        """Offset of ``func_ptr`` in a VMCallerCheckedAnyfunc."""
-        return 0
-
-    def vmcaller_checked_anyfunc_type_index(self) -> int:
-        """Offset of ``type_index`` (u32) in a VMCallerCheckedAnyfunc."""
-        return self.pointer_size
-
-    def vmcaller_checked_anyfunc_vmctx(self) -> int:
-        """Offset of ``vmctx`` in a VMCallerCheckedAnyfunc."""
-        return 2 * self.pointer_size
-
-    def vminterrupts_stack_limit(self) -> int:
-        """Offset of ``stack_limit`` in VMInterrupts."""
-        return 0
-
-    def vm_extern_data_ref_count(self) -> int:
-        """Offset of ``ref_count`` in a VMExternData."""
-        return 0
-
-    def vm_extern_ref_activation_table_next(self) -> int:
-        """Offset of ``next`` in a VMExternRefActivationsTable."""
-        return 0
-
-    def vm_extern_ref_activation_table_end(self) -> int:
-        """Offset of ``end`` in a VMExternRefActivationsTable."""
-        return self.pointer_size
+    size_of_vmshared_signature_index = _bytes("Bytes of a signature id.", 0, 4)
+    size_of_vmfunction_import = _size("VMFunctionImport", 2)
+    vmfunction_import_body = _field("VMFunctionImport", "body", 0)
+    vmfunction_import_vmctx = _field("VMFunctionImport", "vmctx", 1)
+    size_of_vmtable_import = _size("VMTableImport", 2)
+    vmtable_import_from = _field("VMTableImport", "from", 0)
+    vmtable_import_vmctx = _field("VMTableImport", "vmctx", 1)
+    size_of_vmmemory_import = _size("VMMemoryImport", 2)
+    vmmemory_import_from = _field("VMMemoryImport", "from", 0)
+    vmmemory_import_vmctx = _field("VMMemoryImport", "vmctx", 1)
+    size_of_vmglobal_import = _size("VMGlobalImport", 1)
+    vmglobal_import_from = _field("VMGlobalImport", "from", 0)
+    size_of_vmtable_definition = _size("VMTableDefinition", 2)
+    vmtable_definition_base = _field("VMTableDefinition", "base", 0)
+    vmtable_definition_current_elements = _field("VMTableDefinition", "current_elements", 1)
+    size_of_vmmemory_definition = _size("VMMemoryDefinition", 2)
+    vmmemory_definition_base = _field("VMMemoryDefinition", "base", 0)
+    vmmemory_definition_current_length = _field("VMMemoryDefinition", "current_length", 1)
+    size_of_vmglobal_definition = _size("VMGlobalDefinition", 0, 16)
+    size_of_vmcaller_checked_anyfunc = _size("VMCallerCheckedAnyfunc", 3)
+    vmcaller_checked_anyfunc_func_ptr = _field("VMCallerCheckedAnyfunc", "func_ptr", 0)
+    vmcaller_checked_anyfunc_type_index = _field("VMCallerCheckedAnyfunc", "type_index", 1)
+    vmcaller_checked_anyfunc_vmctx = _field("VMCallerCheckedAnyfunc", "vmctx", 2)
+    vminterrupts_stack_limit = _field("VMInterrupts", "stack_limit", 0)
+    vm_extern_data_ref_count = _field("VMExternData", "ref_count", 0)
+    vm_extern_ref_activation_table_next = _field("VMExternRefActivationsTable", "next", 0)
+    vm_extern_ref_activation_table_end = _field("VMExternRefActivationsTable", "end", 1)
 
     # The VMContext, from its start to its end.
 
@@ -589,3 +532,8 @@ num_defined_globals : int
         """Offset of a slot of the builtin array."""
         index = _checked(index, len(BUILTIN_ARRAY))
         return self.vmctx_builtin_functions_begin() + index * self.pointer_size
+
+
+for _name, _method in vars(VMOffsets).items():
+    if isinstance(_method, type(_bytes)) and not _name.startswith("_"):
+        _method.__name__, _method.__qualname__ = _name, f"VMOffsets.{_name}"

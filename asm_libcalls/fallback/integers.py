@@ -30,39 +30,35 @@ def i64_ushr(x: int, count: int) -> int:
     return x >> (count & 63)
 
 
-def quotient(dividend: int, divisor: int) -> int:
-    """Return a quotient, truncated towards zero (Python's ``//`` would round down)."""
-    if divisor == 0:
-        raise IntegerDivisionByZero
-    magnitude = abs(dividend) // abs(divisor)
-    return magnitude if (dividend < 0) == (divisor < 0) else -magnitude
-
-
-def remainder(dividend: int, divisor: int) -> int:
-    """Return a remainder, with the sign of the dividend."""
-    if divisor == 0:
-        raise IntegerDivisionByZero
-    magnitude = abs(dividend) % abs(divisor)
-    return magnitude if dividend >= 0 else -magnitude
-
-
 def i64_sdiv(dividend: int, divisor: int) -> int:
-    """Signed quotient, truncated towards zero; ``MIN / -1`` traps."""
+    """Signed quotient, truncated towards zero (Python's ``//`` would round down)."""
+    if divisor == 0:
+        raise IntegerDivisionByZero
     if divisor == _MASK and dividend == _SIGN:
         raise IntegerOverflow
-    return quotient(_signed(dividend), _signed(divisor)) & _MASK
+    a, b = _signed(dividend), _signed(divisor)
+    quotient = abs(a) // abs(b)
+    return (quotient if (a < 0) == (b < 0) else -quotient) & _MASK
 
 
 def i64_srem(dividend: int, divisor: int) -> int:
     """Signed remainder, with the sign of the dividend; ``MIN % -1`` is 0, not a trap."""
-    return remainder(_signed(dividend), _signed(divisor)) & _MASK
+    if divisor == 0:
+        raise IntegerDivisionByZero
+    a, b = _signed(dividend), _signed(divisor)
+    remainder = abs(a) % abs(b)
+    return (remainder if a >= 0 else -remainder) & _MASK
 
 
 def i64_udiv(dividend: int, divisor: int) -> int:
     """Unsigned quotient, truncated."""
-    return quotient(dividend, divisor)
+    if divisor == 0:
+        raise IntegerDivisionByZero
+    return dividend // divisor
 
 
 def i64_urem(dividend: int, divisor: int) -> int:
     """Unsigned remainder."""
-    return remainder(dividend, divisor)
+    if divisor == 0:
+        raise IntegerDivisionByZero
+    return dividend % divisor

@@ -7,7 +7,7 @@ Source: compiler-rt of LLVM 22, divti3.c, modti3.c, udivmodti4.c.
 
 from __future__ import annotations
 
-from asm_libcalls.fallback.integers import quotient, remainder
+from asm_libcalls.traps import IntegerDivisionByZero
 
 _MASK = (1 << 128) - 1
 _SIGN = 1 << 127
@@ -19,29 +19,43 @@ def _signed(pattern: int) -> int:
 
 def divti3(dividend: int, divisor: int) -> int:
     """Signed quotient, truncated towards zero."""
-    return quotient(_signed(dividend), _signed(divisor)) & _MASK
+    if divisor == 0:
+        raise IntegerDivisionByZero
+    a, b = _signed(dividend), _signed(divisor)
+    quotient = abs(a) // abs(b)
+    return (quotient if (a < 0) == (b < 0) else -quotient) & _MASK
 
 
 def modti3(dividend: int, divisor: int) -> int:
     """Signed remainder, with the sign of the dividend."""
-    return remainder(_signed(dividend), _signed(divisor)) & _MASK
+    if divisor == 0:
+        raise IntegerDivisionByZero
+    a, b = _signed(dividend), _signed(divisor)
+    remainder = abs(a) % abs(b)
+    return (remainder if a >= 0 else -remainder) & _MASK
 
 
 def udivti3(dividend: int, divisor: int) -> int:
     """Unsigned quotient, truncated."""
-    return quotient(dividend, divisor)
+    if divisor == 0:
+        raise IntegerDivisionByZero
+    return dividend // divisor
 
 
 def umodti3(dividend: int, divisor: int) -> int:
     """Unsigned remainder."""
-    return remainder(dividend, divisor)
+    if divisor == 0:
+        raise IntegerDivisionByZero
+    return dividend % divisor
 
 
-def udivmodti4(dividend: int, divisor: int, address: int) -> int:
+def udivmodti4(dividend: int, divisor: int, remainder: int) -> int:
     """Unsigned quotient; the remainder is stored at an address, unless that is null."""
-    result, rest = quotient(dividend, divisor), remainder(dividend, divisor)
-    if address:
+    if divisor == 0:
+        raise IntegerDivisionByZero
+    quotient, rest = divmod(dividend, divisor)
+    if remainder:
         import ctypes
 
-        ctypes.memmove(address, rest.to_bytes(16, "little"), 16)
-    return result
+        ctypes.memmove(remainder, rest.to_bytes(16, "little"), 16)
+    return quotient

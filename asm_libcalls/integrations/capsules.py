@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.signatures import Signature
 
+__all__ = ["c_signature", "capsule"]
+
 _names: dict[str, bytes] = {}  # a capsule only borrows its name
 _new = ctypes.pythonapi["PyCapsule_New"]
 _new.restype = ctypes.py_object

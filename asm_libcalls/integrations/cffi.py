@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from asm_libcalls.signatures import Signature, ValueType
 
+__all__ = ["c_type", "pointer", "pointers"]
+
 
 def c_type(signature: Signature) -> str:
     """Return the C type of a pointer to a function, for example ``"double(*)(double)"``.

@@ -19,6 +19,8 @@ import os
 from asm_libcalls.emitter import code_names, libc
 from asm_libcalls.emitter.code_registration import Registry
 
+__all__ = ["enable", "enable_or_warn", "is_enabled"]
+
 _HOOK, _DESCRIPTOR = "__jit_debug_register_code", "__jit_debug_descriptor"
 _VERSION = 1
 _REGISTER, _UNREGISTER = 1, 2

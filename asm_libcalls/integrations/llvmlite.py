@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from asm_libcalls.libcall import Libcall
     from asm_libcalls.signatures import ValueType
 
+__all__ = ["add_symbols", "declare", "finalize", "import_symbols"]
+
 _RUNTIME = {"asm_libcalls_raise_trap": (Signature("(u32)"), ("code",))}
 """Signature and parameters' names of each runtime symbol; none of them returns."""
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from asm_libcalls.libcalls import Declaration
     from asm_libcalls.signatures import ValueType
 
+__all__ = ["init"]
+
 _SYMBOL_PREFIX = "asm_libcalls_numba_"
 _MINIMUM = -(2**63)
 

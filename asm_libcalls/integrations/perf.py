@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.code_names import Source
 
+__all__ = ["enable", "enable_or_warn", "is_enabled", "map_file", "write_entry"]
+
 _FOLDER = "/tmp"  # where perf looks, whatever TMPDIR says
 _FLAGS = ("O_WRONLY", "O_CREAT", "O_APPEND", "O_NOFOLLOW", "O_CLOEXEC")  # as CPython's
 

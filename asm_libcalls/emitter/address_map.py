@@ -13,8 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["AddressMap"]
-
 
 class AddressMap:
     """Values by the addresses where they begin."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["Unavailable", "check_machine", "warn"]
-
 
 class Unavailable(Exception):
     """The backend, or one family of it, cannot serve on this machine; the message says why."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     """``("push", R, 0, 0)``, ``("pop", R, 0, 0)``, ``("set", R, BASE, DISPLACEMENT)`` for
     R = BASE + DISPLACEMENT, or ``("write", R, 0, 0)`` for R = anything."""
 
-__all__ = ["CALLEE_SAVED", "RBP", "RSP", "Node", "effects_of", "follow", "frames", "leaves"]
-
 # Registers by their numbers in instructions, and how DWARF numbers them.
 _RBX, RSP, RBP = 3, 4, 5
 CALLEE_SAVED = frozenset({_RBX, RBP, 12, 13, 14, 15})

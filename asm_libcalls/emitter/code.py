@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.code_arena import Piece
 
-__all__ = ["Code"]
-
 _arena: list[Any] = []
 """The module, once it is imported, which needs ctypes. At interpreter exit nothing is imported."""
 

@@ -38,8 +38,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ALIGNMENT", "Piece"]
-
 ALIGNMENT = 64
 """Pieces begin at a multiple of this: a cache line, so no line has the code of two pieces."""
 

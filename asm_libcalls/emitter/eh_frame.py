@@ -15,16 +15,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = [
-    "ENTERED",
-    "Frame",
-    "advance",
-    "encode",
-    "encode_anywhere",
-    "instructions",
-    "read",
-]
-
 _RSP, _RETURN_ADDRESS = 7, 16
 
 # DW_CFA_*

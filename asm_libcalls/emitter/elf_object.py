@@ -26,8 +26,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["Object", "Symbol", "write", "write_symbols"]
-
 _IDENT = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")  # 64 bits, little-endian, version 1, System V
 _ET_EXEC, _ET_DYN, _EM_X86_64 = 2, 3, 62
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")

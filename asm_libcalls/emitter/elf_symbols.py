@@ -11,8 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["defined_functions", "undefined_symbols"]
-
 _IDENT = b"\x7fELF\x02\x01"  # 64 bits, little-endian
 _SECTIONS_AT, _SECTION_SIZE = 0x28, 0x3A  # e_shoff; e_shentsize, e_shnum
 _SECTION = struct.Struct("<IIQQQQIIQQ")

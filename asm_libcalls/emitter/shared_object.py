@@ -20,8 +20,6 @@ from asm_libcalls.emitter.code_comparison import check_mapped
 from asm_libcalls.emitter.open_file import OpenFile
 from asm_libcalls.signatures import c_types
 
-__all__ = ["CLAIM_SIZE", "load"]
-
 CLAIM_SIZE = 40
 """Bytes of a ``pthread_mutex_t``, all zeros initially. It follows the slots."""
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Self
 
-__all__ = ["NativeFrame", "describe", "found", "note_exception", "set_note"]
-
 _TITLE = "Native backtrace:"
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.python_functions.callable_types import CallableType
 
-__all__ = ["FUNCTION", "answer_calls", "callable_class", "is_builtin", "unbound"]
-
 FUNCTION = "_function"
 """The member that has the function; in ``__slots__`` of a class for :func:`callable_class`."""
 

@@ -38,8 +38,6 @@ if not HAS_GIL:
     # for ever when it imports the module.
     from asm_libcalls.native import backtraces as _  # noqa: F401
 
-__all__ = ["MachineEntry", "note_exception", "raise_status"]
-
 MAXIMUM_STACK_ARGUMENTS = 1000
 """A limit, because the arguments must fit the stack."""
 

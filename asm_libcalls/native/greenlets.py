@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.activation import Departure
 
-__all__ = ["Place", "current", "is_over", "notice", "position", "thread"]
-
 _GET_CURRENT = 4  # PyGreenlet_GetCurrent_NUM of greenlet.h
 _CAPSULE = b"greenlet._C_API"
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["HostFunction"]
-
 
 class HostFunction(Owned):
     """A Python callable with a C address.

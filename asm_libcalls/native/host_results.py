@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.signatures import Signature
 
-__all__ = ["call_closed", "refuse_result", "result_converter"]
-
 
 def result_converter(
     function: Callable[..., Any], signature: Signature, bits: bool

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-__all__ = ["free_after_forks", "lock_offset", "shared_objects"]
-
 _PACKAGE = __name__.partition(".")[0]
 
 

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Pooled"]
-
 
 class Pooled(Resource):
     """An item of a list, put back by :meth:`close`, or when this object is dropped.

@@ -13,14 +13,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.code_address import CodeAddress
 
-__all__ = [
-    "MAXIMUM_PARAMETERS",
-    "Specification",
-    "check_parameter_names",
-    "checked_name",
-    "default_parameter_names",
-]
-
 MAXIMUM_PARAMETERS = 255
 """A limit, because each parameter takes code and stack."""
 

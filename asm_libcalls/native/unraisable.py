@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     Listener = tuple[list[BaseException], Callable[[Any], bool], "Listener | None", int]
     """The list for exceptions, a filter, the enclosing listener, and the number of all of these."""
 
-__all__ = ["catch", "identify", "nesting", "report"]
-
 identify: list[Callable[[], int]] = [get_ident]
 """The last one returns the id of the running thread or greenlet, which has listeners of its own."""
 

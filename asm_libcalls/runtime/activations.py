@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.runtime.stack_maps import StackMapRegistry
 
-__all__ = ["CHUNK_SIZE", "VMExternRefActivationsTable"]
-
 CHUNK_SIZE = 512
 """Slots of the bump chunk: one page of pointers, as in Wasmtime."""
 

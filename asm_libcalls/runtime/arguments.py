@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from asm_libcalls.libcalls import Declaration
     from asm_libcalls.signatures import ValueType
 
-__all__ = ["instance_in", "to_patterns"]
-
 
 def to_patterns(
     declaration: Declaration, arguments: Sequence[Any]

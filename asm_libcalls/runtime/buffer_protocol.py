@@ -19,8 +19,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["install"]
-
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 _NAME_SLOT = 3  # in pointers: after ob_refcnt, ob_type and ob_size
 _AS_BUFFER_SLOT = 20

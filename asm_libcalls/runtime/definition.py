@@ -16,8 +16,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Defined"]
-
 
 class Defined(Stored):
     """An object with a C definition; the base class of Memory, Table and Global."""

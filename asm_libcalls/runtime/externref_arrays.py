@@ -13,8 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["hold_at", "hold_range", "take_all", "take_range", "value_at"]
-
 # Any Python code may replace and drop a reference in an array (of ctypes, or a list). So it is read
 # and counted in one step: without a call, a backward jump, or a new object that the collector
 # tracks.

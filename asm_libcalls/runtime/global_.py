@@ -20,8 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Global"]
-
 _TYPES = (*WASM_NUMBERS, *REFERENCE_TYPES)
 
 _HALF = (1 << 64) - 1

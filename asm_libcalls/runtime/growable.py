@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     _Limiter = Callable[[int, int, int | None], object]
 
-__all__ = ["Growable"]
-
 _U32_MAXIMUM = 0xFFFFFFFF
 
 

@@ -20,17 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-__all__ = [
-    "check_elements",
-    "data_segments",
-    "defined_parts",
-    "element_segments",
-    "function_class",
-    "functions",
-    "imported_parts",
-    "signature_ids",
-]
-
 _IMPORT_KINDS = ("functions", "tables", "memories", "globals")
 
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from asm_libcalls.runtime.table import Table
     from asm_libcalls.vmcontext import VMOffsets
 
-__all__ = ["InstanceBlock"]
-
 
 class InstanceBlock:
     """A header and a VMContext, zero at first; the header has the base of each memory."""

@@ -17,8 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["add", "new_number"]
-
 _numbers = itertools.count(1)
 
 

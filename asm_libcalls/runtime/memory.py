@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Memory"]
-
 
 class Memory(Growable):
     """A WebAssembly linear memory.

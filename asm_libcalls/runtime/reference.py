@@ -16,8 +16,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["REFERENCE_TYPES", "check_raw", "check_reference_type", "from_raw", "owned_raw"]
-
 REFERENCE_TYPES = ("funcref", "externref")
 
 

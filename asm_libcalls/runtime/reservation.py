@@ -11,8 +11,6 @@ from functools import partial
 from asm_libcalls.emitter import libc
 from asm_libcalls.owned import Resource
 
-__all__ = ["Reservation"]
-
 _READ_WRITE = libc.PROT_READ | libc.PROT_WRITE
 
 

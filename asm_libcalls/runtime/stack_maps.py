@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-__all__ = ["StackMapRegistry", "stack_map"]
-
 _HIGHEST = (1 << 64) - 1
 _OFFSETS = -(1 << 63), (1 << 63) - 1
 

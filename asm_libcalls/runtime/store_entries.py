@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     R = TypeVar("R")
     T = TypeVar("T", bound=Stored)
 
-__all__ = ["call_inside", "close_inside", "inside", "inside_or_later", "wait_for"]
-
 
 def inside(function: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]:
     """Return a function that runs inside the store of its first argument."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping
     from typing import Any
 
-__all__ = ["arrived", "begin", "returns", "roots"]
-
 _words: dict[int, dict[int, tuple[greenlets.Place | None, Iterable[int]]]] = {}
 """By thread (its record's address, 0 before it has one), and by the id of the list or array: the
 place of the departure that keeps it here, or None, and the list."""

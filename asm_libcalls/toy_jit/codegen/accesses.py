@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Emitter, Any], None]
 
-__all__ = ["access"]
-
 
 def access(name: str, opcode: int) -> Handler:
     """Make the handler of a load or store."""

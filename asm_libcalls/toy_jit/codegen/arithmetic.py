@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Emitter, Any], None]
 
-__all__ = ["CONDITIONS", "constant_operand", "is_zero", "number", "simple"]
-
 CONDITIONS = {
     "eq": "z", "ne": "nz", "lt_s": "l", "lt_u": "c", "gt_s": "g", "gt_u": "a", "le_s": "le",
     "le_u": "be", "ge_s": "ge", "ge_u": "nc",

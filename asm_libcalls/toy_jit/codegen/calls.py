@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.frontend.module import FuncType
     from asm_libcalls.toy_jit.frontend.operands import Frame
 
-__all__ = ["Emitter"]
-
 _CALL = TEMPLATES["call"][0]
 
 

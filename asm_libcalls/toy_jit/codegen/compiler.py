@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.frontend.body import Body, Instruction
     from asm_libcalls.toy_jit.frontend.module import FuncType
 
-__all__ = ["FunctionCompiler"]
-
 _LAST: Instruction = (op.END, None, 0)
 _CLEARED_ONE_BY_ONE = 8  # locals; more are cleared by a loop
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 else:
     _Kept = dict
 
-__all__ = ["CHECKS", "CONSTANTS", "COPIES", "HOLE", "INSTRUCTION_COPIES", "MOVES", "copies_of"]
-
 HOLE = struct.Struct("<i")
 """The format of values in holes, and of distances."""
 

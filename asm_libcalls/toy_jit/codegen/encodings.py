@@ -29,8 +29,6 @@ if TYPE_CHECKING:
         immediate: Struct
 
 
-__all__ = ["CONSTANT", "NO_INDEX", "Instruction", "decode", "register_number"]
-
 NO_INDEX = "none"
 """In the role ``index``: the address has no index."""
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     Place = tuple[Any, ...]
 
-__all__ = ["FunctionCode", "constant", "pattern"]
-
 
 def constant(value: int) -> Place:
     """Return the place of a known value of up to 64 bits."""

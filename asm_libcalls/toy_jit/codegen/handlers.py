@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Emitter, Any], None]
 
-__all__ = ["local_set", "make_handlers"]
-
 # -- libcalls
 
 # The instruction, the libcall, its arguments ("v" is the vmctx, a digit a constant, "i" and "j" are

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.frontend.module import FuncType, Module
     from asm_libcalls.toy_jit.options import CompileOptions
 
-__all__ = ["OFFSETS", "CodeLayout", "offsets_of", "type_id", "type_of_id"]
-
 OFFSETS = "I"
 """The type code of arrays of offsets, unsigned and of 32 bits."""
 

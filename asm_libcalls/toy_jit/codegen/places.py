@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.codegen.layout import CodeLayout
     from asm_libcalls.toy_jit.frontend.body import Body, Instruction
 
-__all__ = ["MOST_UNFLUSHED", "VMCTX_IN_FRAME", "Places"]
-
 VMCTX_IN_FRAME = -8
 """The offset from rbp of the vmctx in each frame of compiled code."""
 

@@ -20,11 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.toy_jit.frontend.body import Body
 
-__all__ = [
-    "ACCUMULATORS", "FLOATS", "INTEGERS", "KINDS", "MORE_FLOATS", "NEGATED", "RESULTS", "SETS",
-    "SWAPPED", "as_vector", "choose_registers", "lower_half", "operand_registers",
-]  # fmt: skip
-
 INTEGERS = ("rsi", "rdi", "r8", "r9", "r10", "r11", "rbx", "r12")
 FLOATS = tuple(f"xmm{i}" for i in range(2, 14))
 """The registers of locals, and of operands besides the accumulators."""

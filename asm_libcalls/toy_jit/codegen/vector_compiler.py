@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-__all__ = ["VectorFunctionCompiler"]
-
 
 class VectorFunctionCompiler(VectorEmitter, FunctionCompiler):
     """Compiles one function with vectors; each function needs a new compiler."""

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[[VectorEmitter, Any], None]
 
-__all__ = ["make_vector_handlers"]
-
 _FIRST, _SECOND, _THIRD = ACCUMULATORS["v"]
 
 

@@ -9,8 +9,6 @@ from functools import lru_cache
 
 from asm_libcalls.toy_jit.codegen.encodings import register_number
 
-__all__ = ["variant", "with_registers"]
-
 _ENDS_OF_OPCODES = {0x38: 1, 0x3A: 1}  # a second byte of the opcode, behind 0F
 
 

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.codegen.function_code import Place
     from asm_libcalls.toy_jit.frontend.body import Body
 
-__all__ = ["VectorEmitter"]
-
 _FIRST, _SECOND, _THIRD = ACCUMULATORS["v"]
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.frontend.module import Module
     from asm_libcalls.toy_jit.link.code_tables import CodeTables
 
-__all__ = ["extend", "find", "forget", "moment", "register"]
-
 
 class _Code:
     """The addresses of a module's functions and calls."""

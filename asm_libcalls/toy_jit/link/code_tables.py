@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     Offsets = array[int]
 
-__all__ = ["CodeTables", "tables_of"]
-
 
 class CodeTables:
     """The tables of a module's linked code. Offsets are in the code, unless "in the module".

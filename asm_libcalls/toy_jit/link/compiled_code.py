@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.frontend.module import Module
     from asm_libcalls.toy_jit.link.code_tables import CodeTables
 
-__all__ = ["CompiledCode"]
-
 _COUNTER_SIZE = ctypes.sizeof(ctypes.c_uint64)
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.frontend.module import Module
     from asm_libcalls.toy_jit.options import CompileOptions
 
-__all__ = ["compile_module"]
-
 
 def compile_module(
     module: Module, options: CompileOptions, addresses: Mapping[str, int]

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.link.code_tables import Offsets
     from asm_libcalls.toy_jit.link.compiled_code import CompiledCode
 
-__all__ = ["MAGIC", "SerializedModule", "pack", "unpack"]
-
 MAGIC = b"\x89toy_jit module\n"
 """The first bytes. Neither a text nor a WebAssembly module begins so."""
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["access_caller", "calling_runtime"]
-
 
 def calling_runtime() -> CompiledInstance | None:
     """Return the instance whose code called this thread's innermost host function.

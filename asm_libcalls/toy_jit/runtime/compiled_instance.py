@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.toy_jit.link.compiled_code import CompiledCode
 
-__all__ = ["CompiledInstance"]
-
 
 class CompiledInstance(StoppableInstance):
     """An instance that runs compiled code."""

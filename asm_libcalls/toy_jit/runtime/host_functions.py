@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.toy_jit.frontend.module import FuncType
 
-__all__ = ["HostInstance"]
-
 _MOST_ARGUMENTS = 32
 """The slots that a thunk passes one by one; it reads further ones from the stack. Its record has an
 entry for each of these, so without a limit a module with many such imports would use memory out of

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     Imports = Mapping[str, Sequence[Any]]
 
-__all__ = ["copy_segments", "make_runtime"]
-
 _SPACES = {"func": "functions", "table": "tables", "memory": "memories", "global": "globals"}
 
 

@@ -40,11 +40,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.activation import ThreadRecord
 
-__all__ = [
-    "Deadline", "StoppableInstance", "current_record", "interrupted", "interrupts_of_thread",
-    "stoppable", "stoppable_instances", "watcher",
-]  # fmt: skip
-
 _POINTER = ctypes.sizeof(ctypes.c_size_t)
 
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.pages import LoadedImage
     from asm_libcalls.x86_64.python_functions.slot_shapes import References
 
-__all__ = ["ROUTINES", "WITHOUT_GIL", "remember_keeper", "slot_function"]
-
 ROUTINES = (
     ("spare_box", "spare_box"),
     ("make_box", "make_box"),

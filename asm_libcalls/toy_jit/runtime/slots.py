@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.pages import LoadedImage
 
-__all__ = ["ENTER", "fill_slots", "runtime_addresses"]
-
 
 def _table_get(vmctx: int, table_index: int, index: int) -> int:
     instance = instance_of(vmctx)

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.toy_jit.runtime.interrupts import StoppableInstance
 
-__all__ = ["limit_of_time", "time_limit"]
-
 
 def limit_of_time(value: Any, where: str) -> float:
     """Return the seconds of a time limit, infinity for none.

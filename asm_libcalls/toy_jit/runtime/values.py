@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-__all__ = ["from_slots", "slot_count", "to_slots"]
-
 _NUMBERS = {
     valtype: WASM_NUMBERS[name]
     for valtype, name in VALUE_TYPE_NAMES.items()

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.activation import ThreadRecord
 
-__all__ = ["Watcher", "is_main_thread", "thread_states"]
-
 _POINTER = ctypes.c_void_p
 
 PERIOD = 0.05

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["EVERYTHING", "KNOWN_TYPES", "STENCIL_PREFIX"]
-
 EVERYTHING = "everything"
 """The guard of a function that passes every call to its slow path."""
 

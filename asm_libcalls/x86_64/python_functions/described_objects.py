@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.x86_64.python_functions.object_layouts import IntegerLayout
 
-__all__ = ["read_signed", "refuse_at", "routines", "shift_as_described"]
-
 
 def routines() -> Iterator[Routine]:
     """Assemble the routines, for each layout."""

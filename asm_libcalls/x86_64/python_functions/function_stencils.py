@@ -59,8 +59,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["routines"]
-
 
 def routines() -> Iterator[Routine]:
     """Assemble the common routines of all native functions, and the stencils."""

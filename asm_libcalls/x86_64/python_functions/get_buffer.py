@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["GET_BUFFER", "routines"]
-
 GET_BUFFER = "asm_libcalls_get_buffer"
 
 _VIEW_OBJ = 8  # Py_buffer: buf, obj, ...

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["routines"]
-
 
 def routines() -> Iterator[Routine]:
     """Assemble the unboxing routines, and the garbage collector's slots of a function's state."""

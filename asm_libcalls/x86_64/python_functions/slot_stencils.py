@@ -26,8 +26,6 @@ from asm_libcalls.activation import NativeCall
 from asm_libcalls.vmcontext import VMCallerCheckedAnyfunc, VMExternBox, VMSpareBoxes
 from asm_libcalls.x86_64.python_functions.object_layouts import KNOWN_KEEPERS, FunctionState
 
-__all__ = ["STENCILS"]
-
 _COUNT, _VALUE = VMExternBox.ref_count.offset, VMExternBox.value.offset
 _BOXES = VMSpareBoxes.boxes.offset
 _COUNTER, _KEY = VMExternBox.counter.offset, VMExternBox.key.offset

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.x86_64.python_functions.object_layouts import IntegerLayout
 
-__all__ = ["routines"]
-
 
 def routines() -> Iterator[Routine]:
     """Assemble the routines."""

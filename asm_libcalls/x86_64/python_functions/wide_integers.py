@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.x86_64.python_functions.object_layouts import IntegerLayout
 
-__all__ = ["routines"]
-
 _DIGIT = 30  # bits
 _MOST_DIGITS = 5
 _LAST = 128 - _DIGIT * (_MOST_DIGITS - 1)  # bits of the fifth digit

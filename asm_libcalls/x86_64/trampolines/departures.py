@@ -24,8 +24,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["allocate_departure", "leave_native", "return_to_native"]
-
 MAXIMUM_COPY = 64 << 10
 """Most bytes of native frames that are copied for each call of Python by a greenlet."""
 

@@ -66,15 +66,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = [
-    "RAISE_EXCEPTION",
-    "get_owner",
-    "pop_activation",
-    "pop_frame",
-    "push_activation",
-    "routines",
-]
-
 RAISE_EXCEPTION = "asm_libcalls_raise_exception"
 """``void raise()``: end the innermost activation with the exception in the error indicator."""
 

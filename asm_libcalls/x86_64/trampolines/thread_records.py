@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["load_or_make_thread_record", "load_thread_record", "routines", "set_stack_limit"]
-
 MAXIMUM_BUDGET = 4 << 20
 UNKNOWN_BUDGET = 16 << 10
 RESERVE = 512 << 10

@@ -5,8 +5,6 @@ from __future__ import annotations
 from asm_libcalls.vmcontext import VMCallerCheckedAnyfunc, VMInterrupts, VMTableDefinition
 from asm_libcalls.x86_64.assembler.instructions import JUMP_IF
 
-__all__ = ["control"]
-
 _LIMIT = VMInterrupts.native_stack_limit.offset
 _CODE = VMCallerCheckedAnyfunc.func_ptr.offset
 _TYPE = VMCallerCheckedAnyfunc.type_index.offset

@@ -6,8 +6,6 @@ the code. :mod:`asm_libcalls.toy_jit.codegen.vector_registers` replaces them.
 
 from __future__ import annotations
 
-__all__ = ["COMMUTATIVE", "CPU_LANES", "DIRECT", "SWAPPED", "direct"]
-
 CPU_LANES = {"i8x16": "b", "i16x8": "w", "i32x4": "d", "i64x2": "q"}
 """By the lanes: the letter that ends the CPU's mnemonics."""
 

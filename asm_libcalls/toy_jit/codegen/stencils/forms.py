@@ -14,8 +14,6 @@ from __future__ import annotations
 from asm_libcalls.toy_jit.codegen.registers import NEGATED
 from asm_libcalls.vmcontext import VMMemoryDefinition
 
-__all__ = ["forms"]
-
 _LENGTH = f"[r13 + {VMMemoryDefinition.current_length.offset}]"
 _MEMORY = "[r14 + r11 * 1 + offset]"
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from asm_libcalls.vmcontext import VMMemoryDefinition
 
-__all__ = ["memory"]
-
 
 def memory() -> dict[str, str]:
     """Return the stencils that end a check, which :meth:`~.places.Places.address` begins."""

@@ -11,8 +11,6 @@ import struct
 from asm_libcalls.toy_jit.codegen.registers import NEGATED
 from asm_libcalls.x86_64.rounding import DIRECTIONS, INEXACT_SUPPRESSED
 
-__all__ = ["numbers"]
-
 
 def numbers(features: frozenset[str]) -> dict[str, str]:
     """Return the stencils for a CPU with these features."""

@@ -13,8 +13,6 @@ from asm_libcalls.toy_jit.codegen.registers import NEGATED
 from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import CPU_LANES, direct
 from asm_libcalls.x86_64.rounding import DIRECTIONS, INEXACT_SUPPRESSED
 
-__all__ = ["NARROWED", "vectors"]
-
 NARROWED = {"i8x16": 7, "i16x8": 15, "i32x4": 31, "i64x2": 63}
 """By the lanes: the mask of a shift count."""
 

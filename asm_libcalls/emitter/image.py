@@ -8,18 +8,31 @@ anywhere, and its code pages are never written after they are made.
 
 from __future__ import annotations
 
+import marshal
 from _struct import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from asm_libcalls.emitter.call_frames import Frames
 
-__all__ = ["CODE_PAGE", "Hole", "Image", "PlacedStencil", "Reference", "Routine", "link"]
+__all__ = [
+    "CODE_PAGE",
+    "MARSHAL_VERSION",
+    "Hole",
+    "Image",
+    "PlacedStencil",
+    "Reference",
+    "Routine",
+    "link",
+]
 
 CODE_PAGE = 4096
 """Slots begin at a multiple of this many bytes; every x86-64 page is a multiple of it."""
+
+MARSHAL_VERSION = 2
+"""The version of what is kept in files: every Python reads it, and it depends on no object's identity."""
 
 _PADDING = b"\xcc"  # int3: nothing falls through from one routine into the next
 _DISPLACEMENT = Struct("<i")
@@ -133,19 +146,18 @@ class PlacedStencil:
 
     __slots__ = ("effects", "offset", "rows", "size")
 
-    def __init__(
-        self, offset: int, size: int, rows: Sequence[tuple[str, int, str]], effects: str
-    ) -> None:
+    def __init__(self, offset: int, size: int, rows: bytes, effects: str) -> None:
         # `offset`, `size`: place of its code
         self.offset = offset
         self.size = size
-        self.rows = rows  # the arguments of Hole for each of its holes
+        # The arguments of Hole for each of its holes, by marshal: a program uses few stencils.
+        self.rows = rows
         self.effects = effects  # its effects on the stack
 
     @property
     def holes(self) -> tuple[Hole, ...]:
-        """Its holes, made at each access: a program uses few of the stencils."""
-        return tuple([Hole(*row) for row in self.rows])
+        """Its holes, made at each access."""
+        return tuple([Hole(*row) for row in marshal.loads(self.rows)])
 
 
 class Image:
@@ -225,7 +237,8 @@ def link(routines: Iterable[Routine]) -> Image:
             sizes[routine.name] = offset, routine.size
         else:
             rows = [(hole.kind, hole.offset, hole.symbol) for hole in routine.holes]
-            stencils[routine.name] = PlacedStencil(offset, routine.size, rows, routine.effects)
+            packed = marshal.dumps(rows, MARSHAL_VERSION)
+            stencils[routine.name] = PlacedStencil(offset, routine.size, packed, routine.effects)
         places = [(routine.name, 0)]
         places.extend(routine.labels.items())
         for name, at in places:

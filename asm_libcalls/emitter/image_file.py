@@ -17,7 +17,7 @@ from __future__ import annotations
 import marshal
 from _struct import Struct
 
-from asm_libcalls.emitter.image import Image, PlacedStencil
+from asm_libcalls.emitter.image import MARSHAL_VERSION, Image, PlacedStencil
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ KEY_SIZE = 32
 _BEGINNING = b"\x7fELF\x02\x01\x01"
 _IDENTITY = Struct(f"<{KEY_SIZE}s{KEY_SIZE}s8Q")
 _IDENTITY_AT = 512
-_MARSHAL_VERSION = 2  # every Python reads it, and it depends on no object's identity
 _DIGESTED_FROM = _IDENTITY_AT + KEY_SIZE
 
 
@@ -98,14 +97,14 @@ def pack(
 
 def _table(image: Image, assembler: str) -> bytes:
     stencils = {
-        name: (s.offset, s.size, list(s.rows), s.effects) for name, s in image.stencils.items()
+        name: (s.offset, s.size, s.rows, s.effects) for name, s in image.stencils.items()
     }
     straight = sorted(image.straight)
     # Few programs need the last two, so their content is read on demand.
-    later = [marshal.dumps(each, _MARSHAL_VERSION) for each in (image.labels, stencils)]
+    later = [marshal.dumps(each, MARSHAL_VERSION) for each in (image.labels, stencils)]
     # The assembler's name is one line, for display.
     items = [" ".join(assembler.split()), image.routines, straight, image.slots, *later]
-    return marshal.dumps(items, _MARSHAL_VERSION)
+    return marshal.dumps(items, MARSHAL_VERSION)
 
 
 def _symbols(

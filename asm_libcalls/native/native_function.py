@@ -191,7 +191,8 @@ def _is_unboxed(signature: Signature) -> bool:
 def why_not_builtin(interface: NativeInterface | None = None) -> str:
     """Return why :func:`native_function` makes no builtins here; "" where it does."""
     maker = (interface or process.interface).function_maker()
-    return maker if isinstance(maker, str) else ""
+    refusal: str = maker if isinstance(maker, str) else maker.refusal()
+    return refusal
 
 
 def _slow(specification: Specification, interface: NativeInterface) -> Callable[..., Any]:
@@ -226,7 +227,8 @@ def _slow_of_open(specification: Specification, interface: NativeInterface) -> C
         return signature.call(call, arguments, callee)
 
     call_patterns.__name__ = call_patterns.__qualname__ = name
-    if why_not_builtin(interface) or sys.is_finalizing() or not _is_unboxed(signature):
+    maker = interface.function_maker()
+    if isinstance(maker, str) or sys.is_finalizing() or not _is_unboxed(signature):
         return call_patterns
     made: list[Any] = []
 

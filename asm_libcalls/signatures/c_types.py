@@ -11,32 +11,14 @@ from _ctypes import Structure, addressof, byref, sizeof
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ctypes import (
-        c_char,
-        c_char_p,
-        c_double,
-        c_int,
-        c_int64,
-        c_size_t,
-        c_ssize_t,
-        c_uint32,
-        c_uint64,
-        c_void_p,
-        py_object,
-    )
+    from ctypes import c_int, c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p, py_object
 else:
     from _ctypes import _SimpleCData
 
     def _simple(name: str, code: str) -> type:
         return type(_SimpleCData)(name, (_SimpleCData,), {"_type_": code, "__module__": __name__})
 
-    c_char, c_char_p = _simple("c_char", "c"), _simple("c_char_p", "z")
-    c_double, c_int, c_uint32 = (
-        _simple("c_double", "d"),
-        _simple("c_int", "i"),
-        _simple("c_uint32", "I"),
-    )
-    c_int64, c_uint64 = _simple("c_int64", "q"), _simple("c_uint64", "Q")
+    c_int, c_uint32, c_uint64 = _simple("c_int", "i"), _simple("c_uint32", "I"), _simple("c_uint64", "Q")
     c_ssize_t, c_size_t = _simple("c_ssize_t", "l"), _simple("c_size_t", "L")
     c_void_p, py_object = _simple("c_void_p", "P"), _simple("py_object", "O")
 
@@ -44,11 +26,7 @@ __all__ = [
     "Structure",
     "addressof",
     "byref",
-    "c_char",
-    "c_char_p",
-    "c_double",
     "c_int",
-    "c_int64",
     "c_size_t",
     "c_ssize_t",
     "c_uint32",

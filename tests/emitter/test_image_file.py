@@ -1,5 +1,7 @@
 """Image files: what is packed is unpacked, and damage is found."""
 
+import marshal
+
 import pytest
 
 from asm_libcalls.emitter import image_file
@@ -14,9 +16,9 @@ SAMPLE = Image(
     labels=lambda: {"a.end": 3},
     stencils=lambda: {
         "s": PlacedStencil(
-            16, 9, [("slot", 3, "x"), ("number", 5, "count")], "0,1,-,-,push,3,7,-8"
+            16, 9, marshal.dumps([("slot", 3, "x"), ("number", 5, "count")]), "0,1,-,-,push,3,7,-8"
         ),
-        "empty": PlacedStencil(32, 0, [], ""),
+        "empty": PlacedStencil(32, 0, marshal.dumps([]), ""),
     },
 )
 

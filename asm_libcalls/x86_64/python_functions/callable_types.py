@@ -16,8 +16,13 @@ from __future__ import annotations
 import ctypes
 import sys
 
-from asm_libcalls.emitter.libc import never_free, python_api
-from asm_libcalls.x86_64.python_functions.object_layouts import MemberDefinition, Unsupported
+from asm_libcalls.emitter.libc import malloc, never_free, python_api
+from asm_libcalls.x86_64.python_functions.object_layouts import (
+    READONLY,
+    SSIZE,
+    Unsupported,
+    member_definition,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,17 +85,15 @@ def derive(maker: FunctionMaker, base: type, member: str) -> CallableType:
     loaded = maker.load_stencils({"forward": f"calls of {base.__name__}"}, function_member=number)
     code = loaded.routine("forward")
     offset = base.__basicsize__
-    kind, flags = MemberDefinition.SSIZE, MemberDefinition.READONLY
-    members = (MemberDefinition * 2)(
-        MemberDefinition(b"__vectorcalloffset__", kind, offset, flags), MemberDefinition()
-    )
+    # CPython may refer to the name and the members as long as the class exists.
+    member_name = malloc(b"__vectorcalloffset__\0")
+    of_offset = member_definition(member_name, SSIZE, offset, READONLY)
+    members = malloc(of_offset + bytes(len(of_offset)))
     # No tp_call is given: it would become a __call__ of this class, and hide the base's.
-    slots = (_Slot * 2)(_Slot(_TP_MEMBERS, ctypes.addressof(members)), _Slot())
+    slots = (_Slot * 2)(_Slot(_TP_MEMBERS, members), _Slot())
     name = f"{base.__module__}.{base.__name__}".encode()
     spec = _Spec(name, offset + 8, 0, _HAVE_VECTORCALL, slots)
-    # CPython may refer to the name and the members as long as the class exists.
-    for immortal in (members, spec):
-        never_free(immortal)
+    never_free(spec)
     from_spec = python_api(
         "PyType_FromSpecWithBases", ctypes.py_object, ctypes.c_void_p, ctypes.py_object
     )

@@ -28,11 +28,12 @@ from asm_libcalls.emitter import pages
 from asm_libcalls.x86_64.python_functions.function_shapes import CLASS, Shape, parts_of
 from asm_libcalls.emitter.image import link
 from asm_libcalls.x86_64.python_functions.object_layouts import (
+    OBJECT,
     FunctionState,
-    MemberDefinition,
     MethodDefinition,
     ModuleDefinition,
     Unsupported,
+    member_definition,
 )
 from asm_libcalls.x86_64.stencils.parts import Part, Stencil, Stencils, compose
 from asm_libcalls.x86_64.trampolines import STEP_LOCK
@@ -117,20 +118,26 @@ class FunctionMaker:
             "PyModule_AddFunctions", c_types.c_int, c_types.py_object, c_types.c_void_p
         )
         self._definition = self._define_module()
-        for immortal in (raise_status, note_exception, _raise_collected, self._definition):
+        for immortal in (raise_status, note_exception, _raise_collected):
             # Function objects need these until the process ends, longer than this module may exist.
             libc.never_free(immortal)
-        # What most functions need; `prepare` checks the other types when they are first used.
-        self.prepare([Shape.of(Signature(f"({name}) -> {name}")) for name in ("f64", "i64")])
 
     def _define_module(self) -> ModuleDefinition:
         # Without the GIL the state owns nothing: see _OwningName.
         names = ("traverse", "clear", "free") if HAS_GIL else ()
         return ModuleDefinition(
-            name=b"asm_libcalls.native.native_function",
-            state_size=c_types.sizeof(FunctionState),
+            b"asm_libcalls.native.native_function",
+            c_types.sizeof(FunctionState),
             **{name: self._loaded.routine(f"function_state_{name}") for name in names},
         )
+
+    def refusal(self) -> str:
+        """Return why it makes no functions of the most usual types; "" if it does."""
+        try:
+            self.prepare([Shape.of(Signature(f"({name}) -> {name}")) for name in ("f64", "i64")])
+        except (OSError, Unsupported) as reason:
+            return str(reason)
+        return ""
 
     def prepare(self, shapes: Iterable[Shape | SlotShape]) -> None:
         """Make the code of several shapes at once, on shared pages.
@@ -232,8 +239,7 @@ class FunctionMaker:
             # A signal handler may raise after each call: an object is counted and stored in one.
             for where, thing in ((FunctionState.slow, slow), (FunctionState.text, content)):
                 offset = state + where.offset - id(owner)
-                member = MemberDefinition(b"", MemberDefinition.OBJECT, offset)
-                self._set_member(owner, c_types.byref(member), thing)
+                self._set_member(owner, member_definition(0, OBJECT, offset), thing)
         else:
             module = _OwningName(module or "")
             module.owned = slow, content

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from asm_libcalls.signatures import c_types
 import sys
+from _struct import Struct
 
-from asm_libcalls.emitter.libc import function_address, never_free, python_api
+from asm_libcalls.emitter.libc import function_address, malloc, python_api, string_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,15 +27,18 @@ __all__ = [
     "INTEGER_LAYOUTS",
     "KNOWN_KEEPERS",
     "NEWEST_TESTED",
+    "OBJECT",
+    "READONLY",
+    "SSIZE",
     "FunctionState",
     "IntegerLayout",
-    "MemberDefinition",
     "MethodDefinition",
     "ModuleDefinition",
     "ObjectLayout",
     "Unsupported",
     "check",
     "find",
+    "member_definition",
 ]
 
 NEWEST_TESTED = (3, 15)
@@ -42,6 +46,7 @@ NEWEST_TESTED = (3, 15)
 
 _PYTHON_API_VERSION = 1013  # of every Python 3
 _WORD = 8
+_DOUBLE = Struct("=d")
 
 
 class Unsupported(Exception):
@@ -140,43 +145,41 @@ class FunctionState(c_types.Structure):
     )
 
 
-class MemberDefinition(c_types.Structure):
-    """CPython's ``PyMemberDef``: a C value at an offset from the start of an object."""
-
-    OBJECT, SSIZE = 16, 19  # Py_T_OBJECT_EX, Py_T_PYSSIZET
-    READONLY = 1
-
-    _fields_ = (
-        ("name", c_types.c_char_p),
-        ("kind", c_types.c_int),
-        ("offset", c_types.c_ssize_t),
-        ("flags", c_types.c_int),
-        ("doc", c_types.c_char_p),
-    )
+OBJECT, SSIZE = 16, 19  # Py_T_OBJECT_EX, Py_T_PYSSIZET
+READONLY = 1
+_MEMBER = Struct("PinIP")
 
 
-class ModuleDefinition(c_types.Structure):
-    """CPython's ``PyModuleDef``; CPython fills in its header when it first makes a module."""
+def member_definition(name: int, kind: int, offset: int, flags: int = 0) -> bytes:
+    """Return CPython's ``PyMemberDef``: a C value at an offset from the start of an object.
 
-    _fields_ = (
-        ("header", c_types.c_char * object.__basicsize__),
-        ("init", c_types.c_void_p),
-        ("index", c_types.c_ssize_t),
-        ("copy", c_types.c_void_p),
-        ("name", c_types.c_char_p),
-        ("doc", c_types.c_char_p),
-        ("state_size", c_types.c_ssize_t),
-        ("methods", c_types.c_void_p),
-        ("slots", c_types.c_void_p),
-        ("traverse", c_types.c_void_p),
-        ("clear", c_types.c_void_p),
-        ("free", c_types.c_void_p),
-    )
+    `name` is the address of a C string.
+    """
+    return _MEMBER.pack(name, kind, offset, flags, 0)
+
+
+class ModuleDefinition:
+    """CPython's ``PyModuleDef``, which is never freed.
+
+    CPython fills in its header when it first makes a module.
+    """
+
+    # The header, the initialization, an index, a copy, name and doc, the size of the state, the
+    # methods, the slots, and three functions for the collector.
+    _content = Struct(f"{object.__basicsize__}xPnPPPnPPPPP")
+    SIZE = _content.size
+
+    def __init__(
+        self, name: bytes, state_size: int, traverse: int = 0, clear: int = 0, free: int = 0
+    ) -> None:
+        at = malloc(name + b"\0")
+        content = self._content.pack(0, 0, 0, at, 0, state_size, 0, 0, traverse, clear, free)
+        self._address = malloc(content)
 
     def new_module(self) -> Any:
-        """Make a module of this definition, which must live as long as the module."""
+        """Make a module of this definition."""
         create = python_api("PyModule_Create2", c_types.py_object, c_types.c_void_p, c_types.c_int)
-        return create(c_types.addressof(self), _PYTHON_API_VERSION)
+        return create(self._address, _PYTHON_API_VERSION)
 
 
 def find() -> ObjectLayout:
@@ -236,23 +239,20 @@ class _Samples:
             for size in (0, 5, 2**30 - 1, 2**45 + 3, 2**59 + 7, 2**62 + 2**31 + 5, 2**63, 2**90)
             for sign in (1, -1)
         ]
-        self.definition = ModuleDefinition(name=b"a module with a state", state_size=_WORD)
         at = c_types.c_size_t(function_address("PyModuleDef_Type"))
         kind: Any = c_types.py_object.from_buffer(at).value
-        if kind.__basicsize__ != c_types.sizeof(ModuleDefinition):
+        if kind.__basicsize__ != ModuleDefinition.SIZE:
             raise Unsupported(
                 f"a {kind.__name__} of this CPython has {kind.__basicsize__} bytes, "
-                f"not {c_types.sizeof(ModuleDefinition)}"
+                f"not {ModuleDefinition.SIZE}"
             )
         # The definition has no destructor, so no code of ours is called for these modules.
-        self.modules = [self.definition.new_module() for _ in range(3)]
-        # Never freed: the modules may live longer than this object.
-        never_free(self.definition)
+        definition = ModuleDefinition(b"a module with a state", _WORD)
+        self.modules = [definition.new_module() for _ in range(3)]
 
     def facts(self) -> list[tuple[str, int, Callable[[int], bool]]]:
         """Return the fields to find: description, bytes to search, and a test of an offset."""
         read = c_types.c_uint64.from_address
-        read_double = c_types.c_double.from_address
         state_of = python_api("PyModule_GetState", c_types.c_void_p, c_types.py_object)
         typed: list[object] = [object(), None, *self.floats, *self.integers, *self.modules]
 
@@ -260,7 +260,9 @@ class _Samples:
             return all(read(id(thing) + offset).value == id(type(thing)) for thing in typed)
 
         def is_value(offset: int) -> bool:
-            return all(read_double(id(value) + offset).value == value for value in self.floats)
+            return all(
+                string_at(id(value) + offset, _WORD) == _DOUBLE.pack(value) for value in self.floats
+            )
 
         def is_state(offset: int) -> bool:
             return all(
@@ -290,24 +292,20 @@ def _flags(type_: type, layout: IntegerLayout) -> int:
 
 
 def _is_laid_out(value: int, layout: IntegerLayout) -> bool:
-    digits = []
+    content = string_at(id(value), value.__sizeof__())
+    digits = b""
     rest = abs(value)
     while rest:
-        digits.append(rest & 2**30 - 1)
+        digits += (rest & 2**30 - 1).to_bytes(4, "little")
         rest >>= 30
-    size = value.__sizeof__()
-    if layout.size + _WORD > size or layout.digits + 4 * len(digits) > size:
-        return False
-    at = id(value)
+    count = len(digits) // 4
+    word = int.from_bytes(content[layout.size : layout.size + _WORD], "little", signed=True)
     if layout.tagged:
-        sign = 2 if value < 0 else 0 if value else 1
-        word = c_types.c_uint64.from_address(at + layout.size).value & ~4
-        expected = len(digits) << 3 | sign
+        word &= ~4
+        expected = count << 3 | (2 if value < 0 else 0 if value else 1)
     else:
-        word = c_types.c_int64.from_address(at + layout.size).value
-        expected = len(digits) if value >= 0 else -len(digits)
-    read = (c_types.c_uint32 * len(digits)).from_address(at + layout.digits)
-    return word == expected and list(read) == digits
+        expected = count if value >= 0 else -count
+    return word == expected and content[layout.digits : layout.digits + len(digits)] == digits
 
 
 def _check_python() -> None:

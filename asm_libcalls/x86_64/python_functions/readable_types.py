@@ -191,12 +191,14 @@ class ReadableTypes:
         return POINTER | offset << OFFSET_SHIFT if offset else 0
 
     def _describe_byref(self, type_: Any) -> int:
+        import ctypes
+
         numbers = [c_types.c_int(n) for n in (1, 2)]
         samples = [c_types.byref(number) for number in numbers]
         offset = _only_place(samples, [c_types.addressof(number) for number in numbers])
         # The tag follows a pointer (ctypes' PyCArgObject), and differs for other arguments.
         at = self._value_offset + 8
-        others = (c_types.c_int, 5), (c_types.c_double, 5.0), (c_types.c_char_p, b"5")
+        others = (ctypes.c_int, 5), (ctypes.c_double, 5.0), (ctypes.c_char_p, b"5")
         parameters = [kind.from_param(value) for kind, value in others]
         tags = {libc.string_at(id(each) + at, 1) for each in samples}
         other_tags = {libc.string_at(id(each) + at, 1) for each in parameters}

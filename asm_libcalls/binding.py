@@ -14,7 +14,7 @@ import sys
 from asm_libcalls.libcall import Libcall, inside_store
 from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS
 from asm_libcalls.native import process
-from asm_libcalls.native.interface import CtypesInterface, NoInterface, machine_interface
+from asm_libcalls.native.interface import machine_interface
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.traps import Trap
 from asm_libcalls.x86_64.trampolines import RAISE_TRAP
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from asm_libcalls.native.interface import MachineInterface
     from asm_libcalls.native.process import Entry
     from asm_libcalls.native.thunks import ThunkPool
+    from asm_libcalls.native.without_machine_code import CtypesInterface, NoInterface
     from asm_libcalls.signatures import Signature
     from asm_libcalls.x86_64.backend import Backend
 
@@ -117,6 +118,8 @@ class Binding:
     def _make_interface(self) -> MachineInterface | CtypesInterface | NoInterface:
         if self.x86_64 is not None:
             return machine_interface(self.x86_64.loaded)
+        from asm_libcalls.native.without_machine_code import CtypesInterface, NoInterface
+
         try:
             return CtypesInterface(self.x86_64_reason)
         except ImportError:

@@ -7,7 +7,7 @@ table.
 from __future__ import annotations
 
 from asm_libcalls.native.call_slot import answer_calls, is_builtin, unbound
-from asm_libcalls.owned import not_made, refuse_again
+from asm_libcalls.released import not_made, refuse
 from asm_libcalls.signatures import MEMORY_POINTERS, Callee
 from asm_libcalls.steps import HAS_GIL
 
@@ -76,15 +76,17 @@ class Libcall:
         calls go to the fallback at once.
     """
 
+    callee: Callee
+
     def __init__(self, declaration: Declaration, binding: Binding) -> None:
-        refuse_again(self, "declaration")
+        if "declaration" in vars(self):
+            refuse(self)
         self.declaration = declaration
         self.name = declaration.name
         self.symbol = declaration.symbol
         self.signature = declaration.signature
         self.doc = declaration.doc
         self.takes_instance = declaration.takes_instance
-        self.callee = Callee.named(declaration.name, declaration.parameters)
         self._binding = binding
         self._address = 0
         self._cfunc: Any = None
@@ -93,9 +95,12 @@ class Libcall:
         self.may_leave = self.backend == "x86_64" and binding.may_leave(declaration)
 
     def __getattr__(self, name: str) -> Any:
-        if "declaration" in vars(self):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        raise not_made(self)
+        if "declaration" not in vars(self):
+            raise not_made(self)
+        if name == "callee":  # made when it is first used
+            self.callee = Callee.named(self.name, self.declaration.parameters)
+            return self.callee
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def reason(self) -> str:

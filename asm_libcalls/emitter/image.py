@@ -32,7 +32,7 @@ CODE_PAGE = 4096
 """Slots begin at a multiple of this many bytes; every x86-64 page is a multiple of it."""
 
 MARSHAL_VERSION = 2
-"""The version of what is kept in files: every Python reads it, and it depends on no object's identity."""
+"""Of what is kept in files: every Python reads it, and it depends on no object's identity."""
 
 _PADDING = b"\xcc"  # int3: nothing falls through from one routine into the next
 _DISPLACEMENT = Struct("<i")

@@ -96,9 +96,7 @@ def pack(
 
 
 def _table(image: Image, assembler: str) -> bytes:
-    stencils = {
-        name: (s.offset, s.size, s.rows, s.effects) for name, s in image.stencils.items()
-    }
+    stencils = {name: (s.offset, s.size, s.rows, s.effects) for name, s in image.stencils.items()}
     straight = sorted(image.straight)
     # Few programs need the last two, so their content is read on demand.
     later = [marshal.dumps(each, MARSHAL_VERSION) for each in (image.labels, stencils)]

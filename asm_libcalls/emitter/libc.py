@@ -10,6 +10,7 @@ import os
 import sys
 from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, FUNCFLAG_USE_ERRNO, CFuncPtr, get_errno
 from _ctypes import dlopen as _dlopen
+from _ctypes import dlsym as _dlsym
 from itertools import starmap
 
 from asm_libcalls.signatures.c_types import c_int, c_size_t, c_ssize_t, c_void_p, py_object
@@ -208,5 +209,11 @@ def munmap(ranges: list[tuple[int, int]]) -> None:
 
 
 def function_address(name: str) -> int:
-    """Return the address of a function of this process, for example ``memmove``."""
-    return c_void_p.from_buffer(_Function((name, _process))).value or 0
+    """Return the address of a function of this process, for example ``memmove``.
+
+    Raise AttributeError if it has none of this name.
+    """
+    try:
+        return _dlsym(_Process._handle, name)
+    except OSError as error:
+        raise AttributeError(str(error)) from None

@@ -10,9 +10,9 @@ from __future__ import annotations
 from functools import partial
 
 from asm_libcalls.native.ctypes_entry import callback_functions, exact_type, pattern_of, report
+from asm_libcalls.native.ctypes_state import thread_state
 from asm_libcalls.native.host_results import call_closed, result_converter
 from asm_libcalls.native.pooled import Pooled
-from asm_libcalls.native.process import thread_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

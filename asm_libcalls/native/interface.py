@@ -1,7 +1,7 @@
-"""Native interfaces: calls from Python to native code, and from native code to Python.
+"""The native interface of machine code: calls from Python to native code, and back.
 
-One uses machine code, one uses ctypes, and one is for Pythons without ctypes. A binding has one of
-them; :mod:`asm_libcalls.native.process` has the default binding's.
+``without_machine_code.py`` has two others. A binding has one of the three;
+:mod:`asm_libcalls.native.process` has the default binding's.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from asm_libcalls.x86_64.trampolines import ACTIVATIONS_KEY, CALL_PYTHON, ENTER,
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import Any
 
     from asm_libcalls.emitter.pages import LoadedImage
-    from asm_libcalls.native.ctypes_callbacks import CallbackThunk
     from asm_libcalls.native.process import Entry, MachineCodeEntry
     from asm_libcalls.native.thunks import Thunk, ThunkPool
     from asm_libcalls.signatures import Signature
 
-__all__ = ["CtypesInterface", "MachineInterface", "NoInterface", "machine_interface"]
+__all__ = ["MachineInterface", "machine_interface"]
 
 
 class MachineInterface:
@@ -87,55 +86,6 @@ class MachineInterface:
             if "partially initialized module" in str(reason):
                 raise
             return str(reason)
-
-
-class _WithoutMachineCode:
-    """Base of the other two interfaces; `reason` says why no machine code serves."""
-
-    entry: Entry | None = None
-
-    def __init__(self, reason: str) -> None:
-        self._reason = reason
-
-    def function_maker(self) -> Any:
-        """Return why nothing makes builtins."""
-        return self._reason
-
-
-class CtypesInterface(_WithoutMachineCode):
-    """Entries and callbacks of ctypes, whose native frames cannot be unwound."""
-
-    def __init__(self, reason: str) -> None:
-        from asm_libcalls.native.ctypes_entry import PythonEntry
-
-        super().__init__(reason)
-        self.entry = PythonEntry()
-
-    def entry_holding_gil(self) -> Entry:
-        """Return an entry whose callees run with the GIL."""
-        from asm_libcalls.native.ctypes_entry import PythonEntry
-
-        return PythonEntry(release_gil=False)
-
-    def thunk(
-        self, function: Callable[..., Any], signature: Signature, bits: bool
-    ) -> CallbackThunk:
-        """Return a C address that calls a Python function."""
-        from asm_libcalls.native.ctypes_callbacks import CallbackThunk
-
-        return CallbackThunk(function, signature, bits)
-
-
-class NoInterface(_WithoutMachineCode):
-    """The interface without ctypes: native code can neither be called nor call Python."""
-
-    def entry_holding_gil(self) -> Entry:
-        """Raise RuntimeError."""
-        raise RuntimeError("native code cannot be called: ctypes cannot be imported here")
-
-    def thunk(self, function: Callable[..., Any], signature: Signature, bits: bool) -> NoReturn:
-        """Raise RuntimeError."""
-        raise RuntimeError("no C address for a Python function: ctypes cannot be imported")
 
 
 _machine: list[MachineInterface] = []

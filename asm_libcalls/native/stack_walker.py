@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 
 from asm_libcalls.activation import Activation
-from asm_libcalls.native import greenlets, process
+from asm_libcalls.native import ctypes_state, greenlets, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def departures() -> Iterator[Departure] | None:
 
     None if some native frames are not known: they were entered, or called Python, through ctypes.
     """
-    if process.runs_unknown_frames():
+    if ctypes_state.runs_unknown_frames():
         return None
     return iter(()) if process.machine_entry is None else process.machine_entry.departures()
 

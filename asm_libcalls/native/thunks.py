@@ -11,7 +11,7 @@ from asm_libcalls.native.host_results import call_closed, refuse_result, result_
 from asm_libcalls.native.pooled import Pooled
 from asm_libcalls.signatures import Signature
 from asm_libcalls.x86_64 import code_cache
-from asm_libcalls.x86_64.trampolines import CALL_PYTHON, THUNKS, call_records
+from asm_libcalls.x86_64.trampolines import CALL_PYTHON, call_records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ class ThunkPool:
         # at once make an image each.
         loaded = code_cache.load("thunks")
         loaded.set_slot(CALL_PYTHON, self._call_python)
-        for name in THUNKS:
+        for name in call_records.THUNKS:
             loaded.set_slot(name, ctypes.addressof(self._closed[0]))
-        self._free += [(loaded, name) for name in THUNKS]
+        self._free += [(loaded, name) for name in call_records.THUNKS]
 
     def _record(
         self, function: Callable[..., Any], signature: Signature, bits: bool = False

@@ -11,7 +11,6 @@ from functools import partial
 from time import sleep
 
 from asm_libcalls import steps
-from asm_libcalls.activation import StepLock
 from asm_libcalls.emitter import libc
 from asm_libcalls.x86_64.trampolines import (
     END_STEP,
@@ -20,6 +19,7 @@ from asm_libcalls.x86_64.trampolines import (
     STEPS_DEPTH,
     TAKE_STEPS,
 )
+from asm_libcalls.x86_64.trampolines.lock_layouts import StepLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

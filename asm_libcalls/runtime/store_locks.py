@@ -11,10 +11,10 @@ import os
 from _thread import allocate_lock, get_ident
 from time import monotonic_ns, sleep
 
-from asm_libcalls.activation import StoreLock
 from asm_libcalls.emitter import libc
 from asm_libcalls.native import process
 from asm_libcalls.x86_64.trampolines import LEAVE_STORE, STORE_DEPTH, TAKE_STORE, WAKE_STORE
+from asm_libcalls.x86_64.trampolines.lock_layouts import StoreLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

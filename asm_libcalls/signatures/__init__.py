@@ -118,9 +118,9 @@ class Signature(str):
             )
         inner = parameters_text[1:-1].strip()
         names = [name.strip() for name in inner.split(",")] if inner else []
-        parameters = tuple(_value_type(name, text, False) for name in names)
+        parameters = tuple([_value_type(name, text, False) for name in names])
         result = _value_type(result_text, text, True) if arrow else None
-        canonical = "(" + ", ".join(t.name for t in parameters) + ")"
+        canonical = "(" + ", ".join([t.name for t in parameters]) + ")"
         if result is not None:
             canonical += f" -> {result.name}"
         self = super().__new__(cls, canonical)
@@ -274,52 +274,12 @@ _prototypes: dict[tuple[str, bool], Any] = {}
 
 _SYNONYMS = {"size_t": "usize"}
 
-# C's names of types, and ours on x86-64 and AArch64.
-_C_NAMES = {
-    "signed char": "i8", "unsigned char": "u8", "short": "i16", "unsigned short": "u16",
-    "int": "i32", "unsigned": "u32", "unsigned int": "u32",
-    "long": "i64", "unsigned long": "u64", "long long": "i64", "unsigned long long": "u64",
-    "ssize_t": "i64", "ptrdiff_t": "i64", "intptr_t": "i64", "uintptr_t": "usize",
-    "float": "f32", "double": "f64", "_Bool": "bool", "__int128": "i128",
-    **{f"{sign}int{bits}_t": f"{letter}{bits}"
-       for sign, letter in (("", "i"), ("u", "u")) for bits in (8, 16, 32, 64)},
-}  # fmt: skip
-
-
-_NUMPY_NAMES = {
-    **{f"{sign}int{bits}": f"{letter}{bits}"
-       for sign, letter in (("", "i"), ("u", "u")) for bits in (8, 16, 32, 64)},
-    "float16": "f16", "float32": "f32", "float64": "f64", "intp": "i64", "uintp": "usize",
-}  # fmt: skip
-
 
 def _value_type(name: str, text: str, is_result: bool) -> ValueType:
     name = " ".join(name.split())
     found = VALUE_TYPES.get(_SYNONYMS.get(name, name))
-    if found is not None:
-        return found
-    if name == "void":
-        hint = (
-            "a function without a result has no '->', for example \"(i64)\""
-            if is_result
-            else 'a function without parameters has an empty list, for example "() -> i64"'
-        )
-    elif not name:
-        hint = "write one comma between two types" if "," in text else "write a type after '->'"
-        raise ValueError(f"signature {text!r}: a type is missing, {hint}")
-    elif name in _C_NAMES:
-        hint = f"C's {name} is {_C_NAMES[name]} here"
-    elif name in _NUMPY_NAMES:
-        hint = f"NumPy's {name} is {_NUMPY_NAMES[name]} here"
-    elif name.startswith("(") and is_result:
-        hint = "write the result without parentheses"
-    elif "*" in name:
-        kind = "const pointer" if name.startswith("const ") else "pointer"
-        hint = f"C's {name} is a {kind} here"
-    elif name.lower() in VALUE_TYPES:
-        hint = f"types are in lower case, {name.lower()!r}"
-    elif " " in name and name.rpartition(" ")[0] in {**VALUE_TYPES, **_C_NAMES}:
-        hint = "write the type of a parameter alone, without its name"
-    else:
-        hint = f"expected one of {', '.join(VALUE_TYPES)}"
-    raise ValueError(f"signature {text!r}: unknown type {name!r}, {hint}")
+    if found is None:
+        from asm_libcalls.signatures.hints import what_is_wrong
+
+        raise ValueError(f"signature {text!r}: {what_is_wrong(name, text, is_result)}")
+    return found

@@ -18,8 +18,9 @@ else:
     def _simple(name: str, code: str) -> type:
         return type(_SimpleCData)(name, (_SimpleCData,), {"_type_": code, "__module__": __name__})
 
-    c_int, c_uint32, c_uint64 = _simple("c_int", "i"), _simple("c_uint32", "I"), _simple("c_uint64", "Q")
+    c_int, c_uint32 = _simple("c_int", "i"), _simple("c_uint32", "I")
     c_ssize_t, c_size_t = _simple("c_ssize_t", "l"), _simple("c_size_t", "L")
+    c_uint64 = c_size_t if sizeof(c_size_t) == 8 else _simple("c_uint64", "Q")
     c_void_p, py_object = _simple("c_void_p", "P"), _simple("py_object", "O")
 
 __all__ = [

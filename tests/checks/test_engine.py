@@ -12,7 +12,7 @@ from asm_libcalls import LIBCALLS, Libcall
 from asm_libcalls.binding import default_binding
 from asm_libcalls.checks.engine import address_or_reason, checker_of, self_check, verify
 from asm_libcalls.fallback import integers, rounding
-from asm_libcalls.native.interface import NoInterface
+from asm_libcalls.native.without_machine_code import NoInterface
 
 NUMERIC = [n for n, c in LIBCALLS.items() if c.declaration.family in ("rounding", "integers")]
 

@@ -8,10 +8,10 @@ from functools import partial
 
 import pytest
 
-from asm_libcalls.activation import StoreLock
 from asm_libcalls.runtime import store as stores
 from asm_libcalls.runtime import store_entries, store_locks
 from asm_libcalls.runtime.store import Store
+from asm_libcalls.x86_64.trampolines.lock_layouts import StoreLock
 
 THREADS = 8
 WAITED_FOR, BITS = StoreLock.WAITED_FOR, StoreLock.BITS

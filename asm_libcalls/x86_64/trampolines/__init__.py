@@ -30,7 +30,6 @@ __all__ = [
     "STORE_LOOKS",
     "TAKE_STEPS",
     "TAKE_STORE",
-    "THUNKS",
     "WAKE_STORE",
 ]
 
@@ -48,9 +47,6 @@ RAISE_DIVISION_BY_ZERO = "asm_libcalls_raise_division_by_zero"
 
 CALL_PYTHON = "asm_libcalls_call_python"
 """The body of the thunks; also the slot with its address in an image of thunks."""
-
-THUNKS = tuple(f"thunk {i}" for i in range(128))
-"""Names of the thunks in an image: at 32 bytes each, they fill one page."""
 
 MAKE_THREAD_RECORD = "asm_libcalls_make_thread_record"
 """``ThreadRecord *make()``: make this thread's record; NULL if there is no memory."""

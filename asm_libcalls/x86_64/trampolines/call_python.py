@@ -38,7 +38,7 @@ from asm_libcalls.calling_convention import (
     INTEGER_REGISTERS,
 )
 from asm_libcalls.activation import Activation, ThreadRecord
-from asm_libcalls.x86_64.trampolines import CALL_PYTHON, RAISE_TRAP, THUNKS
+from asm_libcalls.x86_64.trampolines import CALL_PYTHON, RAISE_TRAP
 from asm_libcalls.emitter.image import Reference, Routine
 from asm_libcalls.trap_codes import TrapCode
 from asm_libcalls.x86_64.assembler import registers, sequence
@@ -47,7 +47,7 @@ from asm_libcalls.x86_64.assembler.instructions import (
 )  # fmt: skip
 from asm_libcalls.x86_64.trampolines.call_records import (
     ADDRESS, F32, F64, FLOATS, FRAME, GIL_STATE, I32, I64, INTEGERS, NOTHING, RESULT, RESULT_HIGH,
-    U32, U64, HostCallRecord, Parameter,
+    THUNKS, U32, U64, HostCallRecord, Parameter,
 )  # fmt: skip
 from asm_libcalls.x86_64.trampolines.departures import (
     allocate_departure,

@@ -43,6 +43,7 @@ __all__ = [
     "NOTHING",
     "RESULT",
     "RESULT_HIGH",
+    "THUNKS",
     "U32",
     "U64",
     "HostCallRecord",
@@ -52,6 +53,9 @@ __all__ = [
     "set_convert",
     "set_owner",
 ]
+
+THUNKS = tuple([f"thunk {i}" for i in range(128)])
+"""Names of the thunks in an image: at 32 bytes each, they fill one page."""
 
 # Conversions of a parameter from C, and of a result to C.
 U64, I64, U32, I32, F64, F32, ADDRESS = range(7)

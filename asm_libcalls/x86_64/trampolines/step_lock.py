@@ -17,7 +17,7 @@ from peachpy.x86_64 import (
     Label, eax, edx, qword, r10, rax, rbx, rcx, rdi, rdx, rsi,
 )  # fmt: skip
 
-from asm_libcalls.activation import StepLock
+from asm_libcalls.x86_64.trampolines.lock_layouts import StepLock
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT, LOAD_THREAD_POINTER, LOCK
 from asm_libcalls.x86_64.trampolines import (

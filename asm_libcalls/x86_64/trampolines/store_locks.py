@@ -25,7 +25,8 @@ from peachpy.x86_64 import (
 )  # fmt: skip
 from peachpy.x86_64.registers import rsp
 
-from asm_libcalls.activation import Activation, StoreLock
+from asm_libcalls.activation import Activation
+from asm_libcalls.x86_64.trampolines.lock_layouts import StoreLock
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import (
     CALL_ROUTINE, CALL_SLOT, LOAD_THREAD_POINTER, LOCK, TAIL_JUMP,

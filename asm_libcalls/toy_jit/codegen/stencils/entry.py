@@ -6,7 +6,7 @@ So its code checks the thread's stack limit, and a request to stop the thread st
 
 from __future__ import annotations
 
-from asm_libcalls.activation import Activation, StoreLock, ThreadRecord
+from asm_libcalls.activation import Activation, ThreadRecord
 from asm_libcalls.calling_convention import (
     CALLEE_SAVED,
     CALLEE_SAVED_SIZE,
@@ -16,6 +16,7 @@ from asm_libcalls.calling_convention import (
 from asm_libcalls.toy_jit.codegen.registers import lower_half
 from asm_libcalls.vmcontext import InstanceHeader, VMInterrupts, VMMemoryDefinition
 from asm_libcalls.x86_64.trampolines import STACK_LIMIT, TAKE_STORE, WAKE_STORE
+from asm_libcalls.x86_64.trampolines.lock_layouts import StoreLock
 
 __all__ = [
     "CODE_SLOT",

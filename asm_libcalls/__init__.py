@@ -6,6 +6,8 @@ JIT. ``LIBCALLS[name]`` has everything about one, including the pure-Python ``fa
 
 from __future__ import annotations
 
+__version__ = "0.2.0"  # first, for the modules below
+
 import sys as _sys
 import time as _time
 
@@ -20,8 +22,6 @@ from asm_libcalls.emitter import code_names as _code_names
 from asm_libcalls.libcall import Libcall
 from asm_libcalls.signatures import Signature
 from asm_libcalls.traps import *  # noqa: F403 (its __all__ is the list of trap classes)
-
-__version__ = "0.2.0"
 
 _binding = default_binding()
 

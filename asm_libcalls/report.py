@@ -36,6 +36,16 @@ class BackendReport(dict[str, "Any"]):
         return "\n".join(lines)
 
 
+def _brand() -> str:
+    from asm_libcalls.emitter.availability import Unavailable
+    from asm_libcalls.x86_64 import code_cache, cpu
+
+    try:
+        return cpu.brand(code_cache.load("cpu"))
+    except (OSError, Unavailable):  # refused now, though it was there at the start
+        return ""
+
+
 def make_report(binding: Binding, version: str) -> BackendReport:
     """Report on a binding."""
     import platform
@@ -67,7 +77,8 @@ def make_report(binding: Binding, version: str) -> BackendReport:
         )
         report["unwinder"] = register_frames.state()
         report["code_cache"] = "; ".join([code_cache.folder() or "none", *code_cache.refusals])
-        report["cpu"] = f"{cpu.brand or '?'} ({cpu.vendor}, family {cpu.family}, model {cpu.model})"
+        brand = _brand() or "?"
+        report["cpu"] = f"{brand} ({cpu.vendor}, family {cpu.family}, model {cpu.model})"
         report["cpu_features"] = " ".join(sorted(cpu.features))
         report["byte_ranges"] = str(ByteTuning(cpu.features))
     report["ufuncs"] = _ufuncs()

@@ -73,7 +73,7 @@ def check_contents(sdist: Path, wheel: Path) -> None:
     if wanted - package or PurePosixPath("asm_libcalls/py.typed") not in package:
         raise WheelError(f"the wheel lacks {sorted(map(str, wanted - package))}")
     images = sorted(path.name for path in package - wanted)
-    if not images or any(not name.endswith((".image", ".digest")) for name in images):
+    if not images or any(not name.endswith(".image") for name in images):
         raise WheelError(f"the wheel has these beside the sources: {images}, not images")
     print(f"{wheel.name}: {len(wanted)} sources, {len(images)} images", flush=True)
 

@@ -2,7 +2,10 @@
 
 An image is looked up in the package (a wheel brings images for the usual CPUs), then in the user's
 cache folder. An image found in neither is assembled and written to the cache folder. Its key is a
-hash of all its sources, of the ABI and of the CPU's features.
+hash of all its sources, of the ABI and of the CPU's features. The images of a wheel belong to its
+modules, as extension modules do: their key has the package's version in place of the sources, which
+an import would otherwise look at. So an edited source of an installed wheel has no effect until its
+folder ``image-files`` is deleted.
 
 ``ASM_LIBCALLS_CACHE`` names the cache folder; the default is ``asm_libcalls`` in
 ``$XDG_CACHE_HOME`` or ``~/.cache``. With ``off``, no image file is read or written, and PeachPy
@@ -17,11 +20,12 @@ import os
 import time
 from _thread import RLock
 
+from asm_libcalls import __version__
 from asm_libcalls.emitter import pages
 from asm_libcalls.emitter.availability import Unavailable, warn
 from asm_libcalls.emitter.image import CODE_PAGE, link
 from asm_libcalls.emitter.image_file import KEY_SIZE, digest, pack, unpack
-from asm_libcalls.x86_64 import cache_files, source_digest
+from asm_libcalls.x86_64 import cache_files
 from asm_libcalls.x86_64.cache_files import ENVIRONMENT_VARIABLE, OFF, folder, refusals
 from asm_libcalls.x86_64.image_kinds import IMAGES, LEVELS, architecture_level, levels_of
 
@@ -133,37 +137,36 @@ def _find(name: str, features: frozenset[str]) -> _Found | None:
         return None
     for level in levels_of(features) if IMAGES[name].for_cpu else [""]:
         its_features = LEVELS[level] if level else frozenset()
-        found = _find_in(
-            cache_files.PACKAGE_IMAGES, _package_name(name, level), name, its_features,
-            cache_files.check_package_file,
-        )  # fmt: skip
-        if found is not None:
-            return found
-    cache, key = folder(), _key(name, features)
-    if not cache or not key:
+        file_name, folder_name = _package_name(name, level), cache_files.PACKAGE_IMAGES
+        opened = cache_files.open_file(folder_name, file_name, cache_files.check_package_file)
+        if opened is not None:
+            key = _package_key(name, its_features)
+            found = _unpack(f"{folder_name}/{file_name}", *opened, key, its_features)
+            if found is not None:
+                return found
+    cache, cached_key = folder(), _key(name, features)
+    if not cache or not cached_key:
         return None
-    return _find_in(cache, _cached_name(name, key), name, features, cache_files.check_own_file)
+    file_name = _cached_name(name, cached_key)
+    opened = cache_files.open_file(cache, file_name, cache_files.check_own_file)
+    return opened and _unpack(f"{cache}/{file_name}", *opened, cached_key, features)
 
 
-def _find_in(
-    path: str, file_name: str, name: str, features: frozenset[str], check: cache_files.Check
+def _unpack(
+    path: str, file: OpenFile, content: bytes, key: bytes, features: frozenset[str]
 ) -> _Found | None:
-    """Return an image made for these features, if it is in a folder and can be trusted."""
-    opened = cache_files.open_file(path, file_name, check)
-    key = _key(name, features) if opened else None
-    if opened is None or key is None:
-        return None
+    """Return the image in a trusted file, if it has this key."""
     try:
-        return _Found(f"{path}/{file_name}", *opened, key, features)
+        return _Found(path, file, content, key, features)
     except ValueError as error:
-        opened[0].close()
-        cache_files.refuse(f"{path}/{file_name}", error)
+        file.close()
+        cache_files.refuse(path, error)
         return None
 
 
 def _assemble(name: str, features: frozenset[str]) -> tuple[Image, str, bytes]:
     """Return the image, the assembler's name, and the content of the cache file, if any."""
-    from asm_libcalls.x86_64 import cache_writing
+    from asm_libcalls.x86_64 import cache_writing, source_digest
     from asm_libcalls.x86_64.find_assembler import check_assembler
 
     try:
@@ -212,10 +215,10 @@ def _pack(
     return pack(image, key, assembler, level=level, exports=kind.exported(), soname=soname)
 
 
-def write_package_images(target: str, package: str = cache_files.PACKAGE) -> list[str]:
+def write_package_images(target: str) -> list[str]:
     """Assemble every image for every level into a folder, for ``image-files`` of a wheel.
 
-    Return the names of the files, with the records of the images' sources.
+    Return the names of the files.
     """
     from asm_libcalls.x86_64.find_assembler import check_assembler
 
@@ -223,13 +226,9 @@ def write_package_images(target: str, package: str = cache_files.PACKAGE) -> lis
     files: dict[str, bytes] = {}
     for name, kind in IMAGES.items():
         for level, features in LEVELS.items() if kind.for_cpu else (("", frozenset[str]()),):
-            key = _key(name, features, package)
-            if key is None:
-                raise OSError(f"the sources of image {name!r} cannot be read in {package}")
+            key = _package_key(name, features)
             packed = _pack(name, link(kind.assemble(features)), key, assembler, features)
             files[_package_name(name, level)] = packed
-        record, content = source_digest.package_record(kind.folders, package)
-        files[record] = content
     for file_name, content in files.items():
         with open(f"{target}/{file_name}", "wb") as file:  # noqa: PTH123
             file.write(content)
@@ -245,10 +244,20 @@ def _cached_name(name: str, key: bytes) -> str:
 
 
 def _key(name: str, features: frozenset[str], package: str = cache_files.PACKAGE) -> bytes | None:
+    from asm_libcalls.x86_64 import source_digest
+
     # PeachPy's version is not part of the key: an image serves without PeachPy.
     try:
         sources = source_digest.digest_of(IMAGES[name].folders, package)
     except (OSError, ImportError):  # a zip file, .pyc files alone, or a Python without hashes
         return None
+    return _key_of(sources, name, features)
+
+
+def _package_key(name: str, features: frozenset[str]) -> bytes:
+    return _key_of(__version__.encode(), name, features)
+
+
+def _key_of(origin: bytes, name: str, features: frozenset[str]) -> bytes:
     parts = (name, " ".join(sorted(features)), str(CODE_PAGE))
-    return digest(_ABI, sources, *(part.encode() for part in parts))
+    return digest(_ABI, origin, *(part.encode() for part in parts))

@@ -95,13 +95,10 @@ _XCR0_MASKS = {1: 0b110, 2: 0b1110_0110}
 class Cpu:
     """A CPU model, with the features that the operating system enables."""
 
-    __slots__ = ("brand", "family", "features", "model", "vendor")
+    __slots__ = ("family", "features", "model", "vendor")
 
-    def __init__(
-        self, vendor: str, brand: str, family: int, model: int, features: frozenset[str]
-    ) -> None:
+    def __init__(self, vendor: str, family: int, model: int, features: frozenset[str]) -> None:
         self.vendor = vendor  # for example `"AuthenticAMD"`
-        self.brand = brand  # the marketing name, or ""
         self.family = family
         self.model = model
         self.features = features  # names out of FEATURES, and SLOW_DIVIDE_64 if it applies
@@ -144,6 +141,26 @@ def routines() -> list[Routine]:
 
 def detect(probes: LoadedImage) -> Cpu:
     """Return this CPU's description, read by the loaded probes."""
+    return _decode(*_readers(probes))
+
+
+def brand(probes: LoadedImage) -> str:
+    """Return this CPU's marketing name, or ""; detecting the features does without it."""
+    cpuid, _ = _readers(probes)
+    if cpuid(0x80000000)[0] < 0x80000004:
+        return ""
+    text = b"".join(
+        part.to_bytes(4, "little")
+        for leaf in (0x80000002, 0x80000003, 0x80000004)
+        for part in cpuid(leaf)
+    )
+    return " ".join(text.rstrip(b"\0").decode("latin-1").split())
+
+
+def _readers(
+    probes: LoadedImage,
+) -> tuple[Callable[..., tuple[int, ...]], Callable[[], int]]:
+    """Return functions that read a leaf of ``cpuid``, and XCR0."""
     registers = (c_types.c_uint32 * 4)()
     number, pointer = c_types.c_uint64, c_types.c_void_p
     run_cpuid = libc.function_at(probes.routine("cpuid"), None, number, number, pointer)
@@ -152,7 +169,8 @@ def detect(probes: LoadedImage) -> Cpu:
     answers: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def cpuid(leaf: int, subleaf: int = 0) -> tuple[int, ...]:
-        # Each leaf once: in a virtual machine cpuid exits to the hypervisor, some microseconds.
+        # Each leaf once, and few: in a virtual machine cpuid exits to the hypervisor, up to 20
+        # microseconds.
         if (leaf, subleaf) not in answers:
             run_cpuid(leaf, subleaf, c_types.addressof(registers))
             answers[leaf, subleaf] = tuple(registers)
@@ -162,13 +180,12 @@ def detect(probes: LoadedImage) -> Cpu:
         run_xgetbv(c_types.addressof(registers))
         return registers[0] | registers[1] << 32
 
-    return _decode(cpuid, xcr0)
+    return cpuid, xcr0
 
 
 def _decode(cpuid: Callable[..., tuple[int, ...]], xcr0: Callable[[], int]) -> Cpu:
     highest, ebx, ecx, edx = cpuid(0)
     vendor = b"".join(part.to_bytes(4, "little") for part in (ebx, edx, ecx)).decode("latin-1")
-    highest_extended = cpuid(0x80000000)[0]
     version, _, leaf_1_ecx, _ = cpuid(1)
     # xgetbv is an illegal instruction until the operating system has enabled it.
     state = xcr0() if leaf_1_ecx & _OSXSAVE else 0
@@ -176,22 +193,18 @@ def _decode(cpuid: Callable[..., tuple[int, ...]], xcr0: Callable[[], int]) -> C
     features = frozenset(
         name
         for name, (leaf, subleaf, register, bit, needs) in FEATURES.items()
-        if leaf <= (highest_extended if leaf & 0x80000000 else highest)
+        # Every x86-64 CPU has leaf 0x80000001, which says that it is one.
+        if (leaf & 0x80000000 or leaf <= highest)
         and cpuid(leaf, subleaf)[register] >> bit & 1
         and saved[needs]
     )
-    brand = b""
-    if highest_extended >= 0x80000004:
-        for leaf in (0x80000002, 0x80000003, 0x80000004):
-            brand += b"".join(part.to_bytes(4, "little") for part in cpuid(leaf))
     base_family, base_model = version >> 8 & 15, version >> 4 & 15
     family = base_family + (version >> 20 & 0xFF if base_family == 15 else 0)
     model = base_model | ((version >> 16 & 15) << 4 if base_family in (6, 15) else 0)
     if _divides_slowly(vendor, family, model):
         features |= {SLOW_DIVIDE_64}
     features |= _byte_tunings(vendor, family, model, features)
-    name = " ".join(brand.rstrip(b"\0").decode("latin-1").split())
-    return Cpu(vendor, name, family, model, features)
+    return Cpu(vendor, family, model, features)
 
 
 def _divides_slowly(vendor: str, family: int, model: int) -> bool:

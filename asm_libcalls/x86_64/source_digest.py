@@ -3,8 +3,7 @@
 Reading all sources takes a millisecond and a half, their directory entries a quarter of that. So
 the digest is recorded, as a ``.pyc`` file records its source: in the cache folder under a hash of
 each source's path, size, time of modification and time of change (``st_ctime``, which no program
-can set). A wheel brings records beside its images. They have no times, because an installer sets
-these. So a source of an installed wheel must be edited to another size to have an effect.
+can set). The images of a wheel need no digest (``code_cache.py``).
 """
 
 from __future__ import annotations
@@ -45,13 +44,6 @@ def changed_since(moment: float, folders: tuple[str, ...]) -> bool:
     return max(status.st_mtime_ns for _, status in sources) > (moment - _LATELY) * 1e9
 
 
-def package_record(folders: tuple[str, ...], package: str) -> tuple[str, bytes]:
-    """Return the name and the content of the record that a wheel brings."""
-    sources = _sources(package, folders)
-    name = _without_times(sources)
-    return _file_name(name), _content(name, _read_all(sources, package))
-
-
 def _sources(package: str, folders: tuple[str, ...]) -> list[Source]:
     """List the sources in folders of the package, recursively, in a fixed order."""
     found = [(name, os.stat(f"{package}/{name}")) for name in MODULES]  # noqa: PTH116 (5 ms)
@@ -71,17 +63,12 @@ def _sources(package: str, folders: tuple[str, ...]) -> list[Source]:
 def _recorded(sources: list[Source], package: str) -> bytes:
     if package != cache_files.PACKAGE:
         return _read_all(sources, package)
-    if os.path.isdir(cache_files.PACKAGE_IMAGES):  # noqa: PTH112 (5 ms for pathlib)
-        name = _without_times(sources)
-        found = _find(cache_files.PACKAGE_IMAGES, name, cache_files.check_package_file)
-        if found is not None:
-            return found
     cache = cache_files.folder()
     if not cache:
         return _read_all(sources, package)
     listed = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in sources]
     name = digest(repr(listed).encode())
-    found = _find(cache, name, cache_files.check_own_file)
+    found = _find(cache, name)
     if found is None:
         before = time.time()
         found = _read_all(sources, package)
@@ -103,10 +90,6 @@ def _read_all(sources: list[Source], package: str) -> bytes:
     return digest(*parts)
 
 
-def _without_times(sources: list[Source]) -> bytes:
-    return digest(repr([(name, status.st_size) for name, status in sources]).encode())
-
-
 def _file_name(name: bytes) -> str:
     return f"sources-{name.hex()}.digest"
 
@@ -115,8 +98,8 @@ def _content(name: bytes, recorded: bytes) -> bytes:
     return recorded + digest(name, recorded)
 
 
-def _find(path: str, name: bytes, check: cache_files.Check) -> bytes | None:
-    opened = cache_files.open_file(path, _file_name(name), check)
+def _find(path: str, name: bytes) -> bytes | None:
+    opened = cache_files.open_file(path, _file_name(name), cache_files.check_own_file)
     if opened is None:
         return None
     file, content = opened

@@ -123,19 +123,3 @@ def test_where_no_record_can_be_kept(digest, later, tmp_path):
     found, read = digest()
     assert digest() == (found, read)
     assert any("Not a directory" in refusal for refusal in cache_files.refusals)
-
-
-def test_a_wheel_has_a_record_without_times(digest, home, tmp_path):
-    """An installer sets the times. Another size is another source."""
-    found, _ = digest()
-    name, content = source_digest.package_record(FOLDERS, str(home))
-    folder = home / "x86_64" / "image-files"
-    folder.mkdir()
-    (folder / name).write_bytes(content)
-    for path in home.rglob("*.py"):
-        os.utime(path)
-    assert digest() == (found, 0)
-    path = home / "x86_64" / "integers.py"
-    path.write_text(path.read_text() + "# longer\n")
-    assert digest()[0] != found
-    assert not (tmp_path / "cache").exists()

@@ -113,7 +113,7 @@ class FunctionMaker:
             c_types.py_object,
             c_types.py_object,
         )
-        self.readable_types = readable_types.of_image(loaded, self.member_offset)
+        self.readable_types = readable_types.of_image(loaded, self._describe)
         self._add_functions = libc.python_api(
             "PyModule_AddFunctions", c_types.c_int, c_types.py_object, c_types.c_void_p
         )
@@ -321,21 +321,14 @@ class FunctionMaker:
         """Return the offset of a ``__slots__`` member in objects of a class; else Unsupported."""
         key = (cls, member)
         if key not in self._members:
-            # By observation: an uninitialized object, with each of two otherwise unreferenced
-            # integers in the member.
-            places = []
-            for number in (2**70, 2**71):
-                value = number + len(member)
-                thing: Any = object.__new__(cls)
-                setattr(thing, member, value)
-                words = (c_types.c_size_t * (cls.__basicsize__ // 8)).from_address(id(thing))
-                places.append([8 * i for i, word in enumerate(words) if word == id(value)])
-                setattr(thing, member, 0)
-            if len(places[0]) != 1 or places[0] != places[1]:
-                raise Unsupported(f"{cls.__name__}.{member} is not at one place: {places}")
+            self._members[key] = object_layouts.find_member(cls, member)
             libc.never_free(cls)  # code has its address
-            self._members[key] = places[0][0]
         return self._members[key]
+
+    def _describe(self, type_: type, types: readable_types.ReadableTypes) -> int:
+        from asm_libcalls.x86_64.python_functions.described_types import describe
+
+        return describe(type_, self.member_offset, types)
 
     def _check_values(self, value_type: str, shape: Shape, code: int, loaded: LoadedImage) -> None:
         address = self._loaded.routine("return_first_argument")

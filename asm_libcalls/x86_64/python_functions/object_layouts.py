@@ -38,6 +38,7 @@ __all__ = [
     "Unsupported",
     "check",
     "find",
+    "find_member",
     "member_definition",
 ]
 
@@ -183,7 +184,7 @@ class ModuleDefinition:
 
 
 def find() -> ObjectLayout:
-    """Find the layout of this Python's objects.
+    """Find the layout of this Python's objects; :func:`check` looks at more of them.
 
     Raise Unsupported if a field is found nowhere or at several offsets, or no code reads this
     layout of integers.
@@ -199,7 +200,7 @@ def find() -> ObjectLayout:
         places += found
     object_type, float_value, module_state = places
     for layout in INTEGER_LAYOUTS.values():
-        if layout.object_type == object_type and not objects.misread_integer(layout):
+        if layout.object_type == object_type and _is_laid_out(objects.integers[-1], layout):
             return ObjectLayout(object_type, float_value, module_state, layout.name)
     raise Unsupported("integers of this CPython are laid out as in no other")
 
@@ -227,6 +228,22 @@ def check(layout: ObjectLayout) -> None:
     for type_ in types:
         if _flags(type_, integers) & _KINDS != type_.__flags__ & _KINDS:
             raise Unsupported(f"the flags of {type_.__name__} are not at {integers.type_flags}")
+
+
+def find_member(cls: type, member: str) -> int:
+    """Return the offset of a ``__slots__`` member in objects of a class, or raise Unsupported."""
+    # In an uninitialized object, with each of two otherwise unreferenced integers in the member.
+    places = []
+    for number in (2**70, 2**71):
+        value = number + len(member)
+        thing: Any = object.__new__(cls)
+        setattr(thing, member, value)
+        words = (c_types.c_size_t * (cls.__basicsize__ // _WORD)).from_address(id(thing))
+        places.append([_WORD * i for i, word in enumerate(words) if word == id(value)])
+        setattr(thing, member, 0)
+    if len(places[0]) != 1 or places[0] != places[1]:
+        raise Unsupported(f"{cls.__name__}.{member} is not at one place: {places}")
+    return places[0][0]
 
 
 class _Samples:

@@ -196,13 +196,13 @@ class Binding:
         return address
 
     def function_of(self, libcall: Libcall) -> Callable[..., Any]:
-        """Return the function of a libcall, made with those like it when first asked for."""
+        """Return the function of a libcall, made when first asked for."""
         function = self._functions.get(libcall.name)
         if function is not None:
             return function
         if not sys.meta_path:  # None at interpreter exit: nothing can be imported
             return libcall.checked_call
-        # Many at once, since their code shares pages; the first thread's functions stay.
+        # The first thread's functions stay.
         for name, made in self._make_functions(libcall.name).items():
             self._functions.setdefault(name, made)
         return self._functions[libcall.name]

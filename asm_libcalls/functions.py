@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 def make_functions(binding: Binding, like: str = "") -> dict[str, Any]:
     """Make the functions of the libcalls: builtins, where this Python and CPU can have them.
 
-    With `like`, a libcall, make only those of its family and signature if it is numeric, else all
-    that are not. So a program with numeric calls does not import the runtime.
+    With `like`, a libcall, make only its function if it is numeric, else all of those that are not.
+    So a program with numeric calls does not import the runtime.
     """
     libcalls = list(binding.libcalls.values())
     if like:
@@ -46,12 +46,7 @@ def make_functions(binding: Binding, like: str = "") -> dict[str, Any]:
         if asked.takes_instance:
             libcalls = [each for each in libcalls if each.takes_instance]
         else:
-            family, signature = asked.declaration.family, asked.signature
-            libcalls = [
-                each
-                for each in libcalls
-                if each.declaration.family == family and each.signature == signature
-            ]
+            libcalls = [asked]
     functions = native_functions([_specify(each, binding) for each in libcalls], binding.interface)
     return {libcall.name: function for libcall, function in zip(libcalls, functions, strict=True)}
 

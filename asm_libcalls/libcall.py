@@ -6,7 +6,6 @@ table.
 
 from __future__ import annotations
 
-from asm_libcalls.native.call_slot import answer_calls, is_builtin, unbound
 from asm_libcalls.released import not_made, refuse
 from asm_libcalls.signatures import MEMORY_POINTERS, Callee
 from asm_libcalls.steps import HAS_GIL
@@ -128,8 +127,13 @@ class Libcall:
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Call it with Python numbers, by position; raise what :meth:`checked_call` raises."""
         function = self._as_function()
-        if is_builtin(function):
-            answer_calls(self, function)  # later calls go straight to it
+        if type(function) is type(len):
+            try:
+                from asm_libcalls.native.call_slot import answer_calls
+            except ImportError:  # at interpreter exit, or a signal handler interrupts this import
+                pass
+            else:
+                answer_calls(self, function)  # later calls go straight to it
             return function(*arguments, **keywords)
         if keywords:
             raise TypeError(f"{self.name}() takes no keyword arguments, got {', '.join(keywords)}")
@@ -268,6 +272,8 @@ def _fallback_here(module: str, name: str) -> FallbackFunction:
 
 
 def _catching(prototype: Any, function: Callable[..., Any]) -> Any:
+    from asm_libcalls.native.call_slot import unbound
+
     # ctypes reads a function type's own attributes, not those that it inherits.
     own = {name: getattr(prototype, name) for name in ("_flags_", "_argtypes_", "_restype_")}
     return type("CatchingFunction", (prototype,), {**own, "__call__": unbound(function)})

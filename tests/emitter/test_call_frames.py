@@ -165,9 +165,9 @@ def test_compiled_functions(machine_code):
 
     from asm_libcalls import toy_jit
     from asm_libcalls.emitter.eh_frame import instructions
+    from asm_libcalls.emitter.stencils import Part, Stencil
     from asm_libcalls.toy_jit.codegen.templates import STENCILS
     from asm_libcalls.toy_jit.link import frames as compiled
-    from asm_libcalls.x86_64.stencils.parts import Part, Stencil
     from asm_libcalls.x86_64.stencils.stack_effects import frames
 
     early = "local.get 00 if 40 i32.const 01 return end local.get 00 if 40 i32.const 02 return end"

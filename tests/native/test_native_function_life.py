@@ -550,8 +550,8 @@ def test_a_value_that_is_read_wrongly_is_noticed(machine_code, monkeypatch):
 
 
 def test_what_a_composition_lacks_is_an_error(machine_code):
+    from asm_libcalls.emitter import stencils as parts
     from asm_libcalls.x86_64.python_functions import STENCIL_PREFIX, object_layouts
-    from asm_libcalls.x86_64.stencils import parts
 
     pieces = parts.read(machine_code.loaded, STENCIL_PREFIX)
     with pytest.raises(KeyError, match="argument"):
@@ -561,6 +561,7 @@ def test_what_a_composition_lacks_is_an_error(machine_code):
 
 
 def test_every_stencil_is_used_by_some_shape(machine_code):
+    from asm_libcalls.emitter import stencils as parts
     from asm_libcalls.toy_jit.runtime import slot_functions
     from asm_libcalls.x86_64.python_functions import (
         STENCIL_PREFIX,
@@ -568,7 +569,6 @@ def test_every_stencil_is_used_by_some_shape(machine_code):
         object_layouts,
         slot_shapes,
     )
-    from asm_libcalls.x86_64.stencils import parts
     from asm_libcalls.x86_64.trampolines import IN_STEP
 
     pieces = parts.read(machine_code.loaded, STENCIL_PREFIX)

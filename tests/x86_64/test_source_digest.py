@@ -78,7 +78,7 @@ def test_a_second_process_reads_no_source(digest, later, tmp_path):
 def test_only_the_sources_of_the_record_have_it(digest, home, later):
     """As large as before, and with the same time of modification."""
     found, read = digest()
-    path = home / "x86_64" / "stencils" / "parts.py"
+    path = home / "emitter" / "stencils.py"
     status, text = path.stat(), path.read_text()
     path.write_text(text.replace("import", "IMPORT", 1))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))

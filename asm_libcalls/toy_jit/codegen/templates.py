@@ -9,11 +9,11 @@ from __future__ import annotations
 from functools import cache
 
 from asm_libcalls.binding import default_binding
+from asm_libcalls.emitter.stencils import Stencil, read
 from asm_libcalls.toy_jit.codegen.encodings import decode
 from asm_libcalls.toy_jit.codegen.stencils import FEATURES, FORM_PREFIX, PREFIX
 from asm_libcalls.toy_jit.errors import UnsupportedFeature
 from asm_libcalls.x86_64 import code_cache
-from asm_libcalls.x86_64.stencils.parts import Stencil, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ LOADED = code_cache.load("toy_jit", CPU_FEATURES)
 """The image of the stencils. Its slots are filled in by runtime/slots.py."""
 
 STENCILS = read(LOADED, PREFIX)
-"""By name, for :func:`asm_libcalls.x86_64.stencils.parts.compose`."""
+"""By name, for :func:`asm_libcalls.emitter.stencils.compose`."""
 
 TEMPLATES: dict[str, Template] = {name: _template(s) for name, s in STENCILS.items()}
 """By name: the bytes; the offset of each hole and the index of its value by the sorted names of

@@ -13,6 +13,7 @@ from asm_libcalls.calling_convention import CALLEE_SAVED_SIZE, FLOATS, STACK, as
 from asm_libcalls.emitter import code_names, pages
 from asm_libcalls.emitter.eh_frame import instructions
 from asm_libcalls.emitter.image import Reference, Routine, link
+from asm_libcalls.emitter.stencils import Part, compose
 from asm_libcalls.native.pooled import Pooled
 from asm_libcalls.signatures import VALUE_TYPES
 from asm_libcalls.steps import HAS_GIL
@@ -20,7 +21,6 @@ from asm_libcalls.toy_jit.codegen.stencils.entry import CODE_SLOT, VMCTX_SLOT
 from asm_libcalls.toy_jit.codegen.templates import STENCILS
 from asm_libcalls.toy_jit.frontend.module import F32, F64, I32
 from asm_libcalls.toy_jit.runtime.slots import fill_slots
-from asm_libcalls.x86_64.stencils.parts import Part, compose
 from asm_libcalls.x86_64.stencils.stack_effects import frames
 
 TYPE_CHECKING = False

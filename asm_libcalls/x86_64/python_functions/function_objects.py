@@ -35,7 +35,7 @@ from asm_libcalls.x86_64.python_functions.object_layouts import (
     Unsupported,
     member_definition,
 )
-from asm_libcalls.x86_64.stencils.parts import Part, Stencil, Stencils, compose
+from asm_libcalls.emitter.stencils import Part, Stencil, Stencils, compose
 from asm_libcalls.x86_64.trampolines import STEP_LOCK
 
 TYPE_CHECKING = False

@@ -13,7 +13,7 @@ from asm_libcalls.activation import NativeCall, argument_offset
 from asm_libcalls.signatures import MEMORY_POINTERS, VALUE_TYPES, Signature
 from asm_libcalls.signatures.value_types import CONST_POINTER
 from asm_libcalls.x86_64.python_functions import EVERYTHING
-from asm_libcalls.x86_64.stencils.parts import Part, Stencil, Stencils
+from asm_libcalls.emitter.stencils import Part, Stencil, Stencils
 from asm_libcalls.x86_64.trampolines import ENTER_HOLDING_GIL
 
 TYPE_CHECKING = False

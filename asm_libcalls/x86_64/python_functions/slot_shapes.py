@@ -11,7 +11,7 @@ import sys
 
 from asm_libcalls.activation import NativeCall
 from asm_libcalls.x86_64.python_functions.function_shapes import CLASS, call_slow_parts
-from asm_libcalls.x86_64.stencils.parts import Part, Stencil, Stencils
+from asm_libcalls.emitter.stencils import Part, Stencil, Stencils
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from asm_libcalls.x86_64.stencils.parts import Part
+    from asm_libcalls.emitter.stencils import Part
     from asm_libcalls.emitter.call_frames import Effect, Frames
 
 _JUMPS = ("JUMP_IF", "TAIL_JUMP")  # to another stencil, by its role

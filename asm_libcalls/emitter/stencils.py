@@ -1,4 +1,7 @@
-"""Reads stencils from an image and composes routines from them, without PeachPy."""
+"""Reads stencils from an image and composes routines from them, without PeachPy.
+
+``x86_64/stencils/`` makes them.
+"""
 
 from __future__ import annotations
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Self
 
-__all__ = ["OPEN", "Owned", "Resource", "is_a", "unmade"]
-
 
 class _Unmade:
     def __get__(self, it: object, cls: type) -> _Unmade:

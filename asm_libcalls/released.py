@@ -20,17 +20,6 @@ if TYPE_CHECKING:
 else:
     from _collections import defaultdict  # importing collections takes longer
 
-__all__ = [
-    "Finalized",
-    "NotCopied",
-    "Released",
-    "attempt",
-    "not_made",
-    "raise_first",
-    "refuse",
-    "refuse_again",
-]
-
 
 class NotMade(ValueError, AttributeError):
     """An object is used whose ``__init__`` was not called, or has not ended."""

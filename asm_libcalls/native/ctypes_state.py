@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from _thread import _local
 
-__all__ = ["CtypesActivation", "runs_unknown_frames", "thread_state"]
-
 
 class CtypesActivation:
     """One entry through ctypes that has not ended."""

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from asm_libcalls.native.process import Entry
     from asm_libcalls.signatures import Signature
 
-__all__ = ["CtypesInterface", "NoInterface"]
-
 
 class _WithoutMachineCode:
     """Base of both; `reason` says why no machine code serves."""

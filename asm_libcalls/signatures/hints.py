@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from asm_libcalls.signatures.value_types import VALUE_TYPES
 
-__all__ = ["what_is_wrong"]
-
 # C's names of types, and ours on x86-64 and AArch64.
 _C_NAMES = {
     "signed char": "i8", "unsigned char": "u8", "short": "i16", "unsigned short": "u16",

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.python_functions.readable_types import ReadableTypes
 
-__all__ = ["describe"]
-
 VALUE_OFFSET = object.__basicsize__
 """The offset of an object's content, after its header."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from asm_libcalls.signatures import c_types
 
-__all__ = ["StepLock", "StoreLock"]
-
 
 class StoreLock(c_types.Structure):
     """The lock of a store, in builds without the GIL; ``store_locks.py`` describes its use."""

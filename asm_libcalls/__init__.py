@@ -6,7 +6,8 @@ JIT. ``LIBCALLS[name]`` has everything about one, including the pure-Python ``fa
 
 from __future__ import annotations
 
-__version__ = "0.2.0"  # first, for the modules below
+# First, for the modules below.
+__version__ = "0.2.0"
 
 import sys as _sys
 import time as _time

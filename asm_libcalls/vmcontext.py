@@ -27,10 +27,15 @@ Source: ``wasmtime_environ::vmoffsets`` and ``wasmtime_runtime::vmcontext`` of W
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 
 from asm_libcalls.libcalls import BUILTIN_ARRAY
 from asm_libcalls.signatures.arguments import integer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    _Offset = Callable[["VMOffsets"], int]
 
 _MOST = (1 << 32) - 1
 """The most parts of a kind."""
@@ -261,9 +266,6 @@ def _checked(index: int, count: int) -> int:
 
 def _align(offset: int, alignment: int) -> int:
     return -(-offset // alignment) * alignment
-
-
-_Offset = Callable[["VMOffsets"], int]
 
 
 def _bytes(doc: str, pointers: int, fixed: int = 0) -> _Offset:

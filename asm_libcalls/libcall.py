@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asm_libcalls.native.process import Entry
 
     class Binding(Protocol):
-        """What a libcall asks its binding; :class:`asm_libcalls.binding.Binding` says more."""
+        """The part of :class:`asm_libcalls.binding.Binding` that a libcall uses."""
 
         module: str
 

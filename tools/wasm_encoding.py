@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asm_libcalls.emitter.eh_frame import uleb128
 from asm_libcalls.toy_jit.frontend.module import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128
 from asm_libcalls.toy_jit.frontend.opcodes import V128_CONST, VECTORS
 
@@ -12,18 +13,10 @@ if TYPE_CHECKING:
 NUMBERS = (I32, I64, F32, F64)
 REFERENCES = (FUNCREF, EXTERNREF)
 END = b"\x0b"
+u = uleb128
 
 # By value type, the opcode of its constants.
 CONST = {I32: 0x41, I64: 0x42, F32: 0x43, F64: 0x44, V128: V128_CONST}
-
-
-def u(value: int) -> bytes:
-    """Return an unsigned LEB128."""
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value])
 
 
 def s(value: int) -> bytes:

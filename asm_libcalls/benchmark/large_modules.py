@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asm_libcalls.emitter.eh_frame import uleb128
 from asm_libcalls.toy_jit.frontend.reader import Reader
 
 _FUNCTIONS, _CODE = 3, 10  # sections
@@ -25,15 +26,6 @@ def repeated(binary: bytes, size: int) -> bytes:
     times = 1 + max(0, size - len(binary)) // functions
     result = binary[:8]
     for section_id, count, content in sections:
-        whole = _u32(count * times) + content * times if count else content
-        result += bytes([section_id]) + _u32(len(whole)) + whole
+        whole = uleb128(count * times) + content * times if count else content
+        result += bytes([section_id]) + uleb128(len(whole)) + whole
     return result
-
-
-def _u32(value: int) -> bytes:
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

@@ -45,7 +45,7 @@ SIZES = (
 QUICK_SIZES = (64, 1024)
 
 SMALL = 1024
-"""Bytes below which a difference is told rather than a ratio."""
+"""Below this size in bytes, a note has a difference instead of a ratio."""
 
 # Distance from source to destination; None for disjoint ranges.
 _COPIES = {"copy apart": None, "copy overlapping upwards": 24, "copy overlapping downwards": -24}

@@ -163,14 +163,14 @@ def _change(old: Frame, new: Frame) -> bytes:
         if old.register is None:
             result += bytes([_OFFSET | _RETURN_ADDRESS, 1])
         if old.register != new.register:
-            result += bytes([_DEF_CFA, new.register]) + _uleb128(new.offset)
+            result += bytes([_DEF_CFA, new.register]) + uleb128(new.offset)
         elif old.offset != new.offset:
-            result += bytes([_DEF_CFA_OFFSET]) + _uleb128(new.offset)
+            result += bytes([_DEF_CFA_OFFSET]) + uleb128(new.offset)
     before, after = dict(old.saved), dict(new.saved)
     for register in sorted({*before, *after, *old.lost, *new.lost}):
         if register in after:
             if before.get(register) != after[register]:
-                result += bytes([_OFFSET | register]) + _uleb128(after[register] // _WORD)
+                result += bytes([_OFFSET | register]) + uleb128(after[register] // _WORD)
         elif register in new.lost:
             if register not in old.lost:
                 result += bytes([_UNDEFINED, register])
@@ -179,7 +179,8 @@ def _change(old: Frame, new: Frame) -> bytes:
     return bytes(result)
 
 
-def _uleb128(number: int) -> bytes:
+def uleb128(number: int) -> bytes:
+    """Return an unsigned LEB128 number."""
     result = bytearray()
     while number > 0x7F:
         result.append(number & 0x7F | 0x80)

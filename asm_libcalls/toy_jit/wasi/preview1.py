@@ -11,6 +11,7 @@ from asm_libcalls.released import refuse_again
 from asm_libcalls.signatures.arguments import describe, items_of, shown
 from asm_libcalls.toy_jit.frontend.module import I32, I64, FuncType
 from asm_libcalls.toy_jit.runtime.callers import calling_runtime
+from asm_libcalls.toy_jit.runtime.imports import WASI
 from asm_libcalls.toy_jit.wasi import descriptor_calls, path_calls, poll_calls, process_calls
 from asm_libcalls.toy_jit.wasi.abi import DIRECTORY_RIGHTS, FILE_RIGHTS
 from asm_libcalls.toy_jit.wasi.call import Call
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
         @property
         def exports(self) -> Mapping[str, Any]:
             """Its exports, by name."""
-
-
-MODULE = "wasi_snapshot_preview1"
 
 
 def _no_system(call: Call, *_: int) -> None:
@@ -128,7 +126,7 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
             raise
         functions = {name: self._function(*entry) for name, entry in _CALLS.items()}
         functions["proc_exit"].wasm_type = FuncType(bytes([I32]), b"")
-        self._imports = {MODULE: MappingProxyType(functions)}
+        self._imports = {WASI: MappingProxyType(functions)}
 
     # -- a mapping of imports
 

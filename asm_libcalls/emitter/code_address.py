@@ -21,9 +21,6 @@ if TYPE_CHECKING:
         """Functions to call before the memory is used again."""
 
 
-__all__ = ["CodeAddress"]
-
-
 class CodeAddress(NotCopied, int):
     """An address in a :class:`Code`, an int that keeps the memory of the code.
 

@@ -37,25 +37,6 @@ if TYPE_CHECKING:
             """Note that the code at an address is about to be unmapped."""
 
 
-__all__ = [
-    "GDB_VARIABLE",
-    "PERF_VARIABLE",
-    "announce",
-    "are_asked_for",
-    "are_traced",
-    "enable_or_warn",
-    "find",
-    "find_all",
-    "name_in_traces",
-    "observe",
-    "perf_is_wanted",
-    "prepare_traces",
-    "printable",
-    "sources",
-    "title",
-    "withdraw",
-]
-
 PERF_VARIABLE, GDB_VARIABLE = "ASM_LIBCALLS_PERF_MAP", "ASM_LIBCALLS_GDB"
 
 sources: dict[int, Source] = {}

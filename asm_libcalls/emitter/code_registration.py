@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.code_names import Source
 
-__all__ = ["Registry"]
-
 
 _PATIENCE = 5.0
 """Seconds to wait for another thread, which needs far less; later ones are registered late."""

@@ -17,17 +17,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.call_frames import Frames
 
-__all__ = [
-    "CODE_PAGE",
-    "MARSHAL_VERSION",
-    "Hole",
-    "Image",
-    "PlacedStencil",
-    "Reference",
-    "Routine",
-    "link",
-]
-
 CODE_PAGE = 4096
 """Slots begin at a multiple of this many bytes; every x86-64 page is a multiple of it."""
 

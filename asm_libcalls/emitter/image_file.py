@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.elf_object import Symbol
 
-__all__ = ["KEY_SIZE", "DamagedImage", "digest", "pack", "unpack"]
-
 KEY_SIZE = 32
 """Bytes of a digest, and of a key."""
 

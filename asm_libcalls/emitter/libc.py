@@ -19,33 +19,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = [
-    "MAP_ANONYMOUS",
-    "MAP_FIXED",
-    "MAP_NORESERVE",
-    "MAP_PRIVATE",
-    "MAP_SHARED",
-    "PAGE_SIZE",
-    "PROT_EXEC",
-    "PROT_NONE",
-    "PROT_READ",
-    "PROT_WRITE",
-    "free",
-    "function_address",
-    "function_at",
-    "malloc",
-    "memmove",
-    "mmap",
-    "mprotect",
-    "munmap",
-    "never_free",
-    "open_library",
-    "prototype",
-    "python_api",
-    "python_function_at",
-    "string_at",
-]
-
 # POSIX defines the names; the numbers are those of Linux on x86-64, arm64 and s390x alike.
 PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC = 0, 1, 2, 4
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE = 0x01, 0x02, 0x10, 0x20, 0x4000

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.code_names import Function
 
-__all__ = ["check_code", "check_system", "listed", "load_code"]
-
 _LANDING = bytes.fromhex("f30f1efa")  # endbr64, for control-flow enforcement
 _PUSH = b"\x55"  # push rbp
 _SET = (bytes.fromhex("4889e5"), bytes.fromhex("488bec"))  # mov rbp, rsp: two encodings

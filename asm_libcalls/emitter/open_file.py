@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 else:
     from _functools import partial  # importing functools takes longer
 
-__all__ = ["OpenFile"]
-
 
 class OpenFile(Released):
     """A file, closed by :meth:`close`, or when this object is dropped.

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 else:
     from _functools import partial  # importing functools takes longer
 
-__all__ = ["LoadedImage", "load", "memfd", "unload"]
-
 
 class LoadedImage(Released):
     """An image in memory."""

@@ -17,8 +17,6 @@ import ctypes
 from asm_libcalls.emitter import libc
 from asm_libcalls.emitter.code_registration import Registry
 
-__all__ = ["start", "state"]
-
 
 class _Unwinder(Registry):
     def __init__(self) -> None:

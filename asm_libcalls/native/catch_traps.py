@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Self
 
-__all__ = ["CatchTraps", "catch_traps"]
-
 
 class CatchTraps:
     """A C function as a Python callable; what :func:`catch_traps` returns."""

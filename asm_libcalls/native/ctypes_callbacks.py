@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.signatures import Signature
 
-__all__ = ["CallbackThunk"]
-
 _free: dict[tuple[str, bool], list[_Callback]] = {}
 
 

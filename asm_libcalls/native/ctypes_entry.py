@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.signatures import Signature
 
-__all__ = ["PythonEntry", "callback_functions", "exact_type", "pattern_of", "report"]
-
 
 class PythonEntry:
     """Calls through ctypes; a trap in a callback is raised when native code has returned.

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from asm_libcalls.native.thunks import Thunk, ThunkPool
     from asm_libcalls.signatures import Signature
 
-__all__ = ["MachineInterface", "machine_interface"]
-
 
 class MachineInterface:
     """Entries, thunks and builtins of the loaded image; the process has one."""

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.native.process import NativeInterface
 
-__all__ = ["native_function", "native_functions", "why_not_builtin"]
-
 
 def native_function(
     address: int,

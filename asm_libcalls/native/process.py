@@ -63,13 +63,6 @@ if TYPE_CHECKING:
             """Return the maker of builtins, or a text that says why there is none."""
 
 
-__all__ = [
-    "may_run_elsewhere",
-    "own_threads",
-    "tell_observers",
-    "trap_observers",
-]
-
 if not HAS_GIL:
     # Before modules above this one have theirs done after a fork, which use such objects.
     from asm_libcalls.native import object_locks

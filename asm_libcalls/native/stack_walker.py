@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.activation import Departure
 
-__all__ = ["calling_frame", "departed_stacks", "departures", "stack_frames"]
-
 _WORD = ctypes.sizeof(ctypes.c_size_t)
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.pages import LoadedImage
 
-__all__ = ["Thunk", "ThunkPool"]
-
 
 class ThunkPool:
     """The thunks of this process, made on demand, an image of them at a time."""

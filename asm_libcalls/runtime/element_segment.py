@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-__all__ = ["ElementSegment"]
-
 
 class ElementSegment(Owned):
     """A passive element segment: references that ``table.init`` copies.

@@ -17,8 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["VMExternRef"]
-
 
 class VMExternRef(NotCopied):
     """A reference to a Python object that native code can hold.

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["FuncRef"]
-
 live: WeakValueDictionary[int, FuncRef] = WeakValueDictionary()
 
 _written: set[int] = set()

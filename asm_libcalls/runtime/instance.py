@@ -39,8 +39,6 @@ if TYPE_CHECKING:
             """Return the C addresses in the order of the builtin array; empty for none."""
 
 
-__all__ = ["DEFAULT_STACK_MAP_REGISTRY", "Instance", "gc", "instance_of", "part_of"]
-
 DEFAULT_STACK_MAP_REGISTRY = StackMapRegistry()
 DEFAULT_STACK_MAP_REGISTRY.is_shared = True
 """The default registry of instances: one for the process, as code addresses are."""

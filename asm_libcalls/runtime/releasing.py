@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from asm_libcalls.runtime.stack_maps import StackMapRegistry
     from asm_libcalls.runtime.store import Store
 
-__all__ = ["drop_unused_references", "may_be_running", "release_references"]
-
 _borrowed_from: list[tuple[int, VMExternRefActivationsTable, Store | None]] = []
 """Of closed instances: the thread that may use their references, and their activations table and
 store."""

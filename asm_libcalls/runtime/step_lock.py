@@ -25,8 +25,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.emitter.pages import LoadedImage
 
-__all__ = ["SharedLock", "share"]
-
 _PAUSES = (0.0, 0.00005, 0.0002, 0.001)
 """Seconds that a thread sleeps before it looks again; the last ones repeat."""
 

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-__all__ = ["Store", "Stored", "catch_up", "late", "link", "routines"]
-
 _PERIOD = 0.05
 """Seconds after which a thread that waits runs signal handlers and checks for a deadlock."""
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["NEVER_FREE", "Routines"]
-
 _never_free = StoreLock(StoreLock.BITS + 1)
 libc.never_free(_never_free)
 NEVER_FREE = ctypes.addressof(_never_free)

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-__all__ = ["MAXIMUM_ELEMENTS", "Table"]
-
 MAXIMUM_ELEMENTS = 10_000_000
 """The most elements that a table can grow to, a limit of this implementation."""
 

@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     # the name, four registers, the size of the displacement, whether the immediate fits a byte
     FormKey = tuple[str, str, str, str, str, int, bool]
 
-__all__ = [
-    "CPU_FEATURES", "FORMS", "INSTRUCTIONS", "LOADED", "STENCILS", "TEMPLATES", "THREE_OPERANDS",
-    "USED_FEATURES", "has_avx", "load_vectors", "make_form",
-]  # fmt: skip
-
 Template = tuple[bytes, tuple[tuple[int, int], ...], tuple[tuple[int, str], ...]]
 
 

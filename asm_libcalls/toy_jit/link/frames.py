@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.frontend.module import Module
     from asm_libcalls.toy_jit.link.code_tables import CodeTables
 
-__all__ = ["functions"]
-
 
 def _changes() -> tuple[tuple[bytes, int], tuple[int, bytes, int]]:
     """Work out :data:`_BEGIN` and :data:`_END`."""

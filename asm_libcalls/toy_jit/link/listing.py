@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.frontend import module as decoded_module
     from asm_libcalls.toy_jit.link.compiled_code import CompiledCode
 
-__all__ = ["Line", "listing"]
-
 
 class Line(NamedTuple):
     """A line of a listing."""

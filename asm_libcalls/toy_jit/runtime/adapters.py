@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.pages import LoadedImage
     from asm_libcalls.signatures import ValueType
 
-__all__ = ["Adapter"]
-
 _PER_IMAGE = 16
 _STACK_ARGUMENTS = 16  # from rbp: behind the caller's rbp and the return address
 _OWN_SLOTS = (VMCTX_SLOT, CODE_SLOT)

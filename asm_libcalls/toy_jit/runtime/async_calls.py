@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.toy_jit.runtime.interrupts import StoppableInstance
 
-__all__ = ["call_async"]
-
 _PAST = 0.0
 """A deadline that has passed, whatever :func:`time.monotonic` returns."""
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["collect_with_python"]
-
 _OLDEST = 0 if not HAS_GIL else 1 if sys.version_info[:2] == (3, 14) else 2
 """The lowest generation whose collections see old objects. Without a GIL all collections do. The
 automatic collections of 3.14.0 are of generation 1, and see some old objects each time."""

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.toy_jit.frontend.module import FuncType
 
-__all__ = ["Func"]
-
 _ENTER_SIGNATURE = Signature("(pointer, pointer, pointer, u64)")
 _FLOATS = (F32, F64)
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.toy_jit.frontend import module as decoded_module
 
-__all__ = ["WASI", "match_imports"]
-
 
 WASI = "wasi_snapshot_preview1"
 """The module name of WASI preview 1's imports."""

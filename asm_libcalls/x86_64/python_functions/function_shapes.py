@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from asm_libcalls.signatures import ValueType
     from asm_libcalls.x86_64.python_functions.object_layouts import ObjectLayout
 
-__all__ = ["CLASS", "STACK_ARGUMENTS", "Shape", "call_slow_parts", "parts_of"]
-
 CLASS = "class "
 """Prefix of the name of a slot that holds the address of a class."""
 

@@ -23,25 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = [
-    "INTEGER_LAYOUTS",
-    "KNOWN_KEEPERS",
-    "NEWEST_TESTED",
-    "OBJECT",
-    "READONLY",
-    "SSIZE",
-    "FunctionState",
-    "IntegerLayout",
-    "MethodDefinition",
-    "ModuleDefinition",
-    "ObjectLayout",
-    "Unsupported",
-    "check",
-    "find",
-    "find_member",
-    "member_definition",
-]
-
 NEWEST_TESTED = (3, 15)
 """The newest CPython that the tests ran on; newer ones are checked in the same way."""
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     Describe = Callable[[type, "ReadableTypes"], int]
     """Returns the description of a type for a table, or 0."""
 
-__all__ = ["SLOT", "ReadableTypes", "of_image"]
-
 SLOT = "readable_types"
 """The slot of the table's address; 0 until functions are made."""
 

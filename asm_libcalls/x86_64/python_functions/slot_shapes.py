@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.python_functions.object_layouts import ObjectLayout
 
-__all__ = ["MEMBERS", "References", "SlotShape", "slot_parts"]
-
 MEMBERS = ("externref_member", "funcref_member", "instance_member")
 """The holes for the offsets of members of objects."""
 

@@ -21,8 +21,6 @@ from asm_libcalls.x86_64.trampolines import (
     WAKE_STORE,
 )
 
-__all__ = ["STENCILS"]
-
 _STORE = InstanceHeader.offset_from_vmctx("store")
 _OWNER, _DEPTH = StoreLock.owner.offset, StoreLock.depth.offset
 

@@ -6,33 +6,6 @@ PeachPy.
 
 from __future__ import annotations
 
-__all__ = [
-    "ACTIVATIONS_KEY",
-    "CALL_PYTHON",
-    "CHECK_STACK",
-    "END_STEP",
-    "ENTER",
-    "ENTER_HOLDING_GIL",
-    "FIND_DEPARTURE",
-    "FREE_THREAD_RECORD",
-    "GREENLET_GETCURRENT",
-    "IN_STEP",
-    "LEAVE_STEPS",
-    "LEAVE_STORE",
-    "MAKE_THREAD_RECORD",
-    "PYTHON",
-    "RAISE_DIVISION_BY_ZERO",
-    "RAISE_TRAP",
-    "STACK_LIMIT",
-    "STEPS_DEPTH",
-    "STEP_LOCK",
-    "STORE_DEPTH",
-    "STORE_LOOKS",
-    "TAKE_STEPS",
-    "TAKE_STORE",
-    "WAKE_STORE",
-]
-
 ENTER = "asm_libcalls_enter"
 """``int64_t enter(NativeCall *)``: make a call with the GIL released; return its status."""
 

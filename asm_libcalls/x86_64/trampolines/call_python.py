@@ -61,8 +61,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["routines", "thunk_routines"]
-
 ARGUMENTS_BELOW_LIMIT = 1024
 """Bytes below the stack limit that the arguments of a call from just above it may take."""
 

@@ -29,31 +29,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asm_libcalls.signatures import Signature, ValueType
 
-__all__ = [
-    "ADDRESS",
-    "DEPARTURE",
-    "F32",
-    "F64",
-    "FLOATS",
-    "FRAME",
-    "GIL_STATE",
-    "I32",
-    "I64",
-    "INTEGERS",
-    "NOTHING",
-    "RESULT",
-    "RESULT_HIGH",
-    "THUNKS",
-    "U32",
-    "U64",
-    "HostCallRecord",
-    "Parameter",
-    "make_record",
-    "make_slot_record",
-    "set_convert",
-    "set_owner",
-]
-
 THUNKS = tuple([f"thunk {i}" for i in range(128)])
 """Names of the thunks in an image: at 32 bytes each, they fill one page."""
 

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["release", "routines", "take"]
-
 _LOOKS = 200
 """How often a thread looks again, with a ``pause`` each: for a few microseconds."""
 

@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
     from asm_libcalls.emitter.image import Routine
 
-__all__ = ["leave_store_of_activation", "routines"]
-
 _BITS = StoreLock.BITS
 _SYS_FUTEX = 202  # of x86-64
 _FUTEX_WAKE_PRIVATE = 1 | 128

@@ -18,18 +18,6 @@ from asm_libcalls.vmcontext import InstanceHeader, VMInterrupts, VMMemoryDefinit
 from asm_libcalls.x86_64.trampolines import STACK_LIMIT, TAKE_STORE, WAKE_STORE
 from asm_libcalls.x86_64.trampolines.lock_layouts import StoreLock
 
-__all__ = [
-    "CODE_SLOT",
-    "INTERRUPTS_SLOT",
-    "PIECES",
-    "VMCTX_SLOT",
-    "WAIT_SLOT",
-    "adapters",
-    "change_instance",
-    "enter",
-    "load_memory",
-]
-
 INTERRUPTS_SLOT = "toy_jit_interrupts"
 """The slot of a C function that returns the VMInterrupts of the calling thread."""
 

@@ -6,7 +6,7 @@ table.
 
 from __future__ import annotations
 
-from asm_libcalls.released import not_made, refuse
+from asm_libcalls.owned import not_made, refuse
 from asm_libcalls.signatures import MEMORY_POINTERS, Callee
 from asm_libcalls.steps import HAS_GIL
 

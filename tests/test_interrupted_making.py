@@ -26,7 +26,7 @@ from asm_libcalls import (
 )
 from asm_libcalls.emitter import code_arena, code_names
 from asm_libcalls.native import call_slot, process
-from asm_libcalls.owned import Resource
+from asm_libcalls.owned.objects import Resource
 from asm_libcalls.runtime import externref_boxes
 from asm_libcalls.toy_jit.runtime import slot_functions
 

@@ -15,7 +15,7 @@ from functools import partial
 from asm_libcalls.emitter import code_names
 from asm_libcalls.emitter.code_address import CodeAddress
 from asm_libcalls.emitter.load_code import check_code, check_system, listed
-from asm_libcalls.owned import OPEN, Owned, unmade
+from asm_libcalls.owned.objects import OPEN, Owned, unmade
 from asm_libcalls.signatures.arguments import counted
 
 TYPE_CHECKING = False

@@ -6,8 +6,8 @@ of ``code.py``.
 
 from __future__ import annotations
 
-from asm_libcalls.owned import OPEN
-from asm_libcalls.released import NotCopied
+from asm_libcalls.owned import NotCopied
+from asm_libcalls.owned.objects import OPEN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

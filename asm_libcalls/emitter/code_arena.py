@@ -32,7 +32,7 @@ from itertools import starmap
 from asm_libcalls.emitter import code_names, libc, pages
 from asm_libcalls.emitter.image import Routine, link
 from asm_libcalls.emitter.pages import LoadedImage
-from asm_libcalls.owned import Resource
+from asm_libcalls.owned.objects import Resource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from itertools import starmap
 
-from asm_libcalls.released import Released
+from asm_libcalls.owned import Released
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from asm_libcalls.emitter import code_names, libc
 from asm_libcalls.emitter.code_comparison import check_mapped
 from asm_libcalls.emitter.image import CODE_PAGE
 from asm_libcalls.emitter.open_file import OpenFile
-from asm_libcalls.released import Released
+from asm_libcalls.owned import Released
 from asm_libcalls.signatures import c_types
 
 TYPE_CHECKING = False

@@ -7,7 +7,7 @@ from asm_libcalls.native import process
 from asm_libcalls.native.call_slot import FUNCTION, answer_calls, callable_class
 from asm_libcalls.native.native_function import native_functions
 from asm_libcalls.native.specification import Specification, check_parameter_names, checked_name
-from asm_libcalls.released import refuse_again
+from asm_libcalls.owned import refuse_again
 from asm_libcalls.signatures import MEMORY_POINTERS, Callee, Signature
 
 TYPE_CHECKING = False

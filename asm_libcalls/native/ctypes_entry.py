@@ -11,7 +11,7 @@ import ctypes
 from asm_libcalls.native import greenlets, process
 from asm_libcalls.native.ctypes_state import CtypesActivation, thread_state
 from asm_libcalls.native.unraisable import catch, identify
-from asm_libcalls.released import raise_first
+from asm_libcalls.owned import raise_first
 from asm_libcalls.traps import Trap
 
 TYPE_CHECKING = False

@@ -9,7 +9,7 @@ has returned.
 from __future__ import annotations
 
 from asm_libcalls.native import process
-from asm_libcalls.owned import Owned, unmade
+from asm_libcalls.owned.objects import Owned, unmade
 from asm_libcalls.signatures import MEMORY_POINTERS, Signature
 from asm_libcalls.signatures.arguments import shown
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from asm_libcalls.owned import Resource
+from asm_libcalls.owned.objects import Resource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import ctypes
 
 from asm_libcalls.native.stack_walker import stack_frames
-from asm_libcalls.owned import OPEN, Owned
+from asm_libcalls.owned.objects import OPEN, Owned
 from asm_libcalls.runtime import externref_boxes, transit
 from asm_libcalls.runtime.stack_maps import stack_map
 from asm_libcalls.steps import step

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 
-from asm_libcalls.owned import is_a
+from asm_libcalls.owned.objects import is_a
 from asm_libcalls.runtime import externref_boxes
 from asm_libcalls.runtime.definition import Defined
 from asm_libcalls.runtime.externref import VMExternRef

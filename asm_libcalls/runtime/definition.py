@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.owned import unmade
+from asm_libcalls.owned.objects import unmade
 from asm_libcalls.runtime.store import Stored
 from asm_libcalls.runtime.store_entries import inside
 

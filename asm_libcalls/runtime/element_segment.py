@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.owned import Owned, is_a, unmade
-from asm_libcalls.released import raise_first
+from asm_libcalls.owned import raise_first
+from asm_libcalls.owned.objects import Owned, is_a, unmade
 from asm_libcalls.runtime import externref_arrays, kept_instances
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 
-from asm_libcalls.released import NotCopied, not_made, refuse_again
+from asm_libcalls.owned import NotCopied, not_made, refuse_again
 from asm_libcalls.runtime import externref_boxes as boxes
 from asm_libcalls.signatures.arguments import counted
 

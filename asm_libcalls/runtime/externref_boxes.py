@@ -26,7 +26,7 @@ from functools import partial
 
 from asm_libcalls.emitter import libc
 from asm_libcalls.native.unraisable import catch, nesting
-from asm_libcalls.released import raise_first
+from asm_libcalls.owned import raise_first
 from asm_libcalls.steps import step
 from asm_libcalls.vmcontext import VMExternBox, VMExternData, VMSpareBoxes
 

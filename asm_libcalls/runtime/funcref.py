@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from weakref import WeakValueDictionary
 
-from asm_libcalls.released import NotCopied, not_made, refuse_again
+from asm_libcalls.owned import NotCopied, not_made, refuse_again
 from asm_libcalls.vmcontext import VMCallerCheckedAnyfunc
 
 TYPE_CHECKING = False

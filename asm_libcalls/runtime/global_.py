@@ -5,7 +5,7 @@ Source: WebAssembly 2.0, 4.2.9 (global instances); ``VMGlobalDefinition`` of Was
 
 from __future__ import annotations
 
-from asm_libcalls.owned import unmade
+from asm_libcalls.owned.objects import unmade
 from asm_libcalls.runtime import externref_arrays, externref_boxes
 from asm_libcalls.runtime.definition import Defined
 from asm_libcalls.runtime.reference import REFERENCE_TYPES, from_raw, owned_raw

@@ -11,7 +11,7 @@ Source: WebAssembly 2.0, 4.5.3.8 and 4.5.3.9 (growing tables and memories); Wasm
 
 from __future__ import annotations
 
-from asm_libcalls.owned import unmade
+from asm_libcalls.owned.objects import unmade
 from asm_libcalls.runtime.definition import Defined
 from asm_libcalls.runtime.store_entries import inside
 from asm_libcalls.signatures.arguments import integer, shown

@@ -11,8 +11,8 @@ import weakref
 from functools import partial
 
 from asm_libcalls.native import process
-from asm_libcalls.owned import is_a, unmade
-from asm_libcalls.released import not_made, raise_first
+from asm_libcalls.owned import not_made, raise_first
+from asm_libcalls.owned.objects import is_a, unmade
 from asm_libcalls.runtime import instance_arguments, kept_instances, releasing
 from asm_libcalls.runtime.activations import VMExternRefActivationsTable
 from asm_libcalls.runtime.funcref import FuncRef, make_references

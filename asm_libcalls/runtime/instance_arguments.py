@@ -6,7 +6,7 @@ Each function raises TypeError or ValueError, and names the argument.
 from __future__ import annotations
 
 from asm_libcalls.emitter.code_address import CodeAddress
-from asm_libcalls.owned import is_a
+from asm_libcalls.owned.objects import is_a
 from asm_libcalls.runtime.element_segment import ElementSegment
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.global_ import Global

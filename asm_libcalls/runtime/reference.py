@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from asm_libcalls.owned import is_a
+from asm_libcalls.owned.objects import is_a
 from asm_libcalls.runtime import externref_boxes
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef, raw_and_keeper

@@ -11,7 +11,7 @@ from _thread import get_ident
 
 from asm_libcalls.native import process
 from asm_libcalls.native.stack_walker import departures
-from asm_libcalls.released import raise_first
+from asm_libcalls.owned import raise_first
 from asm_libcalls.runtime.store_entries import close_inside
 
 TYPE_CHECKING = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from asm_libcalls.emitter import libc
-from asm_libcalls.owned import Resource
+from asm_libcalls.owned.objects import Resource
 
 _READ_WRITE = libc.PROT_READ | libc.PROT_WRITE
 

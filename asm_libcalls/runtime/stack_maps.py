@@ -11,7 +11,7 @@ import weakref
 from functools import partial
 
 from asm_libcalls.emitter.code_address import CodeAddress
-from asm_libcalls.owned import OPEN, Owned, unmade
+from asm_libcalls.owned.objects import OPEN, Owned, unmade
 from asm_libcalls.signatures.arguments import counted, describe, integer, iterator_of
 from asm_libcalls.steps import step
 

@@ -22,8 +22,8 @@ from _thread import get_ident
 from functools import partial
 
 from asm_libcalls.native.unraisable import report
-from asm_libcalls.owned import Owned
-from asm_libcalls.released import attempt
+from asm_libcalls.owned import attempt
+from asm_libcalls.owned.objects import Owned
 from asm_libcalls.runtime.store_locks import Routines
 from asm_libcalls.steps import HAS_GIL, step, wait_outside
 from asm_libcalls.x86_64.trampolines.lock_layouts import StoreLock

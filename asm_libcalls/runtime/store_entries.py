@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Concatenate, ParamSpec, TypeVar
 
-    from asm_libcalls.owned import Owned
+    from asm_libcalls.owned.objects import Owned
     from asm_libcalls.runtime.store import Store, Stored
 
     P = ParamSpec("P")

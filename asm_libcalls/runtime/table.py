@@ -11,8 +11,8 @@ from __future__ import annotations
 import ctypes
 import operator
 
-from asm_libcalls.owned import unmade
-from asm_libcalls.released import raise_first
+from asm_libcalls.owned import raise_first
+from asm_libcalls.owned.objects import unmade
 from asm_libcalls.runtime import externref_arrays, externref_boxes, kept_instances
 from asm_libcalls.runtime.growable import Growable
 from asm_libcalls.runtime.reference import check_reference_type, from_raw, owned_raw

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from types import MappingProxyType
 
-from asm_libcalls.owned import Owned, is_a, unmade
+from asm_libcalls.owned.objects import Owned, is_a, unmade
 from asm_libcalls.runtime.instance import gc
 from asm_libcalls.runtime.memory import Memory
 from asm_libcalls.runtime.store_entries import call_inside

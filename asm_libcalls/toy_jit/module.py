@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asm_libcalls.libcalls import DECLARATIONS
-from asm_libcalls.owned import Owned, unmade
+from asm_libcalls.owned.objects import Owned, unmade
 from asm_libcalls.signatures.arguments import bytes_of, counted
 from asm_libcalls.toy_jit.frontend.decoder import decode_module
 from asm_libcalls.toy_jit.frontend.external_types import exports_of, imports_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import weakref
 
-from asm_libcalls.owned import unmade
-from asm_libcalls.released import refuse_again
+from asm_libcalls.owned import refuse_again
+from asm_libcalls.owned.objects import unmade
 from asm_libcalls.signatures.arguments import integer
 from asm_libcalls.toy_jit.errors import LimitExceeded
 

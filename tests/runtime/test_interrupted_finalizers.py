@@ -10,7 +10,7 @@ from jit_modules import Function, instantiate
 from process_maps import mappings
 
 from asm_libcalls import Code, Memory
-from asm_libcalls.owned import Resource
+from asm_libcalls.owned.objects import Resource
 from asm_libcalls.toy_jit.frontend.module import F64
 from asm_libcalls.toy_jit.runtime import adapters
 

@@ -22,8 +22,8 @@ from asm_libcalls import (
     Table,
     VMExternRef,
 )
-from asm_libcalls.owned import Owned, Resource
-from asm_libcalls.released import NotCopied
+from asm_libcalls.owned import NotCopied
+from asm_libcalls.owned.objects import Owned, Resource
 from asm_libcalls.runtime.activations import VMExternRefActivationsTable
 
 EMPTY_MODULE = b"\0asm\1\0\0\0"

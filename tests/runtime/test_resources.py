@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from asm_libcalls.owned import Resource
+from asm_libcalls.owned.objects import Resource
 
 
 class Owner:
@@ -77,7 +77,7 @@ def test_an_unmade_one_is_silent():
 def test_nothing_is_released_at_exit(child):
     done = child(
         """
-        from asm_libcalls.owned import Resource
+        from asm_libcalls.owned.objects import Resource
         class Owner:
             def __del__(self):
                 print("finalizer")

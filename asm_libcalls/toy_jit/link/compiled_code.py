@@ -9,7 +9,7 @@ from functools import partial
 from asm_libcalls.emitter import code_names, pages
 from asm_libcalls.emitter.image import Routine, link
 from asm_libcalls.libcalls import DECLARATIONS
-from asm_libcalls.owned import Resource
+from asm_libcalls.owned.objects import Resource
 from asm_libcalls.runtime.instance import DEFAULT_STACK_MAP_REGISTRY
 from asm_libcalls.toy_jit.codegen.layout import type_id
 from asm_libcalls.toy_jit.link import code_map, frames

@@ -13,7 +13,7 @@ import sys
 from weakref import WeakValueDictionary
 
 from asm_libcalls.native import process
-from asm_libcalls.released import raise_first
+from asm_libcalls.owned import raise_first
 from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.runtime.releasing import may_be_running
 from asm_libcalls.steps import HAS_GIL

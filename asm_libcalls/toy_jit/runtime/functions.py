@@ -13,7 +13,7 @@ from asm_libcalls.native.specification import (
     Specification,
     default_parameter_names,
 )
-from asm_libcalls.owned import is_a
+from asm_libcalls.owned.objects import is_a
 from asm_libcalls.runtime import transit
 from asm_libcalls.runtime.externref_boxes import fill_spare
 from asm_libcalls.runtime.funcref import FuncRef

@@ -25,7 +25,7 @@ from asm_libcalls.emitter import libc
 from asm_libcalls.native import process
 from asm_libcalls.native.entry import MachineEntry
 from asm_libcalls.native.stack_walker import departed_stacks, word
-from asm_libcalls.owned import OPEN
+from asm_libcalls.owned.objects import OPEN
 from asm_libcalls.runtime.instance import Instance
 from asm_libcalls.runtime.releasing import may_be_running
 from asm_libcalls.toy_jit.codegen.places import VMCTX_IN_FRAME

@@ -7,7 +7,7 @@ half first. An externref is any Python object, and None is null; a funcref is a
 
 from __future__ import annotations
 
-from asm_libcalls.owned import is_a
+from asm_libcalls.owned.objects import is_a
 from asm_libcalls.runtime import transit
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef

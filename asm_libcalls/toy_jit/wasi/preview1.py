@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from asm_libcalls.owned import unmade
-from asm_libcalls.released import refuse_again
+from asm_libcalls.owned import refuse_again
+from asm_libcalls.owned.objects import unmade
 from asm_libcalls.signatures.arguments import describe, items_of, shown
 from asm_libcalls.toy_jit.frontend.module import I32, I64, FuncType
 from asm_libcalls.toy_jit.runtime.callers import calling_runtime

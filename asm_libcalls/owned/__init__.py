@@ -1,8 +1,8 @@
-"""Objects that give back what they have of C's: finalizers that always end.
+"""Ownership of C memory: finalizers that always end.
 
 A signal handler may raise at the first instruction of any Python function, ``__del__`` included. So
-the finalizer of these objects begins in C: see :class:`Finalized`. ``owned.py`` has the classes of
-the objects that users close.
+the finalizer of these objects begins in C: see :class:`Finalized`. ``objects.py`` has the classes
+of the objects that users close.
 """
 
 from __future__ import annotations

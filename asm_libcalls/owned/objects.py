@@ -1,4 +1,4 @@
-"""Ownership of C memory: closable objects, and the resources that several of them share.
+"""Objects that users close, and the resources in C memory that several of them share.
 
 Users have :class:`Owned` objects. Each is closed once and cannot be used after that. Memory that
 native code may still use is in a :class:`Resource`, released with its last reference. So closing
@@ -15,7 +15,7 @@ from __future__ import annotations
 import gc
 import sys
 
-from asm_libcalls.released import (
+from asm_libcalls.owned import (
     Finalized,
     NotCopied,
     Released,

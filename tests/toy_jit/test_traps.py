@@ -18,49 +18,44 @@ from asm_libcalls.trap_codes import TrapCode
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 
+MESSAGES = {
+    TrapCode.HEAP_OUT_OF_BOUNDS: "out of bounds memory access",
+    TrapCode.TABLE_OUT_OF_BOUNDS: "out of bounds table access",
+    TrapCode.INDIRECT_CALL_TO_NULL: "uninitialized element",
+    TrapCode.BAD_SIGNATURE: "indirect call type mismatch",
+    TrapCode.INTEGER_OVERFLOW: "integer overflow",
+    TrapCode.INTEGER_DIVISION_BY_ZERO: "integer divide by zero",
+    TrapCode.BAD_CONVERSION_TO_INTEGER: "invalid conversion to integer",
+    TrapCode.UNREACHABLE_CODE_REACHED: "unreachable",
+    TrapCode.UNDEFINED_ELEMENT: "undefined element",
+}
 TRAPS = {
     # The instruction, the code before it, the trap.
-    "unreachable": ("", TrapCode.UNREACHABLE_CODE_REACHED, "unreachable"),
-    "i32.div_s": ("i32.const 01 i32.const 00", TrapCode.INTEGER_DIVISION_BY_ZERO,
-                  "integer divide by zero"),
-    "i32.rem_u": ("i32.const 01 i32.const 00", TrapCode.INTEGER_DIVISION_BY_ZERO,
-                  "integer divide by zero"),
-    "i64.div_s": ("i64.const 01 i64.const 00", TrapCode.INTEGER_DIVISION_BY_ZERO,
-                  "integer divide by zero"),
-    "i64.div_u": ("i64.const 01 i64.const 00", TrapCode.INTEGER_DIVISION_BY_ZERO,
-                  "integer divide by zero"),
-    "i64.rem_s": ("i64.const 01 i64.const 00", TrapCode.INTEGER_DIVISION_BY_ZERO,
-                  "integer divide by zero"),
-    "i64.rem_u": ("i64.const 01 i64.const 00", TrapCode.INTEGER_DIVISION_BY_ZERO,
-                  "integer divide by zero"),
-    "i32.trunc_f32_s": ("f32.const 0000c07f", TrapCode.BAD_CONVERSION_TO_INTEGER,
-                        "invalid conversion to integer"),
-    "i64.trunc_f64_u": ("f64.const 000000000000f0bf", TrapCode.INTEGER_OVERFLOW,
-                        "integer overflow"),
-    "i32.load 02 00": ("i32.const 7f", TrapCode.HEAP_OUT_OF_BOUNDS, "out of bounds memory access"),
-    "i64.store 03 00": ("i32.const 7f i64.const 00", TrapCode.HEAP_OUT_OF_BOUNDS,
-                        "out of bounds memory access"),
-    "memory.copy 00 00": ("i32.const 7f i32.const 00 i32.const 01", TrapCode.HEAP_OUT_OF_BOUNDS,
-                          "out of bounds memory access"),
-    "memory.fill 00": ("i32.const 7f i32.const 00 i32.const 01", TrapCode.HEAP_OUT_OF_BOUNDS,
-                       "out of bounds memory access"),
-    "memory.init 00 00": ("i32.const 00 i32.const 00 i32.const 05", TrapCode.HEAP_OUT_OF_BOUNDS,
-                          "out of bounds memory access"),
-    "table.get 01": ("i32.const 08", TrapCode.TABLE_OUT_OF_BOUNDS, "out of bounds table access"),
-    "table.get 00": ("i32.const 08", TrapCode.TABLE_OUT_OF_BOUNDS, "out of bounds table access"),
-    "table.set 01": ("i32.const 08 ref.null 6f", TrapCode.TABLE_OUT_OF_BOUNDS,
-                     "out of bounds table access"),
-    "table.fill 00": ("i32.const 08 ref.null 70 i32.const 01", TrapCode.TABLE_OUT_OF_BOUNDS,
-                      "out of bounds table access"),
-    "table.copy 01 01": ("i32.const 00 i32.const 08 i32.const 01", TrapCode.TABLE_OUT_OF_BOUNDS,
-                         "out of bounds table access"),
-    "table.init 00 00": ("i32.const 00 i32.const 00 i32.const 05", TrapCode.TABLE_OUT_OF_BOUNDS,
-                         "out of bounds table access"),
-    "call_indirect 00 00": ("i32.const 08", TrapCode.UNDEFINED_ELEMENT, "undefined element"),
-    "call_indirect 02 00": ("i32.const 00", TrapCode.BAD_SIGNATURE, "indirect call type mismatch"),
-    "call_indirect 82 00 00": ("i32.const 01", TrapCode.INDIRECT_CALL_TO_NULL,  # 2, in two bytes
-                               "uninitialized element"),
-}  # fmt: skip
+    "unreachable": ("", TrapCode.UNREACHABLE_CODE_REACHED),
+    "i32.div_s": ("i32.const 01 i32.const 00", TrapCode.INTEGER_DIVISION_BY_ZERO),
+    "i32.rem_u": ("i32.const 01 i32.const 00", TrapCode.INTEGER_DIVISION_BY_ZERO),
+    "i64.div_s": ("i64.const 01 i64.const 00", TrapCode.INTEGER_DIVISION_BY_ZERO),
+    "i64.div_u": ("i64.const 01 i64.const 00", TrapCode.INTEGER_DIVISION_BY_ZERO),
+    "i64.rem_s": ("i64.const 01 i64.const 00", TrapCode.INTEGER_DIVISION_BY_ZERO),
+    "i64.rem_u": ("i64.const 01 i64.const 00", TrapCode.INTEGER_DIVISION_BY_ZERO),
+    "i32.trunc_f32_s": ("f32.const 0000c07f", TrapCode.BAD_CONVERSION_TO_INTEGER),
+    "i64.trunc_f64_u": ("f64.const 000000000000f0bf", TrapCode.INTEGER_OVERFLOW),
+    "i32.load 02 00": ("i32.const 7f", TrapCode.HEAP_OUT_OF_BOUNDS),
+    "i64.store 03 00": ("i32.const 7f i64.const 00", TrapCode.HEAP_OUT_OF_BOUNDS),
+    "memory.copy 00 00": ("i32.const 7f i32.const 00 i32.const 01", TrapCode.HEAP_OUT_OF_BOUNDS),
+    "memory.fill 00": ("i32.const 7f i32.const 00 i32.const 01", TrapCode.HEAP_OUT_OF_BOUNDS),
+    "memory.init 00 00": ("i32.const 00 i32.const 00 i32.const 05", TrapCode.HEAP_OUT_OF_BOUNDS),
+    "table.get 01": ("i32.const 08", TrapCode.TABLE_OUT_OF_BOUNDS),
+    "table.get 00": ("i32.const 08", TrapCode.TABLE_OUT_OF_BOUNDS),
+    "table.set 01": ("i32.const 08 ref.null 6f", TrapCode.TABLE_OUT_OF_BOUNDS),
+    "table.fill 00": ("i32.const 08 ref.null 70 i32.const 01", TrapCode.TABLE_OUT_OF_BOUNDS),
+    "table.copy 01 01": ("i32.const 00 i32.const 08 i32.const 01", TrapCode.TABLE_OUT_OF_BOUNDS),
+    "table.init 00 00": ("i32.const 00 i32.const 00 i32.const 05", TrapCode.TABLE_OUT_OF_BOUNDS),
+    "call_indirect 00 00": ("i32.const 08", TrapCode.UNDEFINED_ELEMENT),
+    "call_indirect 02 00": ("i32.const 00", TrapCode.BAD_SIGNATURE),
+    # The index 2 in two bytes.
+    "call_indirect 82 00 00": ("i32.const 01", TrapCode.INDIRECT_CALL_TO_NULL),
+}
 
 PARTS = {
     **MEMORY,
@@ -74,7 +69,7 @@ PARTS = {
 
 @pytest.mark.parametrize("instruction", TRAPS)
 def test_a_trap_says_where_it_came_from(instruction):
-    before, trap_code, words = TRAPS[instruction]
+    before, trap_code = TRAPS[instruction]
     functions = {
         "_inner": Function("->", f"nop nop {before} {instruction} unreachable"),
         "middle": Function("i32 -> i32", "i32.const 05 call 00 nop"),
@@ -88,7 +83,7 @@ def test_a_trap_says_where_it_came_from(instruction):
     with pytest.raises(asm_libcalls.Trap) as caught:
         outer()
     trap = caught.value
-    assert (trap.code, str(trap)) == (trap_code, words)
+    assert (trap.code, str(trap)) == (trap_code, MESSAGES[trap_code])
     named = [(f.function_index, f.function_name) for f in trap.wasm_backtrace]
     assert named == [(0, None), (1, "middle"), (2, "outer")]
     bytes_of = code(instruction)

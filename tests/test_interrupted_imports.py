@@ -54,3 +54,44 @@ assert point > {stride}
 def test_the_next_use_works(child, name):
     stride = 23 if name == "native_function" else 40  # each point is a process of its own
     child(_SCRIPT.format(name=name, stride=stride))
+
+
+def test_an_interrupted_import_of_the_ufuncs_leaves_no_mapping(child, tmp_path):
+    pytest.importorskip("numpy")
+    child(
+        """
+        import contextlib, gc, sys
+        import asm_libcalls
+        from interruptions import at_point
+        from process_maps import mappings
+
+        class Struck(BaseException):
+            pass
+
+        def strike():
+            raise Struck
+
+        def operation():
+            import asm_libcalls.ufuncs
+
+        def executable():
+            return sum("x" in each.permissions for each in mappings())
+
+        import asm_libcalls.ufuncs  # writes its image to the cache
+
+        for name in [each for each in sys.modules if each.startswith("asm_libcalls.ufuncs")]:
+            del sys.modules[name]
+        point, reached = 0, True
+        while reached:
+            before = executable()
+            with contextlib.suppress(Struck):
+                reached, _ = at_point(point, operation, strike, "asm_libcalls.ufuncs")
+            for name in [each for each in sys.modules if each.startswith("asm_libcalls.ufuncs")]:
+                del sys.modules[name]
+            gc.collect()
+            assert executable() == before, point
+            point += 97
+        assert point > 300
+        """,
+        variables={"ASM_LIBCALLS_CACHE": str(tmp_path)},
+    )

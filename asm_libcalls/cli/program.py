@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.stdout is None:
         print(f"{PROGRAM}: the standard output is closed", file=sys.stderr)
         return CANNOT_WRITE
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names in modules can have characters that the output's encoding does not have.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             return _run(words)

@@ -21,7 +21,7 @@ from asm_libcalls.cli.subcommands import (
     CommandError,
     missing_disassembler,
 )
-from asm_libcalls.signatures.arguments import counted
+from asm_libcalls.signatures.arguments import counted, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -284,7 +284,7 @@ def _function(module: Module, arguments: argparse.Namespace) -> tuple[str, Any] 
 
 
 def _list(names: Any) -> str:
-    return ", ".join(names) or "none"
+    return ", ".join(map(printable, names)) or "none"
 
 
 def _patterns(function: tuple[str, Any], texts: list[str]) -> list[Any]:
@@ -332,9 +332,8 @@ def _print_exports(instance: Instance) -> None:
     if not instance.exports:
         print("The module exports nothing.")
         return
-    rows = [
-        [output.Cell(name), output.Cell(repr(value))] for name, value in instance.exports.items()
-    ]
+    cells = [(printable(name), repr(value)) for name, value in instance.exports.items()]
+    rows = [[*map(output.Cell, each)] for each in cells]
     output.print_table(("export", "what it is"), rows)
 
 

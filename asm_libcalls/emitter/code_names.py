@@ -48,6 +48,9 @@ and those of :func:`name_in_traces`. Empty until :func:`prepare_traces`."""
 
 _observers: list[Observer] = []
 
+_leaving: dict[Source, int] = {}
+"""Withdrawn sources of which some observers may not know, with the addresses of their code."""
+
 
 def are_asked_for(variable: str) -> bool:
     """Return whether the environment asks for names, from the start of the program."""
@@ -67,11 +70,6 @@ def enable_or_warn(enable: Callable[[], object], otherwise: str) -> None:
         import warnings
 
         warnings.warn(f"{otherwise}: {error}", RuntimeWarning, stacklevel=4)
-
-
-def printable(name: str) -> str:
-    """Return a name with a space for each character that ends a line or cannot be encoded."""
-    return "".join(c if c.isprintable() else " " for c in name)
 
 
 def announce(address: int, source: Source, in_traces: bool = False) -> None:
@@ -133,14 +131,22 @@ def withdraw(address: int) -> None:
     """Remove the source at this address, whose code is about to be unmapped."""
     if _traced:
         _traced[0].remove(address)
-    if sources.pop(address, None) is not None:
-        for observer in _observers:
-            observer.unloaded(address)
+    source = sources.get(address)
+    if source is not None:
+        # First: where a signal handler raises later on, the next call tells the observers.
+        _leaving[source] = address
+        sources.pop(address, None)
+    for each, at in [*_leaving.items()]:
+        if sources.get(at) is not each:  # another thread may have just begun
+            for observer in _observers:
+                observer.unloaded(at)
+            _leaving.pop(each, None)
 
 
 def observe(observer: Observer) -> None:
-    """Notify `observer` of all code that is loaded or unloaded from now on."""
-    _observers.append(observer)
+    """Notify `observer` of all code that is loaded or unloaded from now on; twice is a no-op."""
+    if observer not in _observers:
+        _observers.append(observer)
 
 
 def title(name: str) -> str:

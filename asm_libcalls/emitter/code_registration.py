@@ -3,6 +3,9 @@
 Code is loaded and unloaded in any thread, in signal handlers, and unloaded also by the garbage
 collector at any allocation. So both are queued, and the holder of the lock does what is queued. A
 thread waits for another holder before it runs new code, but never for itself.
+
+A signal handler may raise at each call. So what is queued stays queued until it is done, and to do
+it again changes nothing.
 """
 
 from __future__ import annotations
@@ -30,25 +33,38 @@ class Registry:
 
     def __init__(self) -> None:
         self._registered: dict[int, int] = {}
+        """Tokens of a subclass, by the address of the code."""
+
+        self._sources: dict[int, Source] = {}
+        """What is registered at these addresses, or was."""
+
+        self._is_observing = False
         self._is_busy = False
         self._gone: list[int] = []
         self._coming: list[tuple[int, Source, list[tuple[int, int, str, bytes]]]] = []
+        self._tried: tuple[int, Source, list[tuple[int, int, str, bytes]]] | None = None
         self._lock = RLock()
 
-    def register(self, functions: list[tuple[int, int, str, bytes]]) -> int:
-        """Register functions; return a token for :meth:`unregister`."""
+    def register(self, address: int, functions: list[tuple[int, int, str, bytes]]) -> None:
+        """Register functions, and put a token into :attr:`_registered` in the same step."""
         raise NotImplementedError
 
-    def unregister(self, token: int) -> None:
-        """Remove the registration with this token."""
+    def unregister(self, address: int) -> None:
+        """Remove a registration, and its token in the same step."""
         raise NotImplementedError
 
     def observe(self) -> None:
-        """Register all loaded code, and all code that is loaded from now on."""
+        """Register all loaded code, and all code that is loaded from now on.
+
+        Called again, it does what an exception prevented.
+        """
+        if self._is_observing:
+            return
         code_names.observe(self)
         os.register_at_fork(after_in_child=self._forget_other_threads)
         for address, source in list(code_names.sources.items()):
             self.loaded(address, source)
+        self._is_observing = True
 
     def loaded(self, address: int, source: Source) -> None:
         """Register the functions whose frames are known."""
@@ -90,15 +106,25 @@ class Registry:
 
     def _do_queued(self) -> None:
         while self._gone or self._coming:
+            # Other threads load and unload meanwhile, and add to the lists.
             if self._gone:
-                token = self._registered.pop(self._gone.pop(), None)
-                if token is not None:
-                    self.unregister(token)
+                address = self._gone[0]
+                is_old = code_names.sources.get(address) is not self._sources.get(address)
+                if is_old and address in self._registered:
+                    self.unregister(address)
+                    self._sources.pop(address, None)
+                del self._gone[0]
                 continue
-            address, source, functions = self._coming.pop(0)
-            # Other threads load and unload meanwhile.
+            tried, self._tried = self._tried, self._coming[0]
+            is_second = tried is self._tried  # and the last: the error may be in the functions
+            if is_second:
+                del self._coming[0]
+            address, source, functions = self._tried
             if code_names.sources.get(address) is source and address not in self._registered:
-                self._registered[address] = self.register(functions)
+                self._sources[address] = source
+                self.register(address, functions)
+            if not is_second:
+                del self._coming[0]
 
     def _forget_other_threads(self) -> None:
         lock: Any = self._lock

@@ -9,7 +9,7 @@ from __future__ import annotations
 from asm_libcalls.emitter import availability, code_names
 from asm_libcalls.emitter.call_frames import CALLEE_SAVED, RBP, RSP, Node, follow
 from asm_libcalls.emitter.eh_frame import instructions
-from asm_libcalls.signatures.arguments import bytes_of, counted, describe, shown
+from asm_libcalls.signatures.arguments import bytes_of, counted, describe, printable, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def check_system(where: str) -> None:
 def listed(address: int, content: bytes, parts: list[tuple[str, int, int]]) -> list[Function]:
     """Return the functions of loaded code, for ``code_names``."""
     return [
-        (address + at, size, code_names.printable(name), _call_frames(content[at : at + size]))
+        (address + at, size, printable(name), _call_frames(content[at : at + size]))
         for name, at, size in parts
     ]
 

@@ -13,6 +13,7 @@ Source: Linux Standard Base 5.0, 10.6 (exception frames); libgcc's ``unwind-dw2-
 from __future__ import annotations
 
 import ctypes
+from itertools import filterfalse
 
 from asm_libcalls.emitter import libc
 from asm_libcalls.emitter.code_registration import Registry
@@ -28,18 +29,20 @@ class _Unwinder(Registry):
         for function in (self._add, self._remove):
             function.restype, function.argtypes = None, [ctypes.c_void_p]
 
-    def register(self, functions: list[tuple[int, int, str, bytes]]) -> int:
+    def register(self, address: int, functions: list[tuple[int, int, str, bytes]]) -> None:
         from asm_libcalls.emitter.eh_frame import encode_anywhere
 
         # In malloc's memory: the unwinder reads it until the process ends, when Python's objects
         # are gone.
         content = encode_anywhere((at, size, frames) for at, size, _, frames in functions)
         token = libc.malloc(content)
-        self._add(token)
-        return token
+        # One call of C code, so that no signal handler comes in between: `_add` returns None, and
+        # so its argument passes the filter.
+        self._registered.update(zip((address,), filterfalse(self._add, (token,)), strict=False))
 
-    def unregister(self, token: int) -> None:
-        self._remove(token)
+    def unregister(self, address: int) -> None:
+        token = self._registered[address]
+        any(map(self._remove, map(self._registered.pop, (address,))))  # one call, as above
         libc.free(token)
 
 
@@ -50,12 +53,11 @@ def start() -> None:
     """Register all code, loaded now or later; without libgcc do nothing."""
     if not _started:
         try:
-            unwinder = _Unwinder()
+            _started.append(_Unwinder())
         except (OSError, AttributeError) as error:
             _started.append(str(error))
-        else:
-            _started.append(unwinder)
-            unwinder.observe()
+    if isinstance(_started[0], _Unwinder):
+        _started[0].observe()
 
 
 def state() -> str:

@@ -54,7 +54,7 @@ class _Debugger(Registry):
         self._hook = library[_HOOK]  # gdb stops there
         self._hook.restype, self._hook.argtypes = None, []
 
-    def register(self, functions: list[tuple[int, int, str, bytes]]) -> int:
+    def register(self, address: int, functions: list[tuple[int, int, str, bytes]]) -> None:
         from asm_libcalls.emitter.elf_object import write_symbols
 
         # In malloc's memory: gdb may read it at any time, even after Python's finalization.
@@ -62,20 +62,24 @@ class _Debugger(Registry):
         first = self._descriptor.first
         entry = _Entry(first, 0, libc.malloc(content), len(content))
         token = libc.malloc(bytes(entry))
-        if first:
-            _Entry.from_address(first).previous = token
+        following = _entry(first)
+        # No call until all of it is written: a signal handler may raise after one.
+        following.previous = token
         self._descriptor.first = token
+        self._registered[address] = token
         self._tell(_REGISTER, token)
-        return token
 
-    def unregister(self, token: int) -> None:
-        entry = _Entry.from_address(token)
+    def unregister(self, address: int) -> None:
+        token = self._registered[address]
+        entry = _entry(token)
+        previous, following = _entry(entry.previous), _entry(entry.next)
+        # No call until all of it is written, as above.
         if entry.previous:
-            _Entry.from_address(entry.previous).next = entry.next
+            previous.next = entry.next
         else:
             self._descriptor.first = entry.next
-        if entry.next:
-            _Entry.from_address(entry.next).previous = entry.previous
+        following.previous = entry.previous
+        del self._registered[address]
         self._tell(_UNREGISTER, token)
         libc.free(entry.symbols)
         libc.free(token)
@@ -84,6 +88,11 @@ class _Debugger(Registry):
         self._descriptor.relevant = token
         self._descriptor.action = action
         self._hook()
+
+
+def _entry(address: int) -> _Entry:
+    """Return the entry at an address; one that is not used for address 0."""
+    return _Entry.from_address(address) if address else _Entry()
 
 
 _enabled: list[_Debugger] = []
@@ -106,7 +115,7 @@ def enable() -> None:
     """
     if not _enabled:
         _enabled.append(_Debugger())
-        _enabled[0].observe()
+    _enabled[0].observe()
 
 
 def enable_or_warn() -> None:

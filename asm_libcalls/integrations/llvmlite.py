@@ -26,7 +26,7 @@ from asm_libcalls.emitter.elf_symbols import defined_functions, undefined_symbol
 from asm_libcalls.integrations.attributes import declare_pure
 from asm_libcalls.llvm.binding import default_llvm_binding
 from asm_libcalls.signatures import Signature
-from asm_libcalls.signatures.arguments import describe, shown
+from asm_libcalls.signatures.arguments import describe, printable, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def finalize(engine: Any) -> dict[str, int]:
             address = engine.get_function_address(name)
             if address:
                 addresses[name] = address
-                names.append((address, size, code_names.printable(name), None))
+                names.append((address, size, printable(name), None))
         if names:
             _announce(engine, names)
     return addresses

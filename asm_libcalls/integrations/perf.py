@@ -25,7 +25,7 @@ import sys
 
 from asm_libcalls.emitter import code_names
 from asm_libcalls.emitter.open_file import OpenFile
-from asm_libcalls.signatures.arguments import integer
+from asm_libcalls.signatures.arguments import integer, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _write_new(source: Source) -> None:
 
 
 def _write(address: int, size: int, name: str) -> None:
-    line = code_names.printable(name).encode("utf-8", "replace")
+    line = printable(name).encode("utf-8", "replace")
     if _native_write is None:
         _append(b"%x %x %s\n" % (address, size, line))
     else:

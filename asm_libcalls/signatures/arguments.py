@@ -29,6 +29,16 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
+def printable(name: str) -> str:
+    """Return a name with escapes for control characters, ends of lines and lone surrogates.
+
+    A module's names may come from an attacker, who must not write to a terminal or a log.
+    """
+    if name.isprintable():
+        return name
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun in the singular or the plural: "1 page", "2 memories"."""
     if count == 1:

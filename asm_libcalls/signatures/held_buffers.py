@@ -13,7 +13,8 @@ from __future__ import annotations
 import ctypes
 import itertools
 import sys
-from _thread import allocate_lock
+
+from asm_libcalls.steps import step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ the address. The first place is for ``numpy.ndarray``; the latest types share th
 """
 
 _kept: list[type | None] = [None] * len(known_types)
-_learning = allocate_lock()
 _places = itertools.cycle(range(1, len(known_types)))
 
 
@@ -97,15 +97,18 @@ def _learn(type_: type) -> None:
     own = (vars(base)["__buffer__"] for base in type_.__mro__ if "__buffer__" in vars(base))
     if not all(isinstance(method, type(int.__add__)) for method in own):
         return
-    # A signal handler, or a child of a fork, may come here while the lock is held.
-    if _learning.acquire(blocking=False):
-        try:
-            is_array = type_ is getattr(sys.modules.get("numpy"), "ndarray", None)
-            place = 0 if is_array else next(_places)
-            known_types[place] = id(type_)  # before the old type may be freed
-            _kept[place] = type_
-        finally:
-            _learning.release()
+    is_array = type_ is getattr(sys.modules.get("numpy"), "ndarray", None)
+    _keep(0 if is_array else next(_places), type_, id(type_))
+
+
+@step
+def _keep(place: int, type_: type, address: int) -> type | None:
+    """Put a type into a place; return the one that was there, which may be freed now."""
+    # No call: each place has the address of the type that is kept there.
+    before = _kept[place]
+    known_types[place] = address
+    _kept[place] = type_
+    return before
 
 
 def _explained(exporter: Any, is_const: bool, where: str, error: Exception) -> Exception:

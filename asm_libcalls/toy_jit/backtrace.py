@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asm_libcalls.signatures.arguments import printable
+
 
 class WasmFrame:
     """A frame of a WebAssembly function.
@@ -23,7 +25,7 @@ class WasmFrame:
         self.offset = offset
 
     def __str__(self) -> str:
-        name = self.function_name or f"function {self.function_index}"
+        name = printable(self.function_name or f"function {self.function_index}")
         return f"{name} at byte {self.offset:#x}"
 
     def __repr__(self) -> str:

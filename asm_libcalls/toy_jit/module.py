@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.owned.objects import Owned, unmade
-from asm_libcalls.signatures.arguments import bytes_of, counted
+from asm_libcalls.signatures.arguments import bytes_of, counted, printable
 from asm_libcalls.toy_jit.frontend.decoder import decode_module
 from asm_libcalls.toy_jit.frontend.external_types import exports_of, imports_of
 from asm_libcalls.toy_jit.link.compiled_code import CompiledCode
@@ -193,7 +193,7 @@ class Module(Owned):
         return exports_of(self.decoded)
 
     def __repr__(self) -> str:
-        name = f" {self.decoded.name}" if self.decoded.name else ""
+        name = f" {printable(self.decoded.name)}" if self.decoded.name else ""
         return f"<Module{name}: {counted(len(self.decoded.functions), 'function')}>"
 
     def libcall_counts(self) -> dict[str, int]:

@@ -106,7 +106,12 @@ def _machine_loops() -> tuple[LoadedImage | None, str]:
     from asm_libcalls.x86_64 import code_cache
 
     try:
-        return code_cache.load("ufuncs", binding.x86_64.cpu.features), ""
+        image = code_cache.lasting.get("ufuncs")
+        if image is None:
+            image = code_cache.load("ufuncs", binding.x86_64.cpu.features)
+            code_cache.lasting["ufuncs"] = image
+        image.keep()
+        return image, ""
     except Exception as error:  # the assembler or executable memory is gone, for example
         return None, f"machine code could not be made: {type(error).__name__}: {error}"
 
@@ -118,8 +123,6 @@ def _make_ufuncs() -> dict[str, np.ufunc]:
         streaming = 0
     else:
         from asm_libcalls.x86_64.cpu_caches import last_level_cache
-
-        image.keep()
 
         # From this many bytes of output on, rounding uses non-temporal stores. Operand and output
         # then fill three eighths of the outermost cache, which other cores and data share. On

@@ -40,6 +40,7 @@ __all__ = [
     "OFF",
     "content",
     "folder",
+    "lasting",
     "load",
     "refusals",
     "write_package_images",
@@ -49,6 +50,9 @@ _SUFFIX = ".image"
 _ABI = b"x86-64 System V"
 
 _started = time.time()
+
+lasting: dict[str, LoadedImage] = {}
+"""Loaded images that are never unmapped, for an import that continues one that was interrupted."""
 
 _assembling = [RLock()]
 """PeachPy keeps the instructions that it is given in a global: one thread at a time assembles."""

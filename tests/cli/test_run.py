@@ -360,3 +360,16 @@ def test_a_module_from_standard_input(kind, module):
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"42  i32")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_a_terminal_must_not_get(tmp_path, encoding):
+    name = "\N{GREEK SMALL LETTER ALPHA}\x1b[31m\0\u2028"
+    path = tmp_path / "names.wasm"
+    path.write_bytes(build({name: Function("->", "")}))
+    done = run("run", str(path), PYTHONIOENCODING=encoding)
+    shown = r"\u03b1" if encoding == "ascii" else name[0]
+    assert done.stdout.split()[6] == shown + r"\x1b[31m\x00\u2028"
+    assert (done.returncode, done.stderr) == (0, "")
+    done = run("run", str(path), "--invoke", "f", PYTHONIOENCODING=encoding)
+    assert done.stderr.strip().isprintable()

@@ -4,11 +4,12 @@ import gc
 import threading
 
 import pytest
-from interruptions import at_every_point
+from interruptions import at_every_point, at_point
 
 from asm_libcalls import Code, load_code
-from asm_libcalls.emitter import code_names
+from asm_libcalls.emitter import code_names, register_frames
 from asm_libcalls.emitter.code_registration import Registry
+from asm_libcalls.integrations import gdb
 
 RET = bytes.fromhex("55 4889e5 5d c3")  # a frame that the unwinder can describe
 
@@ -26,18 +27,18 @@ class Recorded(Registry):
         assert not self.busy, "registered in the middle of a registration"
         self.busy = True
 
-    def register(self, functions):
+    def register(self, address, functions):
         self._begin()
         self.count += 1
         token = self.count
         for at, _, name, _ in functions:
             self.now[token] = (at, name)
+        self._registered[address] = token
         self.busy = False
-        return token
 
-    def unregister(self, token):
+    def unregister(self, address):
         self._begin()
-        del self.now[token]
+        del self.now[self._registered.pop(address)]
         self.busy = False
 
     def names(self):
@@ -92,11 +93,11 @@ def test_code_is_registered_when_it_is_loaded(registry):
     began, go_on = threading.Event(), threading.Event()
 
     class Slow(Recorded):
-        def register(self, functions):
+        def register(self, address, functions):
             if threading.current_thread() is not threading.main_thread():
                 began.set()
                 assert go_on.wait(60)
-            return super().register(functions)
+            super().register(address, functions)
 
     slow = Slow()
     code_names.observe(slow)
@@ -122,13 +123,12 @@ def test_a_fork_in_the_middle_of_a_registration(machine_code, child):
         class Forking(Recorded):
             child = None
 
-            def register(self, functions):
+            def register(self, address, functions):
                 self.child = os.fork()
                 code = piece("piece of the child") if not self.child else None
-                token = super().register(functions)
+                super().register(address, functions)
                 if code is not None:
                     code.close()
-                return token
 
         forking = Forking()
         code_names.observe(forking)
@@ -142,3 +142,46 @@ def test_a_fork_in_the_middle_of_a_registration(machine_code, child):
         code.close()
         assert forking.names() == []
     """)
+
+
+class Struck(BaseException):
+    """A signal handler raises this."""
+
+
+def strike():
+    raise Struck
+
+
+_WHERE = "asm_libcalls.emitter.code_", "asm_libcalls.emitter.reg", "asm_libcalls.integrations"
+REGISTRIES = {"unwinder": register_frames._Unwinder, "gdb": gdb._Debugger}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("name", REGISTRIES)
+def test_no_registration_outlives_its_code_where_a_signal_handler_raises(name, machine_code):
+    registry = REGISTRIES[name]()
+    code_names.observe(registry)
+    before = set(registry._registered)
+
+    def load_and_close():
+        piece("piece").close()
+
+    def run(number):
+        try:
+            return at_point(number, load_and_close, strike, _WHERE)[0]
+        except Struck:
+            return True
+
+    try:
+        for number in range(2000):
+            if not run(number):
+                break
+            gc.collect()
+            load_and_close()  # goes on with what was interrupted
+            assert not registry._coming, number
+            assert not registry._gone, number
+            assert not code_names._leaving, number
+            assert set(registry._registered) - before <= set(code_names.sources), number
+    finally:
+        code_names._observers.remove(registry)
+    assert number > 50

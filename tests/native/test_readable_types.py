@@ -7,19 +7,22 @@ import gc
 import math
 import sys
 import weakref
+from functools import partial
 
 import numpy
 import pytest
 from free_threading import frees_modules_and_classes
+from interruptions import at_point
 from jit_modules import Function, build
 
 import asm_libcalls
 from asm_libcalls import FuncRef, Instance, VMExternRef, native_function
 from asm_libcalls.native import process
 from asm_libcalls.runtime import externref_boxes
-from asm_libcalls.signatures import Callee, Signature, value_types
+from asm_libcalls.signatures import Callee, Signature, held_buffers, value_types
 from asm_libcalls.signatures.pointers import release
 from asm_libcalls.steps import HAS_GIL
+from asm_libcalls.x86_64.python_functions.readable_types import ReadableTypes
 
 LIBC = ctypes.CDLL(None)
 
@@ -414,3 +417,42 @@ def test_the_slow_path_names_the_argument(same):
         function(1, "y")
     with pytest.raises(TypeError, match=r"f\(\) takes 2 arguments \(x, y\), got 1"):
         function(1)
+
+
+class Struck(BaseException):
+    """A signal handler raises this."""
+
+
+def strike():
+    raise Struck
+
+
+TABLES = {
+    "readable types": lambda: ReadableTypes(process.interface.function_maker()._describe).learn,
+    "held buffers": lambda: held_buffers._learn,
+}
+
+
+def learned(learn):
+    owner = getattr(learn, "__self__", None)
+    return set(owner._table if owner else held_buffers.known_types)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_types_are_learned_after_a_signal_handler_has_raised(name):
+    """A lock that stayed taken would leave all later types to the slow path."""
+    base = ctypes.POINTER(ctypes.c_int) if name == "readable types" else bytearray
+    packages = "asm_libcalls.x86_64", "asm_libcalls.signatures", "asm_libcalls.steps"
+    for number in range(500):
+        learn = TABLES[name]()  # an empty table, where types may share few places
+        cls, other = (type("Kind", (base,), {}) for _ in range(2))
+        try:
+            reached, _ = at_point(number, partial(learn, cls), strike, packages)
+        except Struck:
+            reached = True
+        if not reached:
+            break
+        for each in (other, cls):
+            learn(each)
+            assert id(each) in learned(learn), number
+    assert number > 1

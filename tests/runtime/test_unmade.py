@@ -95,3 +95,20 @@ def test_what_init_sets_is_an_error_that_says_so():
             if hasattr(it, "closed"):
                 it.close()
                 assert it.closed
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda it: it(),
+        lambda it: it.call_bits(1),
+        lambda it: it.__native_address__("pointer"),
+        lambda it: it.__signature__,
+        repr,
+    ],
+    ids=["call", "call_bits", "address", "signature", "repr"],
+)
+def test_an_export_that_was_not_made_says_so(use):
+    """Its ``__new__`` takes arguments, so that the test above leaves it out."""
+    with pytest.raises(ValueError, match=r"^the Func was not made"):
+        use(asm_libcalls.toy_jit.Func.__new__(asm_libcalls.toy_jit.Func, None, 0, 0))

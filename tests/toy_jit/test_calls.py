@@ -330,7 +330,7 @@ def test_names_of_code_end_no_string(child):
         from asm_libcalls.integrations import gdb
         f = instantiate({"a\\0b\\n": Function("->", "")})
         names = [row[2] for source in code_names.sources.values() for row in source()]
-        assert "wasm::a b " in names, names
+        assert "wasm::a\\\\x00b\\\\n" in names, names
         try:
             gdb.enable()
         except OSError:

@@ -3,6 +3,7 @@
 import inspect
 import pickle
 import shutil
+import traceback
 
 import pytest
 import wasm_builder as wasm
@@ -18,6 +19,7 @@ from asm_libcalls.toy_jit.frontend.external_types import (
     MemoryType,
     TableType,
 )
+from asm_libcalls.toy_jit.link.listing import listing
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 
@@ -254,3 +256,55 @@ def test_a_function_says_what_it_is():
     assert "Attributes" in (inspect.getdoc(function_class) or "")
     assert inspect.isclass(function_class)
     assert not hasattr(function_class, "__signature__")
+
+
+UNPRINTABLE = "f\x1b[31m\n\u202e\0\u2028"
+"""A terminal's colour, ends of lines, and a change of direction."""
+
+
+def complaint(action):
+    """Return all that Python prints about the exception that an action raises."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        action()
+    return "".join(traceback.format_exception_only(caught.value))
+
+
+def test_names_of_a_module_are_escaped_wherever_they_are_shown():
+    name = wasm.name(UNPRINTABLE)
+    functions = b"\x02\0" + name + b"\1" + name
+    names = wasm.custom("name", b"\0" + wasm.sized(name) + b"\1" + wasm.sized(functions))
+    binary = wasm.module(
+        types=[wasm.functype([0x7F], [0x7F])],
+        imports=[name + name + b"\0\0"],
+        functions=[0],
+        exports=[wasm.exported(UNPRINTABLE, 0, 1)],
+        code=[wasm.body(bytes.fromhex("20 00 10 00"))],
+    )
+    compiled = toy_jit.Module(binary + names, toy_jit.compile_options(listing=True))
+
+    def instance(host):
+        return toy_jit.Instance(compiled, {UNPRINTABLE: {UNPRINTABLE: host}})
+
+    closed = instance(abs).exports[UNPRINTABLE]
+    closed.instance.close()
+    function = instance(abs).exports[UNPRINTABLE]
+    texts = {
+        "module": repr(compiled),
+        "imports": f"{compiled.imports[0]} {compiled.imports!r}",
+        "exports": f"{compiled.exports[0]} {compiled.exports!r}",
+        "function": f"{function!r} {function.__doc__}",
+        "listing": "\n".join(line.text for line in listing(compiled, 1)),
+        "missing": complaint(lambda: toy_jit.Instance(compiled)),
+        "of another type": complaint(lambda: instance(5)),
+        "closed": complaint(lambda: instance(closed)),
+        "an argument": complaint(lambda: function("a")),
+        "another argument": complaint(lambda: function.call_bits(1 << 70)),
+        "a result": complaint(lambda: instance(str).exports[UNPRINTABLE](1)),
+        "a backtrace": complaint(
+            lambda: instance(lambda _: asm_libcalls.i64_sdiv(1, 0)).exports[UNPRINTABLE](1)
+        ),
+    }
+    for what, text in texts.items():
+        assert all(line.isprintable() for line in text.split("\n")), (what, text)
+        assert "\\x1b" in text, (what, text)
+    assert function.__name__ == UNPRINTABLE

@@ -619,8 +619,9 @@ def test_failure_to_make_loops_leaves_the_fallback(monkeypatch):
         raise OSError(13, "no pages today")
 
     monkeypatch.setenv("ASM_LIBCALLS_CACHE", "off")
-    from asm_libcalls.x86_64 import ufunc_loops
+    from asm_libcalls.x86_64 import code_cache, ufunc_loops
 
+    monkeypatch.setattr(code_cache, "lasting", {})
     monkeypatch.setattr(ufunc_loops, "routines", refuse)
     monkeypatch.setattr(ufuncs, "BACKENDS", {})
     image, why_not = ufuncs._machine_loops()

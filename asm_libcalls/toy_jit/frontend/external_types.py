@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from asm_libcalls.signatures.arguments import printable
 from asm_libcalls.toy_jit.frontend import module as parts
 from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
 
@@ -153,7 +154,7 @@ class ImportType(_Type):
     type: FuncType | TableType | MemoryType | GlobalType
 
     def __str__(self) -> str:
-        return f"{self.module}.{self.name}: {self.type}"
+        return f"{printable(self.module)}.{printable(self.name)}: {self.type}"
 
 
 class ExportType(_Type):
@@ -165,7 +166,7 @@ class ExportType(_Type):
     type: FuncType | TableType | MemoryType | GlobalType
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.type}"
+        return f"{printable(self.name)}: {self.type}"
 
 
 _KINDS = {"func": "function", "table": "table", "memory": "memory", "global": "global"}

@@ -8,9 +8,9 @@ callee-saved registers belong to compiled code: the entry stencil saves its call
 from __future__ import annotations
 
 from asm_libcalls.emitter.call_frames import CALLEE_SAVED, RBP
-from asm_libcalls.emitter.code_names import printable
 from asm_libcalls.emitter.eh_frame import advance, instructions
 from asm_libcalls.emitter.stencils import Part, Stencil
+from asm_libcalls.signatures.arguments import printable
 from asm_libcalls.toy_jit.codegen.templates import STENCILS
 from asm_libcalls.x86_64.stencils import stack_effects
 

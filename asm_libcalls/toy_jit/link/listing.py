@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from asm_libcalls.libcalls import BUILTIN_ARRAY
 from asm_libcalls.signatures import VALUE_TYPES
+from asm_libcalls.signatures.arguments import printable
 from asm_libcalls.signatures.literals import format_pattern
 from asm_libcalls.toy_jit.codegen.layout import offsets_of
 from asm_libcalls.toy_jit.frontend import opcodes as op
@@ -100,7 +101,7 @@ def listing(module: Module, index: int) -> Iterator[Line]:
 
 
 def _function(module: Module, index: int) -> str:
-    return module.decoded.function_name(index) or f"function {index}"
+    return printable(module.decoded.function_name(index) or f"function {index}")
 
 
 def _builtin(module: Module, displacement: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from functools import partial
 
-from asm_libcalls.emitter.code_names import printable
 from asm_libcalls.native.call_slot import FUNCTION, answer_calls, callable_class
 from asm_libcalls.native.native_function import native_functions
 from asm_libcalls.native.specification import (
@@ -19,6 +18,7 @@ from asm_libcalls.runtime.externref_boxes import fill_spare
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.store_entries import call_inside
 from asm_libcalls.signatures import MEMORY_POINTERS, Callee, Signature
+from asm_libcalls.signatures.arguments import printable
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.toy_jit.codegen.layout import type_of_id
 from asm_libcalls.toy_jit.frontend.module import (
@@ -77,6 +77,7 @@ class Func(FuncRef):
         """Return the address of the anyfunc, or for a pointer one that C calls with numbers."""
         if kind not in MEMORY_POINTERS:
             return super().__native_address__(kind)
+        FuncRef.as_raw(self)  # NotMade, if it was not made
         adapter = self._adapter or _adapter(self)
         if adapter is None:
             raise TypeError(f"{self!r} has no C address: C passes numbers, and returns one")
@@ -96,7 +97,7 @@ class Func(FuncRef):
 
     def __repr__(self) -> str:
         t = self.type
-        return f"<Func {self.name} {type_names(t.params)} -> {type_names(t.results)}>"
+        return f"<Func {printable(self.name)} {type_names(t.params)} -> {type_names(t.results)}>"
 
     def __call__(self, *arguments: Any) -> Any:
         """Call the function; return its result, None without one, or a tuple of several.
@@ -108,6 +109,7 @@ class Func(FuncRef):
         Trap
             The function trapped.
         """
+        FuncRef.as_raw(self)  # NotMade, if it was not made
         builtin = getattr(self, FUNCTION, None)  # called as `self.__call__`, it is there already
         if builtin is None and self._has_builtin:
             builtin = _builtin(self)
@@ -200,8 +202,9 @@ def _make_enter() -> Callable[..., None]:
 
 
 def _callee(name: str, params: bytes) -> Callee:
-    where = tuple([f"{name}(): argument {i + 1}" for i in range(len(params))])
-    callee = Callee(f"{name}()", where, f" {type_names(params)}")
+    shown = printable(name)
+    where = tuple([f"{shown}(): argument {i + 1}" for i in range(len(params))])
+    callee = Callee(f"{shown}()", where, f" {type_names(params)}")
     if len(_callees) > 100:
         _callees.clear()
     _callees[name] = callee
@@ -242,7 +245,7 @@ def _signature(func: Func) -> Any:
 def _doc(func: Func) -> str:
     functype = func.type
     types = f"{type_names(functype.params)} -> {type_names(functype.results)}"
-    return f"Call the WebAssembly function {func.name}: {types}."
+    return f"Call the WebAssembly function {printable(func.name)}: {types}."
 
 
 _PYTHON_TYPES = {I32: int, I64: int, V128: int, F32: float, F64: float}

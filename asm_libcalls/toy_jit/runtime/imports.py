@@ -6,7 +6,7 @@ from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.global_ import Global
 from asm_libcalls.runtime.memory import Memory
 from asm_libcalls.runtime.table import Table
-from asm_libcalls.signatures.arguments import describe
+from asm_libcalls.signatures.arguments import describe, printable
 from asm_libcalls.toy_jit.codegen.layout import type_id
 from asm_libcalls.toy_jit.errors import LinkError
 from asm_libcalls.toy_jit.frontend.external_types import import_type
@@ -45,7 +45,7 @@ def match_imports(
     imports: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
     host: dict[int, tuple[Any, Any, str]] = {}
     for entry in decoded.imports:
-        name = f"{entry.module}.{entry.name}"
+        name = printable(f"{entry.module}.{entry.name}")
         value = given[entry.module][entry.name]
         if entry.kind == "func" and callable(value) and not isinstance(value, FuncRef):
             own = getattr(value, "wasm_type", None)  # most Python functions declare no type
@@ -107,7 +107,8 @@ def _mismatch(entry: decoded_module.Import, value: Any) -> str:
     owner = value.instance if entry.kind == "func" else value
     if owner.closed:
         of = "is of a closed Instance" if entry.kind == "func" else "is closed"
-        raise ValueError(f"Instance(): the import {entry.module}.{entry.name} {of}")
+        name = printable(f"{entry.module}.{entry.name}")
+        raise ValueError(f"Instance(): the import {name} {of}")
     if entry.kind == "func":
         if value.type_index != type_id(wanted):
             return f"expected {wanted!r}, got {value!r}"

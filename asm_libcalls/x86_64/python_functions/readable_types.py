@@ -14,11 +14,11 @@ table without a lock.
 
 from __future__ import annotations
 
-from _thread import allocate_lock
 from _weakref import ref
 
 from asm_libcalls.emitter import libc
 from asm_libcalls.signatures import c_types, value_types
+from asm_libcalls.steps import step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,6 @@ class ReadableTypes:
         self._describe = describe
         # By address, which another type may get later; the reference tells.
         self._seen: dict[int, ref[type]] = {}
-        self._lock = allocate_lock()
         self.release = c_types.c_uint64.from_address(libc.malloc(bytes(8)))
 
     def learn(self, type_: type) -> None:
@@ -87,24 +86,36 @@ class ReadableTypes:
         seen = self._seen.get(id(type_))
         if seen is not None and seen() is type_:
             return
-        # A signal handler, or a child of a fork, may come here while the lock is held.
-        if not self._lock.acquire(blocking=False):
-            return
+        # First: a description may come here again.
+        self._seen[id(type_)] = ref(type_)
+        is_done = False
         try:
-            self._seen[id(type_)] = ref(type_)
             description = self._describe(type_, self)
             if description:
                 self._enter(type_, description)
+            is_done = True
         except ImportError:  # a finalizer at interpreter exit, where nothing can be imported
-            del self._seen[id(type_)]
+            pass
         finally:
-            self._lock.release()
+            if not is_done:  # a signal handler may have raised too
+                self._seen.pop(id(type_), None)
 
     def _enter(self, type_: type, description: int) -> None:
         first = (id(type_) & PLACE_MASK) // ENTRY_SIZE
         for place in range(first, first + _MORE):
             if not self._table[2 * place]:
                 libc.never_free(type_)
-                self._table[2 * place + 1] = description
-                self._table[2 * place] = id(type_)  # last: from now on it is found
-                return
+                if self._take(2 * place, id(type_), description):
+                    return
+
+    @step
+    def _take(self, place: int, address: int, description: int) -> bool:
+        """Enter a type in a place, unless it is taken; return whether the type is there."""
+        # No call: other threads and signal handlers enter types too.
+        table = self._table
+        if table[place]:
+            is_here: bool = table[place] == address
+            return is_here
+        table[place + 1] = description
+        table[place] = address  # last: from now on it is found
+        return True

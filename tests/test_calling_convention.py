@@ -34,42 +34,30 @@ def plain(name: str, code: bytes):
 
 
 def test_callee_saved_registers_survive_a_trap(load_routines, machine_code, machine_entry):
-    from peachpy.x86_64 import (
-        ADD, CALL, CMP, JE, LABEL, MOV, OR, POP, PUSH, RET, SUB, XOR, Label, eax, ecx, r12, r13,
-        r14, r15, rax, rbx, rcx, rdi, rsi,
-    )  # fmt: skip
-    from peachpy.x86_64.registers import rbp, rsp
+    from native_code import SAVED, compare_saved, mark_saved
+    from peachpy.x86_64 import ADD, CALL, CMP, MOV, POP, PUSH, RET, SUB, eax, rax, rcx, rdi, rsi
+    from peachpy.x86_64.registers import rsp
 
     from asm_libcalls.x86_64.assembler import sequence
     from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
 
-    registers = (rbx, rbp, r12, r13, r14, r15)
-
     def clobber():
-        for register in registers:
+        for register in SAVED:
             MOV(register, -1)
         MOV(eax, 6)
         MOV(rdi, rax)
         TAIL_JUMP("asm_libcalls_raise_trap")
 
     def probe():  # (NativeCall *, enter) -> mask of registers that enter changed
-        for register in registers:
+        for register in SAVED:
             PUSH(register)
         SUB(rsp, 8)
-        for i, register in enumerate(registers):
-            MOV(register, 0x1111111111111111 * (i + 1))
+        mark_saved()
         CALL(rsi)
-        XOR(ecx, ecx)
-        for i, register in enumerate(registers):
-            same = Label(f"same_{i}")
-            MOV(rax, 0x1111111111111111 * (i + 1))
-            CMP(register, rax)
-            JE(same)
-            OR(ecx, 1 << i)
-            LABEL(same)
+        compare_saved(lambda: CMP(rsp, rsp))  # MXCSR is not compared here
         MOV(rax, rcx)
         ADD(rsp, 8)
-        for register in reversed(registers):
+        for register in reversed(SAVED):
             POP(register)
         RET()
 
@@ -80,7 +68,7 @@ def test_callee_saved_registers_survive_a_trap(load_routines, machine_code, mach
     call = NativeCall(address=loaded.routine("clobber"))
     for _ in range(3):
         changed = run(ctypes.addressof(call), machine_code.loaded.routine("asm_libcalls_enter"))
-        assert [str(r) for i, r in enumerate(registers) if changed >> i & 1] == []
+        assert [str(r) for i, r in enumerate(SAVED) if changed >> i & 1] == []
     with pytest.raises(asm_libcalls.IntegerOverflow):
         machine_entry.call(loaded.routine("clobber"), Signature("()"), ())
 

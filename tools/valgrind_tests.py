@@ -1,10 +1,10 @@
 """Run tests, and the stress program, under valgrind's memcheck.
 
-``python tools/valgrind_tests.py [FILE...]`` runs the test files of :data:`TESTS` in one process,
-and ``tools/stress.py``, or only the files that are named. It prints a line for each of the two: how
+``python tools/valgrind_tests.py [FILE...]`` runs each test file of :data:`TESTS` in a process of
+its own, and ``tools/stress.py``, or only the files that are named. It prints a line for each: how
 many processes had errors, and the last line of output. An error in another library's code counts
 too, unless ``tools/valgrind.supp`` names it. The exit code is 0 if no error was reported and no
-test failed.
+test failed. Machine code is assembled once, into a cache folder that all processes share.
 
 Python must use malloc for each object (``PYTHONMALLOC=malloc``), so that memcheck knows where each
 begins and ends. Uses of uninitialized values are not looked for: a slot of compiled code has 64
@@ -53,7 +53,7 @@ STRESS = "tools/stress.py"
 STRESS_SECONDS = 120
 
 
-def memcheck(words: list[str]) -> bool:
+def memcheck(name: str, words: list[str], cache: str) -> bool:
     """Run Python with these arguments under memcheck; print the outcome, and return it."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +67,8 @@ def memcheck(words: list[str]) -> bool:
         ]
         done = subprocess.run(
             [*command, sys.executable, *words],
-            cwd=ROOT, env={**os.environ, "PYTHONMALLOC": "malloc"},
+            cwd=ROOT,
+            env={**os.environ, "PYTHONMALLOC": "malloc", "ASM_LIBCALLS_CACHE": cache},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         )  # fmt: skip
         logs = [path.read_text(errors="replace") for path in sorted(Path(folder).iterdir())]
@@ -81,7 +82,7 @@ def memcheck(words: list[str]) -> bool:
         wrong.append(done.stdout)
     last = (done.stdout.strip().splitlines() or [""])[-1].strip("= ")
     print(
-        f"{words[0]} {words[-1]}: {len(wrong)} of {len(logs)} processes with errors, "
+        f"{name}: {len(wrong)} of {len(logs)} processes with errors, "
         f"exit code {done.returncode}, {time.monotonic() - start:.0f} s: {last}"
     )
     print(*wrong, sep="\n", end="", flush=True)
@@ -93,15 +94,15 @@ def main(names: list[str]) -> int:
     if not shutil.which("valgrind"):
         print("valgrind is not installed")
         return 2
-    tests = [name for name in names if name != STRESS]
-    if not names:
-        tests = TESTS
+    out = [f"--deselect={test}" for test in DESELECTED]
     good = True
-    if tests:
-        out = [f"--deselect={test}" for test in DESELECTED]
-        good = memcheck(["-m", "pytest", "-q", "-p", "no:cacheprovider", *out, *tests])
-    if not names or STRESS in names:
-        good = memcheck([STRESS, str(STRESS_SECONDS), "1"]) and good
+    with tempfile.TemporaryDirectory() as cache:
+        for name in names or [*TESTS, STRESS]:
+            if name == STRESS:
+                words = [STRESS, str(STRESS_SECONDS), "1"]
+            else:
+                words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *out, name]
+            good = memcheck(name, words, cache) and good
     return int(not good)
 
 

@@ -123,7 +123,7 @@ def test_functions_are_named(code, expected):
     frames = None if expected is None else bytes.fromhex(expected)
     assert list(code_names.sources[address]()) == [
         (address, len(code), "first", frames),
-        (address + 16 + len(code), len(code), "a b", frames),
+        (address + 16 + len(code), len(code), "a\\nb", frames),
     ]
 
 

@@ -70,7 +70,7 @@ def check_map(entries, address):
     assert {libcall.symbol for libcall in LIBCALLS.values() if libcall.name in NUMERIC} <= {*names}
     assert "asm_libcalls_enter" in names
     assert names["wasm::spin"][1] > 20
-    assert names["mine and mine"] == (0x1000, 16)
+    assert names["mine\\nand mine"] == (0x1000, 16)
     assert "asm_libcalls::code" not in names
     assert all(size for _, size, _ in entries)
     # No two overlap: perf would show either.

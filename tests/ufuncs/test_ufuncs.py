@@ -639,10 +639,10 @@ def test_report_says_whose_loops_serve(child, failing):
         assert backend_report()["ufuncs"] == "not imported"
         from asm_libcalls.x86_64 import code_cache
         load = code_cache.load
-        def refuse(kind, features):
+        def refuse(kind, *features):
             if kind == "ufuncs" and {failing}:
                 raise OSError("no pages today")
-            return load(kind, features)
+            return load(kind, *features)
         code_cache.load = refuse
         from asm_libcalls import ufuncs
         print(backend_report()["ufuncs"], *sorted(set(ufuncs.BACKENDS.values())), sep="|")

@@ -7,10 +7,11 @@ of the objects that users close.
 
 from __future__ import annotations
 
+import os
 import sys
 from itertools import repeat
 
-from asm_libcalls.steps import step
+from asm_libcalls.steps import HAS_GIL, step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,6 +130,25 @@ class Finalized:
     def _finalize(self) -> None:
         """Release what the object owns. It may be called again, and then does the rest."""
         raise NotImplementedError
+
+
+def _renew() -> None:
+    """Give a forked child a dict of its own.
+
+    Without the GIL a dict has a lock, which CPython hands to a thread that waits for it. Where that
+    thread is not in the child, nothing there can use the dict. What other threads were finalizing
+    stays as it is, and the old dict with it.
+    """
+    global _dropped, _left  # noqa: PLW0603
+    _left = _dropped, _left
+    _dropped = defaultdict(repeat(_finalize_dropped).__next__)
+    Finalized.__del__ = property(_dropped.__getitem__)
+
+
+_left: Any = None  # the dicts of the processes before
+
+if not HAS_GIL:
+    os.register_at_fork(after_in_child=_renew)
 
 
 class Released(NotCopied, Finalized):

@@ -57,7 +57,7 @@ MODULES = {
     "asm_libcalls/x86_64/memory_growth.py": _REFERENCES,
     "asm_libcalls/x86_64/leaving.py": _REFERENCES,
     "asm_libcalls/x86_64/byte_tuning.py": "x86_64/test_byte_tuning.py -k 'choice or model'",
-    "asm_libcalls/runtime/keepers.py": "runtime/test_reference_functions.py",
+    "asm_libcalls/runtime/kept_instances.py": "runtime/test_reference_functions.py",
     "asm_libcalls/native/ctypes_callbacks.py": "native/test_ctypes_callbacks.py",
     "asm_libcalls/ufuncs/fallback_loops.py": "ufuncs/test_ufuncs.py -k 'fallback or callback'",
     "asm_libcalls/runtime/growable.py": "runtime/test_memory.py runtime/test_tables.py "

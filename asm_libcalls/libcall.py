@@ -6,7 +6,7 @@ table.
 
 from __future__ import annotations
 
-from asm_libcalls.owned import not_made, refuse
+from asm_libcalls.owned import not_made, refuse_again
 from asm_libcalls.signatures import MEMORY_POINTERS, Callee
 from asm_libcalls.steps import HAS_GIL
 
@@ -78,8 +78,7 @@ class Libcall:
     callee: Callee
 
     def __init__(self, declaration: Declaration, binding: Binding) -> None:
-        if "declaration" in vars(self):
-            refuse(self)
+        refuse_again(self, "declaration")
         self.declaration = declaration
         self.name = declaration.name
         self.symbol = declaration.symbol

@@ -108,7 +108,11 @@ def _finalize_dropped(is_finalizing: Callable[[], bool] = sys.is_finalizing) -> 
     raise_first(errors)
 
 
-_dropped: Any = defaultdict(repeat(_finalize_dropped).__next__)
+def _make_dropped() -> Any:
+    return defaultdict(repeat(_finalize_dropped).__next__)
+
+
+_dropped = _make_dropped()
 """Objects whose finalizer has begun and not ended; reading one puts it in."""
 
 
@@ -141,7 +145,7 @@ def _renew() -> None:
     """
     global _dropped, _left  # noqa: PLW0603
     _left = _dropped, _left
-    _dropped = defaultdict(repeat(_finalize_dropped).__next__)
+    _dropped = _make_dropped()
     Finalized.__del__ = property(_dropped.__getitem__)
 
 

@@ -106,10 +106,10 @@ def _machine_loops() -> tuple[LoadedImage | None, str]:
     from asm_libcalls.x86_64 import code_cache
 
     try:
-        image = code_cache.lasting.get("ufuncs")
+        image = code_cache.kept_images.get("ufuncs")
         if image is None:
             image = code_cache.load("ufuncs", binding.x86_64.cpu.features)
-            code_cache.lasting["ufuncs"] = image
+            code_cache.kept_images["ufuncs"] = image
         image.keep()
         return image, ""
     except Exception as error:  # the assembler or executable memory is gone, for example

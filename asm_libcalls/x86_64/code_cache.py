@@ -40,7 +40,7 @@ __all__ = [
     "OFF",
     "content",
     "folder",
-    "lasting",
+    "kept_images",
     "load",
     "refusals",
     "write_package_images",
@@ -51,7 +51,7 @@ _ABI = b"x86-64 System V"
 
 _started = time.time()
 
-lasting: dict[str, LoadedImage] = {}
+kept_images: dict[str, LoadedImage] = {}
 """Loaded images that are never unmapped, for an import that continues one that was interrupted."""
 
 _assembling = [RLock()]

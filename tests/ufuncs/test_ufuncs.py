@@ -621,7 +621,7 @@ def test_failure_to_make_loops_leaves_the_fallback(monkeypatch):
     monkeypatch.setenv("ASM_LIBCALLS_CACHE", "off")
     from asm_libcalls.x86_64 import code_cache, ufunc_loops
 
-    monkeypatch.setattr(code_cache, "lasting", {})
+    monkeypatch.setattr(code_cache, "kept_images", {})
     monkeypatch.setattr(ufunc_loops, "routines", refuse)
     monkeypatch.setattr(ufuncs, "BACKENDS", {})
     image, why_not = ufuncs._machine_loops()

@@ -11,8 +11,7 @@ from asm_libcalls.toy_jit.frontend.local_uses import (
     CALL,
     LIBCALL_ON_NUMBERS,
     LOCALS,
-    LOOP_WEIGHT,
-    MOST_WEIGHT,
+    weight_inside,
 )
 from asm_libcalls.toy_jit.frontend.module import F32, F64, I32, I64, V128, VALUE_TYPES
 
@@ -128,7 +127,7 @@ def _carried(body: Body) -> list[int]:
         if opcode in (op.BLOCK, op.LOOP, op.IF):
             blocks.append((begin, weight, written, read))
             if opcode == op.LOOP and immediate.targeted:
-                weight = min(weight * LOOP_WEIGHT, MOST_WEIGHT)
+                weight = weight_inside(weight)
                 begin, written, read = at, set(), []
         elif opcode == op.END and blocks:
             if immediate.opcode == op.LOOP and written is not None and at - begin < _SHORT_LOOP:

@@ -37,11 +37,13 @@ CALLS = {
 }  # fmt: skip
 """By opcode: CALL or LIBCALL_ON_NUMBERS."""
 
-LOOP_WEIGHT = 8
-"""The assumed number of iterations of a loop."""
+_ITERATIONS = 8  # assumed, of a loop
+_MOST_WEIGHT = _ITERATIONS**6
 
-MOST_WEIGHT = LOOP_WEIGHT**6
-"""The weight of a use in loops that are nested deeper still, too."""
+
+def weight_inside(weight: int) -> int:
+    """Return the weight of a use in a loop, whose own weight is given."""
+    return min(weight * _ITERATIONS, _MOST_WEIGHT)
 
 
 class LocalUses:
@@ -82,7 +84,7 @@ class LocalUses:
                 outside.append(weight)
                 if loop.targeted:
                     has_loops = True
-                    weight = min(weight * LOOP_WEIGHT, MOST_WEIGHT)
-        for i in indices[at:] if at else indices:
+                    weight = weight_inside(weight)
+        for i in indices[at:]:
             weights[i] += weight
         return weights, has_loops

@@ -54,7 +54,7 @@ def match_imports(
                     f"incompatible import type for {name}: expected {entry.type!r}, got {own!r}"
                 )
             host[len(imports["func"])] = (value, entry.type, name)
-        elif problem := _mismatch(entry, value):
+        elif problem := _mismatch(entry, value, name):
             raise LinkError(f"incompatible import type for {name}: {problem}")
         imports[entry.kind].append(value)
     if not host:
@@ -98,7 +98,7 @@ def _shortened(line: str) -> str:
     return line if len(line) <= 500 else f"{line[:500]}..."
 
 
-def _mismatch(entry: decoded_module.Import, value: Any) -> str:
+def _mismatch(entry: decoded_module.Import, value: Any, name: str) -> str:
     """Say why a value cannot be imported, or return "" (2.0, 3.2 and 4.5.2: import matching)."""
     wanted: Any = entry.type
     if not isinstance(value, _KINDS[entry.kind]):
@@ -107,7 +107,6 @@ def _mismatch(entry: decoded_module.Import, value: Any) -> str:
     owner = value.instance if entry.kind == "func" else value
     if owner.closed:
         of = "is of a closed Instance" if entry.kind == "func" else "is closed"
-        name = printable(f"{entry.module}.{entry.name}")
         raise ValueError(f"Instance(): the import {name} {of}")
     if entry.kind == "func":
         if value.type_index != type_id(wanted):

@@ -9,7 +9,15 @@ from __future__ import annotations
 from asm_libcalls.emitter import availability, code_names
 from asm_libcalls.emitter.call_frames import CALLEE_SAVED, RBP, RSP, Node, follow
 from asm_libcalls.emitter.eh_frame import instructions
-from asm_libcalls.signatures.arguments import bytes_of, counted, describe, printable, shown
+from asm_libcalls.signatures.arguments import (
+    all_items,
+    bytes_of,
+    counted,
+    describe,
+    iterator_of,
+    printable,
+    shown,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,13 +108,14 @@ def listed(address: int, content: bytes, parts: list[tuple[str, int, int]]) -> l
 def _items(functions: Any, where: str) -> Any:
     if functions is None:
         return ()
+    what = f"{where}: functions"
     try:
-        return functions.items()
+        items = functions.items()
     except AttributeError:
         raise TypeError(
-            f"{where}: functions must be a mapping of names to (offset, size), "
-            f"got {describe(functions)}"
+            f"{what} must be a mapping of names to (offset, size), got {describe(functions)}"
         ) from None
+    return all_items(iterator_of(items), what)
 
 
 def _check(name: Any, place: Any, length: int, where: str) -> tuple[str, int, int]:

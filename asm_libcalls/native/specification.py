@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asm_libcalls.signatures import VALUE_TYPES, Callee, Signature
-from asm_libcalls.signatures.arguments import counted, describe, items_of, shown
+from asm_libcalls.signatures.arguments import counted, describe, items_of, number_of, shown
 from asm_libcalls.x86_64.python_functions import EVERYTHING
 
 TYPE_CHECKING = False
@@ -138,12 +138,13 @@ def _parameter_names(
         )
     if given is None:
         return default_parameter_names(count)
-    names = tuple(items_of(given, where, "a sequence of str"))
+    names = items_of(given, where, "a sequence of str", count)
     if len(names) != count:
         raise ValueError(
-            f"{where} must be {counted(count, 'name')} for {signature}, got {len(names)}"
+            f"{where} must be {counted(count, 'name')} for {signature}, "
+            f"got {number_of(names, count)}"
         )
-    return names
+    return tuple(names)
 
 
 def check_parameter_names(names: tuple[str, ...], caller: str) -> None:

@@ -55,7 +55,8 @@ def imported_parts(imports: Mapping[str, Sequence[Any]] | None) -> dict[str, lis
             f"Instance(): imports must be a mapping of {', '.join(_IMPORT_KINDS)}, "
             f"got {type(imports).__name__}"
         )
-    unknown = set(imports) - set(_IMPORT_KINDS)
+    keys = items_of(imports, "Instance(): imports", "a mapping")
+    unknown = set(keys) - set(_IMPORT_KINDS)
     if unknown:
         raise ValueError(
             f"Instance(): imports has {', '.join(sorted(map(repr, unknown)))}, "

@@ -12,7 +12,7 @@ from functools import partial
 
 from asm_libcalls.emitter.code_address import CodeAddress
 from asm_libcalls.owned.objects import OPEN, Owned, unmade
-from asm_libcalls.signatures.arguments import counted, describe, integer, iterator_of
+from asm_libcalls.signatures.arguments import all_items, counted, describe, integer, iterator_of
 from asm_libcalls.steps import step
 
 TYPE_CHECKING = False
@@ -166,21 +166,22 @@ class StackMapRegistry(Owned):
 
 
 def _items(maps: Any) -> Iterable[tuple[Any, Any]]:
+    where, expected = "register(): maps", "a mapping of return addresses to slots"
     try:
-        return list(maps.items())
+        items = maps.items()
     except AttributeError:
-        raise TypeError(
-            f"register(): maps must be a mapping of return addresses to slots, got {describe(maps)}"
-        ) from None
+        raise TypeError(f"{where} must be {expected}, got {describe(maps)}") from None
+    return all_items(iterator_of(items), where)
 
 
 def _offsets(slots: Any, offset: int) -> tuple[int, ...]:
     where = f"register(): the slots of the return address at {offset}"
     try:
-        given = tuple(iterator_of(slots))
+        iterator = iterator_of(slots)
     except TypeError:
         raise TypeError(f"{where} must be offsets in a sequence, got {describe(slots)}") from None
-    return tuple(integer(slot, where, "offsets (int)", *_OFFSETS) for slot in given)
+    given = all_items(iterator, where)
+    return tuple([integer(slot, where, "offsets (int)", *_OFFSETS) for slot in given])
 
 
 def _forget(reference: weakref.ref[StackMapRegistry], start: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from _operator import index as _index  # importing operator takes longer
+from itertools import islice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 60
 _MOST_BITS = 256
+_MOST_ITEMS = 10_000_000  # as many as a table has elements
 
 
 def shown(value: object) -> str:
@@ -112,15 +114,41 @@ def iterator_of(value: Any) -> Iterator[Any]:
     return iter(value)
 
 
-def items_of(value: Any, where: str, expected: str) -> list[Any]:
-    """Return the items of an iterable that has an order, and is no text."""
+def first_items(iterator: Iterator[Any], most: int) -> list[Any]:
+    """Return up to `most` items of an iterator, which may have no end, and one more if there is."""
+    return [*islice(iterator, most + 1)]
+
+
+def number_of(items: list[Any], most: int) -> str:
+    """Return the number of items that :func:`first_items` has read, for an error message."""
+    return str(len(items)) if len(items) <= most else f"more than {most}"
+
+
+def all_items(iterator: Iterator[Any], where: str) -> list[Any]:
+    """Return the items of an iterator; ValueError if it has more than any object here can have."""
+    items = first_items(iterator, _MOST_ITEMS)
+    if len(items) > _MOST_ITEMS:
+        raise ValueError(f"{where} must have at most {_MOST_ITEMS} items, and has more")
+    return items
+
+
+def items_of(value: Any, where: str, expected: str, most: int | None = None) -> list[Any]:
+    """Return the items of an iterable that has an order, and is no text.
+
+    With `most` the caller refuses longer ones, of which it gets one item more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is no such iterable, or has too many items: see :func:`all_items`.
+    """
     if not isinstance(value, (str, bytes, set, frozenset)):
         try:
             iterator = iterator_of(value)
         except TypeError:
             pass
         else:
-            return [*iterator]
+            return all_items(iterator, where) if most is None else first_items(iterator, most)
     raise TypeError(f"{where} must be {expected}, got {describe(value)}")
 
 

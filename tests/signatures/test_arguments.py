@@ -1,7 +1,9 @@
 """Arguments that no function takes: each error names the argument, whatever the value prints."""
 
 import ctypes
+import itertools
 import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 import pytest
@@ -24,6 +26,7 @@ from asm_libcalls import (
     native_function,
     toy_jit,
 )
+from asm_libcalls.signatures import arguments
 from asm_libcalls.signatures.arguments import bytes_of, counted, describe, integer, items_of, shown
 from asm_libcalls.toy_jit import wasi
 
@@ -126,6 +129,42 @@ def test_what_is_no_sequence(name, value):
         pytest.skip("the default")
     with pytest.raises(TypeError, match=f"^{re.escape(name)} must be a sequence"):
         OF_SEQUENCES[name](value)
+
+
+class Endless(Mapping):
+    """A mapping of `key` to 0, again and again."""
+
+    def __init__(self, key):
+        self.key = key
+
+    def __getitem__(self, key):
+        return 0
+
+    def __iter__(self):
+        return itertools.repeat(self.key)
+
+    def __len__(self):
+        return 1
+
+
+WITHOUT_END = {
+    **OF_SEQUENCES,
+    "register(): the slots": lambda v: StackMapRegistry().register(4096, 8, {1: v}),
+    "register(): maps": lambda v: StackMapRegistry().register(4096, 8, Endless(1)),
+    "load_code(): functions": lambda v: load_code(b"\xc3", Endless("a")),
+    "Preview1(): env": lambda v: wasi.Preview1(env=Endless("a")),
+    "Preview1(): preopens": lambda v: wasi.Preview1(preopens=Endless("a")),
+    "Instance(): imports": lambda v: Instance(imports=Endless("functions")),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_END)
+def test_an_iterator_without_an_end(name, monkeypatch):
+    monkeypatch.setattr(arguments, "_MOST_ITEMS", 1000)
+    items = iter(range(1002))
+    with pytest.raises(ValueError, match=f"^{re.escape(name)}.* (at most 1000 items|more than 1)"):
+        WITHOUT_END[name](items)
+    assert next(items) in {0, 2, 1001}  # one was read beyond what is allowed
 
 
 def test_slots_of_a_stack_map_that_have_no_end():

@@ -1,6 +1,7 @@
 """What a module imports: Python callables, and memories, tables and globals, also of instances."""
 
 import ctypes
+import itertools
 import math
 import struct
 import traceback
@@ -20,6 +21,14 @@ NUMBERS = {
     "f32": (0.0, -0.0, 1.5, math.inf, -math.inf, 2.0**-149),
     "f64": (0.0, -0.0, 0.1, math.inf, -math.inf, 5e-324),
 }
+
+
+class Broken:
+    """An iterable whose second item is an error."""
+
+    def __iter__(self):
+        yield 1
+        raise TypeError("of the second")
 
 
 def same(value, expected):
@@ -100,7 +109,9 @@ def test_what_a_host_function_may_return(signature, returned, expected):
         ("-> funcref", 5, TypeError, "result of the host function m.h must be a Func or None"),
         ("-> i32 i64", 5, TypeError, r"m.h must be 2 values \[i32 i64\], got 1"),
         ("-> i32 i64", ctypes.pointer(ctypes.c_int(5)), TypeError, r"i64\], got 1"),
-        ("-> i32 i64", (1, 2, 3), TypeError, r"m.h must be 2 values \[i32 i64\], got 3"),
+        ("-> i32 i64", (1, 2, 3), TypeError, r"m.h must be 2 values \[i32 i64\], got more than 2"),
+        ("-> i32 i64", itertools.count(), TypeError, r"i64\], got more than 2"),
+        ("-> i32 i64", Broken(), TypeError, "^of the second"),
         ("-> i32 i64", (1, "x"), TypeError, "function m.h: value 2 must be an integer"),
     ],
 )

@@ -7,7 +7,7 @@ import weakref
 
 from asm_libcalls.binding import default_binding
 from asm_libcalls.runtime.instance import Instance
-from asm_libcalls.signatures.arguments import iterator_of
+from asm_libcalls.signatures.arguments import first_items, iterator_of, number_of
 from asm_libcalls.toy_jit.codegen.layout import type_id
 from asm_libcalls.toy_jit.frontend.module import type_names
 from asm_libcalls.toy_jit.link.code_map import extend, moment
@@ -91,18 +91,19 @@ class _HostCall:
         returned = self.function(*from_slots(params, arguments))
         if not results:
             return None
-        if len(results) == 1:
-            values, where = (returned,), self.where
-        else:
-            try:
-                values = tuple(iterator_of(returned))
-            except TypeError:
-                values = (returned,)
+        values, where = [returned], self.where
+        if len(results) > 1:
             where = f"{self.where}: value"
+            try:
+                iterator = iterator_of(returned)
+            except TypeError:
+                pass
+            else:
+                values = first_items(iterator, len(results))
         if len(values) != len(results):
             raise TypeError(
                 f"{self.where} must be {len(results)} values {type_names(results)}, "
-                f"got {len(values)}"
+                f"got {number_of(values, len(results))}"
             )
         taken, _ = to_slots(results, values, instance, where, returned=True)
         if len(taken) == 1:

@@ -269,7 +269,7 @@ def _items(given: Any, name: str) -> list[tuple[Any, Any]]:
         return []
     if not isinstance(given, Mapping):
         raise TypeError(f"Preview1(): {name} must be a mapping, got {type(given).__name__}")
-    return list(given.items())
+    return items_of(given.items(), f"Preview1(): {name}", "a mapping")
 
 
 def _string(value: Any, name: str) -> bytes:

@@ -8,9 +8,7 @@ native code uses them.
 
 from __future__ import annotations
 
-from asm_libcalls.native.native_function import native_functions
-from asm_libcalls.native.specification import Specification
-from asm_libcalls.x86_64.python_functions import EVERYTHING
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.libcall import Libcall
     from asm_libcalls.native.process import NativeInterface
+    from asm_libcalls.native.specification import Specification
     from asm_libcalls.x86_64.backend import Backend
 
     class Binding(Protocol):
@@ -46,12 +45,46 @@ def make_functions(binding: Binding, like: str = "") -> dict[str, Any]:
         if asked.takes_instance:
             libcalls = [each for each in libcalls if each.takes_instance]
         else:
+            ready = _ready_function(asked, binding)
+            if ready is not None:
+                return {like: ready}
             libcalls = [asked]
+    from asm_libcalls.native.native_function import native_functions
+
     functions = native_functions([_specify(each, binding) for each in libcalls], binding.interface)
     return {libcall.name: function for libcall, function in zip(libcalls, functions, strict=True)}
 
 
+def _ready_function(libcall: Libcall, binding: Binding) -> Any:
+    """Make a function of code that the image has for this Python's objects; None if it has none."""
+    if not binding.unboxes or libcall.backend != "x86_64":
+        return None
+    objects = binding.interface.function_objects()
+    # The latter in a finalizer at interpreter exit, where nothing can be imported.
+    if isinstance(objects, str) or sys.is_finalizing():
+        return None
+    routine = objects.layout.routine(libcall.name)
+    if routine not in objects.loaded.image.routines:
+        return None
+    from asm_libcalls.x86_64.python_functions.function_objects import full_text
+
+    declaration = libcall.declaration
+    return objects.make(
+        objects.loaded.routine(routine),
+        libcall.address,
+        len(declaration.parameters),
+        _Entered(libcall, binding) if declaration.exceptions else libcall.checked_call,
+        libcall.name,
+        full_text(libcall.name, declaration.parameters, libcall.doc),
+        binding.module,
+        permanent=True,
+    )
+
+
 def _specify(libcall: Libcall, binding: Binding) -> Specification:
+    from asm_libcalls.native.specification import Specification
+    from asm_libcalls.x86_64.python_functions import EVERYTHING
+
     declaration = libcall.declaration
     address, guard, inline, vmctx_of = 0, EVERYTHING, "", None
     references: tuple[tuple[type, str], ...] = ()
@@ -105,6 +138,9 @@ class _Entered:
 
     def __call__(self, *arguments: Any) -> Any:
         if self._function is None:
+            from asm_libcalls.native.native_function import native_functions
+            from asm_libcalls.native.specification import Specification
+
             libcall = self._libcall
             specification = Specification(
                 libcall.address,

@@ -30,6 +30,7 @@ class MachineInterface:
         self.entry: MachineCodeEntry = self._entry(ENTER)
         self._holding_gil: Entry | None = None
         self._pools: dict[str, ThunkPool] = {}  # one, once it is made
+        self._objects: Any = None
         self._maker: Any = None
 
     def _entry(self, routine: str) -> MachineCodeEntry:
@@ -58,32 +59,56 @@ class MachineInterface:
         """Return a C address that calls a Python function."""
         return self.thunks().thunk(function, signature, bits)
 
+    def function_objects(self) -> Any:
+        """Return what makes builtins of code, or a text that says why there are none."""
+        return _unless_interrupted(self._kept_objects)
+
     def function_maker(self) -> Any:
         """Return the maker of builtins for C addresses, or a text that says why there is none."""
-        if self._maker is None:
-            try:
-                self._maker = self._make_maker()
-            except (ImportError, AttributeError) as error:
-                if sys.is_finalizing():  # a finalizer at interpreter exit
-                    return f"nothing can be imported: {error}"
-                if "partially initialized module" not in str(error):
-                    raise
-                # This is a signal handler, in the middle of the imports. A later call asks again.
-                return f"this code interrupts an import: {error}"
-        return self._maker
+        return _unless_interrupted(self._kept_maker)
 
-    def _make_maker(self) -> Any:
+    def _kept_objects(self) -> Any:
+        if self._objects is None:
+            self._objects = self._make_objects()
+        return self._objects
+
+    def _make_objects(self) -> Any:
         from asm_libcalls.native.entry import note_exception, raise_status
         from asm_libcalls.x86_64.python_functions import function_objects
 
         try:
-            return function_objects.FunctionMaker(self.loaded, raise_status, note_exception)
+            return function_objects.FunctionObjects(self.loaded, raise_status, note_exception)
         except (function_objects.Unsupported, OSError) as reason:
             return str(reason)
         except AttributeError as reason:  # no such function in this Python
-            if "partially initialized module" in str(reason):
+            if _INTERRUPTED in str(reason):
                 raise
             return str(reason)
+
+    def _kept_maker(self) -> Any:
+        if self._maker is None:
+            objects = self._kept_objects()
+            if isinstance(objects, str):
+                return objects
+            from asm_libcalls.x86_64.python_functions import function_maker
+
+            self._maker = function_maker.FunctionMaker(objects)
+        return self._maker
+
+
+_INTERRUPTED = "partially initialized module"
+"""Stands in the exceptions that a signal handler meets in the middle of an import."""
+
+
+def _unless_interrupted(kept: Callable[[], Any]) -> Any:
+    try:
+        return kept()
+    except (ImportError, AttributeError) as error:
+        if sys.is_finalizing():  # a finalizer at interpreter exit
+            return f"nothing can be imported: {error}"
+        if _INTERRUPTED not in str(error):
+            raise
+        return f"this code interrupts an import: {error}"  # a later call asks again
 
 
 _machine: list[MachineInterface] = []

@@ -132,7 +132,7 @@ def native_functions(
     # The latter in a finalizer at interpreter exit, where nothing can be imported.
     if isinstance(maker, str) or sys.is_finalizing():
         return [_python_function(s, _slow(s, interface)) for s in specifications]
-    from asm_libcalls.x86_64.python_functions.function_objects import Unsupported
+    from asm_libcalls.x86_64.python_functions.function_objects import Unsupported, full_text
     from asm_libcalls.x86_64.python_functions.function_shapes import Shape
     from asm_libcalls.x86_64.trampolines import ENTER, ENTER_HOLDING_GIL
 
@@ -166,9 +166,8 @@ def native_functions(
         if in_python:
             made.append(_python_function(s, slow))
             continue
-        function = maker.make(
-            s.address, shape, slow, s.name, _full_text(s), s.module, permanent=s.permanent
-        )
+        text = full_text(s.name, s.parameters, s.doc)
+        function = maker.make(s.address, shape, slow, s.name, text, s.module, permanent=s.permanent)
         if s.owner is not None:
             # Its slow path then says that the code is closed.
             s.owner.code.when_closed(function.__self__, _leaving(maker, shape))
@@ -261,9 +260,3 @@ def _python_function(specification: Specification, slow: Callable[..., Any]) -> 
     function.__module__ = specification.module
     function.__doc__ = specification.doc
     return function
-
-
-def _full_text(specification: Specification) -> str:
-    # CPython takes the part up to "--" for the text signature, if it begins with the name.
-    parameters = ", ".join(("$module", *specification.parameters, "/"))
-    return f"{specification.name.rpartition('.')[2]}({parameters})\n--\n\n{specification.doc}"

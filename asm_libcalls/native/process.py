@@ -59,6 +59,9 @@ if TYPE_CHECKING:
         def thunk(self, function: Callable[..., Any], signature: Signature, bits: bool) -> Pooled:
             """Return a C address that calls a Python function, until it is closed."""
 
+        def function_objects(self) -> Any:
+            """Return what makes builtins of code, or a text that says why there are none."""
+
         def function_maker(self) -> Any:
             """Return the maker of builtins, or a text that says why there is none."""
 

@@ -24,7 +24,7 @@ class Specification:
     `caller` is the function in errors about them. `guard`, `inline`, `vmctx_of` and `references`
     are as in :class:`~asm_libcalls.x86_64.python_functions.function_shapes.Shape`; with a guard,
     `catch` can be False, because calls that would trap go to the slow path. `permanent` is as in
-    :meth:`~asm_libcalls.x86_64.python_functions.function_objects.FunctionMaker.make`.
+    :meth:`~asm_libcalls.x86_64.python_functions.function_objects.FunctionObjects.make`.
     """
 
     def __init__(

@@ -20,9 +20,11 @@ class _WithoutMachineCode:
     def __init__(self, reason: str) -> None:
         self._reason = reason
 
-    def function_maker(self) -> Any:
+    def function_objects(self) -> Any:
         """Return why nothing makes builtins."""
         return self._reason
+
+    function_maker = function_objects
 
 
 class CtypesInterface(_WithoutMachineCode):

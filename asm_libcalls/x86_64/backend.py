@@ -7,6 +7,7 @@ import os
 
 from asm_libcalls.emitter.availability import Unavailable, check_machine, warn
 from asm_libcalls.steps import HAS_GIL
+from asm_libcalls.x86_64.python_functions import CALLABLES, READABLE_TYPES
 from asm_libcalls.x86_64.trampolines import (
     ACTIVATIONS_KEY,
     FREE_THREAD_RECORD,
@@ -147,7 +148,11 @@ def routines(features: frozenset[str]) -> list[Routine]:
     """Assemble everything that a CPU with these features can run."""
     from asm_libcalls.libcalls import DECLARATIONS
     from asm_libcalls.x86_64 import families
-    from asm_libcalls.x86_64.python_functions import function_stencils, get_buffer
+    from asm_libcalls.x86_64.python_functions import (
+        function_stencils,
+        get_buffer,
+        ready_functions,
+    )
     from asm_libcalls.x86_64.trampolines import call_python, enter_and_raise
 
     result = [
@@ -155,14 +160,16 @@ def routines(features: frozenset[str]) -> list[Routine]:
         for part in (enter_and_raise, call_python, function_stencils, get_buffer)
         for routine in part.routines()
     ]
-    return [*result, *families.routines(DECLARATIONS.values(), features)]
+    result += families.routines(DECLARATIONS.values(), features)
+    return [*result, *ready_functions.routines(DECLARATIONS.values(), result)]
 
 
 def _fill_slots(loaded: LoadedImage) -> None:
     from asm_libcalls.emitter import libc
 
     for name in loaded.image.slots:
-        loaded.set_slot(name, slot_value(name))
+        is_own = name in loaded.image.routines
+        loaded.set_slot(name, loaded.routine(name) if is_own else slot_value(name))
     key = c_types.c_uint32()
     create = libc.prototype("pthread_key_create", c_types.c_int, c_types.c_void_p, c_types.c_void_p)
     error = create(c_types.addressof(key), loaded.routine(FREE_THREAD_RECORD))
@@ -171,7 +178,7 @@ def _fill_slots(loaded: LoadedImage) -> None:
     loaded.set_slot(ACTIVATIONS_KEY, key.value)
 
 
-_ZERO = frozenset({ACTIVATIONS_KEY, GREENLET_GETCURRENT, STEP_LOCK, "readable_types"})
+_ZERO = frozenset({ACTIVATIONS_KEY, GREENLET_GETCURRENT, STEP_LOCK, READABLE_TYPES, *CALLABLES})
 _NAMES_BEFORE_3_13 = {"PyThreadState_GetUnchecked": "_PyThreadState_UncheckedGet"}
 
 

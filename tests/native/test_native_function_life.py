@@ -531,17 +531,22 @@ def test_without_new_pages_a_new_shape_is_a_python_function(monkeypatch):
 
 def test_a_value_that_is_read_wrongly_is_noticed(machine_code, monkeypatch):
     """By functions of its type; those of other types are made."""
-    from asm_libcalls.x86_64.python_functions import function_objects, function_shapes
+    from asm_libcalls.x86_64.python_functions import (
+        function_maker,
+        function_objects,
+        function_shapes,
+    )
 
     for probes in ({"i64": ((1.5,), ())}, {"f64": ((), (0.5,))}):
-        monkeypatch.setattr(function_objects, "_PROBES", probes)
-        maker = function_objects.FunctionMaker(machine_code.loaded, print, print)
+        monkeypatch.setattr(function_maker, "_PROBES", probes)
+        objects = function_objects.FunctionObjects(machine_code.loaded, print, print)
+        maker = function_maker.FunctionMaker(objects)
         assert "is read as" in maker.refusal()
-    monkeypatch.setattr(function_objects, "_PROBES", {"u16": ((1.5,), ())})
-    maker = function_objects.FunctionMaker(machine_code.loaded, print, print)
+    monkeypatch.setattr(function_maker, "_PROBES", {"u16": ((1.5,), ())})
+    maker = function_maker.FunctionMaker(objects)
     shapes = [function_shapes.Shape.of(Signature(f"({kind}) -> i64")) for kind in ("u16", "i64")]
     for _ in range(2):
-        with pytest.raises(function_objects.Unsupported, match="is read as"):
+        with pytest.raises(function_maker.Unsupported, match="is read as"):
             maker.prepare(shapes)
     maker.prepare(shapes[1:])
 

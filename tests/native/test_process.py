@@ -151,16 +151,16 @@ def test_builtins_are_made_after_an_import_that_a_signal_handler_interrupted(mon
     interface = asm_libcalls.LIBCALLS["f64_ceil"]._binding.interface
     if isinstance(interface.function_maker(), str):
         pytest.skip("no builtins here")
-    from asm_libcalls.x86_64.python_functions import function_objects
+    from asm_libcalls.x86_64.python_functions import function_maker
 
     def interrupted(*arguments):
         raise error("partially initialized module 'm' has no attribute 'f'")
 
     monkeypatch.setattr(interface, "_maker", None)
     with monkeypatch.context() as patch:
-        patch.setattr(function_objects, "FunctionMaker", interrupted)
+        patch.setattr(function_maker, "FunctionMaker", interrupted)
         assert "interrupts an import" in interface.function_maker()
-    assert isinstance(interface.function_maker(), function_objects.FunctionMaker)
+    assert isinstance(interface.function_maker(), function_maker.FunctionMaker)
 
 
 def test_two_makers_know_the_same_types(machine_code, monkeypatch):

@@ -17,11 +17,13 @@ from jit_modules import Function, build
 
 import asm_libcalls
 from asm_libcalls import FuncRef, Instance, VMExternRef, native_function
+from asm_libcalls.emitter import libc
 from asm_libcalls.native import process
 from asm_libcalls.runtime import externref_boxes
 from asm_libcalls.signatures import Callee, Signature, held_buffers, value_types
 from asm_libcalls.signatures.pointers import release
 from asm_libcalls.steps import HAS_GIL
+from asm_libcalls.x86_64.python_functions import READABLE_TYPES_SIZE
 from asm_libcalls.x86_64.python_functions.readable_types import ReadableTypes
 
 LIBC = ctypes.CDLL(None)
@@ -372,7 +374,7 @@ def test_a_full_table_leaves_types_to_the_slow_path(child):
 
 @frees_modules_and_classes
 def test_a_type_is_learned_at_the_address_of_one_that_was_freed(same):
-    readable = value_types.learners[0].__self__
+    readable = value_types.learners[0].__self__.readable_types
     cls = type("P", (ctypes.c_void_p,), {})
     gone = weakref.ref(type("Gone", (), {}))
     gc.collect()
@@ -428,7 +430,11 @@ def strike():
 
 
 TABLES = {
-    "readable types": lambda: ReadableTypes(process.interface.function_maker()._describe).learn,
+    "readable types": lambda: (
+        ReadableTypes(
+            libc.malloc(bytes(READABLE_TYPES_SIZE)), process.interface.function_objects()._describe
+        ).learn
+    ),
     "held buffers": lambda: held_buffers._learn,
 }
 

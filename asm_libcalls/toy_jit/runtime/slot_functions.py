@@ -63,7 +63,7 @@ def slot_function(
     maker = process.interface.function_maker()
     if isinstance(maker, str) or sys.is_finalizing():
         return None
-    from asm_libcalls.x86_64.python_functions.function_objects import Unsupported
+    from asm_libcalls.x86_64.python_functions.object_layouts import Unsupported
     from asm_libcalls.x86_64.python_functions.slot_shapes import SlotShape
 
     try:
@@ -81,7 +81,7 @@ def slot_function(
 def remember_keeper(function: Any, instance: object) -> None:
     """Let a slot function take functions of an instance that its own instance keeps alive."""
     if _made:
-        _made[0][0].remember_keeper(function.__self__, instance)
+        _made[0][0].objects.remember_keeper(function.__self__, instance)
 
 
 def _references(maker: Any, function_class: type) -> tuple[References, LoadedImage]:

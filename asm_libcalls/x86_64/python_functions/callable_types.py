@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from asm_libcalls.x86_64.python_functions.function_objects import FunctionMaker
+    from asm_libcalls.x86_64.python_functions.function_maker import FunctionMaker
 
 __all__ = ["CallableType", "Unsupported", "derive"]
 

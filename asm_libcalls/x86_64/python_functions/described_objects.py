@@ -12,7 +12,7 @@ from peachpy.x86_64 import (
     SHR, STC, TEST, Label, cl, edx, r10, r10b, r10d, rax, rcx, rdx,
 )  # fmt: skip
 
-from asm_libcalls.x86_64.python_functions import readable_types
+from asm_libcalls.x86_64.python_functions import READABLE_TYPES, readable_types
 from asm_libcalls.x86_64.python_functions.object_layouts import INTEGER_LAYOUTS
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, LOAD_SLOT
@@ -49,7 +49,7 @@ def _find_type(layout: IntegerLayout) -> None:
     PUSH(rcx)
     PUSH(rdx)
     MOV(r10, [rax + layout.object_type])
-    LOAD_SLOT(rcx, readable_types.SLOT)
+    LOAD_SLOT(rcx, READABLE_TYPES)
     MOV(edx, r10d)
     AND(edx, readable_types.PLACE_MASK)
     ADD(rcx, rdx)

@@ -38,6 +38,10 @@ def _entered_frame_size(stack_arguments: int) -> int:
     return -(-(STACK_ARGUMENTS + 8 * stack_arguments) // 16) * 16
 
 
+RET = b"\xc3"
+"""The last instruction of a routine, which is left out where its code is copied."""
+
+
 class Shape:
     """The properties that determine a function's code; functions of one shape share the code."""
 

@@ -96,6 +96,20 @@ class ObjectLayout:
         """Return the numbers for the holes of stencils, by name."""
         return {name: getattr(self, name) for name in self.__slots__ if name != "integers"}
 
+    def routine(self, libcall: str) -> str:
+        """Return the name of the routine that an image may have for a libcall's function."""
+        places = f"{self.object_type}, {self.float_value}, {self.module_state}"
+        return f"builtin {libcall} ({self.integers}, {places})"
+
+
+TESTED_LAYOUTS = (
+    ObjectLayout(8, 16, 32, "sized"),  # 3.11
+    ObjectLayout(8, 16, 32, "tagged"),  # 3.12 to 3.14
+    ObjectLayout(8, 16, 24, "tagged"),  # 3.15
+    ObjectLayout(24, 32, 48, "tagged_without_gil"),  # 3.13 without the GIL
+)
+"""The layouts for which an image has the code of numeric libcalls; others are composed for."""
+
 
 class MethodDefinition(c_types.Structure):
     """CPython's ``PyMethodDef``."""
@@ -171,7 +185,7 @@ def find() -> ObjectLayout:
     layout of integers.
     """
     _check_python()
-    objects = _Samples()
+    objects = _samples()
     places: list[int] = []
     for what, size, is_there in objects.facts():
         found = [offset for offset in range(0, size, _WORD) if is_there(offset)]
@@ -192,7 +206,7 @@ def check(layout: ObjectLayout) -> None:
     Raise Unsupported if a value differs, or an offset is beyond the object's end.
     """
     _check_python()
-    objects = _Samples()
+    objects = _samples()
     places = (layout.object_type, layout.float_value, layout.module_state)
     for (what, size, is_there), place in zip(objects.facts(), places, strict=True):
         if not 0 <= place <= size - _WORD or not is_there(place):
@@ -279,6 +293,15 @@ class _Samples:
             if not _is_laid_out(value, layout):
                 return str(value)
         return ""
+
+
+_kept: list[_Samples] = []
+
+
+def _samples() -> _Samples:
+    if not _kept:
+        _kept.append(_Samples())
+    return _kept[0]
 
 
 _KINDS = 0xFF000000

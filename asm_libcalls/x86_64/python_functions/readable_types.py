@@ -17,23 +17,20 @@ from __future__ import annotations
 from _weakref import ref
 
 from asm_libcalls.emitter import libc
-from asm_libcalls.signatures import c_types, value_types
+from asm_libcalls.signatures import c_types
 from asm_libcalls.steps import step
+from asm_libcalls.x86_64.python_functions import READABLE_TYPES_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asm_libcalls.emitter.pages import LoadedImage
-
     Describe = Callable[[type, "ReadableTypes"], int]
     """Returns the description of a type for a table, or 0."""
 
-SLOT = "readable_types"
-"""The slot of the table's address; 0 until functions are made."""
-
 ENTRY_SIZE = 16
 _PLACES, _MORE = 256, 16
+assert (_PLACES + _MORE) * ENTRY_SIZE == READABLE_TYPES_SIZE
 PLACE_MASK = (_PLACES - 1) * ENTRY_SIZE
 """The bits of a type's address that are the offset of its first place; objects are aligned so."""
 
@@ -52,30 +49,23 @@ TAG_SHIFT = 40
 RELEASE = "release_externref"
 """The slot of the address of the word that has that function."""
 
-_of_images: dict[int, ReadableTypes] = {}
+_made: dict[int, ReadableTypes] = {}
 
 
-def of_image(loaded: LoadedImage, describe: Describe) -> ReadableTypes:
-    """Return the types that the routines of a loaded image read.
+def at(address: int, describe: Describe) -> ReadableTypes:
+    """Return the types in the table at an address, the same for each ``FunctionObjects``.
 
-    They are the same for each ``FunctionMaker`` of the image: two threads may both make one, and
-    then functions of both are in use.
+    Two threads may both make one, and then functions of both are in use.
     """
-    types = _of_images.get(loaded.address) or _of_images.setdefault(
-        loaded.address, ReadableTypes(describe)
-    )
-    loaded.set_slot(SLOT, types.address)
-    value_types.learners[:] = [types.learn]
-    return types
+    return _made.get(address) or _made.setdefault(address, ReadableTypes(address, describe))
 
 
 class ReadableTypes:
     """Fills a table, which lasts as long as the process, with what `describe` returns."""
 
-    def __init__(self, describe: Describe) -> None:
+    def __init__(self, address: int, describe: Describe) -> None:
         # One place more, which stays empty, ends the search.
-        self.address = libc.malloc(bytes((_PLACES + _MORE) * ENTRY_SIZE))
-        self._table = (c_types.c_uint64 * (2 * (_PLACES + _MORE))).from_address(self.address)
+        self._table = (c_types.c_uint64 * (2 * (_PLACES + _MORE))).from_address(address)
         self._describe = describe
         # By address, which another type may get later; the reference tells.
         self._seen: dict[int, ref[type]] = {}
@@ -94,8 +84,6 @@ class ReadableTypes:
             if description:
                 self._enter(type_, description)
             is_done = True
-        except ImportError:  # a finalizer at interpreter exit, where nothing can be imported
-            pass
         finally:
             if not is_done:  # a signal handler may have raised too
                 self._seen.pop(id(type_), None)

@@ -129,6 +129,8 @@ class ThreadRecord(c_types.Structure):
         ("trace", c_types.c_uint64 * MAXIMUM_TRACE),
         # the VMInterrupts of this thread, for code with stack checks; 0 until they are made
         ("interrupts", c_types.c_uint64),
+        # whether it is not freed at the end of its thread, because another thread reads it
+        ("is_kept", c_types.c_uint64),
     )
 
 

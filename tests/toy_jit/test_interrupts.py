@@ -399,6 +399,57 @@ def test_a_fork_within_a_host_function(child):
     assert done.stdout == "5\nstopped\n"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_child_whose_only_thread_ends_within_a_host_function_ends(child):
+    """The watcher's thread does not keep it alive, and reads no record of the thread that ended."""
+    done = child(
+        """
+        import os, sys, threading, warnings
+        warnings.simplefilter("ignore")  # of forks where there are threads
+        from toy_jit.test_interrupts import *
+
+        def fork():
+            process = os.fork()
+            if not process:
+                sys.exit()  # ends the thread
+            for _ in range(200):
+                if os.waitpid(process, os.WNOHANG)[0]:
+                    return
+                time.sleep(0.05)
+            print(os.listdir(f"/proc/{process}/task"))
+            os.kill(process, signal.SIGKILL)
+
+        f = instantiate({"f": Function("->", "call 00")}, {"h": "->"}, {"h": fork}).exports["f"]
+        instantiate(ENDLESS).exports["count"](-1)  # the main thread begins to be watched
+        for _ in range(12):
+            thread = threading.Thread(target=f)
+            thread.start()
+            thread.join()
+        """
+    )
+    assert done.stdout == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_child_has_one_watcher(child):
+    done = child(
+        """
+        import os
+        from toy_jit.test_interrupts import *
+
+        def fork():
+            process = os.fork()
+            if not process:
+                time.sleep(0.2)
+                os._exit(len(os.listdir("/proc/self/task")))
+            print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+
+        instantiate({"f": Function("->", "call 00")}, {"h": "->"}, {"h": fork}).exports["f"]()
+        """
+    )
+    assert done.stdout == "2\n"
+
+
 @pytest.mark.parametrize(
     "around",
     [

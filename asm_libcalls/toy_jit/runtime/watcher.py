@@ -123,6 +123,7 @@ class Watcher:
         # Changes are atomic, so a signal handler may make another at any time.
         self._deadlines: dict[object, tuple[float, Callable[[], None]]] = {}
         self._paused = False  # whether the thread was ended for a fork
+        self._forked = False  # whether `_fork` has ended
         self._renew()
         # Python ends threads that run at its exit by pthread_exit, for which glibc loads a library:
         # in a sandbox that refuses that, the process aborts.
@@ -131,8 +132,8 @@ class Watcher:
             # Python warns of a fork while another thread runs.
             os.register_at_fork(before=self._pause)
             # A signal handler's exception may end a function early. The second call does the rest.
-            for _ in range(2):
-                os.register_at_fork(after_in_parent=self._resume, after_in_child=self._fork)
+            for in_child in (self._fork, self._finish_fork):
+                os.register_at_fork(after_in_parent=self._resume, after_in_child=in_child)
 
     def _renew(self) -> None:
         self._alive = _thread.allocate_lock()  # the thread holds it while it watches
@@ -151,6 +152,7 @@ class Watcher:
 
     def entered(self, record: ThreadRecord) -> None:
         """Watch the main thread, which enters native code and has its interrupts in its record."""
+        record.is_kept = True  # the main thread of a forked child may end before its process
         known, self._record = self._record, record
         # If no thread can be started, or Python is shutting down, signals wait.
         with suppress(RuntimeError):
@@ -269,12 +271,20 @@ class Watcher:
 
     def _fork(self) -> None:
         # This thread is the child's main thread, even if it was another one in the parent.
+        self._forked = False
         self._renew()
         record = self._find_record()
         self._record = None
         if record is not None:
             record.interrupts = 0
+            record.is_kept = True
             if self._paused and (record.innermost or record.departures):
                 self._record = record
         if self._is_needed():
             self._start(at_once=False)
+        self._forked = True
+
+    def _finish_fork(self) -> None:
+        if not self._forked:
+            self._fork()
+        self._forked = False

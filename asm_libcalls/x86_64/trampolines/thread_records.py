@@ -159,6 +159,7 @@ def _make() -> None:
 
 
 def _free() -> None:
+    kept = Label("kept")
     PUSH(rbx)
     PUSH(r12)
     SUB(rsp, 8)
@@ -177,8 +178,13 @@ def _free() -> None:
         CALL_SLOT("free")
         JMP(again)
         LABEL(end)
+        MOV([rbx + getattr(ThreadRecord, name).offset], r12)  # 0, for those who read a kept record
+    MOV([rbx + ThreadRecord.innermost.offset], r12)
+    CMP(qword[rbx + ThreadRecord.is_kept.offset], 0)
+    JNE(kept)
     MOV(rdi, rbx)
     CALL_SLOT("free")
+    LABEL(kept)
     ADD(rsp, 8)
     POP(r12)
     POP(rbx)

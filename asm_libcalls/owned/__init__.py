@@ -54,11 +54,12 @@ class NotCopied:
     """Base class of objects that :mod:`copy` and :mod:`pickle` refuse with TypeError."""
 
     __slots__ = ()
+    _shared = "C memory"  # what a copy would share
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(
             f"{type(self).__name__} objects cannot be copied or pickled: "
-            "a copy would refer to the same C memory"
+            f"a copy would refer to the same {self._shared}"
         )
 
 

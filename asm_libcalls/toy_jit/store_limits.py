@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 
 from asm_libcalls.owned import refuse_again
 from asm_libcalls.owned.objects import unmade
@@ -68,6 +69,9 @@ class StoreLimits:
             for name, value in zip(_NAMES, given, strict=True)
         }
         self._counted = {name: set() for name in _NAMES}
+
+    def __reduce__(self) -> Any:
+        return partial(type(self), **self._limits), ()  # a copy counts for itself
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{n}={v}" for n, v in self._limits.items() if v is not None)

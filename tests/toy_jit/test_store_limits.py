@@ -1,7 +1,9 @@
 """``StoreLimits``: first sizes, growth and numbers of memories and tables."""
 
 import contextlib
+import copy
 import gc
+import pickle
 import threading
 
 import numpy
@@ -128,6 +130,22 @@ def test_limits_are_made_once():
     with pytest.raises(toy_jit.LimitExceeded):
         toy_jit.Instance(module(), limits=limits)
     instance.close()
+
+
+@pytest.mark.parametrize(
+    "copier", [copy.copy, copy.deepcopy, lambda limits: pickle.loads(pickle.dumps(limits))]
+)
+def test_a_copy_counts_for_itself(copier):
+    limits = toy_jit.StoreLimits(instances=1, memory_size=1 << 20)
+    instance = toy_jit.Instance(module(), limits=limits)
+    copied = copier(limits)
+    assert repr(copied) == repr(limits)
+    for _ in range(2):
+        toy_jit.Instance(module(), limits=copied).close()
+    with pytest.raises(toy_jit.LimitExceeded):
+        toy_jit.Instance(module(), limits=limits)
+    instance.close()
+    toy_jit.Instance(module(), limits=limits)
 
 
 @pytest.mark.parametrize("name", ["instances", "tables", "memories"])

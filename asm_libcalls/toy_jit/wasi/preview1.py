@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from asm_libcalls.owned import refuse_again
+from asm_libcalls.owned import NotCopied, refuse_again
 from asm_libcalls.owned.objects import unmade
 from asm_libcalls.signatures.arguments import describe, items_of, shown
 from asm_libcalls.toy_jit.frontend.module import I32, I64, FuncType
@@ -51,7 +51,7 @@ _TYPES = {"i": I32, "I": I64}
 _MASKS = {"i": 0xFFFF_FFFF, "I": 0xFFFF_FFFF_FFFF_FFFF}
 
 
-class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
+class Preview1(NotCopied, Mapping[str, Mapping[str, "Callable[..., Any]"]]):
     """WASI preview 1, as imports for an :class:`~asm_libcalls.toy_jit.Instance`.
 
     A program has access to what it is given here, to clocks and random numbers, and to nothing else
@@ -100,6 +100,7 @@ class Preview1(Mapping[str, Mapping[str, "Callable[..., Any]"]]):
     _descriptors: DescriptorTable = unmade()
     _imports: Mapping[str, Mapping[str, Callable[..., Any]]] = unmade()
     _closed = _has_run = False
+    _shared = "descriptors"
 
     def __init__(
         self,

@@ -1,7 +1,9 @@
 """Standard streams: the objects that a user may give, and the guest's view of them."""
 
+import copy
 import io
 import os
+import pickle
 import pty
 import sys
 
@@ -280,6 +282,13 @@ def test_wrong_arguments(options, kind, message):
     with pytest.raises(kind, match=message):
         Preview1(**options)
     assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+
+@pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_it_is_not_copied(copier):
+    """Closing a copy would close the descriptors, and a copy could run a program once more."""
+    with Preview1() as wasi, pytest.raises(TypeError, match=r"^Preview1 objects .* descriptors$"):
+        copier(wasi)
 
 
 def test_it_is_a_mapping_of_imports():

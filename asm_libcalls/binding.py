@@ -202,15 +202,12 @@ class Binding:
             return function
         if not sys.meta_path:  # None at interpreter exit: nothing can be imported
             return libcall.checked_call
-        # The first thread's functions stay.
-        for name, made in self._make_functions(libcall.name).items():
-            self._functions.setdefault(name, made)
-        return self._functions[libcall.name]
-
-    def _make_functions(self, like: str) -> dict[str, Any]:
         from asm_libcalls.functions import make_functions
 
-        return make_functions(self, like)
+        # The first thread's functions stay.
+        for name, made in make_functions(self, libcall.name).items():
+            self._functions.setdefault(name, made)
+        return self._functions[libcall.name]
 
     def host_address(
         self, function: Callable[..., Any], signature: Signature, bits: bool

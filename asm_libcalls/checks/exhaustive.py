@@ -65,22 +65,17 @@ class Exhaustive(NamedTuple):
 
 
 def verify_exhaustively(
-    names: Sequence[str] = FUNCTIONS,
+    name: str,
     tell: Callable[[str, int], None] = lambda name, done: None,
-    blocks: Sequence[int] | None = None,
-) -> list[Exhaustive]:
-    """Round every f32 with each implementation of each function, and compare.
+    blocks: Sequence[int] = range(512),
+) -> Exhaustive:
+    """Round every f32 with each implementation of one of :data:`FUNCTIONS`, and compare.
 
-    A function's check ends at its first difference. `tell` is called now and then with a name and
-    the number of patterns done. `blocks` are values of sign and exponent, out of 512; by default
-    all.
+    The check ends at the first difference. `tell` is called now and then with the name and the
+    number of patterns done. `blocks` are values of sign and exponent.
     """
-    unknown = sorted(set(names) - set(FUNCTIONS))
-    if unknown:
-        raise ValueError(f"exhaustive: {', '.join(unknown)} not among {', '.join(FUNCTIONS)}")
-    tops = range(512) if blocks is None else blocks
-    found = {name: _ways(name) for name in names}
-    return [compare(name, ways, _batches(name, ways, tops), tell) for name, ways in found.items()]
+    ways = _ways(name)
+    return compare(name, ways, _batches(name, ways, blocks), tell)
 
 
 def compare(

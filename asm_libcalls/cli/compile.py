@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asm_libcalls.cli.files import read_module, refuse_same_file, write_files
+from asm_libcalls.cli.files import add_module, read_module, refuse_same_file, write_files
 from asm_libcalls.cli.subcommands import CHECK_FAILED, NOT_HERE, OK, CommandError
 
 if TYPE_CHECKING:
@@ -20,16 +20,9 @@ such a file only if you trust its origin as you trust a program's."""
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
-        "file", metavar="FILE", help="a module: .wasm, or .wat; - is standard input"
-    )
+    add_module(parser)
     parser.add_argument(
         "-o", "--output", metavar="OUT", required=True, help="the file to write, or to replace"
-    )
-    parser.add_argument(
-        "--inline",
-        action="store_true",
-        help="use a CPU instruction in place of a libcall where there is one",
     )
 
 

@@ -7,8 +7,24 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from asm_libcalls.cli.subcommands import CHECK_FAILED, NOT_HERE, USAGE, CommandError
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_module(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments for a module, and how it is compiled."""
+    parser.add_argument(
+        "file", metavar="FILE", help="a module: .wasm, or .wat; - is standard input"
+    )
+    parser.add_argument(
+        "--inline",
+        action="store_true",
+        help="use a CPU instruction in place of a libcall where there is one",
+    )
 
 
 def read_module(name: str) -> bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from asm_libcalls import output
 from asm_libcalls.cli.call import restore_negative_numbers
-from asm_libcalls.cli.files import read_module
+from asm_libcalls.cli.files import add_module, read_module
 from asm_libcalls.cli.subcommands import (
     CHECK_FAILED,
     NOT_HERE,
@@ -43,9 +43,7 @@ START = "_start"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
-        "file", metavar="FILE", help="a module: .wasm, or .wat; - is standard input"
-    )
+    add_module(parser)
     parser.add_argument(
         "arguments",
         metavar="ARG",
@@ -77,11 +75,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--disasm",
         metavar="FUNC",
         help="show the code of a function, by name or index; without --invoke nothing is run",
-    )
-    parser.add_argument(
-        "--inline",
-        action="store_true",
-        help="use a CPU instruction in place of a libcall where there is one",
     )
     parser.add_argument(
         "--allow-precompiled",
@@ -169,6 +162,7 @@ def _make(module_class: type[Module], content: bytes, arguments: argparse.Namesp
 
 
 def _run(module: Module, arguments: argparse.Namespace) -> int:
+    from asm_libcalls import toy_jit
     from asm_libcalls.toy_jit.runtime.imports import WASI
 
     others = [f"  {each}" for each in module.imports if each.module != WASI]
@@ -185,47 +179,28 @@ def _run(module: Module, arguments: argparse.Namespace) -> int:
             USAGE,
         )
     function = _function(module, arguments)
-    if is_program and function is not None and arguments.invoke is None:
-        return _run_program(module, arguments)
-    patterns = [] if function is None else _patterns(function, arguments.arguments)
-    with _wasi(arguments, []) if is_program else nullcontext() as wasi:
-        return _call(module, wasi, function, patterns, arguments.timeout)
-
-
-def _call(
-    module: Module,
-    wasi: Preview1 | None,
-    function: tuple[str, Any] | None,
-    patterns: list[Any],
-    timeout: float,
-) -> int:
-    from asm_libcalls import toy_jit
-
-    deadline = time.monotonic() + timeout
-    instance = toy_jit.Instance(module, wasi, time_limit=timeout)
-    if function is None:
-        _print_exports(instance)
-        return OK
-    func = instance.exports[function[0]]
-    with instance.time_limit(max(0.0, deadline - time.monotonic())):
-        try:
-            if wasi is not None and START not in instance.exports:
-                wasi.initialize(instance)
-            results = func.call_bits(*patterns)
-        except toy_jit.wasi.Exit as end:
-            return end.code & 0xFF
-    _print_results(func, results)
-    return OK
-
-
-def _run_program(module: Module, arguments: argparse.Namespace) -> int:
-    from asm_libcalls import toy_jit
-
-    with _wasi(arguments, arguments.arguments) as wasi:
+    starts = is_program and function is not None and arguments.invoke is None
+    words, patterns = arguments.arguments if starts else [], []
+    if function is not None and not starts:
+        patterns = _patterns(function, arguments.arguments)
+    with _wasi(arguments, words) if is_program else nullcontext() as wasi:
         deadline = time.monotonic() + arguments.timeout
         instance = toy_jit.Instance(module, wasi, time_limit=arguments.timeout)
+        if function is None:
+            _print_exports(instance)
+            return OK
+        func = instance.exports[function[0]]
         with instance.time_limit(max(0.0, deadline - time.monotonic())):
-            return wasi.start(instance) & 0xFF  # an exit code has eight bits
+            try:
+                if wasi is not None and starts:
+                    return wasi.start(instance) & 0xFF  # an exit code has eight bits
+                if wasi is not None and START not in instance.exports:
+                    wasi.initialize(instance)
+                results = func.call_bits(*patterns)
+            except toy_jit.wasi.Exit as end:
+                return end.code & 0xFF
+    _print_results(func, results)
+    return OK
 
 
 def _wasi(arguments: argparse.Namespace, words: list[str]) -> Preview1:

@@ -33,10 +33,10 @@ def run(arguments: argparse.Namespace, progress_bar: ProgressBar) -> int:
     from asm_libcalls.checks.exhaustive import PATTERNS
     from asm_libcalls.llvm.checks import exhaustive as llvm_exhaustive
 
-    checks: dict[str, Callable[..., list[Exhaustive]]]
+    checks: dict[str, Callable[..., Exhaustive]]
     checks = dict.fromkeys(exhaustive.FUNCTIONS, exhaustive.verify_exhaustively)
     if arguments.names or arguments.table != WASMTIME:
-        of_llvm: dict[str, Callable[..., list[Exhaustive]]]
+        of_llvm: dict[str, Callable[..., Exhaustive]]
         of_llvm = dict.fromkeys(llvm_exhaustive.FUNCTIONS, llvm_exhaustive.verify_exhaustively)
         checks = of_llvm if arguments.table == LLVM else {**checks, **of_llvm}
     libcalls = [find_libcall(name) for name in dict.fromkeys(arguments.names or checks)]
@@ -48,10 +48,8 @@ def run(arguments: argparse.Namespace, progress_bar: ProgressBar) -> int:
         )
     if not arguments.json:
         print(f"{len(names)} libcalls, all {PATTERNS:,} patterns, or all there are\n", flush=True)
-    results = []
     with progress_bar(libcalls, PATTERNS) as tell:
-        for name in names:
-            results += checks[name]((name,), tell)
+        results = [checks[name](name, tell) for name in names]
     if arguments.json:
         output.print_json(
             {

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from asm_libcalls.runtime import externref_arrays
 from asm_libcalls.runtime.instance import part_of
-from asm_libcalls.runtime.reference import check_raw
+from asm_libcalls.runtime.reference import check_raw, give_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def table_grow(vmctx: int, table_index: int, delta: int, init_value: int) -> int
     try:
         return table.grow_raw(delta, init_value, keeper) & _REFUSED
     finally:
-        table.release(owned)
+        give_back(owned)
 
 
 def table_fill(vmctx: int, table_index: int, dst: int, val: int, len_: int) -> None:

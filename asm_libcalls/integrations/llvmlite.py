@@ -248,7 +248,8 @@ def _announce(engine: Any, names: list[Function]) -> None:
 
 def _choose(names: tuple[str, ...], where: str, replace: bool) -> dict[str, int]:
     """Return symbols and addresses; without `replace`, no LLVM libcall that others define."""
-    chosen = {name: default_binding().runtime_symbols()[name] for name in _runtime_symbols(names)}
+    known = default_binding().runtime_symbols()
+    chosen = {name: known[name] for name in names or known if name in known}
     for name in names or (*default_binding().libcalls, *default_llvm_binding().libcalls):
         libcall = _find(name)
         if libcall is not None:
@@ -260,11 +261,6 @@ def _choose(names: tuple[str, ...], where: str, replace: bool) -> dict[str, int]
         elif name not in chosen:
             raise ValueError(f"{where}: there is no symbol {shown(name)}")
     return chosen
-
-
-def _runtime_symbols(names: tuple[str, ...]) -> list[str]:
-    known = default_binding().runtime_symbols()
-    return [name for name in names or known if name in known]
 
 
 def _find(name: str) -> Libcall | None:

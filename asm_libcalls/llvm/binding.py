@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from asm_libcalls.binding import (
-    IN_PYTHON,
-    BackendUnavailable,
-    Binding,
-    default_binding,
-)
+from asm_libcalls.binding import IN_PYTHON, BackendUnavailable, Binding, default_binding
 from asm_libcalls.libcall import Libcall
 from asm_libcalls.llvm.libcalls import DECLARATIONS
+from asm_libcalls.signatures import c_types
 from asm_libcalls.signatures.pointers import address_in_ctypes
 
 TYPE_CHECKING = False
@@ -88,7 +84,7 @@ class LlvmBinding(Binding):
                 size, is_nullable = _STORED[libcall.declaration.parameters[i]]
                 buffer = _buffer(arguments[i], size, is_nullable, libcall.callee.where[i])
                 kept.append(buffer)
-                given[i] = 0 if buffer is None else _address(buffer)
+                given[i] = 0 if buffer is None else c_types.addressof(buffer)
         return given, kept
 
     def symbols(self) -> dict[str, int]:
@@ -122,12 +118,6 @@ def _buffer(argument: Any, size: int, is_nullable: bool, where: str) -> Any:
     except ValueError:
         got = f"{memoryview(argument).nbytes} bytes"
         raise ValueError(f"{where} must have at least {size} bytes, got {got}") from None
-
-
-def _address(buffer: Any) -> int:
-    import ctypes
-
-    return ctypes.addressof(buffer)
 
 
 _default: list[LlvmBinding] = []

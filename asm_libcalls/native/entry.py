@@ -45,7 +45,7 @@ MAXIMUM_STACK_ARGUMENTS = 1000
 def raise_status(status: int) -> None:
     """Raise the exception of a nonzero status, except ``EXCEPTION``, which is raised already."""
     if status & ~0xFFFFFFFF == TRAPPED:
-        # First: what runs Python code may enter native code, and raise, and leave another trace.
+        # First: later lines may run Python code that enters native code and leaves another trace.
         trace = process.machine_entry.take_trace() if process.machine_entry is not None else None
         trap = trap_of(status & 0xFFFFFFFF)
         if trace is not None:

@@ -97,7 +97,7 @@ class MachineInterface:
 
 
 _INTERRUPTED = "partially initialized module"
-"""Stands in the exceptions that a signal handler meets in the middle of an import."""
+"""A part of the messages of exceptions in a signal handler that interrupts an import."""
 
 
 def _unless_interrupted(kept: Callable[[], Any]) -> Any:

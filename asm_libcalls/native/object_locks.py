@@ -1,9 +1,10 @@
 """Locks of the package's shared lists and dicts in a child of fork, in builds without the GIL.
 
 CPython locks a list or dict for most of its methods. Before a fork it stops all other threads, and
-they give up their locks. But a thread that has waited for a lock for a millisecond gets it from the
-one that leaves, also while it is stopped. The child has no such thread, and would wait for ever.
-The thread has not begun to change the object then. So in the child these locks are free.
+they give up their locks. But a thread that has waited for a lock for a millisecond is handed it by
+the thread that gives it up, even if the waiting thread is stopped. That thread does not exist in
+the child, which would wait for ever. It has not begun to change the object, so the child may free
+these locks.
 
 The objects are those that modules of the package have as variables, and their objects as
 attributes. CPython says where the lock of an object is: ``PyCriticalSection_Begin`` stores it.

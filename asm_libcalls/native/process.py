@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 
 
 if not HAS_GIL:
-    # Before modules above this one have theirs done after a fork, which use such objects.
+    # First: functions that later modules register for a child of fork use such objects.
     from asm_libcalls.native import object_locks
 
     object_locks.free_after_forks()
@@ -83,7 +83,7 @@ interface: NativeInterface
 while the package is imported."""
 
 builtin_addresses: Callable[[], list[int]] | None = None
-"""Returns the default binding's addresses for the builtin array of a VMContext."""
+"""Returns the addresses of the default binding's libcalls for a VMContext's builtin array."""
 
 trap_observers: list[Callable[[tuple[int, ...]], Callable[[Trap], object] | None]] = []
 """Called with the trace of each trap before it is raised. The result, if any, adds the meaning of a
@@ -91,7 +91,7 @@ JIT's addresses to the exception. It is called when the trap is first looked at.
 
 
 own_threads: list[Callable[[], int]] = []
-"""Each returns a number of this library's own threads, which never enter native code."""
+"""Each returns how many threads of one kind this library runs; they never enter native code."""
 
 
 def may_run_elsewhere() -> bool:

@@ -160,8 +160,8 @@ class Released(NotCopied, Finalized):
     """Something of C's that `release` gives back, after the last reference to this is dropped.
 
     Not at interpreter exit, where code may still use it, and the system frees all memory. `release`
-    is called again if it raises, as the exception may be a signal handler's: what it has done it
-    does not do again.
+    is called again if it raises, as the exception may be a signal handler's. It must not repeat
+    what it has done.
 
     A signal handler may also raise between a C function and the assignment of its result. So this
     object is made first, and `release` refers to a list that is empty. One call of C code then

@@ -187,7 +187,7 @@ class _Collections:
 
 
 def _count_references() -> int:
-    """Return the reference count of a token without a Resource, measured as above."""
+    """Return a token's reference count without a Resource, as :class:`_Collections` sees it."""
     waiting = {object(): print}
     for token in [*waiting]:
         return sys.getrefcount(token)

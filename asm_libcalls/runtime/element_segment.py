@@ -12,8 +12,8 @@ from asm_libcalls.owned.objects import Owned, is_a, unmade
 from asm_libcalls.runtime import externref_arrays, kept_instances
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef
-from asm_libcalls.runtime.reference import check_reference_type, owned_raw
-from asm_libcalls.signatures.arguments import items_of, shown
+from asm_libcalls.runtime.reference import REFERENCE_TYPES, owned_raw
+from asm_libcalls.signatures.arguments import items_of, one_of, shown
 from asm_libcalls.steps import step
 from asm_libcalls.traps import TableOutOfBounds
 from asm_libcalls.vmcontext import VMElementSegment
@@ -49,7 +49,7 @@ class ElementSegment(Owned):
 
     def __init__(self, element_type: str, items: Iterable[Any]) -> None:
         self._begin()
-        self._element_type = check_reference_type(element_type, "ElementSegment(): element_type")
+        self._element_type = one_of(element_type, REFERENCE_TYPES, "ElementSegment(): element_type")
         self.items = items_of(items, "ElementSegment(): items", "a sequence")
         is_externref = self._element_type == "externref"
         kind = VMElementSegment.EXTERNREF if is_externref else VMElementSegment.FUNCREF

@@ -8,7 +8,7 @@ from __future__ import annotations
 from asm_libcalls.owned.objects import unmade
 from asm_libcalls.runtime import externref_arrays, externref_boxes
 from asm_libcalls.runtime.definition import Defined
-from asm_libcalls.runtime.reference import REFERENCE_TYPES, from_raw, owned_raw
+from asm_libcalls.runtime.reference import REFERENCE_TYPES, from_raw, give_back, owned_raw
 from asm_libcalls.runtime.store import link
 from asm_libcalls.runtime.store_entries import inside, inside_or_later
 from asm_libcalls.signatures import WASM_NUMBERS
@@ -133,7 +133,7 @@ class Global(Defined):
             link([self, keeper])
         self._swap(owned, keeper)
         if self.closed:  # before, or during the swap
-            _give_back(owned)
+            give_back(owned)
             Global._release(self)
             self._check_open()
 
@@ -169,13 +169,13 @@ class Global(Defined):
             self._definition.storage[1] = VMGlobalDefinition.CLOSED  # for machine code
         owned = externref_boxes.Counts((0,)) if self._value_type == "externref" else [0]
         self._swap(owned, None)
-        _give_back(owned)
+        give_back(owned)
 
     def _write(self, value: Any, where: str) -> None:
         if self.value_type in REFERENCE_TYPES:
             owned, keeper = owned_raw(self.value_type, value, where)
             self.swap_raw(owned, keeper)
-            _give_back(owned)
+            give_back(owned)
         else:
             self._store(WASM_NUMBERS[self.value_type].to_bits(value, where))
 
@@ -184,8 +184,3 @@ class Global(Defined):
         self._check_open()  # the value's __index__ or __float__ may have closed it
         self._definition.storage[0] = pattern & _HALF
         self._definition.storage[1] = pattern >> 64
-
-
-def _give_back(owned: list[int]) -> None:
-    if isinstance(owned, externref_boxes.Counts):
-        owned.give_back()

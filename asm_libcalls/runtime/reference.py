@@ -10,18 +10,12 @@ from asm_libcalls.owned.objects import is_a
 from asm_libcalls.runtime import externref_boxes
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef, raw_and_keeper
-from asm_libcalls.signatures.arguments import one_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 REFERENCE_TYPES = ("funcref", "externref")
-
-
-def check_reference_type(reference_type: object, what: str) -> str:
-    """Return a reference type, or raise ValueError."""
-    return one_of(reference_type, REFERENCE_TYPES, what)
 
 
 def owned_raw(reference_type: str, value: Any, what: str) -> tuple[list[int], Any]:
@@ -42,6 +36,12 @@ def owned_raw(reference_type: str, value: Any, what: str) -> tuple[list[int], An
         raw, keeper = raw_and_keeper(value)
         return [raw], keeper
     raise TypeError(f"{what} must be a FuncRef or None (funcref), got {type(value).__name__}")
+
+
+def give_back(owned: list[int]) -> None:
+    """Drop the pointers of a list, as :func:`owned_raw` returns it, that the caller owns."""
+    if isinstance(owned, externref_boxes.Counts):
+        owned.give_back()
 
 
 def check_raw(reference_type: str, address: int, what: str) -> Any:

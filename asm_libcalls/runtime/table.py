@@ -15,11 +15,11 @@ from asm_libcalls.owned import raise_first
 from asm_libcalls.owned.objects import unmade
 from asm_libcalls.runtime import externref_arrays, externref_boxes, kept_instances
 from asm_libcalls.runtime.growable import Growable
-from asm_libcalls.runtime.reference import check_reference_type, from_raw, owned_raw
+from asm_libcalls.runtime.reference import REFERENCE_TYPES, from_raw, give_back, owned_raw
 from asm_libcalls.runtime.reservation import Reservation
 from asm_libcalls.runtime.store import link
 from asm_libcalls.runtime.store_entries import inside, inside_or_later
-from asm_libcalls.signatures.arguments import describe, shown
+from asm_libcalls.signatures.arguments import describe, one_of, shown
 from asm_libcalls.steps import step
 from asm_libcalls.traps import TableOutOfBounds
 from asm_libcalls.vmcontext import VMElementSegment, VMTableDefinition, VMTableState
@@ -71,8 +71,7 @@ class Table(Growable):
     """
 
     _relied_on: tuple[str, ...] = (
-        "check_range", "element_type", "grow_raw", "keep", "keepers", "owned", "raw", "release",
-        "store",
+        "check_range", "element_type", "grow_raw", "keep", "keepers", "owned", "raw", "store",
     )  # fmt: skip
     _element_type: str = unmade()
     _keepers: dict[int, Any] = unmade()
@@ -90,7 +89,7 @@ class Table(Growable):
         reserve: int | None = None,
     ) -> None:
         self._begin()
-        self._element_type = check_reference_type(element_type, "Table(): element_type")
+        self._element_type = one_of(element_type, REFERENCE_TYPES, "Table(): element_type")
         super().__init__(minimum, maximum, limiter)
         if self.minimum > MAXIMUM_ELEMENTS:
             raise MemoryError(f"a table of {self.minimum} elements; at most {MAXIMUM_ELEMENTS}")
@@ -148,7 +147,7 @@ class Table(Growable):
         try:
             return self.grow_raw(self._checked(delta, "Table.grow(): delta"), owned[0], keeper)
         finally:
-            self.release(owned)
+            give_back(owned)
 
     @inside_or_later
     def _release(self) -> None:
@@ -213,10 +212,10 @@ class Table(Growable):
             if keeper is not None:
                 self._keep(keeper)
         except BaseException:
-            self.release(owned)
+            give_back(owned)
             raise
         exchanged = self._exchange(where, owned, reservation, slice(None))
-        self.release(owned)
+        give_back(owned)
         if not exchanged:
             self._check_open()
 
@@ -301,8 +300,3 @@ class Table(Growable):
             self._check_open()
             raise IndexError(f"table index {shown(at)} is not in 0 .. {size - 1}")
         return at, reservation
-
-    def release(self, owned: list[int]) -> None:
-        """Drop pointers that the caller owned."""
-        if isinstance(owned, externref_boxes.Counts):
-            owned.give_back()

@@ -63,7 +63,7 @@ def _insert(body: Body) -> None:
 
 
 def _check_externref(body: Body) -> None:
-    """Emit: a reference given by Python, whose kind is in r9, must not be a function."""
+    """Emit: leave if a reference from Python, its kind in r9, is a function."""
     from peachpy.x86_64 import CMP, r9d
 
     if body.is_builtin:
@@ -87,7 +87,7 @@ def _global(body: Body) -> None:
     """Emit: r10 = the VMGlobalDefinition* of the global index in esi."""
     from peachpy.x86_64 import CMP, MOV, TEST, esi, qword, r10, rax, rdi, rsi
 
-    MOV(esi, esi)  # the upper half of a 32-bit argument is anything
+    MOV(esi, esi)  # the upper half of a 32-bit argument is undefined
     body.check_index(rsi, "global_count")
     MOV(rax, [rdi + header("externref_globals")])
     MOV(r10, [rax + rsi * _POINTER])

@@ -102,7 +102,7 @@ class Body:
         """Emit: save argument registers that the body clobbers, at the start of it."""
 
     def check_index(self, register: Any, count: str) -> None:
-        """Emit: a zero-extended index must be below the count in a field of the header."""
+        """Emit, in a builtin: leave unless a zero-extended index is below a count in the header."""
 
     def leave_if(self, condition: str) -> None:
         """Emit: leave for Python if a condition holds, by its name in :class:`JUMP_IF`."""
@@ -129,7 +129,7 @@ class Body:
 
 
 class _Libcall(Body):
-    """A C function; its slot of that name with :data:`PYTHON` before it has the thunk."""
+    """A C function; the slot of its name with the prefix :data:`PYTHON` has the thunk."""
 
     def __init__(self, name: str, is_step: bool, traps: TrapCode | None) -> None:
         super().__init__(is_step)

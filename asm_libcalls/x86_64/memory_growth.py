@@ -94,7 +94,7 @@ def _grow(prefix: str, count: str, body: Body) -> None:
 
     memory = VMMemoryDefinition
     body.save(rdi, rsi, rdx)
-    MOV(edx, edx)  # the upper half of a 32-bit argument is anything
+    MOV(edx, edx)  # the upper half of a 32-bit argument is undefined
     body.check_index(rdx, count)
     MOV(r8, [rdi + header(f"{prefix}memories")])
     MOV(r10, [rdi + header(f"{prefix}memory_states")])

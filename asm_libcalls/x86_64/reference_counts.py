@@ -65,7 +65,7 @@ def _count_down() -> None:
     POP(rcx)
     RET()  # CF is clear: the array's end was not above rdi
 
-    # rdi is the reference after the one that was the last; those up to there were counted.
+    # A reference lost its last owner. rdi is the address after it; those before were counted too.
     LABEL(last)
     POP(rcx)
     LABEL(next_)
@@ -82,7 +82,7 @@ def _count_down() -> None:
 
 
 def _each(count: Any) -> None:
-    """Emit: count each reference that is not null. At that time rdi is behind those counted."""
+    """Emit: count each reference that is not null. rdi is the end of those that were counted."""
     from peachpy.x86_64 import (
         ADD, CMP, JB, JMP, JNE, JZ, LABEL, LEA, MOV, TEST, Label, r8, rax, rcx, rdi, rdx, rsi,
     )  # fmt: skip

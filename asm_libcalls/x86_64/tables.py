@@ -64,7 +64,7 @@ def _state(body: Body, index: Any, result: Any) -> None:
 
 
 def _check_kind(body: Body) -> None:
-    """Emit: a reference given by Python, of the kind in r9, must be of the table's in r10."""
+    """Emit: leave unless a reference from Python, its kind in r9, is of the kind of r10's table."""
     from peachpy.x86_64 import CMP, JZ, LABEL, TEST, Label, r9d, r10
 
     if body.is_builtin:
@@ -77,11 +77,7 @@ def _check_kind(body: Body) -> None:
 
 
 def _check_value(body: Body) -> None:
-    """Emit: leave unless the table in r10 may have the reference in rcx without Python.
-
-    Falls through for an externref that is not null, jumps to the returned label for what is not
-    counted. Clobbers rax.
-    """
+    """Emit: leave unless the table in r10 may have the reference in rcx without Python."""
     from peachpy.x86_64 import CMP, JMP, JZ, LABEL, TEST, Label, dword, qword, r10, rcx
 
     externref, uncounted = Label("externref"), Label("uncounted")
@@ -101,7 +97,7 @@ def _check_value(body: Body) -> None:
     TEST(rcx, rcx)
     JZ(uncounted)
     CMP(qword[rcx + _COUNT], 0)
-    body.leave_if("z")  # a dead one
+    body.leave_if("z")  # a dead box
     LABEL(uncounted)
 
 
@@ -118,7 +114,7 @@ def _grow(body: Body) -> None:
     state, table = VMTableState, VMTableDefinition
     fill, done = Label("fill"), Label("done")
     body.save(rdi, rsi, rdx, rcx)
-    MOV(esi, esi)  # the upper half of a 32-bit argument is anything
+    MOV(esi, esi)  # the upper half of a 32-bit argument is undefined
     _state(body, rsi, r10)
     _check_kind(body)
     _check_value(body)
@@ -170,7 +166,7 @@ def _fill(body: Body) -> None:
     table = VMTableDefinition
     null, counted, write, undone = map(Label, ("null", "counted", "write", "undone"))
     body.save(rdi, rsi, rdx, rcx, r8)
-    MOV(esi, esi)  # the upper half of a 32-bit argument is anything
+    MOV(esi, esi)  # the upper half of a 32-bit argument is undefined
     _state(body, rsi, r10)
     _check_kind(body)
     _check_value(body)
@@ -229,7 +225,7 @@ def _copy(source: Callable[[Body], None], body: Body) -> None:
     MOV(r9d, r9d)
     _state(body, rsi, r10)
     source(body)
-    # rdi: the source's number of keepers; rax: its elements, rdx: how many.
+    # rdi: the number of the source's set of keepers; rax: its elements, rdx: their count.
     LEA(rsi, [r8 + r9 * 1])
     CMP(rsi, rdx)
     body.leave_if("a")
@@ -270,7 +266,7 @@ def _copy(source: Callable[[Body], None], body: Body) -> None:
 
 
 def _table_source(body: Body) -> None:
-    """Emit: the source is the table of the zero-extended index in rdx, of the kind of r10's."""
+    """Emit: the source is the table of the index in rdx; leave if it is of another kind."""
     from peachpy.x86_64 import MOV, TEST, eax, edx, rax, rdi, rdx
 
     state, table = VMTableState, VMTableDefinition
@@ -287,7 +283,7 @@ def _table_source(body: Body) -> None:
 
 
 def _segment_source(body: Body) -> None:
-    """Emit: the source is the segment of the zero-extended index in rdx, of the kind of r10's."""
+    """Emit: the source is the segment of the index in rdx; leave if it is of another kind."""
     from peachpy.x86_64 import MOV, eax, rax, rdi, rdx
 
     segment = VMElementSegment
@@ -302,7 +298,7 @@ def _segment_source(body: Body) -> None:
 
 
 def _same_kind(body: Body) -> None:
-    """Emit: the kind in eax must be that of the table in r10."""
+    """Emit: leave unless the kind in eax is that of the table in r10."""
     from peachpy.x86_64 import CMP, eax, r10
 
     CMP(eax, [r10 + VMTableState.kind.offset])
@@ -310,7 +306,7 @@ def _same_kind(body: Body) -> None:
 
 
 def _check_keepers(body: Body) -> None:
-    """Emit: the table in r10 must keep alive what a source of the number in rdi keeps alive."""
+    """Emit: leave unless the table in r10 keeps alive the set of instances of the number in rdi."""
     from peachpy.x86_64 import CMP, JZ, LABEL, TEST, Label, r10, rdi
 
     kept = Label("kept")

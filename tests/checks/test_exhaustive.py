@@ -31,8 +31,8 @@ def test_oracle(name, top):
 @pytest.mark.parametrize("name", exhaustive.FUNCTIONS)
 def test_agrees_on_some_blocks(name):
     told = []
-    (result,) = exhaustive.verify_exhaustively(
-        (name,), lambda *told_now: told.append(told_now), blocks=[126, 511]
+    result = exhaustive.verify_exhaustively(
+        name, lambda *told_now: told.append(told_now), blocks=[126, 511]
     )
     assert result.difference is None
     assert result.patterns == 2 << 23
@@ -70,7 +70,7 @@ def test_sees_one_wrong_bit(way, monkeypatch):
         return {**result, way: wrong}
 
     monkeypatch.setattr(exhaustive, "_ways", ways)
-    (result,) = exhaustive.verify_exhaustively(("f32_floor",), blocks=[127])
+    result = exhaustive.verify_exhaustively("f32_floor", blocks=[127])
     right = rounding.f32_floor(victim)
     assert result.difference == (way, victim, right ^ 1, right)
     assert f"{victim:#010x}" in str(result.difference)
@@ -79,7 +79,7 @@ def test_sees_one_wrong_bit(way, monkeypatch):
 
 def test_sees_a_wrong_oracle(monkeypatch):
     monkeypatch.setattr(exhaustive, "_HALF", exhaustive._HALF - 1)
-    (result,) = exhaustive.verify_exhaustively(("f32_nearest",), blocks=[126])
+    result = exhaustive.verify_exhaustively("f32_nearest", blocks=[126])
     assert result.difference.way == "the oracle, against the fallback"
     assert result.difference.pattern == 126 << 23
 
@@ -102,11 +102,6 @@ def test_every_way_is_another_path_through_the_loop():
     assert calls == [((4,), (4,)), ((8,), (4,)), ((8,), (8,))]
 
 
-def test_unknown_function():
-    with pytest.raises(ValueError, match="f64_ceil not among f32_ceil"):
-        exhaustive.verify_exhaustively(("f64_ceil",))
-
-
 def test_command_refuses_other_libcalls():
     done = command_line.run("verify", "--exhaustive", "i64_sdiv")
     assert done.returncode == 2
@@ -118,8 +113,8 @@ def test_command(monkeypatch, capsys):
 
     original = exhaustive.verify_exhaustively
 
-    def quickly(names, tell):
-        return original(names, tell, blocks=[255])
+    def quickly(name, tell):
+        return original(name, tell, blocks=[255])
 
     monkeypatch.setattr(exhaustive, "verify_exhaustively", quickly)
     assert cli.main(["verify", "--exhaustive", "f32_ceil", "--json"]) == 0
@@ -132,7 +127,7 @@ def test_command(monkeypatch, capsys):
     monkeypatch.setattr(
         exhaustive,
         "verify_exhaustively",
-        lambda names, tell: [exhaustive.Exhaustive(names[0], ("ufunc",), 5, 0.1, broken)],
+        lambda name, tell: exhaustive.Exhaustive(name, ("ufunc",), 5, 0.1, broken),
     )
     assert cli.main(["verify", "--exhaustive", "f32_ceil"]) == 1
     assert "0x00000001 gave 0x00000002, not 0x00000003" in capsys.readouterr().out

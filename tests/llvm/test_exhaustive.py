@@ -27,7 +27,7 @@ def addresses(name):
 @pytest.mark.parametrize("name", exhaustive.FUNCTIONS)
 def test_agrees(name):
     bits = exhaustive.FUNCTIONS[name][2]
-    (result,) = exhaustive.verify_exhaustively([name], step=1 if bits == 16 else 61)
+    result = exhaustive.verify_exhaustively(name, step=1 if bits == 16 else 61)
     assert result.difference is None
     assert result.patterns >= 1 << 16
     assert result.ways == WAYS
@@ -72,7 +72,7 @@ def test_sees_a_wrong_implementation(name, victim, monkeypatch):
                 return other
 
         monkeypatch.setattr(exhaustive, "_oldest", Wrong)
-    (result,) = exhaustive.verify_exhaustively([name])
+    result = exhaustive.verify_exhaustively(name)
     assert result.difference is not None
     assert result.difference.way == victim
     assert result.patterns == 0
@@ -87,7 +87,7 @@ def test_sees_a_wrong_pattern(monkeypatch):
         return result
 
     monkeypatch.setitem(exhaustive.FUNCTIONS, "extendhfsf2", (loop, wrong, bits))
-    (result,) = exhaustive.verify_exhaustively(["extendhfsf2"])
+    result = exhaustive.verify_exhaustively("extendhfsf2")
     assert result.difference is not None
     assert result.difference.pattern == 0x7C01
     assert result.difference.got ^ result.difference.wanted == 1

@@ -16,7 +16,7 @@ from asm_libcalls.checks.exhaustive import compare
 from asm_libcalls.llvm.binding import default_llvm_binding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from asm_libcalls.checks.exhaustive import Exhaustive, Ways
@@ -29,22 +29,18 @@ _BLOCK = 1 << 15
 
 
 def verify_exhaustively(
-    names: Sequence[str],
+    name: str,
     tell: Callable[[str, int], None] = lambda name, done: None,
     step: int = 1,
-) -> list[Exhaustive]:
-    """Convert every number with each function and compare.
+) -> Exhaustive:
+    """Convert every number with one of :data:`FUNCTIONS` and compare.
 
-    A function's check ends at its first difference. `tell` is called now and then with a name and
-    the number of patterns done. One of every `step` blocks of 32768 patterns is checked.
+    The check ends at the first difference. `tell` is called now and then with the name and the
+    number of patterns done. One of every `step` blocks of 32768 patterns is checked.
 
     Raise RuntimeError if no machine code serves, and Unavailable if there is no x86-64-v2 image and
     no PeachPy to assemble one.
     """
-    return [_verify(name, tell, step) for name in names]
-
-
-def _verify(name: str, tell: Callable[[str, int], None], step: int) -> Exhaustive:
     from asm_libcalls.x86_64.call_loops import NativeLoops
 
     libcall = default_llvm_binding().libcalls[name]

@@ -47,7 +47,6 @@ def _write_strings(call: Call, strings: Sequence[bytes], pointers: int, buffer: 
 
 # -- clocks
 
-REALTIME = 0
 _CLOCKS = (
     time.CLOCK_REALTIME,
     time.CLOCK_MONOTONIC,

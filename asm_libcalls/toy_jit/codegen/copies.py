@@ -32,7 +32,7 @@ _MOST_OF_ONE = 1 << 12
 _REGISTER_MOVES = {"i": "move.i.i", "f": "move.f.f"}
 
 
-class _Copies(_Kept):
+class Copies(_Kept):
     """The copies that were made, by key. A copy that is not there is made when it is read."""
 
     def __init__(self, make: Callable[[Any], Any], most: int = _MOST_KEPT) -> None:
@@ -118,16 +118,16 @@ def _move_constant(target: Place, source: Place) -> Any:
     return _move_constant(("rdx",), source) + stored
 
 
-CONSTANTS = _Copies(_constant)
+CONSTANTS = Copies(_constant)
 """By the value of an i32: its place, zero-extended as in a slot or a register."""
 
-COPIES = _Copies(_copy)
+COPIES = Copies(_copy)
 """By name and values of the holes, in the order of their names: a stencil, and its jumps."""
 
-INSTRUCTION_COPIES = _Copies(_form)
+INSTRUCTION_COPIES = Copies(_form)
 """By the arguments of :meth:`~.function_code.FunctionCode.form`: a stencil of one instruction."""
 
-MOVES = _Copies(_move)
+MOVES = Copies(_move)
 """By target and source, which are places: the code of a move. None for a constant that a register
 of floats must load from behind the code."""
 
@@ -142,7 +142,7 @@ def _check(key: tuple[str, int]) -> tuple[bytes, int, str]:
     return compare + bytes_, len(compare) + at, role
 
 
-CHECKS = _Copies(_check)
+CHECKS = Copies(_check)
 """By the register of an index and a number: the check that memory has so many bytes from there, the
 offset of its jump's distance, and the role of the jump."""
 
@@ -162,4 +162,4 @@ def copies_of(name: str, *roles: str) -> dict[Any, bytes]:
             whole[i] = argument
         return _form(tuple(whole))
 
-    return _Copies(make, _MOST_OF_ONE)
+    return Copies(make, _MOST_OF_ONE)

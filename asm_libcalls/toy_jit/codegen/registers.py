@@ -118,25 +118,30 @@ def _carried(body: Body) -> list[int]:
     """
     carried = [0] * len(body.local_types)
     # Of the innermost loop: its begin, its weight, the vectors that it has written, and those that
-    # it has read before. `blocks` has the same of enclosing loops, for each open block.
+    # it has read before. `loops` has the same of enclosing loops.
     begin, weight = 0, 1
     written: set[int] | None = None
     read: list[int] = []
-    blocks: list[tuple[int, int, set[int] | None, list[int]]] = []
-    for at, (opcode, immediate, _) in enumerate(body.instructions):
-        if opcode in (op.BLOCK, op.LOOP, op.IF):
-            blocks.append((begin, weight, written, read))
-            if opcode == op.LOOP and immediate.targeted:
-                weight = weight_inside(weight)
-                begin, written, read = at, set(), []
-        elif opcode == op.END and blocks:
-            if immediate.opcode == op.LOOP and written is not None and at - begin < _SHORT_LOOP:
+    loops: list[tuple[int, int, set[int] | None, list[int]]] = []
+    before = 0
+    for _, at, loop in body.uses.loops:
+        if written is not None:
+            # Of a loop that is not short, the rest is not needed.
+            end = min(at, begin + _SHORT_LOOP)
+            for opcode, index, _ in body.instructions[before:end]:
+                if opcode in LOCALS and body.local_types[index] == V128:
+                    if opcode != op.LOCAL_GET:
+                        written.add(index)
+                    elif index not in written:
+                        read.append(index)
+        before = at
+        if loop is not None:
+            loops.append((begin, weight, written, read))
+            if loop.targeted:
+                begin, weight, written, read = at, weight_inside(weight), set(), []
+        else:
+            if written is not None and at - begin < _SHORT_LOOP:
                 for i in read:
                     carried[i] += weight
-            begin, weight, written, read = blocks.pop()
-        elif written is not None and opcode in LOCALS and body.local_types[immediate] == V128:
-            if opcode != op.LOCAL_GET:
-                written.add(immediate)
-            elif immediate not in written:
-                read.append(immediate)
+            begin, weight, written, read = loops.pop()
     return carried

@@ -65,9 +65,11 @@ def _handler(name: str, opcode: int, inline: bool) -> Handler:
 
 
 def _direct(name: str) -> Handler:
+    is_swapped = name in SWAPPED
+
     def emit(c: VectorEmitter, immediate: Any) -> None:
-        right, left = c.pop(), c.pop()
-        if name in SWAPPED:
+        right, left = c.pop_two()
+        if is_swapped:
             left, right = right, left
         c.operate(name, left, right)
 

@@ -5,17 +5,27 @@ Source: Intel SDM volume 2, 2.1.5 (ModRM, SIB), 2.2.1 (REX) and 2.3.5 (VEX).
 
 from __future__ import annotations
 
-from functools import lru_cache
-
+from asm_libcalls.toy_jit.codegen.copies import HOLE, Copies
 from asm_libcalls.toy_jit.codegen.encodings import register_number
+from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
 
 _ENDS_OF_OPCODES = {0x38: 1, 0x3A: 1}  # a second byte of the opcode, behind 0F
 
 
-@lru_cache(4096)
-def variant(code: bytes, to: str, left: str, right: str, index: str) -> bytes:
-    """Return the code of a stencil with these registers; see :func:`with_registers`."""
-    return bytes(with_registers(code, to, left, right, index))
+def _variant(key: tuple[str, tuple[int, ...], str, str, str, str]) -> bytes:
+    name, values, *registers = key
+    bytes_, holes, _ = TEMPLATES[name]
+    code = with_registers(bytes_, *registers)
+    for at, which in holes:
+        HOLE.pack_into(code, at, values[which])
+    return bytes(code)
+
+
+VARIANTS = Copies(_variant)
+"""By name, values of the holes, and the arguments of :func:`with_registers`: a stencil."""
+
+CHANGED = Copies(lambda key: bytes(with_registers(key[0], **{key[1]: key[2]})))
+"""By code, an argument of :func:`with_registers` and a register: the code with that register."""
 
 
 def with_registers(

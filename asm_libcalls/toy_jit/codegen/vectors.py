@@ -22,11 +22,10 @@ known.
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.codegen.calls import Emitter
-from asm_libcalls.toy_jit.codegen.copies import HOLE
 from asm_libcalls.toy_jit.codegen.registers import ACCUMULATORS, FLOATS, as_vector
 from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import COMMUTATIVE
-from asm_libcalls.toy_jit.codegen.templates import TEMPLATES, has_avx
-from asm_libcalls.toy_jit.codegen.vector_registers import variant, with_registers
+from asm_libcalls.toy_jit.codegen.templates import has_avx
+from asm_libcalls.toy_jit.codegen.vector_registers import CHANGED, VARIANTS
 from asm_libcalls.toy_jit.frontend.module import V128
 
 TYPE_CHECKING = False
@@ -99,8 +98,10 @@ class VectorEmitter(Emitter):
 
     def forget(self) -> None:
         """Forget the known values of registers too."""
-        # registers that have the same values as these places, the most recently used last
+        # `known`: registers that have the same values as these places. `known_in` has the places
+        # by register. Both have the most recently used last.
         self.known: dict[Place, str] = {}
+        self.known_in: dict[str, Place] = {}
         super().forget()
 
     # -- emitting
@@ -118,12 +119,7 @@ class VectorEmitter(Emitter):
 
         `to`, `left` and `right` replace xmm8, xmm9 and xmm10; `index` replaces rax in an address.
         """
-        bytes_, holes, _ = TEMPLATES[name]
-        code = self.code
-        start = len(code)
-        code += variant(bytes_, to, left, right, index)
-        for at, which in holes:
-            HOLE.pack_into(code, start + at, values[which])
+        self.code += VARIANTS[name, values, to, left, right, index]
 
     def move(self, target: Place, source: Place) -> None:
         """Copy a value. Changes no flags, and of registers only the target, rdx and xmm1."""
@@ -165,55 +161,65 @@ class VectorEmitter(Emitter):
         end, start, field = self.produced
         if end != len(self.code):
             return False
-        self.code[start:] = with_registers(self.code[start:], **{field: register})
+        self.code[start:] = CHANGED[bytes(self.code[start:]), field, register]
         return True
 
     # -- operands
 
     def overwrite(self, register: str) -> None:
         """Forget the known value of a register."""
-        for place, known in self.known.items():
-            if known == register:
-                del self.known[place]
-                break
+        place = self.known_in.pop(register, None)
+        if place is not None:
+            del self.known[place]
 
     def vector_register(self, but: str = "", otherwise: str = "") -> str:
         """Return a register for a vector that holds no operand, and is not `but`.
 
         If none is free, return `otherwise`, or without that free one.
         """
-        free = [r for (r,) in self.free[_FIRST] if r not in self.held and r != but]
-        if free:
-            known = [*self.known.values()]
-            register = min(free, key=lambda r: known.index(r) + 1 if r in known else 0)
-            self.overwrite(register)
-            return str(register)
+        held, known_in, all_ = self.held, self.known_in, self.free[_FIRST]
+        register: str
+        if len(known_in) < len(all_):
+            for (register,) in all_:
+                if register not in held and register not in known_in and register != but:
+                    return register
+        for register in known_in:
+            if register not in held and register != but:
+                self.overwrite(register)
+                return register
         if otherwise or _FIRST not in self.held:
             return otherwise or _FIRST
         height = min(height for register, height in self.held.items() if register[0] == "v")
         register = self.stack[height][0]
         self.spill(height)
-        return str(register)
+        return register
 
     def in_register(self, place: Place, otherwise: str, but: str = "") -> str:
         """Return the register that has a vector, or load it into one that is not `but`."""
         if place[0] not in ("vslot", "vconst"):
             return str(place[0])
-        register = self.known.pop(place, "")
+        register = self.known.get(place, "")
         if not register:
             is_kept = place[0] == "vconst" or place in self.local_places
             register = self.vector_register(but, otherwise) if is_kept else otherwise
             self.move((register,), place)
         if register != otherwise:
-            self.known[place] = register
+            self.note(place, register)
         return register
+
+    def note(self, place: Place, register: str) -> None:
+        """Note that a register has the same value as a place, and is the last one used."""
+        self.overwrite(register)
+        self.known[place] = register
+        self.known_in[register] = place
 
     def set_local(self, local: Place, register: str) -> None:
         """Note that a local now has the value of a register, if that is one for operands."""
-        self.known.pop(local, None)
+        old = self.known.get(local)
+        if old is not None:
+            self.overwrite(old)
         if local[0] == "vslot" and (register,) in self.free[_FIRST]:
-            self.overwrite(register)
-            self.known[local] = register
+            self.note(local, register)
 
     def operate(self, name: str, left: Place, right: Place) -> None:
         """Emit an instruction on two vectors that have been popped; push its result."""

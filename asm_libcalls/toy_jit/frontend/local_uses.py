@@ -49,20 +49,21 @@ def weight_inside(weight: int) -> int:
 class LocalUses:
     """The uses of a function's locals, and its calls, in the order of its code."""
 
-    __slots__ = ("_loops", "indices")
+    __slots__ = ("indices", "loops")
 
     def __init__(self) -> None:
         self.indices: list[int] = []  # of the locals, or CALL or LIBCALL_ON_NUMBERS
-        # the position in `indices` of each beginning of a loop, with its frame, and of each end
-        self._loops: list[tuple[int, Frame | None]] = []
+        # of each LOOP and its END: the position in `indices`, that in `Body.instructions`, and the
+        # frame of the loop that begins
+        self.loops: list[tuple[int, int, Frame | None]] = []
 
-    def begin_loop(self, frame: Frame) -> None:
-        """Note the beginning of a loop."""
-        self._loops.append((len(self.indices), frame))
+    def begin_loop(self, at: int, frame: Frame) -> None:
+        """Note the beginning of a loop, whose instruction is the one at a position."""
+        self.loops.append((len(self.indices), at, frame))
 
-    def end_loop(self) -> None:
+    def end_loop(self, at: int) -> None:
         """Note the end of the innermost loop."""
-        self._loops.append((len(self.indices), None))
+        self.loops.append((len(self.indices), at, None))
 
     def weigh(self, count: int) -> tuple[list[int], bool]:
         """Return how often each of `count` locals is used, and whether there is a loop.
@@ -74,7 +75,7 @@ class LocalUses:
         weight, at, has_loops = 1, 0, False
         outside: list[int] = []  # the weights outside each loop
         indices = self.indices
-        for position, loop in self._loops:
+        for position, _, loop in self.loops:
             for i in indices[at:position]:
                 weights[i] += weight
             at = position

@@ -182,9 +182,9 @@ def _validate(stacks: Operands) -> Body:
                     begun_by == op.IF and (frame.has_else or results == frame.params)
                 )
                 if is_block and types.types == results:
-                    append((opcode, frame, pos))
                     if begun_by == op.LOOP:
-                        uses.end_loop()
+                        uses.end_loop(len(instructions))
+                    append((opcode, frame, pos))
                     ctrls.pop()
                     most += bottom
                     bottom = ctrls[-1].height
@@ -208,7 +208,7 @@ def _validate(stacks: Operands) -> Body:
                     frame = stacks.enter(opcode, functype)
                     if opcode == op.LOOP:
                         frame.references = stacks.references()
-                        uses.begin_loop(frame)
+                        uses.begin_loop(len(instructions), frame)
                     append((opcode, frame, pos))
                     types = EMPTY
                     most += bottom
@@ -287,9 +287,9 @@ def _validate(stacks: Operands) -> Body:
             if frame.unreachable and len(vals) == bottom and not (passes and frame.results):
                 if frame.live:
                     frame.reaches_end = False
-                    append((op.END, frame, pos))
                     if is_loop:
-                        uses.end_loop()
+                        uses.end_loop(len(instructions))
+                    append((op.END, frame, pos))
                     live = stacks.live = passes or (frame.targeted and not is_loop)
                 ctrls.pop()
                 vals += frame.results
@@ -321,9 +321,9 @@ def _validate(stacks: Operands) -> Body:
             elif opcode in CALLS:
                 use(CALLS[opcode])
             elif opcode == op.LOOP:
-                uses.begin_loop(immediate)
+                uses.begin_loop(len(instructions) - 1, immediate)
             elif opcode == op.END and immediate.opcode == op.LOOP:
-                uses.end_loop()
+                uses.end_loop(len(instructions) - 1)
         if opcode >= op.VECTORS:
             vectors = True
         if not ctrls:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend.module import I32, REFERENCE_TYPES, VALUE_TYPES
 
-PUSH, POP, PEEK, SELECT = 0x100, 0x200, 0x300, 0x400
+PUSH, POP, PEEK, SELECT = range(op.COUNT, op.COUNT + 0x400, 0x100)
 
 NUMBERS = frozenset(VALUE_TYPES) - frozenset(REFERENCE_TYPES)
 """The types of which `select` without a type chooses."""
@@ -22,7 +22,7 @@ _MOST_KEPT = 1 << 12
 
 _EFFECTS = {
     opcode: op.TYPES[opcode]
-    for opcode, signature in enumerate(op.SIGNATURES[:PUSH])
+    for opcode, signature in enumerate(op.SIGNATURES)
     if signature is not None or opcode in (op.I32_CONST, op.I64_CONST)
 }
 for _valtype in VALUE_TYPES:

@@ -273,6 +273,16 @@ def _validate(stacks: Operands) -> Body:
                     types = after
                     pos += 1
                     continue
+            elif kind == _VECTOR:
+                number, end = unsigned(data, start + pos + 1, reader.end)
+                opcode = op.VECTORS + number
+                after = types[opcode] if opcode in _VECTORS else None
+                if after is not None:
+                    append((opcode, None, pos))
+                    types = after
+                    pos = end - start
+                    vectors = True
+                    continue
             elif kind == _LEAVE:
                 target = ctrls[0] if opcode == op.RETURN else None
                 if target is None or types.types.endswith(target.label):
@@ -344,13 +354,21 @@ _SHORT = 2  # bytes behind the opcode, besides the rest of a number
 
 (
     _OTHER, _LOCAL_GET, _LOCAL_SET, _CONST, _ACCESS, _NUMERIC, _BRANCH, _END, _BLOCK, _CALL,
-    _GLOBAL, _DROP, _SELECT, _LIBCALL, _LEAVE,
-) = range(15)  # fmt: skip
+    _GLOBAL, _DROP, _SELECT, _LIBCALL, _LEAVE, _VECTOR,
+) = range(16)  # fmt: skip
+
+# the instructions on vectors that have no immediates
+_VECTORS = frozenset(
+    opcode
+    for opcode, signature in enumerate(op.SIGNATURES)
+    if opcode >= op.VECTORS and signature and opcode not in op.ALIGNMENTS and opcode not in CALLS
+)
 
 _PLAIN_BLOCKS = (op.BLOCK, op.LOOP)  # their END needs no more than the results
 
 _KINDS_BY_OPCODE = {
     op.LOCAL_GET: _LOCAL_GET, op.CALL: _CALL, op.END: _END, op.DROP: _DROP, op.SELECT: _SELECT,
+    op.VECTOR_PREFIX: _VECTOR,
     **dict.fromkeys((op.LOCAL_SET, op.LOCAL_TEE), _LOCAL_SET),
     **dict.fromkeys((op.I32_CONST, op.I64_CONST), _CONST),
     **dict.fromkeys((op.UNREACHABLE, op.RETURN), _LEAVE),

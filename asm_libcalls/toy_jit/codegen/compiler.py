@@ -43,9 +43,7 @@ class FunctionCompiler(Emitter):
             following = self._marked(following, layout.marks)
         local_get, i32_const, most = op.LOCAL_GET, op.I32_CONST, MOST_UNFLUSHED
         may_flush = body.max_height > most
-        after = body.instructions[0]
-        for next_one in following:
-            current, after = after, next_one
+        for current, after in zip(body.instructions, following, strict=True):
             opcode, immediate, _ = current
             # Two instructions, almost half of all code, are done here, as push() does.
             if opcode == local_get:
@@ -98,18 +96,20 @@ class FunctionCompiler(Emitter):
     def _out_of_line(self, frame_size: int) -> None:
         """Emit the code that rarely runs behind the function: its traps and interrupts."""
         code, layout, start = self.code, self.layout, self.layout.start
-        call, end = TEMPLATES["call"][0], len(code)
-        key = None
+        call, first = TEMPLATES["call"][0], len(code)
+        size, end = len(call), first
+        last = role_of_last = None
+        fill_in, calls, note_origin = HOLE.pack_into, layout.calls, layout.origins.append
         for at, role, offset in self.traps:
             # The jumps of one instruction with the same role are one after another.
-            if key != (role, offset):
-                key = role, offset
-                code += call
-                end += len(call)
-                layout.calls[role].append(end - 4)
-                layout.returns.append(end)
-                layout.origins.append(start + offset)
-            HOLE.pack_into(code, at, end - len(call) - at - 4)
+            if offset != last or role != role_of_last:
+                last, role_of_last = offset, role
+                end += size
+                calls[role].append(end - 4)
+                note_origin(start + offset)
+            fill_in(code, at, end - size - at - 4)
+        code += call * ((end - first) // size)
+        layout.returns.extend(range(first + size, end + 1, size))
         for i, (at, back, offset, slots) in enumerate(self.checks):
             self.land([at])
             entered = i > 0  # the first is the prologue's, where no local is in its register yet

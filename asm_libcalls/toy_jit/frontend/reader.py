@@ -123,35 +123,49 @@ def unsigned(code: bytes, pos: int, end: int, bits: int = 32) -> tuple[int, int]
     Raise MalformedModule if it is too long or too large, or does not end before `end`.
     """
     if bits == 32 and end - pos > 4:
-        # Linkers write addresses and indices with all five bytes.
-        a, b, c, d, e = code[pos : pos + 5]
-        if a < 0x80:
-            return a, pos + 1
-        if b < 0x80:
-            return a & 0x7F | b << 7, pos + 2
-        value = a & 0x7F | (b & 0x7F) << 7
-        if c < 0x80:
-            return value | c << 14, pos + 3
-        if d < 0x80:
-            return value | (c & 0x7F) << 14 | d << 21, pos + 4
-        if e < 0x10:
-            return value | (c & 0x7F) << 14 | (d & 0x7F) << 21 | e << 28, pos + 5
+        value = code[pos]
+        if value < 0x80:
+            return value, pos + 1
+        # Each byte takes back the highest bit of the one before, which says that it follows.
+        byte = code[pos + 1]
+        value += (byte << 7) - 0x80
+        if byte < 0x80:
+            return value, pos + 2
+        byte = code[pos + 2]
+        value += (byte << 14) - 0x4000
+        if byte < 0x80:
+            return value, pos + 3
+        byte = code[pos + 3]
+        value += (byte << 21) - 0x20_0000
+        if byte < 0x80:
+            return value, pos + 4
+        byte = code[pos + 4]  # linkers write addresses and indices with all five bytes
+        if byte < 0x10:
+            return value + (byte << 28) - 0x1000_0000, pos + 5
     return _read(code, pos, end, bits, is_signed=False)
 
 
 def signed(code: bytes, pos: int, end: int, bits: int = 32) -> tuple[int, int]:
     """Read a two's complement integer of 32 to 64 bits at `pos`; see :func:`unsigned`."""
-    if end - pos > 3:
-        a, b, c, d = code[pos : pos + 4]
-        if a < 0x80:
-            return (a ^ 0x40) - 0x40, pos + 1
-        if b < 0x80:
-            return a & 0x7F | (b ^ 0x40) - 0x40 << 7, pos + 2
-        value = a & 0x7F | (b & 0x7F) << 7
-        if c < 0x80:
-            return value | (c ^ 0x40) - 0x40 << 14, pos + 3
-        if d < 0x80:
-            return value | (c & 0x7F) << 14 | (d ^ 0x40) - 0x40 << 21, pos + 4
+    if end - pos > 4:
+        value = code[pos]
+        if value < 0x80:
+            return (value ^ 0x40) - 0x40, pos + 1
+        byte = code[pos + 1]
+        value += (byte << 7) - 0x80
+        if byte < 0x80:
+            return (value ^ 0x2000) - 0x2000, pos + 2
+        byte = code[pos + 2]
+        value += (byte << 14) - 0x4000
+        if byte < 0x80:
+            return (value ^ 0x10_0000) - 0x10_0000, pos + 3
+        byte = code[pos + 3]
+        value += (byte << 21) - 0x20_0000
+        if byte < 0x80:
+            return (value ^ 0x800_0000) - 0x800_0000, pos + 4
+        byte = code[pos + 4]
+        if byte < 8:  # positive, and fits 32 bits
+            return value + (byte << 28) - 0x1000_0000, pos + 5
     return _read(code, pos, end, bits, is_signed=True)
 
 

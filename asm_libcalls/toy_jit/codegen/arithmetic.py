@@ -91,11 +91,9 @@ def _unary(name: str) -> Handler:
 # -- two operands
 
 
-def _immediate(place: Place, half: bool) -> int | None:
-    """Return a known operand as an immediate of 32 bits, or None."""
-    if place[0] == "const" or (half and place[0] == "wide"):
-        return int(place[1])
-    return None
+def _immediates(half: bool) -> tuple[str, ...]:
+    """Return the kinds of known operands that are immediates of 32 bits."""
+    return ("const", "wide") if half else ("const",)
 
 
 def _with_right(name: str) -> Callable[[Emitter, Place, str, str], None]:
@@ -140,6 +138,7 @@ def _integer(name: str, verb: str) -> Handler:
     sets_flag = verb in _SETS_ZERO_FLAG
     of_constant, sum_ = name + ".const", name[:4] + "sum."
     with_right = _with_right(name)
+    immediates = _immediates(half)
     kept: dict[tuple[str, Place, Place], tuple[bytes, bool]] = {}
 
     def emit(c: Emitter, immediate: Any) -> None:
@@ -169,7 +168,7 @@ def _integer(name: str, verb: str) -> Handler:
 
     def operate(c: Emitter, target: str, left: Place, right: Place) -> bool:
         """Emit code, which depends on these places only; return whether it sets the zero flag."""
-        value = _immediate(right, half)
+        value = right[1] if right[0] in immediates else None
         if is_sum and len(left) == 1 and left[0] != target:
             addend = value if verb == "add" or value is None else -value
             if addend is not None and -0x80000000 <= addend <= 0x7FFFFFFF:
@@ -296,6 +295,7 @@ def _compare_integers(name: str, verb: str) -> Handler:
     condition = CONDITIONS[verb]
     swapped = SWAPPED.get(condition, condition)
     with_right = _with_right(compare)
+    immediates = _immediates(half)
     of_slot = copies_of(compare + ".slot.const", "offset", "value")
     of_constant = copies_of(compare + ".const", "to", "value")
     of_zero = copies_of(test, "to")
@@ -303,21 +303,17 @@ def _compare_integers(name: str, verb: str) -> Handler:
     def emit(c: Emitter, immediate: Any) -> None:
         right, left = c.pop_two()
         flags = condition
-        if (_immediate(left, half) is not None and right[0] not in ("const", "wide", "memory")) or (
+        if (left[0] in immediates and right[0] not in ("const", "wide", "memory")) or (
             left[0] == "slot" and len(right) == 1
         ):
             left, right, flags = right, left, swapped
-        value = _immediate(right, half)
-        if left[0] == "slot" and value is not None:
-            c.code += of_slot[left[1], value]
+        if right[0] not in immediates:
+            with_right(c, right, c.to_register(left, "rax", right), "")
+        elif left[0] == "slot":
+            c.code += of_slot[left[1], right[1]]
         else:
             register = c.to_register(left, "rax", right)
-            if value is None:
-                with_right(c, right, register, "")
-            elif value:
-                c.code += of_constant[register, value]
-            else:
-                c.code += of_zero[register]
+            c.code += of_constant[register, right[1]] if right[1] else of_zero[register]
         c.push_condition(flags)
 
     return emit

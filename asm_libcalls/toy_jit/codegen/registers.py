@@ -53,7 +53,7 @@ _FOR_VECTORS = 3  # as above, of floats and vectors together, in functions that 
 _SHORT_LOOP = 300  # instructions
 _SAVE_AND_RESTORE = 2  # the cost of a call for a local in a register, in uses of the local
 
-SETS = (op.LOCAL_SET, op.LOCAL_TEE)
+SETS = frozenset((op.LOCAL_SET, op.LOCAL_TEE))
 """The instructions that set a local."""
 
 

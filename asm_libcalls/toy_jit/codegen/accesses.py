@@ -49,7 +49,8 @@ def _load(name: str, size: int) -> Handler:
             c.stack.append(("memory", index, offset))
             return
         target = c.target(kind)
-        c.code += copies[target, index, offset]
+        key = target, index, offset
+        c.code += copies.kept.get(key) or copies.add(key)
         c.push_target(target)
 
     return emit
@@ -70,12 +71,14 @@ def _store(name: str, size: int) -> Handler:
         value, address = c.pop_two()
         if value[0] in constants:
             index, offset = c.address(address, offset, size)
-            c.code += copies_of_constant[index, offset, value[1] & most]
+            numbers = index, offset, value[1] & most
+            c.code += copies_of_constant.kept.get(numbers) or copies_of_constant.add(numbers)
             return
         if len(value) > 1:
             c.move(second, value)
             value = second
         index, offset = c.address(address, offset, size, value)
-        c.code += copies[value[0], index, offset]
+        key = value[0], index, offset
+        c.code += copies.kept.get(key) or copies.add(key)
 
     return emit

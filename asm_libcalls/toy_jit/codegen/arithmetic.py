@@ -109,16 +109,20 @@ def _with_right(name: str) -> Callable[[Emitter, Place, str, str], None]:
     def emit(c: Emitter, place: Place, to: str, left: str = "") -> None:
         kind = place[0]
         if len(place) == 1:
-            c.code += of_register[to, left, kind]
+            key = to, left, kind
+            c.code += of_register.kept.get(key) or of_register.add(key)
         elif kind == "slot":
-            c.code += of_slot[to, left, place[1]]
+            key = to, left, place[1]
+            c.code += of_slot.kept.get(key) or of_slot.add(key)
         elif kind == "memory":
-            c.code += of_memory[to, left, place[1], place[2]]
+            key = to, left, *place[1:]
+            c.code += of_memory.kept.get(key) or of_memory.add(key)
         elif name[0] == "f" and place != ("const", 0):
             c.with_constant(name + ".memory", pattern(place), to, left)
         else:
             c.move((second,), place)
-            c.code += of_register[to, left, second]
+            key = to, left, second
+            c.code += of_register.kept.get(key) or of_register.add(key)
 
     return emit
 
@@ -310,10 +314,14 @@ def _compare_integers(name: str, verb: str) -> Handler:
         if right[0] not in immediates:
             with_right(c, right, c.to_register(left, "rax", right), "")
         elif left[0] == "slot":
-            c.code += of_slot[left[1], right[1]]
+            key = left[1], right[1]
+            c.code += of_slot.kept.get(key) or of_slot.add(key)
+        elif right[1]:
+            key = c.to_register(left, "rax", right), right[1]
+            c.code += of_constant.kept.get(key) or of_constant.add(key)
         else:
             register = c.to_register(left, "rax", right)
-            c.code += of_constant[register, right[1]] if right[1] else of_zero[register]
+            c.code += of_zero.kept.get(register) or of_zero.add(register)
         c.push_condition(flags)
 
     return emit

@@ -7,7 +7,7 @@ The code of instructions is emitted by :mod:`asm_libcalls.toy_jit.codegen.handle
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.codegen.calls import Emitter
-from asm_libcalls.toy_jit.codegen.copies import CONSTANTS, HOLE
+from asm_libcalls.toy_jit.codegen.copies import CONSTANTS, fill_in
 from asm_libcalls.toy_jit.codegen.function_code import constant
 from asm_libcalls.toy_jit.codegen.handlers import make_handlers
 from asm_libcalls.toy_jit.codegen.places import MOST_UNFLUSHED
@@ -42,6 +42,7 @@ class FunctionCompiler(Emitter):
         if layout.marks is not None:
             following = self._marked(following, layout.marks)
         local_get, i32_const, most = op.LOCAL_GET, op.I32_CONST, MOST_UNFLUSHED
+        constants = CONSTANTS.kept.get
         may_flush = body.max_height > most
         for current, after in zip(body.instructions, following, strict=True):
             opcode, immediate, _ = current
@@ -49,7 +50,7 @@ class FunctionCompiler(Emitter):
             if opcode == local_get:
                 stack.append(locals_[immediate])
             elif opcode == i32_const:
-                stack.append(CONSTANTS[immediate])
+                stack.append(constants(immediate) or CONSTANTS.add(immediate))
             else:
                 self.current, self.following = current, after
                 handlers[opcode](self, immediate)
@@ -99,7 +100,7 @@ class FunctionCompiler(Emitter):
         call, first = TEMPLATES["call"][0], len(code)
         size, end = len(call), first
         last = role_of_last = None
-        fill_in, calls, note_origin = HOLE.pack_into, layout.calls, layout.origins.append
+        calls, note_origin = layout.calls, layout.origins.append
         for at, role, offset in self.traps:
             # The jumps of one instruction with the same role are one after another.
             if offset != last or role != role_of_last:

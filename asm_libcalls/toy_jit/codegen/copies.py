@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     Place = tuple[Any, ...]
     Jumps = tuple[tuple[int, str], ...]
 
-    _Kept = dict[Any, Any]
-else:
-    _Kept = dict
-
 HOLE = struct.Struct("<i")
 """The format of values in holes, and of distances."""
+
+fill_in = HOLE.pack_into  # kept, since CPython looks up a method of an imported name slowly
+"""Write a value or distance into code: ``fill_in(code, offset, value)``."""
 
 _MOST_KEPT = 1 << 14
 _MOST_OF_ONE = 1 << 12
@@ -32,17 +31,23 @@ _MOST_OF_ONE = 1 << 12
 _REGISTER_MOVES = {"i": "move.i.i", "f": "move.f.f"}
 
 
-class Copies(_Kept):
-    """The copies that were made, by key. A copy that is not there is made when it is read."""
+class Copies:
+    """The copies that were made: ``copies.kept.get(key) or copies.add(key)``.
+
+    (CPython looks up an item of a subclass of dict by a slow way.)
+    """
 
     def __init__(self, make: Callable[[Any], Any], most: int = _MOST_KEPT) -> None:
-        self.make = make
-        self.most = most
+        self.kept: dict[Any, Any] = {}
+        self._make = make
+        self._most = most
 
-    def __missing__(self, key: Any) -> Any:
-        if len(self) >= self.most:
-            self.clear()
-        copy = self[key] = self.make(key)
+    def add(self, key: Any) -> Any:
+        """Make and keep a copy, and return it."""
+        kept = self.kept
+        if len(kept) >= self._most:
+            kept.clear()
+        copy = kept[key] = self._make(key)
         return copy
 
 
@@ -55,7 +60,7 @@ def _copy(key: tuple[str, tuple[int, ...]]) -> tuple[bytes, Jumps]:
     bytes_, holes, jumps = TEMPLATES[name]
     code = bytearray(bytes_)
     for at, which in holes:
-        HOLE.pack_into(code, at, values[which])
+        fill_in(code, at, values[which])
     return bytes(code), jumps
 
 
@@ -74,17 +79,17 @@ def _form(key: tuple[str, str, str, str, str, int, int]) -> bytes:
 
 
 def _instruction(name: str, to: str = "", right: str = "", offset: int = 0, value: int = 0) -> Any:
-    return INSTRUCTION_COPIES[name, to, "", right, "", offset, value]
+    return _form((name, to, "", right, "", offset, value))
 
 
-def _move(key: tuple[Place, Place]) -> bytes | None:
+def _move(key: tuple[Place, Place]) -> bytes | bool:
     target, source = key
     if target == source:
         return b""
     to, at = target[0], source[0]
     kind, source_kind = KINDS[to], KINDS[at]
     if kind == "f" and source_kind == "const" and source != ("const", 0):
-        return None
+        return False
     code: bytes
     if source_kind == "const":
         code = _move_constant(target, source)
@@ -128,7 +133,7 @@ INSTRUCTION_COPIES = Copies(_form)
 """By the arguments of :meth:`~.function_code.FunctionCode.form`: a stencil of one instruction."""
 
 MOVES = Copies(_move)
-"""By target and source, which are places: the code of a move. None for a constant that a register
+"""By target and source, which are places: the code of a move. False for a constant that a register
 of floats must load from behind the code."""
 
 
@@ -138,7 +143,7 @@ def _check(key: tuple[str, int]) -> tuple[bytes, int, str]:
         compare, jump = _instruction("memory.compare", right=index), "memory.unless_below"
     else:
         compare, jump = _instruction("memory.end", right=index, offset=end), "memory.limit"
-    bytes_, ((at, role),) = COPIES[jump, ()]
+    bytes_, _, ((at, role),) = TEMPLATES[jump]
     return compare + bytes_, len(compare) + at, role
 
 
@@ -149,7 +154,7 @@ offset of its jump's distance, and the role of the jump."""
 _ROLES = ("to", "left", "right", "index", "offset", "value")
 
 
-def copies_of(name: str, *roles: str) -> dict[Any, bytes]:
+def copies_of(name: str, *roles: str) -> Copies:
     """Return the copies of one stencil, as INSTRUCTION_COPIES has them.
 
     Their keys are the arguments of these roles, or that argument if there is one role.

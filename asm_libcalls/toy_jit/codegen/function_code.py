@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit.codegen.copies import COPIES, HOLE, INSTRUCTION_COPIES, MOVES
+from asm_libcalls.toy_jit.codegen.copies import COPIES, INSTRUCTION_COPIES, MOVES, fill_in
 from asm_libcalls.toy_jit.codegen.encodings import CONSTANT
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
 from asm_libcalls.toy_jit.frontend import opcodes as op
@@ -60,7 +60,8 @@ class FunctionCode:
 
     def emit(self, name: str, *values: int) -> None:
         """Copy a stencil; the values are those of its holes, in the order of the holes' names."""
-        bytes_, jumps = COPIES[name, values]
+        key = name, values
+        bytes_, jumps = COPIES.kept.get(key) or COPIES.add(key)
         code = self.code
         if jumps:
             start = len(code)
@@ -89,7 +90,8 @@ class FunctionCode:
 
         `offset` and `value` are its displacement and its immediate.
         """
-        self.code += INSTRUCTION_COPIES[name, to, left, right, index, offset, value]
+        key = name, to, left, right, index, offset, value
+        self.code += INSTRUCTION_COPIES.kept.get(key) or INSTRUCTION_COPIES.add(key)
 
     def with_constant(self, name: str, value: int, to: str, left: str = "") -> None:
         """Copy a stencil of one instruction whose operand in memory is a constant of 16 bytes."""
@@ -98,8 +100,11 @@ class FunctionCode:
 
     def move(self, target: Place, source: Place) -> None:
         """Copy a value. Changes no flags, and of registers only the target and rdx."""
-        code = MOVES[target, source]
+        key = target, source
+        code = MOVES.kept.get(key)
         if code is None:
+            code = MOVES.add(key)
+        if code is False:
             self.with_constant("f64.load", pattern(source), target[0])
         else:
             self.code += code
@@ -114,12 +119,12 @@ class FunctionCode:
         code = self.code
         behind = len(code) - 4
         for at in patches:
-            HOLE.pack_into(code, at, behind - at)
+            fill_in(code, at, behind - at)
 
     def patch_jump(self, at: int, target: int) -> None:
         """Fill in the distance of a jump, the last four bytes of its instruction."""
-        HOLE.pack_into(self.code, at, target - (at + 4))
+        fill_in(self.code, at, target - (at + 4))
 
     def patch(self, at: int, value: int) -> None:
         """Fill in four bytes of code."""
-        HOLE.pack_into(self.code, at, value)
+        fill_in(self.code, at, value)

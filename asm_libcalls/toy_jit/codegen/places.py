@@ -360,7 +360,8 @@ class Places(FunctionCode):
             return index, offset
         elif place in self.local_places:
             self.checked[place] = end
-        bytes_, at, role = CHECKS[index, end]
+        key = index, end
+        bytes_, at, role = CHECKS.kept.get(key) or CHECKS.add(key)
         code = self.code
         self.traps.append((len(code) + at, role, self.current[2]))
         code += bytes_

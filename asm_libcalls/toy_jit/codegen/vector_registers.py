@@ -5,7 +5,7 @@ Source: Intel SDM volume 2, 2.1.5 (ModRM, SIB), 2.2.1 (REX) and 2.3.5 (VEX).
 
 from __future__ import annotations
 
-from asm_libcalls.toy_jit.codegen.copies import HOLE, Copies
+from asm_libcalls.toy_jit.codegen.copies import Copies, fill_in
 from asm_libcalls.toy_jit.codegen.encodings import register_number
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
 
@@ -17,7 +17,7 @@ def _variant(key: tuple[str, tuple[int, ...], str, str, str, str]) -> bytes:
     bytes_, holes, _ = TEMPLATES[name]
     code = with_registers(bytes_, *registers)
     for at, which in holes:
-        HOLE.pack_into(code, at, values[which])
+        fill_in(code, at, values[which])
     return bytes(code)
 
 

@@ -119,7 +119,8 @@ class VectorEmitter(Emitter):
 
         `to`, `left` and `right` replace xmm8, xmm9 and xmm10; `index` replaces rax in an address.
         """
-        self.code += VARIANTS[name, values, to, left, right, index]
+        key = name, values, to, left, right, index
+        self.code += VARIANTS.kept.get(key) or VARIANTS.add(key)
 
     def move(self, target: Place, source: Place) -> None:
         """Copy a value. Changes no flags, and of registers only the target, rdx and xmm1."""
@@ -161,7 +162,8 @@ class VectorEmitter(Emitter):
         end, start, field = self.produced
         if end != len(self.code):
             return False
-        self.code[start:] = CHANGED[bytes(self.code[start:]), field, register]
+        key = bytes(self.code[start:]), field, register
+        self.code[start:] = CHANGED.kept.get(key) or CHANGED.add(key)
         return True
 
     # -- operands

@@ -63,6 +63,10 @@ class FuncType(_Record):
     params: bytes
     results: bytes
 
+    def __init__(self, params: bytes, results: bytes) -> None:
+        self.params = params
+        self.results = results
+
     def __repr__(self) -> str:
         return f"<FuncType {type_names(self.params)} -> {type_names(self.results)}>"
 

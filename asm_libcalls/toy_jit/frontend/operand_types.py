@@ -2,7 +2,7 @@
 
 The operands of a block are few, and of few types. So the validator looks most instructions up: an
 :class:`OperandTypes` has, by *effect*, the types behind an instruction. An effect is the opcode of
-an instruction whose type is fixed, or one of PUSH, POP, PEEK and SELECT plus a value type.
+an instruction whose type is fixed, or one of PUSH, POP, PEEK and SELECT by a value type.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ from __future__ import annotations
 from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend.module import I32, REFERENCE_TYPES, VALUE_TYPES
 
-PUSH, POP, PEEK, SELECT = range(op.COUNT, op.COUNT + 0x400, 0x100)
+PUSH, POP, PEEK, SELECT = (
+    {valtype: effect for effect, valtype in enumerate(VALUE_TYPES, first)}
+    for first in range(op.COUNT, op.COUNT + 4 * len(VALUE_TYPES), len(VALUE_TYPES))
+)
+"""By value type: the effects of instructions on locals, globals and operands of any type."""
 
 NUMBERS = frozenset(VALUE_TYPES) - frozenset(REFERENCE_TYPES)
 """The types of which `select` without a type chooses."""
@@ -18,7 +22,7 @@ NUMBERS = frozenset(VALUE_TYPES) - frozenset(REFERENCE_TYPES)
 MOST = 24
 """Operands. A block that has more is validated without this memo."""
 
-_MOST_KEPT = 1 << 12
+_MOST_KEPT = 1 << 10  # of 5 KB; large modules need 400
 
 _EFFECTS = {
     opcode: op.TYPES[opcode]
@@ -27,27 +31,32 @@ _EFFECTS = {
 }
 for _valtype in VALUE_TYPES:
     _one = bytes([_valtype])
-    _EFFECTS[PUSH + _valtype] = b"", _one
-    _EFFECTS[POP + _valtype] = _one, b""
-    _EFFECTS[PEEK + _valtype] = _one, _one
-    _EFFECTS[SELECT + _valtype] = bytes([_valtype, _valtype, I32]), _one
+    _EFFECTS[PUSH[_valtype]] = b"", _one
+    _EFFECTS[POP[_valtype]] = _one, b""
+    _EFFECTS[PEEK[_valtype]] = _one, _one
+    _EFFECTS[SELECT[_valtype]] = bytes([_valtype, _valtype, I32]), _one
+
+_UNKNOWN: list[OperandTypes | None] = [None] * (max(_EFFECTS) + 1)
 
 
-class OperandTypes(dict[int, "OperandTypes | None"]):
-    """The types of a block's operands, by effect; None if the instruction is not valid here."""
+class OperandTypes:
+    """The types of a block's operands: ``types.after[effect] or types.find(effect)``."""
 
-    __slots__ = ("depth", "types")
+    __slots__ = ("after", "depth", "types")
 
     def __init__(self, types: bytes) -> None:
         self.types = types
         self.depth = len(types)  # their number
+        # by effect, or None if it is not known; a list, which CPython reads faster than a dict
+        self.after = [*_UNKNOWN]
 
-    def __missing__(self, effect: int) -> OperandTypes | None:
+    def find(self, effect: int) -> OperandTypes | None:
+        """Find and keep the types after an effect; None if the instruction is not valid here."""
         params, results = _EFFECTS[effect]
-        after = None
-        if self.types.endswith(params):
-            after = operand_types(self.types[: self.depth - len(params)] + results)
-        self[effect] = after
+        if not self.types.endswith(params):
+            return None
+        after = operand_types(self.types[: self.depth - len(params)] + results)
+        self.after[effect] = after
         return after
 
 
@@ -60,7 +69,7 @@ def operand_types(types: bytes) -> OperandTypes | None:
     if kept is None and len(types) <= MOST:
         if len(_kept) >= _MOST_KEPT:
             for each in [*_kept.values()]:
-                each.clear()  # they keep one another
+                each.after[:] = _UNKNOWN  # they keep one another
             _kept.clear()
             _kept[b""] = EMPTY
         kept = _kept.setdefault(types, OperandTypes(types))

@@ -79,11 +79,11 @@ def _validate(stacks: Operands) -> Body:
     """
     reader, vals, ctrls, module = stacks.reader, stacks.vals, stacks.ctrls, stacks.module
     local_types, functions, globals_ = stacks.local_types, module.functions, module.globals
-    kinds = _KINDS if module.memories else _KINDS_WITHOUT_MEMORY
-    # Lists, since Python reads their items faster than those of bytes.
+    short_forms = _KINDS if module.memories else _KINDS_WITHOUT_MEMORY
     start, data = reader.pos, reader.data
-    code = [*data[start : reader.end]]
-    gets, sets, tees = ([effect + t for t in local_types] for effect in (PUSH, POP, PEEK))
+    # Lists, since Python reads their items faster than those of bytes. Behind the end is no byte.
+    code = [*data[start : reader.end], *_NO_BYTES]
+    gets, sets, tees = ([effect[t] for t in local_types] for effect in (PUSH, POP, PEEK))
     instructions: list[Instruction] = []
     append = instructions.append
     uses = LocalUses()
@@ -93,205 +93,210 @@ def _validate(stacks: Operands) -> Body:
     pos, live, bottom = 0, True, 0  # `bottom` is the innermost frame's height
     most = 0  # the largest number of operands so far, above `bottom`
     types = EMPTY  # of the innermost frame's operands, which are then not in `vals`
-    # An instruction that begins before has all bytes of a short form.
-    short = len(code) - _SHORT or -1
-    limit = short  # or 0: then all operands are in `vals`
+    kinds = short_forms  # or _NO_SHORT_FORMS: then all operands are in `vals`
     count = len(local_types)
     while True:
-        if pos < limit:
-            opcode = code[pos]
-            kind = kinds[opcode]
-            if kind == _LOCAL_GET:
-                index, size = code[pos + 1], 2
-                if index >= 0x80:
-                    index, end = unsigned(data, start + pos + 1, reader.end)
-                    size = end - start - pos
-                if index < count:
-                    after = types[gets[index]]
-                    if after is not None:
-                        append((opcode, index, pos))
-                        use(index)
-                        types = after
-                        pos += size
-                        if types.depth > most:
-                            most = types.depth
-                        continue
-            elif kind == _NUMERIC:
-                after = types[opcode]
+        opcode = code[pos]
+        kind = kinds[opcode]
+        if kind == _LOCAL_GET:
+            index, size = code[pos + 1], 2
+            if index >= 0x80:
+                index, end = unsigned(data, start + pos + 1, reader.end)
+                size = end - start - pos
+            if index < count:
+                after = types.after[gets[index]] or types.find(gets[index])
                 if after is not None:
-                    append((opcode, None, pos))
-                    types = after
-                    pos += 1
-                    continue
-            elif kind == _CONST:
-                after = types[opcode]
-                if after is not None:
-                    value, size = code[pos + 1], 2
-                    if value >= 0x40:  # negative, or of several bytes
-                        bits = 32 if opcode == op.I32_CONST else 64
-                        value, end = signed(data, start + pos + 1, reader.end, bits)
-                        size = end - start - pos
-                    append((opcode, value, pos))
+                    append((opcode, index, pos))
+                    use(index)
                     types = after
                     pos += size
                     if types.depth > most:
                         most = types.depth
                     continue
-            elif kind == _ACCESS:
-                after = types[opcode]
-                if after is not None and code[pos + 1] <= op.ALIGNMENTS[opcode]:
-                    value, size = code[pos + 2], 3
-                    if value >= 0x80:
-                        value, end = unsigned(data, start + pos + 2, reader.end)
-                        size = end - start - pos
-                    append((opcode, value, pos))
+        elif kind == _NUMERIC:
+            after = types.after[opcode] or types.find(opcode)
+            if after is not None:
+                append((opcode, None, pos))
+                types = after
+                pos += 1
+                continue
+        elif kind == _CONST:
+            after = types.after[opcode] or types.find(opcode)
+            if after is not None:
+                value, size = code[pos + 1], 2
+                if value >= 0x40:  # negative, or of several bytes
+                    bits = 32 if opcode == op.I32_CONST else 64
+                    value, end = signed(data, start + pos + 1, reader.end, bits)
+                    size = end - start - pos
+                append((opcode, value, pos))
+                types = after
+                pos += size
+                if types.depth > most:
+                    most = types.depth
+                continue
+        elif kind == _ACCESS:
+            after = types.after[opcode] or types.find(opcode)
+            if after is not None and code[pos + 1] <= op.ALIGNMENTS[opcode]:
+                value, size = code[pos + 2], 3
+                if value >= 0x80:
+                    value, end = unsigned(data, start + pos + 2, reader.end)
+                    size = end - start - pos
+                append((opcode, value, pos))
+                types = after
+                pos += size
+                continue
+        elif kind == _LOCAL_SET:
+            index, size = code[pos + 1], 2
+            if index >= 0x80:
+                index, end = unsigned(data, start + pos + 1, reader.end)
+                size = end - start - pos
+            if index < count:
+                effect = sets[index] if opcode == op.LOCAL_SET else tees[index]
+                after = types.after[effect] or types.find(effect)
+                if after is not None:
+                    append((opcode, index, pos))
+                    use(index)
                     types = after
                     pos += size
                     continue
-            elif kind == _LOCAL_SET:
-                index, size = code[pos + 1], 2
-                if index >= 0x80:
-                    index, end = unsigned(data, start + pos + 1, reader.end)
-                    size = end - start - pos
-                if index < count:
-                    after = types[(sets if opcode == op.LOCAL_SET else tees)[index]]
+        elif kind == _BRANCH:
+            depth = code[pos + 1]
+            after = types
+            if opcode == op.BR_IF:
+                after = types.after[_POP_I32] or types.find(_POP_I32)
+            if depth < 0x80 and depth < len(ctrls) and after is not None:
+                frame = ctrls[-1 - depth]
+                if after.types.endswith(frame.label):
+                    frame.targeted = True
+                    append((opcode, frame, pos))
+                    types = after
+                    pos += 2
+                    if opcode == op.BR:
+                        stacks.set_unreachable()
+                        kinds, live = _NO_SHORT_FORMS, False
+                    continue
+        elif kind == _END:
+            frame = ctrls[-1]
+            results, begun_by = frame.results, frame.opcode
+            is_block = begun_by in _PLAIN_BLOCKS or (
+                begun_by == op.IF and (frame.has_else or results == frame.params)
+            )
+            if is_block and types.types == results:
+                if begun_by == op.LOOP:
+                    uses.end_loop(len(instructions))
+                append((opcode, frame, pos))
+                ctrls.pop()
+                most += bottom
+                bottom = ctrls[-1].height
+                most -= bottom
+                if len(vals) > bottom:
+                    after = operand_types(bytes(vals[bottom : bottom + MOST + 1]) + results)
+                    if after is None:
+                        vals += results
+                        kinds = _NO_SHORT_FORMS
+                    else:
+                        types = after
+                        del vals[bottom:]
+                pos += 1
+                continue
+        elif kind == _BLOCK:
+            functype = _block_type(code[pos + 1])
+            after = types
+            if opcode == op.IF:
+                after = types.after[_POP_I32] or types.find(_POP_I32)
+            if functype is not None and after is not None:
+                stacks.offset = start + pos
+                vals += after.types
+                frame = stacks.enter(opcode, functype)
+                if opcode == op.LOOP:
+                    frame.references = stacks.references()
+                    uses.begin_loop(len(instructions), frame)
+                append((opcode, frame, pos))
+                types = EMPTY
+                most += bottom
+                bottom = frame.height
+                most -= bottom
+                pos += 2
+                continue
+        elif kind == _GLOBAL:
+            index = code[pos + 1]
+            if index < 0x80 and index < len(globals_) and EXTERNREF not in types.types:
+                globaltype = globals_[index].type
+                effects = POP if opcode == op.GLOBAL_SET else PUSH
+                effect = effects[globaltype.value]
+                after = types.after[effect] or types.find(effect)
+                if (
+                    after is not None
+                    and (effects is PUSH or globaltype.mutable)
+                    and EXTERNREF not in vals
+                ):
+                    append((opcode, (index, ()), pos))
+                    types = after
+                    pos += 2
+                    most = max(most, types.depth)
+                    continue
+        elif kind == _DROP:
+            after = types.find(POP[types.types[-1]]) if types.depth else None
+            if after is not None:
+                append((opcode, types.types[-1], pos))
+                types = after
+                pos += 1
+                continue
+        elif kind == _CALL:
+            index, size = code[pos + 1], 2
+            if index >= 0x80:
+                index, end = unsigned(data, start + pos + 1, reader.end)
+                size = end - start - pos
+            if index < len(functions):
+                functype = functions[index].type
+                params, have = functype.params, types.types
+                if have.endswith(params) and EXTERNREF not in have and EXTERNREF not in vals:
+                    after = operand_types(have[: len(have) - len(params)] + functype.results)
                     if after is not None:
-                        append((opcode, index, pos))
-                        use(index)
+                        append((opcode, (index, functype, ()), pos))
+                        use(CALL)
                         types = after
                         pos += size
-                        continue
-            elif kind == _BRANCH:
-                depth = code[pos + 1]
-                after = types[POP + I32] if opcode == op.BR_IF else types
-                if depth < 0x80 and depth < len(ctrls) and after is not None:
-                    frame = ctrls[-1 - depth]
-                    if after.types.endswith(frame.label):
-                        frame.targeted = True
-                        append((opcode, frame, pos))
-                        types = after
-                        pos += 2
-                        if opcode == op.BR:
-                            stacks.set_unreachable()
-                            limit, live = 0, False
-                        continue
-            elif kind == _END:
-                frame = ctrls[-1]
-                results, begun_by = frame.results, frame.opcode
-                is_block = begun_by in _PLAIN_BLOCKS or (
-                    begun_by == op.IF and (frame.has_else or results == frame.params)
-                )
-                if is_block and types.types == results:
-                    if begun_by == op.LOOP:
-                        uses.end_loop(len(instructions))
-                    append((opcode, frame, pos))
-                    ctrls.pop()
-                    most += bottom
-                    bottom = ctrls[-1].height
-                    most -= bottom
-                    if len(vals) > bottom:
-                        after = operand_types(bytes(vals[bottom : bottom + MOST + 1]) + results)
-                        if after is None:
-                            vals += results
-                            limit = 0
-                        else:
-                            types = after
-                            del vals[bottom:]
-                    pos += 1
-                    continue
-            elif kind == _BLOCK:
-                functype = BLOCK_TYPES.get(code[pos + 1])
-                after = types[POP + I32] if opcode == op.IF else types
-                if functype is not None and after is not None:
-                    stacks.offset = start + pos
-                    vals += after.types
-                    frame = stacks.enter(opcode, functype)
-                    if opcode == op.LOOP:
-                        frame.references = stacks.references()
-                        uses.begin_loop(len(instructions), frame)
-                    append((opcode, frame, pos))
-                    types = EMPTY
-                    most += bottom
-                    bottom = frame.height
-                    most -= bottom
-                    pos += 2
-                    continue
-            elif kind == _GLOBAL:
-                index = code[pos + 1]
-                if index < 0x80 and index < len(globals_) and EXTERNREF not in types.types:
-                    globaltype = globals_[index].type
-                    effect = POP if opcode == op.GLOBAL_SET else PUSH
-                    after = types[effect + globaltype.value]
-                    if (
-                        after is not None
-                        and (effect == PUSH or globaltype.mutable)
-                        and EXTERNREF not in vals
-                    ):
-                        append((opcode, (index, ()), pos))
-                        types = after
-                        pos += 2
                         most = max(most, types.depth)
                         continue
-            elif kind == _DROP:
-                after = types[POP + types.types[-1]] if types.depth else None
+        elif kind == _SELECT:
+            have = types.types
+            if len(have) > 2 and have[-2] in NUMBERS:
+                effect = SELECT[have[-2]]
+                after = types.after[effect] or types.find(effect)
                 if after is not None:
-                    append((opcode, types.types[-1], pos))
+                    append((opcode, have[-2], pos))
                     types = after
                     pos += 1
                     continue
-            elif kind == _CALL:
-                index, size = code[pos + 1], 2
-                if index >= 0x80:
-                    index, end = unsigned(data, start + pos + 1, reader.end)
-                    size = end - start - pos
-                if index < len(functions):
-                    functype = functions[index].type
-                    params, have = functype.params, types.types
-                    if have.endswith(params) and EXTERNREF not in have and EXTERNREF not in vals:
-                        after = operand_types(have[: len(have) - len(params)] + functype.results)
-                        if after is not None:
-                            append((opcode, (index, functype, ()), pos))
-                            use(CALL)
-                            types = after
-                            pos += size
-                            most = max(most, types.depth)
-                            continue
-            elif kind == _SELECT:
-                have = types.types
-                if len(have) > 2 and have[-2] in NUMBERS:
-                    after = types[SELECT + have[-2]]
-                    if after is not None:
-                        append((opcode, have[-2], pos))
-                        types = after
-                        pos += 1
-                        continue
-            elif kind == _LIBCALL:
-                after = types[opcode]
-                if after is not None:
-                    append((opcode, None, pos))
-                    use(LIBCALL_ON_NUMBERS)
-                    types = after
-                    pos += 1
-                    continue
-            elif kind == _VECTOR:
-                number, end = unsigned(data, start + pos + 1, reader.end)
-                opcode = op.VECTORS + number
-                after = types[opcode] if opcode in _VECTORS else None
+        elif kind == _LIBCALL:
+            after = types.after[opcode] or types.find(opcode)
+            if after is not None:
+                append((opcode, None, pos))
+                use(LIBCALL_ON_NUMBERS)
+                types = after
+                pos += 1
+                continue
+        elif kind == _VECTOR:
+            number, end = unsigned(data, start + pos + 1, reader.end)
+            opcode = op.VECTORS + number
+            if opcode in _VECTORS:
+                after = types.after[opcode] or types.find(opcode)
                 if after is not None:
                     append((opcode, None, pos))
                     types = after
                     pos = end - start
                     vectors = True
                     continue
-            elif kind == _LEAVE:
-                target = ctrls[0] if opcode == op.RETURN else None
-                if target is None or types.types.endswith(target.label):
-                    append((opcode, target, pos))
-                    pos += 1
-                    stacks.set_unreachable()
-                    limit, live = 0, False
-                    continue
-        elif not live and pos < short and code[pos] == op.END and len(ctrls) > 1:
+        elif kind == _LEAVE:
+            target = ctrls[0] if opcode == op.RETURN else None
+            if target is None or types.types.endswith(target.label):
+                append((opcode, target, pos))
+                pos += 1
+                stacks.set_unreachable()
+                kinds, live = _NO_SHORT_FORMS, False
+                continue
+        if not live and opcode == op.END and len(ctrls) > 1:
             frame = ctrls[-1]
             is_loop, passes = frame.opcode == op.LOOP, frame.opcode == op.IF and not frame.has_else
             if frame.unreachable and len(vals) == bottom and not (passes and frame.results):
@@ -309,11 +314,11 @@ def _validate(stacks: Operands) -> Body:
                 if live:
                     after = operand_types(bytes(vals[bottom : bottom + MOST + 1]))
                     if after is not None:
-                        types, limit = after, short
+                        types, kinds = after, short_forms
                         del vals[bottom:]
                 pos += 1
                 continue
-        if limit:
+        if kinds is short_forms:
             vals += types.types
         max_height = max(bottom + most, len(vals))
         if max_height > MAX_SLOTS:
@@ -340,17 +345,17 @@ def _validate(stacks: Operands) -> Body:
             return Body(instructions, start, local_types, max_height, vectors, uses)
         pos, live, bottom = reader.pos - start, stacks.live, ctrls[-1].height
         most = max(max_height, len(vals)) - bottom
-        limit = 0
+        kinds = _NO_SHORT_FORMS
         if live:
             after = operand_types(bytes(vals[bottom : bottom + MOST + 1]))
             if after is not None:
-                types, limit = after, short
+                types, kinds = after, short_forms
                 del vals[bottom:]
 
 
 # -- the short forms of frequent instructions, which _validate does itself
 
-_SHORT = 2  # bytes behind the opcode, besides the rest of a number
+_NO_BYTES = (0x100, 0x100, 0x100)  # an opcode, and two bytes behind it
 
 (
     _OTHER, _LOCAL_GET, _LOCAL_SET, _CONST, _ACCESS, _NUMERIC, _BRANCH, _END, _BLOCK, _CALL,
@@ -364,6 +369,8 @@ _VECTORS = frozenset(
     if opcode >= op.VECTORS and signature and opcode not in op.ALIGNMENTS and opcode not in CALLS
 )
 
+_POP_I32 = POP[I32]
+_block_type = BLOCK_TYPES.get
 _PLAIN_BLOCKS = (op.BLOCK, op.LOOP)  # their END needs no more than the results
 
 _KINDS_BY_OPCODE = {
@@ -386,5 +393,6 @@ def _kind(opcode: int) -> int:
     return _KINDS_BY_OPCODE.get(opcode, _OTHER)
 
 
-_KINDS = [*map(_kind, range(0x100))]
+_KINDS = [*map(_kind, range(0x100)), _OTHER]
 _KINDS_WITHOUT_MEMORY = [_OTHER if kind == _ACCESS else kind for kind in _KINDS]
+_NO_SHORT_FORMS = [_OTHER] * len(_KINDS)

@@ -7,7 +7,7 @@ process, but nothing of an instance. So the instances of a module share it.
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.codegen.compiler import FunctionCompiler
-from asm_libcalls.toy_jit.codegen.copies import HOLE
+from asm_libcalls.toy_jit.codegen.copies import fill_in
 from asm_libcalls.toy_jit.codegen.layout import CodeLayout
 from asm_libcalls.toy_jit.codegen.templates import load_vectors
 from asm_libcalls.toy_jit.frontend.validator import validate_function
@@ -68,7 +68,7 @@ def _link(compiler: FunctionCompiler) -> None:
     for callee, patches in layout.calls.items():
         target = layout.functions[callee][0] if isinstance(callee, int) else targets[callee]
         for at in patches:
-            HOLE.pack_into(code, at, target - at - 4)
+            fill_in(code, at, target - at - 4)
     for value, patches in layout.constants.items():
         code += b"\xcc" * (-len(code) % 16)  # the loads require this alignment
         compiler.land(patches)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.toy_jit.codegen.calls import Emitter
 
-    Handler = Callable[[Emitter, Any], None]
+    Handler = Callable[[Emitter, Any], object]
 
 
 def access(name: str, opcode: int) -> Handler:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.codegen.calls import Emitter
     from asm_libcalls.toy_jit.codegen.function_code import Place
 
-    Handler = Callable[[Emitter, Any], None]
+    Handler = Callable[[Emitter, Any], object]
 
 CONDITIONS = {
     "eq": "z", "ne": "nz", "lt_s": "l", "lt_u": "c", "gt_s": "g", "gt_u": "a", "le_s": "le",
@@ -128,9 +128,10 @@ def _with_right(name: str) -> Callable[[Emitter, Place, str, str], None]:
 
 
 def _is_better_left(c: Emitter, left: Place, right: Place, wanted: str) -> bool:
-    """Return whether to swap the operands of an instruction that overwrites its left one."""
-    if len(right) > 1:
-        return right[0] == "slot" and left[0] in ("const", "wide")
+    """Return whether to swap the operands of an instruction that overwrites its left one.
+
+    The right one is in a register.
+    """
     if len(left) > 1 or right[0] == wanted:
         return True
     return left[0] != wanted and right[0] in c.for_operands and left[0] not in c.for_operands
@@ -148,8 +149,12 @@ def _integer(name: str, verb: str) -> Handler:
     def emit(c: Emitter, immediate: Any) -> None:
         right, left = c.pop_two()
         wanted = c.wanted() if c.following[0] in SETS else ""
-        if commutative and _is_better_left(c, left, right, wanted):
-            left, right = right, left
+        if commutative:
+            if len(right) == 1:
+                if _is_better_left(c, left, right, wanted):
+                    left, right = right, left
+            elif right[0] == "slot" and left[0] in ("const", "wide"):
+                left, right = right, left
         # A register in a place is read by the instruction, so others may not be overwritten first.
         if wanted and (wanted not in right or left[0] == wanted):
             target = wanted

@@ -241,13 +241,12 @@ class Emitter(Places):
         self.layout.epilogues.append(len(self.code))
         self.emit("epilogue")
 
-    def jump_to(self, name: str, frame: Frame) -> None:
+    def jump_to(self, condition: str, frame: Frame) -> None:
         """Emit a jump to a frame's label; the operands are in place already."""
         if frame.opcode == op.LOOP:
-            self.jump(name, [])
-            self.patch_jump(len(self.code) - 4, frame.target)
+            self.jump_back(condition, frame.target)
         else:
-            self.jump(name, frame.target)
+            self.jump(condition, frame.target)
 
     def branch(self, frame: Frame) -> None:
         """Emit an unconditional branch."""
@@ -260,17 +259,17 @@ class Emitter(Places):
         if base != frame.height:
             for i, place in enumerate(self.stack[base:], frame.height):
                 self.move(self.slot(i, place), place)
-        self.jump_to("jump", frame)
+        self.jump_to("", frame)
 
     def branch_if(self, condition: str, frame: Frame) -> None:
         """Emit a branch that is taken if a condition holds."""
         base = len(self.stack) - len(frame.label)
         self.flush(base)
         if frame.opcode != FUNCTION and (base == frame.height or not frame.label):
-            self.jump_to("jump." + condition, frame)
+            self.jump_to(condition, frame)
             return
         not_taken: list[int] = []
-        self.jump("jump." + NEGATED[condition], not_taken)
+        self.jump(NEGATED[condition], not_taken)
         state = self.state(base)
         self.branch(frame)
         self.restore(state)

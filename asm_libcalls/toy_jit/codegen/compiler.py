@@ -74,7 +74,7 @@ class FunctionCompiler(Emitter):
             marks.append(len(self.code))
             yield each
 
-    def handlers(self) -> Sequence[Callable[[Any, Any], None]]:
+    def handlers(self) -> Sequence[Callable[[Any, Any], object]]:
         """Return the handlers by opcode."""
         return make_handlers(self.layout.inline)
 
@@ -123,5 +123,4 @@ class FunctionCompiler(Emitter):
                 self.restore_locals()
             else:
                 self.emit("interrupt.entered", -frame_size)
-            self.jump("jump", [])
-            self.patch_jump(len(self.code) - 4, back)
+            self.jump_back("", back)

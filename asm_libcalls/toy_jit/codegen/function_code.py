@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from asm_libcalls.toy_jit.codegen.copies import COPIES, INSTRUCTION_COPIES, MOVES, fill_in
 from asm_libcalls.toy_jit.codegen.encodings import CONSTANT
+from asm_libcalls.toy_jit.codegen.registers import NEGATED
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
 from asm_libcalls.toy_jit.frontend import opcodes as op
 
@@ -37,6 +38,11 @@ def pattern(place: Place) -> int:
     """Return the bits of a known value."""
     high = place[2] & 0xFFFFFFFF if place[0] == "wide" else 0xFFFFFFFF if place[1] < 0 else 0
     return int(place[1] & 0xFFFFFFFF | high << 32)
+
+
+JUMPS = {condition: TEMPLATES[f"jump.{condition}"][0] for condition in NEGATED}
+JUMPS[""] = TEMPLATES["jump"][0]
+"""By condition: the jump that it takes; by "" the one that is always taken."""
 
 
 class FunctionCode:
@@ -109,10 +115,21 @@ class FunctionCode:
         else:
             self.code += code
 
-    def jump(self, name: str, patches: list[int]) -> None:
-        """Copy a jump whose target is not known yet, and note it in `patches`."""
-        self.code += TEMPLATES[name][0]
-        patches.append(len(self.code) - 4)
+    def jump(self, condition: str, patches: list[int]) -> None:
+        """Copy a jump whose target is not known yet, and note it in `patches`.
+
+        It is taken if a condition holds, or always if that is "".
+        """
+        code = self.code
+        code += JUMPS[condition]
+        patches.append(len(code) - 4)
+
+    def jump_back(self, condition: str, target: int) -> None:
+        """Copy a jump to a known offset."""
+        code = self.code
+        code += JUMPS[condition]
+        at = len(code) - 4
+        fill_in(code, at, target - at - 4)
 
     def land(self, patches: list[int]) -> None:
         """Make these jumps lead here."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.codegen.function_code import Place
     from asm_libcalls.toy_jit.frontend.operands import Frame
 
-    Handler = Callable[[Emitter, Any], None]
+    Handler = Callable[[Emitter, Any], object]
 
 # -- libcalls
 
@@ -100,20 +100,25 @@ _CALLED = {
 # -- variables, references and tables
 
 
-def local_set(c: Emitter, immediate: Any) -> None:
-    """Emit local.set and local.tee."""
+def local_set(c: Emitter, immediate: Any) -> Place:
+    """Emit local.set, and return the place of the value."""
     local, value = c.locals[immediate], c.pop()
     if value != local:
-        if local in c.stack[c.flushed :]:
+        if len(c.stack) > c.flushed and local in c.stack[c.flushed :]:
             _keep_readers(c, local, value)
         c.move(local, value)
     if c.checked:
         c.checked.pop(local, None)
-    if c.current[0] == op.LOCAL_TEE:
-        if value[0] in c.for_operands and local[0] == "slot":
-            c.push_register(value[0])
-        else:
-            c.push(value if value[0] in ("const", "wide") else local)
+    return value
+
+
+def local_tee(c: Emitter, immediate: Any) -> None:
+    """Emit local.tee."""
+    value, local = local_set(c, immediate), c.locals[immediate]
+    if value[0] in c.for_operands and local[0] == "slot":
+        c.push_register(value[0])
+    else:
+        c.push(value if value[0] in ("const", "wide") else local)
 
 
 def _keep_readers(c: Emitter, local: Place, value: Place) -> None:
@@ -250,13 +255,13 @@ def _if(c: Emitter, frame: Frame) -> None:
     condition = c.pop_condition()
     c.flush()
     frame.target, frame.otherwise = [], []
-    c.jump("jump." + NEGATED[condition], frame.otherwise)
+    c.jump(NEGATED[condition], frame.otherwise)
 
 
 def _else(c: Emitter, frame: Frame) -> None:
     if frame.reaches_else:
         c.flush()
-        c.jump("jump", frame.target)
+        c.jump("", frame.target)
     c.land(frame.otherwise)
     frame.otherwise = []
     c.clear(frame.height, frame.params)
@@ -343,7 +348,7 @@ _HANDLERS: dict[str, Handler] = {
     "i64.extend_i32_u": _nothing,
     "i64.const": constant_operand,
     "f32.const": constant_operand, "f64.const": constant_operand,
-    "local.set": local_set, "local.tee": local_set,
+    "local.set": local_set, "local.tee": local_tee,
     "global.get": _unless_externref("global_types", _global_get),
     "global.set": _unless_externref("global_types", _global_set),
     "table.get": _unless_externref("table_types", _table_get), "table.size": _table_size,

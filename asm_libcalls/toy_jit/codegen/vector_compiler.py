@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 class VectorFunctionCompiler(VectorEmitter, FunctionCompiler):
     """Compiles one function with vectors; each function needs a new compiler."""
 
-    def handlers(self) -> Sequence[Callable[[Any, Any], None]]:
+    def handlers(self) -> Sequence[Callable[[Any, Any], object]]:
         """Return the handlers by opcode."""
         return make_vector_handlers(self.layout.inline)

@@ -11,7 +11,7 @@ from functools import cache
 from asm_libcalls.toy_jit.codegen.arithmetic import simple
 from asm_libcalls.toy_jit.codegen.encodings import NO_INDEX
 from asm_libcalls.toy_jit.codegen.function_code import constant
-from asm_libcalls.toy_jit.codegen.handlers import local_set, make_handlers
+from asm_libcalls.toy_jit.codegen.handlers import local_set, local_tee, make_handlers
 from asm_libcalls.toy_jit.codegen.registers import ACCUMULATORS
 from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import DIRECT, SWAPPED
 from asm_libcalls.toy_jit.codegen.stencils.vectors import NARROWED
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.codegen.function_code import Place
     from asm_libcalls.toy_jit.codegen.vectors import VectorEmitter
 
-    Handler = Callable[[VectorEmitter, Any], None]
+    Handler = Callable[[VectorEmitter, Any], object]
 
 _FIRST, _SECOND, _THIRD = ACCUMULATORS["v"]
 
@@ -42,8 +42,8 @@ def make_vector_handlers(inline: bool) -> list[Handler]:
         _handler(name or "", opcode, inline)
         for opcode, name in enumerate(op.NAMES[op.VECTORS :], op.VECTORS)
     ]
-    for opcode in (op.LOCAL_SET, op.LOCAL_TEE):
-        handlers[opcode] = _local_set
+    handlers[op.LOCAL_SET] = _set(local_set)
+    handlers[op.LOCAL_TEE] = _set(local_tee)
     return handlers
 
 
@@ -125,21 +125,31 @@ def _shift(name: str, opcode: int) -> Handler:
     return emit
 
 
-def _local_set(c: VectorEmitter, immediate: Any) -> None:
-    """Set a local. If the previous instruction made the vector, it is made in the local's place."""
-    local, value = c.locals[immediate], c.stack[-1]
-    if (
-        local[0][0] == "v"
-        and value[0] in c.held
-        and local not in c.stack[c.flushed :]
-        and local[0] != "vslot"
-        and c.retarget(local[0])
-    ):
-        c.pop()
-        c.push(local)
-    local_set(c, immediate)
-    if local[0][0] == "v":
+def _set(handler: Handler) -> Handler:
+    """Make the handler of an instruction that sets a local.
+
+    If the previous instruction made the vector, it is made in the local's place.
+    """
+
+    def emit(c: VectorEmitter, immediate: Any) -> None:
+        local = c.locals[immediate]
+        kind = local[0]
+        if kind[0] != "v":
+            handler(c, immediate)
+            return
+        value = c.stack[-1]
+        if (
+            kind != "vslot"
+            and value[0] in c.held
+            and local not in c.stack[c.flushed :]
+            and c.retarget(kind)
+        ):
+            c.pop()
+            c.push(local)
+        handler(c, immediate)
         c.set_local(local, value[0])
+
+    return emit
 
 
 # -- memory

@@ -24,7 +24,7 @@ from __future__ import annotations
 from asm_libcalls.toy_jit.codegen.calls import Emitter
 from asm_libcalls.toy_jit.codegen.registers import ACCUMULATORS, FLOATS, as_vector
 from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import COMMUTATIVE
-from asm_libcalls.toy_jit.codegen.templates import has_avx
+from asm_libcalls.toy_jit.codegen.templates import TEMPLATES, has_avx
 from asm_libcalls.toy_jit.codegen.vector_registers import CHANGED, VARIANTS
 from asm_libcalls.toy_jit.frontend.module import V128
 
@@ -153,8 +153,8 @@ class VectorEmitter(Emitter):
         if value in (0, (1 << 128) - 1):
             self.direct("move.ones" if value else "move.zero", to=register, right=register)
             return
-        patches = self.layout.constants.setdefault(value, [])
-        self.jump("constant.address", patches)
+        self.code += TEMPLATES["constant.address"][0]
+        self.layout.constants.setdefault(value, []).append(len(self.code) - 4)
         self.direct("constant.load", to=register)
 
     def retarget(self, register: str) -> bool:

@@ -147,7 +147,15 @@ def _integer(name: str, verb: str) -> Handler:
     kept: dict[tuple[str, Place, Place], tuple[bytes, bool]] = {}
 
     def emit(c: Emitter, immediate: Any) -> None:
-        right, left = c.pop_two()
+        # The most frequent handler: it does itself what pop_two() and push_target() do.
+        stack, held = c.stack, c.held
+        right, left = stack.pop(), stack.pop()
+        height = len(stack)
+        if c.flushed > height:
+            c.flushed = height
+        if held:
+            held.pop(right[0], None)
+            held.pop(left[0], None)
         wanted = c.wanted() if c.following[0] in SETS else ""
         if commutative:
             if len(right) == 1:
@@ -173,7 +181,11 @@ def _integer(name: str, verb: str) -> Handler:
             kept[key] = bytes(c.code[start:]), flags_are_set
         if flags_are_set:
             c.flags = len(c.code), target
-        c.push_target(target)
+        if target in c.for_operands:
+            held[target] = height
+            stack.append((target,))
+        else:
+            c.push((target,))
 
     def operate(c: Emitter, target: str, left: Place, right: Place) -> bool:
         """Emit code, which depends on these places only; return whether it sets the zero flag."""

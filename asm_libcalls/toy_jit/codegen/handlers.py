@@ -8,6 +8,7 @@ The others are here.
 
 from __future__ import annotations
 
+from array import array
 from functools import cache
 
 from asm_libcalls.toy_jit.codegen.accesses import access
@@ -16,7 +17,6 @@ from asm_libcalls.toy_jit.codegen.arithmetic import (
     is_zero,
     number,
 )
-from asm_libcalls.toy_jit.codegen.copies import HOLE
 from asm_libcalls.toy_jit.codegen.function_code import constant
 from asm_libcalls.toy_jit.codegen.registers import KINDS, NEGATED, RESULTS, operand_registers
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
@@ -102,9 +102,14 @@ _CALLED = {
 
 def local_set(c: Emitter, immediate: Any) -> Place:
     """Emit local.set, and return the place of the value."""
-    local, value = c.locals[immediate], c.pop()
+    local, stack = c.locals[immediate], c.stack
+    value = stack.pop()  # as pop() does
+    if c.flushed > len(stack):
+        c.flushed = len(stack)
+    if c.held:
+        c.held.pop(value[0], None)
     if value != local:
-        if len(c.stack) > c.flushed and local in c.stack[c.flushed :]:
+        if len(stack) > c.flushed and local in stack[c.flushed :]:
             _keep_readers(c, local, value)
         c.move(local, value)
     if c.checked:
@@ -306,8 +311,7 @@ def _br_table(c: Emitter, frames: tuple[Frame, ...]) -> None:
         state = c.state(len(c.stack) - len(frame.label))
         c.branch(frame)
         c.restore(state)
-    distances = b"".join([HOLE.pack(branches[frame]) for frame in frames])
-    c.code[table : table + len(distances)] = distances
+    c.code[table : table + 4 * len(frames)] = array("i", map(branches.__getitem__, frames))
 
 
 def _return(c: Emitter, immediate: Any) -> None:

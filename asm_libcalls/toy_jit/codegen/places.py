@@ -273,7 +273,8 @@ class Places(FunctionCode):
             kept = min(height, self.flushed)
             self.stack[kept:] = self.slots[kept:end]
             self.flushed = end
-        self.held.clear()
+        if self.held:
+            self.held.clear()
         # The condition of a comparison, if the next instruction takes it from the CPU's flags. This
         # operand is not on `stack`.
         self.condition = ""

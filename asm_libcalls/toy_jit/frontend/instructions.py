@@ -69,7 +69,7 @@ def _labels(s: Operands) -> tuple[Frame, ...]:
     if s.live:
         for depth in {*depths}:
             s.ctrls[-1 - depth].targeted = True
-    return tuple(s.ctrls[-1 - depth] for depth in depths)
+    return tuple([s.ctrls[-1 - depth] for depth in depths])
 
 
 def _value_type(s: Operands) -> int:

@@ -6,6 +6,8 @@ once more for them takes a tenth of a compilation.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+
 from asm_libcalls.toy_jit.frontend import opcodes as op
 
 TYPE_CHECKING = False
@@ -75,9 +77,9 @@ class LocalUses:
         weight, at, has_loops = 1, 0, False
         outside: list[int] = []  # the weights outside each loop
         indices = self.indices
+        by_weight: defaultdict[int, list[int]] = defaultdict(list)
         for position, _, loop in self.loops:
-            for i in indices[at:position]:
-                weights[i] += weight
+            by_weight[weight] += indices[at:position]
             at = position
             if loop is None:
                 weight = outside.pop()
@@ -86,6 +88,8 @@ class LocalUses:
                 if loop.targeted:
                     has_loops = True
                     weight = weight_inside(weight)
-        for i in indices[at:]:
-            weights[i] += weight
+        by_weight[weight] += indices[at:]
+        for weight, used in by_weight.items():
+            for i, uses in Counter(used).items():
+                weights[i] += weight * uses
         return weights, has_loops

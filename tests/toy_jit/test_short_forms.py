@@ -70,9 +70,9 @@ def outcome(binary):
 
 
 def validate_by_rules(monkeypatch):
-    kinds = [0] * len(validator._KINDS)
-    monkeypatch.setattr(validator, "_KINDS", kinds)
-    monkeypatch.setattr(validator, "_KINDS_WITHOUT_MEMORY", kinds)
+    kinds = [0] * len(validator.KINDS)
+    monkeypatch.setattr(validator, "KINDS", kinds)
+    monkeypatch.setattr(validator, "KINDS_WITHOUT_MEMORY", kinds)
 
 
 def damaged(count):

@@ -45,6 +45,9 @@ JUMPS[""] = TEMPLATES["jump"][0]
 """By condition: the jump that it takes; by "" the one that is always taken."""
 
 
+_copy, _form, _move = COPIES.kept.get, INSTRUCTION_COPIES.kept.get, MOVES.kept.get
+
+
 class FunctionCode:
     """Emits the code of a function, at the end of the module's.
 
@@ -67,7 +70,7 @@ class FunctionCode:
     def emit(self, name: str, *values: int) -> None:
         """Copy a stencil; the values are those of its holes, in the order of the holes' names."""
         key = name, values
-        bytes_, jumps = COPIES.kept.get(key) or COPIES.add(key)
+        bytes_, jumps = _copy(key) or COPIES.add(key)
         code = self.code
         if jumps:
             start = len(code)
@@ -97,7 +100,7 @@ class FunctionCode:
         `offset` and `value` are its displacement and its immediate.
         """
         key = name, to, left, right, index, offset, value
-        self.code += INSTRUCTION_COPIES.kept.get(key) or INSTRUCTION_COPIES.add(key)
+        self.code += _form(key) or INSTRUCTION_COPIES.add(key)
 
     def with_constant(self, name: str, value: int, to: str, left: str = "") -> None:
         """Copy a stencil of one instruction whose operand in memory is a constant of 16 bytes."""
@@ -107,7 +110,7 @@ class FunctionCode:
     def move(self, target: Place, source: Place) -> None:
         """Copy a value. Changes no flags, and of registers only the target and rdx."""
         key = target, source
-        code = MOVES.kept.get(key)
+        code = _move(key)
         if code is None:
             code = MOVES.add(key)
         if code is False:

@@ -58,6 +58,8 @@ MOST_UNFLUSHED = 100
 _SLOTS: list[Place] = [("slot", -16 - 8 * i) for i in range(200)]
 """The slots of most functions, for all of them."""
 
+_check = CHECKS.kept.get
+
 _FLAG_USERS = frozenset((op.BR_IF, op.IF, op.OPCODES["i32.eqz"], op.SELECT))
 
 
@@ -349,7 +351,8 @@ class Places(FunctionCode):
             end -= known
         index: str = place[0]
         if len(place) > 1:
-            index = self.to_register(place, "rax", but)
+            index = self.fresh("rax", but)
+            self.move((index,), place)
         if end > 0x7FFFFFFF:
             # An offset that does not fit a displacement is added to the address, which then has 33
             # bits.
@@ -362,7 +365,7 @@ class Places(FunctionCode):
         elif place in self.local_places:
             self.checked[place] = end
         key = index, end
-        bytes_, at, role = CHECKS.kept.get(key) or CHECKS.add(key)
+        bytes_, at, role = _check(key) or CHECKS.add(key)
         code = self.code
         self.traps.append((len(code) + at, role, self.current[2]))
         code += bytes_

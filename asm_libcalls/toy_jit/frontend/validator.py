@@ -28,10 +28,32 @@ from asm_libcalls.toy_jit.frontend.operand_types import (
     POP,
     PUSH,
     SELECT,
+    OperandTypes,
     operand_types,
 )
-from asm_libcalls.toy_jit.frontend.operands import FUNCTION, Operands
+from asm_libcalls.toy_jit.frontend.operands import FUNCTION, Frame, Operands
 from asm_libcalls.toy_jit.frontend.reader import Reader, signed, unsigned
+from asm_libcalls.toy_jit.frontend.short_forms import (
+    KINDS,
+    KINDS_WITHOUT_MEMORY,
+    NO_BYTES,
+    NO_KINDS,
+    SHORT_ACCESS,
+    SHORT_BLOCK,
+    SHORT_BRANCH,
+    SHORT_CALL,
+    SHORT_CONST,
+    SHORT_DROP,
+    SHORT_END,
+    SHORT_GLOBAL,
+    SHORT_LEAVE,
+    SHORT_LIBCALL,
+    SHORT_LOCAL,
+    SHORT_NUMERIC,
+    SHORT_SELECT,
+    SHORT_VECTOR,
+    VECTORS,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,11 +101,12 @@ def _validate(stacks: Operands) -> Body:
     """
     reader, vals, ctrls, module = stacks.reader, stacks.vals, stacks.ctrls, stacks.module
     local_types, functions, globals_ = stacks.local_types, module.functions, module.globals
-    short_forms = _KINDS if module.memories else _KINDS_WITHOUT_MEMORY
+    short_forms = KINDS if module.memories else KINDS_WITHOUT_MEMORY
     start, data = reader.pos, reader.data
     # Lists, since Python reads their items faster than those of bytes. Behind the end is no byte.
-    code = [*data[start : reader.end], *_NO_BYTES]
-    gets, sets, tees = ([effect[t] for t in local_types] for effect in (PUSH, POP, PEEK))
+    code = [*data[start : reader.end], *NO_BYTES]
+    # by opcode and index of a local: the effect
+    effects_of = [*_OTHER_EFFECTS, *([*map(effect, local_types)] for effect in _LOCAL_EFFECTS)]
     instructions: list[Instruction] = []
     append = instructions.append
     uses = LocalUses()
@@ -93,73 +116,66 @@ def _validate(stacks: Operands) -> Body:
     pos, live, bottom = 0, True, 0  # `bottom` is the innermost frame's height
     most = 0  # the largest number of operands so far, above `bottom`
     types = EMPTY  # of the innermost frame's operands, which are then not in `vals`
-    kinds = short_forms  # or _NO_SHORT_FORMS: then all operands are in `vals`
+    kinds = short_forms  # or NO_KINDS: then all operands are in `vals`
     count = len(local_types)
+    of_one_byte = min(count, 0x80)  # indices of locals
     while True:
         opcode = code[pos]
         kind = kinds[opcode]
-        if kind == _LOCAL_GET:
-            index, size = code[pos + 1], 2
-            if index >= 0x80:
+        if kind == SHORT_LOCAL:
+            index = code[pos + 1]
+            end = pos + 2
+            if index >= of_one_byte:
                 index, end = unsigned(data, start + pos + 1, reader.end)
-                size = end - start - pos
+                end -= start
             if index < count:
-                after = types.after[gets[index]] or types.find(gets[index])
+                effect = effects_of[opcode][index]
+                after = types.after[effect] or types.find(effect)
                 if after is not None:
                     append((opcode, index, pos))
                     use(index)
                     types = after
-                    pos += size
+                    pos = end
                     if types.depth > most:
                         most = types.depth
                     continue
-        elif kind == _NUMERIC:
+        elif kind == SHORT_NUMERIC:
             after = types.after[opcode] or types.find(opcode)
             if after is not None:
                 append((opcode, None, pos))
                 types = after
                 pos += 1
                 continue
-        elif kind == _CONST:
+        elif kind == SHORT_CONST:
             after = types.after[opcode] or types.find(opcode)
             if after is not None:
-                value, size = code[pos + 1], 2
-                if value >= 0x40:  # negative, or of several bytes
+                value = code[pos + 1]
+                if value < 0x40:
+                    append((opcode, value, pos))
+                    pos += 2
+                else:  # negative, or of several bytes
                     bits = 32 if opcode == op.I32_CONST else 64
                     value, end = signed(data, start + pos + 1, reader.end, bits)
-                    size = end - start - pos
-                append((opcode, value, pos))
+                    append((opcode, value, pos))
+                    pos = end - start
                 types = after
-                pos += size
                 if types.depth > most:
                     most = types.depth
                 continue
-        elif kind == _ACCESS:
+        elif kind == SHORT_ACCESS:
             after = types.after[opcode] or types.find(opcode)
             if after is not None and code[pos + 1] <= op.ALIGNMENTS[opcode]:
-                value, size = code[pos + 2], 3
-                if value >= 0x80:
+                value = code[pos + 2]
+                if value < 0x80:
+                    append((opcode, value, pos))
+                    pos += 3
+                else:
                     value, end = unsigned(data, start + pos + 2, reader.end)
-                    size = end - start - pos
-                append((opcode, value, pos))
+                    append((opcode, value, pos))
+                    pos = end - start
                 types = after
-                pos += size
                 continue
-        elif kind == _LOCAL_SET:
-            index, size = code[pos + 1], 2
-            if index >= 0x80:
-                index, end = unsigned(data, start + pos + 1, reader.end)
-                size = end - start - pos
-            if index < count:
-                effect = sets[index] if opcode == op.LOCAL_SET else tees[index]
-                after = types.after[effect] or types.find(effect)
-                if after is not None:
-                    append((opcode, index, pos))
-                    use(index)
-                    types = after
-                    pos += size
-                    continue
-        elif kind == _BRANCH:
+        elif kind == SHORT_BRANCH:
             depth = code[pos + 1]
             after = types
             if opcode == op.BR_IF:
@@ -173,9 +189,9 @@ def _validate(stacks: Operands) -> Body:
                     pos += 2
                     if opcode == op.BR:
                         stacks.set_unreachable()
-                        kinds, live = _NO_SHORT_FORMS, False
+                        kinds, live = NO_KINDS, False
                     continue
-        elif kind == _END:
+        elif kind == SHORT_END:
             frame = ctrls[-1]
             results, begun_by = frame.results, frame.opcode
             is_block = begun_by in _PLAIN_BLOCKS or (
@@ -193,22 +209,24 @@ def _validate(stacks: Operands) -> Body:
                     after = operand_types(bytes(vals[bottom : bottom + MOST + 1]) + results)
                     if after is None:
                         vals += results
-                        kinds = _NO_SHORT_FORMS
+                        kinds = NO_KINDS
                     else:
                         types = after
                         del vals[bottom:]
                 pos += 1
                 continue
-        elif kind == _BLOCK:
+        elif kind == SHORT_BLOCK:
             functype = _block_type(code[pos + 1])
             after = types
             if opcode == op.IF:
                 after = types.after[_POP_I32] or types.find(_POP_I32)
             if functype is not None and after is not None:
-                stacks.offset = start + pos
-                vals += after.types
-                frame = stacks.enter(opcode, functype)
+                if after.depth:
+                    vals += after.types
+                frame = Frame(opcode, functype, len(vals), live=True)
+                ctrls.append(frame)
                 if opcode == op.LOOP:
+                    stacks.offset = start + pos
                     frame.references = stacks.references()
                     uses.begin_loop(len(instructions), frame)
                 append((opcode, frame, pos))
@@ -218,7 +236,7 @@ def _validate(stacks: Operands) -> Body:
                 most -= bottom
                 pos += 2
                 continue
-        elif kind == _GLOBAL:
+        elif kind == SHORT_GLOBAL:
             index = code[pos + 1]
             if index < 0x80 and index < len(globals_) and EXTERNREF not in types.types:
                 globaltype = globals_[index].type
@@ -235,14 +253,16 @@ def _validate(stacks: Operands) -> Body:
                     pos += 2
                     most = max(most, types.depth)
                     continue
-        elif kind == _DROP:
-            after = types.find(POP[types.types[-1]]) if types.depth else None
-            if after is not None:
-                append((opcode, types.types[-1], pos))
-                types = after
-                pos += 1
-                continue
-        elif kind == _CALL:
+        elif kind == SHORT_DROP:
+            if types.depth:
+                effect = POP[types.types[-1]]
+                after = types.after[effect] or types.find(effect)
+                if after is not None:
+                    append((opcode, types.types[-1], pos))
+                    types = after
+                    pos += 1
+                    continue
+        elif kind == SHORT_CALL:
             index, size = code[pos + 1], 2
             if index >= 0x80:
                 index, end = unsigned(data, start + pos + 1, reader.end)
@@ -259,7 +279,7 @@ def _validate(stacks: Operands) -> Body:
                         pos += size
                         most = max(most, types.depth)
                         continue
-        elif kind == _SELECT:
+        elif kind == SHORT_SELECT:
             have = types.types
             if len(have) > 2 and have[-2] in NUMBERS:
                 effect = SELECT[have[-2]]
@@ -269,7 +289,7 @@ def _validate(stacks: Operands) -> Body:
                     types = after
                     pos += 1
                     continue
-        elif kind == _LIBCALL:
+        elif kind == SHORT_LIBCALL:
             after = types.after[opcode] or types.find(opcode)
             if after is not None:
                 append((opcode, None, pos))
@@ -277,10 +297,10 @@ def _validate(stacks: Operands) -> Body:
                 types = after
                 pos += 1
                 continue
-        elif kind == _VECTOR:
+        elif kind == SHORT_VECTOR:
             number, end = unsigned(data, start + pos + 1, reader.end)
             opcode = op.VECTORS + number
-            if opcode in _VECTORS:
+            if opcode in VECTORS:
                 after = types.after[opcode] or types.find(opcode)
                 if after is not None:
                     append((opcode, None, pos))
@@ -288,13 +308,13 @@ def _validate(stacks: Operands) -> Body:
                     pos = end - start
                     vectors = True
                     continue
-        elif kind == _LEAVE:
+        elif kind == SHORT_LEAVE:
             target = ctrls[0] if opcode == op.RETURN else None
             if target is None or types.types.endswith(target.label):
                 append((opcode, target, pos))
                 pos += 1
                 stacks.set_unreachable()
-                kinds, live = _NO_SHORT_FORMS, False
+                kinds, live = NO_KINDS, False
                 continue
         if not live and opcode == op.END and len(ctrls) > 1:
             frame = ctrls[-1]
@@ -312,7 +332,7 @@ def _validate(stacks: Operands) -> Body:
                 bottom = ctrls[-1].height
                 most -= bottom
                 if live:
-                    after = operand_types(bytes(vals[bottom : bottom + MOST + 1]))
+                    after = _types_above(vals, bottom)
                     if after is not None:
                         types, kinds = after, short_forms
                         del vals[bottom:]
@@ -345,54 +365,23 @@ def _validate(stacks: Operands) -> Body:
             return Body(instructions, start, local_types, max_height, vectors, uses)
         pos, live, bottom = reader.pos - start, stacks.live, ctrls[-1].height
         most = max(max_height, len(vals)) - bottom
-        kinds = _NO_SHORT_FORMS
+        kinds = NO_KINDS
         if live:
-            after = operand_types(bytes(vals[bottom : bottom + MOST + 1]))
+            after = _types_above(vals, bottom)
             if after is not None:
                 types, kinds = after, short_forms
                 del vals[bottom:]
 
 
-# -- the short forms of frequent instructions, which _validate does itself
+def _types_above(vals: bytearray, bottom: int) -> OperandTypes | None:
+    """Return the types of the innermost frame's operands, or None if these are more than MOST."""
+    if len(vals) == bottom:
+        return EMPTY
+    return operand_types(bytes(vals[bottom : bottom + MOST + 1]))
 
-_NO_BYTES = (0x100, 0x100, 0x100)  # an opcode, and two bytes behind it
 
-(
-    _OTHER, _LOCAL_GET, _LOCAL_SET, _CONST, _ACCESS, _NUMERIC, _BRANCH, _END, _BLOCK, _CALL,
-    _GLOBAL, _DROP, _SELECT, _LIBCALL, _LEAVE, _VECTOR,
-) = range(16)  # fmt: skip
-
-# the instructions on vectors that have no immediates
-_VECTORS = frozenset(
-    opcode
-    for opcode, signature in enumerate(op.SIGNATURES)
-    if opcode >= op.VECTORS and signature and opcode not in op.ALIGNMENTS and opcode not in CALLS
-)
-
+_OTHER_EFFECTS = [[0]] * op.LOCAL_GET
+_LOCAL_EFFECTS = [effects.__getitem__ for effects in (PUSH, POP, PEEK)]  # in the opcodes' order
 _POP_I32 = POP[I32]
-_block_type = BLOCK_TYPES.get
 _PLAIN_BLOCKS = (op.BLOCK, op.LOOP)  # their END needs no more than the results
-
-_KINDS_BY_OPCODE = {
-    op.LOCAL_GET: _LOCAL_GET, op.CALL: _CALL, op.END: _END, op.DROP: _DROP, op.SELECT: _SELECT,
-    op.VECTOR_PREFIX: _VECTOR,
-    **dict.fromkeys((op.LOCAL_SET, op.LOCAL_TEE), _LOCAL_SET),
-    **dict.fromkeys((op.I32_CONST, op.I64_CONST), _CONST),
-    **dict.fromkeys((op.UNREACHABLE, op.RETURN), _LEAVE),
-    **dict.fromkeys((op.BR, op.BR_IF), _BRANCH),
-    **dict.fromkeys((op.GLOBAL_GET, op.GLOBAL_SET), _GLOBAL),
-    **dict.fromkeys((op.BLOCK, op.LOOP, op.IF), _BLOCK),
-}  # fmt: skip
-
-
-def _kind(opcode: int) -> int:
-    if op.SIGNATURES[opcode] is not None:
-        if opcode in CALLS:
-            return _LIBCALL
-        return _ACCESS if opcode in op.ALIGNMENTS else _NUMERIC
-    return _KINDS_BY_OPCODE.get(opcode, _OTHER)
-
-
-_KINDS = [*map(_kind, range(0x100)), _OTHER]
-_KINDS_WITHOUT_MEMORY = [_OTHER if kind == _ACCESS else kind for kind in _KINDS]
-_NO_SHORT_FORMS = [_OTHER] * len(_KINDS)
+_block_type = BLOCK_TYPES.get

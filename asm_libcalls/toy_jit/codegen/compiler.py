@@ -88,10 +88,15 @@ class FunctionCompiler(Emitter):
         if cleared > _CLEARED_ONE_BY_ONE:
             # [rbp + 8 * rcx + offset] for rcx from the number of slots down to 1
             self.emit("clear", cleared, -16 - 8 * cleared)
-        # Of the others only those that have registers.
-        some = range(len(self.homes)) if cleared <= _CLEARED_ONE_BY_ONE else self.in_registers
-        for i in some:
-            self.move(self.locals[i], self.homes[i] if i < parameters else constant(0))
+        for i in self.in_registers:
+            if i < parameters:
+                self.move(self.locals[i], self.homes[i])
+        # Of those that the loop clears only those that have registers.
+        all_ = cleared <= _CLEARED_ONE_BY_ONE
+        zero = constant(0)
+        for i in range(parameters, len(self.homes)) if all_ else self.in_registers:
+            if i >= parameters:
+                self.move(self.locals[i], zero)
         return at + holes[0][0]
 
     def _out_of_line(self, frame_size: int) -> None:

@@ -273,18 +273,20 @@ def _else(c: Emitter, frame: Frame) -> None:
 
 
 def _end(c: Emitter, frame: Frame) -> None:
-    falls_through = frame.reaches_end
-    if frame.opcode == FUNCTION and falls_through:
+    opcode, falls_through = frame.opcode, frame.reaches_end
+    if opcode == op.LOOP:
+        if falls_through:
+            return
+    elif opcode == FUNCTION and falls_through:
         c.return_()
-    elif frame.opcode != op.LOOP:
+    else:
         if falls_through:
             c.flush()
         if frame.target:
             c.land(frame.target)
-        if frame.otherwise:
+        if opcode == op.IF and frame.otherwise:
             c.land(frame.otherwise)
-    if frame.opcode != op.LOOP or not falls_through:
-        c.clear(frame.height, frame.results)
+    c.clear(frame.height, frame.results)
 
 
 def _br(c: Emitter, frame: Frame) -> None:

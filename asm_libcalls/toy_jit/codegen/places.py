@@ -102,6 +102,7 @@ class Places(FunctionCode):
         # The number of operands, from the bottom, that are known to be in their slots. Few of the
         # others read a local or are constants, which bounds the cost of an instruction.
         self.flushed = 0
+        self.forget()
         self.clear(0, b"")
 
     def lay_out(self, body: Body, parameters: int) -> None:
@@ -282,7 +283,8 @@ class Places(FunctionCode):
         self.condition = ""
         # the end of the last instruction that set the zero flag by its result, and its register
         self.flags = (-1, "")
-        self.forget()
+        if self.checked:
+            self.forget()
 
     def forget(self) -> None:
         """Forget what is known of addresses, where control flow merges and at calls."""

@@ -98,11 +98,13 @@ def choose_registers(body: Body, inline: bool) -> tuple[dict[int, str], bool]:
         carried = _carried(body)
         uses = [carried[i] if t == V128 else uses[i] for i, t in enumerate(types)]
     threshold = 2 + _SAVE_AND_RESTORE * calls
+    candidates = [i for i, times in enumerate(uses[: len(types)]) if times > threshold]
+    if not candidates:
+        return {}, brief
     floats = FLOATS[:-_FOR_VECTORS] if body.vectors else (*FLOATS, *MORE_FLOATS)[:-_FOR_OPERANDS]
     free = {I32: list(INTEGERS[:-_FOR_OPERANDS]), F32: list(floats)}
     free[I64], free[F64], free[V128] = free[I32], free[F32], free[F32]
     chosen = {}
-    candidates = [i for i in range(len(types)) if uses[i] > threshold]
     for i in sorted(candidates, key=lambda i: -uses[i]):
         if free.get(types[i]):
             register = free[types[i]].pop(0)

@@ -92,6 +92,7 @@ class VectorEmitter(Emitter):
     def clear(self, height: int, types: bytes) -> None:
         """Set the state at a control flow merge; see Places."""
         super().clear(height, types)
+        self.forget()
         for i, valtype in enumerate(types, height):
             if valtype == V128:
                 self.stack[i] = ("vslot", self.stack[i][1])

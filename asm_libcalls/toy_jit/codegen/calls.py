@@ -71,15 +71,21 @@ class Emitter(Places):
     def save_locals(self) -> None:
         """Copy the locals that have registers to their slots, before a call."""
         self.forget()
-        if not self.saving:
-            self.saving = self.moves([(home, local) for local, home in self.saved.items()])
-        self.code += self.saving
+        if self.saved:
+            saving, _ = self.transfers or self.make_transfers()
+            self.code += saving
 
     def restore_locals(self) -> None:
         """Load the locals that have registers from their slots, after a call."""
-        if not self.restoring:
-            self.restoring = self.moves([*self.saved.items()])
-        self.code += self.restoring
+        if self.saved:
+            _, restoring = self.transfers or self.make_transfers()
+            self.code += restoring
+
+    def make_transfers(self) -> tuple[bytes, bytes]:
+        """Make and keep the code of :meth:`save_locals` and :meth:`restore_locals`."""
+        saving = self.moves([(home, local) for local, home in self.saved.items()])
+        self.transfers = saving, self.moves([*self.saved.items()])
+        return self.transfers
 
     def moves(self, pairs: list[tuple[Place, Place]]) -> bytes:
         """Return the code that copies values: targets and sources."""

@@ -92,8 +92,8 @@ class Places(FunctionCode):
         # `free`: the registers for operands besides the accumulators, by the accumulator of their
         # kind. `for_operands`: the registers for operands, the accumulators included.
         self.free, self.for_operands = self._registers[taken]
-        # the code that copies these locals to their slots and back, or empty if it is not made yet
-        self.saving = self.restoring = b""
+        # the code that copies these locals to their slots, and back, or None if it is not made yet
+        self.transfers: tuple[bytes, bytes] | None = None
         self.current, self.layout.start = body.instructions[0], body.start
         self.traps = []
         self.stack: list[Place] = []  # the operands' places, by height

@@ -184,7 +184,7 @@ class VectorEmitter(Emitter):
         register: str
         if len(known_in) < len(all_):
             for (register,) in all_:
-                if register not in held and register not in known_in and register != but:
+                if register not in known_in and register not in held and register != but:
                     return register
         for register in known_in:
             if register not in held and register != but:

@@ -7,13 +7,14 @@ import os
 
 from asm_libcalls.emitter.availability import Unavailable, check_machine, warn
 from asm_libcalls.steps import HAS_GIL
-from asm_libcalls.x86_64.python_functions import CALLABLES, READABLE_TYPES
 from asm_libcalls.x86_64.trampolines import (
     ACTIVATIONS_KEY,
+    CALLABLES,
     FREE_THREAD_RECORD,
     GREENLET_GETCURRENT,
     IN_STEP,
     PYTHON,
+    READABLE_TYPES,
     STEP_LOCK,
 )
 
@@ -187,8 +188,9 @@ def slot_value(name: str) -> int:
 
     A slot has the name of the C function (of libc or CPython) whose address it holds. Others are 0
     initially: :data:`ACTIVATIONS_KEY`; :data:`GREENLET_GETCURRENT`, which
-    :mod:`asm_libcalls.native.greenlets` fills in; the table of ``readable_types.py``, which the
-    maker of builtins fills in; :data:`STEP_LOCK`; and those of the Python functions of libcalls.
+    :mod:`asm_libcalls.native.greenlets` fills in; :data:`READABLE_TYPES` and :data:`CALLABLES`,
+    which ``function_objects.py`` fills in; :data:`STEP_LOCK`; and those of the Python functions of
+    libcalls.
     The binding fills in both before it gives away the address of a libcall.
     """
     from asm_libcalls.emitter import libc

@@ -11,11 +11,5 @@ STENCIL_PREFIX = "builtin."
 KNOWN_TYPES = "types_with_memory"
 """The slot of the address of ``held_buffers.known_types``."""
 
-READABLE_TYPES = "readable_types"
-"""The slot of the address of the table of ``readable_types.py``; 0 until functions are made."""
-
 READABLE_TYPES_SIZE = (256 + 16) * 16
-"""Bytes of that table."""
-
-CALLABLES = ("raise_status", "note_exception", "raise_collected")
-"""The slots of addresses of Python functions that builtins call; 0 until functions are made."""
+"""Bytes of the table of ``readable_types.py``."""

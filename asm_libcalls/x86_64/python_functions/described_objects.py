@@ -12,7 +12,8 @@ from peachpy.x86_64 import (
     SHR, STC, TEST, Label, cl, edx, r10, r10b, r10d, rax, rcx, rdx,
 )  # fmt: skip
 
-from asm_libcalls.x86_64.python_functions import READABLE_TYPES, readable_types
+from asm_libcalls.x86_64.python_functions import readable_types
+from asm_libcalls.x86_64.trampolines import READABLE_TYPES
 from asm_libcalls.x86_64.python_functions.object_layouts import INTEGER_LAYOUTS
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, LOAD_SLOT

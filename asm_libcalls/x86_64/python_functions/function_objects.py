@@ -18,7 +18,7 @@ from _struct import Struct
 from asm_libcalls.emitter import libc
 from asm_libcalls.signatures import c_types, value_types
 from asm_libcalls.steps import HAS_GIL
-from asm_libcalls.x86_64.python_functions import READABLE_TYPES, READABLE_TYPES_SIZE, object_layouts
+from asm_libcalls.x86_64.python_functions import READABLE_TYPES_SIZE, object_layouts
 from asm_libcalls.x86_64.python_functions.object_layouts import (
     OBJECT,
     FunctionState,
@@ -27,6 +27,7 @@ from asm_libcalls.x86_64.python_functions.object_layouts import (
     Unsupported,
     member_definition,
 )
+from asm_libcalls.x86_64.trampolines import CALLABLES, READABLE_TYPES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,11 +93,8 @@ class FunctionObjects:
         # Addresses of objects that the code calls, by the names of its slots. Function objects need
         # them until the process ends, longer than this module may exist.
         self.callables: dict[str, int] = {}
-        for name, function in (
-            ("raise_status", raise_status),
-            ("note_exception", note_exception),
-            ("raise_collected", _raise_collected),
-        ):
+        functions = raise_status, note_exception, _raise_collected
+        for name, function in zip(CALLABLES, functions, strict=True):
             libc.never_free(function)
             self.callables[name] = id(function)
             loaded.set_slot(name, id(function))

@@ -67,3 +67,9 @@ ACTIVATIONS_KEY = "activations_key"
 
 GREENLET_GETCURRENT = "greenlet_getcurrent"
 """The slot of the C function that returns the running greenlet; 0 while that is unknown."""
+
+READABLE_TYPES = "readable_types"
+"""The slot of the address of the table of ``readable_types.py``; 0 until builtins are made."""
+
+CALLABLES = ("raise_status", "note_exception", "raise_collected")
+"""The slots of the Python functions that builtins call; 0 until builtins are made."""

@@ -7,6 +7,7 @@ import pytest
 import asm_libcalls
 from asm_libcalls import LIBCALLS
 from asm_libcalls.checks.engine import checker_of
+from asm_libcalls.functions import make_functions
 from asm_libcalls.native import process
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.x86_64.python_functions import object_layouts
@@ -49,7 +50,7 @@ def test_composed_functions_return_the_same(machine_code, monkeypatch, name):
     if isinstance(objects, str):
         pytest.skip(f"no builtins here: {objects}")
     monkeypatch.setattr(type(objects.layout), "routine", lambda self, name: "no such routine")
-    composed = binding._make_functions(name)[name]
+    composed = make_functions(binding, name)[name]
     assert composed is not ready
     assert type(composed) is type(ready) is type(len)
     assert (composed.__doc__, composed.__text_signature__) == (

@@ -1,6 +1,6 @@
 """Compares the implementation that serves a libcall with the others, case by case.
 
-``list`` compares over edge cases at every start (:func:`self_check`), ``verify`` over edge cases
+``list`` compares over edge cases in every run (:func:`self_check`), ``verify`` over edge cases
 and random ones (:func:`verify`). The engine knows no libcall: a family's :class:`Checker`, in
 ``checks/FAMILY.py``, makes the cases and runs them through each implementation. A checker also has
 an *oracle*, which computes the answer in a different way from both implementations.
@@ -67,7 +67,7 @@ class Checker:
     """
 
     def edge_cases(self, libcall: Libcall) -> Iterable[Case]:
-        """Return the cases where faults are likely; ``list`` checks them at every start."""
+        """Return the cases where faults are likely; ``list`` checks them in every run."""
         raise NotImplementedError
 
     def random_cases(self, libcall: Libcall, source: random.Random) -> Iterator[Case]:
@@ -112,8 +112,8 @@ def served_functions(libcall: Libcall) -> dict[str, Callable[..., int]]:
     """Return the implementations of a libcall on bit patterns, by name, the one that serves first.
 
     Machine code is compared with the fallback. A fallback that serves is compared with itself,
-    called at its C address as native code does. There also the machine code is called that leaves
-    for the fallback in some cases.
+    called at its C address as native code does. Machine code that leaves for the fallback in some
+    cases is called at its C address too.
     """
     found = {libcall.backend: libcall.call_bits}
     if libcall.may_leave:

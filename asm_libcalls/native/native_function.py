@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
+    from asm_libcalls.emitter.pages import LoadedImage
     from asm_libcalls.native.process import NativeInterface
 
 
@@ -173,6 +174,19 @@ def native_functions(
             s.owner.code.when_closed(function.__self__, _leaving(maker, shape))
         made.append(function)
     return made
+
+
+def routine_functions(loaded: LoadedImage, signatures: dict[str, str], module: str) -> list[Any]:
+    """Make functions of an image's routines, which neither trap nor call Python, by their names.
+
+    The functions are never freed.
+    """
+    return native_functions(
+        Specification(
+            loaded.routine(name), signature, name=name, module=module, catch=False, permanent=True
+        )
+        for name, signature in signatures.items()
+    )
 
 
 def _leaving(maker: Any, shape: Any) -> Callable[[Any], None]:

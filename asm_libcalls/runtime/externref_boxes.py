@@ -129,8 +129,7 @@ def _move(counts: Counts, to: Counts) -> None:
 
 
 # Deallocation in another thread may extend these lists during a step, so the first items are taken.
-# A list that becomes shorter may need memory, and is left as it was without. So an item is null
-# before it is deleted.
+# Deleting an item may need memory, and without memory it stays. So it is set to null before.
 
 
 @step

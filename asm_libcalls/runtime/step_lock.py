@@ -40,28 +40,17 @@ class SharedLock:
     """
 
     def __init__(self, loaded: LoadedImage) -> None:
-        from asm_libcalls.native.native_function import native_functions
-        from asm_libcalls.native.specification import Specification
+        from asm_libcalls.native.native_function import routine_functions
 
         # The address of the StepLock, on a cache line of its own. Never freed: machine code has it.
         self.address = -(-libc.malloc(bytes(2 * _LINE)) // _LINE) * _LINE
-        signatures = (
-            (TAKE_STEPS, "(pointer) -> u64"),
-            (LEAVE_STEPS, "(pointer, u64)"),
-            (STEPS_DEPTH, "(pointer) -> u64"),
-            (END_STEP, "(pointer)"),
-        )
-        made = native_functions(
-            Specification(
-                loaded.routine(name),
-                signature,
-                name=name,
-                module=__name__,
-                catch=False,
-                permanent=True,
-            )
-            for name, signature in signatures
-        )
+        signatures = {
+            TAKE_STEPS: "(pointer) -> u64",
+            LEAVE_STEPS: "(pointer, u64)",
+            STEPS_DEPTH: "(pointer) -> u64",
+            END_STEP: "(pointer)",
+        }
+        made = routine_functions(loaded, signatures, __name__)
         self._take, self.leave, self.depth, self.end = (
             partial(each, self.address) for each in made
         )

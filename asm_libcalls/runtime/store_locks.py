@@ -53,29 +53,17 @@ class Routines:
 
 
 def _in_machine_code() -> dict[str, Any]:
-    from asm_libcalls.emitter import libc
-    from asm_libcalls.native.native_function import native_functions
-    from asm_libcalls.native.specification import Specification
+    from asm_libcalls.native.native_function import routine_functions
 
     assert process.image is not None
     signatures = {
-        "take": (TAKE_STORE, "(pointer, u64) -> u64"),
-        "leave": (LEAVE_STORE, "(pointer, u64)"),
-        "depth": (STORE_DEPTH, "(pointer) -> u64"),
-        "wake": (WAKE_STORE, "(pointer)"),
+        TAKE_STORE: "(pointer, u64) -> u64",
+        LEAVE_STORE: "(pointer, u64)",
+        STORE_DEPTH: "(pointer) -> u64",
+        WAKE_STORE: "(pointer)",
     }
-    specifications = [
-        Specification(
-            process.image.routine(routine),
-            signature,
-            name=routine,
-            module=__name__,
-            catch=False,
-            permanent=True,
-        )
-        for routine, signature in signatures.values()
-    ]
-    found: dict[str, Any] = dict(zip(signatures, native_functions(specifications), strict=True))
+    made = routine_functions(process.image, signatures, __name__)
+    found: dict[str, Any] = dict(zip(("take", "leave", "depth", "wake"), made, strict=True))
     number, pointer = ctypes.c_long, ctypes.c_void_p
     futex = libc.prototype("syscall", number, number, pointer, ctypes.c_int, ctypes.c_uint, pointer)
 

@@ -38,11 +38,15 @@ _OPEN_FLAGS = (
 _ALWAYS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
-def _locate(call: Call, fd: int, rights: int, path: int, length: int) -> Place:
+def _locate(
+    call: Call, fd: int, rights: int, path: int, length: int, *, lookup: int | None = None
+) -> Place:
+    """Resolve a path; without `lookup`, the flags of some calls, its last link is not followed."""
     folder = call.descriptors.folder(fd, rights)
     name = call.memory.path(path, length)
     # A slash at the end means the folder that the link refers to.
-    return locate(folder.host, name, follow=False, check=call.check)
+    follow = lookup is not None and bool(lookup & _FOLLOW or name.endswith(b"/"))
+    return locate(folder.host, name, follow=follow, check=call.check)
 
 
 def _path_open(
@@ -84,13 +88,7 @@ def _path_open(
         host = _open(call, place, flags | _ALWAYS, waits=not fdflags & FdFlag.NONBLOCK)
     # As in Wasmtime, the requested rights decide about reading and writing only: programs request
     # fewer than they use. Rights that a folder has dropped are not granted through it.
-    opened = HostDescriptor(
-        host,
-        owned=True,
-        readable=reads,
-        writable=writes,
-        flags=fdflags,
-    )
+    opened = HostDescriptor(host, owned=True, readable=reads, writable=writes, flags=fdflags)
     opened.rights &= folder.inheriting
     if opened.filetype == FileType.DIRECTORY:
         opened.inheriting = folder.inheriting
@@ -120,8 +118,8 @@ def _path_create_directory(call: Call, fd: int, path: int, length: int) -> None:
 def _path_filestat_get(
     call: Call, fd: int, lookup: int, path: int, length: int, result: int
 ) -> None:
-    right, follow = Right.PATH_FILESTAT_GET, bool(lookup & _FOLLOW)
-    with _locate_there(call, fd, right, path, length, follow=follow) as place:
+    with _locate(call, fd, Right.PATH_FILESTAT_GET, path, length, lookup=lookup) as place:
+        place.check_is_folder()
         filestat(call, result, place.status())
 
 
@@ -135,26 +133,10 @@ def _path_filestat_set_times(
     mtim: int,
     flags: int,
 ) -> None:
-    right, follow = Right.PATH_FILESTAT_SET_TIMES, bool(lookup & _FOLLOW)
-    with _locate_there(call, fd, right, path, length, follow=follow) as place:
+    with _locate(call, fd, Right.PATH_FILESTAT_SET_TIMES, path, length, lookup=lookup) as place:
+        place.check_is_folder()
         times = new_times(place.status(), atim, mtim, flags)
         os.utime(place.name, ns=times, dir_fd=place.folder, follow_symlinks=False)
-
-
-def _locate_there(
-    call: Call, fd: int, rights: int, path: int, length: int, *, follow: bool
-) -> Place:
-    """Resolve a path that exists. One with a slash at its end is a folder, or a link to one."""
-    folder = call.descriptors.folder(fd, rights)
-    name = call.memory.path(path, length)
-    follow = follow or name.endswith(b"/")
-    place = locate(folder.host, name, follow=follow, check=call.check)
-    try:
-        place.check_is_folder()
-    except BaseException:
-        place.close()
-        raise
-    return place
 
 
 def _path_link(

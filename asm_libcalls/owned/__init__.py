@@ -57,6 +57,10 @@ class NotCopied:
     _shared = "C memory"  # what a copy would share
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
+        NotCopied.__getstate__(self)
+
+    def __getstate__(self) -> NoReturn:
+        # object's gives the attributes; the items of a ctypes array may be inaccessible memory.
         raise TypeError(
             f"{type(self).__name__} objects cannot be copied or pickled: "
             f"a copy would refer to the same {self._shared}"

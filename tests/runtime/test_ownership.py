@@ -3,6 +3,7 @@
 import copy
 import ctypes
 import gc
+import operator
 import pickle
 import sys
 
@@ -140,7 +141,9 @@ def test_making_it_again_is_refused(owner, closed):
         assert vars(it) == before
 
 
-@pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy, pickle.dumps])
+@pytest.mark.parametrize(
+    "copier", [copy.copy, copy.deepcopy, pickle.dumps, operator.methodcaller("__getstate__")]
+)
 def test_copies_are_refused_by_name(owner, copier):
     _, it = owner
     with pytest.raises(TypeError, match=rf"^{type(it).__name__} objects cannot be copied"):

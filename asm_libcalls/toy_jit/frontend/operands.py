@@ -39,18 +39,6 @@ def _match(have: bytes | bytearray, need: bytes) -> bool:
 class Frame:
     """A control frame: a function, `block`, `loop` or `if` whose `end` has not been read."""
 
-    # whether live code jumps to its label: by `br`, `br_if` or `br_table`, or from the end of an
-    # `if`'s first part over its `else`
-    targeted = False
-    has_else = False  # whether an `if` has an `else` (so far)
-    reaches_else = reaches_end = True  # whether control falls through to its `else` and `end`
-    unreachable = False  # whether the rest of the block has a polymorphic stack
-    # the operand slots that hold externrefs at the beginning of a loop
-    references: tuple[int, ...] = ()
-    # for the compiler, `target` and `otherwise`: its label or lists of patches; None at first
-    target: Any = None
-    otherwise: Any = None
-
     def __init__(self, opcode: int, functype: FuncType, height: int, live: bool) -> None:
         self.opcode = opcode  # FUNCTION, BLOCK, LOOP or IF
         # `params`, `results`: the types that the block takes from the operand stack, and leaves on
@@ -62,6 +50,18 @@ class Frame:
         self.height = height  # the number of operands below the block's own
         # Whether control can reach its beginning. The validated list has live frames only.
         self.live = live
+        # whether live code jumps to its label: by `br`, `br_if` or `br_table`, or from the end of
+        # an `if`'s first part over its `else`
+        self.targeted = False
+        self.has_else = False  # whether an `if` has an `else` (so far)
+        # whether control falls through to its `else` and `end`
+        self.reaches_else = self.reaches_end = True
+        self.unreachable = False  # whether the rest of the block has a polymorphic stack
+        # the operand slots that hold externrefs at the beginning of a loop
+        self.references: tuple[int, ...] = ()
+        # for the compiler, `target` and `otherwise`: its label or lists of patches; None at first
+        self.target: Any = None
+        self.otherwise: Any = None
 
     def __repr__(self) -> str:
         name = "function" if self.opcode == FUNCTION else op.NAMES[self.opcode]

@@ -112,8 +112,9 @@ class Emitter(Places):
 
     def site_of(self, offset: int, slots: tuple[int, ...]) -> None:
         """Note a return address here: its offset in the module, and its stack map."""
-        self.check_size()
         layout, at = self.layout, len(self.code)
+        if at > layout.most_code:
+            self.check_size()
         layout.returns.append(at)
         layout.origins.append(offset)
         if slots:
@@ -126,7 +127,7 @@ class Emitter(Places):
         popped. Of the others, one that is not in its own slot is a local or null.
         """
         if not references:
-            self.site_of(self.origin(), self.references)
+            self.site_of(self.layout.start + self.current[2], self.references)
             return
         slots = [
             self.slots[height][1]
@@ -154,7 +155,10 @@ class Emitter(Places):
         if self.flushed > base:
             self.flushed = base
         self.save_locals()
-        self.outgoing = max(self.outgoing, slots, self.arguments_of(functype.results)[1])
+        if functype.results:
+            slots = max(slots, self.arguments_of(functype.results)[1])
+        if slots > self.outgoing:
+            self.outgoing = slots
 
     def arguments_of(self, types: bytes) -> tuple[list[Place], int]:
         """Return the places of outgoing arguments, or results, and the number of their slots."""
@@ -168,10 +172,13 @@ class Emitter(Places):
     def results(self, functype: FuncType) -> None:
         """Push the results of a call."""
         self.restore_locals()
-        if len(functype.results) == 1 and functype.results[0] != V128:
-            self.push_result(functype.results[0])
+        results = functype.results
+        if not results:
             return
-        for source in self.arguments_of(functype.results)[0]:
+        if len(results) == 1 and results[0] != V128:
+            self.push_result(results[0])
+            return
+        for source in self.arguments_of(results)[0]:
             slot = self.slot(len(self.stack), source)
             self.move(slot, source)
             self.push(slot)

@@ -362,9 +362,9 @@ class Places(FunctionCode):
             self.move((far,), constant(offset))
             self.form("i64.add.register", far, right=index)
             index, offset, end = far, 0, size
-        elif self.checked.get(place, 0) >= end:
-            return index, offset
         elif place in self.local_places:
+            if self.checked.get(place, 0) >= end:
+                return index, offset
             self.checked[place] = end
         key = index, end
         bytes_, at, role = _check(key) or CHECKS.add(key)

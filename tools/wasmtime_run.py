@@ -74,6 +74,8 @@ class WasmtimeRun(Run):
         self._exports = instance.exports(self._store)
 
     def _value_type(self, value_type: int) -> Any:
+        if value_type == V128:
+            raise self._wasmtime.WasmtimeError("a v128 of the host")
         return getattr(self._wasmtime.ValType, VALUE_TYPE_NAMES[value_type])()
 
     def host_function(self, entry: decoded_module.Import, call: Callable[..., Any]) -> Any:

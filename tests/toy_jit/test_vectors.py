@@ -83,6 +83,11 @@ def test_results_beside_others():
     assert f.exports["f"](ONE, -5, TWO, 1.5) == (-5, ONE, 1.5, TWO)
 
 
+@pytest.mark.parametrize("text", ["unreachable", "loop 40 br 00 end unreachable"])
+def test_results_of_a_function_that_never_returns(text):
+    toy_jit.Module(build({"f": Function(" -> v128 v128 v128", text)}))
+
+
 @pytest.mark.parametrize("value", [1 << 128, -(1 << 127) - 1])
 def test_too_large(value):
     f = instantiate({"f": Function("i32 v128 -> v128", "local.get 01")}).exports["f"]

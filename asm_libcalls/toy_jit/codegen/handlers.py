@@ -277,8 +277,10 @@ def _end(c: Emitter, frame: Frame) -> None:
     if opcode == op.LOOP:
         if falls_through:
             return
-    elif opcode == FUNCTION and falls_through:
-        c.return_()
+    elif opcode == FUNCTION:
+        if falls_through:
+            c.return_()
+        return
     else:
         if falls_through:
             c.flush()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from asm_libcalls.signatures import c_types
 import os
 
 from asm_libcalls.emitter.availability import Unavailable, check_machine, warn
+from asm_libcalls.signatures import c_types
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.x86_64.trampolines import (
     ACTIVATIONS_KEY,
@@ -20,10 +20,10 @@ from asm_libcalls.x86_64.trampolines import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asm_libcalls.x86_64.cpu import Cpu
     from asm_libcalls.emitter.image import Routine
     from asm_libcalls.emitter.pages import LoadedImage
     from asm_libcalls.libcalls import Declaration
+    from asm_libcalls.x86_64.cpu import Cpu
 
 __all__ = [
     "Backend",
@@ -187,11 +187,10 @@ def slot_value(name: str) -> int:
     """Return the initial value of a slot.
 
     A slot has the name of the C function (of libc or CPython) whose address it holds. Others are 0
-    initially: :data:`ACTIVATIONS_KEY`; :data:`GREENLET_GETCURRENT`, which
-    :mod:`asm_libcalls.native.greenlets` fills in; :data:`READABLE_TYPES` and :data:`CALLABLES`,
-    which ``function_objects.py`` fills in; :data:`STEP_LOCK`; and those of the Python functions of
-    libcalls.
-    The binding fills in both before it gives away the address of a libcall.
+    until they are written: :data:`ACTIVATIONS_KEY` when the image is loaded;
+    :data:`GREENLET_GETCURRENT` by :mod:`asm_libcalls.native.greenlets`; :data:`READABLE_TYPES` and
+    :data:`CALLABLES` when builtins are first made; :data:`STEP_LOCK` and those of the Python
+    functions of libcalls before the address of such a libcall is given away.
     """
     from asm_libcalls.emitter import libc
 

@@ -9,8 +9,8 @@ volume 3, appendix E.
 
 from __future__ import annotations
 
-from asm_libcalls.signatures import c_types
 from asm_libcalls.emitter import libc
+from asm_libcalls.signatures import c_types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

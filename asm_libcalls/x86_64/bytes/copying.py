@@ -27,10 +27,10 @@ from peachpy.x86_64 import (
     xmm1,
 )  # fmt: skip
 
+from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, REP_MOVSB
 from asm_libcalls.x86_64.bytes.vectors import (
     CACHE_LINE, LONG_FROM, PAGE, STREAM_FROM, UNROLL, Vectors,
 )  # fmt: skip
-from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, REP_MOVSB
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from peachpy.x86_64 import (
     edx, r8, r9, r10, r10d, rax, rcx, rdi, rdx, rsi, sil, xmm0,
 )  # fmt: skip
 
-from asm_libcalls.x86_64.bytes.vectors import LONG_FROM, PAGE, UNROLL, Vectors
 from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, REP_STOSB, REP_STOSQ
+from asm_libcalls.x86_64.bytes.vectors import LONG_FROM, PAGE, UNROLL, Vectors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -31,20 +31,20 @@ from peachpy.x86_64 import (
 )  # fmt: skip
 from peachpy.x86_64.registers import rbp, rsp
 
+from asm_libcalls.activation import Activation, ThreadRecord
 from asm_libcalls.calling_convention import (
     CALLEE_SAVED,
     CALLEE_SAVED_SIZE,
     FLOAT_REGISTERS,
     INTEGER_REGISTERS,
 )
-from asm_libcalls.activation import Activation, ThreadRecord
-from asm_libcalls.x86_64.trampolines import CALL_PYTHON, RAISE_TRAP
 from asm_libcalls.emitter.image import Reference, Routine
 from asm_libcalls.trap_codes import TrapCode
 from asm_libcalls.x86_64.assembler import registers, sequence
 from asm_libcalls.x86_64.assembler.instructions import (
     CALL_SLOT, LOAD_SLOT, LOAD_SLOT_ADDRESS, TAIL_JUMP, TAIL_JUMP_SLOT,
 )  # fmt: skip
+from asm_libcalls.x86_64.trampolines import CALL_PYTHON, RAISE_TRAP
 from asm_libcalls.x86_64.trampolines.call_records import (
     ADDRESS, F32, F64, FLOATS, FRAME, GIL_STATE, I32, I64, INTEGERS, NOTHING, RESULT, RESULT_HIGH,
     THUNKS, U32, U64, HostCallRecord, Parameter,

@@ -35,6 +35,9 @@ from peachpy.x86_64 import (
 )  # fmt: skip
 from peachpy.x86_64.registers import rbp, rsp
 
+from asm_libcalls.activation import (
+    EXCEPTION, MAXIMUM_TRACE, NO_MEMORY, TRAPPED, Activation, NativeCall, ThreadRecord,
+)  # fmt: skip
 from asm_libcalls.calling_convention import (
     CALLEE_SAVED,
     CALLEE_SAVED_SIZE,
@@ -42,18 +45,14 @@ from asm_libcalls.calling_convention import (
     INTEGER_REGISTERS,
     INTEGER_RESULTS,
 )
-from asm_libcalls.activation import (
-    EXCEPTION, MAXIMUM_TRACE, NO_MEMORY, TRAPPED, Activation, NativeCall, ThreadRecord,
-)  # fmt: skip
 from asm_libcalls.trap_codes import TrapCode
-from asm_libcalls.x86_64.trampolines import (
-    ENTER, ENTER_HOLDING_GIL, GREENLET_GETCURRENT, RAISE_DIVISION_BY_ZERO, RAISE_TRAP, step_lock,
-    store_locks,
-    thread_records,
-)  # fmt: skip
 from asm_libcalls.x86_64.assembler import registers, sequence
 from asm_libcalls.x86_64.assembler.instructions import (
     CALL_SLOT, FLDCW, FNSTCW, LOAD_ADDRESS, LOAD_SLOT, TAIL_JUMP,
+)  # fmt: skip
+from asm_libcalls.x86_64.trampolines import (
+    ENTER, ENTER_HOLDING_GIL, GREENLET_GETCURRENT, RAISE_DIVISION_BY_ZERO, RAISE_TRAP, step_lock,
+    store_locks, thread_records,
 )  # fmt: skip
 from asm_libcalls.x86_64.trampolines.thread_records import (
     load_or_make_thread_record,

@@ -17,7 +17,6 @@ from peachpy.x86_64 import (
     Label, eax, edx, qword, r10, rax, rbx, rcx, rdi, rdx, rsi,
 )  # fmt: skip
 
-from asm_libcalls.x86_64.trampolines.lock_layouts import StepLock
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT, LOAD_THREAD_POINTER, LOCK
 from asm_libcalls.x86_64.trampolines import (
@@ -27,6 +26,7 @@ from asm_libcalls.x86_64.trampolines import (
     STEPS_DEPTH,
     TAKE_STEPS,
 )
+from asm_libcalls.x86_64.trampolines.lock_layouts import StepLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -26,7 +26,6 @@ from peachpy.x86_64 import (
 from peachpy.x86_64.registers import rsp
 
 from asm_libcalls.activation import Activation
-from asm_libcalls.x86_64.trampolines.lock_layouts import StoreLock
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import (
     CALL_ROUTINE, CALL_SLOT, LOAD_THREAD_POINTER, LOCK, TAIL_JUMP,
@@ -38,6 +37,7 @@ from asm_libcalls.x86_64.trampolines import (
     TAKE_STORE,
     WAKE_STORE,
 )
+from asm_libcalls.x86_64.trampolines.lock_layouts import StoreLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

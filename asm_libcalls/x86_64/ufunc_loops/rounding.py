@@ -22,8 +22,8 @@ from peachpy.x86_64 import (
     SHL, SUB, TEST, Label, eax, r8, r9, r10, r11, rax, rcx, rdi, rdx, rsi,
 )  # fmt: skip
 
-from asm_libcalls.x86_64.rounding import DIRECTIONS, INEXACT_SUPPRESSED
 from asm_libcalls.x86_64.assembler import sequence
+from asm_libcalls.x86_64.rounding import DIRECTIONS, INEXACT_SUPPRESSED
 from asm_libcalls.x86_64.ufunc_loops.rounding_vectors import REQUIRES, best_isa, places
 
 TYPE_CHECKING = False

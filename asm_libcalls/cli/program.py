@@ -16,7 +16,7 @@ from typing import Any
 
 from asm_libcalls import __version__
 from asm_libcalls.cli import call
-from asm_libcalls.cli.subcommands import COMMANDS, CommandError
+from asm_libcalls.cli.subcommands import COMMANDS, NOT_HERE, CommandError
 
 PROGRAM = "asm-libcalls"
 
@@ -40,7 +40,6 @@ environment:
   ASM_LIBCALLS_TUNING    for measuring: +NAME,-NAME of wide_moves, ice_lake, slow_divide_64
 """
 
-CANNOT_WRITE = 4
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 """The exit code that a shell reports for a program ended by SIGPIPE."""
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if sys.stdout is None:
         print(f"{PROGRAM}: the standard output is closed", file=sys.stderr)
-        return CANNOT_WRITE
+        return NOT_HERE
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names in modules can have characters that the output's encoding does not have.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -73,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write_nowhere()
         reason = error if error.filename else f"the output cannot be written: {error.strerror}"
         print(f"{PROGRAM}: {reason}", file=sys.stderr)
-        return CANNOT_WRITE
+        return NOT_HERE
 
 
 def _write_nowhere() -> None:

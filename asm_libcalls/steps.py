@@ -55,9 +55,10 @@ if not HAS_GIL:
             before = lock.depth()
             try:
                 lock.take()
-                return function(*arguments)  # type: ignore[call-arg]
+                result = function(*arguments)  # type: ignore[call-arg]
             finally:
                 lock.leave(before)
+            return result
 
         return alone  # type: ignore[return-value]
 

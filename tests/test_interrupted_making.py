@@ -22,6 +22,7 @@ from asm_libcalls import (
     catch_traps,
     load_code,
     native_function,
+    steps,
     toy_jit,
 )
 from asm_libcalls.emitter import code_arena, code_names
@@ -55,6 +56,7 @@ def used():
         "thunks": len(process.interface.thunks()._used),
         "sources": len(code_names.sources),
         "boxes": len(externref_boxes.live),
+        "steps": sum(lock.depth() for lock in getattr(steps, "_shared", ())),
     }
 
 

@@ -1,10 +1,10 @@
 """Catches exceptions that C code cannot raise: those of destructors and of ctypes callbacks.
 
 Python reports them to ``sys.unraisablehook``. This module's hook is installed only while a thread
-listens; it passes unwanted exceptions to the previous hook. No lock is used, because a destructor
-or a forked child could find it taken. A signal handler may raise at any call or jump, also in a
-``finally`` clause. So the first line of each such clause is the step that must not be lost, and the
-next call repairs the rest.
+listens; it passes unwanted exceptions to the previous hook. It comes and goes in a step: a
+destructor or a forked child could find any other lock taken. A signal handler may raise at any call
+or jump, also in a ``finally`` clause. So the first line of each such clause is the step that must
+not be lost, and the next call repairs the rest.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 import sys
 from _thread import get_ident
+
+from asm_libcalls.steps import step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,9 +78,7 @@ def catch(
     outer = _listeners.get(thread)
     try:
         _listeners[thread] = (caught, wants, outer, outer[3] + 1 if outer else 1)
-        if sys.unraisablehook is not _hook:
-            _hook.previous = sys.unraisablehook
-            sys.unraisablehook = _hook
+        _kept = _enter()
         return function()
     finally:
         _listeners[thread] = outer
@@ -93,6 +93,17 @@ def nesting() -> int:
     return listener[3] if listener else 0
 
 
+@step
+def _enter() -> Any:
+    """Install the hook, unless it is; return the last previous one, whose end is no part of it."""
+    last, now = _hook.previous, sys.unraisablehook
+    if now is not _hook:
+        _hook.previous = now
+        sys.unraisablehook = _hook
+    return last
+
+
+@step
 def _leave() -> None:
     if not _listeners and sys.unraisablehook is _hook:
         sys.unraisablehook = _hook.previous

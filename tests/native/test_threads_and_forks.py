@@ -1,6 +1,10 @@
 """Threads with an instance each run everything at once; a fork leaves two processes that work."""
 
+import sys
+
 import pytest
+
+from asm_libcalls.native import unraisable
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 
@@ -285,3 +289,53 @@ def test_threads_through_the_python_api(child, backend):
         """,
         variables={"ASM_LIBCALLS_BACKEND": backend},
     )
+
+
+def test_threads_that_collect_exceptions_at_the_same_time(child):
+    """Each gets its own. The hook that was there before is there at the end."""
+    child(
+        PRELUDE
+        + """
+    from asm_libcalls.native import unraisable
+
+    sys.setswitchinterval(1e-5)
+    before = sys.unraisablehook
+
+    class Raises:
+        def __init__(self, error):
+            self.error = error
+
+        def __del__(self):
+            raise self.error
+
+    def run(number):
+        for i in range(500):
+            error, caught = KeyError(number, i), []
+            unraisable.catch(lambda error=error: Raises(error) and None, caught)
+            assert caught == [error], caught
+            assert unraisable._hook.previous is not unraisable._hook
+
+    in_threads(run, range(2))
+    assert sys.unraisablehook is before
+    """
+    )
+
+
+def test_a_hook_that_another_thread_has_just_installed_is_not_its_own_previous_one(monkeypatch):
+    """It would call itself."""
+    hook = unraisable._hook
+    answers = [sys.__unraisablehook__, hook, hook]
+
+    class System:
+        @property
+        def unraisablehook(self):
+            return answers.pop(0)
+
+        @unraisablehook.setter
+        def unraisablehook(self, value):
+            answers[:] = [value] * 3
+
+    monkeypatch.setattr(hook, "previous", None, raising=False)
+    monkeypatch.setattr(unraisable, "sys", System())
+    assert unraisable.catch(lambda: 5, []) == 5
+    assert hook.previous is sys.__unraisablehook__

@@ -66,6 +66,9 @@ INDEPENDENT = {
     "test_stubs.py": "the sources",
     "toy_jit/test_decoder.py": "the WebAssembly format",
     "toy_jit/test_validation.py": "the WebAssembly format",
+    "toy_jit/test_other_cpus.py": "machine code on other CPUs",
+    "toy_jit/test_vectors.py": "what compiled WebAssembly computes",
+    "x86_64/test_byte_tuning.py": "the choice of machine code",
     "emitter/test_call_frames.py": "the bytes of machine code",
     "ufuncs/test_properties.py": "what machine code computes",
 }

@@ -45,6 +45,10 @@ DESELECTED = {
         "valgrind itself keeps freed blocks for a while",
     "tests/runtime/test_memory.py::TestBuffer::test_views_outlive_close_and_the_memory_itself":
         "more address space than valgrind has",
+    "tests/runtime/test_memory.py::TestReservation::test_no_memory_is_used_before_it_is_touched":
+        "under valgrind the pages of a reservation are resident",
+    "tests/runtime/test_memory.py::TestReservation::test_reservations_are_given_back":
+        "valgrind makes other mappings for reservations",
     "tests/runtime/test_instance.py::test_dead_instances_are_collected_and_leave_nothing":
         "more address space than valgrind has",
 }  # fmt: skip

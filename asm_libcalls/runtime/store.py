@@ -199,6 +199,9 @@ class Store:
 
 _LINE = 64
 routines = Routines()
+if not HAS_GIL:
+    # Now: a signal handler in the middle of the first use could enter no store.
+    routines.find()
 _stores: list[weakref.ref[Store]] = []
 _waiting: dict[int, int] = {}  # by thread: the address of the lock that it waits for
 late: list[Store] = []

@@ -45,11 +45,15 @@ class Routines:
     def __getattr__(self, name: str) -> Any:
         if name not in type(self).__annotations__:
             raise AttributeError(name)
+        self.find()
+        return self.__dict__[name]
+
+    def find(self) -> None:
+        """Find them now."""
         found = _in_python() if process.image is None else _in_machine_code()
         # `take` last: another thread finds the others if it finds this one.
         for each in ("wait", "wake", "depth", "leave", "take"):
             self.__dict__.setdefault(each, found[each])
-        return self.__dict__[name]
 
 
 def _in_machine_code() -> dict[str, Any]:

@@ -197,6 +197,12 @@ class Image:
             self._stencils = self._read_stencils()
         return self._stencils
 
+    def original(self, name: str) -> bytes:
+        """Return the bytes of a routine or stencil, without breakpoints that memory may have."""
+        placed = self.stencils.get(name)
+        at, size = (placed.offset, placed.size) if placed else self.routines[name]
+        return self.code[at : at + size]
+
     @property
     def frames(self) -> dict[str, bytes]:
         """Call frame instructions (``eh_frame.py``) of the routines whose frames are known.

@@ -61,12 +61,6 @@ class LoadedImage(Released):
         """Return the bytes of a routine as they are in memory."""
         return libc.string_at(self.routine(name), self.image.routines[name][1])
 
-    def original(self, name: str) -> bytes:
-        """Return the bytes of a routine or stencil to copy, without breakpoints in memory."""
-        placed = self.image.stencils.get(name)
-        at, size = (placed.offset, placed.size) if placed else self.image.routines[name]
-        return self.image.code[at : at + size]
-
     def slot(self, name: str) -> int:
         """Read a slot."""
         return int(c_types.c_uint64.from_address(self.address + self.image.slots[name]).value)

@@ -13,8 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from asm_libcalls.emitter.image import Hole
-    from asm_libcalls.emitter.pages import LoadedImage
+    from asm_libcalls.emitter.image import Hole, Image
 
 _HOLE = Struct("<i")
 
@@ -50,11 +49,11 @@ class Part:
         self.role = role  # its name as a jump target of other parts, or ""
 
 
-def read(loaded: LoadedImage, prefix: str) -> dict[str, Stencil]:
+def read(image: Image, prefix: str) -> dict[str, Stencil]:
     """Return the stencils of an image whose names begin with `prefix`, by the rest of the name."""
     return {
-        name[len(prefix) :]: Stencil(loaded.original(name), placed.holes, placed.effects)
-        for name, placed in loaded.image.stencils.items()
+        name[len(prefix) :]: Stencil(image.original(name), placed.holes, placed.effects)
+        for name, placed in image.stencils.items()
         if name.startswith(prefix)
     }
 
@@ -62,15 +61,15 @@ def read(loaded: LoadedImage, prefix: str) -> dict[str, Stencil]:
 class Stencils:
     """The stencils of an image whose names begin with `prefix`, made when they are asked for."""
 
-    __slots__ = ("_loaded", "_made", "_prefix")
+    __slots__ = ("_image", "_made", "_prefix")
 
-    def __init__(self, loaded: LoadedImage, prefix: str) -> None:
-        self._loaded = loaded
+    def __init__(self, image: Image, prefix: str) -> None:
+        self._image = image
         self._prefix = prefix
         self._made: dict[str, Stencil] = {}
 
     def __contains__(self, name: str) -> bool:
-        return self._prefix + name in self._loaded.image.stencils
+        return self._prefix + name in self._image.stencils
 
     def __getitem__(self, name: str) -> Stencil:
         # Not `get`, which locks the dict in builds without the GIL: after a fork, the child keeps a
@@ -78,8 +77,8 @@ class Stencils:
         try:
             return self._made[name]
         except KeyError:
-            placed = self._loaded.image.stencils[self._prefix + name]
-            code = self._loaded.original(self._prefix + name)
+            placed = self._image.stencils[self._prefix + name]
+            code = self._image.original(self._prefix + name)
             stencil = self._made[name] = Stencil(code, placed.holes, placed.effects)
             return stencil
 

@@ -167,8 +167,16 @@ def native_functions(
         if in_python:
             made.append(_python_function(s, slow))
             continue
-        text = full_text(s.name, s.parameters, s.doc)
-        function = maker.make(s.address, shape, slow, s.name, text, s.module, permanent=s.permanent)
+        function = maker.objects.make(
+            maker.code_of(shape),
+            s.address,
+            len(s.parameters),
+            slow,
+            s.name,
+            full_text(s.name, s.parameters, s.doc),
+            s.module,
+            permanent=s.permanent,
+        )
         if s.owner is not None:
             # Its slow path then says that the code is closed.
             s.owner.code.when_closed(function.__self__, _leaving(maker, shape))
@@ -190,7 +198,8 @@ def routine_functions(loaded: LoadedImage, signatures: dict[str, str], module: s
 
 
 def _leaving(maker: Any, shape: Any) -> Callable[[Any], None]:
-    return lambda owner: maker.leave_all(shape, owner)
+    """Return a function that lets a function of a shape, given its self, take its slow path."""
+    return lambda owner: maker.objects.set_code(owner, maker.code_of(shape.leaving_all()))
 
 
 def _is_unboxed(signature: Signature) -> bool:

@@ -558,7 +558,7 @@ def test_what_a_composition_lacks_is_an_error(machine_code):
     from asm_libcalls.emitter import stencils as parts
     from asm_libcalls.x86_64.python_functions import STENCIL_PREFIX, object_layouts
 
-    pieces = parts.read(machine_code.loaded, STENCIL_PREFIX)
+    pieces = parts.read(machine_code.loaded.image, STENCIL_PREFIX)
     with pytest.raises(KeyError, match="argument"):
         parts.compose("x", [parts.Part(pieces["object_vector"])])
     with pytest.raises(KeyError, match="slow"):
@@ -576,7 +576,7 @@ def test_every_stencil_is_used_by_some_shape(machine_code):
     )
     from asm_libcalls.x86_64.trampolines import IN_STEP
 
-    pieces = parts.read(machine_code.loaded, STENCIL_PREFIX)
+    pieces = parts.read(machine_code.loaded.image, STENCIL_PREFIX)
     layout = object_layouts.find()
     used = set()
 

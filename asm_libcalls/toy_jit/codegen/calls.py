@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from asm_libcalls.calling_convention import INTEGER_REGISTERS
 from asm_libcalls.libcalls import BUILTIN_ARRAY, DECLARATIONS, SYMBOL_PREFIX
-from asm_libcalls.toy_jit.codegen.function_code import JUMPS, constant
+from asm_libcalls.toy_jit.codegen.function_code import constant
 from asm_libcalls.toy_jit.codegen.places import Places
 from asm_libcalls.toy_jit.codegen.registers import NEGATED, operand_registers
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
@@ -258,10 +258,8 @@ class Emitter(Places):
         """Emit a jump to a frame's label; the operands are in place already."""
         if frame.opcode == op.LOOP:
             self.jump_back(condition, frame.target)
-        else:  # as jump() does
-            code = self.code
-            code += JUMPS[condition]
-            frame.target.append(len(code) - 4)
+        else:
+            self.jump(condition, frame.target)
 
     def branch(self, frame: Frame) -> None:
         """Emit an unconditional branch."""

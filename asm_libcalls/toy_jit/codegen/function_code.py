@@ -131,8 +131,7 @@ class FunctionCode:
         """Copy a jump to a known offset."""
         code = self.code
         code += JUMPS[condition]
-        at = len(code) - 4
-        fill_in(code, at, target - at - 4)
+        self.patch_jump(len(code) - 4, target)
 
     def land(self, patches: list[int]) -> None:
         """Make these jumps lead here."""

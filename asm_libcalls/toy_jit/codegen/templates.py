@@ -43,14 +43,14 @@ USED_FEATURES = CPU_FEATURES & FEATURES
 LOADED = code_cache.load("toy_jit", CPU_FEATURES)
 """The image of the stencils. Its slots are filled in by runtime/slots.py."""
 
-STENCILS = read(LOADED, PREFIX)
+STENCILS = read(LOADED.image, PREFIX)
 """By name, for :func:`asm_libcalls.emitter.stencils.compose`."""
 
 TEMPLATES: dict[str, Template] = {name: _template(s) for name, s in STENCILS.items()}
 """By name: the bytes; the offset of each hole and the index of its value by the sorted names of
 holes; the offset and role of each jump's distance."""
 
-INSTRUCTIONS = read(LOADED, FORM_PREFIX)
+INSTRUCTIONS = read(LOADED.image, FORM_PREFIX)
 """By name: the stencils of one instruction, whose registers the compiler chooses."""
 
 FORMS: dict[FormKey, Form] = {}
@@ -88,4 +88,4 @@ def load_vectors(offset: int) -> None:
 @cache
 def _load_vectors() -> None:
     loaded = code_cache.load("toy_jit_vectors", CPU_FEATURES)
-    TEMPLATES.update((name, _template(s)) for name, s in read(loaded, PREFIX).items())
+    TEMPLATES.update((name, _template(s)) for name, s in read(loaded.image, PREFIX).items())

@@ -58,7 +58,7 @@ def slot_function(
 
     `address` is that of the ``VMCallerCheckedAnyfunc``; the types have WebAssembly's names. Objects
     of `function_class`, a FuncRef, are arguments and results too. `name`, `text`, `module` and
-    `slow` are as in ``FunctionMaker.make``; `slow` keeps the instance alive.
+    `slow` are as in ``FunctionObjects.make``; `slow` keeps the instance alive.
     """
     maker = process.interface.function_maker()
     if isinstance(maker, str) or sys.is_finalizing():
@@ -73,7 +73,8 @@ def slot_function(
         loaded.keep()
         enter = ENTER if release_gil else ENTER_HOLDING_GIL
         shape = SlotShape(parameters, results, enter, ENTRY, references)
-        return maker.make(address, shape, slow, name, text, module)
+        code = maker.code_of(shape)
+        return maker.objects.make(code, address, len(parameters), slow, name, text, module)
     except (OSError, Unsupported):  # a process may be denied new executable pages at any time
         return None
 

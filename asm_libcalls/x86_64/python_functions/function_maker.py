@@ -13,15 +13,21 @@ from asm_libcalls.emitter import code_names, libc, pages
 from asm_libcalls.signatures import Signature
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.x86_64.python_functions import KNOWN_TYPES, STENCIL_PREFIX, readable_types
-from asm_libcalls.x86_64.python_functions.function_shapes import CLASS, RET, Shape, parts_of
+from asm_libcalls.x86_64.python_functions.function_shapes import (
+    CLASS,
+    Shape,
+    copied_body,
+    parts_of,
+    routine_of_slot,
+)
 from asm_libcalls.emitter.image import link
 from asm_libcalls.x86_64.python_functions.object_layouts import Unsupported
-from asm_libcalls.emitter.stencils import Part, Stencil, Stencils, compose
+from asm_libcalls.emitter.stencils import Part, Stencils, compose
 from asm_libcalls.x86_64.trampolines import STEP_LOCK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from functools import partial
     from typing import Any
 
@@ -44,7 +50,7 @@ class FunctionMaker:
         self.layout = objects.layout
         self.member_offset = objects.member_offset
         self._loaded = objects.loaded
-        self._stencils = Stencils(objects.loaded, STENCIL_PREFIX)
+        self._stencils = Stencils(objects.loaded.image, STENCIL_PREFIX)
         # The address of each shape's code, and the owner of its pages. The pages are kept for ever
         # from the first function on that is made of them.
         self._code: dict[Shape | SlotShape, tuple[int, LoadedImage]] = {}
@@ -109,35 +115,15 @@ class FunctionMaker:
             loaded.set_slot(slot, loaded.routine(slot) if is_own else self._slot(slot))
         return loaded
 
-    def _code_of(self, shape: Shape | SlotShape) -> int:
-        """Return the address of code that a function gets, which is kept from now on."""
+    def code_of(self, shape: Shape | SlotShape) -> int:
+        """Return the address of a shape's code, for a function; it is kept from now on.
+
+        Raise as :meth:`prepare` does.
+        """
+        self.prepare([shape])
         address, loaded = self._code[shape]
         loaded.keep()
         return address
-
-    def make(
-        self,
-        address: int,
-        shape: Shape | SlotShape,
-        slow: Callable[..., Any],
-        name: str,
-        text: str,
-        module: str | None,
-        permanent: bool = False,
-    ) -> Any:
-        """Make a function object of a shape, as :meth:`.FunctionObjects.make` does."""
-        self.prepare([shape])
-        count = len(shape.parameters)
-        return self.objects.make(
-            self._code_of(shape), address, count, slow, name, text, module, permanent
-        )
-
-    def leave_all(self, shape: Shape, owner: Any) -> None:
-        """Let a function of this shape, the one with this ``__self__``, take its slow path.
-
-        The code of ``shape.leaving_all()`` has been prepared.
-        """
-        self.objects.set_code(owner, self._code_of(shape.leaving_all()))
 
     def _slot(self, name: str) -> int:
         if name in self.objects.callables:
@@ -153,9 +139,9 @@ class FunctionMaker:
             return self._loaded.slot(STEP_LOCK)
         if name.startswith(CLASS):
             return int(name.removeprefix(CLASS))
-        for routine in (name, f"{name}_{self.layout.integers}"):
-            if routine in self._loaded.image.routines:
-                return self._loaded.routine(routine)
+        routine = routine_of_slot(name, self.layout, self._loaded.image)
+        if routine:
+            return self._loaded.routine(routine)
         try:
             return libc.function_address(name)
         except AttributeError as error:
@@ -167,9 +153,7 @@ class FunctionMaker:
 
             return slot_parts(self._stencils, shape, self.layout, HAS_GIL)
         inline, vmctx_of, references = shape.inline, shape.vmctx_of, shape.references
-        body = None
-        if inline in self._loaded.image.straight:
-            body = Stencil(self._loaded.original(inline).removesuffix(RET))
+        body = copied_body(self._loaded.image, inline)
         vmctx = None
         if vmctx_of is not None:
             vmctx = (id(vmctx_of[0]), self.member_offset(*vmctx_of))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.calling_convention import Place
+    from asm_libcalls.emitter.image import Image
     from asm_libcalls.signatures import ValueType
     from asm_libcalls.x86_64.python_functions.object_layouts import ObjectLayout
 
@@ -38,8 +39,20 @@ def _entered_frame_size(stack_arguments: int) -> int:
     return -(-(STACK_ARGUMENTS + 8 * stack_arguments) // 16) * 16
 
 
-RET = b"\xc3"
-"""The last instruction of a routine, which is left out where its code is copied."""
+_RET = b"\xc3"
+
+
+def copied_body(image: Image, routine: str) -> Stencil | None:
+    """Return a routine as a stencil that is copied in place of its call; None if it cannot be."""
+    if routine not in image.straight:
+        return None
+    return Stencil(image.original(routine).removesuffix(_RET))
+
+
+def routine_of_slot(slot: str, layout: ObjectLayout, image: Image) -> str:
+    """Return the routine whose address a slot has: of its name, or for the layout; "" for none."""
+    names = (slot, f"{slot}_{layout.integers}")
+    return next((name for name in names if name in image.routines), "")
 
 
 class Shape:

@@ -7,11 +7,16 @@ composes the code when a function is made.
 
 from __future__ import annotations
 
-from asm_libcalls.emitter.image import Reference, Routine
-from asm_libcalls.emitter.stencils import Stencil, compose
+from asm_libcalls.emitter.image import Reference, link
+from asm_libcalls.emitter.stencils import Stencils, compose
 from asm_libcalls.x86_64 import families
 from asm_libcalls.x86_64.python_functions import STENCIL_PREFIX
-from asm_libcalls.x86_64.python_functions.function_shapes import RET, Shape, parts_of
+from asm_libcalls.x86_64.python_functions.function_shapes import (
+    Shape,
+    copied_body,
+    parts_of,
+    routine_of_slot,
+)
 from asm_libcalls.x86_64.python_functions.object_layouts import TESTED_LAYOUTS
 from asm_libcalls.x86_64.stencils.stack_effects import frames
 
@@ -19,37 +24,30 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from asm_libcalls.emitter.image import Routine
     from asm_libcalls.libcalls import Declaration
 
 
 def routines(table: Iterable[Declaration], made: Iterable[Routine]) -> Iterator[Routine]:
     """Compose the functions of the numeric libcalls among the routines made for an image."""
-    by_name = {routine.name: routine for routine in made}
-    pieces = {
-        name.removeprefix(STENCIL_PREFIX): Stencil(
-            routine.code[: routine.size], routine.holes, routine.effects
-        )
-        for name, routine in by_name.items()
-        if routine.holes is not None and name.startswith(STENCIL_PREFIX)
-    }
+    image = link(made)
+    stencils = Stencils(image, STENCIL_PREFIX)
     for row in table:
-        served = by_name.get(row.name)
         guard = families.guard_of(row)
-        if served is None or row.takes_instance or (row.exceptions and not guard):
+        if row.name not in image.routines or row.takes_instance or (row.exceptions and not guard):
             continue
-        shape = Shape.of(row.signature, guard=guard, inline="" if guard else row.name)
-        body = None
-        if not guard and served.is_straight:
-            body = Stencil(served.code[: served.size].removesuffix(RET))
+        inline = "" if guard else row.name
+        shape = Shape.of(row.signature, guard=guard, inline=inline)
+        body = copied_body(image, inline)
         for layout in TESTED_LAYOUTS:
-            parts = parts_of(pieces, shape, layout, body)
+            parts = parts_of(stencils, shape, layout, body)
             composed = compose(layout.routine(row.name), parts)
             composed.frames = frames(parts)
+            # The slots of all layouts are in one image, so each has its routine's name.
             composed.references = tuple(
-                # A slot of a routine that reads integers: the one for this layout.
-                Reference(each.offset, f"{each.symbol}_{layout.integers}", True)
-                if f"{each.symbol}_{layout.integers}" in by_name
-                else each
+                Reference(
+                    each.offset, routine_of_slot(each.symbol, layout, image) or each.symbol, True
+                )
                 for each in composed.references
             )
             yield composed

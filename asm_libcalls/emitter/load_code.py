@@ -10,11 +10,9 @@ from asm_libcalls.emitter import availability, code_names
 from asm_libcalls.emitter.call_frames import CALLEE_SAVED, RBP, RSP, Node, follow
 from asm_libcalls.emitter.eh_frame import instructions
 from asm_libcalls.signatures.arguments import (
-    all_items,
     bytes_of,
     counted,
-    describe,
-    iterator_of,
+    pairs_of,
     printable,
     shown,
 )
@@ -108,14 +106,8 @@ def listed(address: int, content: bytes, parts: list[tuple[str, int, int]]) -> l
 def _items(functions: Any, where: str) -> Any:
     if functions is None:
         return ()
-    what = f"{where}: functions"
-    try:
-        items = functions.items()
-    except AttributeError:
-        raise TypeError(
-            f"{what} must be a mapping of names to (offset, size), got {describe(functions)}"
-        ) from None
-    return all_items(iterator_of(items), what)
+    expected = "a mapping of names to (offset, size)"
+    return pairs_of(functions, f"{where}: functions", expected)
 
 
 def _check(name: Any, place: Any, length: int, where: str) -> tuple[str, int, int]:

@@ -12,7 +12,14 @@ from functools import partial
 
 from asm_libcalls.emitter.code_address import CodeAddress
 from asm_libcalls.owned.objects import OPEN, Owned, unmade
-from asm_libcalls.signatures.arguments import all_items, counted, describe, integer, iterator_of
+from asm_libcalls.signatures.arguments import (
+    all_items,
+    counted,
+    describe,
+    integer,
+    iterator_of,
+    pairs_of,
+)
 from asm_libcalls.steps import step
 
 TYPE_CHECKING = False
@@ -92,7 +99,9 @@ class StackMapRegistry(Owned):
         by_address = {}
         # Maps that several calls share stay shared. Keeping `slots` keeps its id.
         converted: dict[int, tuple[object, tuple[int, ...]]] = {}
-        for key, slots in _items(maps):
+        for key, slots in pairs_of(
+            maps, "register(): maps", "a mapping of return addresses to slots"
+        ):
             expected = "the offset of a return address (int)"
             offset = integer(key, "register(): a key of maps", expected, 1, size)
             if id(slots) not in converted:
@@ -163,15 +172,6 @@ class StackMapRegistry(Owned):
             return None
         _, end, maps = ranges[at - 1]
         return maps.get(return_address) if return_address <= end else None
-
-
-def _items(maps: Any) -> Iterable[tuple[Any, Any]]:
-    where, expected = "register(): maps", "a mapping of return addresses to slots"
-    try:
-        items = maps.items()
-    except AttributeError:
-        raise TypeError(f"{where} must be {expected}, got {describe(maps)}") from None
-    return all_items(iterator_of(items), where)
 
 
 def _offsets(slots: Any, offset: int) -> tuple[int, ...]:

@@ -132,6 +132,15 @@ def all_items(iterator: Iterator[Any], where: str) -> list[Any]:
     return items
 
 
+def pairs_of(mapping: Any, where: str, expected: str) -> list[tuple[Any, Any]]:
+    """Return the keys and values of a mapping; raise as :func:`all_items`, or TypeError."""
+    try:
+        items = mapping.items()
+    except AttributeError:
+        raise TypeError(f"{where} must be {expected}, got {describe(mapping)}") from None
+    return all_items(iterator_of(items), where)
+
+
 def items_of(value: Any, where: str, expected: str, most: int | None = None) -> list[Any]:
     """Return the items of an iterable that has an order, and is no text.
 

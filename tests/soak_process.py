@@ -218,8 +218,6 @@ def main(minutes: float, laps: int = 0) -> dict[str, Any]:
     """Soak for so long, and for so many laps at least."""
     warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads, from 3.12 on
     process = Process()
-    # Imports everything: a fork while a thread imports has that module locked for ever.
-    process.calls(process.own)
     begin = time.monotonic()
     for _ in range(WARM_UP):
         process.lap()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from _thread import _count
 
+from asm_libcalls.native import imports_at_fork
 from asm_libcalls.steps import HAS_GIL
 
 TYPE_CHECKING = False
@@ -71,6 +72,8 @@ if not HAS_GIL:
     from asm_libcalls.native import object_locks
 
     object_locks.free_after_forks()
+
+imports_at_fork.survive_forks()
 
 image: LoadedImage | None = None
 """The image with the runtime's own routines (entry, thunks, builtins); None until it is loaded."""

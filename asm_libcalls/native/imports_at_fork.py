@@ -1,0 +1,58 @@
+"""Imports at a fork: the package's functions import modules when they first need them.
+
+If another thread is in the middle of an import when a process forks, CPython leaves the lock of
+that module taken in the child, which waits for ever if it needs the module. So a fork waits until
+other threads have imported what the package needs. An import can still begin between that and the
+fork: the child forgets it, and imports the module again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _thread import get_ident
+from time import monotonic, sleep
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LONGEST_WAIT = 5.0
+"""Seconds that a fork waits. The other thread may itself be waiting, for the thread that forks."""
+
+_OWN = __name__.partition(".")[0]
+_NEEDED = {_OWN, "numpy", "peachpy", *sys.stdlib_module_names}
+
+
+def _locks() -> Iterator[tuple[str, int | None]]:
+    """Yield the names of modules that other threads may be importing, and who has their locks."""
+    # CPython has no public name for these: weak references to the locks in use, by module.
+    locks = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", {})
+    for name, reference in [*locks.items()]:
+        owner = getattr(reference(), "owner", None)
+        if owner != get_ident():
+            yield name, owner
+
+
+def _wait() -> None:
+    until = monotonic() + _LONGEST_WAIT
+    # A lock without an owner may be one that the traceback of an error keeps.
+    while any(owner and name.partition(".")[0] in _NEEDED for name, owner in _locks()):
+        if monotonic() > until:
+            return
+        sleep(0.0001)
+
+
+def _forget() -> None:
+    for name, _ in _locks():
+        if name.partition(".")[0] == _OWN:
+            sys.modules["_frozen_importlib"]._module_locks.pop(name, None)
+            specification = getattr(sys.modules.get(name), "__spec__", None)
+            if getattr(specification, "_initializing", False):
+                del sys.modules[name]
+
+
+def survive_forks() -> None:
+    """Make each fork wait for imports, and each child of a fork forget those of other threads."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_wait, after_in_child=_forget)

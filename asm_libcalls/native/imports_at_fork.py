@@ -4,11 +4,12 @@ If another thread is in the middle of an import when a process forks, CPython le
 that module taken in the child, which waits for ever if it needs the module. So a fork waits until
 other threads have imported what the package needs. An import can still begin between that and the
 fork: the child forgets it, and imports the module again.
+
+``process.py`` registers both functions, and imports this module at the first fork.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from _thread import get_ident
 from time import monotonic, sleep
@@ -17,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LONGEST_WAIT = 5.0
+LONGEST_WAIT = 5.0
 """Seconds that a fork waits. The other thread may itself be waiting, for the thread that forks."""
 
 _OWN = __name__.partition(".")[0]
@@ -34,8 +35,9 @@ def _locks() -> Iterator[tuple[str, int | None]]:
             yield name, owner
 
 
-def _wait() -> None:
-    until = monotonic() + _LONGEST_WAIT
+def wait() -> None:
+    """Wait until other threads have imported what the package needs. Called before a fork."""
+    until = monotonic() + LONGEST_WAIT
     # A lock without an owner may be one that the traceback of an error keeps.
     while any(owner and name.partition(".")[0] in _NEEDED for name, owner in _locks()):
         if monotonic() > until:
@@ -43,16 +45,11 @@ def _wait() -> None:
         sleep(0.0001)
 
 
-def _forget() -> None:
+def forget() -> None:
+    """Forget what other threads were importing. Called in the child."""
     for name, _ in _locks():
         if name.partition(".")[0] == _OWN:
             sys.modules["_frozen_importlib"]._module_locks.pop(name, None)
             specification = getattr(sys.modules.get(name), "__spec__", None)
             if getattr(specification, "_initializing", False):
                 del sys.modules[name]
-
-
-def survive_forks() -> None:
-    """Make each fork wait for imports, and each child of a fork forget those of other threads."""
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_wait, after_in_child=_forget)

@@ -7,9 +7,9 @@ set the variables; the modules below the bindings read them.
 
 from __future__ import annotations
 
+import os
 from _thread import _count
 
-from asm_libcalls.native import imports_at_fork
 from asm_libcalls.steps import HAS_GIL
 
 TYPE_CHECKING = False
@@ -73,8 +73,6 @@ if not HAS_GIL:
 
     object_locks.free_after_forks()
 
-imports_at_fork.survive_forks()
-
 image: LoadedImage | None = None
 """The image with the runtime's own routines (entry, thunks, builtins); None until it is loaded."""
 
@@ -91,6 +89,18 @@ builtin_addresses: Callable[[], list[int]] | None = None
 trap_observers: list[Callable[[tuple[int, ...]], Callable[[Trap], object] | None]] = []
 """Called with the trace of each trap before it is raised. The result, if any, adds the meaning of a
 JIT's addresses to the exception. It is called when the trap is first looked at."""
+
+
+def _at_fork(name: str) -> None:
+    try:
+        from asm_libcalls.native import imports_at_fork
+    except ImportError:  # a finalizer at interpreter exit, where nothing can be imported
+        return
+    getattr(imports_at_fork, name)()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=lambda: _at_fork("wait"), after_in_child=lambda: _at_fork("forget"))
 
 
 own_threads: list[Callable[[], int]] = []

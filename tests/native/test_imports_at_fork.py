@@ -80,7 +80,7 @@ def test_a_child_imports_anew_what_another_thread_was_importing(child, where, fu
         PRELUDE
         + f"""
     WHERE = {where!r}
-    imports_at_fork._LONGEST_WAIT = 0.1
+    imports_at_fork.LONGEST_WAIT = 0.1
     thread = begin({function})
     check(in_child(work))
     proceed.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.owned.objects import Owned, unmade
 from asm_libcalls.signatures.arguments import bytes_of, counted, printable
-from asm_libcalls.toy_jit.frontend.decoder import decode_module
+from asm_libcalls.toy_jit.frontend.decoder import decode_module, read_file
 from asm_libcalls.toy_jit.frontend.external_types import exports_of, imports_of
 from asm_libcalls.toy_jit.link.compiled_code import CompiledCode
 from asm_libcalls.toy_jit.link.linker import compile_module
@@ -118,12 +118,11 @@ class Module(Owned):
 
         _check_options(options, "Module.from_file()")
         file = Path(path)
-        content = file.read_bytes()
         if file.suffix == ".wat":
             from asm_libcalls.toy_jit.text_format import convert
 
-            content = convert(content, str(file))
-        return cls(content, options)
+            return cls(convert(file.read_bytes(), str(file)), options)
+        return cls(read_file(file), options)
 
     def serialize(self) -> bytes:
         """Return the compiled module as bytes, for :meth:`deserialize`.

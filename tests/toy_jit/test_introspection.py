@@ -4,6 +4,7 @@ import inspect
 import pickle
 import shutil
 import traceback
+from pathlib import Path
 
 import pytest
 import wasm_builder as wasm
@@ -144,6 +145,12 @@ def test_from_file(tmp_path):
     path.write_bytes(WASM[:-1])
     with pytest.raises(toy_jit.InvalidModule):
         toy_jit.Module.from_file(path)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no device without an end")
+def test_a_file_that_is_no_module_is_not_read_to_its_end():
+    with pytest.raises(toy_jit.InvalidModule, match="magic header not detected"):
+        toy_jit.Module.from_file("/dev/zero")
 
 
 @pytest.mark.parametrize("kind", ["wabt", "wasmtime"])

@@ -59,6 +59,51 @@ def test_an_interrupt_waits_for_the_next_call():
     assert instance.exports["count"](-1) == 0
 
 
+# What code without frame pointers may have in rbp when it calls Python.
+OTHER_WORDS_IN_RBP = {
+    "a small number": "48c7c5 40000000",  # mov rbp, 64
+    "an odd number": "48c7c5 41000000",
+    "below the stack": "4889e5 4881ed 00001000",  # mov rbp, rsp; sub rbp, 1 << 20
+    "above the stack": "4883cdff 4883e5f8",  # or rbp, -1; and rbp, -8
+    "its own address": "4889e5 48896d00",  # mov rbp, rsp; mov [rbp], rbp
+    "two that point to each other": "4889e5 488d4508 488928 48894500",
+}
+
+
+@pytest.mark.parametrize("word", OTHER_WORDS_IN_RBP)
+def test_a_caller_is_interrupted_across_code_without_frame_pointers(child, word):
+    """The walk that looks for its frames reads live stack alone, and ends."""
+    child(
+        f"""
+        import asm_libcalls
+        from asm_libcalls import HostFunction, catch_traps, load_code
+        from jit_modules import Function, instantiate
+
+        callee = instantiate({{"loop": Function("->", "loop 40 end")}})
+        inner = HostFunction(callee.exports["loop"], "()")
+        # push rbp; sub rsp, 16; set rbp; mov rax, inner; call rax; add rsp, 16; pop rbp; ret
+        code = bytes.fromhex("55 4883ec10 {OTHER_WORDS_IN_RBP[word]} 48b8")
+        code += inner.address.to_bytes(8, "little") + bytes.fromhex("ffd0 4883c410 5d c3")
+        between = catch_traps(load_code(code), "()")
+
+        def host():
+            caller.interrupt()
+            between()
+
+        caller = instantiate({{"run": Function("->", "call 00")}}, {{"host": "->"}}, {{"host": host}})
+        for _ in range(3):
+            try:
+                caller.exports["run"]()
+            except asm_libcalls.Interrupt:
+                pass
+            else:
+                raise AssertionError("not interrupted")
+            between()
+        """,
+        timeout=60,
+    )
+
+
 def test_an_interrupt_is_for_one_instance():
     module = instantiate(ENDLESS).module
     first, second = toy_jit.Instance(module), toy_jit.Instance(module)

@@ -300,7 +300,8 @@ def _instances_on_stack() -> list[StoppableInstance]:
 def _frames() -> Iterator[int]:
     """Yield the frame pointers of this greenlet's native code, as far as the chain is intact."""
     for departure, moved in departed_stacks(_entry().departures() or (), own=True):
-        at, canary = departure.exit_frame_pointer, departure.canary
-        while moved == 0 and at < canary and at % _POINTER == 0:  # between them is live stack
+        below, at, canary = 0, departure.exit_frame_pointer, departure.canary
+        # Other native code may have any word in rbp. What rises to the canary is live stack.
+        while moved == 0 and below < at < canary and at % _POINTER == 0:
             yield at
-            at = word(at)
+            below, at = at, word(at)

@@ -41,6 +41,10 @@ TESTS = [
 ]  # fmt: skip
 
 DESELECTED = {
+    "tests/native/test_native_function_life.py::test_functions_of_one_shape_share_their_code":
+        "valgrind itself maps executable memory, for the code that it translates",
+    "tests/native/test_native_function_life.py::test_a_batch_shares_its_pages":
+        "valgrind itself maps executable memory, for the code that it translates",
     "tests/runtime/test_memory.py::TestBuffer::test_thousands_of_views_leave_nothing":
         "valgrind itself keeps freed blocks for a while",
     "tests/runtime/test_memory.py::TestBuffer::test_views_outlive_close_and_the_memory_itself":

@@ -400,7 +400,7 @@ DIFFERENT = {
     ),
     "no pages": (
         "import asm_libcalls.emitter.pages as p, asm_libcalls\n"
-        "def load(image, **options): raise OSError('the system refuses')\n"
+        "def load(*what, **options): raise OSError('the system refuses')\n"
         "p.load = load",
         "the system refuses",
     ),

@@ -15,7 +15,7 @@ from asm_libcalls.toy_jit.frontend import module as parts
 from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend import proposals
 from asm_libcalls.toy_jit.frontend.budget import Budget
-from asm_libcalls.toy_jit.frontend.instructions import READERS
+from asm_libcalls.toy_jit.frontend.instruction_rules import READERS
 from asm_libcalls.toy_jit.frontend.module import (
     F32,
     F64,

@@ -1,7 +1,7 @@
 """The frequent instructions that the validator does itself, by kind, if their immediates are short.
 
 Nine of ten instructions are one of these. All others, and all that are wrong, go through their
-rules in :mod:`~asm_libcalls.toy_jit.frontend.instructions`.
+rules in :mod:`~asm_libcalls.toy_jit.frontend.instruction_rules`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from asm_libcalls.toy_jit.errors import LimitExceeded, MalformedModule
 from asm_libcalls.toy_jit.frontend import opcodes as op
 from asm_libcalls.toy_jit.frontend.body import Body
 from asm_libcalls.toy_jit.frontend.budget import Budget
-from asm_libcalls.toy_jit.frontend.instructions import BLOCK_TYPES, validate_instruction
+from asm_libcalls.toy_jit.frontend.instruction_rules import BLOCK_TYPES, validate_instruction
 from asm_libcalls.toy_jit.frontend.local_uses import (
     CALL,
     CALLS,

@@ -83,9 +83,15 @@ if not HAS_GIL:
             while held and lock.depth() < held:
                 lock.take()
 
-    # No other thread is in a step when a process forks.
+    def _before_fork() -> None:
+        _lock.acquire()
+        for lock in _shared:
+            lock.take()
+
+    # No other thread is in a step when a process forks. `before` is called after the functions that
+    # are registered later than it, which may wait for other threads.
     os.register_at_fork(
-        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+        before=_before_fork, after_in_parent=_lock.release, after_in_child=_lock.release
     )
 
 else:

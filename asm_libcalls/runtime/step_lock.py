@@ -72,8 +72,6 @@ def share(loaded: LoadedImage) -> None:
     """Have steps of Python and of the image's machine code exclude each other from now on."""
     if not steps.HAS_GIL and not loaded.slot(STEP_LOCK):
         made = SharedLock(loaded)
-        lock = steps.use(made)
-        if lock is made:
-            # No other thread is in a step when a process forks.
-            os.register_at_fork(before=lock.take, after_in_parent=lock.end, after_in_child=lock.end)
-        loaded.set_slot(STEP_LOCK, lock.address)
+        # A fork takes the lock that is in use (steps.py).
+        os.register_at_fork(after_in_parent=made.end, after_in_child=made.end)
+        loaded.set_slot(STEP_LOCK, steps.use(made).address)

@@ -72,6 +72,34 @@ def test_a_fork_waits_for_another_thread_that_imports_a_module(child, where, fun
     )
 
 
+def test_a_fork_that_waits_lets_the_other_thread_count_references(child):
+    child(
+        PRELUDE
+        + """
+    import time
+    from asm_libcalls import VMExternRef
+
+    WHERE = "<module>"
+    with VMExternRef(1) as reference:
+        memory_fill(Instance([Memory(1, 1)]), 0, 0, 0, 1)
+
+        class proceed:
+            counted = False
+
+            def wait(seconds):
+                time.sleep(0.3)
+                reference.clone().drop()
+                proceed.counted = True
+
+        thread = begin(report)
+        process = in_child(work)
+        assert proceed.counted
+        check(process)
+        thread.join()
+    """
+    )
+
+
 @IN_FUNCTION
 @AT
 def test_a_child_imports_anew_what_another_thread_was_importing(child, where, function):

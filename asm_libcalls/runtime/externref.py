@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 
 from asm_libcalls.owned import NotCopied, not_made, refuse_again
+from asm_libcalls.runtime import externref_arrays
 from asm_libcalls.runtime import externref_boxes as boxes
 from asm_libcalls.signatures.arguments import counted
 
@@ -65,20 +66,39 @@ class VMExternRef(NotCopied):
             ) from None
         if not boxes.is_live(address):
             raise ValueError(f"clone_from_raw(): no live externref at address {address:#x}")
-        self = cls.__new__(cls)
-        self._counts = boxes.hold(address)
-        self._address = address
+        return cls.__new__(cls)._own(boxes.hold(address))
+
+    def _own(self, counts: boxes.Counts) -> VMExternRef:
+        # Made after this object: the collector calls the finalizers of a cycle in that order, and
+        # this one gives the counts back, so that the other one finds none.
+        self._counts = counts
+        self._address = counts[0]
         self._hash = self._address
         return self
 
     @property
     def value(self) -> Any:
         """The Python object."""
-        return boxes.value_of(self.as_raw())
+        VMExternRef.as_raw(self)
+        try:
+            return externref_arrays.value_at(self._counts, 0)
+        except IndexError:
+            raise _dropped() from None
 
     def clone(self) -> VMExternRef:
         """Return another reference to the same box."""
-        return self.clone_from_raw(self.as_raw())
+        return type(self).__new__(type(self))._own(VMExternRef.held(self))
+
+    def held(self) -> boxes.Counts:
+        """Count one more owner of the box, for the caller."""
+        VMExternRef.as_raw(self)
+        counts = boxes.Counts((0,))
+        try:
+            # Not by the address: another thread may drop this reference, and the box be used again.
+            externref_arrays.hold_at(counts, 0, self._counts, 0)
+        except IndexError:
+            raise _dropped() from None
+        return counts
 
     def as_raw(self) -> int:
         """Return the address of the ``VMExternData``; it counts no owner."""
@@ -87,7 +107,7 @@ class VMExternRef(NotCopied):
         except AttributeError:
             raise not_made(self) from None
         if not address:
-            raise ValueError("the VMExternRef was dropped")
+            raise _dropped()
         return address
 
     _readable_member = ("externref", "_address", boxes.release)  # as that of Instance
@@ -159,3 +179,7 @@ class VMExternRef(NotCopied):
         if self.closed:
             return "<VMExternRef dropped>"
         return f"<VMExternRef to {self.value!r}, {counted(self.strong_count(), 'owner')}>"
+
+
+def _dropped() -> ValueError:
+    return ValueError("the VMExternRef was dropped")

@@ -406,6 +406,22 @@ class TestNoLeak:
         assert not any(ref() for ref in refs)
         assert not any(map(externref_boxes.is_live, addresses))
 
+    @pytest.mark.parametrize("how", ["clone", "clone_from_raw", "new"])
+    def test_a_cycle_gives_back_each_count_once(self, how):
+        make = {
+            "clone": VMExternRef.clone,
+            "clone_from_raw": lambda each: VMExternRef.clone_from_raw(each.as_raw()),
+            "new": lambda each: VMExternRef(each.value),
+        }[how]
+        kept = [VMExternRef(i) for i in range(100)]
+        thing = Thing()
+        thing.itself, thing.owns = thing, [make(each) for each in kept]
+        watch = weakref.ref(thing)
+        del thing
+        gc.collect()
+        assert watch() is None
+        assert [each.strong_count() for each in kept] == [1] * 100
+
     def test_an_error_keeps_nothing(self):
         class Raises:
             def __del__(self):
@@ -563,3 +579,31 @@ def test_many_lost_counts_are_given_back():
     nulls = asm_libcalls.ElementSegment("externref", [None] * 200_000)
     Instance(elements=[nulls]).close()
     assert not externref_boxes._lost
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda reference: reference.value,
+        lambda reference: reference.clone(),
+        lambda reference: Table("externref", 1).__setitem__(0, reference),
+    ],
+    ids=["value", "clone", "table"],
+)
+def test_a_reference_that_another_thread_drops_meanwhile_is_never_another_one(use, monkeypatch):
+    reference = VMExternRef("dropped")
+    others = []
+    as_raw = VMExternRef.as_raw
+
+    def interrupted(self):
+        address = as_raw(self)
+        monkeypatch.undo()
+        reference.drop()
+        others.append(VMExternRef("another one"))
+        assert as_raw(others[0]) == address  # the box is used again
+        return address
+
+    monkeypatch.setattr(VMExternRef, "as_raw", interrupted)
+    with pytest.raises(ValueError, match="dropped"):
+        use(reference)
+    assert others[0].strong_count() == 1

@@ -123,14 +123,17 @@ class Global(Defined):
             raise TypeError(f"the bits of a reference cannot be set: {self!r}")
         self._store(WASM_NUMBERS[self.value_type].check_pattern(pattern, "Global.bits"))
 
-    @inside
     def swap_raw(self, owned: list[int], keeper: Any = None) -> None:
         """Exchange the pointer with that in `owned`, with its count.
 
         A closed global drops both, and raises ValueError.
         """
         if keeper is not None:
-            link([self, keeper])
+            link([self, keeper])  # here, and not while this thread is inside one of the stores
+        self._swap_inside(owned, keeper)
+
+    @inside
+    def _swap_inside(self, owned: list[int], keeper: Any) -> None:
         self._swap(owned, keeper)
         if self.closed:  # before, or during the swap
             give_back(owned)

@@ -56,7 +56,9 @@ class Stored(Owned):
 class Store:
     """A store: its lock, and weak references to the objects in it."""
 
-    __slots__ = ("__weakref__", "_block", "_catches_up", "_members", "address", "later", "lock")
+    __slots__ = (
+        "__weakref__", "_block", "_catches_up", "_members", "address", "later", "lock", "successor",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         # On cache lines of its own, or threads in different stores would wait for each other's.
@@ -67,6 +69,7 @@ class Store:
         # functions to call once no other thread is inside
         self.later: list[Callable[[], object]] = []
         self._catches_up = False
+        self.successor: Store | None = None  # the store that has taken in all of this one
         _add_weakly(_stores, self)
 
     def enter(self) -> None:
@@ -99,7 +102,7 @@ class Store:
         if sys.is_finalizing():
             raise RuntimeError("the interpreter ends while a thread is inside the store")
         thread = get_ident()
-        _waiting[thread] = self.address
+        _waiting[thread] = self
         try:
             check()
             seconds = _TURN if word == StoreLock.BITS else _PERIOD
@@ -118,18 +121,18 @@ class Store:
 
     def _waits_for(self, thread: int) -> bool:
         """Return whether the thread inside waits, over any number of stores, for this one."""
-        address = self.address
+        store = self
         for _ in range(100):
-            owner = StoreLock.from_address(address).thread
+            owner = store.lock.thread
             if owner in (0, thread):
                 return False  # 0, or this thread's turn has come
             wanted = _waiting.get(owner)
             # It is inside the one store still, so it was while it began to wait for the other.
-            if wanted is None or StoreLock.from_address(address).thread != owner:
+            if wanted is None or store.lock.thread != owner:
                 return False
-            if StoreLock.from_address(wanted).thread == thread:
+            if wanted.lock.thread == thread:
                 return True
-            address = wanted
+            store = wanted
         return False
 
     def add(self, thing: Stored) -> None:
@@ -146,9 +149,8 @@ class Store:
                 thing._moved_to(self)
                 _add_weakly(self._members, thing)
         other._members = []
-        later, other.later = other.later, []
-        self.later += later
-        if later:
+        self.successor, other.successor = None, self
+        if _move_later(other, self):
             late.append(self)
 
     def size(self) -> int:
@@ -157,7 +159,7 @@ class Store:
 
     def do_later(self, function: Callable[[], object]) -> None:
         """Call a function once no other thread is inside."""
-        self.later.append(function)
+        _add_later(self, function)
         late.append(self)
         self.catch_up()
 
@@ -166,8 +168,8 @@ class Store:
         while self.later:
             before = routines.depth(self.address)
             try:
-                if routines.take(self.address, 1):
-                    return
+                if routines.take(self.address, 1) or self._catches_up:
+                    return  # another thread is inside, or one of the functions has called this
                 self.do_what_waits()
             finally:
                 routines.leave(self.address, before)
@@ -182,7 +184,8 @@ class Store:
                 # It stays in the list until it has been done, as a signal handler may raise.
                 function = self.later[-1]
                 _call(function)
-                self.later.remove(function)
+                if function in self.later:  # else its code has linked: `absorb` has moved the list
+                    self.later.remove(function)
         finally:
             self._catches_up = False
 
@@ -203,7 +206,7 @@ if not HAS_GIL:
     # Now: a signal handler in the middle of the first use could enter no store.
     routines.find()
 _stores: list[weakref.ref[Store]] = []
-_waiting: dict[int, int] = {}  # by thread: the address of the lock that it waits for
+_waiting: dict[int, Store] = {}  # by thread: the store that it waits for
 late: list[Store] = []
 """Stores with functions to be called later. The next thread that leaves any store from Python calls
 them, unless other threads are still inside: a store itself may never be used again."""
@@ -233,6 +236,20 @@ def _forget_done() -> list[Store]:
     return before
 
 
+@step
+def _add_later(store: Store, function: Callable[[], object]) -> None:
+    store.later.append(function)
+
+
+@step
+def _move_later(store: Store, to: Store) -> bool:
+    """Move the functions to be called later; return whether there were any."""
+    later = store.later
+    store.later = []
+    to.later += later
+    return bool(later)
+
+
 def _add_weakly(references: list[weakref.ref[Any]], thing: object) -> None:
     """Append a weak reference; forget those that are dead when the list has doubled."""
     references.append(weakref.ref(thing))
@@ -260,24 +277,31 @@ def link(things: Iterable[Stored]) -> None:
     if HAS_GIL:
         return
     linked = list(things)
+    busy: Store | None = None
     while True:
         stores = [store for thing in linked if (store := thing._in_store) is not None]
         stores = list({id(store): store for store in stores}.values())
         if len(stores) == 1 and all(thing._in_store is not None for thing in linked):
             return
-        if _link(linked, stores or [Store()]):
-            return
+        busy = _link(linked, stores or [Store()], busy)
 
 
-def _link(things: list[Stored], stores: list[Store]) -> bool:
-    """Link objects that are in no other stores; return False if they are meanwhile."""
-    stores.sort(key=lambda store: store.address)  # two threads enter in the same order
+def _link(things: list[Stored], stores: list[Store], busy: Store | None) -> Store | None:
+    """Link objects, unless they are in other stores meanwhile, or another thread is inside one.
+
+    Return that store, for the next attempt: it waits for that one first, and is inside no other
+    then, except those that this thread was inside before. (If it waited inside another one, two
+    threads that link the same stores could wait for each other.)
+    """
+    stores.sort(key=lambda store: store is not busy)
     before = [routines.depth(store.address) for store in stores]
     try:
-        for store in stores:
-            store.enter()
+        stores[0].enter()
+        for store in stores[1:]:
+            if routines.take(store.address, 0):
+                return store
         if any(t._in_store is not None and t._in_store not in stores for t in things):
-            return False
+            return None
         # The one that this thread has been inside for longest, as it leaves that one last.
         entered = [store for store, depth in zip(stores, before, strict=True) if depth]
         if entered:
@@ -289,7 +313,7 @@ def _link(things: list[Stored], stores: list[Store]) -> bool:
                 target.absorb(store)
         for thing in things:
             target.add(thing)
-        return True
+        return None
     finally:
         for store, depth in zip(stores, before, strict=True):
             routines.leave(store.address, depth)

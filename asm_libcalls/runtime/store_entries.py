@@ -66,35 +66,45 @@ def inside_or_later(function: Callable[[T], None]) -> Callable[[T], None]:
 
     @wraps(function)
     def locked(thing: T) -> None:
-        store = thing._in_store
-        if store is None:
-            function(thing)
-            return
-        before = routines.depth(store.address)
-        try:
-            if routines.take(store.address, 1):
-                store.do_later(partial(function, thing))
-            else:
+        while True:
+            store = thing._in_store
+            if store is None:
                 function(thing)
-        finally:
-            routines.leave(store.address, before)
+                return
+            before = routines.depth(store.address)
+            try:
+                if routines.take(store.address, 1):
+                    # In the store that it is in then.
+                    store.do_later(partial(locked, thing))
+                    return
+                if thing._in_store is store:
+                    function(thing)
+                    return
+            finally:
+                routines.leave(store.address, before)
 
     return locked
 
 
 def close_inside(store: Store | None, thing: Owned) -> bool:
-    """Close an object inside a store, if there is one; return False if another thread is inside."""
-    if store is None:
-        thing.close()
-        return True
-    before = routines.depth(store.address)
-    try:
-        if routines.take(store.address, 1):
-            return False
-        thing.close()
-        return True
-    finally:
-        routines.leave(store.address, before)
+    """Close an object inside a store, if there is one; return False if another thread is inside.
+
+    If the store has been merged into another one, that one counts.
+    """
+    while store is not None:
+        before = routines.depth(store.address)
+        try:
+            if routines.take(store.address, 1):
+                return False
+            successor = store.successor
+            if successor is None:
+                thing.close()
+                return True
+        finally:
+            routines.leave(store.address, before)
+        store = successor
+    thing.close()
+    return True
 
 
 @inside

@@ -199,21 +199,26 @@ class Table(Growable):
             self._check_open()
             raise TableOutOfBounds
 
-    @inside
     def store(self, start: int, owned: list[int], keeper: Any = None) -> None:
         """Store pointers, with the count of each that `owned` has; drop the old ones.
 
         The new ones are stored before a destructor of the old ones runs.
         """
-        where = slice(start, start + len(owned))
         try:
-            reservation = self._open_reservation()
-            self.check_range(start, len(owned))
             if keeper is not None:
-                self._keep(keeper)
+                link([self, keeper])  # here, and not while this thread is inside one of the stores
+            self._store(start, owned, keeper)
         except BaseException:
             give_back(owned)
             raise
+
+    @inside
+    def _store(self, start: int, owned: list[int], keeper: Any) -> None:
+        where = slice(start, start + len(owned))
+        reservation = self._open_reservation()
+        self.check_range(start, len(owned))
+        if keeper is not None:
+            self._keep(keeper)
         exchanged = self._exchange(where, owned, reservation, slice(None))
         give_back(owned)
         if not exchanged:

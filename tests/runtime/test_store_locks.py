@@ -5,12 +5,15 @@ import gc
 import threading
 import time
 from functools import partial
+from threading import get_ident
+from types import SimpleNamespace
 
 import pytest
 
 from asm_libcalls.runtime import store as stores
 from asm_libcalls.runtime import store_entries, store_locks
 from asm_libcalls.runtime.store import Store
+from asm_libcalls.runtime.store_entries import close_inside
 from asm_libcalls.x86_64.trampolines.lock_layouts import StoreLock
 
 THREADS = 8
@@ -241,6 +244,42 @@ def test_what_must_wait_is_done_at_the_next_entry_or_at_the_end():
     del store
     gc.collect()
     assert done == ["later", "at the end"]
+
+
+def test_what_waits_may_merge_the_store():
+    one, other, done = Store(), Store(), []
+
+    def merge():
+        done.append("merge")
+        other.enter()
+        other.absorb(one)
+        leave(other)
+
+    one.later += [lambda: done.append("first"), merge]
+    one.catch_up()
+    stores.catch_up()
+    assert "first" in done
+    assert not one.later
+    assert not other.later
+    assert one.lock.owner == other.lock.owner == 0
+
+
+def test_closing_inside_a_store_that_was_merged_enters_the_other():
+    one, other, last = Store(), Store(), Store()
+    for store, target in ((one, other), (other, last)):
+        store.enter()
+        target.enter()
+        target.absorb(store)
+        leave(store)
+        leave(target)
+    closed, outcomes = [], []
+    thing = SimpleNamespace(close=lambda: closed.append(last.lock.thread == get_ident()))
+    last.enter()
+    start(lambda: outcomes.append(close_inside(one, thing))).join()
+    assert (outcomes, closed) == ([False], [])
+    leave(last)
+    start(lambda: outcomes.append(close_inside(one, thing))).join()
+    assert (outcomes, closed) == ([False, True], [True])
 
 
 def test_an_error_of_what_was_done_later_is_reported(monkeypatch):

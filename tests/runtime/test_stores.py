@@ -4,6 +4,7 @@ import itertools
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from counting import counting, word
@@ -14,6 +15,7 @@ from jit_modules import Function, build, instantiate
 import asm_libcalls
 from asm_libcalls import Global, Instance, Memory, Table, VMExternRef, toy_jit
 from asm_libcalls.runtime import externref_boxes
+from asm_libcalls.runtime import store as stores
 from asm_libcalls.runtime.store import link
 from asm_libcalls.traps import Interrupt, Trap
 
@@ -197,6 +199,109 @@ def test_stores_merge_while_threads_use_them():
     assert is_free(instances[0])
 
 
+def put_into_a_global(instance, func):
+    variable = Global("funcref", None, mutable=True)
+    link([variable, instance.runtime])
+    variable.value = func
+
+
+def put_into_a_table(instance, func):
+    table = Table("funcref", 1)
+    link([table, instance.runtime])
+    table[0] = func
+
+
+def grow_a_table(instance, func):
+    table = Table("funcref", 1)
+    link([table, instance.runtime])
+    table.grow(1, func)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda instance, func: link([instance.runtime, func.instance]),
+        put_into_a_global,
+        put_into_a_table,
+        grow_a_table,
+    ],
+    ids=["link", "global", "table", "grow"],
+)
+def test_a_thread_that_waits_to_link_is_inside_no_other_store(use):
+    """Whichever of the two has the lower address."""
+    for _ in range(8):
+        stays = counting()
+        busy, thread, finish = waiting_instance()
+        linking = threading.Thread(target=use, args=(stays, busy.exports["once"]))
+        linking.start()
+        until = time.monotonic() + 60
+        while not any(store is store_of(busy) for store in [*stores._waiting.values()]):
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        assert is_free(stays)
+        stays.exports["once"]()
+        finish.set()
+        linking.join()
+        thread.join()
+        assert store_of(stays) is store_of(busy)
+        assert is_free(stays)
+
+
+def test_two_threads_that_link_the_same_stores_are_not_in_each_others_way():
+    rounds = [[counting(), counting()] for _ in range(300)]
+    begin = threading.Barrier(2)
+
+    def work(number):
+        for pair in rounds:
+            mine, other = pair if number else reversed(pair)
+            begin.wait(60)
+            put_into_a_table(mine, other.exports["once"])
+
+    in_threads(work, range(2))
+    assert all(store_of(one) is store_of(other) for one, other in rounds)
+
+
+@pytest.mark.parametrize("was_free", [True, False])
+def test_closing_enters_the_store_that_another_thread_has_just_moved_the_object_to(
+    was_free, monkeypatch
+):
+    table = Table("externref", 1)
+    table[0] = thing = VMExternRef(object())
+    before = store_of(table)
+    begun, merge, merged, finish = (threading.Event() for _ in range(4))
+
+    def host():
+        begun.set()
+        assert merge.wait(60)
+        link([instance.runtime, table])
+        merged.set()
+        assert finish.wait(60)
+
+    def take(address, has_waited):
+        if address == before.address and not merge.is_set():
+            merge.set()
+            assert merged.wait(60)
+            if not was_free:
+                return 1  # as if it had been asked during the merge
+        return routines.take(address, has_waited)
+
+    instance = counting(host)
+    thread = threading.Thread(target=instance.exports["host"])
+    thread.start()
+    assert begun.wait(60)
+    routines = stores.routines
+    patched = SimpleNamespace(take=take, leave=routines.leave, depth=routines.depth)
+    monkeypatch.setattr("asm_libcalls.runtime.store_entries.routines", patched)
+    table.close()
+    monkeypatch.undo()
+    assert merged.is_set()
+    assert thing.strong_count() == 2  # until the other thread has left
+    finish.set()
+    thread.join()
+    Table("externref", 1)[0] = None  # any store is used
+    assert thing.strong_count() == 1
+
+
 def test_a_merge_inside_both_stores_keeps_others_out():
     """The inner call ends before the outer one; until then no thread enters the merged store."""
     seen = []
@@ -303,6 +408,25 @@ def test_what_was_closed_while_a_thread_was_inside_is_released_without_its_store
     thread.join()
     assert other[0] is None  # of another store: nobody uses that of the closed table again
     assert thing.strong_count() == 1
+
+
+def test_the_destructor_of_what_is_released_later_uses_another_store():
+    table, other = Table("externref", 2), Table("externref", 1)
+    other[0] = "unchanged"
+    seen = []
+
+    class Uses:
+        def __del__(self):
+            seen.append(other[0])
+
+    table[0], table[1] = Uses(), Uses()
+    _, thread, finish = waiting_instance(table)
+    table.close()
+    finish.set()
+    thread.join()
+    assert not seen
+    assert other[0] == "unchanged"
+    assert seen == ["unchanged"] * 2
 
 
 def test_an_interrupted_release_is_done_again():

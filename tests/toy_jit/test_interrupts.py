@@ -90,7 +90,8 @@ def test_a_caller_is_interrupted_across_code_without_frame_pointers(child, word)
             caller.interrupt()
             between()
 
-        caller = instantiate({{"run": Function("->", "call 00")}}, {{"host": "->"}}, {{"host": host}})
+        run = Function("->", "call 00")
+        caller = instantiate({{"run": run}}, {{"host": "->"}}, {{"host": host}})
         for _ in range(3):
             try:
                 caller.exports["run"]()

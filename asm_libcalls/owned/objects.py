@@ -69,7 +69,8 @@ def _check_overrides(cls: type) -> None:
     for base in cls.__mro__:
         for name in vars(base).get("_relied_on", ()):
             definer = next(each for each in cls.__mro__ if name in vars(each))
-            if definer.__module__.partition(".")[0] != __name__.partition(".")[0]:
+            own = definer.__module__.partition(".")[0] == __name__.partition(".")[0]
+            if not own and definer is not object:
                 raise TypeError(
                     f"{definer.__name__} must not define {name!r}: "
                     f"the runtime relies on that of {base.__name__}"
@@ -90,7 +91,8 @@ class Owned(NotCopied, Finalized):
     _releases = False  # a close is running
     _released = False
 
-    _relied_on: tuple[str, ...] = ()
+    # Steps get and set attributes, and no code of others may run in a step.
+    _relied_on: tuple[str, ...] = "__delattr__", "__getattribute__", "__setattr__"
     """Names that users' classes must not define, because the runtime uses them."""
 
     def __init_subclass__(cls, **options: Any) -> None:

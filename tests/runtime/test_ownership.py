@@ -538,6 +538,21 @@ def test_subclasses_define_nothing_that_the_runtime_relies_on(base, name):
     type("Honest", (base,), {"close": lambda self: None, "__len__": lambda self: 10**9})
 
 
+@pytest.mark.parametrize("name", ["__delattr__", "__getattribute__", "__setattr__"])
+def test_no_code_of_a_subclass_runs_in_the_steps_that_use_attributes(owner, name):
+    """It could close the object in the middle, or wait for a thread that waits for the step."""
+    base = type(owner[1])
+    if issubclass(base, Owned):
+        with pytest.raises(TypeError, match=f"Odd must not define '{name}'"):
+            type("Odd", (base,), {name: getattr(object, name)})
+        mixin = type("Mixin", (), {name: getattr(object, name)})
+        with pytest.raises(TypeError, match=f"Mixin must not define '{name}'"):
+            type("Mixed", (base, mixin), {})
+    else:
+        assert base is VMExternRef  # its attributes are used outside steps
+        type("Odd", (base,), {name: getattr(object, name)})
+
+
 class _Closing:
     """A number that closes an object when it is converted."""
 

@@ -56,10 +56,12 @@ def drop_unused_references() -> None:
     if not _borrowed_from or _has_native_frames():
         return
     thread = get_ident()
+    rows = [*_borrowed_from]
+    running = {*sys._current_frames()} if any(row[0] != thread for row in rows) else set()
     errors: list[BaseException] = []
-    for row in [*_borrowed_from]:
+    for row in rows:
         owner, table, store = row
-        if owner != thread and owner in sys._current_frames():
+        if owner != thread and owner in running:
             continue
         if table.holds_what_is_in_transit():
             continue

@@ -56,6 +56,7 @@ class Module(Owned):
     decoded: decoded_module.Module = unmade()
     _code: CompiledCode | None = unmade()
     _closes_when_dropped = False  # its instances keep the code
+    _relied_on: tuple[str, ...] = "code", "decoded"
 
     def __init__(self, wasm: Any, options: CompileOptions | None = None) -> None:
         self._begin()

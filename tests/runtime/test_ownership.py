@@ -538,6 +538,14 @@ def test_subclasses_define_nothing_that_the_runtime_relies_on(base, name):
     type("Honest", (base,), {"close": lambda self: None, "__len__": lambda self: 10**9})
 
 
+@pytest.mark.parametrize("name", ["code", "decoded"])
+def test_a_subclass_of_a_module_has_its_code(machine_code, name):
+    """Code of another module would not be laid out as this module's instances are."""
+    base = type(toy_jit_module())
+    with pytest.raises(TypeError, match=f"Lying must not define '{name}'"):
+        type("Lying", (base,), {name: property(lambda self: None)})
+
+
 @pytest.mark.parametrize("name", ["__delattr__", "__getattribute__", "__setattr__"])
 def test_no_code_of_a_subclass_runs_in_the_steps_that_use_attributes(owner, name):
     """It could close the object in the middle, or wait for a thread that waits for the step."""

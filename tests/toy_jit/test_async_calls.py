@@ -5,6 +5,7 @@ import contextvars
 import threading
 
 import pytest
+import wasm_builder as wasm
 from interruptions import at_every_point
 from jit_modules import Function, instantiate
 
@@ -42,6 +43,32 @@ def test_a_result_and_a_trap(make):
         return await exports["add"].call_async(1, 2, time_limit=10)
 
     assert asyncio.run(main()) == 3
+
+
+def test_a_host_function_that_a_module_exports_again():
+    """It is not stopped. A task that was cancelled ends after it."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def host(value):
+        begun.set()
+        assert go_on.wait(60)
+        return value
+
+    exports = instantiate({}, HOST, {"host": host}, exports=[wasm.exported("host", 0, 0)]).exports
+
+    async def main():
+        task = asyncio.ensure_future(exports["host"].call_async(7))
+        await asyncio.to_thread(begun.wait, 60)
+        task.cancel()
+        await asyncio.sleep(0.1)
+        assert not task.done()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await exports["host"].call_async(7, time_limit=0.01)
+
+    assert asyncio.run(main()) == 7
+    assert exports["host"].instance.deadlines == []
 
 
 def test_it_runs_in_another_thread_with_the_context_of_the_task(make):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.toy_jit.frontend.module import FuncType
+    from asm_libcalls.toy_jit.runtime.interrupts import Deadline
 
 _MOST_ARGUMENTS = 32
 """The slots that a thunk passes one by one; it reads further ones from the stack. Its record has an
@@ -39,6 +40,7 @@ class HostInstance(Instance):
         self._begin()
         thunks = default_binding().thunks()
         self.function_keepers: dict[int, Instance] = {}
+        self.deadlines: list[Deadline] = []
         self._calls = [_HostCall(self, *row) for row in functions]
         rows = []
         for call in self._calls:
@@ -58,6 +60,9 @@ class HostInstance(Instance):
         """Root externrefs that the functions return in the importer, whose frames get them."""
         self.activations_table = importer.activations_table
         self.stack_map_registry = importer.stack_map_registry
+
+    def check_soon(self) -> None:
+        """Do nothing: a running Python function is not stopped."""
 
 
 class _HostCall:

@@ -4,8 +4,11 @@ With the GIL, a function without a call and without a backward jump is atomic, s
 threads at no other place; :func:`step` does nothing. A build without the GIL takes a lock. The
 process has one lock for all steps, because references move between stores. Machine code that counts
 references takes it too (``runtime/step_lock.py``). It is held briefly: a step runs no destructor,
-callback or native code. But a signal handler, or a collection, may run where a step begins or makes
-a call. If that code waits for another thread, it does so by :func:`wait_outside`.
+callback or native code. Signal handlers and collections could wait for a thread that waits for the
+lock. They run where Python calls a function or jumps backward, and where a Python function begins.
+So nothing of that comes between taking and leaving the lock in the steps that are taken often. A
+few others make calls. If code of this package that runs there waits for another thread, it does so
+by :func:`wait_outside`.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ HAS_GIL = "t" not in getattr(sys, "abiflags", "")
 if not HAS_GIL:
     import os
     from functools import wraps
+    from opcode import opmap
     from threading import RLock
 
     # Re-entrant: a collection can start in a step, and its finalizers may call steps.
@@ -40,8 +44,20 @@ if not HAS_GIL:
                 _shared.append(lock)
         return _shared[0]
 
+    _AT_START, _AFTER_YIELD_FROM = 0, 2
+    """Arguments of RESUME, the first instruction of a function. At the second one CPython runs no
+    signal handlers and no collection."""
+
+    def _uninterrupted(function: Callable[..., Any]) -> None:
+        """Have CPython run no signal handlers and no collection where a function begins."""
+        code = function.__code__
+        if code.co_code[:2] == bytes((opmap["RESUME"], _AT_START)):
+            begin = bytes((opmap["RESUME"], _AFTER_YIELD_FROM))
+            function.__code__ = code.replace(co_code=begin + code.co_code[2:])
+
     def step(function: Callable[P, R]) -> Callable[P, R]:
         """Return the function so that it excludes all other steps."""
+        _uninterrupted(function)
 
         @wraps(function)
         def alone(*arguments: Any) -> R:
@@ -50,15 +66,16 @@ if not HAS_GIL:
                     if not _shared:
                         return function(*arguments)  # type: ignore[call-arg]
             lock = _shared[0]
-            # A signal handler may raise after any call, and where a Python function begins. `leave`
-            # is a C function, so nothing interrupts it.
+            # A signal handler may raise after any call. `leave` is a C function, so nothing
+            # interrupts it.
             before = lock.depth()
             try:
-                lock.take()
-                result = function(*arguments)  # type: ignore[call-arg]
+                for looks, _ in enumerate(iter(lock.attempt, 1)):
+                    lock.pause(looks)
+                # The iterator has taken the lock, and no call of Python's.
+                return function(*arguments)  # type: ignore[call-arg]
             finally:
                 lock.leave(before)
-            return result
 
         return alone  # type: ignore[return-value]
 

@@ -126,7 +126,8 @@ class VMExternRefActivationsTable(Owned):
         header, start = self._header, self._start
         # No call from here on: see insert().
         at = (header.next - start) // _SLOT - 1
-        return at >= 0 and bool(self._chunk[at] == address)
+        newest: bool = at >= 0 and self._chunk[at] == address
+        return newest
 
     def insert_all(self, addresses: Iterable[int], registry: StackMapRegistry) -> None:
         """Insert live pointers, counting an owner of each; GC first if the chunk is too full.

@@ -178,10 +178,11 @@ class _Dead(list):  # type: ignore[type-arg]
 @step
 def _free_box(dead: _Dead) -> None:
     address: int = dead[0]
+    one = (address,)
     # No call between these: the box is in one of the lists.
     del dead[EVERYTHING]
     if address:
-        free.append(address)
+        free[_END] = one
 
 
 def new_box(value: object) -> Counts:
@@ -209,7 +210,7 @@ def _add_boxes() -> None:
 
 @step
 def _add_free(addresses: Iterable[int]) -> None:
-    free.extend(addresses)
+    free[_END] = addresses
 
 
 def fill_spare() -> None:

@@ -13,7 +13,6 @@ from asm_libcalls.native import process
 from asm_libcalls.native.stack_walker import departures
 from asm_libcalls.owned import raise_first
 from asm_libcalls.runtime.store_entries import close_inside
-from asm_libcalls.steps import step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,14 +70,11 @@ def drop_unused_references() -> None:
         except BaseException as error:
             errors.append(error)
         if table.closed:
-            _forget(row)
+            try:
+                _borrowed_from.remove(row)
+            except ValueError:  # another thread has done this
+                continue
     raise_first(errors)
-
-
-@step
-def _forget(row: tuple[int, VMExternRefActivationsTable, Store | None]) -> None:
-    if row in _borrowed_from:  # else another thread has done this
-        _borrowed_from.remove(row)
 
 
 def _on_collection(

@@ -34,9 +34,9 @@ _LINE = 64
 class SharedLock:
     """The lock of all steps, which machine code takes too.
 
-    A signal handler may raise after any call, and where a Python function begins. So a step reads
-    `depth`, takes the lock in a ``try``, and leaves in ``finally`` to the depth that it has read;
-    `leave` and `end` run no Python code. ``x86_64/trampolines/step_lock.py`` has all three.
+    A signal handler may raise after any call. So a step reads `depth`, takes the lock in a ``try``,
+    and leaves in ``finally`` to the depth that it has read. `attempt` returns 1 if it has begun a
+    step. These, and `end`, run no Python code; ``x86_64/trampolines/step_lock.py`` has them.
     """
 
     def __init__(self, loaded: LoadedImage) -> None:
@@ -51,7 +51,7 @@ class SharedLock:
             END_STEP: "(pointer)",
         }
         made = routine_functions(loaded, signatures, __name__)
-        self._take, self.leave, self.depth, self.end = (
+        self.attempt, self.leave, self.depth, self.end = (
             partial(each, self.address) for each in made
         )
 
@@ -62,10 +62,12 @@ class SharedLock:
 
     def take(self) -> None:
         """Begin a step; wait while another thread is in one."""
-        looks = 0
-        while not self._take():
-            sleep(_PAUSES[min(looks, len(_PAUSES) - 1)])
-            looks += 1
+        for looks, _ in enumerate(iter(self.attempt, 1)):
+            self.pause(looks)
+
+    def pause(self, looks: int) -> None:
+        """Wait before the next attempt, after a number of them."""
+        sleep(_PAUSES[min(looks, len(_PAUSES) - 1)])
 
 
 def share(loaded: LoadedImage) -> None:

@@ -238,16 +238,16 @@ def _forget_done() -> list[Store]:
 
 @step
 def _add_later(store: Store, function: Callable[[], object]) -> None:
-    store.later.append(function)
+    store.later += (function,)
 
 
 @step
-def _move_later(store: Store, to: Store) -> bool:
-    """Move the functions to be called later; return whether there were any."""
+def _move_later(store: Store, to: Store) -> list[Callable[[], object]]:
+    """Move the functions to be called later, and return them."""
     later = store.later
     store.later = []
     to.later += later
-    return bool(later)
+    return later
 
 
 def _add_weakly(references: list[weakref.ref[Any]], thing: object) -> None:

@@ -276,12 +276,12 @@ class Table(Growable):
         counts = bool(fill) and self._element_type == "externref"
         counter = externref_boxes.counter(fill) if counts else ctypes.c_size_t()
         # Elements past the size are null already.
-        return reservation, slice(current, current + len(new)), new, counter
+        return reservation, slice(current, current + len(new)), new, counter, len(new)
 
     @step
     def _commit(self, prepared: tuple[Any, ...], current: int, desired: int) -> bool:
-        reservation, where, new, counter = prepared
-        elements, count = self._elements, len(new)
+        reservation, where, new, counter, count = prepared
+        elements = self._elements
         # No call from here on: see growable.py.
         if self._reservation is reservation and self._definition.current_elements == current:
             counter.value += count

@@ -1,6 +1,8 @@
 """Without the GIL, steps of Python and libcalls in machine code that count exclude each other."""
 
+import dis
 import os
+import sys
 import threading
 import time
 
@@ -234,6 +236,94 @@ def test_a_signal_handler_that_raises_leaves_itfree(child):
         signal.setitimer(signal.ITIMER_REAL, 0)
         """
     )
+
+
+@pytest.mark.parametrize("how", ["a signal handler", "a finalizer"])
+def test_what_python_runs_at_any_moment_may_wait_for_a_thread_that_counts(child, how):
+    """It never runs between taking and leaving the lock."""
+    child(
+        f"""
+        import gc, os, queue, random, signal, threading, time
+        from asm_libcalls import Instance, Table, VMExternRef
+
+        table = Table("externref", 4, 4)
+        Instance(tables=[table])
+        jobs, done = queue.SimpleQueue(), queue.SimpleQueue()
+
+        def work():
+            while True:
+                jobs.get()
+                VMExternRef(1).drop()
+                done.put(None)
+
+        threading.Thread(target=work, daemon=True).start()
+        waits, main, ended = 0, threading.get_ident(), False
+
+        def wait():
+            global waits
+            jobs.put(None)
+            try:
+                done.get(timeout=10)
+            except queue.Empty:
+                os._exit(3)
+            waits += 1
+
+        def handler(number, frame):
+            wait()
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.0006))
+
+        class Finalized:
+            def __init__(self):
+                self.itself = self
+
+            def __del__(self):
+                if threading.get_ident() == main and not ended:
+                    wait()
+
+        is_signal = {how!r} == "a signal handler"
+        if is_signal:
+            signal.signal(signal.SIGALRM, handler)
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+        else:
+            gc.set_threshold(10, 1, 1)
+        begun = time.monotonic()
+        while waits < 2000 and time.monotonic() - begun < 20:
+            with VMExternRef(1) as reference:
+                assert reference.clone().value == 1
+                table[1] = reference
+                table[2] = table[1]
+            if not is_signal:
+                Finalized()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        ended = True
+        assert waits > 100, waits
+        """
+    )
+
+
+def test_steps_make_few_calls():
+    """Python runs signal handlers and collections at calls, and at backward jumps."""
+    may_call = {
+        # once the lock is of no more use
+        "_count_down", "hold_into",
+        # rarely
+        "AddressMap._forget", "AddressMap._insert", "_forget_dead", "_forget_done",
+        "VMExternRefActivationsTable._keep", "VMExternRefActivationsTable._sort_one",
+    }  # fmt: skip
+    modules = [each for name, each in [*sys.modules.items()] if name.startswith("asm_libcalls")]
+    things = [thing for module in modules for thing in vars(module).values()]
+    things += [member for thing in things if type(thing) is type for member in vars(thing).values()]
+    found = {
+        function.__wrapped__.__qualname__: function.__wrapped__
+        for function in things
+        if getattr(getattr(function, "__code__", None), "co_name", "") == "alone"
+    }
+    assert len(found) > 30
+    for name, function in found.items():
+        first, *others = dis.get_instructions(function)
+        assert (first.opname, first.arg) == ("RESUME", 2), name
+        calls = [each for each in others if "CALL" in each.opname or "BACKWARD" in each.opname]
+        assert not calls or name in may_call, (name, calls)
 
 
 def test_a_fork_in_a_step_leaves_both_processes_in_it(lock):

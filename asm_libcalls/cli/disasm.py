@@ -68,7 +68,7 @@ def _routine(name: str) -> tuple[str, LoadedImage]:
 
     backend = default_binding().x86_64
     if backend is not None and name in backend.loaded.image.routines:
-        return name, backend.loaded
+        return backend.routine_of(name), backend.loaded
     libcall = find_libcall(name)
     if libcall.backend != "x86_64" or backend is None:
         raise CommandError(
@@ -78,7 +78,7 @@ def _routine(name: str) -> tuple[str, LoadedImage]:
         )
     if libcall.name in default_llvm_binding().libcalls:
         return libcall.symbol, default_llvm_binding().loaded or backend.loaded
-    return libcall.name, backend.loaded
+    return backend.routine_of(libcall.name), backend.loaded
 
 
 def _print(name: str, instructions: list[Instruction]) -> None:

@@ -94,8 +94,9 @@ def test_an_unknown_routine_is_a_key_error(loaded: LoadedImage) -> None:
 @pytest.mark.parametrize("name", [n for n, c in LIBCALLS.items() if c.backend == "x86_64"])
 def test_every_routine_is_known_to_the_disassembler(name: str, machine_code: Backend) -> None:
     """capstone reads every byte of PeachPy's, and each routine leaves at its end."""
-    code = machine_code.loaded.code(name)
-    found = disassemble(machine_code.loaded, name)
+    routine = machine_code.routine_of(name)
+    code = machine_code.loaded.code(routine)
+    found = disassemble(machine_code.loaded, routine)
     assert b"".join(i.code for i in found) == code
     assert found[0].address == LIBCALLS[name].address
     assert not any(i.text == "(unknown)" for i in found)

@@ -313,6 +313,18 @@ def test_disasm_shows_the_bytes_in_memory(capsys: pytest.CaptureFixture[str]) ->
 
 
 @needs_machine_code
+@pytest.mark.parametrize("name", ["table_fill", "wasmtime_table_fill"])
+def test_disasm_shows_what_serves_a_libcall_that_counts(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the GIL that is a routine that takes the lock of steps."""
+    pytest.importorskip("capstone", reason="the disassembler, of the extra cli")
+    code, out, _ = in_process(capsys, "disasm", name, "--json")
+    assert code == 0
+    assert int(strict_json(out)["address"], 16) == LIBCALLS["table_fill"].address
+
+
+@needs_machine_code
 def test_disasm_shows_the_runtime_s_routines_with_labels_and_slots(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

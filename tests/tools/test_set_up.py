@@ -279,7 +279,8 @@ def test_done_once(machine, capsys):
     assert last_line(capsys).endswith("is ready, with PeachPy 0.2.0 (Debian's python3-peachpy)")
 
 
-def test_another_extra_is_added_to_those_that_are_there(machine):
+def test_another_extra_is_added_to_those_that_are_there(machine, monkeypatch):
+    monkeypatch.setattr(set_up, "HAS_GIL", True)
     machine.set_up("test")
     machine.calls()
     machine.set_up("lint")
@@ -321,7 +322,8 @@ def test_pip_comes_from_debian_where_ensurepip_is_missing(machine):
     wheel = machine.folder / "debian/python3-pip-whl/usr/share/python-wheels/pip-1.0.whl"
     write(wheel / "pip/__main__.py", (machine.folder / "pip/__main__.py").read_text())
     assert machine.set_up() == 0
-    assert "pip install --editable" in "\n".join(machine.calls())
+    [call] = [call for call in machine.calls() if "--editable" in call]
+    assert call.startswith("pip install ")
 
 
 def test_without_any_pip_the_user_is_told_what_to_install(machine, capsys):

@@ -9,6 +9,7 @@ anywhere, and its code pages are never written after they are made.
 from __future__ import annotations
 
 import marshal
+from _struct import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ MARSHAL_VERSION = 2
 """Of what is kept in files: every Python reads it, and it depends on no object's identity."""
 
 _PADDING = b"\xcc"  # int3: nothing falls through from one routine into the next
+_DISPLACEMENT = Struct("<i")
 
 
 class Reference:
@@ -256,7 +258,7 @@ def link(routines: Iterable[Routine]) -> Image:
                     f"routine {routine.name!r} refers to {reference.symbol!r}: unknown"
                 )
             at = start + reference.offset
-            code[at : at + 4] = (target - (at + 4)).to_bytes(4, "little", signed=True)
+            code[at : at + 4] = _DISPLACEMENT.pack(target - (at + 4))
     framed = [routine for _, routine in placed if routine.frames]
     labels = dict(symbols)
     for name in (*sizes, *stencils):

@@ -15,6 +15,7 @@ a bad disk. It is no signature: the reader must check the file's owner.
 from __future__ import annotations
 
 import marshal
+from _struct import Struct
 
 from asm_libcalls.emitter.image import MARSHAL_VERSION, Image, PlacedStencil
 
@@ -28,10 +29,9 @@ KEY_SIZE = 32
 """Bytes of a digest, and of a key."""
 
 _BEGINNING = b"\x7fELF\x02\x01\x01"
+_IDENTITY = Struct(f"<{KEY_SIZE}s{KEY_SIZE}s8Q")
 _IDENTITY_AT = 512
 _DIGESTED_FROM = _IDENTITY_AT + KEY_SIZE
-_PLACES_AT = _DIGESTED_FROM + KEY_SIZE
-_IDENTITY_END = _PLACES_AT + 8 * 8
 
 
 class DamagedImage(ValueError):
@@ -78,19 +78,17 @@ def pack(
         bytes(image.size - len(image.code) + CLAIM_SIZE),
         list(_symbols(image, frames, exports)),
         [(*image.routines[name], changes) for name, changes in frames.items()],
-        identity_size=_IDENTITY_END - _IDENTITY_AT,
+        identity_size=_IDENTITY.size,
         contents=table,
         level=level,
         soname=soname,
     )
     assert made.identity_at == _IDENTITY_AT
     content = made.content
-    places = (
-        len(content), made.contents_at, len(table), made.code_at, len(image.code),
-        image.size - len(image.code), *made.frames,
+    _IDENTITY.pack_into(
+        content, _IDENTITY_AT, bytes(KEY_SIZE), key, len(content), made.contents_at, len(table),
+        made.code_at, len(image.code), image.size - len(image.code), *made.frames,
     )  # fmt: skip
-    content[_DIGESTED_FROM:_PLACES_AT] = key
-    content[_PLACES_AT:_IDENTITY_END] = b"".join(each.to_bytes(8, "little") for each in places)
     content[_IDENTITY_AT:_DIGESTED_FROM] = _digest_of(content)
     return bytes(content)
 
@@ -129,20 +127,17 @@ def unpack(content: bytes, key: bytes) -> tuple[Image, int, str]:
 
     Raise DamagedImage if the content is truncated, altered, of another version or of another key.
     """
-    if len(content) < _IDENTITY_END:
+    if len(content) < _IDENTITY_AT + _IDENTITY.size:
         raise DamagedImage(f"it ends after {len(content)} bytes")
     if not content.startswith(_BEGINNING):
         raise DamagedImage("it is no image file of this version")
-    # Importing struct would take longer.
-    places = [
-        int.from_bytes(content[at : at + 8], "little") for at in range(_PLACES_AT, _IDENTITY_END, 8)
-    ]
-    size, table_at, table_size, code_at, code_size, slots_size, frames_at, frames_size = places
-    if content[_DIGESTED_FROM:_PLACES_AT] != key:
+    expected, its_key, size, *places = _IDENTITY.unpack_from(content, _IDENTITY_AT)
+    table_at, table_size, code_at, code_size, slots_size, frames_at, frames_size = places
+    if its_key != key:
         raise DamagedImage("it was made from other sources, or for another CPU")
     if len(content) != size:
         raise DamagedImage(f"it has {len(content)} bytes, not {size}")
-    if _digest_of(content) != content[_IDENTITY_AT:_DIGESTED_FROM]:
+    if _digest_of(content) != expected:
         raise DamagedImage("its content does not have the digest that it names")
     table = marshal.loads(memoryview(content)[table_at : table_at + table_size])
     assembler, routines, straight, slots, labels, stencils = table

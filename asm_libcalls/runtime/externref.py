@@ -87,9 +87,14 @@ class VMExternRef(NotCopied):
 
     def clone(self) -> VMExternRef:
         """Return another reference to the same box."""
-        return type(self).__new__(type(self))._own(VMExternRef.held(self))
+        return type(self).__new__(type(self))._own(VMExternRef._held(self))
 
-    def held(self) -> boxes.Counts:
+    @staticmethod
+    def _clone_of(reference: VMExternRef) -> VMExternRef:
+        """Clone a reference as one of this class, whatever its own class overrides."""
+        return VMExternRef.__new__(VMExternRef)._own(VMExternRef._held(reference))
+
+    def _held(self) -> boxes.Counts:
         """Count one more owner of the box, for the caller."""
         VMExternRef.as_raw(self)
         counts = boxes.Counts((0,))

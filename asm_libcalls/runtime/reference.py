@@ -30,7 +30,7 @@ def owned_raw(reference_type: str, value: Any, what: str) -> tuple[list[int], An
         return externref_boxes.Counts((0,)) if reference_type == "externref" else [0], None
     if reference_type == "externref":
         if is_a(value, VMExternRef):
-            return VMExternRef.held(value), None
+            return VMExternRef._held(value), None
         return externref_boxes.new_box(value), None
     if is_a(value, FuncRef):
         raw, keeper = raw_and_keeper(value)

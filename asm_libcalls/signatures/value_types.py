@@ -5,8 +5,8 @@ A pattern is the bits of a value as an unsigned integer of its width, so NaNs ke
 
 from __future__ import annotations
 
-import sys
 from _operator import index as _index  # importing operator takes longer, and struct
+from _struct import Struct
 
 from asm_libcalls.signatures.arguments import describe, shown
 
@@ -24,22 +24,13 @@ MEMORY_POINTERS = ("pointer", CONST_POINTER)
 learners: list[Callable[[type], object]] = []
 """Called with types that are converted here and whose objects machine code may learn to read."""
 
-POINTER_BITS = sys.maxsize.bit_length() + 1
-
-
-class _Formats:
-    """Formats of :mod:`struct`, which is imported when one is first used: start-up needs none."""
-
-    def __getattr__(self, name: str) -> Any:
-        codes = {"f16": "<e", "f32": "<f", "f64": "<d", "u16": "<H", "u32": "<I", "u64": "<Q"}
-        if name not in codes:
-            raise AttributeError(name)
-        from _struct import Struct
-
-        return self.__dict__.setdefault(name, Struct(codes[name]))
-
-
-_formats = _Formats()
+POINTER_BITS = Struct("P").size * 8
+_F16 = Struct("<e")
+_F32 = Struct("<f")
+_F64 = Struct("<d")
+_U16 = Struct("<H")
+_U32 = Struct("<I")
+_U64 = Struct("<Q")
 
 
 class ValueType:
@@ -135,13 +126,11 @@ class ValueType:
     def _float_to_bits(self, value: Any, where: str) -> int:
         number = self._to_float(value, where)
         if self.bits == 64:
-            return int(_formats.u64.unpack(_formats.f64.pack(number))[0])
+            return int(_U64.unpack(_F64.pack(number))[0])
         if self.bits == 16:
-            return _narrow(
-                int(_formats.u64.unpack(_formats.f64.pack(number))[0]), FRACTION_BITS[self.name]
-            )
+            return _narrow(int(_U64.unpack(_F64.pack(number))[0]), FRACTION_BITS[self.name])
         try:
-            return int(_formats.u32.unpack(_formats.f32.pack(number))[0])
+            return int(_U32.unpack(_F32.pack(number))[0])
         except OverflowError:  # finite, but rounds beyond the largest f32
             return 0x7F800000 if number > 0 else 0xFF800000
 
@@ -185,12 +174,12 @@ class ValueType:
         """
         if self.kind == "float":
             if self.bits == 64:
-                return _formats.f64.unpack(_formats.u64.pack(pattern))[0]
+                return _F64.unpack(_U64.pack(pattern))[0]
             if self.name == "bf16":
                 pattern <<= 16  # a bf16 is the upper half of an f32
             elif self.bits == 16:
                 return _from_half(pattern)
-            return _formats.f32.unpack(_formats.u32.pack(pattern))[0]
+            return _F32.unpack(_U32.pack(pattern))[0]
         if self.name == "bool":
             return pattern != 0
         if self.signed and pattern >> (self.bits - 1):
@@ -276,9 +265,9 @@ def _narrow(pattern: int, fraction: int) -> int:
 
 def _from_half(pattern: int) -> float:
     if pattern & 0x7FFF <= 0x7C00:
-        return float(_formats.f16.unpack(_formats.u16.pack(pattern))[0])
+        return float(_F16.unpack(_U16.pack(pattern))[0])
     wide = (pattern & 0x8000) << 48 | 0x7FF << 52 | (pattern & 0x3FF | 0x200) << 42
-    return float(_formats.f64.unpack(_formats.u64.pack(wide))[0])
+    return float(_F64.unpack(_U64.pack(wide))[0])
 
 
 VALUE_TYPES = {

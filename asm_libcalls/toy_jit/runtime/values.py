@@ -68,7 +68,7 @@ def to_slots(
         elif valtype == EXTERNREF:
             # The user's own VMExternRef may be dropped meanwhile.
             boxes.append(
-                VMExternRef.clone(value) if is_a(value, VMExternRef) else VMExternRef(value)
+                VMExternRef._clone_of(value) if is_a(value, VMExternRef) else VMExternRef(value)
             )
             pattern = boxes[-1].as_raw()
         elif is_a(value, FuncRef):

@@ -13,6 +13,7 @@ call of one reads no other module.
 
 from __future__ import annotations
 
+from _struct import Struct
 
 from asm_libcalls.emitter import libc
 from asm_libcalls.signatures import c_types, value_types
@@ -20,13 +21,11 @@ from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.x86_64.python_functions import READABLE_TYPES_SIZE, object_layouts
 from asm_libcalls.x86_64.python_functions.object_layouts import (
     OBJECT,
-    WORD,
     FunctionState,
     MethodDefinition,
     ModuleDefinition,
     Unsupported,
     member_definition,
-    words,
 )
 from asm_libcalls.x86_64.trampolines import CALLABLES, READABLE_TYPES
 
@@ -146,7 +145,7 @@ class FunctionObjects:
             module = _OwningName(module or "")
             module.owned = slow, content
         values = (address, id(slow), id(content), at, code, flags, at + len(encoded))
-        libc.memmove(state, words(*values), WORD * len(values))
+        libc.memmove(state, _STATE.pack(*values), _STATE.size)
         definition = state + FunctionState.definition.offset
         if permanent and not HAS_GIL:
             return self._create_permanent(definition, owner, name)
@@ -215,6 +214,8 @@ class FunctionObjects:
 
 _tables: dict[int, int] = {}
 """Addresses of the tables of readable types, by the addresses of their images."""
+
+_STATE = Struct(f"{FunctionState.keepers.offset // 8}Q")
 
 
 def full_text(name: str, parameters: Sequence[str], doc: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from asm_libcalls.signatures import c_types
 import sys
+from _struct import Struct
 
 from asm_libcalls.emitter.libc import function_address, malloc, python_api, string_at
 
@@ -26,17 +27,12 @@ NEWEST_TESTED = (3, 15)
 """The newest CPython that the tests ran on; newer ones are checked in the same way."""
 
 _PYTHON_API_VERSION = 1013  # of every Python 3
-WORD = 8
-"""Bytes of a C word."""
+_WORD = 8
+_DOUBLE = Struct("=d")
 
 
 class Unsupported(Exception):
     """Objects of this Python do not have the expected layout; the message says which."""
-
-
-def words(*numbers: int) -> bytes:
-    """Return the bytes of C words."""
-    return b"".join(each.to_bytes(WORD, "little", signed=each < 0) for each in numbers)
 
 
 class IntegerLayout:
@@ -58,7 +54,7 @@ class IntegerLayout:
         # `object_type`, `value`, `size`, `digits`: offsets in bytes of the type, of the content of
         # other objects (after the header), of the word with the number of digits, and of the digits
         self.object_type = object_type
-        self.value = object_type + WORD
+        self.value = object_type + _WORD
         self.type_flags = object_type + 160  # offset of the flags in a type
         self.size = size
         self.digits = digits
@@ -147,6 +143,7 @@ class FunctionState(c_types.Structure):
 
 OBJECT, SSIZE = 16, 19  # Py_T_OBJECT_EX, Py_T_PYSSIZET
 READONLY = 1
+_MEMBER = Struct("PinIP")
 
 
 def member_definition(name: int, kind: int, offset: int, flags: int = 0) -> bytes:
@@ -154,7 +151,7 @@ def member_definition(name: int, kind: int, offset: int, flags: int = 0) -> byte
 
     `name` is the address of a C string.
     """
-    return words(name, kind, offset, flags, 0)  # the C ints are padded
+    return _MEMBER.pack(name, kind, offset, flags, 0)
 
 
 class ModuleDefinition:
@@ -165,14 +162,15 @@ class ModuleDefinition:
 
     # The header, the initialization, an index, a copy, name and doc, the size of the state, the
     # methods, the slots, and three functions for the collector.
-    SIZE = object.__basicsize__ + 11 * WORD
+    _content = Struct(f"{object.__basicsize__}xPnPPPnPPPPP")
+    SIZE = _content.size
 
     def __init__(
         self, name: bytes, state_size: int, traverse: int = 0, clear: int = 0, free: int = 0
     ) -> None:
         at = malloc(name + b"\0")
-        content = words(0, 0, 0, at, 0, state_size, 0, 0, traverse, clear, free)
-        self._address = malloc(bytes(object.__basicsize__) + content)
+        content = self._content.pack(0, 0, 0, at, 0, state_size, 0, 0, traverse, clear, free)
+        self._address = malloc(content)
 
     def new_module(self) -> Any:
         """Make a module of this definition."""
@@ -190,7 +188,7 @@ def find() -> ObjectLayout:
     objects = _samples()
     places: list[int] = []
     for what, size, is_there in objects.facts():
-        found = [offset for offset in range(0, size, WORD) if is_there(offset)]
+        found = [offset for offset in range(0, size, _WORD) if is_there(offset)]
         if len(found) != 1:
             where = f"at the bytes {found}" if found else "nowhere to be found"
             raise Unsupported(f"{what} of this CPython is {where}")
@@ -211,7 +209,7 @@ def check(layout: ObjectLayout) -> None:
     objects = _samples()
     places = (layout.object_type, layout.float_value, layout.module_state)
     for (what, size, is_there), place in zip(objects.facts(), places, strict=True):
-        if not 0 <= place <= size - WORD or not is_there(place):
+        if not 0 <= place <= size - _WORD or not is_there(place):
             raise Unsupported(f"{what} of this CPython is not at byte {place}")
     integers = INTEGER_LAYOUTS[layout.integers]
     if integers.object_type != layout.object_type:
@@ -235,27 +233,19 @@ def find_member(cls: type, member: str) -> int:
         value = number + len(member)
         thing: Any = object.__new__(cls)
         setattr(thing, member, value)
-        words = (c_types.c_size_t * (cls.__basicsize__ // WORD)).from_address(id(thing))
-        places.append([WORD * i for i, word in enumerate(words) if word == id(value)])
+        words = (c_types.c_size_t * (cls.__basicsize__ // _WORD)).from_address(id(thing))
+        places.append([_WORD * i for i, word in enumerate(words) if word == id(value)])
         setattr(thing, member, 0)
     if len(places[0]) != 1 or places[0] != places[1]:
         raise Unsupported(f"{cls.__name__}.{member} is not at one place: {places}")
     return places[0][0]
 
 
-_FLOATS = {
-    "0x1.6p+0": 0x3FF6 << 48,
-    "-0x1.4p+901": 0xF844 << 48,
-    "0x1p-600": 0x1A7 << 52,
-}
-"""Texts of floats, and their bits."""
-
-
 class _Samples:
     """Objects whose content the API tells, to compare layouts with."""
 
     def __init__(self) -> None:
-        self.floats = [float.fromhex(text) for text in _FLOATS]
+        self.floats = [float(text) for text in ("1.375", "-2.5e300", "3e-200")]
         self.integers = [
             sign * size
             for size in (0, 5, 2**30 - 1, 2**45 + 3, 2**59 + 7, 2**62 + 2**31 + 5, 2**63, 2**90)
@@ -269,7 +259,7 @@ class _Samples:
                 f"not {ModuleDefinition.SIZE}"
             )
         # The definition has no destructor, so no code of ours is called for these modules.
-        definition = ModuleDefinition(b"a module with a state", WORD)
+        definition = ModuleDefinition(b"a module with a state", _WORD)
         self.modules = [definition.new_module() for _ in range(3)]
 
     def facts(self) -> list[tuple[str, int, Callable[[int], bool]]]:
@@ -283,8 +273,7 @@ class _Samples:
 
         def is_value(offset: int) -> bool:
             return all(
-                string_at(id(value) + offset, WORD) == words(pattern)
-                for value, pattern in zip(self.floats, _FLOATS.values(), strict=True)
+                string_at(id(value) + offset, _WORD) == _DOUBLE.pack(value) for value in self.floats
             )
 
         def is_state(offset: int) -> bool:
@@ -331,7 +320,7 @@ def _is_laid_out(value: int, layout: IntegerLayout) -> bool:
         digits += (rest & 2**30 - 1).to_bytes(4, "little")
         rest >>= 30
     count = len(digits) // 4
-    word = int.from_bytes(content[layout.size : layout.size + WORD], "little", signed=True)
+    word = int.from_bytes(content[layout.size : layout.size + _WORD], "little", signed=True)
     if layout.tagged:
         word &= ~4
         expected = count << 3 | (2 if value < 0 else 0 if value else 1)

@@ -1,7 +1,8 @@
-"""Imports at a fork: the package's functions import modules when they first need them.
+"""What a fork does about imports that other threads are in the middle of.
 
-If another thread is in the middle of an import when a process forks, CPython leaves the lock of
-that module taken in the child, which waits for ever if it needs the module. So a fork waits until
+The package's functions import modules when they first need them. CPython leaves the lock of a
+module that another thread was importing taken in the child. The child waits for ever if it needs
+that module. So a fork waits until
 other threads have imported what the package needs. An import can still begin between that and the
 fork: the child forgets it, and imports the module again.
 

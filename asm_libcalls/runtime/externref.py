@@ -87,12 +87,12 @@ class VMExternRef(NotCopied):
 
     def clone(self) -> VMExternRef:
         """Return another reference to the same box."""
-        return type(self).__new__(type(self))._own(VMExternRef._held(self))
+        return type(self)._clone_of(self)
 
-    @staticmethod
-    def _clone_of(reference: VMExternRef) -> VMExternRef:
+    @classmethod
+    def _clone_of(cls, reference: VMExternRef) -> VMExternRef:
         """Clone a reference as one of this class, whatever its own class overrides."""
-        return VMExternRef.__new__(VMExternRef)._own(VMExternRef._held(reference))
+        return cls.__new__(cls)._own(VMExternRef._held(reference))
 
     def _held(self) -> boxes.Counts:
         """Count one more owner of the box, for the caller."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.owned.objects import Owned, unmade
 from asm_libcalls.signatures.arguments import bytes_of, counted, printable
-from asm_libcalls.toy_jit.frontend.decoder import decode_module, read_file
+from asm_libcalls.toy_jit.frontend.decoder import decode_module
 from asm_libcalls.toy_jit.frontend.external_types import exports_of, imports_of
 from asm_libcalls.toy_jit.link.compiled_code import CompiledCode
 from asm_libcalls.toy_jit.link.linker import compile_module
@@ -123,7 +123,11 @@ class Module(Owned):
             from asm_libcalls.toy_jit.text_format import convert
 
             return cls(convert(file.read_bytes(), str(file)), options)
-        return cls(read_file(file), options)
+        with file.open("rb") as opened:
+            content = opened.read(8)
+            if content[:4] == b"\0asm":  # a device without an end is refused for its beginning
+                content += opened.read()
+        return cls(content, options)
 
     def serialize(self) -> bytes:
         """Return the compiled module as bytes, for :meth:`deserialize`.

@@ -35,7 +35,6 @@ from asm_libcalls.vmcontext import MAXIMUM_PAGES
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 MAX_ARITY = 1000  # parameters, and results, of a function type: the limit of browsers and Wasmtime
 MAX_TABLES = 100  # the limit of Wasmtime; each table has mappings, of which a process has few
@@ -64,16 +63,6 @@ def decode_module(binary: bytes | bytearray | memoryview) -> Module:
         if found != field:
             raise MalformedModule("unexpected end" if field.startswith(found) else what, start)
     return _Decoder(Module(binary)).decode()
-
-
-def read_file(path: Path) -> bytes:
-    """Read a file in the binary format; of another file the beginning, for the decoder's error.
-
-    So a device without an end, given by mistake, does not use all memory.
-    """
-    with path.open("rb") as file:
-        beginning = file.read(8)
-        return beginning + file.read() if beginning[:4] == b"\0asm" else beginning
 
 
 class _Decoder:

@@ -2,9 +2,8 @@
 
 The package's functions import modules when they first need them. CPython leaves the lock of a
 module that another thread was importing taken in the child. The child waits for ever if it needs
-that module. So a fork waits until
-other threads have imported what the package needs. An import can still begin between that and the
-fork: the child forgets it, and imports the module again.
+that module. So a fork waits until other threads have imported what the package needs. An import can
+still begin between that and the fork: the child forgets it, and imports the module again.
 
 ``process.py`` registers both functions, and imports this module at the first fork.
 """

@@ -20,11 +20,15 @@ value is subnormal, infinite or beyond 2^64.
 
 On Intel's CPUs a division of eight doubles takes 16 cycles, so there vectors of divisors take other
 reciprocals. An approximation r0 of 1/y, relative error below 2^-14, becomes r1 = r0 + r0*(1 -
-y*r0), below 2^-27, and r2 = r1 + r1*(1 - y*r1): its error is below 2^-54 by the formula, 2^-53 by
-the last rounding and far less by the others, so below 2^-52. Then r = r2*(1 - 2^-50) rounded down
-is below 1/y and above (1/y)(1 - 2^-49), so p >= (a/b)(1 - 2^-48). With 2^16 in place of 2^14 steps
-5 to 7 are right: the first remainder is less than b + 2^16, and for b < 2^16 the second less than b
-+ 2^-48 * 2^17.
+y*r0), below 2^-27. With c = 1 - 2^-50, r = r1 + r1*(c - y*r1), rounded down: if r1 = (1 - e)/y,
+that is (c + 2^-50*e - e^2)/y before its rounding, where e^2 < 2^-54 and the rounding of c - y*r1
+changes it by less than 2^-78. So r is below 1/y, and above (1/y)(1 - 2^-49), and p >= (a/b)(1 -
+2^-48). With 2^16 in place of 2^14 steps 5 to 7 are right: the first remainder is less than b +
+2^16, and for b < 2^16 the second less than b + 2^-48 * 2^17.
+
+The loop by a vector takes the reciprocals of the next divisors beside the quotients of these. The
+instructions of one vector depend on each other for some 60 cycles, and those that wait fill the
+CPU's scheduler: it begins the next vector in time only if each waits for half of that.
 
 A divisor d that all elements share is either small or not, so its loop takes one of the two ways.
 For 2 <= d < 2^16, quotients can also be had from one product, by multipliers of 52 bits (AVX-512
@@ -47,13 +51,13 @@ VPMADD52HUQ; volume 1, 15.6.4 (static rounding); uops.info (VDIVPD).
 from __future__ import annotations
 
 from peachpy.x86_64 import (
-    ADD, BZHI, CMOVNS, CMP, DIV, INC, JAE, JB, JE, JMP, JNZ, JZ, KANDNB, KMOVB, KORTESTB, LABEL,
-    MOV, NEG, SHL, SHR, SUB, TEST, VCVTTPD2UQQ, VCVTUQQ2PD, VDIVPD, VFMADD231PD, VFNMADD213PD,
-    VMOVDQA64, VMOVDQU64, VMULPD, VPABSQ, VPADDQ, VPBROADCASTQ, VPCMPEQQ, VPCMPUQ, VPMADD52HUQ,
-    VPMADD52LUQ, VPMOVQ2M, VPMULLQ, VPSLLQ, VPSRLQ, VPSUBQ, VPTERNLOGQ, VPTESTNMQ, VPXORQ, VRCP14PD,
-    VZEROUPPER, XOR, Label, eax, ecx, edx, k0, k1, k2, k3, k4, qword, rax, rd_sae, rdx, rn_sae,
-    ru_sae, sae, zmm0, zmm1, zmm2, zmm3, zmm4, zmm5, zmm8, zmm9, zmm10, zmm11, zmm16, zmm17, zmm18,
-    zmm19, zmm20, zmm21, zmm22, zword,
+    ADD, BZHI, CMOVAE, CMOVNS, CMP, DIV, INC, JAE, JB, JE, JMP, JNZ, JZ, KANDNB, KMOVB, KORTESTB,
+    LABEL, LEA, MOV, NEG, SHL, SHR, SUB, TEST, VCVTTPD2UQQ, VCVTUQQ2PD, VDIVPD, VFMADD231PD,
+    VFNMADD213PD, VMOVDQA64, VMOVDQU64, VMULPD, VPABSQ, VPADDQ, VPBROADCASTQ, VPCMPEQQ, VPCMPUQ,
+    VPMADD52HUQ, VPMADD52LUQ, VPMOVQ2M, VPMULLQ, VPSLLQ, VPSRLQ, VPSUBQ, VPTERNLOGQ, VPTESTNMQ,
+    VPXORQ, VRCP14PD, VZEROUPPER, XOR, Label, eax, ecx, edx, k0, k1, k2, k3, k4, qword, rax, rd_sae,
+    rdx, rn_sae, ru_sae, sae, zmm0, zmm1, zmm2, zmm3, zmm4, zmm5, zmm8, zmm9, zmm10, zmm11, zmm12,
+    zmm13, zmm14, zmm16, zmm17, zmm18, zmm19, zmm20, zmm21, zmm22, zword,
 )  # fmt: skip
 
 from asm_libcalls.x86_64.cpu import ICE_LAKE
@@ -97,6 +101,8 @@ k_all = k0
 # Constants.
 zmm_small, zmm_one, zmm_one_double, zmm_zero = zmm16, zmm17, zmm18, zmm19
 zmm_m0, zmm_m1, zmm_below_one = zmm20, zmm21, zmm22
+# The next divisors, as loaded, their magnitudes and their reciprocals.
+zmm_next_signed_b, zmm_next_b, zmm_next_reciprocal = zmm12, zmm13, zmm14
 
 
 def vector_division(
@@ -149,6 +155,7 @@ class _Way:
         self.b_fixed = b_fixed
         self.loaded_a = zmm_signed_a if kind.signed else zmm_a
         self.loaded_b = zmm_signed_b if kind.signed else zmm_b
+        self.next_b = zmm_next_signed_b if kind.signed else zmm_next_b
 
     def contiguous(self, sequential: Any, finish: Any) -> None:
         """Emit the loop over whole vectors; by one divisor, a loop for large ones and for small."""
@@ -195,15 +202,27 @@ class _Way:
         """Emit the loop for some divisors, then its body again, masked, for the rest."""
         loop, done = Label(f"{self.name}_{divisors}_loop"), Label(f"{self.name}_{divisors}_done")
         SUB(reg_n, _LANES)
+        if not self.b_fixed:
+            VMOVDQU64(self.loaded_b, [reg_b])
+            self._take_reciprocals()
         LABEL(loop)
         if not self.a_fixed:
             VMOVDQU64(self.loaded_a, [reg_a])
             ADD(reg_a, 64)
         if not self.b_fixed:
-            VMOVDQU64(self.loaded_b, [reg_b])
-            ADD(reg_b, 64)
+            # These divisors again if no whole vector follows: what follows may not be readable.
+            LEA(rax, [reg_b + 64])
+            CMP(reg_n, _LANES)
+            CMOVAE(reg_b, rax)
+            VMOVDQU64(self.next_b, [reg_b])
+            self._take_reciprocals(zmm_next_b, self.next_b, zmm_next_reciprocal)
         VMOVDQU64([reg_out], self._divide("loop", divisors))
         ADD(reg_out, 64)
+        if not self.b_fixed:
+            if self.kind.signed:
+                VMOVDQA64(zmm_signed_b, zmm_next_signed_b)
+            VMOVDQA64(zmm_b, zmm_next_b)
+            VMOVDQA64(zmm_reciprocal, zmm_next_reciprocal)
         SUB(reg_n, _LANES)
         JAE(loop)
         ADD(reg_n, _LANES)
@@ -216,7 +235,8 @@ class _Way:
         if not self.b_fixed:
             # The other lanes divide by a value that raises no flag and needs no second step.
             VMOVDQA64(self.loaded_b, zmm_small)
-            VMOVDQU64(self.loaded_b(k_tail), [reg_b])
+            VMOVDQU64(self.loaded_b(k_tail), [reg_b + 64])
+            self._take_reciprocals()
         VMOVDQU64(zword[reg_out](k_tail), self._divide("tail", divisors))
         LABEL(done)
         VZEROUPPER()
@@ -230,6 +250,7 @@ class _Way:
         LABEL(loop)
         pack(self.loaded_a, reg_a, reg_a_step)
         pack(self.loaded_b, reg_b, reg_b_step)
+        self._take_reciprocals()
         unpack(reg_out, reg_out_step, self._divide("strided", "any"))
         SUB(reg_n, _LANES)
         JAE(loop)
@@ -250,8 +271,7 @@ class _Way:
             self._magnitude(zmm_a, self.loaded_a)
         if self.b_fixed:
             VPBROADCASTQ(self.loaded_b, qword[reg_b])
-            self._magnitude(zmm_b, self.loaded_b)
-            self._take_reciprocal()
+            self._take_reciprocals()
         elif self.kind.by_formula:
             MOV(rax, _BELOW_ONE)
             VPBROADCASTQ(zmm_below_one, rax)
@@ -260,17 +280,20 @@ class _Way:
         if self.kind.signed:
             VPABSQ(magnitude, loaded)
 
-    def _take_reciprocal(self) -> None:
-        VCVTUQQ2PD(zmm_scratch, zmm_b, {ru_sae})  # step 1
-        if self.kind.by_formula and not self.b_fixed:
-            VRCP14PD(zmm_reciprocal, zmm_scratch)
-            for _ in range(2):
-                VMOVDQA64(zmm5, zmm_scratch)
-                VFNMADD213PD(zmm5, zmm_reciprocal, zmm_one_double, {rn_sae})
-                VFMADD231PD(zmm_reciprocal, zmm_reciprocal, zmm5, {rn_sae})
-            VMULPD(zmm_reciprocal, zmm_reciprocal, zmm_below_one, {rd_sae})
+    def _take_reciprocals(
+        self, divisors: Any = zmm_b, loaded: Any = None, reciprocals: Any = zmm_reciprocal
+    ) -> None:
+        """Emit: the magnitudes of loaded divisors, and their reciprocals."""
+        self._magnitude(divisors, loaded or self.loaded_b)
+        VCVTUQQ2PD(zmm4, divisors, {ru_sae})  # step 1
+        if not self.kind.by_formula or self.b_fixed:
+            VDIVPD(reciprocals, zmm_one_double, zmm4, {rd_sae})  # step 2
             return
-        VDIVPD(zmm_reciprocal, zmm_one_double, zmm_scratch, {rd_sae})  # step 2
+        VRCP14PD(reciprocals, zmm4)
+        for minuend, rounding in ((zmm_one_double, rn_sae), (zmm_below_one, rd_sae)):
+            VMOVDQA64(zmm5, zmm4)
+            VFNMADD213PD(zmm5, reciprocals, minuend, {rn_sae})
+            VFMADD231PD(reciprocals, reciprocals, zmm5, {rounding})
 
     def _divide(self, where: str, divisors: str) -> Any:
         """Emit the division of the loaded operands; return the register of the result.
@@ -287,9 +310,7 @@ class _Way:
         if not self.a_fixed:
             self._magnitude(zmm_a, self.loaded_a)
         if not self.b_fixed:
-            self._magnitude(zmm_b, self.loaded_b)
             VPCMPUQ(k_small(k_all), zmm_b, zmm_small, _LESS)
-            self._take_reciprocal()
         if divisors == "multiplied":
             self._multiply()
             if signed:

@@ -180,6 +180,8 @@ def _loop(isa: Isa) -> None:
         Label(n) for n in ("scatter_loop", "scatter_rest", "scatter_one")
     )
     reg_out_step_3 = r11
+    if isa.masks_every_second:
+        _every_second_to_every_second(isa)
     LEA(reg_in_step_3, [reg_in_step + reg_in_step * 2])
     LEA(reg_out_step_3, [reg_out_step + reg_out_step * 2])
     SUB(reg_n, 4)
@@ -228,6 +230,27 @@ def _every_second(isa: Isa) -> None:
     JAE(loop)
     LABEL(few)
     ADD(rcx, line + 1)
+    LABEL(other)
+
+
+def _every_second_to_every_second(isa: Isa) -> None:
+    """Emit: round the elements where both steps are two elements, but for the last few."""
+    loop, few, other = (Label(f"masked_{n}") for n in ("loop", "few", "other"))
+    count = isa.vector_bytes // (2 * isa.size)
+    for step in (r8, r9):
+        CMP(step, 2 * isa.size)
+        JNE(other)
+    SUB(rcx, count)
+    JB(few)
+    isa.begin_masking()
+    LABEL(loop)
+    isa.round_every_second(rdi, rsi)
+    ADD(rdi, isa.vector_bytes)
+    ADD(rsi, isa.vector_bytes)
+    SUB(rcx, count)
+    JAE(loop)
+    LABEL(few)
+    ADD(rcx, count)
     LABEL(other)
 
 

@@ -29,6 +29,7 @@ class Isa:
     vector_bytes = 16
     packed_bytes = 16  # bytes of such a vector: 16 or 32
     loads_every_second = False  # whether it has load_every_second
+    masks_every_second = False  # whether it has begin_masking and round_every_second
     has_prefetch = False  # whether PREFETCHW can be executed (some CPUs run it as a no-op)
 
     def __init__(self, size: int, immediate: int) -> None:
@@ -100,6 +101,14 @@ class Isa:
 
     def load_every_second(self, i: int, pointer: Any) -> None:
         """Load packed[i] with every second element from `pointer` on, and advance it."""
+        raise NotImplementedError
+
+    def begin_masking(self) -> None:
+        """Prepare registers for :meth:`round_every_second`."""
+        raise NotImplementedError
+
+    def round_every_second(self, source: Any, target: Any) -> None:
+        """Round every second element of a vector to the same places of another one."""
         raise NotImplementedError
 
     def round_packed(self, i: int) -> None:
@@ -198,7 +207,8 @@ class _IceLake(_Avx512):
         self.packed = (x86.ymm16, x86.ymm17, x86.ymm18, x86.ymm19)
         masks = (x86.k1, x86.k2, x86.k3, x86.k4, x86.k5, x86.k6, x86.k7)
         self.masks = masks[: self.packed_bytes // size - 1]  # of the lanes from 1 on
-        self.loads_every_second = size == 4  # of f64 it is not faster
+        # of f64 neither is faster
+        self.loads_every_second = self.masks_every_second = size == 4
 
     def begin_packing(self) -> None:
         for lane, mask in enumerate(self.masks, start=1):
@@ -218,6 +228,16 @@ class _IceLake(_Avx512):
         self.x86.VSHUFPS(vector, vector, behind, 0b10_00_10_00)
         self.x86.VPERMQ(vector, vector, 0b11_01_10_00)  # and in order
         self.x86.ADD(pointer, 2 * self.packed_bytes)
+
+    def begin_masking(self) -> None:
+        self.x86.MOV(self.x86.eax, 0x5555)
+        self.x86.KMOVW(self.x86.k1, self.x86.eax)
+
+    def round_every_second(self, source: Any, target: Any) -> None:
+        vector, mask = self.x86.zmm16, self.x86.k1
+        self.instruction("VMOVUP")(vector(mask.z), [source])
+        self.instruction("VRNDSCALEP")(vector, vector, self.immediate)
+        self.instruction("VMOVUP")(self.x86.zword[target](mask), vector)
 
     def load_lane(self, vector: Any, lane: int, address: Any) -> None:
         element = (self.x86.dword if self.size == 4 else self.x86.qword)[address]

@@ -208,15 +208,15 @@ def _fill(body: Body) -> None:
 def _copy(source: Callable[[Body], None], body: Body) -> None:
     """Emit ``table_copy`` or ``table_init(vmctx, index, source index, dst, src, len)``."""
     from peachpy.x86_64 import (
-        CMP, JC, JMP, JNZ, LABEL, LEA, MOV, POP, PUSH, Label, dword, eax, ecx, edx, esi, r8, r8d,
+        CMP, JMP, JNZ, LABEL, LEA, MOV, POP, PUSH, Label, dword, eax, ecx, edx, esi, r8, r8d,
         r9, r9d, r10, rax, rcx, rdi, rdx, rsi,
     )  # fmt: skip
 
     from asm_libcalls.x86_64.bytes.copying import MOVE_BYTES
-    from asm_libcalls.x86_64.reference_counts import COUNT_DOWN, COUNT_UP
+    from asm_libcalls.x86_64.reference_counts import COUNT_OVER
 
     state, table = VMTableState, VMTableDefinition
-    functions, undo, move = Label("functions"), Label("undo"), Label("move")
+    functions, move = Label("functions"), Label("move")
     body.save(rdi, rsi, rdx, rcx, r8, r9)
     MOV(esi, esi)
     MOV(edx, edx)
@@ -243,23 +243,16 @@ def _copy(source: Callable[[Body], None], body: Body) -> None:
     PUSH(r8)
     MOV(rdi, r8)
     MOV(rsi, r9)
-    body.call(COUNT_UP)  # both preserve r9 and r10
-    MOV(rdi, r10)
-    MOV(rsi, r9)
-    body.call(COUNT_DOWN)
+    MOV(rdx, rcx)
+    body.call(COUNT_OVER)  # preserves r9 and r10
     POP(r8)
-    JC(undo)
+    body.leave_if("c")
     MOV(rcx, r10)
     LABEL(move)
     MOV(rdi, rcx)
     MOV(rsi, r8)
     LEA(rdx, [r9 * _POINTER])
     body.end_with(MOVE_BYTES)
-    LABEL(undo)
-    MOV(rdi, r8)
-    MOV(rsi, r9)
-    body.call(COUNT_DOWN)  # each has a count more than before, so none is the last
-    body.leave()
     LABEL(functions)
     _check_keepers(body)
     JMP(move)

@@ -31,14 +31,18 @@ def count(load_routines):
 
         return sequence(f"carry_of.{name}", body)
 
-    names = (reference_counts.COUNT_UP, reference_counts.COUNT_DOWN)
+    names = (
+        reference_counts.COUNT_UP, reference_counts.COUNT_DOWN, reference_counts.COUNT_OVER,
+    )  # fmt: skip
     loaded = load_routines(*reference_counts.routines(), *map(wrapper, names))
-    signature = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_size_t)
+    signature = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 
-    def run(name, cells):
+    def run(name, cells, first=0, count=None, replaced=0):
         array = (ctypes.c_size_t * (len(cells) + 2))(1, *cells, 1)  # a 1 may not be followed
         function = signature(loaded.routine(f"carry_of.{name}"))
-        carry = function(ctypes.addressof(array) + 8, len(cells))
+        start = ctypes.addressof(array) + 8
+        count = len(cells) if count is None else count
+        carry = function(start + 8 * first, count, start + 8 * replaced)
         assert list(array) == [1, *cells, 1]
         return carry != 0
 
@@ -73,3 +77,30 @@ def test_counts(count, text):
         }
         for box in boxes.values():
             box.value = 100
+
+
+def overlaps():
+    source = random.Random(6)
+    for length in range(14):
+        for letters in ("ab", "abc.", "aaaaaaab", "abcdefgh."):
+            for distance in (length, -length, length + 3, 1, -1, 2, -3, 5, 0):
+                yield "".join(source.choices(letters, k=length + abs(distance))), length, distance
+
+
+@pytest.mark.parametrize(("text", "length", "distance"), sorted({*overlaps()}))
+def test_counts_of_what_replaces_and_is_replaced(count, text, length, distance):
+    boxes = {letter: ctypes.c_size_t(0) for letter in "abcdefgh"}
+    cells = [ctypes.addressof(boxes[letter]) if letter != "." else 0 for letter in text]
+    first, replaced = max(-distance, 0), max(distance, 0)
+    gained, lost = text[first : first + length], text[replaced : replaced + length]
+    change = {k: gained.count(k) - lost.count(k) for k in boxes}
+    # As many owners as the array has of each; then one that would be left without; then plenty.
+    for few in ("", *sorted({*text} - {"."}), *boxes):
+        for letter, box in boxes.items():
+            box.value = text.count(letter) if few in ("", letter) else 100
+        before = {k: box.value for k, box in boxes.items()}
+        after = {k: before[k] + change[k] for k in boxes}
+        some_lost = any(after[k] == 0 for k in lost if k != ".")
+        carry = count(reference_counts.COUNT_OVER, cells, first, length, replaced)
+        assert carry == some_lost
+        assert {k: box.value for k, box in boxes.items()} == (before if carry else after)

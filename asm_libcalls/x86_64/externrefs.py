@@ -7,6 +7,9 @@ that counts requires. In a build without it each is a step (``trampolines/step_l
 
 ``drop_externref`` destroys a Python object, so Python serves it.
 
+:data:`TABLE_GET` is no libcall of Wasmtime, whose compiled code reads tables by itself. It is
+``VMExternRef *f(vmctx, table_index, index)``, for toy_jit.
+
 Source: ``wasmtime_runtime::libcalls`` and ``externref`` of Wasmtime 0.22.
 """
 
@@ -14,7 +17,14 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.vmcontext import VMElementSegment, VMExternData, VMGlobalDefinition, VMOffsets
+from asm_libcalls.vmcontext import (
+    VMElementSegment,
+    VMExternData,
+    VMGlobalDefinition,
+    VMOffsets,
+    VMTableDefinition,
+    VMTableState,
+)
 from asm_libcalls.x86_64.leaving import Body, header
 
 TYPE_CHECKING = False
@@ -32,6 +42,8 @@ _COUNT = VMExternData.ref_count.offset
 _VALUE = VMGlobalDefinition.storage.offset
 _CLOSED = _VALUE + 8
 
+TABLE_GET = "externref_table_get"
+
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble the family for a CPU with these features."""
@@ -45,6 +57,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
         },
         counts=True,
     )
+    yield from leaving.routines({TABLE_GET: _table_get}, counts=True, builtins=False)
 
 
 def _insert(body: Body) -> None:
@@ -99,11 +112,38 @@ def _global(body: Body) -> None:
 
 def _get(body: Body) -> None:
     """Emit ``externref_global_get(vmctx, global_index)``."""
-    from peachpy.x86_64 import CMP, JE, JZ, LABEL, MOV, TEST, Label, r8, r9, r10, rax, rdi
+    from peachpy.x86_64 import MOV, r10, rax
 
-    done = Label("done")
     _global(body)
     MOV(rax, [r10 + _VALUE])
+    _return_rooted(body)
+
+
+def _table_get(body: Body) -> None:
+    """Emit :data:`TABLE_GET`."""
+    from peachpy.x86_64 import CMP, MOV, dword, edx, esi, r8, r8d, r10, rax, rdi, rdx, rsi
+
+    state, table = VMTableState, VMTableDefinition
+    MOV(esi, esi)  # the upper half of a 32-bit argument is undefined
+    MOV(edx, edx)
+    MOV(rax, [rdi + header("tables")])
+    MOV(r10, [rax + rsi * _POINTER])
+    CMP(dword[r10 + state.kind.offset], VMElementSegment.EXTERNREF)
+    body.leave_if("nz")  # a closed table
+    MOV(rax, [r10 + state.definition.offset])
+    MOV(r8d, [rax + table.current_elements.offset])
+    CMP(rdx, r8)
+    body.leave_if("nc")  # a trap
+    MOV(rax, [rax + table.base.offset])
+    MOV(rax, [rax + rdx * _POINTER])
+    _return_rooted(body)
+
+
+def _return_rooted(body: Body) -> None:
+    """Emit: return the reference in rax, which the activations table keeps alive from now on."""
+    from peachpy.x86_64 import CMP, JE, JZ, LABEL, MOV, TEST, Label, r8, r9, rax, rdi
+
+    done = Label("done")
     TEST(rax, rax)
     JZ(done)
     MOV(r9, [rdi + _TABLE])

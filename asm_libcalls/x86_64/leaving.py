@@ -36,8 +36,9 @@ def routines(
     *,
     counts: bool = False,
     traps: TrapCode | None = None,
+    builtins: bool = True,
 ) -> Iterator[Routine]:
-    """Assemble each libcall from its body: the C function, and the stencil of the builtin.
+    """Assemble each libcall from its body: the C function, and the stencil of the builtin if asked.
 
     Those that count references (`counts`) are assembled once more, as steps of builds without the
     GIL. With `traps`, the C functions raise that instead of leaving for Python.
@@ -52,6 +53,8 @@ def routines(
         for suffix in ("", IN_STEP) if counts else ("",):
             is_step = suffix == IN_STEP
             yield sequence(name + suffix, partial(_emit, body, _Libcall(name, is_step, traps)))
+            if not builtins:
+                continue
             stencil = STENCIL_PREFIX + name + suffix
             yield assemble(stencil, partial(_emit, body, _Builtin(is_step)), has_effects=True)
 

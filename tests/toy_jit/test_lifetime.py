@@ -18,6 +18,7 @@ import asm_libcalls
 from asm_libcalls import toy_jit
 from asm_libcalls.native.call_slot import FUNCTION
 from asm_libcalls.runtime import transit
+from asm_libcalls.runtime.activations import CHUNK_SIZE
 from asm_libcalls.runtime.instance import DEFAULT_STACK_MAP_REGISTRY
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.toy_jit.link import code_map
@@ -442,6 +443,49 @@ def deep_or_overflow(deep):
         return "overflow"
 
 
+def _fill_activations_table(instance, table, get):
+    for number in range(CHUNK_SIZE - len(instance.runtime.activations_table)):
+        table[3] = number
+        assert get() == number
+    assert len(instance.runtime.activations_table) == CHUNK_SIZE
+
+
+def test_table_get_calls_python_only_where_the_activations_table_is_full():
+    functions = {
+        "f": Function("-> externref", "i32.const 03 table.get 00"),
+        "at": Function("i32 -> externref", "local.get 00 table.get 00"),
+    }
+    exports = [wasm.exported("table", 1, 0)]
+    instance = instantiate(functions, exports=exports, tables=[b"\x6f\0\x08"])
+    table, f, at = (instance.exports[name] for name in ("table", "f", "at"))
+    called = []
+    sys.setprofile(lambda frame, event, argument: called.append(frame.f_code.co_name))
+    try:
+        found = [at(0), f()]
+        table[3] = thing = Marker()
+        del called[:]
+        found += [f(), f(), at(3)]
+        calls = [name for name in called if name == "_table_get"]
+    finally:
+        sys.setprofile(None)
+    assert found == [None, None, thing, thing, thing]
+    assert not calls
+    assert len(instance.runtime.activations_table) == 1  # the newest entry is not repeated
+    for index in (8, 2**32 - 1):
+        with pytest.raises(asm_libcalls.TableOutOfBounds):
+            at(index)
+    _fill_activations_table(instance, table, f)
+    things = [Marker() for _ in range(3 * CHUNK_SIZE)]
+    for each in things:
+        table[3] = each
+        assert f() is each
+    references = [*map(weakref.ref, things)]
+    del found, thing, things, each
+    table[3] = None
+    instance.gc()
+    assert [reference() for reference in references] == [None] * len(references)
+
+
 RETURNING = {
     "table": ("i32.const 03 table.get 00", ("_table_get", "insert_returned", "enter")),
     "global": ("global.get 00", ("enter",)),
@@ -462,6 +506,8 @@ def test_a_reference_on_its_way_survives_what_a_signal_handler_collects(place, w
     )  # fmt: skip
     other = instantiate({"g": Function("->", "call 00")}, {"h": "->"}, {"h": instance.gc})
     f, table, global_ = (instance.exports[name] for name in ("f", "table", "global"))
+    if where in ("_table_get", "insert_returned"):  # where machine code leaves the rest to Python
+        _fill_activations_table(instance, table, f)
     thing = Marker()
     table[3] = global_.value = thing
     reference = weakref.ref(thing)

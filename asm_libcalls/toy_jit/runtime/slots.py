@@ -1,7 +1,7 @@
 """The Python functions that compiled code calls besides the libcalls, and the slots of its images.
 
 They run rarely, so they are Python behind thunks: at a thread's first entry, at a request to stop,
-and for a reference from a table, which must be rooted.
+and for a reference from a table that machine code cannot root, because the chunk for them is full.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from asm_libcalls.toy_jit.codegen.stencils.entry import WAIT_SLOT
 from asm_libcalls.toy_jit.codegen.templates import LOADED
 from asm_libcalls.toy_jit.link import code_map
 from asm_libcalls.toy_jit.runtime import interrupts
-from asm_libcalls.x86_64.trampolines import ACTIVATIONS_KEY, CHECK_STACK, RAISE_TRAP
+from asm_libcalls.x86_64.externrefs import TABLE_GET
+from asm_libcalls.x86_64.trampolines import ACTIVATIONS_KEY, CHECK_STACK, PYTHON, RAISE_TRAP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,13 +73,16 @@ def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
 def runtime_addresses() -> dict[str, int]:
     """Return the C addresses that compiled code may call, by symbol."""
     binding = default_binding()
-    assert binding.x86_64 is not None
-    names = ("toy_jit_interrupted", "toy_jit_table_get")
+    backend = binding.x86_64
+    assert backend is not None
+    loaded = backend.loaded
+    loaded.set_slot(PYTHON + TABLE_GET, _address("toy_jit_table_get"))
     return {
         **binding.symbols(),
-        **{name: _address(name) for name in names},
+        "toy_jit_interrupted": _address("toy_jit_interrupted"),
+        "toy_jit_table_get": loaded.routine(backend.routine_of(TABLE_GET)),
         RAISE_TRAP: binding.runtime_symbols()[RAISE_TRAP],
-        CHECK_STACK: binding.x86_64.loaded.routine(CHECK_STACK),
+        CHECK_STACK: loaded.routine(CHECK_STACK),
     }
 
 

@@ -40,6 +40,14 @@ _LOADED = (100_000, 10_000_000)
 _MOST_COMPILED = 1_500_000  # compiling more takes too long to be repeated
 
 
+# (import "m" "h" (func (param i32) (result i32))), and "f", which calls it as often as it is told
+_CALLS_PYTHON = bytes.fromhex(
+    "0061736d0100000001060160017f017f020701016d0168000003020100070501016600010a170115"
+    "000340200010001a200041016b22000d000b20000b"
+)
+_CALLS = 1000
+
+
 def cases(peers: Peers, quick: bool) -> Iterator[Case]:
     """Make the cases: running, calling and compiling modules, the same binary for all peers."""
     reason = asm_libcalls.backend_report()["x86_64"]
@@ -74,6 +82,7 @@ def cases(peers: Peers, quick: bool) -> Iterator[Case]:
     functions["a Python function"] = lambda n: n
     runners = (Candidate(label, repeat(f, (1,))) for label, f in functions.items())
     yield Case(SUITE, "one call of an export, from Python", 0, 1, tuple(runners))
+    yield _calls_of_python(wasmtime, wasm3)
     binaries = [path.read_bytes() for path in sorted(_PROGRAMS.glob("*.wasm"))]
     yield _compilation(wasmtime, f"compiling {len(binaries)} modules", binaries)
     program = (_PROGRAMS / "json.wasm").read_bytes()
@@ -81,6 +90,32 @@ def cases(peers: Peers, quick: bool) -> Iterator[Case]:
         yield _compilation(wasmtime, "compiling a module", [repeated(program, size)])
     for size in _LOADED if not quick else _LOADED[:1]:
         yield _loading(wasmtime, repeated(program, size))
+
+
+def _calls_of_python(wasmtime: Any, wasm3: Any) -> Case:
+    from asm_libcalls.toy_jit.instance import Instance
+    from asm_libcalls.toy_jit.module import Module
+
+    def host(number: int) -> int:
+        return number
+
+    instance = Instance(Module(_CALLS_PYTHON), {"m": {"h": host}})
+    functions: dict[str, Callable[..., Any]] = {OURS: instance.exports["f"]}
+    if wasmtime is not None:
+        store = wasmtime.Store(_engine(wasmtime))
+        number = wasmtime.ValType.i32()
+        imported = wasmtime.Func(store, wasmtime.FuncType([number], [number]), host)
+        module = wasmtime.Module(store.engine, _CALLS_PYTHON)
+        exported = wasmtime.Instance(store, module, [imported]).exports(store)["f"]
+        functions["wasmtime"] = lambda count: exported(store, count)
+    if wasm3 is not None:
+        runtime = wasm3.Environment().new_runtime(1 << 20)
+        program = wasm3.Environment().parse_module(_CALLS_PYTHON)
+        runtime.load(program)
+        program.link_function("m", "h", "i(i)", host)
+        functions["wasm3"] = runtime.find_function("f")
+    runners = (Candidate(label, repeat(f, (_CALLS,))) for label, f in functions.items())
+    return Case(SUITE, "one call of a Python function", 0, _CALLS, tuple(runners))
 
 
 def _compilation(wasmtime: Any, name: str, binaries: list[bytes]) -> Case:

@@ -6,6 +6,7 @@ import math
 import struct
 import traceback
 
+import numpy as np
 import pytest
 import wasm_builder as wasm
 from jit_modules import EXTERNREFS, FUNCREFS, Function, build, instantiate
@@ -122,6 +123,31 @@ def test_a_wrong_result_names_the_import(signature, returned, error, message):
         f()
     with pytest.raises(error, match=message):
         f.call_bits()
+
+
+@pytest.mark.parametrize("returned", [-1, -(2**31), 2**31 - 1, 2**32 - 1, 2**31, True])
+def test_an_i32_result_is_extended_with_zeros(returned):
+    functions = {"f": Function("-> i64", "call 00 i64.extend_i32_u")}
+    f = instantiate(functions, {"h": "-> i32"}, {"h": lambda: returned}).exports["f"]
+    assert f() == returned % 2**32
+
+
+@pytest.mark.parametrize("number", [np.complex128(1 + 2j), np.complex64(1)])
+@pytest.mark.parametrize("value_type", ["f32", "f64"])
+def test_a_complex_result_does_not_lose_its_imaginary_part(value_type, number):
+    functions = {"f": Function(f"-> {value_type}", "call 00")}
+    f = instantiate(functions, {"h": f"-> {value_type}"}, {"h": lambda: number}).exports["f"]
+    with pytest.raises(TypeError, match="must be a real number"):
+        f()
+
+
+@pytest.mark.parametrize("host", [lambda: None, lambda: 1 / 0, lambda: 2**32])
+def test_an_error_of_a_host_function_or_its_result_has_the_frames_of_the_caller(host):
+    functions = {"f": Function("-> i32", "call 00")}
+    f = instantiate(functions, {"h": "-> i32"}, {"h": host}).exports["f"]
+    with pytest.raises((TypeError, ZeroDivisionError, OverflowError)) as caught:
+        f()
+    assert [frame.function_name for frame in caught.value.wasm_backtrace] == ["f"]
 
 
 def test_an_f32_result_is_rounded():

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from functools import partial
 
 from asm_libcalls.binding import default_binding
 from asm_libcalls.runtime.instance import Instance
+from asm_libcalls.signatures import WASM_NUMBERS
 from asm_libcalls.signatures.arguments import first_items, iterator_of, number_of
 from asm_libcalls.toy_jit.codegen.layout import type_id
-from asm_libcalls.toy_jit.frontend.module import type_names
+from asm_libcalls.toy_jit.frontend.module import V128, VALUE_TYPE_NAMES, type_names
 from asm_libcalls.toy_jit.link.code_map import extend, moment
 from asm_libcalls.toy_jit.runtime.functions import Func
 from asm_libcalls.toy_jit.runtime.values import from_slots, slot_count, to_slots
-from asm_libcalls.x86_64.trampolines.call_records import make_slot_record
+from asm_libcalls.x86_64.trampolines.call_records import make_number_record, make_slot_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from asm_libcalls.signatures.value_types import ValueType
     from asm_libcalls.toy_jit.frontend.module import FuncType
     from asm_libcalls.toy_jit.runtime.interrupts import Deadline
 
@@ -41,13 +44,13 @@ class HostInstance(Instance):
         thunks = default_binding().thunks()
         self.function_keepers: dict[int, Instance] = {}
         self.deadlines: list[Deadline] = []
-        self._calls = [_HostCall(self, *row) for row in functions]
+        self._calls: list[_HostCall] = []
         rows = []
-        for call in self._calls:
-            functype = call.functype
-            count = 0 if call.slots_on_stack else slot_count(functype.params)
-            record = make_slot_record(call, int, count, bool(functype.results))
-            thunk = thunks.thunk_of_record(record)
+        for function, functype, name in functions:
+            kind = _NumberCall if _has_numbers_alone(functype) else _SlotCall
+            call = kind(self, function, functype, name)
+            self._calls.append(call)
+            thunk = thunks.thunk_of_record(call.record())
             rows.append((thunk.address, type_id(functype)))
             # Before destructors of the same garbage cycle run: the record does not keep `call`.
             weakref.finalize(self, thunk.close).atexit = False
@@ -66,7 +69,7 @@ class HostInstance(Instance):
 
 
 class _HostCall:
-    """The callable behind a host function's thunk, called with the slots and their address."""
+    """The callable behind a host function's thunk."""
 
     def __init__(
         self, instance: HostInstance, function: Callable[..., Any], functype: FuncType, name: str
@@ -74,9 +77,64 @@ class _HostCall:
         self.instance = weakref.ref(instance)
         self.function = function
         self.functype = functype
-        count = slot_count(functype.params)
-        self.slots_on_stack = count if count > _MOST_ARGUMENTS else 0
         self.where = f"the result of the host function {name}"
+
+    def record(self) -> ctypes.Array[ctypes.c_char]:
+        """Make the record of a thunk that calls this object."""
+        raise NotImplementedError
+
+
+_NUMBERS = {
+    valtype: WASM_NUMBERS[name]
+    for valtype, name in VALUE_TYPE_NAMES.items()
+    if name in WASM_NUMBERS and valtype != V128
+}
+
+
+def _has_numbers_alone(functype: FuncType) -> bool:
+    types = functype.params + functype.results
+    few = len(functype.params) <= _MOST_ARGUMENTS and len(functype.results) <= 1
+    return few and _NUMBERS.keys() >= {*types}
+
+
+class _NumberCall(_HostCall):
+    """Such a callable of numbers, with at most one result: machine code converts them."""
+
+    def record(self) -> ctypes.Array[ctypes.c_char]:
+        numbers = [_NUMBERS[valtype] for valtype in self.functype.params]
+        result, self.convert = None, None
+        if self.functype.results:
+            result = _NUMBERS[self.functype.results[0]]
+            self.convert = partial(_convert, result, self.where)
+        return make_number_record(self, self.convert, numbers, result)
+
+    def __call__(self, *numbers: float) -> Any:
+        called = moment()
+        try:
+            return self.function(*numbers)
+        except BaseException as error:
+            extend(error, called)
+            raise
+
+
+def _convert(number: ValueType, where: str, value: Any) -> int:
+    """Return the pattern of a result that is not exactly a number in the range of its type."""
+    called = moment()
+    try:
+        return number.to_bits(value, where)
+    except BaseException as error:
+        extend(error, called)
+        raise
+
+
+class _SlotCall(_HostCall):
+    """Such a callable for all other types, called with the slots and their address."""
+
+    def record(self) -> ctypes.Array[ctypes.c_char]:
+        count = slot_count(self.functype.params)
+        self.slots_on_stack = count if count > _MOST_ARGUMENTS else 0
+        count -= self.slots_on_stack
+        return make_slot_record(self, int, count, bool(self.functype.results))
 
     def __call__(self, *given: int) -> int | None:
         called = moment()

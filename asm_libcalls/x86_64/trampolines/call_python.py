@@ -25,9 +25,9 @@ from __future__ import annotations
 import ctypes
 
 from peachpy.x86_64 import (
-    ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JB, JE, JMP, JNS, JNZ, JZ, LABEL, LEA, MOV, MOVSD,
-    MOVSS, MOVSXD, PUSH, RET, SUB, TEST, UD2, XOR, Label, dword, eax, ecx, edi, edx, r12, r12d, r13,
-    r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
+    ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JB, JE, JMP, JNE, JNS, JNZ, JZ, LABEL, LEA, MOV,
+    MOVSD, MOVSS, MOVSXD, PUSH, RET, SUB, TEST, UD2, XOR, Label, dword, eax, ecx, edi, edx, r12,
+    r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
 )  # fmt: skip
 from peachpy.x86_64.registers import rbp, rsp
 
@@ -223,6 +223,7 @@ def _call_python() -> None:
     to_float, keep_f64, check = Label("to_float"), Label("keep_f64"), Label("check")
     as_u64, as_u32_result, as_i32_result = Label("to_u64"), Label("to_u32"), Label("to_i32")
     misfit, error, convert = Label("misfit"), Label("error"), Label("convert")
+    as_double = Label("as_double")
     TEST(r14, r14)
     JZ(failed)
     MOV(eax, [rbx + record.result.offset])
@@ -256,9 +257,24 @@ def _call_python() -> None:
     LABEL(as_i32_result)
     MOVSXD(rcx, eax)
     CMP(rcx, rax)
-    JE(check)
-    JMP(misfit)
+    JNE(misfit)
+    MOV(eax, eax)  # toy_jit takes it zero-extended; the ABI leaves the upper half undefined
+    MOV([rbp + RESULT], rax)
+    JMP(check)
     LABEL(to_float)
+    # Of other types `convert` decides: NumPy's complex numbers can be converted too.
+    CALL_SLOT("PyObject_Type")
+    MOV(r13, rax)
+    MOV(rdi, rax)
+    CALL_SLOT("Py_DecRef")
+    LOAD_SLOT(rax, "PyFloat_Type")
+    CMP(r13, rax)
+    JE(as_double)
+    LOAD_SLOT(rax, "PyLong_Type")
+    CMP(r13, rax)
+    JNE(convert)
+    LABEL(as_double)
+    MOV(rdi, r14)
     CALL_SLOT("PyFloat_AsDouble")
     MOVSD([rbp + RESULT], xmm0)
     CMP(dword[rbx + record.result.offset], F64)

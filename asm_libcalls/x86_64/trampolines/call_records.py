@@ -27,6 +27,8 @@ from asm_libcalls.calling_convention import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asm_libcalls.signatures import Signature, ValueType
 
 THUNKS = tuple([f"thunk {i}" for i in range(128)])
@@ -110,6 +112,21 @@ def make_slot_record(
     parameters = [Parameter(STACK_ARGUMENTS + 8 * i, U64) for i in range(count)]
     parameters.append(Parameter(STACK_ARGUMENTS, ADDRESS))
     return _pack(function, convert, parameters, U64 if has_result else NOTHING)
+
+
+def make_number_record(
+    function: object,
+    convert: object,
+    parameters: Sequence[ValueType],
+    result: ValueType | None,
+) -> ctypes.Array[ctypes.c_char]:
+    """Make such a record, whose callable gets and returns Python numbers, of 32 or 64 bits."""
+    entries = [
+        Parameter(STACK_ARGUMENTS + 8 * i, _conversion(value_type, as_bits=False))
+        for i, value_type in enumerate(parameters)
+    ]
+    conversion = NOTHING if result is None else _conversion(result, as_bits=False)
+    return _pack(function, convert, entries, conversion)
 
 
 def make_record(

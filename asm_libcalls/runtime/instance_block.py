@@ -153,14 +153,15 @@ class InstanceBlock:
         )
         self.header.data_segments = ctypes.addressof(self.data_segments)
 
-    def write_functions(self, rows: Iterable[tuple[int, int, int]]) -> list[int]:
+    def write_functions(self, rows: Sequence[tuple[int, int, int]]) -> range:
         """Write an anyfunc for each (code address, type index, vmctx); return their addresses."""
-        addresses = []
-        for i, (func_ptr, type_index, vmctx) in enumerate(rows):
-            at = self._offsets.vmctx_anyfunc(i)
-            self._write(at, VMCallerCheckedAnyfunc(func_ptr, type_index=type_index, vmctx=vmctx))
-            addresses.append(self.vmctx + at)
-        return addresses
+        first, size = self._offsets.vmctx_anyfunc(0), ctypes.sizeof(VMCallerCheckedAnyfunc)
+        anyfuncs = (VMCallerCheckedAnyfunc * len(rows))()
+        for anyfunc, row in zip(anyfuncs, rows, strict=True):
+            anyfunc.func_ptr, anyfunc.type_index, anyfunc.vmctx = row
+        self._write(first, anyfuncs)
+        start = self.vmctx + first
+        return range(start, start + len(rows) * size, size)
 
     def write_builtins(self, addresses: Sequence[int]) -> None:
         """Write the addresses of the libcalls."""

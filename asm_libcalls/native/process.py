@@ -8,7 +8,7 @@ set the variables; the modules below the bindings read them.
 from __future__ import annotations
 
 import os
-from _thread import _count
+from _thread import _count, get_ident
 
 from asm_libcalls.steps import HAS_GIL
 
@@ -106,10 +106,14 @@ if hasattr(os, "register_at_fork"):
 own_threads: list[Callable[[], int]] = []
 """Each returns how many threads of one kind this library runs; they never enter native code."""
 
+own_idents: set[int] = set()
+"""Those of these threads that run."""
+
 
 def may_run_elsewhere() -> bool:
     """Return whether other threads exist, which may be running native code."""
-    return _count() > sum(count() for count in own_threads)
+    # In one of these threads, a garbage collection or a finalizer asks.
+    return get_ident() in own_idents or _count() > sum(count() for count in own_threads)
 
 
 _finders: list[Callable[[tuple[int, ...]], Callable[[Trap], object]]] = []

@@ -13,6 +13,7 @@ from asm_libcalls.runtime import externref_arrays, kept_instances
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef
 from asm_libcalls.runtime.reference import REFERENCE_TYPES, owned_raw
+from asm_libcalls.runtime.releasing import release_when_unused
 from asm_libcalls.signatures.arguments import items_of, one_of, shown
 from asm_libcalls.steps import step
 from asm_libcalls.traps import TableOutOfBounds
@@ -125,13 +126,17 @@ class ElementSegment(Owned):
     def drop(self) -> None:
         """Make the segment empty."""
         _kept = self._empty({})
+        self._drop_references()
+
+    def _drop_references(self) -> None:
         if self._element_type == "externref":
             errors: list[BaseException] = []
             externref_arrays.take_all(self._cells, self._dropped, errors)
             raise_first(errors)
 
     def _release(self) -> None:
-        ElementSegment.drop(self)
+        _kept = self._empty({})
+        release_when_unused(self, self._drop_references)
 
     @step
     def _empty(self, nothing: dict[int, Any]) -> dict[int, Any]:

@@ -8,11 +8,13 @@ to no box, and equals only itself.
 from __future__ import annotations
 
 import operator
+from _thread import get_ident
 
 from asm_libcalls.owned import NotCopied, not_made, refuse_again
-from asm_libcalls.runtime import externref_arrays
+from asm_libcalls.runtime import externref_arrays, releasing
 from asm_libcalls.runtime import externref_boxes as boxes
 from asm_libcalls.signatures.arguments import counted
+from asm_libcalls.steps import HAS_GIL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,12 +39,13 @@ class VMExternRef(NotCopied):
     ('hello', True, 2)
     """
 
-    __slots__ = ("__weakref__", "_address", "_counts", "_hash")
+    __slots__ = ("__weakref__", "_address", "_counts", "_hash", "_thread")
 
     def __init__(self, value: object) -> None:
         refuse_again(self, "_address")
         self._counts = boxes.new_box(value)
         self._address = self._counts[0]
+        self._thread = get_ident()
         # Also after a drop. Without the GIL the object keeps the int that machine code reads.
         self._hash = self._address
 
@@ -73,6 +76,7 @@ class VMExternRef(NotCopied):
         # this one gives the counts back, so that the other one finds none.
         self._counts = counts
         self._address = counts[0]
+        self._thread = get_ident()
         self._hash = self._address
         return self
 
@@ -166,7 +170,12 @@ class VMExternRef(NotCopied):
         except AttributeError:  # __init__ did not end; a user's __getattr__ is not called
             return
         # At interpreter exit the modules may be cleared already.
-        if address and getattr(boxes, "live", None) is not None:
+        if not address or getattr(boxes, "live", None) is None:
+            return
+        if HAS_GIL and self._thread != get_ident():
+            self._address = 0
+            releasing.give_back_outside(self._thread, self._counts)
+        else:
             self.drop()
 
     def __eq__(self, other: object) -> bool:

@@ -5,10 +5,13 @@ Source: WebAssembly 2.0, 4.2.9 (global instances); ``VMGlobalDefinition`` of Was
 
 from __future__ import annotations
 
+from functools import partial
+
 from asm_libcalls.owned.objects import unmade
 from asm_libcalls.runtime import externref_arrays, externref_boxes
 from asm_libcalls.runtime.definition import Defined
 from asm_libcalls.runtime.reference import REFERENCE_TYPES, from_raw, give_back, owned_raw
+from asm_libcalls.runtime.releasing import release_when_unused
 from asm_libcalls.runtime.store import link
 from asm_libcalls.runtime.store_entries import inside, inside_or_later
 from asm_libcalls.signatures import WASM_NUMBERS
@@ -172,7 +175,7 @@ class Global(Defined):
             self._definition.storage[1] = VMGlobalDefinition.CLOSED  # for machine code
         owned = externref_boxes.Counts((0,)) if self._value_type == "externref" else [0]
         self._swap(owned, None)
-        give_back(owned)
+        release_when_unused(self, partial(give_back, owned))
 
     def _write(self, value: Any, where: str) -> None:
         if self.value_type in REFERENCE_TYPES:

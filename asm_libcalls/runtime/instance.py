@@ -141,6 +141,10 @@ class Instance(Stored):
         # takes that for a new reference to all that it was about to free.
         self._last_vmctx = 0
         self._releases = self._released = False
+        # For the release: whether another thread is using the instance (see releasing.Borrowed),
+        # None if none had entered it last; and its tables and globals then.
+        self._is_used: Callable[[], bool] | None = None
+        self._used: tuple[object, ...] = ()
         self._vmctx = 0
         self._function_class = instance_arguments.function_class(function_class)
         # Everything is checked before any part is changed, so parts can be reused after an error.
@@ -280,6 +284,8 @@ class Instance(Stored):
         _live.pop(vmctx, None)
         self._block.header.magic = 0
         self._block.header.store = NEVER_FREE
+        if self._is_used is not None:
+            self._used = (*self._used, *self.tables, *self.globals)
         self.elements = []
         self.memories, self.tables, self.globals, self.functions = [], [], [], []
         self._parts = []
@@ -289,9 +295,19 @@ class Instance(Stored):
 
     @inside_or_later
     def _release_references(self) -> None:
-        releases: list[Callable[[], None]] = [segment.close for segment in self._segments]
         table, registry, _ = self._fixed
-        releases.append(partial(releasing.release_references, table, registry, self._in_store))
+        releases: list[Callable[[], None]] = []
+        later: list[Any] = []
+        if self._is_used is not None and self._is_used():
+            later = self._segments
+        else:
+            releases += [segment.close for segment in self._segments]
+        releases.append(
+            partial(
+                releasing.release_references,
+                table, registry, self._in_store, self._is_used, later, self._used,
+            )
+        )  # fmt: skip
         errors: list[BaseException] = []
         for release in releases:
             try:

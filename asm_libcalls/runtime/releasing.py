@@ -8,73 +8,188 @@ from __future__ import annotations
 import gc
 import sys
 from _thread import get_ident
+from functools import partial
 
 from asm_libcalls.native import process
 from asm_libcalls.native.stack_walker import departures
 from asm_libcalls.owned import raise_first
+from asm_libcalls.runtime import externref_boxes
 from asm_libcalls.runtime.store_entries import close_inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from asm_libcalls.activation import ThreadRecord
     from asm_libcalls.runtime.activations import VMExternRefActivationsTable
+    from asm_libcalls.runtime.element_segment import ElementSegment
+    from asm_libcalls.runtime.externref_boxes import Counts
     from asm_libcalls.runtime.stack_maps import StackMapRegistry
     from asm_libcalls.runtime.store import Store
 
-_borrowed_from: list[tuple[int, VMExternRefActivationsTable, Store | None]] = []
-"""Of closed instances: the thread that may use their references, and their activations table and
-store."""
+
+class Borrowed:
+    """The references of a closed instance that native code may still use."""
+
+    def __init__(
+        self,
+        table: VMExternRefActivationsTable,
+        store: Store | None,
+        is_used: Callable[[], bool] | None,
+        segments: Sequence[ElementSegment],
+        kept: Sequence[object],
+    ) -> None:
+        self.owner = get_ident()  # the thread that closed the instance
+        self.table = table
+        self.store = store
+        # Whether another thread, which had entered the instance last, is inside native code. None
+        # if it was the one that closed the instance.
+        self.is_used = is_used
+        # `segments`, `kept`: what that other thread's code may be using: the segments to close
+        # after that, and the tables and globals
+        self.segments = segments
+        self.kept = kept
+
+    def uses(self, part: object) -> bool:
+        """Return whether another thread may be using a table or global."""
+        return self.is_used is not None and any(part is each for each in self.kept)
+
+
+_borrowed: list[Borrowed] = []
+
+_later: list[tuple[Callable[[], bool], Callable[[], None]]] = []
+"""Releases of parts that were closed while another thread used them, and whether it still does."""
+
+user_finders: list[Callable[[object], Callable[[], bool] | None]] = []
+"""With the GIL: each returns what tells whether another thread is inside native code that uses an
+instance with this table, global or segment; None if none is. (Without it, stores know.)"""
+
+
+record_finders: list[Callable[[int], ThreadRecord | None]] = []
+"""With the GIL: each returns the record of another thread, by its identifier."""
+
+
+def give_back_outside(thread: int, counts: Counts) -> None:
+    """Give back counts of boxes that another thread has made, when it runs no native code.
+
+    With the GIL, native code does not count atomically. A garbage collection runs finalizers in any
+    thread.
+    """
+    for find in record_finders:
+        record = find(thread)
+        if record is not None and not externref_boxes.give_back_outside(counts, record):
+            # In another list: if this one is garbage too, its finalizer gives back what it has.
+            kept = externref_boxes.moved(counts)
+            _later.append((partial(_runs, record), partial(give_back_outside, thread, kept)))
+            _watch_collections()
+            return
+    counts.give_back()
+
+
+def _runs(record: ThreadRecord) -> bool:
+    return bool(record.innermost)
+
+
+def release_when_unused(part: object, release: Callable[[], None]) -> None:
+    """Call a function that releases what a closed table, global or segment refers to.
+
+    If another thread is inside native code that may use it, it is called later. It may be called
+    again after an exception.
+    """
+    found = [row.is_used for row in _borrowed if row.uses(part)]
+    found += [find(part) for find in user_finders]
+    _release(release, [is_used for is_used in found if is_used is not None])
+
+
+def _release(release: Callable[[], None], users: list[Callable[[], bool]]) -> None:
+    for is_used in users:
+        if is_used():
+            _later.append((is_used, release))
+            _watch_collections()
+            return
+    release()
 
 
 def release_references(
-    table: VMExternRefActivationsTable, registry: StackMapRegistry, store: Store | None
+    table: VMExternRefActivationsTable,
+    registry: StackMapRegistry,
+    store: Store | None,
+    is_used: Callable[[], bool] | None,
+    segments: Sequence[ElementSegment],
+    kept: Sequence[object],
 ) -> None:
     """Drop the references of a closed instance that nothing uses, and the others later.
 
-    A reference is in use if a native frame of this thread may hold it, or if it is in transit
-    between Python and native code. (One thread at a time is inside the store.)
+    A reference is in use if a native frame of this thread may hold it, if it is in transit between
+    Python and native code, or if `is_used`. (One thread at a time is inside the store.)
     """
     if table.closed:
         return
-    if all(table is not row[1] for row in _borrowed_from):
-        _borrowed_from.append((get_ident(), table, store))
-    if _has_native_frames():
+    if all(table is not row.table for row in _borrowed):
+        _borrowed.append(Borrowed(table, store, is_used, segments, kept))
+    if is_used is None and _has_native_frames():
         table.gc(registry)
     else:
         drop_unused_references()
-    if _borrowed_from and _on_collection not in gc.callbacks:
+    _watch_collections()
+
+
+def _watch_collections() -> None:
+    if (_borrowed or _later) and _on_collection not in gc.callbacks:
         gc.callbacks.append(_on_collection)
 
 
 def drop_unused_references() -> None:
     """Drop the references of closed instances that no thread uses.
 
-    They may be used by the thread that closed the instance, until it has left native code or ended.
+    They may be used by the thread that closed the instance, and by the one that had entered it
+    last, until it has left native code or ended.
     """
-    if not _borrowed_from or _has_native_frames():
+    errors: list[BaseException] = []
+    _release_later(errors)
+    if not _borrowed or _has_native_frames():
+        raise_first(errors)
         return
     thread = get_ident()
-    rows = [*_borrowed_from]
-    running = {*sys._current_frames()} if any(row[0] != thread for row in rows) else set()
-    errors: list[BaseException] = []
+    rows = [*_borrowed]
+    running = {*sys._current_frames()} if any(row.owner != thread for row in rows) else set()
     for row in rows:
-        owner, table, store = row
-        if owner != thread and owner in running:
+        if row.owner != thread and row.owner in running:
             continue
-        if table.holds_what_is_in_transit():
+        if (row.is_used is not None and row.is_used()) or row.table.holds_what_is_in_transit():
             continue
         try:
-            if not close_inside(store, table):
+            for segment in row.segments:
+                segment.close()
+            if not close_inside(row.store, row.table):
                 continue  # another thread is inside
         except BaseException as error:
             errors.append(error)
-        if table.closed:
+        if row.table.closed:
             try:
-                _borrowed_from.remove(row)
+                _borrowed.remove(row)
             except ValueError:  # another thread has done this
                 continue
     raise_first(errors)
+
+
+def _release_later(errors: list[BaseException]) -> None:
+    kept = []
+    while _later:
+        try:
+            row = _later.pop()
+        except IndexError:  # another thread has the last one
+            break
+        is_used, release = row
+        try:
+            if is_used():
+                kept.append(row)
+            else:
+                release()
+        except BaseException as error:
+            errors.append(error)
+            kept.append(row)  # a signal handler may have interrupted it; it does the rest
+    _later.extend(kept)
 
 
 def _on_collection(
@@ -83,7 +198,7 @@ def _on_collection(
     is_finalizing: Callable[[], bool] = sys.is_finalizing,
 ) -> None:
     """Drop them too when Python's collector runs; one of its callbacks."""
-    if _borrowed_from and phase == "start" and not is_finalizing():
+    if (_borrowed or _later) and phase == "start" and not is_finalizing():
         drop_unused_references()
 
 

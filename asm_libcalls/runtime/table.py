@@ -16,6 +16,7 @@ from asm_libcalls.owned.objects import unmade
 from asm_libcalls.runtime import externref_arrays, externref_boxes, kept_instances
 from asm_libcalls.runtime.growable import Growable
 from asm_libcalls.runtime.reference import REFERENCE_TYPES, from_raw, give_back, owned_raw
+from asm_libcalls.runtime.releasing import release_when_unused
 from asm_libcalls.runtime.reservation import Reservation
 from asm_libcalls.runtime.store import link
 from asm_libcalls.runtime.store_entries import inside, inside_or_later
@@ -153,6 +154,9 @@ class Table(Growable):
     def _release(self) -> None:
         # Instances that use the table hold the reservation and the keepers while they exist.
         _kept = self._empty({})
+        release_when_unused(self, self._drop_elements)
+
+    def _drop_elements(self) -> None:
         # The base stays: native code in another thread may have read the size already.
         errors: list[BaseException] = []
         if self._element_type == "externref":

@@ -15,6 +15,7 @@ next entry, where the pointer is set to the thread's VMInterrupts again.
 from __future__ import annotations
 
 import ctypes
+import os
 from functools import partial
 from operator import attrgetter
 from time import monotonic
@@ -26,8 +27,9 @@ from asm_libcalls.native import process
 from asm_libcalls.native.entry import MachineEntry
 from asm_libcalls.native.stack_walker import departed_stacks, word
 from asm_libcalls.owned.objects import OPEN
+from asm_libcalls.runtime import releasing
 from asm_libcalls.runtime.instance import Instance
-from asm_libcalls.runtime.releasing import may_be_running
+from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.toy_jit.codegen.places import VMCTX_IN_FRAME
 from asm_libcalls.toy_jit.runtime.watcher import Watcher, is_main_thread
 from asm_libcalls.traps import Interrupt
@@ -35,7 +37,7 @@ from asm_libcalls.vmcontext import VMInterrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from asm_libcalls.activation import ThreadRecord
@@ -52,6 +54,23 @@ class _Thread:
         libc.never_free(self.interrupts)
         self.walks = False  # whether the next check concerns all instances on the thread's stack
         self.is_main = False
+        self.record: ThreadRecord | None = None
+
+    def begin(self, record: ThreadRecord) -> None:
+        """Note the record of a thread, which other threads read from now on."""
+        before, self.record = self.record, record
+        record.is_kept = True
+        if before is not None and ctypes.addressof(before) != ctypes.addressof(record):
+            libc.free(ctypes.addressof(before))  # of a thread that had the same number and ended
+
+    def forget(self) -> None:
+        """Forget the record of a thread that a forked child does not have."""
+        self.record = None
+
+    def is_inside(self) -> bool:
+        """Return whether the thread is inside native code, or in Python code that it has called."""
+        record = self.record
+        return record is not None and bool(record.innermost or record.departures)
 
     @property
     def address(self) -> int:
@@ -95,6 +114,17 @@ def _this_thread() -> _Thread:
     return _threads.get(number) or _threads.setdefault(number, _Thread())
 
 
+def _forget_other_threads() -> None:
+    this = _this_thread()
+    for thread in _threads.values():
+        if thread is not this:
+            thread.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_other_threads)
+
+
 def _make_main_thread_check() -> None:
     for thread in [*_threads.values()]:
         if thread.is_main:
@@ -130,6 +160,7 @@ def interrupts_of_thread() -> int:
     record = current_record()
     assert record is not None  # made by the entry that calls this
     thread = _this_thread()
+    thread.begin(record)
     is_main = is_main_thread()
     if not (is_main and thread.is_main):  # else the watcher cleared its record
         thread.is_main = is_main
@@ -172,6 +203,7 @@ class StoppableInstance(Instance):
 
     def __init__(self, **parts: Any) -> None:
         self._begin()
+        self._last_user = 0
         self.asked_to_trap = False  # whether it must trap, once
         # Of the time limits and asynchronous calls in force. Once the earliest has passed, the
         # instance traps at each check.
@@ -184,7 +216,16 @@ class StoppableInstance(Instance):
     def check_at_entry(self) -> None:
         """Make its code call :func:`interrupted` at its next check, on any thread."""
         if not self.closed:
+            self.last_user()
             _point(self.vmctx, _CHECK)
+
+    def last_user(self) -> int:
+        """Return the address of the VMInterrupts of the thread that has entered it last."""
+        if self._vmctx:
+            interrupts = _pointer(self._vmctx).value
+            if interrupts != _CHECK:
+                self._last_user = interrupts
+        return self._last_user
 
     def check_soon(self) -> None:
         """Make its code, and all code that it calls, call :func:`interrupted` at the next check."""
@@ -196,12 +237,15 @@ class StoppableInstance(Instance):
     def _release(self) -> None:
         # Running code stops at its next check, and a new call at its first.
         self._last_vmctx = vmctx = self._vmctx or self._last_vmctx
+        if HAS_GIL and self._vmctx:
+            user = _threads_inside().get(self.last_user())
+            self._is_used = None if user is None else user.is_inside
         reference = self._reference
         if reference is not None and reference() is not None:
             _closed[vmctx] = reference
         stoppable.pop(vmctx, None)
         _point(vmctx, _CHECK)
-        if may_be_running():
+        if releasing.may_be_running():
             _make_all_threads_check()
         super()._release()
 
@@ -227,6 +271,35 @@ class StoppableInstance(Instance):
         if self.asked_to_trap:
             self.asked_to_trap = False
             raise Interrupt
+
+
+def _threads_inside() -> dict[int, _Thread]:
+    """Return the other threads that are inside native code, by the address of VMInterrupts."""
+    this = _this_thread()
+    others = [each for each in [*_threads.values()] if each is not this]
+    return {each.address: each for each in others if each.is_inside()}
+
+
+def _find_user(part: object) -> Callable[[], bool] | None:
+    """Return what tells whether another thread is using an instance with this part."""
+    inside = _threads_inside()
+    for instance in stoppable_instances() if inside else ():
+        user = inside.get(instance.last_user())
+        parts = (*instance.tables, *instance.globals, *instance.elements)
+        if user is not None and any(part is each for each in parts):
+            return user.is_inside
+    return None
+
+
+def _find_record(ident: int) -> ThreadRecord | None:
+    """Return the record of a thread, by Python's identifier, which is its pthread_t."""
+    thread = _threads.get(ident)
+    return None if thread is None else thread.record
+
+
+if HAS_GIL:
+    releasing.user_finders.append(_find_user)
+    releasing.record_finders.append(_find_record)
 
 
 def _forget(vmctx: int, _: object) -> None:

@@ -28,6 +28,7 @@ from time import monotonic
 from weakref import ref
 
 from asm_libcalls.emitter.libc import python_api
+from asm_libcalls.native import process
 from asm_libcalls.native.unraisable import report
 
 TYPE_CHECKING = False
@@ -191,6 +192,7 @@ class Watcher:
     def _watch(self, start: _Start, alive: Any, wake: Any) -> None:
         is_first = alive.acquire(blocking=False)
         start.begun = True
+        process.own_idents.add(_thread.get_ident())
         while is_first:
             try:
                 self._serve(wake)
@@ -201,6 +203,7 @@ class Watcher:
                 alive.release()
             # An entry or deadline before the release has found the thread alive: check again.
             is_first = not self._must_end() and alive.acquire(blocking=False)
+        process.own_idents.discard(_thread.get_ident())
 
     def _serve(self, wake: Any) -> None:
         while not self._must_end():
@@ -272,6 +275,7 @@ class Watcher:
     def _fork(self) -> None:
         # This thread is the child's main thread, even if it was another one in the parent.
         self._forked = False
+        process.own_idents.clear()
         self._renew()
         record = self._find_record()
         self._record = None

@@ -43,9 +43,9 @@ class VMExternRef(NotCopied):
 
     def __init__(self, value: object) -> None:
         refuse_again(self, "_address")
+        self._thread = get_ident()  # first: the finalizer of a made object reads it
         self._counts = boxes.new_box(value)
         self._address = self._counts[0]
-        self._thread = get_ident()
         # Also after a drop. Without the GIL the object keeps the int that machine code reads.
         self._hash = self._address
 
@@ -75,8 +75,8 @@ class VMExternRef(NotCopied):
         # Made after this object: the collector calls the finalizers of a cycle in that order, and
         # this one gives the counts back, so that the other one finds none.
         self._counts = counts
-        self._address = counts[0]
         self._thread = get_ident()
+        self._address = counts[0]
         self._hash = self._address
         return self
 

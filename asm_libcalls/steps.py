@@ -72,10 +72,12 @@ if not HAS_GIL:
             try:
                 for looks, _ in enumerate(iter(lock.attempt, 1)):
                     lock.pause(looks)
-                # The iterator has taken the lock, and no call of Python's.
-                return function(*arguments)  # type: ignore[call-arg]
+                # The iterator has taken the lock, and no call of Python's. The call is not in the
+                # `return`: a debugger's exception after it would come outside of the `try`.
+                result = function(*arguments)  # type: ignore[call-arg]
             finally:
                 lock.leave(before)
+            return result
 
         return alone  # type: ignore[return-value]
 

@@ -19,10 +19,10 @@ from asm_libcalls.runtime.store_entries import close_inside
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from asm_libcalls.activation import ThreadRecord
     from asm_libcalls.runtime.activations import VMExternRefActivationsTable
-    from asm_libcalls.runtime.element_segment import ElementSegment
     from asm_libcalls.runtime.externref_boxes import Counts
     from asm_libcalls.runtime.stack_maps import StackMapRegistry
     from asm_libcalls.runtime.store import Store
@@ -36,7 +36,7 @@ class Borrowed:
         table: VMExternRefActivationsTable,
         store: Store | None,
         is_used: Callable[[], bool] | None,
-        segments: Sequence[ElementSegment],
+        segments: Sequence[Any],
         kept: Sequence[object],
     ) -> None:
         self.owner = get_ident()  # the thread that closed the instance
@@ -115,7 +115,7 @@ def release_references(
     registry: StackMapRegistry,
     store: Store | None,
     is_used: Callable[[], bool] | None,
-    segments: Sequence[ElementSegment],
+    segments: Sequence[Any],
     kept: Sequence[object],
 ) -> None:
     """Drop the references of a closed instance that nothing uses, and the others later.

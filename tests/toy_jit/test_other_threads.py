@@ -64,6 +64,7 @@ def test_a_thread_closes_what_the_caller_of_a_host_function_uses(closed):
     del result
     instance.close()
     gc.collect()
+    assert asm_libcalls.Table("externref", 1)[0] is None  # without the GIL: when a store is used
     assert reference() is None
 
 

@@ -37,4 +37,5 @@ class StepLock(c_types.Structure):
         ("owner", c_types.c_uint64),  # the thread pointer of the thread that is in a step, or 0
         # how many steps that thread is in, if it runs Python; 0 if machine code has the lock
         ("depth", c_types.c_uint64),
+        ("waiting", c_types.c_uint64),  # whether a step of Python has found it taken for long
     )

@@ -7,7 +7,8 @@ their number, and 0 while machine code has the lock.
 
 A step takes less time than waking a thread, so no thread is woken. A thread that finds the lock
 taken tries again a number of times. Machine code then leaves for Python, and Python sleeps for a
-moment.
+moment. It would never get the lock while machine code copies long tables in a loop. So it sets
+*waiting*, which the next step of Python clears, and machine code gives it time to wake up.
 """
 
 from __future__ import annotations
@@ -37,7 +38,12 @@ if TYPE_CHECKING:
 _LOOKS = 200
 """How often a thread looks again, with a ``pause`` each: for a few microseconds."""
 
-_OWNER, _DEPTH = StepLock.owner.offset, StepLock.depth.offset
+_LOOKS_FOR_WAITING = 40_000
+"""The same for a sleeping thread, which wakes up within a millisecond."""
+
+_OWNER, _DEPTH, _WAITING = (
+    StepLock.owner.offset, StepLock.depth.offset, StepLock.waiting.offset,
+)  # fmt: skip
 
 
 def routines() -> Iterator[Routine]:
@@ -69,9 +75,11 @@ def _take() -> None:
     JMP(again)
     LABEL(inside)
     INC(qword[rdi + _DEPTH])
+    MOV(qword[rdi + _WAITING], 0)
     MOV(eax, 1)
     RET()
     LABEL(busy)
+    MOV(qword[rdi + _WAITING], 1)
     XOR(eax, eax)
     RET()
 
@@ -124,10 +132,22 @@ def take(leave: Callable[[], object]) -> None:
     """Emit: take the lock, or leave by `leave`. Clobbers rax, r10 and the flags."""
     names = ("steps_again", "steps_look", "steps_taken", "steps_busy")
     again, look, taken, busy = map(Label, names)
+    waits, nobody = Label("steps_waits"), Label("steps_nobody")
     PUSH(rbx)
     PUSH(rdx)
     LOAD_SLOT(r10, STEP_LOCK)
     LOAD_THREAD_POINTER(rbx)
+    CMP(qword[r10 + _WAITING], 0)
+    JE(nobody)
+    MOV(edx, _LOOKS_FOR_WAITING)
+    LABEL(waits)
+    PAUSE()
+    CMP(qword[r10 + _WAITING], 0)
+    JE(nobody)
+    DEC(edx)
+    JNE(waits)
+    MOV(qword[r10 + _WAITING], 0)  # it waits no more, or sets it again
+    LABEL(nobody)
     MOV(edx, _LOOKS)
     LABEL(again)
     XOR(eax, eax)

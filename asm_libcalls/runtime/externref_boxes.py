@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from asm_libcalls.activation import ThreadRecord
-
 _BOXES_PER_BLOCK = 256
 
 free: list[int] = []
@@ -328,35 +326,6 @@ def _count_down(counts: Counts) -> bool:
             return False
         counts[-1] = 0
         counter.value = others
-    del counts[-1]
-    return True
-
-
-def give_back_outside(counts: Counts, record: ThreadRecord) -> bool:
-    """Give counts back unless another thread, with this record, runs native code, which counts too.
-
-    Return whether it was done. Native code cannot count a box that it does not own.
-    """
-    while counts:
-        if _count_down_outside(counts, record):
-            continue
-        if record.innermost:
-            return False
-        counts.give_back()
-    return True
-
-
-@step
-def _count_down_outside(counts: Counts, record: ThreadRecord) -> bool:
-    """Do as :func:`_count_down`, unless a thread with a record runs native code without the GIL."""
-    address = counts[-1]
-    if address:
-        counter = live[address][0]
-        # No call: no thread enters native code from here on.
-        if record.innermost or counter.value == 1:
-            return False
-        counts[-1] = 0
-        counter.value -= 1
     del counts[-1]
     return True
 

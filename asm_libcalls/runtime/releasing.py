@@ -1,4 +1,4 @@
-"""Releases the references of closed instances when native code of the thread uses them no more.
+"""Releases what native code may still use: of closed objects and in garbage, when it has left.
 
 Source: the deferred reference counting of :mod:`asm_libcalls.runtime.activations`.
 """
@@ -13,8 +13,9 @@ from functools import partial
 from asm_libcalls.native import process
 from asm_libcalls.native.stack_walker import departures
 from asm_libcalls.owned import raise_first
-from asm_libcalls.runtime import externref_boxes
+from asm_libcalls.runtime.externref_boxes import live, moved
 from asm_libcalls.runtime.store_entries import close_inside
+from asm_libcalls.steps import step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,9 +78,9 @@ def give_back_outside(thread: int, counts: Counts) -> None:
     """
     for find in record_finders:
         record = find(thread)
-        if record is not None and not externref_boxes.give_back_outside(counts, record):
+        if record is not None and not _give_back(counts, record):
             # In another list: if this one is garbage too, its finalizer gives back what it has.
-            kept = externref_boxes.moved(counts)
+            kept = moved(counts)
             _later.append((partial(_runs, record), partial(give_back_outside, thread, kept)))
             _watch_collections()
             return
@@ -88,6 +89,35 @@ def give_back_outside(thread: int, counts: Counts) -> None:
 
 def _runs(record: ThreadRecord) -> bool:
     return bool(record.innermost)
+
+
+def _give_back(counts: Counts, record: ThreadRecord) -> bool:
+    """Give counts back unless another thread, with this record, runs native code, which counts too.
+
+    Return whether it was done. Native code cannot count a box that it does not own.
+    """
+    while counts:
+        if _count_down(counts, record):
+            continue
+        if record.innermost:
+            return False
+        counts.give_back()
+    return True
+
+
+@step
+def _count_down(counts: Counts, record: ThreadRecord) -> bool:
+    """Give back the last count, unless it is the last of its box, or native code runs there."""
+    address = counts[-1]
+    if address:
+        counter = live[address][0]
+        # No call: no thread enters native code from here on.
+        if record.innermost or counter.value == 1:
+            return False
+        counts[-1] = 0
+        counter.value -= 1
+    del counts[-1]
+    return True
 
 
 def release_when_unused(part: object, release: Callable[[], None]) -> None:

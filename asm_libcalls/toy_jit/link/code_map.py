@@ -69,6 +69,20 @@ def find(return_address: int) -> WasmFrame | None:
     return code.frame(return_address) if code is not None else None
 
 
+def traced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function so that its exceptions have the frames of the code that called it."""
+
+    def call(*arguments: Any) -> Any:
+        called = moment()
+        try:
+            return function(*arguments)
+        except BaseException as error:  # of a signal handler, for example
+            extend(error, called)
+            raise
+
+    return call
+
+
 def extend(error: BaseException, since: int) -> None:
     """Add to an exception that leaves a Python function the frames of the code that called it.
 

@@ -8,13 +8,12 @@ from functools import partial
 
 from asm_libcalls.binding import default_binding
 from asm_libcalls.runtime.instance import Instance
-from asm_libcalls.signatures import WASM_NUMBERS
 from asm_libcalls.signatures.arguments import first_items, iterator_of, number_of
 from asm_libcalls.toy_jit.codegen.layout import type_id
-from asm_libcalls.toy_jit.frontend.module import V128, VALUE_TYPE_NAMES, type_names
-from asm_libcalls.toy_jit.link.code_map import extend, moment
+from asm_libcalls.toy_jit.frontend.module import V128, type_names
+from asm_libcalls.toy_jit.link.code_map import traced
 from asm_libcalls.toy_jit.runtime.functions import Func
-from asm_libcalls.toy_jit.runtime.values import from_slots, slot_count, to_slots
+from asm_libcalls.toy_jit.runtime.values import NUMBERS, from_slots, slot_count, to_slots
 from asm_libcalls.x86_64.trampolines.call_records import make_number_record, make_slot_record
 
 TYPE_CHECKING = False
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from asm_libcalls.signatures.value_types import ValueType
     from asm_libcalls.toy_jit.frontend.module import FuncType
     from asm_libcalls.toy_jit.runtime.interrupts import Deadline
 
@@ -44,15 +42,18 @@ class HostInstance(Instance):
         thunks = default_binding().thunks()
         self.function_keepers: dict[int, Instance] = {}
         self.deadlines: list[Deadline] = []
-        self._calls: list[_HostCall] = []
+        self._borrowed: list[object] = []
         rows = []
         for function, functype, name in functions:
-            kind = _NumberCall if _has_numbers_alone(functype) else _SlotCall
-            call = kind(self, function, functype, name)
-            self._calls.append(call)
-            thunk = thunks.thunk_of_record(call.record())
+            where = f"the result of the host function {name}"
+            if _has_numbers_alone(functype):
+                record, *borrowed = _number_record(function, functype, where)
+            else:
+                record, *borrowed = _SlotCall(self, function, functype, where).record()
+            self._borrowed += borrowed
+            thunk = thunks.thunk_of_record(record)
             rows.append((thunk.address, type_id(functype)))
-            # Before destructors of the same garbage cycle run: the record does not keep `call`.
+            # Before destructors of the same garbage cycle run: the record keeps no callable.
             weakref.finalize(self, thunk.close).atexit = False
             thunk.keep()
         super().__init__(functions=rows, function_class=Func)
@@ -68,83 +69,46 @@ class HostInstance(Instance):
         """Do nothing: a running Python function is not stopped."""
 
 
-class _HostCall:
-    """The callable behind a host function's thunk."""
+def _has_numbers_alone(functype: FuncType) -> bool:
+    types = {*functype.params, *functype.results}
+    few = len(functype.params) <= _MOST_ARGUMENTS and len(functype.results) <= 1
+    return few and NUMBERS.keys() - {V128} >= types
+
+
+def _number_record(
+    function: Callable[..., Any], functype: FuncType, where: str
+) -> tuple[ctypes.Array[ctypes.c_char], object, object]:
+    """Make a record for numbers, with at most one result; return it, and what it borrows."""
+    parameters = [NUMBERS[valtype] for valtype in functype.params]
+    result, convert = None, None
+    if functype.results:
+        result = NUMBERS[functype.results[0]]
+        # of a result that is not exactly a number in the range of its type
+        convert = traced(partial(result.to_bits, where=where))
+    call = traced(function)
+    return make_number_record(call, convert, parameters, result), call, convert
+
+
+class _SlotCall:
+    """The callable of all other types, which a thunk calls with the slots and their address."""
 
     def __init__(
-        self, instance: HostInstance, function: Callable[..., Any], functype: FuncType, name: str
+        self, instance: HostInstance, function: Callable[..., Any], functype: FuncType, where: str
     ) -> None:
         self.instance = weakref.ref(instance)
         self.function = function
         self.functype = functype
-        self.where = f"the result of the host function {name}"
-
-    def record(self) -> ctypes.Array[ctypes.c_char]:
-        """Make the record of a thunk that calls this object."""
-        raise NotImplementedError
-
-
-_NUMBERS = {
-    valtype: WASM_NUMBERS[name]
-    for valtype, name in VALUE_TYPE_NAMES.items()
-    if name in WASM_NUMBERS and valtype != V128
-}
-
-
-def _has_numbers_alone(functype: FuncType) -> bool:
-    types = functype.params + functype.results
-    few = len(functype.params) <= _MOST_ARGUMENTS and len(functype.results) <= 1
-    return few and _NUMBERS.keys() >= {*types}
-
-
-class _NumberCall(_HostCall):
-    """Such a callable of numbers, with at most one result: machine code converts them."""
-
-    def record(self) -> ctypes.Array[ctypes.c_char]:
-        numbers = [_NUMBERS[valtype] for valtype in self.functype.params]
-        result, self.convert = None, None
-        if self.functype.results:
-            result = _NUMBERS[self.functype.results[0]]
-            self.convert = partial(_convert, result, self.where)
-        return make_number_record(self, self.convert, numbers, result)
-
-    def __call__(self, *numbers: float) -> Any:
-        called = moment()
-        try:
-            return self.function(*numbers)
-        except BaseException as error:
-            extend(error, called)
-            raise
-
-
-def _convert(number: ValueType, where: str, value: Any) -> int:
-    """Return the pattern of a result that is not exactly a number in the range of its type."""
-    called = moment()
-    try:
-        return number.to_bits(value, where)
-    except BaseException as error:
-        extend(error, called)
-        raise
-
-
-class _SlotCall(_HostCall):
-    """Such a callable for all other types, called with the slots and their address."""
-
-    def record(self) -> ctypes.Array[ctypes.c_char]:
-        count = slot_count(self.functype.params)
+        self.where = where
+        count = slot_count(functype.params)
         self.slots_on_stack = count if count > _MOST_ARGUMENTS else 0
-        count -= self.slots_on_stack
-        return make_slot_record(self, int, count, bool(self.functype.results))
+
+    def record(self) -> tuple[ctypes.Array[ctypes.c_char], object]:
+        """Make its record; return it, and the callable that it borrows."""
+        call = traced(self)
+        count = 0 if self.slots_on_stack else slot_count(self.functype.params)
+        return make_slot_record(call, int, count, bool(self.functype.results)), call
 
     def __call__(self, *given: int) -> int | None:
-        called = moment()
-        try:
-            return self._call(*given)
-        except BaseException as error:
-            extend(error, called)
-            raise
-
-    def _call(self, *given: int) -> int | None:
         *arguments, slots = given
         if self.slots_on_stack:
             arguments = (ctypes.c_uint64 * self.slots_on_stack).from_address(slots)[:]

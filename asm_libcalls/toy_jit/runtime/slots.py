@@ -54,20 +54,8 @@ def _address(name: str) -> int:
             "toy_jit_interrupts": (interrupts.interrupts_of_thread, "() -> pointer"),
         }
         function, signature = table[name]
-        _functions[name] = HostFunction(_traced(function), signature, bits=True)
+        _functions[name] = HostFunction(code_map.traced(function), signature, bits=True)
     return _functions[name].address
-
-
-def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
-    def call(*arguments: int) -> int | None:
-        called = code_map.moment()
-        try:
-            return function(*arguments)
-        except BaseException as error:  # of a signal handler, for example
-            code_map.extend(error, called)
-            raise
-
-    return call
 
 
 def runtime_addresses() -> dict[str, int]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-_NUMBERS = {
+NUMBERS = {
     valtype: WASM_NUMBERS[name]
     for valtype, name in VALUE_TYPE_NAMES.items()
     if name in WASM_NUMBERS
@@ -60,7 +60,7 @@ def to_slots(
     slots = []
     boxes = []
     for valtype, value, what in zip(types, values, where, strict=True):
-        number = _NUMBERS.get(valtype)
+        number = NUMBERS.get(valtype)
         if number is not None:
             pattern = number.check_pattern(value, what) if bits else number.to_bits(value, what)
         elif value is None:
@@ -106,7 +106,7 @@ def from_slots(types: bytes, slots: Sequence[int], bits: bool = False) -> tuple[
 
 
 def _from_pattern(valtype: int, pattern: int, bits: bool) -> Any:
-    number = _NUMBERS.get(valtype)
+    number = NUMBERS.get(valtype)
     if number is not None:
         pattern &= number.mask
         return pattern if bits else number.from_bits(pattern)

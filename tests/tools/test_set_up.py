@@ -268,7 +268,7 @@ def test_without_the_gil_what_needs_it_is_left_out(machine, monkeypatch):
     assert not [name for name in set_up.NOT_WITHOUT_GIL if name in words]
     assert not [name for name in ("gevent", "greenlet") if any(name in word for word in words)]
     # Those of `cli`, which `test` names, are there too.
-    assert {"pytest>=8", "matplotlib", "rich>=13"} <= set(words)
+    assert {"pytest>=9", "matplotlib", "rich>=13"} <= set(words)
 
 
 def test_done_once(machine, capsys):

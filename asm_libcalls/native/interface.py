@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from asm_libcalls.native import process
+from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.x86_64.trampolines import ACTIVATIONS_KEY, CALL_PYTHON, ENTER, ENTER_HOLDING_GIL
 
 TYPE_CHECKING = False
@@ -48,9 +49,12 @@ class MachineInterface:
         """Return the thunks through which machine code calls Python."""
         if not self._pools:
             from asm_libcalls.emitter import register_frames
+            from asm_libcalls.native import record_readers
             from asm_libcalls.native.thunks import ThunkPool
 
             register_frames.start()
+            if not HAS_GIL:
+                record_readers.share(self.loaded)
             pool = ThunkPool(self.loaded.routine(CALL_PYTHON))
             self._pools.setdefault("", pool)  # one operation: threads never get different ones
         return self._pools[""]

@@ -6,7 +6,7 @@ import ctypes
 from functools import partial
 
 from asm_libcalls.emitter import libc
-from asm_libcalls.native import greenlets
+from asm_libcalls.native import greenlets, record_readers
 from asm_libcalls.native.host_results import call_closed, refuse_result, result_converter
 from asm_libcalls.native.pooled import Pooled
 from asm_libcalls.signatures import Signature
@@ -47,6 +47,7 @@ class ThunkPool:
         loaded, name = item
         loaded.set_slot(name, ctypes.addressof(self._closed[0]))
         call_records.set_convert(record, refuse_result)
+        record_readers.wait()
         self._used.pop(loaded.routine(name), None)
 
     def _more(self) -> None:

@@ -15,6 +15,7 @@ from asm_libcalls.x86_64.trampolines import (
     IN_STEP,
     PYTHON,
     READABLE_TYPES,
+    RECORD_READERS,
     STEP_LOCK,
 )
 
@@ -179,7 +180,9 @@ def _fill_slots(loaded: LoadedImage) -> None:
     loaded.set_slot(ACTIVATIONS_KEY, key.value)
 
 
-_ZERO = frozenset({ACTIVATIONS_KEY, GREENLET_GETCURRENT, STEP_LOCK, READABLE_TYPES, *CALLABLES})
+_ZERO = frozenset(
+    {ACTIVATIONS_KEY, GREENLET_GETCURRENT, STEP_LOCK, RECORD_READERS, READABLE_TYPES, *CALLABLES}
+)
 _NAMES_BEFORE_3_13 = {"PyThreadState_GetUnchecked": "_PyThreadState_UncheckedGet"}
 
 

@@ -1,6 +1,8 @@
 """A host function that is closed while it runs goes on with its callable."""
 
 import gc
+import os
+import signal
 import sys
 import threading
 import weakref
@@ -9,6 +11,9 @@ import pytest
 
 import asm_libcalls
 from asm_libcalls import HostFunction, catch_traps
+from asm_libcalls.native import record_readers
+from asm_libcalls.steps import HAS_GIL
+from asm_libcalls.x86_64.trampolines import READER_COUNT_SIZE
 
 
 def use_freed_memory():
@@ -158,6 +163,43 @@ def test_threads_that_call_while_others_close():
             thread.join()
         sys.setswitchinterval(interval)
     assert set(results) <= {3}
+
+
+@pytest.mark.skipif(HAS_GIL, reason="with the GIL nothing is closed while a record is read")
+def test_a_close_waits_for_threads_that_read_the_record():
+    host = HostFunction(Callable(lambda n: n), "(i64) -> i64")
+    enter = catch_traps(host.address, host.signature)
+    assert enter(3) == 3
+    (counts,) = record_readers._made[:1]
+    assert not any(counts.words)  # each thread that was counted has left
+    for index in range(0, len(counts.words), READER_COUNT_SIZE // 8):
+        host = HostFunction(Callable(lambda n: n), "(i64) -> i64")
+        held = weakref.ref(host.function)
+        counts.words[index] = 1
+        thread = threading.Thread(target=host.close)
+        thread.start()
+        thread.join(0.02)
+        assert thread.is_alive()
+        assert held() is not None
+        counts.words[index] = 0
+        thread.join()
+        assert host.closed
+
+
+@pytest.mark.skipif(HAS_GIL, reason="with the GIL nothing is closed while a record is read")
+def test_a_child_does_not_wait_for_threads_that_a_fork_has_ended():
+    host = HostFunction(lambda n: n, "(i64) -> i64")
+    words = record_readers._made[0].words
+    words[0] = 1
+    try:
+        child = os.fork()
+        if not child:
+            signal.alarm(60)
+            host.close()
+            os._exit(7)
+    finally:
+        words[0] = 0
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_the_references_of_a_call_are_dropped():

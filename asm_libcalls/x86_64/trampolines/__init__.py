@@ -62,6 +62,13 @@ IN_STEP = ".in_step"
 STEP_LOCK = "step_lock"
 """The slot of the address of that lock."""
 
+RECORD_READERS = "record_readers"
+"""The slot of the address of the counts of threads that are reading a host call record; 0 with the
+GIL, where nothing can be closed meanwhile."""
+
+READER_COUNTS, READER_COUNT_SIZE = 64, 64
+"""How many counts there are, and their distance in bytes, a cache line."""
+
 ACTIVATIONS_KEY = "activations_key"
 """The slot of the pthread key whose values are thread records."""
 

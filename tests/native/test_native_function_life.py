@@ -433,21 +433,33 @@ WRONG = {
 
 SIMULATE = """
 import asm_libcalls.x86_64.python_functions.object_layouts as o
-real, rows = o.find, o.INTEGER_LAYOUTS
-def find():
-    layout = real()
-    row = rows[layout.integers]
-    other = next(name for name in rows if rows[name].tagged != row.tagged)
-    CHANGE
-    return layout
-o.find = find
+from asm_libcalls.x86_64.python_functions import layout_search
+layout, rows = layout_search.search(), o.INTEGER_LAYOUTS
+row = rows[layout.integers]
+other = next(name for name in rows if rows[name].tagged != row.tagged)
+CHANGE
+WHERE
 """
 
 
 @pytest.mark.parametrize("which", WRONG)
 def test_a_wrong_layout_is_noticed_before_anything_is_read_by_it(child, which):
-    done = child(f"import sys\n{SIMULATE.replace('CHANGE', WRONG[which])}\n{BEHAVES}")
+    code = SIMULATE.replace("CHANGE", WRONG[which])
+    found = "o.TESTED_LAYOUTS = (); layout_search.search = lambda: layout"
+    done = child(f"import sys\n{code.replace('WHERE', found)}\n{BEHAVES}")
     assert " not at byte " in done.stdout or " is not laid out as a " in done.stdout
+
+
+@pytest.mark.parametrize("which", WRONG)
+def test_a_wrong_layout_among_the_tested_ones_does_not_fit(child, which):
+    code = SIMULATE.replace("CHANGE", WRONG[which])
+    tested = (
+        "o.TESTED_LAYOUTS = (layout,)\n"
+        "def search(): raise o.Unsupported('no tested layout fits')\n"
+        "layout_search.search = search"
+    )
+    done = child(f"import sys\n{code.replace('WHERE', tested)}\n{BEHAVES}")
+    assert "no tested layout fits" in done.stdout
 
 
 def test_where_parts_are_not_to_be_found_once_python_functions_serve(child):
@@ -458,12 +470,13 @@ def test_where_parts_are_not_to_be_found_once_python_functions_serve(child):
         for finds, text in ((find_all, "at the bytes [0, 8"), (find_none, "nowhere to be found")):
             done = child(
                 "import asm_libcalls.x86_64.python_functions.object_layouts as o\n"
-                "real = o._Samples.facts\n"
+                "o.TESTED_LAYOUTS = ()\n"
+                "real = o.Samples.facts\n"
                 "def facts(self):\n"
                 "    result = real(self)\n"
                 f"    result[{number}] = (*result[{number}][:2], {finds})\n"
                 "    return result\n"
-                f"o._Samples.facts = facts\n{BEHAVES}"
+                f"o.Samples.facts = facts\n{BEHAVES}"
             )
             assert f"{what} of this CPython is {text}" in done.stdout
 

@@ -69,9 +69,8 @@ class FunctionObjects:
         raise_status: Callable[[int], None],
         note_exception: Callable[[BaseException], None],
     ) -> None:
+        # Before any object exists whose destructor is our code.
         self.layout = object_layouts.find()
-        # Checked before any object exists whose destructor is our code.
-        object_layouts.check(self.layout)
         self.loaded = loaded
         self._members: dict[tuple[type, str], int] = {}
         self._bytes_address = libc.python_api(
@@ -181,7 +180,9 @@ class FunctionObjects:
         """Return the offset of a ``__slots__`` member in objects of a class; else Unsupported."""
         key = (cls, member)
         if key not in self._members:
-            self._members[key] = object_layouts.find_member(cls, member)
+            from asm_libcalls.x86_64.python_functions.layout_search import find_member
+
+            self._members[key] = find_member(cls, member)
             libc.never_free(cls)  # code has its address
         return self._members[key]
 

@@ -1,10 +1,11 @@
 """Finds and checks the layout of CPython's objects. No code is made here.
 
 The offsets differ between builds and versions (a build without the GIL has longer headers, 3.15
-moved the state of modules). So none is assumed: :func:`find` searches for each in objects of known
-content, and :func:`check` compares the values at a layout's offsets with Python's API. Both read
-within the sizes that Python reports, so neither can crash, and both run before any object exists
-whose destructor is our code. A Python with an unknown layout raises :class:`Unsupported`.
+moved the state of modules). So none is assumed: :func:`misfit` compares the values at a layout's
+offsets with Python's API, and where no tested layout fits, ``layout_search.py`` searches for each
+field in objects of known content. Both read within the sizes that Python reports, so neither can
+crash, and both run before any object exists whose destructor is our code. A Python with an unknown
+layout raises :class:`Unsupported`.
 
 Source: CPython ``Include/object.h``, ``floatobject.h``, ``moduleobject.h``, ``methodobject.h``,
 ``structmember.h``, ``longintrepr.h`` (3.11) and ``cpython/longintrepr.h`` (3.12 on).
@@ -27,7 +28,7 @@ NEWEST_TESTED = (3, 15)
 """The newest CPython that the tests ran on; newer ones are checked in the same way."""
 
 _PYTHON_API_VERSION = 1013  # of every Python 3
-_WORD = 8
+WORD = 8
 _DOUBLE = Struct("=d")
 
 
@@ -54,7 +55,7 @@ class IntegerLayout:
         # `object_type`, `value`, `size`, `digits`: offsets in bytes of the type, of the content of
         # other objects (after the header), of the word with the number of digits, and of the digits
         self.object_type = object_type
-        self.value = object_type + _WORD
+        self.value = object_type + WORD
         self.type_flags = object_type + 160  # offset of the flags in a type
         self.size = size
         self.digits = digits
@@ -179,69 +180,43 @@ class ModuleDefinition:
 
 
 def find() -> ObjectLayout:
-    """Find the layout of this Python's objects; :func:`check` looks at more of them.
+    """Return the layout of this Python's objects; raise Unsupported if no code reads it."""
+    check_python()
+    for layout in TESTED_LAYOUTS:
+        if not misfit(layout):
+            return layout
+    from asm_libcalls.x86_64.python_functions import layout_search
 
-    Raise Unsupported if a field is found nowhere or at several offsets, or no code reads this
-    layout of integers.
-    """
-    _check_python()
-    objects = _samples()
-    places: list[int] = []
-    for what, size, is_there in objects.facts():
-        found = [offset for offset in range(0, size, _WORD) if is_there(offset)]
-        if len(found) != 1:
-            where = f"at the bytes {found}" if found else "nowhere to be found"
-            raise Unsupported(f"{what} of this CPython is {where}")
-        places += found
-    object_type, float_value, module_state = places
-    for layout in INTEGER_LAYOUTS.values():
-        if layout.object_type == object_type and _is_laid_out(objects.integers[-1], layout):
-            return ObjectLayout(object_type, float_value, module_state, layout.name)
-    raise Unsupported("integers of this CPython are laid out as in no other")
+    layout = layout_search.search()
+    reason = misfit(layout)
+    if reason:
+        raise Unsupported(reason)
+    return layout
 
 
-def check(layout: ObjectLayout) -> None:
-    """Compare the values at the layout's offsets with Python's API.
-
-    Raise Unsupported if a value differs, or an offset is beyond the object's end.
-    """
-    _check_python()
-    objects = _samples()
+def misfit(layout: ObjectLayout) -> str:
+    """Compare the values at the layout's offsets with Python's API; return what differs, or ""."""
+    objects = samples()
     places = (layout.object_type, layout.float_value, layout.module_state)
     for (what, size, is_there), place in zip(objects.facts(), places, strict=True):
-        if not 0 <= place <= size - _WORD or not is_there(place):
-            raise Unsupported(f"{what} of this CPython is not at byte {place}")
+        if not 0 <= place <= size - WORD or not is_there(place):
+            return f"{what} of this CPython is not at byte {place}"
     integers = INTEGER_LAYOUTS[layout.integers]
     if integers.object_type != layout.object_type:
-        raise Unsupported(f"the type of an int is not at byte {integers.object_type}")
-    misread = objects.misread_integer(integers)
-    if misread:
-        raise Unsupported(f"{misread} is not laid out as a {layout.integers} integer")
+        return f"the type of an int is not at byte {integers.object_type}"
+    for value in objects.integers:
+        if not is_laid_out(value, integers):
+            return f"{value} is not laid out as a {layout.integers} integer"
     if object.__basicsize__ != integers.value:
-        raise Unsupported(f"an object of this CPython has a header of {object.__basicsize__} bytes")
+        return f"an object of this CPython has a header of {object.__basicsize__} bytes"
     types: tuple[Any, ...] = (int, bool, float, object, str, type)
     for type_ in types:
         if _flags(type_, integers) & _KINDS != type_.__flags__ & _KINDS:
-            raise Unsupported(f"the flags of {type_.__name__} are not at {integers.type_flags}")
+            return f"the flags of {type_.__name__} are not at {integers.type_flags}"
+    return ""
 
 
-def find_member(cls: type, member: str) -> int:
-    """Return the offset of a ``__slots__`` member in objects of a class, or raise Unsupported."""
-    # In an uninitialized object, with each of two otherwise unreferenced integers in the member.
-    places = []
-    for number in (2**70, 2**71):
-        value = number + len(member)
-        thing: Any = object.__new__(cls)
-        setattr(thing, member, value)
-        words = (c_types.c_size_t * (cls.__basicsize__ // _WORD)).from_address(id(thing))
-        places.append([_WORD * i for i, word in enumerate(words) if word == id(value)])
-        setattr(thing, member, 0)
-    if len(places[0]) != 1 or places[0] != places[1]:
-        raise Unsupported(f"{cls.__name__}.{member} is not at one place: {places}")
-    return places[0][0]
-
-
-class _Samples:
+class Samples:
     """Objects whose content the API tells, to compare layouts with."""
 
     def __init__(self) -> None:
@@ -259,7 +234,7 @@ class _Samples:
                 f"not {ModuleDefinition.SIZE}"
             )
         # The definition has no destructor, so no code of ours is called for these modules.
-        definition = ModuleDefinition(b"a module with a state", _WORD)
+        definition = ModuleDefinition(b"a module with a state", WORD)
         self.modules = [definition.new_module() for _ in range(3)]
 
     def facts(self) -> list[tuple[str, int, Callable[[int], bool]]]:
@@ -273,7 +248,7 @@ class _Samples:
 
         def is_value(offset: int) -> bool:
             return all(
-                string_at(id(value) + offset, _WORD) == _DOUBLE.pack(value) for value in self.floats
+                string_at(id(value) + offset, WORD) == _DOUBLE.pack(value) for value in self.floats
             )
 
         def is_state(offset: int) -> bool:
@@ -287,20 +262,14 @@ class _Samples:
             ("the state of a module object", type(sys).__basicsize__, is_state),
         ]
 
-    def misread_integer(self, layout: IntegerLayout) -> str:
-        """Return a sample integer that does not have this layout, as text; "" if all have it."""
-        for value in self.integers:
-            if not _is_laid_out(value, layout):
-                return str(value)
-        return ""
+
+_kept: list[Samples] = []
 
 
-_kept: list[_Samples] = []
-
-
-def _samples() -> _Samples:
+def samples() -> Samples:
+    """Return the samples, made once."""
     if not _kept:
-        _kept.append(_Samples())
+        _kept.append(Samples())
     return _kept[0]
 
 
@@ -312,7 +281,8 @@ def _flags(type_: type, layout: IntegerLayout) -> int:
     return c_types.c_uint32.from_address(id(type_) + layout.type_flags).value
 
 
-def _is_laid_out(value: int, layout: IntegerLayout) -> bool:
+def is_laid_out(value: int, layout: IntegerLayout) -> bool:
+    """Tell whether an integer's size, sign and digits are where a layout says."""
     content = string_at(id(value), value.__sizeof__())
     digits = b""
     rest = abs(value)
@@ -320,7 +290,7 @@ def _is_laid_out(value: int, layout: IntegerLayout) -> bool:
         digits += (rest & 2**30 - 1).to_bytes(4, "little")
         rest >>= 30
     count = len(digits) // 4
-    word = int.from_bytes(content[layout.size : layout.size + _WORD], "little", signed=True)
+    word = int.from_bytes(content[layout.size : layout.size + WORD], "little", signed=True)
     if layout.tagged:
         word &= ~4
         expected = count << 3 | (2 if value < 0 else 0 if value else 1)
@@ -329,7 +299,8 @@ def _is_laid_out(value: int, layout: IntegerLayout) -> bool:
     return word == expected and content[layout.digits : layout.digits + len(digits)] == digits
 
 
-def _check_python() -> None:
+def check_python() -> None:
+    """Raise Unsupported unless this is CPython with words of 64 bits and digits of 30."""
     name = sys.implementation.name
     if name != "cpython":
         raise Unsupported(f"this Python is {name}, not CPython")

@@ -1,0 +1,58 @@
+"""Searches for the fields of CPython's objects, where their offsets are not known.
+
+Whole-object searches read within the sizes that Python reports. What they find is compared once
+more by ``object_layouts.py``.
+"""
+
+from __future__ import annotations
+
+from asm_libcalls.signatures import c_types
+from asm_libcalls.x86_64.python_functions.object_layouts import (
+    INTEGER_LAYOUTS,
+    WORD,
+    ObjectLayout,
+    Unsupported,
+    is_laid_out,
+    samples,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def search() -> ObjectLayout:
+    """Search for the layout of this Python's objects.
+
+    Raise Unsupported if a field is found nowhere or at several offsets, or no code reads this
+    layout of integers.
+    """
+    objects = samples()
+    places: list[int] = []
+    for what, size, is_there in objects.facts():
+        found = [offset for offset in range(0, size, WORD) if is_there(offset)]
+        if len(found) != 1:
+            where = f"at the bytes {found}" if found else "nowhere to be found"
+            raise Unsupported(f"{what} of this CPython is {where}")
+        places += found
+    object_type, float_value, module_state = places
+    for layout in INTEGER_LAYOUTS.values():
+        if layout.object_type == object_type and is_laid_out(objects.integers[-1], layout):
+            return ObjectLayout(object_type, float_value, module_state, layout.name)
+    raise Unsupported("integers of this CPython are laid out as in no other")
+
+
+def find_member(cls: type, member: str) -> int:
+    """Return the offset of a ``__slots__`` member in objects of a class, or raise Unsupported."""
+    # In an uninitialized object, with each of two otherwise unreferenced integers in the member.
+    places = []
+    for number in (2**70, 2**71):
+        value = number + len(member)
+        thing: Any = object.__new__(cls)
+        setattr(thing, member, value)
+        words = (c_types.c_size_t * (cls.__basicsize__ // WORD)).from_address(id(thing))
+        places.append([WORD * i for i, word in enumerate(words) if word == id(value)])
+        setattr(thing, member, 0)
+    if len(places[0]) != 1 or places[0] != places[1]:
+        raise Unsupported(f"{cls.__name__}.{member} is not at one place: {places}")
+    return places[0][0]

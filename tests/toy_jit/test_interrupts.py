@@ -13,11 +13,14 @@ import weakref
 import pytest
 import wasm_builder as wasm
 from child_process import environment
+from interruptions import at_every_point
 from jit_modules import EXTERNREFS, MEMORY, Function, instantiate
 
 import asm_libcalls
 from asm_libcalls import toy_jit
+from asm_libcalls.toy_jit.runtime import interrupts
 from asm_libcalls.toy_jit.runtime.interrupts import watcher
+from asm_libcalls.toy_jit.runtime.watcher import Watcher
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 
@@ -538,3 +541,50 @@ def test_ctrl_c_ends_a_program(tmp_path, around):
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_a_handler_that_raises_while_code_is_entered_leaves_later_signals_to_the_watcher():
+    """An entry with interrupts in its record does not start the watcher."""
+    empty = instantiate({"empty": Function("->", "")}).exports["empty"]
+    empty()
+    record = interrupts.current_record()
+
+    def strike():
+        raise KeyboardInterrupt
+
+    def operation():
+        try:
+            empty()
+        except KeyboardInterrupt:
+            return "struck"
+
+    def scene():
+        while watcher.running:
+            time.sleep(0.001)
+        assert not record.interrupts
+        return operation, strike
+
+    def check(outcome, number):
+        assert outcome == "struck", number
+        assert watcher.running or not record.interrupts, number
+        empty()
+        assert watcher.running, number
+
+    assert at_every_point(scene, check) > 20
+
+
+def test_where_no_thread_can_be_started_the_next_entry_tries_again(monkeypatch):
+    empty = instantiate({"empty": Function("->", "")}).exports["empty"]
+    empty()
+
+    def refuse(self, at_once):
+        raise RuntimeError("can't start new thread")
+
+    while watcher.running:
+        time.sleep(0.001)
+    with monkeypatch.context() as patched:
+        patched.setattr(Watcher, "_start", refuse)
+        empty()
+    assert not watcher.running
+    empty()
+    assert watcher.running

@@ -94,7 +94,7 @@ def test_a_thread_closes_a_table_while_compiled_code_copies_it():
 
     thread = threading.Thread(target=close)
     thread.start()
-    with pytest.raises(ValueError, match="the Table is closed"):
+    with pytest.raises(ValueError, match="the Table is closed"), instance.time_limit(60):
         f(2**31 - 1)
     thread.join()
     gc.collect()

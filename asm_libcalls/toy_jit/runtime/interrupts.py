@@ -165,9 +165,10 @@ def interrupts_of_thread() -> int:
     if not (is_main and thread.is_main):  # else the watcher cleared its record
         thread.is_main = is_main
         thread.check_soon()
-    record.interrupts = thread.address
-    if is_main:
-        watcher.entered(record)
+    # The next entry comes here again if no watcher could be started, and after an exception of a
+    # signal handler.
+    if not is_main or watcher.entered(record):
+        record.interrupts = thread.address
     return thread.address
 
 

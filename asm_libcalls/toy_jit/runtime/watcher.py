@@ -151,13 +151,18 @@ class Watcher:
         start = self._started()
         return start is not None and not start.begun
 
-    def entered(self, record: ThreadRecord) -> None:
-        """Watch the main thread, which enters native code and has its interrupts in its record."""
+    def entered(self, record: ThreadRecord) -> bool:
+        """Watch the main thread, which enters native code; return whether it is watched.
+
+        If no thread can be started, or Python is shutting down, signals wait.
+        """
         record.is_kept = True  # the main thread of a forked child may end before its process
         known, self._record = self._record, record
-        # If no thread can be started, or Python is shutting down, signals wait.
-        with suppress(RuntimeError):
+        try:
             self._start(at_once=known is None)
+        except RuntimeError:
+            return False
+        return True
 
     def add(self, key: object, deadline: float, call: Callable[[], None]) -> None:
         """Call a function, when :func:`time.monotonic` has reached a deadline.
@@ -220,7 +225,8 @@ class Watcher:
                     self._request_check()
                 elif not record.departures:
                     self._record = None
-                    if record.interrupts:
+                    # In this order: an entry is in Python until it has set the interrupts.
+                    if record.departures or record.interrupts:
                         self._record = record  # entered before the line above
 
     def _must_end(self) -> bool:

@@ -552,3 +552,16 @@ def test_the_watcher_goes_on_after_an_exception(monkeypatch):
     watcher.add("a key", time.monotonic(), fail_once)
     assert done.wait(30)
     assert [str(each.exc_value) for each in reported] == ["none left"]
+
+
+def test_two_threads_that_fork_at_once_leave_limits_in_force():
+    """The second one finds the watcher ended for the first."""
+    due = threading.Event()
+    watcher.add("key", time.monotonic() + 0.2, due.set)
+    watcher._pause()
+    watcher._pause()
+    assert not watcher.running
+    watcher._resume()  # of the first
+    assert watcher.running
+    watcher._resume()
+    assert due.wait(60)

@@ -258,7 +258,7 @@ class Watcher:
                 self.remove(key)
 
     def _pause(self) -> None:
-        self._paused = self.running
+        self._paused = self._paused or self.running  # another thread may fork too
         if not self._paused:
             return
         self._stopping = True
@@ -271,12 +271,13 @@ class Watcher:
 
     def _end(self) -> None:
         self._pause()
-        self._stopping = False
+        self._stopping = self._paused = False
         _wait_for_thread_states()
 
     def _resume(self) -> None:
         if self._paused:
             self._start(at_once=False)
+            self._paused = False
 
     def _fork(self) -> None:
         # This thread is the child's main thread, even if it was another one in the parent.
@@ -297,4 +298,4 @@ class Watcher:
     def _finish_fork(self) -> None:
         if not self._forked:
             self._fork()
-        self._forked = False
+        self._forked = self._paused = False

@@ -569,13 +569,13 @@ def test_a_value_that_is_read_wrongly_is_noticed(machine_code, monkeypatch):
 
 def test_what_a_composition_lacks_is_an_error(machine_code):
     from asm_libcalls.emitter import stencils as parts
-    from asm_libcalls.x86_64.python_functions import STENCIL_PREFIX, object_layouts
+    from asm_libcalls.x86_64.python_functions import STENCIL_PREFIX, layout_search
 
     pieces = parts.read(machine_code.loaded.image, STENCIL_PREFIX)
     with pytest.raises(KeyError, match="argument"):
         parts.compose("x", [parts.Part(pieces["object_vector"])])
     with pytest.raises(KeyError, match="slow"):
-        parts.compose("x", [parts.Part(pieces["float64_0"], object_layouts.find().holes())])
+        parts.compose("x", [parts.Part(pieces["float64_0"], layout_search.find().holes())])
 
 
 def test_every_stencil_is_used_by_some_shape(machine_code):
@@ -584,13 +584,13 @@ def test_every_stencil_is_used_by_some_shape(machine_code):
     from asm_libcalls.x86_64.python_functions import (
         STENCIL_PREFIX,
         function_shapes,
-        object_layouts,
+        layout_search,
         slot_shapes,
     )
     from asm_libcalls.x86_64.trampolines import IN_STEP
 
     pieces = parts.read(machine_code.loaded.image, STENCIL_PREFIX)
-    layout = object_layouts.find()
+    layout = layout_search.find()
     used = set()
 
     class Recorder(dict):

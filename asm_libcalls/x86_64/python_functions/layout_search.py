@@ -1,7 +1,6 @@
 """Searches for the fields of CPython's objects, where their offsets are not known.
 
-Whole-object searches read within the sizes that Python reports. What they find is compared once
-more by ``object_layouts.py``.
+A search reads within the sizes that Python reports.
 """
 
 from __future__ import annotations
@@ -12,7 +11,9 @@ from asm_libcalls.x86_64.python_functions.object_layouts import (
     WORD,
     ObjectLayout,
     Unsupported,
+    check_python,
     is_laid_out,
+    misfit,
     samples,
 )
 
@@ -21,12 +22,22 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def search() -> ObjectLayout:
-    """Search for the layout of this Python's objects.
+def find() -> ObjectLayout:
+    """Search for the layout of this Python's objects, and check it.
 
     Raise Unsupported if a field is found nowhere or at several offsets, or no code reads this
     layout of integers.
     """
+    check_python()
+    layout = search()
+    reason = misfit(layout)
+    if reason:
+        raise Unsupported(reason)
+    return layout
+
+
+def search() -> ObjectLayout:
+    """Search for the layout, which is not checked yet."""
     objects = samples()
     places: list[int] = []
     for what, size, is_there in objects.facts():

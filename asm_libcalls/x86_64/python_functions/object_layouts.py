@@ -1,4 +1,4 @@
-"""Finds and checks the layout of CPython's objects. No code is made here.
+"""The layouts of CPython's objects, and a check of them. No code is made here.
 
 The offsets differ between builds and versions (a build without the GIL has longer headers, 3.15
 moved the state of modules). So none is assumed: :func:`misfit` compares the values at a layout's
@@ -179,19 +179,13 @@ class ModuleDefinition:
         return create(self._address, _PYTHON_API_VERSION)
 
 
-def find() -> ObjectLayout:
-    """Return the layout of this Python's objects; raise Unsupported if no code reads it."""
-    check_python()
-    for layout in TESTED_LAYOUTS:
-        if not misfit(layout):
-            return layout
-    from asm_libcalls.x86_64.python_functions import layout_search
+def tested() -> ObjectLayout | None:
+    """Return the tested layout that fits this Python's objects, or None.
 
-    layout = layout_search.search()
-    reason = misfit(layout)
-    if reason:
-        raise Unsupported(reason)
-    return layout
+    Raise Unsupported if this Python is none that code reads objects of.
+    """
+    check_python()
+    return next((layout for layout in TESTED_LAYOUTS if not misfit(layout)), None)
 
 
 def misfit(layout: ObjectLayout) -> str:

@@ -25,9 +25,9 @@ from __future__ import annotations
 import ctypes
 
 from peachpy.x86_64 import (
-    ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, IMUL, INC, JB, JE, JMP, JNE, JNS, JNZ, JZ, LABEL, LEA,
-    MOV, MOVSD, MOVSS, MOVSXD, PUSH, RET, SHL, SHR, SUB, TEST, UD2, XOR, Label, dword, eax, ecx,
-    edi, edx, qword, r12, r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
+    ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JB, JE, JMP, JNE, JNS, JNZ, JZ, LABEL, LEA,
+    MOV, MOVSD, MOVSS, MOVSXD, PUSH, RET, SUB, TEST, UD2, XOR, Label, dword, eax, ecx,
+    edi, edx, r12, r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
 )  # fmt: skip
 from peachpy.x86_64.registers import rbp, rsp
 
@@ -42,11 +42,9 @@ from asm_libcalls.emitter.image import Reference, Routine
 from asm_libcalls.trap_codes import TrapCode
 from asm_libcalls.x86_64.assembler import registers, sequence
 from asm_libcalls.x86_64.assembler.instructions import (
-    CALL_SLOT, LOAD_SLOT, LOAD_SLOT_ADDRESS, LOCK, TAIL_JUMP, TAIL_JUMP_SLOT,
+    CALL_SLOT, LOAD_SLOT, LOAD_SLOT_ADDRESS, TAIL_JUMP, TAIL_JUMP_SLOT,
 )  # fmt: skip
-from asm_libcalls.x86_64.trampolines import (
-    CALL_PYTHON, RAISE_TRAP, READER_COUNT_SIZE, READER_COUNTS, RECORD_READERS,
-)  # fmt: skip
+from asm_libcalls.x86_64.trampolines import CALL_PYTHON, RAISE_TRAP
 from asm_libcalls.x86_64.trampolines.call_records import (
     ADDRESS, F32, F64, FLOATS, FRAME, GIL_STATE, I32, I64, INTEGERS, NOTHING, RESULT, RESULT_HIGH,
     THUNKS, U32, U64, HostCallRecord, Parameter,
@@ -57,14 +55,12 @@ from asm_libcalls.x86_64.trampolines.departures import (
     return_to_native,
 )
 from asm_libcalls.x86_64.trampolines.enter_and_raise import RAISE_EXCEPTION, pop_frame
+from asm_libcalls.x86_64.trampolines.record_references import load_record, release_record
 from asm_libcalls.x86_64.trampolines.thread_records import load_or_make_thread_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_HASH_FACTOR = 0x61C88647
-"""2**32 divided by the golden ratio, negated: Fibonacci hashing (Knuth, TAOCP vol. 3, 6.4)."""
 
 ARGUMENTS_BELOW_LIMIT = 1024
 """Bytes below the stack limit that the arguments of a call from just above it may take."""
@@ -142,7 +138,7 @@ def _call_python() -> None:
     LABEL(left)
     leave_native(no_departure, allocated)
 
-    _load_record()
+    load_record()
 
     # r12: the number of parameters; r13: the number of Python objects at [rsp] so far.
     MOV(r12d, [rbx + record.count.offset])
@@ -288,7 +284,7 @@ def _call_python() -> None:
     LABEL(release_result)
     MOV(rdi, r14)
     CALL_SLOT("Py_DecRef")
-    _release_record()
+    release_record()
     return_to_native()
     _release_gil()
     MOV(rax, [rbp + RESULT])
@@ -340,7 +336,7 @@ def _call_python() -> None:
     LABEL(failed)
     TEST(r15, r15)
     JZ(unraisable)
-    _release_record()  # destructors preserve the error indicator
+    release_record()  # destructors preserve the error indicator
     return_to_native()
     _release_gil()
     TAIL_JUMP(RAISE_EXCEPTION)
@@ -371,39 +367,6 @@ def _call_python() -> None:
     UD2()
 
 
-def _load_record() -> None:
-    """Emit: load the record at [rbx] into rbx, and take references to its objects. Clobbers r13.
-
-    Another thread may have closed the host function before, and the function may close itself
-    later. The references keep the record and the callable alive during the call. Without the GIL,
-    another thread may close between the load and the references. So this thread counts itself
-    meanwhile, and a close waits for it (``native/record_readers.py``).
-    """
-    alone, loaded = Label("reads_alone"), Label("record_loaded")
-    LOAD_SLOT(r13, RECORD_READERS)
-    TEST(r13, r13)
-    JZ(alone)
-    # Few threads share a count. Their records may differ from bit 26 on only, as their heaps do.
-    IMUL(rax, r12, _HASH_FACTOR)
-    SHR(rax, 26)
-    AND(eax, READER_COUNTS - 1)
-    SHL(eax, READER_COUNT_SIZE.bit_length() - 1)
-    ADD(r13, rax)
-    LOCK()
-    INC(qword[r13])
-    LABEL(alone)
-    MOV(rbx, [rbx])
-    MOV(rdi, [rbx + HostCallRecord.owner.offset])
-    CALL_SLOT("Py_IncRef")
-    MOV(rdi, [rbx + HostCallRecord.callable.offset])
-    CALL_SLOT("Py_IncRef")
-    TEST(r13, r13)
-    JZ(loaded)
-    LOCK()
-    DEC(qword[r13])
-    LABEL(loaded)
-
-
 def _release_gil() -> None:
     """Emit: release the GIL, or the thread state of unentered code, if the body took it."""
     unentered, released = Label("unentered_gil"), Label("released")
@@ -417,12 +380,3 @@ def _release_gil() -> None:
     MOV(edi, [rbp + GIL_STATE])
     CALL_SLOT("PyGILState_Release")
     LABEL(released)
-
-
-def _release_record() -> None:
-    """Emit: drop the call's references to the objects of the record in rbx. Clobbers r13."""
-    MOV(r13, [rbx + HostCallRecord.owner.offset])
-    MOV(rdi, [rbx + HostCallRecord.callable.offset])
-    CALL_SLOT("Py_DecRef")
-    MOV(rdi, r13)
-    CALL_SLOT("Py_DecRef")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.pages import LoadedImage
 
 _made: list[_Counts] = []
-"""One, once a thunk is made."""
+"""The first one serves; threads that make thunks at once may add more."""
 
 
 class _Counts:
@@ -53,9 +53,8 @@ def share(loaded: LoadedImage) -> None:
     """Have the image's thunks count themselves from now on."""
     if not loaded.slot(RECORD_READERS):
         counts = _Counts()
-        _made.append(counts)  # the first one serves
-        if counts is _made[0]:
-            os.register_at_fork(after_in_child=counts.renew)
+        os.register_at_fork(after_in_child=counts.renew)
+        _made.append(counts)
         loaded.set_slot(RECORD_READERS, _made[0].address)
 
 

@@ -192,8 +192,9 @@ def slot_value(name: str) -> int:
     A slot has the name of the C function (of libc or CPython) whose address it holds. Others are 0
     until they are written: :data:`ACTIVATIONS_KEY` when the image is loaded;
     :data:`GREENLET_GETCURRENT` by :mod:`asm_libcalls.native.greenlets`; :data:`READABLE_TYPES` and
-    :data:`CALLABLES` when builtins are first made; :data:`STEP_LOCK` and those of the Python
-    functions of libcalls before the address of such a libcall is given away.
+    :data:`CALLABLES` when builtins are first made; :data:`RECORD_READERS` when thunks are;
+    :data:`STEP_LOCK` and those of the Python functions of libcalls before the address of such a
+    libcall is given away.
     """
     from asm_libcalls.emitter import libc
 

@@ -175,6 +175,7 @@ def test_a_close_waits_for_threads_that_read_the_record():
     for index in range(0, len(counts.words), READER_COUNT_SIZE // 8):
         host = HostFunction(Callable(lambda n: n), "(i64) -> i64")
         held = weakref.ref(host.function)
+        del host.function
         counts.words[index] = 1
         thread = threading.Thread(target=host.close)
         thread.start()
@@ -184,6 +185,7 @@ def test_a_close_waits_for_threads_that_read_the_record():
         counts.words[index] = 0
         thread.join()
         assert host.closed
+        assert held() is None
 
 
 @pytest.mark.skipif(HAS_GIL, reason="with the GIL nothing is closed while a record is read")

@@ -1,5 +1,6 @@
 """Compiled code is stopped from outside: by signals, by ``interrupt()``, by a time limit."""
 
+import contextlib
 import os
 import select
 import signal
@@ -19,8 +20,8 @@ from jit_modules import EXTERNREFS, MEMORY, Function, instantiate
 import asm_libcalls
 from asm_libcalls import toy_jit
 from asm_libcalls.toy_jit.runtime import interrupts
+from asm_libcalls.toy_jit.runtime import watcher as watching
 from asm_libcalls.toy_jit.runtime.interrupts import watcher
-from asm_libcalls.toy_jit.runtime.watcher import Watcher
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 
@@ -573,18 +574,107 @@ def test_a_handler_that_raises_while_code_is_entered_leaves_later_signals_to_the
     assert at_every_point(scene, check) > 20
 
 
-def test_where_no_thread_can_be_started_the_next_entry_tries_again(monkeypatch):
+@pytest.fixture
+def no_thread(monkeypatch):
+    """Refuse to start threads: return the context in which that holds."""
+
+    @contextlib.contextmanager
+    def refusing():
+        def refuse(*arguments):
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(watching._thread, "start_new_thread", refuse)
+            yield
+
+    return refusing
+
+
+def test_where_no_thread_can_be_started_the_next_entry_tries_again(no_thread):
     empty = instantiate({"empty": Function("->", "")}).exports["empty"]
     empty()
-
-    def refuse(self, at_once):
-        raise RuntimeError("can't start new thread")
-
     while watcher.running:
         time.sleep(0.001)
-    with monkeypatch.context() as patched:
-        patched.setattr(Watcher, "_start", refuse)
+    with no_thread():
         empty()
     assert not watcher.running
     empty()
     assert watcher.running
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_where_none_can_be_started_after_a_fork_the_next_entry_does(no_thread):
+    empty = instantiate({"empty": Function("->", "")}).exports["empty"]
+    empty()
+    watcher._pause()
+    interrupts.current_record().interrupts = 1  # the entry came after the watcher's last look
+    with no_thread(), pytest.raises(RuntimeError, match="can't start new thread"):
+        watcher._resume()
+    assert not watcher.running
+    empty()
+    assert watcher.running
+
+
+def test_a_handlers_runtime_error_is_not_taken_for_a_refusal():
+    empty = instantiate({"empty": Function("->", "")}).exports["empty"]
+    empty()
+
+    def strike():
+        raise RuntimeError("the handler's")
+
+    def scene():
+        while watcher.running:
+            time.sleep(0.001)
+        return empty, strike
+
+    outcomes = []
+    assert at_every_point(scene, lambda outcome, number: outcomes.append(outcome)) > 20
+    # At one point at most: right after the call that starts the thread.
+    assert [isinstance(each, RuntimeError) for each in outcomes].count(False) <= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="no handlers run in such a child")
+@pytest.mark.parametrize("main", ["waits", "runs"])
+def test_a_fork_of_another_thread_within_a_host_function(child, main):
+    """The child's main thread is that one, and has not been watched before."""
+    done = child(
+        f"""
+        import os, signal, threading
+        from toy_jit.test_interrupts import *
+
+        def fork():
+            pid = os.fork()
+            if pid:
+                print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+                raise Raised
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+
+        def handler(*_):
+            raise KeyError
+
+        def work():
+            time.sleep(0.2)
+            try:
+                forking.exports["f"]()
+            except KeyError:
+                os._exit(7)
+            except Raised:
+                endless.interrupt()
+
+        signal.signal(signal.SIGALRM, handler)
+        functions = {{"f": Function("->", "call 00 loop 40 br 00 end")}}
+        forking = instantiate(functions, {{"h": "->"}}, {{"h": fork}})
+        endless = instantiate(ENDLESS)
+        thread = threading.Thread(target=work)
+        thread.start()
+        if {main!r} == "runs":
+            try:
+                endless.exports["loop"]()
+            except asm_libcalls.Interrupt:
+                print("interrupted")
+        thread.join()
+        """,
+        timeout=60,
+    )
+    assert done.stdout == "7\n" + "interrupted\n" * (main == "runs")

@@ -563,5 +563,8 @@ def test_two_threads_that_fork_at_once_leave_limits_in_force():
     assert not watcher.running
     watcher._resume()  # of the first
     assert watcher.running
+    watcher._pause()
+    watcher._resume()  # of the second, after a third has ended it again
+    assert watcher.running
     watcher._resume()
     assert due.wait(60)

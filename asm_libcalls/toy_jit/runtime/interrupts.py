@@ -119,6 +119,7 @@ def _forget_other_threads() -> None:
     for thread in _threads.values():
         if thread is not this:
             thread.forget()
+    this.is_main = is_main_thread()
 
 
 if hasattr(os, "register_at_fork"):

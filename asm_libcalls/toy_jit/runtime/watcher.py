@@ -95,6 +95,10 @@ def _nothing() -> None:
     """Stand for a reference to an object that is no more."""
 
 
+class _NoThread(RuntimeError):
+    """No thread can be started; a signal handler may raise other RuntimeErrors."""
+
+
 class _Start:
     """A thread that has been started; the thread holds the only lasting reference."""
 
@@ -123,7 +127,6 @@ class Watcher:
         self._record: ThreadRecord | None = None  # the main thread's, while it is watched
         # Changes are atomic, so a signal handler may make another at any time.
         self._deadlines: dict[object, tuple[float, Callable[[], None]]] = {}
-        self._paused = False  # whether the thread was ended for a fork
         self._forked = False  # whether `_fork` has ended
         self._renew()
         # Python ends threads that run at its exit by pthread_exit, for which glibc loads a library:
@@ -160,7 +163,7 @@ class Watcher:
         known, self._record = self._record, record
         try:
             self._start(at_once=known is None)
-        except RuntimeError:
+        except _NoThread:
             return False
         return True
 
@@ -185,7 +188,10 @@ class Watcher:
         self._stopping = False  # if it is ending for a fork, that may wait in vain
         if not self.running:
             start = _Start()
-            _thread.start_new_thread(self._watch, (start, self._alive, self._wake))
+            try:
+                _thread.start_new_thread(self._watch, (start, self._alive, self._wake))
+            except RuntimeError as error:
+                raise _NoThread(*error.args) from error
             self._started = ref(start)
         elif at_once:
             self._end_wait()
@@ -258,9 +264,10 @@ class Watcher:
                 self.remove(key)
 
     def _pause(self) -> None:
-        self._paused = self._paused or self.running  # another thread may fork too
-        if not self._paused:
-            return
+        if self.running:
+            self._stop()
+
+    def _stop(self) -> None:
         self._stopping = True
         self._end_wait()
         pause = _thread.allocate_lock()
@@ -271,13 +278,16 @@ class Watcher:
 
     def _end(self) -> None:
         self._pause()
-        self._stopping = self._paused = False
+        self._stopping = False
         _wait_for_thread_states()
 
     def _resume(self) -> None:
-        if self._paused:
+        # Whatever has ended it: several threads may fork at once.
+        record = self._record
+        if record is not None:
+            record.interrupts = 0  # the next entry starts it, if no thread can be started here
+        if self._is_needed():
             self._start(at_once=False)
-            self._paused = False
 
     def _fork(self) -> None:
         # This thread is the child's main thread, even if it was another one in the parent.
@@ -289,7 +299,7 @@ class Watcher:
         if record is not None:
             record.interrupts = 0
             record.is_kept = True
-            if self._paused and (record.innermost or record.departures):
+            if record.innermost or record.departures:
                 self._record = record
         if self._is_needed():
             self._start(at_once=False)
@@ -298,4 +308,4 @@ class Watcher:
     def _finish_fork(self) -> None:
         if not self._forked:
             self._fork()
-        self._forked = self._paused = False
+        self._forked = False

@@ -181,9 +181,7 @@ class FunctionObjects:
         """Return the offset of a ``__slots__`` member in objects of a class; else Unsupported."""
         key = (cls, member)
         if key not in self._members:
-            from asm_libcalls.x86_64.python_functions.layout_search import find_member
-
-            self._members[key] = find_member(cls, member)
+            self._members[key] = object_layouts.find_member(cls, member)
             libc.never_free(cls)  # code has its address
         return self._members[key]
 

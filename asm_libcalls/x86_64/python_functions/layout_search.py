@@ -5,7 +5,6 @@ A search reads within the sizes that Python reports.
 
 from __future__ import annotations
 
-from asm_libcalls.signatures import c_types
 from asm_libcalls.x86_64.python_functions.object_layouts import (
     INTEGER_LAYOUTS,
     WORD,
@@ -16,10 +15,6 @@ from asm_libcalls.x86_64.python_functions.object_layouts import (
     misfit,
     samples,
 )
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 
 def find() -> ObjectLayout:
@@ -51,19 +46,3 @@ def search() -> ObjectLayout:
         if layout.object_type == object_type and is_laid_out(objects.integers[-1], layout):
             return ObjectLayout(object_type, float_value, module_state, layout.name)
     raise Unsupported("integers of this CPython are laid out as in no other")
-
-
-def find_member(cls: type, member: str) -> int:
-    """Return the offset of a ``__slots__`` member in objects of a class, or raise Unsupported."""
-    # In an uninitialized object, with each of two otherwise unreferenced integers in the member.
-    places = []
-    for number in (2**70, 2**71):
-        value = number + len(member)
-        thing: Any = object.__new__(cls)
-        setattr(thing, member, value)
-        words = (c_types.c_size_t * (cls.__basicsize__ // WORD)).from_address(id(thing))
-        places.append([WORD * i for i, word in enumerate(words) if word == id(value)])
-        setattr(thing, member, 0)
-    if len(places[0]) != 1 or places[0] != places[1]:
-        raise Unsupported(f"{cls.__name__}.{member} is not at one place: {places}")
-    return places[0][0]

@@ -210,6 +210,22 @@ def misfit(layout: ObjectLayout) -> str:
     return ""
 
 
+def find_member(cls: type, member: str) -> int:
+    """Return the offset of a ``__slots__`` member in objects of a class, or raise Unsupported."""
+    # In an uninitialized object, with each of two otherwise unreferenced integers in the member.
+    places = []
+    for number in (2**70, 2**71):
+        value = number + len(member)
+        thing: Any = object.__new__(cls)
+        setattr(thing, member, value)
+        words = (c_types.c_size_t * (cls.__basicsize__ // WORD)).from_address(id(thing))
+        places.append([WORD * i for i, word in enumerate(words) if word == id(value)])
+        setattr(thing, member, 0)
+    if len(places[0]) != 1 or places[0] != places[1]:
+        raise Unsupported(f"{cls.__name__}.{member} is not at one place: {places}")
+    return places[0][0]
+
+
 class Samples:
     """Objects whose content the API tells, to compare layouts with."""
 

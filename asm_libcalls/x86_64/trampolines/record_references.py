@@ -18,7 +18,7 @@ _HASH_FACTOR = 0x61C88647
 def load_record() -> None:
     """Emit: load the record at [rbx] into rbx, and take references to its objects.
 
-    r12 is the address of the ThreadRecord. Clobbers r13 and the registers that a C call clobbers.
+    r12 is the address of the Departure. Clobbers r13 and the registers that a C call clobbers.
 
     Another thread may have closed the host function before, and the function may close itself
     later. The references keep the record and the callable alive during the call. Without the GIL,
@@ -29,7 +29,7 @@ def load_record() -> None:
     LOAD_SLOT(r13, RECORD_READERS)
     TEST(r13, r13)
     JZ(alone)
-    # Few threads share a count. Their records may differ from bit 26 on only, as their heaps do.
+    # Few threads share a count. Their departures may differ from bit 26 on only, as their heaps.
     IMUL(rax, r12, _HASH_FACTOR)
     SHR(rax, 26)
     AND(eax, READER_COUNTS - 1)

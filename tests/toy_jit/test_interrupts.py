@@ -628,7 +628,11 @@ def test_a_handlers_runtime_error_is_not_taken_for_a_refusal():
         return empty, strike
 
     outcomes = []
-    assert at_every_point(scene, lambda outcome, number: outcomes.append(outcome)) > 20
+
+    def check(outcome, number):
+        outcomes.append(outcome)
+
+    assert at_every_point(scene, check, package=watching.__name__) > 10
     # At one point at most: right after the call that starts the thread.
     assert [isinstance(each, RuntimeError) for each in outcomes].count(False) <= 1
 

@@ -93,6 +93,8 @@ class Told(Exception):
     """The handler's exception."""
 
 
+# The handler may interrupt a finalizer first, which only reports it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", [Told, TimeoutError, KeyboardInterrupt, OSError])
 @pytest.mark.parametrize("name", WAITS)
 def test_signal_handlers(guest, name, tmp_path, kind):

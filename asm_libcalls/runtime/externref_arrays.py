@@ -38,8 +38,8 @@ def hold_at(counts: Counts, at: int, cells: Any, index: int) -> None:
 def take_range(counts: Counts, cells: Any, where: slice, nulls: list[int]) -> None:
     """Move the references in a range of an array into `counts`, which is empty."""
     taken: list[int] = cells[where]
+    counts[EVERYTHING] = taken  # may find no memory; nothing has changed until then
     cells[where] = nulls
-    counts[EVERYTHING] = taken
 
 
 _BLOCK = 1024

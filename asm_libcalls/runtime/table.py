@@ -234,11 +234,12 @@ class Table(Growable):
     ) -> bool:
         """Exchange the pointers with those in `owned`; False if the table has been closed."""
         elements = self._elements
+        after = [*owned]
         before: list[int] = elements[where]
         # No code runs between the read and the write, so exactly the old pointers are dropped.
         if self._reservation is reservation:
-            elements[where] = owned
-            owned[everything] = before
+            owned[everything] = before  # may find no memory; nothing has changed until then
+            elements[where] = after
             return True
         return False
 

@@ -13,6 +13,8 @@ import sys
 
 import pytest
 
+from asm_libcalls.steps import HAS_GIL
+
 pytestmark = [
     pytest.mark.usefixtures("machine_code"),
     pytest.mark.skipif(
@@ -193,6 +195,55 @@ def test_no_allocation_of_python_is_one_that_may_not_fail(child, cache):
     # exports, and prints this if it finds a number there.
     of_python = "SystemError: deallocated bytearray object has exported buffers"
     assert {*done.stderr.splitlines()} <= {of_python}
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("_testcapi") is None, reason="this Python has no set_nomemory"
+)
+@pytest.mark.skipif(not HAS_GIL, reason="CPython 3.13 without the GIL crashes by itself")
+@pytest.mark.parametrize("libcall", ["table_fill", "table_copy", "table_init", "close"])
+def test_a_table_whose_change_finds_no_memory_has_live_references(child, libcall):
+    child(
+        f"""
+    import gc, sys, _testcapi
+    import asm_libcalls as A
+
+    class Thing:
+        pass
+
+    sys.unraisablehook = lambda unraisable: None
+    failed = 0
+    for number in range(1, 600):
+        table, other = A.Table("externref", 100), A.Table("externref", 100)
+        segment = A.ElementSegment("externref", [Thing()] * 100)
+        instance = A.Instance(tables=[table, other], elements=[segment])
+        A.table_fill(instance, 0, 0, A.VMExternRef(Thing()), 100)  # without another owner
+        A.table_fill(instance, 1, 0, A.VMExternRef(Thing()), 100)
+        new = A.VMExternRef(Thing())
+        change = {{
+            "table_fill": lambda: A.table_fill(instance, 0, 0, new, 100),
+            "table_copy": lambda: A.table_copy(instance, 0, 1, 0, 0, 100),
+            "table_init": lambda: A.table_init(instance, 0, 0, 0, 0, 100),
+            "close": segment.close,
+        }}[{libcall!r}]
+        try:
+            _testcapi.set_nomemory(number, number + 1)
+            try:
+                change()
+            finally:
+                _testcapi.remove_mem_hooks()
+        except MemoryError:
+            failed += 1
+        new.drop()
+        gc.collect()
+        made = [A.VMExternRef(Thing()) for _ in range(50)]  # in boxes that were freed
+        values = {{id(table[i]) for i in range(100)}}  # KeyError, if one is not live
+        assert not values & {{id(each.value) for each in made}}, number
+        instance.close()
+    assert failed > 5, failed
+        """,
+        timeout=300,
+    )
 
 
 IMPORT = """

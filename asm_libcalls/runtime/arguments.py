@@ -19,7 +19,7 @@ from asm_libcalls.runtime.instance import Instance, instance_of
 from asm_libcalls.runtime.memory import Memory
 from asm_libcalls.runtime.reference import check_raw
 from asm_libcalls.runtime.table import Table
-from asm_libcalls.signatures.arguments import counted
+from asm_libcalls.signatures.arguments import counted, type_shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _instance(argument: Any, where: str) -> Instance:
     except TypeError:
         raise TypeError(
             f"{where} must be an asm_libcalls.Instance or a vmctx address, "
-            f"got {type(argument).__name__}"
+            f"got {type_shown(argument)}"
         ) from None
     try:
         return instance_of(address)

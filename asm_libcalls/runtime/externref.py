@@ -13,7 +13,7 @@ from _thread import get_ident
 from asm_libcalls.owned import NotCopied, not_made, refuse_again
 from asm_libcalls.runtime import externref_arrays, releasing
 from asm_libcalls.runtime import externref_boxes as boxes
-from asm_libcalls.signatures.arguments import counted
+from asm_libcalls.signatures.arguments import counted, shown_address
 from asm_libcalls.steps import HAS_GIL
 
 TYPE_CHECKING = False
@@ -68,7 +68,9 @@ class VMExternRef(NotCopied):
                 f"clone_from_raw(): address must be an int, got {type(address).__name__}"
             ) from None
         if not boxes.is_live(address):
-            raise ValueError(f"clone_from_raw(): no live externref at address {address:#x}")
+            raise ValueError(
+                f"clone_from_raw(): no live externref at address {shown_address(address)}"
+            )
         return cls.__new__(cls)._own(boxes.hold(address))
 
     def _own(self, counts: boxes.Counts) -> VMExternRef:

@@ -27,6 +27,7 @@ from functools import partial
 from asm_libcalls.emitter import libc
 from asm_libcalls.native.unraisable import catch, nesting
 from asm_libcalls.owned import raise_first
+from asm_libcalls.signatures.arguments import shown_address
 from asm_libcalls.steps import step
 from asm_libcalls.vmcontext import VMExternBox, VMExternData, VMSpareBoxes
 
@@ -287,7 +288,7 @@ def hold_into(counts: Counts, at: int, address: int) -> None:
         try:
             counter = live[address][0]
         except KeyError:
-            raise ValueError(f"no live externref at address {address:#x}") from None
+            raise ValueError(f"no live externref at address {shown_address(address)}") from None
         counter.value += 1
         counts[at] = address
 
@@ -320,7 +321,7 @@ def _count_down(counts: Counts) -> bool:
             counter = live[address][0]
         except KeyError:
             del counts[-1]
-            raise ValueError(f"no live externref at address {address:#x}") from None
+            raise ValueError(f"no live externref at address {shown_address(address)}") from None
         others = counter.value - 1
         if not others:
             return False
@@ -354,7 +355,7 @@ def drop_and_dealloc(address: int) -> None:
     """
     counts = Counts((0,))
     if not _revive(counts, address):
-        raise ValueError(f"no live externref at address {address:#x}")
+        raise ValueError(f"no live externref at address {shown_address(address)}")
     counts.give_back()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from weakref import WeakValueDictionary
 
 from asm_libcalls.owned import NotCopied, not_made, refuse_again
+from asm_libcalls.signatures.arguments import shown_address
 from asm_libcalls.vmcontext import VMCallerCheckedAnyfunc
 
 TYPE_CHECKING = False
@@ -60,7 +61,7 @@ class FuncRef(NotCopied):
         """Return the reference of a raw anyfunc pointer; ValueError if no instance has it."""
         reference = live.get(address)
         if reference is None:
-            raise ValueError(f"no live function reference at address {address:#x}")
+            raise ValueError(f"no live function reference at address {shown_address(address)}")
         return reference
 
     def as_raw(self) -> int:

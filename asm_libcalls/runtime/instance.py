@@ -24,7 +24,7 @@ from asm_libcalls.runtime.store import Store, Stored, link
 from asm_libcalls.runtime.store_entries import call_inside, inside, inside_or_later
 from asm_libcalls.runtime.store_locks import NEVER_FREE
 from asm_libcalls.runtime.table import Table
-from asm_libcalls.signatures.arguments import counted, integer
+from asm_libcalls.signatures.arguments import counted, integer, shown_address, type_shown
 from asm_libcalls.vmcontext import VMInterrupts, VMOffsets
 
 TYPE_CHECKING = False
@@ -346,7 +346,7 @@ def instance_of(vmctx: int) -> Instance:
     """Return the live instance of a vmctx; ValueError if there is none at that address."""
     instance = _live.get(vmctx)
     if instance is None:
-        raise ValueError(f"no live instance at vmctx {vmctx:#x}")
+        raise ValueError(f"no live instance at vmctx {shown_address(vmctx)}")
     return instance
 
 
@@ -380,7 +380,7 @@ def gc(instance: Instance) -> None:
     """
     if not is_a(instance, Instance):
         raise TypeError(
-            f"gc(): instance must be an asm_libcalls.Instance, got {type(instance).__name__}"
+            f"gc(): instance must be an asm_libcalls.Instance, got {type_shown(instance)}"
         )
     if instance.closed:
         raise ValueError("gc(): the Instance is closed")

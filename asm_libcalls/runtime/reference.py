@@ -10,6 +10,7 @@ from asm_libcalls.owned.objects import is_a
 from asm_libcalls.runtime import externref_boxes
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.funcref import FuncRef, raw_and_keeper
+from asm_libcalls.signatures.arguments import shown_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,12 +54,14 @@ def check_raw(reference_type: str, address: int, what: str) -> Any:
         return None
     if reference_type == "externref":
         if not externref_boxes.is_live(address):
-            raise ValueError(f"{what}: no live externref at address {address:#x}")
+            raise ValueError(f"{what}: no live externref at address {shown_address(address)}")
         return None
     try:
         return FuncRef.from_raw(address).instance
     except ValueError:
-        raise ValueError(f"{what}: no live function reference at address {address:#x}") from None
+        raise ValueError(
+            f"{what}: no live function reference at address {shown_address(address)}"
+        ) from None
 
 
 def from_raw(reference_type: str, address: int) -> Any:

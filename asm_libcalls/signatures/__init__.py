@@ -12,7 +12,7 @@ pointer, and is imported when the first one does.
 
 from __future__ import annotations
 
-from asm_libcalls.signatures.arguments import counted, describe
+from asm_libcalls.signatures.arguments import counted, describe, shown
 from asm_libcalls.signatures.value_types import (
     MEMORY_POINTERS,
     VALUE_TYPES,
@@ -113,7 +113,7 @@ class Signature(str):
         parameters_text = parameters_text.strip()
         if not (parameters_text.startswith("(") and parameters_text.endswith(")")):
             raise ValueError(
-                f"signature {text!r}: expected parameter types in parentheses, "
+                f"signature {shown(text)}: expected parameter types in parentheses, "
                 'for example "(i64, i64) -> i64"'
             )
         inner = parameters_text[1:-1].strip()
@@ -281,5 +281,5 @@ def _value_type(name: str, text: str, is_result: bool) -> ValueType:
     if found is None:
         from asm_libcalls.signatures.hints import what_is_wrong
 
-        raise ValueError(f"signature {text!r}: {what_is_wrong(name, text, is_result)}")
+        raise ValueError(f"signature {shown(text)}: {what_is_wrong(name, text, is_result)}")
     return found

@@ -31,6 +31,23 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
+def shown_address(address: int) -> str:
+    """Return the text of what should be an address for an error message."""
+    return f"{address:#x}" if address.bit_length() <= 64 else shown(address)
+
+
+def type_shown(value: object) -> str:
+    """Return the name of a value's type for an error message, with the module if it is ours.
+
+    Some classes of this package have one name.
+    """
+    type_ = type(value)
+    is_ours = type_.__module__.partition(".")[0] == __name__.partition(".")[0]
+    if is_ours and type_.__module__.count("."):
+        return f"{type_.__module__}.{type_.__qualname__}"
+    return type_.__name__
+
+
 def printable(name: str) -> str:
     """Return a name with escapes for control characters, ends of lines and lone surrogates.
 

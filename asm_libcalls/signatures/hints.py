@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asm_libcalls.signatures.arguments import shown
 from asm_libcalls.signatures.value_types import VALUE_TYPES
 
 # C's names of types, and ours on x86-64 and AArch64.
@@ -49,4 +50,4 @@ def what_is_wrong(name: str, text: str, is_result: bool) -> str:
         hint = "write the type of a parameter alone, without its name"
     else:
         hint = f"expected one of {', '.join(VALUE_TYPES)}"
-    return f"unknown type {name!r}, {hint}"
+    return f"unknown type {shown(name)}, {hint}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import asm_libcalls
 from asm_libcalls import Global, Instance, Memory, Table, VMExternRef
 from asm_libcalls.functions import make_functions
 from asm_libcalls.libcalls import DECLARATIONS
@@ -470,3 +471,32 @@ def test_all_garbage_at_once(binding, random_cases):
             with pytest.raises((TypeError, ValueError, OverflowError)):
                 function(*arguments)
     assert scene.instance.memories[0].size == 1
+
+
+LONG = 2**100_000
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: asm_libcalls.Signature("x" * 100_000),
+        lambda: asm_libcalls.Signature("(" + "x" * 100_000 + ")"),
+        lambda: asm_libcalls.native_function(1, "y" * 100_000),
+        lambda: asm_libcalls.externref_global_set(LONG, 0, None),
+        lambda: asm_libcalls.VMExternRef.clone_from_raw(LONG),
+        lambda: asm_libcalls.FuncRef.from_raw(LONG),
+        lambda: asm_libcalls.memory32_size(LONG, 0),
+    ],
+)
+def test_an_error_is_shorter_than_what_it_tells_of(call):
+    with pytest.raises((TypeError, ValueError, OverflowError)) as caught:
+        call()
+    assert len(str(caught.value)) < 500
+
+
+def test_an_instance_of_the_other_kind_is_named(machine_code):
+    module = asm_libcalls.toy_jit.Module(b"\0asm\1\0\0\0")
+    other = asm_libcalls.toy_jit.Instance(module)
+    for call in (asm_libcalls.gc, lambda instance: asm_libcalls.memory32_size(instance, 0)):
+        with pytest.raises(TypeError, match=r"got asm_libcalls\.toy_jit\.instance\.Instance"):
+            call(other)

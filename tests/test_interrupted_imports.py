@@ -52,7 +52,7 @@ assert point > {stride}
 
 @pytest.mark.parametrize("name", ["native_function", "Memory", "toy_jit"])
 def test_the_next_use_works(child, name):
-    stride = 23 if name == "native_function" else 40  # each point is a process of its own
+    stride = 9 if name == "native_function" else 40  # each point is a process of its own
     child(_SCRIPT.format(name=name, stride=stride))
 
 

@@ -107,10 +107,18 @@ if not HAS_GIL:
         for lock in _shared:
             lock.take()
 
+    def _after_fork() -> None:
+        for lock in _shared:
+            lock.end()
+        _lock.release()
+
+    _uninterrupted(_after_fork)
+
     # No other thread is in a step when a process forks. `before` is called after the functions that
-    # are registered later than it, which may wait for other threads.
+    # are registered later than it, which may wait for other threads; the others are called first: a
+    # signal handler in a later one may wait for a thread too.
     os.register_at_fork(
-        before=_before_fork, after_in_parent=_lock.release, after_in_child=_lock.release
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
     )
 
 else:

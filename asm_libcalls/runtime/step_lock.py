@@ -6,7 +6,6 @@ code that counts references is first given away.
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from time import sleep
 
@@ -73,7 +72,4 @@ class SharedLock:
 def share(loaded: LoadedImage) -> None:
     """Have steps of Python and of the image's machine code exclude each other from now on."""
     if not steps.HAS_GIL and not loaded.slot(STEP_LOCK):
-        made = SharedLock(loaded)
-        # A fork takes the lock that is in use (steps.py).
-        os.register_at_fork(after_in_parent=made.end, after_in_child=made.end)
-        loaded.set_slot(STEP_LOCK, steps.use(made).address)
+        loaded.set_slot(STEP_LOCK, steps.use(SharedLock(loaded)).address)

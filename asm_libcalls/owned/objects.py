@@ -69,7 +69,7 @@ def _check_overrides(cls: type) -> None:
     for base in cls.__mro__:
         for name in vars(base).get("_relied_on", ()):
             definer = next(each for each in cls.__mro__ if name in vars(each))
-            own = definer.__module__.partition(".")[0] == __name__.partition(".")[0]
+            own = str(definer.__module__).partition(".")[0] == __name__.partition(".")[0]
             if not own and definer is not object:
                 raise TypeError(
                     f"{definer.__name__} must not define {name!r}: "

@@ -121,7 +121,7 @@ def _instance(argument: Any, where: str) -> Instance:
     except TypeError:
         raise TypeError(
             f"{where} must be an asm_libcalls.Instance or a vmctx address, "
-            f"got {type_shown(argument)}"
+            f"got {type_shown(argument, Instance)}"
         ) from None
     try:
         return instance_of(address)

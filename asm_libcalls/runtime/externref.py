@@ -7,13 +7,12 @@ to no box, and equals only itself.
 
 from __future__ import annotations
 
-import operator
 from _thread import get_ident
 
 from asm_libcalls.owned import NotCopied, not_made, refuse_again
 from asm_libcalls.runtime import externref_arrays, releasing
 from asm_libcalls.runtime import externref_boxes as boxes
-from asm_libcalls.signatures.arguments import counted, shown_address
+from asm_libcalls.signatures.arguments import address_from, counted, shown_address
 from asm_libcalls.steps import HAS_GIL
 
 TYPE_CHECKING = False
@@ -61,12 +60,7 @@ class VMExternRef(NotCopied):
         TypeError, ValueError
             `address` is not that of a live ``VMExternData``.
         """
-        try:
-            address = operator.index(address)
-        except TypeError:
-            raise TypeError(
-                f"clone_from_raw(): address must be an int, got {type(address).__name__}"
-            ) from None
+        address = address_from(address, "clone_from_raw(): address")
         if not boxes.is_live(address):
             raise ValueError(
                 f"clone_from_raw(): no live externref at address {shown_address(address)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from weakref import WeakValueDictionary
 
 from asm_libcalls.owned import NotCopied, not_made, refuse_again
-from asm_libcalls.signatures.arguments import shown_address
+from asm_libcalls.signatures.arguments import address_from, shown_address
 from asm_libcalls.vmcontext import VMCallerCheckedAnyfunc
 
 TYPE_CHECKING = False
@@ -59,6 +59,7 @@ class FuncRef(NotCopied):
     @staticmethod
     def from_raw(address: int) -> FuncRef:
         """Return the reference of a raw anyfunc pointer; ValueError if no instance has it."""
+        address = address_from(address, "from_raw(): address")
         reference = live.get(address)
         if reference is None:
             raise ValueError(f"no live function reference at address {shown_address(address)}")

@@ -380,7 +380,7 @@ def gc(instance: Instance) -> None:
     """
     if not is_a(instance, Instance):
         raise TypeError(
-            f"gc(): instance must be an asm_libcalls.Instance, got {type_shown(instance)}"
+            f"gc(): instance must be an asm_libcalls.Instance, got {type_shown(instance, Instance)}"
         )
     if instance.closed:
         raise ValueError("gc(): the Instance is closed")

@@ -36,16 +36,22 @@ def shown_address(address: int) -> str:
     return f"{address:#x}" if address.bit_length() <= 64 else shown(address)
 
 
-def type_shown(value: object) -> str:
-    """Return the name of a value's type for an error message, with the module if it is ours.
+def type_shown(value: object, expected: type) -> str:
+    """Return the name of a value's type for an error message.
 
-    Some classes of this package have one name.
+    It has the module too if its name is that of the class that was expected.
     """
     type_ = type(value)
-    is_ours = type_.__module__.partition(".")[0] == __name__.partition(".")[0]
-    if is_ours and type_.__module__.count("."):
-        return f"{type_.__module__}.{type_.__qualname__}"
-    return type_.__name__
+    name = type_.__name__
+    return f"{type_.__module__}.{name}" if name == expected.__name__ else name
+
+
+def address_from(value: Any, where: str) -> int:
+    """Return an integer that should be an address; TypeError for what is no integer."""
+    try:
+        return _index(value)
+    except TypeError:
+        raise TypeError(f"{where} must be an int, got {type(value).__name__}") from None
 
 
 def printable(name: str) -> str:

@@ -494,6 +494,23 @@ def test_an_error_is_shorter_than_what_it_tells_of(call):
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.parametrize("address", ["x", None, 1.5, [], b"x"])
+@pytest.mark.parametrize(
+    "function", [asm_libcalls.FuncRef.from_raw, asm_libcalls.VMExternRef.clone_from_raw]
+)
+def test_what_is_no_address(function, address):
+    expected = rf"from_raw\(\): address must be an int, got {type(address).__name__}"
+    with pytest.raises(TypeError, match=expected):
+        function(address)
+
+
+def test_a_class_with_an_odd_module():
+    odd = type("Instance", (), {"__module__": 5})()
+    for call in (asm_libcalls.gc, lambda instance: asm_libcalls.memory32_size(instance, 0)):
+        with pytest.raises(TypeError, match=r"got 5\.Instance"):
+            call(odd)
+
+
 def test_an_instance_of_the_other_kind_is_named(machine_code):
     module = asm_libcalls.toy_jit.Module(b"\0asm\1\0\0\0")
     other = asm_libcalls.toy_jit.Instance(module)

@@ -113,6 +113,7 @@ _malloc = prototype("malloc", c_void_p, c_size_t)
 _free = prototype("free", None, c_void_p)
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+CACHE_LINE = 64  # bytes, on x86-64
 
 
 def _error(what: str) -> OSError:
@@ -157,6 +158,11 @@ def malloc(content: bytes) -> int:
         raise MemoryError(f"malloc of {len(content)} bytes")
     memmove(address, content, len(content))
     return address
+
+
+def malloc_lines(count: int) -> int:
+    """Return the address of `count` cache lines of zeros, which are never freed."""
+    return -(-malloc(bytes((count + 1) * CACHE_LINE)) // CACHE_LINE) * CACHE_LINE
 
 
 def free(address: int) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 
 from asm_libcalls.native import process
-from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.x86_64.trampolines import ACTIVATIONS_KEY, CALL_PYTHON, ENTER, ENTER_HOLDING_GIL
 
 TYPE_CHECKING = False
@@ -53,8 +52,7 @@ class MachineInterface:
             from asm_libcalls.native.thunks import ThunkPool
 
             register_frames.start()
-            if not HAS_GIL:
-                record_readers.share(self.loaded)
+            record_readers.share(self.loaded)
             pool = ThunkPool(self.loaded.routine(CALL_PYTHON))
             self._pools.setdefault("", pool)  # one operation: threads never get different ones
         return self._pools[""]

@@ -15,6 +15,7 @@ import time
 from _thread import allocate_lock
 
 from asm_libcalls.emitter import libc
+from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.x86_64.trampolines import READER_COUNT_SIZE, READER_COUNTS, RECORD_READERS
 
 TYPE_CHECKING = False
@@ -29,11 +30,9 @@ class _Counts:
     """The counts, each on a cache line of its own."""
 
     def __init__(self) -> None:
-        size = READER_COUNTS * READER_COUNT_SIZE
-        # Never freed: machine code has it.
-        memory = libc.malloc(bytes(size + READER_COUNT_SIZE))
-        self.address = -(-memory // READER_COUNT_SIZE) * READER_COUNT_SIZE
-        self.words = (ctypes.c_uint64 * (size // 8)).from_address(self.address)
+        self.address = libc.malloc_lines(READER_COUNTS)
+        words = READER_COUNTS * READER_COUNT_SIZE // 8
+        self.words = (ctypes.c_uint64 * words).from_address(self.address)
 
     def wait(self) -> None:
         """Wait until no thread reads what it had loaded before this call."""
@@ -50,8 +49,8 @@ class _Counts:
 
 
 def share(loaded: LoadedImage) -> None:
-    """Have the image's thunks count themselves from now on."""
-    if not loaded.slot(RECORD_READERS):
+    """Have the image's thunks count themselves from now on, in a build without the GIL."""
+    if not HAS_GIL and not loaded.slot(RECORD_READERS):
         counts = _Counts()
         os.register_at_fork(after_in_child=counts.renew)
         _made.append(counts)

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 _PAUSES = (0.0, 0.00005, 0.0002, 0.001)
 """Seconds that a thread sleeps before it looks again; the last ones repeat."""
 
-_LINE = 64
-
 
 class SharedLock:
     """The lock of all steps, which machine code takes too.
@@ -41,8 +39,7 @@ class SharedLock:
     def __init__(self, loaded: LoadedImage) -> None:
         from asm_libcalls.native.native_function import routine_functions
 
-        # The address of the StepLock, on a cache line of its own. Never freed: machine code has it.
-        self.address = -(-libc.malloc(bytes(2 * _LINE)) // _LINE) * _LINE
+        self.address = libc.malloc_lines(1)  # of the StepLock, which machine code has for ever
         signatures = {
             TAKE_STEPS: "(pointer) -> u64",
             LEAVE_STEPS: "(pointer, u64)",

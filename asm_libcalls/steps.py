@@ -114,9 +114,9 @@ if not HAS_GIL:
 
     _uninterrupted(_after_fork)
 
-    # No other thread is in a step when a process forks. `before` is called after the functions that
-    # are registered later than it, which may wait for other threads; the others are called first: a
-    # signal handler in a later one may wait for a thread too.
+    # No other thread is in a step when a process forks. Functions that are registered later, and
+    # signal handlers in them, may wait for other threads. So they run before `_before_fork`, or
+    # after `_after_fork`.
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
     )

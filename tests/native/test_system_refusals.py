@@ -200,7 +200,7 @@ def test_no_allocation_of_python_is_one_that_may_not_fail(child, cache):
 @pytest.mark.skipif(
     importlib.util.find_spec("_testcapi") is None, reason="this Python has no set_nomemory"
 )
-@pytest.mark.skipif(not HAS_GIL, reason="CPython 3.13 without the GIL crashes by itself")
+@pytest.mark.skipif(not HAS_GIL, reason="set_nomemory ends CPython 3.13 without the GIL by SIGSEGV")
 @pytest.mark.parametrize("libcall", ["table_fill", "table_copy", "table_init", "close"])
 def test_a_table_whose_change_finds_no_memory_has_live_references(child, libcall):
     child(

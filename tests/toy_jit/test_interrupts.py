@@ -544,6 +544,11 @@ def test_ctrl_c_ends_a_program(tmp_path, around):
         process.stdout.close()
 
 
+def wait_until_it_ends():
+    while watcher.running:
+        time.sleep(0.001)
+
+
 def test_a_handler_that_raises_while_code_is_entered_leaves_later_signals_to_the_watcher():
     """An entry with interrupts in its record does not start the watcher."""
     empty = instantiate({"empty": Function("->", "")}).exports["empty"]
@@ -560,8 +565,7 @@ def test_a_handler_that_raises_while_code_is_entered_leaves_later_signals_to_the
             return "struck"
 
     def scene():
-        while watcher.running:
-            time.sleep(0.001)
+        wait_until_it_ends()
         assert not record.interrupts
         return operation, strike
 
@@ -593,8 +597,7 @@ def no_thread(monkeypatch):
 def test_where_no_thread_can_be_started_the_next_entry_tries_again(no_thread):
     empty = instantiate({"empty": Function("->", "")}).exports["empty"]
     empty()
-    while watcher.running:
-        time.sleep(0.001)
+    wait_until_it_ends()
     with no_thread():
         empty()
     assert not watcher.running
@@ -623,8 +626,7 @@ def test_a_handlers_runtime_error_is_not_taken_for_a_refusal():
         raise RuntimeError("the handler's")
 
     def scene():
-        while watcher.running:
-            time.sleep(0.001)
+        wait_until_it_ends()
         return empty, strike
 
     outcomes = []

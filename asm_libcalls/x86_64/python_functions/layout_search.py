@@ -10,7 +10,6 @@ from asm_libcalls.x86_64.python_functions.object_layouts import (
     WORD,
     ObjectLayout,
     Unsupported,
-    check_python,
     is_laid_out,
     misfit,
     samples,
@@ -23,7 +22,6 @@ def find() -> ObjectLayout:
     Raise Unsupported if a field is found nowhere or at several offsets, or no code reads this
     layout of integers.
     """
-    check_python()
     layout = search()
     reason = misfit(layout)
     if reason:

@@ -184,7 +184,6 @@ def tested() -> ObjectLayout | None:
 
     Raise Unsupported if this Python is none that code reads objects of.
     """
-    check_python()
     return next((layout for layout in TESTED_LAYOUTS if not misfit(layout)), None)
 
 
@@ -230,6 +229,7 @@ class Samples:
     """Objects whose content the API tells, to compare layouts with."""
 
     def __init__(self) -> None:
+        _check_python()
         self.floats = [float(text) for text in ("1.375", "-2.5e300", "3e-200")]
         self.integers = [
             sign * size
@@ -309,8 +309,7 @@ def is_laid_out(value: int, layout: IntegerLayout) -> bool:
     return word == expected and content[layout.digits : layout.digits + len(digits)] == digits
 
 
-def check_python() -> None:
-    """Raise Unsupported unless this is CPython with words of 64 bits and digits of 30."""
+def _check_python() -> None:
     name = sys.implementation.name
     if name != "cpython":
         raise Unsupported(f"this Python is {name}, not CPython")

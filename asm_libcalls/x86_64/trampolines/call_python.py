@@ -25,9 +25,9 @@ from __future__ import annotations
 import ctypes
 
 from peachpy.x86_64 import (
-    ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JB, JE, JMP, JNE, JNS, JNZ, JZ, LABEL, LEA,
-    MOV, MOVSD, MOVSS, MOVSXD, PUSH, RET, SUB, TEST, UD2, XOR, Label, dword, eax, ecx,
-    edi, edx, r12, r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
+    ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JB, JE, JMP, JNE, JNS, JNZ, JZ, LABEL, LEA, MOV,
+    MOVSD, MOVSS, MOVSXD, PUSH, RET, SUB, TEST, UD2, XOR, Label, dword, eax, ecx, edi, edx, r12,
+    r12d, r13, r14, r15, rax, rbx, rcx, rdi, rdx, rsi, xmm0,
 )  # fmt: skip
 from peachpy.x86_64.registers import rbp, rsp
 

@@ -5,7 +5,7 @@ It finds the code that an address is in, for traces and backtraces. It knows not
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right
 
 from asm_libcalls.steps import step
 
@@ -20,7 +20,9 @@ class AddressMap:
     __slots__ = ("_starts", "_values")
 
     def __init__(self) -> None:
-        self._starts = [0]  # sorted; nothing begins at 0
+        # sorted; nothing begins at 0; a tuple, as without the GIL a search could find in a list
+        # what is not in it
+        self._starts: tuple[int, ...] = (0,)
         self._values: dict[int, Any] = {}
 
     def __len__(self) -> int:
@@ -32,29 +34,34 @@ class AddressMap:
     def put(self, address: int, value: object) -> None:
         """Add a value, or replace the one at this address."""
         self._values[address] = value
-        self._insert(address)
-
-    @step
-    def _insert(self, address: int) -> None:
-        if address not in self._starts:
-            insort(self._starts, address)
+        while True:
+            starts = self._starts
+            at = bisect_left(starts, address)
+            if starts[at : at + 1] == (address,):
+                return
+            if self._replace(starts, (*starts[:at], address, *starts[at:])):
+                return
 
     def remove(self, address: int) -> None:
         """Remove the value at an address, if there is one."""
-        self._forget(address)
+        while True:
+            starts = self._starts
+            at = bisect_left(starts, address)
+            if starts[at : at + 1] != (address,):
+                break
+            if self._replace(starts, (*starts[:at], *starts[at + 1 :])):
+                break
         self._values.pop(address, None)
 
     @step
-    def _forget(self, address: int) -> None:
-        if address in self._starts:
-            self._starts.remove(address)
+    def _replace(self, old: tuple[int, ...], new: tuple[int, ...]) -> bool:
+        """Replace the addresses, unless another thread has done so."""
+        if self._starts is old:
+            self._starts = new
+            return True
+        return False
 
     def before(self, address: int) -> Any:
         """Return the value that begins last up to an address; None if there is none."""
         starts = self._starts
-        while True:
-            at = bisect_right(starts, address)
-            # Other values may have been put or removed since.
-            neighbours = starts[at - 1 : at + 1]
-            if bisect_right(neighbours, address) == 1:
-                return self._values.get(neighbours[0])
+        return self._values.get(starts[bisect_right(starts, address) - 1])

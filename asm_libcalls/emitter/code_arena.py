@@ -26,6 +26,7 @@ import contextlib
 import ctypes
 import os
 import struct
+from collections import deque
 from functools import partial
 from itertools import starmap
 
@@ -69,7 +70,7 @@ class _Region(Resource):
         self.largest = size  # no unused range is larger
         self.live = 0  # the number of pieces
         # offset and size of each freed piece that is still counted in live
-        self.freed: list[tuple[int, int]] = []
+        self.freed: deque[tuple[int, int]] = deque()
 
     @property
     def file(self) -> int:
@@ -124,7 +125,7 @@ class _Region(Resource):
         if self.live:
             return True
         is_spare = self.file >= 0 and self.size <= _LARGEST
-        return is_spare and all(other.live or other is self for other in _regions)
+        return is_spare and all(other.live or other is self for other in [*_regions])
 
     def unmap(self) -> None:
         """Release it. It has no pieces. Twice is a no-op."""

@@ -6,8 +6,7 @@ the thread that gives it up, even if the waiting thread is stopped. That thread 
 the child, which would wait for ever. It has not begun to change the object, so the child may free
 these locks.
 
-The objects are those that modules of the package have as variables, and their objects as
-attributes. CPython says where the lock of an object is: ``PyCriticalSection_Begin`` stores it.
+CPython says where the lock of an object is: ``PyCriticalSection_Begin`` stores it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import os
 import sys
 from _thread import get_ident
 from collections import deque
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,28 +26,44 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 def shared_objects() -> list[object]:
-    """Return the containers that modules of the package and their objects have as attributes."""
+    """Return the containers that modules of the package and their objects have as attributes.
+
+    The objects are the values of the modules' variables, the items of these where they are lists,
+    and the attributes of all of them.
+    """
     found: list[object] = []
     seen: set[int] = set()
     for name, module in sys.modules.copy().items():
         if name.partition(".")[0] == _PACKAGE and module is not None:
-            found += _attributes(module, seen)
+            found.append(vars(module))
+            for value in vars(module).copy().values():
+                found += _containers(value, seen)
+                if type(value) in (list, deque):
+                    for item in value.copy():
+                        found += _containers(item() if type(item) is ref else item, seen)
     return found
 
 
-def _attributes(thing: object, seen: set[int]) -> Iterator[object]:
+def _containers(value: object, seen: set[int]) -> Iterator[object]:
+    if type(value) in (list, dict, set, deque):
+        yield value
+    elif type(value) is WeakValueDictionary:
+        yield vars(value)["data"]
+    elif type(value).__module__.partition(".")[0] == _PACKAGE and id(value) not in seen:
+        seen.add(id(value))
+        for attribute in _attributes(value):
+            yield from _containers(attribute, seen)
+
+
+def _attributes(thing: object) -> Iterator[object]:
     variables = getattr(thing, "__dict__", None)
-    if type(variables) is not dict or id(thing) in seen:
-        return
-    seen.add(id(thing))
-    yield variables
-    for value in variables.copy().values():
-        if type(value) in (list, dict, set, deque):
-            yield value
-        elif type(value) is WeakValueDictionary:
-            yield vars(value)["data"]
-        elif type(value).__module__.partition(".")[0] == _PACKAGE:
-            yield from _attributes(value, seen)
+    if type(variables) is dict:
+        yield variables
+        yield from variables.copy().values()
+    for cls in type(thing).__mro__:
+        for name in cls.__dict__.get("__slots__", ()):
+            if not name.startswith("__"):
+                yield getattr(thing, name, None)
 
 
 def lock_offset(ctypes: Any) -> int:

@@ -48,7 +48,7 @@ live: dict[int, tuple[Any, Any]] = {}  # address of a live box -> the count, the
 _lost: deque[int] = deque()
 """What was in lists of :class:`Counts` when they were dropped."""
 
-_lost_dead: list[Any] = []
+_lost_dead: deque[list[Any]] = deque()
 """What was in lists of class :class:`_Dead` when they were dropped."""
 
 _DEEPEST = 10
@@ -65,8 +65,7 @@ _waiting: list[Counts] = []
 for _each in (free, spare, _counters, live):
     libc.never_free(_each)
 
-EVERYTHING, _END, _PAIR = slice(None), slice(sys.maxsize, None), slice(0, 2)
-_NO_VALUE: list[None] = []
+EVERYTHING, _END = slice(None), slice(sys.maxsize, None)
 
 
 class Counts(list[int]):
@@ -95,7 +94,7 @@ class Counts(list[int]):
             if nesting() >= _DEEPEST:
                 self._wait()
                 break
-            dead = _Dead((0, [None]))
+            dead = _Dead(([0, [None]],))
             if _lost_dead:
                 _find_dead(dead)
             elif self:
@@ -136,8 +135,7 @@ def _move(counts: Counts, to: Counts) -> None:
     counts[EVERYTHING] = ()
 
 
-# Deallocation in another thread may extend these lists during a step, so the first items are taken.
-# Deleting an item may need memory, and without memory it stays. So it is set to null before.
+# Deallocation in another thread may extend these during a step, so the first items are taken.
 
 
 @step
@@ -153,20 +151,16 @@ def _find_lost(counts: Counts) -> None:
 @step
 def _find_dead(dead: _Dead) -> None:
     if _lost_dead:
-        # Without a slice or a new list: a collection may run when they are allocated, and its
-        # destructors take from the list.
+        # Nothing is allocated: a collection could run, and its destructors take from the deque.
         dead[0] = _lost_dead[0]
-        dead[1] = _lost_dead[1]
-        _lost_dead[0] = 0
-        _lost_dead[1] = _NO_VALUE
-        del _lost_dead[_PAIR]
+        del _lost_dead[0]
 
 
 class _Dead(list):  # type: ignore[type-arg]
-    """The address of a box without owners, and a list of its value, which must be dropped.
+    """One item: the address of a box without owners, and a list of its value, to be dropped.
 
-    :meth:`drop` empties the list. If an exception drops a list that is not empty, its items are
-    kept, as those of Counts are.
+    :meth:`drop` removes the item. If an exception drops a list that has it, the item is kept, as
+    those of Counts are.
     """
 
     __slots__ = ()
@@ -176,7 +170,7 @@ class _Dead(list):  # type: ignore[type-arg]
     def drop(self, errors: list[BaseException]) -> None:
         """Drop the value and free the box; exceptions of destructors are appended to `errors`."""
         if self:
-            address, value = self
+            address, value = self[0]
             catch(value.clear, errors)  # this may drop the value's last reference
             if address:
                 VMExternData.from_address(address).value = 0
@@ -185,7 +179,7 @@ class _Dead(list):  # type: ignore[type-arg]
 
 @step
 def _free_box(dead: _Dead) -> None:
-    address: int = dead[0]
+    address: int = dead[0][0]
     one = (address,)
     # No call between these: the box is in one of the lists.
     del dead[EVERYTHING]
@@ -336,14 +330,15 @@ def _take_last(counts: Counts, dead: _Dead) -> None:
     """Make a box dead if the last item of `counts` is still its last count."""
     address = counts[-1]
     counter, value = live[address]
-    holder = dead[1]
+    holder = dead[0]
+    values = holder[1]
     # No call from here on.
     if counter.value == 1:
         counter.value = 0
         counts[-1] = 0
         del live[address]
-        holder[0] = value
-        dead[0] = address
+        values[0] = value
+        holder[0] = address
         del counts[-1]
 
 

@@ -126,7 +126,7 @@ def release_when_unused(part: object, release: Callable[[], None]) -> None:
     If another thread is inside native code that may use it, it is called later. It may be called
     again after an exception.
     """
-    found = [row.is_used for row in _borrowed if row.uses(part)]
+    found = [row.is_used for row in [*_borrowed] if row.uses(part)]
     found += [find(part) for find in user_finders]
     _release(release, [is_used for is_used in found if is_used is not None])
 
@@ -155,7 +155,7 @@ def release_references(
     """
     if table.closed:
         return
-    if all(table is not row.table for row in _borrowed):
+    if all(table is not row.table for row in [*_borrowed]):
         _borrowed.append(Borrowed(table, store, is_used, segments, kept))
     if is_used is None and _has_native_frames():
         table.gc(registry)

@@ -19,6 +19,7 @@ import os
 import sys
 import weakref
 from _thread import get_ident
+from collections import deque
 from functools import partial
 
 from asm_libcalls.native.unraisable import report
@@ -67,7 +68,7 @@ class Store:
         self.lock = StoreLock.from_address(self.address)
         self._members: list[weakref.ref[Stored]] = []
         # functions to call once no other thread is inside
-        self.later: list[Callable[[], object]] = []
+        self.later: deque[Callable[[], object]] = deque()
         self._catches_up = False
         self.successor: Store | None = None  # the store that has taken in all of this one
         _add_weakly(_stores, self)
@@ -150,7 +151,7 @@ class Store:
                 _add_weakly(self._members, thing)
         other._members = []
         self.successor, other.successor = None, self
-        if _move_later(other, self):
+        if _move_later(other, self, deque()):
             late.append(self)
 
     def size(self) -> int:
@@ -242,10 +243,12 @@ def _add_later(store: Store, function: Callable[[], object]) -> None:
 
 
 @step
-def _move_later(store: Store, to: Store) -> list[Callable[[], object]]:
-    """Move the functions to be called later, and return them."""
+def _move_later(
+    store: Store, to: Store, none: deque[Callable[[], object]]
+) -> deque[Callable[[], object]]:
+    """Move the functions to be called later, leaving `none`, and return them."""
     later = store.later
-    store.later = []
+    store.later = none
     to.later += later
     return later
 

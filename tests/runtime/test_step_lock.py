@@ -307,7 +307,7 @@ def test_steps_make_few_calls():
         # once the lock is of no more use
         "_count_down", "hold_into",
         # rarely
-        "AddressMap._forget", "AddressMap._insert", "_forget_dead", "_forget_done",
+        "_forget_dead", "_forget_done",
         "VMExternRefActivationsTable._keep", "VMExternRefActivationsTable._sort_one",
     }  # fmt: skip
     modules = [each for name, each in [*sys.modules.items()] if name.startswith("asm_libcalls")]

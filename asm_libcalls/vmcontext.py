@@ -139,9 +139,9 @@ class VMExternData(ctypes.Structure):
 class VMExternBox(VMExternData):
     """A box, with what machine code needs to make and drop it, which Wasmtime's does not have."""
 
-    # The reference count as an object of ctypes, and the box's address as an int: two PyObject*,
-    # which are never freed.
-    _fields_ = [("counter", _pointer), ("key", _pointer)]
+    # The cell that owns the value, and the box's address as an int: two PyObject*, which are never
+    # freed.
+    _fields_ = [("cell", _pointer), ("key", _pointer)]
 
 
 class VMSpareBoxes(ctypes.Structure):

@@ -242,7 +242,7 @@ class Soak:
         python_gc.collect()
         return {
             "things": len(Thing.alive),
-            "boxes": len(externref_boxes.live),
+            "boxes": externref_boxes.live_count(),
             "segment counts": sum(ref.strong_count() for ref in self.segment_values),
             "activations": len(self.instance.activations_table),
             "objects": len(python_gc.get_objects()),

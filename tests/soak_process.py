@@ -205,7 +205,7 @@ class Process:
             python_gc.collect()
         return {
             "things": len(Thing.alive),
-            "boxes": len(externref_boxes.live),
+            "boxes": externref_boxes.live_count(),
             "open files": sum(1 for _ in Path("/proc/self/fd").iterdir()),
             # By name: of anonymous memory malloc makes more or less as it likes.
             "mappings of code": sum("x" in mapping.permissions for mapping in mappings()),

@@ -82,7 +82,7 @@ def test_a_close_interrupted_at_any_call_is_continued(make, finish, monkeypatch)
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # of a finalizer that was struck
     make().close()  # what is imported late
     gc.collect()  # of tests before this one
-    before = len(externref_boxes.live)
+    before = externref_boxes.live_count()
     for number in range(1, 200):
         thing = make()
         struck = strike_call(number)
@@ -98,7 +98,7 @@ def test_a_close_interrupted_at_any_call_is_continued(make, finish, monkeypatch)
         del thing
         gc.collect()
         VMExternRef(None).drop()
-        assert len(externref_boxes.live) == before, (number, struck)
+        assert externref_boxes.live_count() == before, (number, struck)
     assert number > 1
 
 

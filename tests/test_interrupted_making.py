@@ -55,7 +55,7 @@ def used():
         "pieces": sum(region.live for region in code_arena._regions),
         "thunks": len(process.interface.thunks()._used),
         "sources": len(code_names.sources),
-        "boxes": len(externref_boxes.live),
+        "boxes": externref_boxes.live_count(),
         "steps": sum(lock.depth() for lock in getattr(steps, "_shared", ())),
     }
 

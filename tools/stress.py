@@ -336,7 +336,7 @@ class Stress:
         self.worlds = 0
         self.failures: list[BaseException] = []
         self.current: dict[int, World] = {}
-        self.before = {*externref_boxes.live}
+        self.before = {*live_boxes()}
         self.module: Any = None
         if asm_libcalls.runtime_symbols():  # there is machine code
             from asm_libcalls import toy_jit
@@ -415,13 +415,13 @@ class Stress:
         while True:  # the C library frees what a thread had after the thread was joined
             gc.collect()
             VMExternRef(None).drop()  # gives back what a signal handler interrupted
-            left = [address for address in externref_boxes.live if address not in self.before]
+            left = [address for address in live_boxes() if address not in self.before]
             if not left or time.monotonic() > deadline:
                 break
             time.sleep(0.1)
         for address in left:
-            counter, value = externref_boxes.live[address]
-            print(f"left behind: {value!r}, {counter.value} owners", gc.get_referrers(value))
+            value, count = externref_boxes.value_of(address), externref_boxes.strong_count(address)
+            print(f"left behind: {value!r}, {count} owners", gc.get_referrers(value))
         return len(left)
 
     def report(self) -> str:
@@ -432,6 +432,11 @@ class Stress:
         for what, counter in (("came in", self.intrusions), ("raised", self.errors)):
             lines.append(f"{what}: " + ", ".join(f"{k} {v}" for k, v in counter.most_common()))
         return "\n".join(lines)
+
+
+def live_boxes() -> list[int]:
+    """Return the addresses of live boxes."""
+    return [*filter(externref_boxes.is_live, [*externref_boxes.known])]
 
 
 def main(words: list[str]) -> int:

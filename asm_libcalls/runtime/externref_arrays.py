@@ -6,7 +6,7 @@ The arrays are of ctypes, or lists. What is not in an array is in
 
 from __future__ import annotations
 
-from asm_libcalls.runtime.externref_boxes import EVERYTHING, Counts, live
+from asm_libcalls.runtime.externref_boxes import EVERYTHING, Counts, known
 from asm_libcalls.steps import step
 
 TYPE_CHECKING = False
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def value_at(cells: Any, index: int) -> Any:
     """Return the Python object of the reference in an array; None for null."""
     address = cells[index]
-    return live[address][1] if address else None
+    return known[address][1].cell_contents if address else None
 
 
 @step
@@ -30,7 +30,7 @@ def hold_at(counts: Counts, at: int, cells: Any, index: int) -> None:
     """Count one more owner of the reference in an array, for `counts`, whose item `at` is null."""
     address: int = cells[index]
     if address:
-        live[address][0].value += 1
+        known[address][0].value += 1
         counts[at] = address
 
 

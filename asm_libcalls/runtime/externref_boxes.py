@@ -23,6 +23,7 @@ import ctypes
 import sys
 from collections import deque
 from functools import partial
+from types import CellType
 
 from asm_libcalls.emitter import libc
 from asm_libcalls.native.unraisable import catch, nesting
@@ -42,8 +43,11 @@ free: list[int] = []
 spare = VMSpareBoxes()
 """Free boxes that only machine code takes, so that it need not change the list."""
 
-_counters: dict[int, Any] = {}  # address -> the count as a ctypes integer
-live: dict[int, tuple[Any, Any]] = {}  # address of a live box -> the count, the value
+known: dict[int, tuple[Any, CellType]] = {}
+"""By the address of each box: its count, as a ctypes integer, and a cell of its value.
+
+Where the box is not live, the cell is empty, and reading it raises ValueError.
+"""
 
 _lost: deque[int] = deque()
 """What was in lists of :class:`Counts` when they were dropped."""
@@ -62,7 +66,7 @@ _waiting: list[Counts] = []
 """What was to be given back at a greater depth."""
 
 # Machine code uses these, also in destructors that run after Python's end has cleared this module.
-for _each in (free, spare, _counters, live):
+for _each in (free, spare, known):
     libc.never_free(_each)
 
 EVERYTHING, _END = slice(None), slice(sys.maxsize, None)
@@ -203,10 +207,10 @@ def _add_boxes() -> None:
     start = ctypes.addressof(block)
     size = ctypes.sizeof(VMExternBox)
     addresses = range(start, start + size * _BOXES_PER_BLOCK, size)
-    new = {each: ctypes.c_size_t.from_address(each) for each in addresses}
-    for box, (key, counter) in zip(block, new.items(), strict=True):
-        box.key, box.counter = id(key), id(counter)
-    _counters.update(new)  # keeps both
+    new = {each: (ctypes.c_size_t.from_address(each), CellType()) for each in addresses}
+    for box, (key, (_, cell)) in zip(block, new.items(), strict=True):
+        box.key, box.cell = id(key), id(cell)
+    known.update(new)  # keeps them
     _add_free(new)
 
 
@@ -237,35 +241,47 @@ def _move_spare() -> bool:
 
 @step
 def _make_box(counts: Counts, value: object) -> bool:
-    """Put a new box into `counts`; False if there is none free, or other code took it."""
+    """Put a new box into `counts`; False if there is none free."""
     if not free:
         return False
     address = free[-1]
-    counter = _counters[address]
-    entry = counter, value  # a collection may run
-    if not free or free[-1] != address:
-        return False
+    counter, cell = known[address]
+    # Nothing is allocated: a collection could run.
     del free[-1]
     counter.value = 1
-    live[address] = entry
+    cell.cell_contents = value
     counts[0] = address
     return True
 
 
+def live_count() -> int:
+    """Return how many boxes are live, or not free again yet."""
+    return len(known) - len(free) - int(spare.count)
+
+
+@step
 def is_live(address: int) -> bool:
     """Return whether an address is that of a live box."""
-    return address in live
+    try:
+        known[address][1].cell_contents  # noqa: B018
+    except (KeyError, ValueError):
+        return False
+    return True
+
+
+def _not_live(address: int) -> ValueError:
+    return ValueError(f"no live externref at address {shown_address(address)}")
 
 
 @step
 def value_of(address: int) -> Any:
     """Return the Python object in a live box."""
-    return live[address][1]
+    return known[address][1].cell_contents
 
 
 def strong_count(address: int) -> int:
     """Return how many owners a live box has."""
-    return int(live[address][0].value)
+    return int(known[address][0].value)
 
 
 def hold(address: int) -> Counts:
@@ -280,9 +296,10 @@ def hold_into(counts: Counts, at: int, address: int) -> None:
     """Count one more owner of a live box, for `counts`, whose item `at` is null."""
     if address:
         try:
-            counter = live[address][0]
-        except KeyError:
-            raise ValueError(f"no live externref at address {shown_address(address)}") from None
+            counter, cell = known[address]
+            cell.cell_contents  # noqa: B018
+        except (KeyError, ValueError):
+            raise _not_live(address) from None
         counter.value += 1
         counts[at] = address
 
@@ -298,7 +315,7 @@ def retain(address: int) -> int:
 
 def counter(address: int) -> Any:
     """Return the count of a live box, as a ctypes integer."""
-    return live[address][0]
+    return known[address][0]
 
 
 def release(address: int) -> None:
@@ -312,10 +329,11 @@ def _count_down(counts: Counts) -> bool:
     address = counts[-1]
     if address:
         try:
-            counter = live[address][0]
-        except KeyError:
+            counter, cell = known[address]
+            cell.cell_contents  # noqa: B018
+        except (KeyError, ValueError):
             del counts[-1]
-            raise ValueError(f"no live externref at address {shown_address(address)}") from None
+            raise _not_live(address) from None
         others = counter.value - 1
         if not others:
             return False
@@ -329,14 +347,15 @@ def _count_down(counts: Counts) -> bool:
 def _take_last(counts: Counts, dead: _Dead) -> None:
     """Make a box dead if the last item of `counts` is still its last count."""
     address = counts[-1]
-    counter, value = live[address]
+    counter, cell = known[address]
+    value = cell.cell_contents
     holder = dead[0]
     values = holder[1]
     # No call from here on.
     if counter.value == 1:
         counter.value = 0
         counts[-1] = 0
-        del live[address]
+        del cell.cell_contents
         values[0] = value
         holder[0] = address
         del counts[-1]
@@ -350,16 +369,18 @@ def drop_and_dealloc(address: int) -> None:
     """
     counts = Counts((0,))
     if not _revive(counts, address):
-        raise ValueError(f"no live externref at address {shown_address(address)}")
+        raise _not_live(address)
     counts.give_back()
 
 
 @step
 def _revive(counts: Counts, address: int) -> bool:
     """Make `counts`, whose item is null, the only owner of a box without owners."""
-    if address not in live:
+    try:
+        counter, cell = known[address]
+        cell.cell_contents  # noqa: B018
+    except (KeyError, ValueError):
         return False
-    counter = live[address][0]
     # No call from here on.
     counter.value = 1
     counts[0] = address

@@ -13,7 +13,7 @@ from functools import partial
 from asm_libcalls.native import process
 from asm_libcalls.native.stack_walker import departures
 from asm_libcalls.owned import raise_first
-from asm_libcalls.runtime.externref_boxes import live, moved
+from asm_libcalls.runtime.externref_boxes import known, moved
 from asm_libcalls.runtime.store_entries import close_inside
 from asm_libcalls.steps import step
 
@@ -110,7 +110,7 @@ def _count_down(counts: Counts, record: ThreadRecord) -> bool:
     """Give back the last count, unless it is the last of its box, or native code runs there."""
     address = counts[-1]
     if address:
-        counter = live[address][0]
+        counter = known[address][0]
         # No call: no thread enters native code from here on.
         if record.innermost or counter.value == 1:
             return False

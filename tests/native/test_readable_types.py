@@ -335,20 +335,20 @@ def test_what_a_call_keeps_is_released_however_it_ends(same, ending):
         labs = ctypes.cast(LIBC.labs, ctypes.c_void_p).value
         for kind, owner in (("pointer", memory), ("externref", reference)):  # makes its type known
             native_function(labs, f"({kind}) -> u64")(owner)
-        count, boxes = sys.getrefcount(value), len(externref_boxes.live)
+        count, boxes = sys.getrefcount(value), externref_boxes.live_count()
         if ending == "is refused":
             with pytest.raises(TypeError):
                 call(memory, reference, "7")
             assert memory.base == address
             assert reference.strong_count() == 1
-            assert len(externref_boxes.live) == boxes
+            assert externref_boxes.live_count() == boxes
             return
         expected = {"traps": OverflowError, "raises": LookupError}.get(ending)
         with pytest.raises(expected) if expected else contextlib.nullcontext():
             call(memory, reference, 7)
     assert counts == [2]
     gc.collect()
-    assert len(externref_boxes.live) == boxes - 1
+    assert externref_boxes.live_count() == boxes - 1
     assert sys.getrefcount(value) == count - 1
 
 

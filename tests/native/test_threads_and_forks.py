@@ -44,7 +44,7 @@ def test_eight_threads_each_with_its_own_instance(child):
         assert left["activations"] == 0
         assert left["segment counts"] == 4
     assert len(Thing.alive) == 16  # two in each segment
-    assert len(externref_boxes.live) == 16
+    assert externref_boxes.live_count() == 16
     """,
         timeout=300,
     )

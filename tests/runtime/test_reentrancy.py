@@ -169,7 +169,7 @@ INTRUDERS = {
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_an_operation_is_whole_whatever_comes_in_between(operation, intruder):
     gc.collect()
-    boxes = len(externref_boxes.live)
+    boxes = externref_boxes.live_count()
     world = None
 
     def scene():
@@ -191,7 +191,7 @@ def test_an_operation_is_whole_whatever_comes_in_between(operation, intruder):
                 assert any(each in str(outcome) for each in words), (number, repr(outcome))
         world.check()
         world.end()
-        assert len(externref_boxes.live) == boxes, number
+        assert externref_boxes.live_count() == boxes, number
 
     assert at_every_point(scene, check) > 1
 

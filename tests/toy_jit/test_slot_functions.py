@@ -188,13 +188,13 @@ def test_no_reference_is_lost_or_gained(exports):
         kept = (thing, text, func, exports["all"], None, *exports.values())
         return [sys.getrefcount(each) for each in kept if each is not None]
 
-    before, boxes, owners = counts(), len(externref_boxes.live), reference.strong_count()
+    before, boxes, owners = counts(), externref_boxes.live_count(), reference.strong_count()
     for call in calls:
         for _ in range(100):
             call()
     gc.collect()
     assert counts() == before
-    assert len(externref_boxes.live) == boxes
+    assert externref_boxes.live_count() == boxes
     assert reference.strong_count() == owners == 1
 
 
@@ -213,7 +213,7 @@ def test_an_object_that_code_keeps_has_the_box_as_long_as_that_does():
     class Thing:
         pass
 
-    boxes = len(externref_boxes.live)
+    boxes = externref_boxes.live_count()
     things = [Thing() for _ in range(300)]
     seen = [weakref.ref(thing) for thing in things]
     for i, thing in enumerate(things):
@@ -226,7 +226,7 @@ def test_an_object_that_code_keeps_has_the_box_as_long_as_that_does():
         exports["set"](i, None)
     instance.gc()  # beside other threads, what the code has read is kept until then
     assert not any(reference() for reference in seen)
-    assert len(externref_boxes.live) == boxes
+    assert externref_boxes.live_count() == boxes
 
 
 def test_a_trap_and_an_exception_drop_the_boxes():
@@ -244,7 +244,7 @@ def test_a_trap_and_an_exception_drop_the_boxes():
     thing = object()
     exports["call"](thing)
     instance.gc()
-    boxes, count = len(externref_boxes.live), sys.getrefcount(thing)
+    boxes, count = externref_boxes.live_count(), sys.getrefcount(thing)
     for _ in range(10):
         with pytest.raises(asm_libcalls.Trap) as caught:
             exports["trap"](thing, 1)
@@ -255,7 +255,7 @@ def test_a_trap_and_an_exception_drop_the_boxes():
     del caught
     gc.collect()
     instance.gc()  # beside other threads, what the host function returned is kept until then
-    assert len(externref_boxes.live) == boxes
+    assert externref_boxes.live_count() == boxes
     assert sys.getrefcount(thing) == count
 
 
@@ -264,12 +264,12 @@ def test_a_closed_instance_refuses(exports):
                                           "local.get 01 local.get 00")})  # fmt: skip
     f, thing = instance.exports["f"], object()
     assert f(thing, 3) == (3, thing)
-    boxes = len(externref_boxes.live)
+    boxes = externref_boxes.live_count()
     instance.close()
     for call in (f, by_python(f)):
         with pytest.raises(ValueError, match="closed"):
             call(thing, 3)
-    assert len(externref_boxes.live) == boxes
+    assert externref_boxes.live_count() == boxes
 
 
 def test_a_call_may_call_again():
@@ -337,10 +337,10 @@ def test_a_reference_that_is_dropped_during_the_call():
         {"drop": "->"},
         {"drop": drop},
     ).exports
-    boxes = len(externref_boxes.live)
+    boxes = externref_boxes.live_count()
     assert exports["f"](reference) is value
     gc.collect()
-    assert len(externref_boxes.live) == boxes - 1
+    assert externref_boxes.live_count() == boxes - 1
 
 
 class _Interrupted(Exception):
@@ -357,7 +357,7 @@ def test_a_signal_handler_that_raises_loses_nothing(exports):
 
     thing = object()
     exports["externref, 2"](thing, 1)
-    boxes, count = len(externref_boxes.live), sys.getrefcount(thing)
+    boxes, count = externref_boxes.live_count(), sys.getrefcount(thing)
     before = signal.signal(signal.SIGALRM, handle)
     try:
         for _ in range(20):
@@ -369,7 +369,7 @@ def test_a_signal_handler_that_raises_loses_nothing(exports):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     asm_libcalls.VMExternRef(1).drop()  # gives back what Python code has left
-    assert len(externref_boxes.live) == boxes
+    assert externref_boxes.live_count() == boxes
     assert sys.getrefcount(thing) == count
 
 
@@ -395,10 +395,10 @@ def test_threads_share_functions_boxes_and_objects():
     things = [object() for _ in range(3)]
     shared = asm_libcalls.VMExternRef(things[0])
     run(0)
-    boxes, counts = len(externref_boxes.live), [sys.getrefcount(thing) for thing in things]
+    boxes, counts = externref_boxes.live_count(), [sys.getrefcount(thing) for thing in things]
     with switching_every(1e-5):
         in_threads(run, range(8))
     asm_libcalls.VMExternRef(1).drop()  # gives back what Python code has left
-    assert len(externref_boxes.live) == boxes
+    assert externref_boxes.live_count() == boxes
     assert [sys.getrefcount(thing) for thing in things] == counts
     assert shared.strong_count() == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from types import CellType
 
 from asm_libcalls.emitter import libc
 from asm_libcalls.native import process
@@ -92,7 +93,6 @@ def _references(maker: Any, function_class: type) -> tuple[References, LoadedIma
         "externref_class": VMExternRef,
         "funcref_class": FuncRef,
         "callable_class": callable_class(function_class),
-        "live_boxes": externref_boxes.live,
         "free_boxes": externref_boxes.free,
         "functions": vars(funcref.live)["data"],
         "from_raw": FuncRef.from_raw,
@@ -104,6 +104,7 @@ def _references(maker: Any, function_class: type) -> tuple[References, LoadedIma
         "externref_member": maker.member_offset(VMExternRef, "_address"),
         "funcref_member": maker.member_offset(FuncRef, "_address"),
         "instance_member": maker.member_offset(FuncRef, "_instance"),
+        "cell_contents": maker.member_offset(CellType, "cell_contents"),
     }
     addresses = {name: id(each) for name, each in objects.items()}
     addresses["spare_boxes"] = ctypes.addressof(externref_boxes.spare)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from asm_libcalls.signatures import c_types
 import sys
 from _struct import Struct
+from types import CellType
 
 from asm_libcalls.emitter.libc import function_address, malloc, python_api, string_at
 
@@ -210,12 +211,12 @@ def misfit(layout: ObjectLayout) -> str:
 
 
 def find_member(cls: type, member: str) -> int:
-    """Return the offset of a ``__slots__`` member in objects of a class, or raise Unsupported."""
+    """Return the offset of a member in objects of a class, or raise Unsupported."""
     # In an uninitialized object, with each of two otherwise unreferenced integers in the member.
     places = []
     for number in (2**70, 2**71):
         value = number + len(member)
-        thing: Any = object.__new__(cls)
+        thing: Any = cls() if cls is CellType else object.__new__(cls)
         setattr(thing, member, value)
         words = (c_types.c_size_t * (cls.__basicsize__ // WORD)).from_address(id(thing))
         places.append([WORD * i for i, word in enumerate(words) if word == id(value)])

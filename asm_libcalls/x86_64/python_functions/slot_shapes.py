@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from asm_libcalls.x86_64.python_functions.object_layouts import ObjectLayout
 
-MEMBERS = ("externref_member", "funcref_member", "instance_member")
+MEMBERS = ("externref_member", "funcref_member", "instance_member", "cell_contents")
 """The holes for the offsets of members of objects."""
 
 

@@ -7,11 +7,9 @@ arguments are in slots of 8 bytes, and the call replaces them by the results
 :class:`FunctionState` is that of the ``VMCallerCheckedAnyfunc``.
 
 An externref argument gets a box (:mod:`asm_libcalls.runtime.externref_boxes`), of which the call
-owns a count. Machine code takes one of its spare boxes, and puts it into the dict of live boxes by
-CPython's API, as Python code does. With the GIL that is atomic, as a step of Python is: Python code
-can run only while the dict's tuple is allocated, when a collection may run and the box is in no
-list, and after the last change. Without it, ``store_stencils.py`` makes a step of it. Boxes are
-made after the other arguments were converted. However the call ends, it drops them.
+owns a count. Machine code takes one of its spare boxes, and puts the object into the box's cell, as
+Python code does. With the GIL that is atomic. Without it, ``store_stencils.py`` makes a step of it.
+Boxes are made after the other arguments were converted. However the call ends, it drops them.
 
 The other stencils, and the frame, are those of ``function_stencils.py`` that hold buffers::
 
@@ -28,7 +26,7 @@ from asm_libcalls.x86_64.python_functions.object_layouts import KNOWN_KEEPERS, F
 
 _COUNT, _VALUE = VMExternBox.ref_count.offset, VMExternBox.value.offset
 _BOXES = VMSpareBoxes.boxes.offset
-_COUNTER, _KEY = VMExternBox.counter.offset, VMExternBox.key.offset
+_CELL, _KEY = VMExternBox.cell.offset, VMExternBox.key.offset
 _INTEGERS = NativeCall.integers.offset
 
 
@@ -67,7 +65,6 @@ STENCILS = {
     "slot_externref": """
         xor ecx, ecx; mov r10, $_Py_NoneStruct; cmp rax, r10; jz .store
         mov rdi, rax; call $make_box
-        test rax, rax; jz >fail
         cmp rax, 1; jz >slow
         mov [rsp + box], rax; mov rcx, rax
         .store:
@@ -155,25 +152,17 @@ STENCILS = {
     """,
 
     # VMExternBox *make_box(PyObject *): a box with a count of the caller's. 1: Python must do it.
-    # NULL: with an error. rbx: the object; r12: the box; r13: its entry in the dict of live boxes.
     "make_box": f"""
-        push rbx; push r12; push r13
+        push rbx; push r12; push rax
         mov rbx, rdi
         mov rdi, [rdi + object_type]; mov rsi, $externref_class; cmp rdi, rsi; jz .own
         call $PyType_IsSubtype; test eax, eax; jnz .own
         mov rcx, $spare_boxes; mov rax, [rcx]; test rax, rax; jz .python
         mov r12, [rcx + rax * 8 + {_BOXES - 8}]; dec qword[rcx]
-        mov edi, 2; mov rsi, [r12 + {_COUNTER}]; mov rdx, rbx; xor eax, eax; call $PyTuple_Pack
-        mov r13, rax; test rax, rax; jz .failed
         mov qword[r12 + {_COUNT}], 1; mov [r12 + {_VALUE}], rbx
-        mov rdi, $live_boxes; mov rsi, [r12 + {_KEY}]; mov rdx, r13; call $PyDict_SetItem
-        mov rbx, rax
-        {_decrement("r13")}
-        mov rax, r12; test ebx, ebx; jz .done
-        mov qword[r12 + {_COUNT}], 0; mov qword[r12 + {_VALUE}], 0
-        .failed:
-        mov rdi, r12; call $spare_box
-        xor eax, eax; jmp .done
+        mov rcx, [r12 + {_CELL}]; mov [rcx + cell_contents], rbx
+        mov rdi, rbx; call $Py_IncRef
+        mov rax, r12; jmp .done
         .own:
         mov rax, [rbx + externref_member]; test rax, rax; jz .python
         call $unbox; jc .python; test rax, rax; jz .python
@@ -181,27 +170,21 @@ STENCILS = {
         .python:
         mov eax, 1
         .done:
-        pop r13; pop r12; pop rbx; ret
+        pop rcx; pop r12; pop rbx; ret
     """,
 
     # PyObject *drop_box(VMExternBox *): give a count back; with the last one, return the object,
-    # else NULL.
+    # which the caller owns then, else NULL.
     "drop_box_routine": f"""
         cmp qword[rdi + {_COUNT}], 1; jbe .last
         dec qword[rdi + {_COUNT}]; xor eax, eax; ret
         .last:
-        push rbx; push r12; push r13
-        mov rbx, rdi; mov r12, [rbx + {_VALUE}]
-        mov rdi, r12; call $Py_IncRef
-        mov rdi, $live_boxes; mov rsi, [rbx + {_KEY}]; call $PyDict_DelItem
-        test eax, eax; jnz .lost
-        mov qword[rbx + {_COUNT}], 0; mov qword[rbx + {_VALUE}], 0
-        mov rdi, rbx; call $spare_box
-        jmp .free
-        .lost:
-        call $PyErr_Clear
-        .free:
-        mov rax, r12; pop r13; pop r12; pop rbx; ret
+        mov rcx, [rdi + {_CELL}]; mov rax, [rcx + cell_contents]; test rax, rax; jz .none
+        mov qword[rcx + cell_contents], 0
+        mov qword[rdi + {_COUNT}], 0; mov qword[rdi + {_VALUE}], 0
+        push rax; call $spare_box; pop rax
+        .none:
+        ret
     """,
 
     # void spare_box(VMExternBox *): keep a box for the next argument, or free it.

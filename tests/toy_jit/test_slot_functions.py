@@ -106,6 +106,31 @@ def exports():
     return instantiate(functions).exports
 
 
+def test_where_cells_are_laid_out_otherwise_python_makes_the_boxes(child):
+    child(
+        """
+        from types import CellType
+        from asm_libcalls.x86_64.python_functions import object_layouts
+        find = object_layouts.find_member
+
+        def find_other(cls, member):
+            if cls is CellType: raise object_layouts.Unsupported("the contents have no one place")
+            return find(cls, member)
+
+        object_layouts.find_member = find_other
+        from asm_libcalls.native.call_slot import FUNCTION
+        from asm_libcalls.runtime import externref_boxes
+        from jit_modules import Function, instantiate
+        functions = {"same": Function("externref -> externref", "local.get 00")}
+        same = instantiate(functions).exports["same"]
+        things = [object(), "text", None, 2**70]
+        for _ in range(100):
+            for thing in things: assert same(thing) is thing
+        assert not isinstance(getattr(same, FUNCTION, None), type(len))
+        """
+    )
+
+
 def test_they_are_builtins(exports):
     reason = why_not_builtin()
     for name in ("v128", "externref", "funcref", "all", "i64, 2", "nothing"):

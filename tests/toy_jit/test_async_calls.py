@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import math
 import threading
+from types import SimpleNamespace
 
 import pytest
 import wasm_builder as wasm
@@ -10,6 +12,7 @@ from interruptions import at_every_point
 from jit_modules import Function, instantiate
 
 from asm_libcalls import Interrupt, UnreachableCodeReached
+from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.toy_jit.runtime import async_calls
 from asm_libcalls.toy_jit.wasi import Exit
 
@@ -18,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("machine_code")
 FUNCTIONS = {
     "add": Function("i32 i32 -> i32", "local.get 00 local.get 01 i32.add"),
     "endless": Function("->", "loop 40 br 00 end"),
+    "long": Function("i32 -> i32", "loop 40 local.get 00 41 01 6b 22 00 0d 00 end local.get 00"),
     "trap": Function("->", "unreachable"),
     "host": Function("i32 -> i32", "local.get 00 call 00"),
     "after": Function("->", "i32.const 00 call 00 drop loop 40 br 00 end"),
@@ -146,6 +150,53 @@ def test_cancelling_just_when_it_ends(make):
 
     assert asyncio.run(main()) > 0
     assert instance.runtime.deadlines == []
+
+
+def test_the_deadline_of_a_call_is_in_force_only_while_it_is_awaited():
+    """Else a later call could find it: the task that cancels does not wait for such a call."""
+
+    class Deadlines(list):
+        def append(self, deadline):
+            assert deadline.at == math.inf
+            assert call._is_running
+            super().append(deadline)
+
+        def remove(self, deadline):
+            super().remove(deadline)
+            assert call._is_running
+
+    instance = SimpleNamespace(deadlines=Deadlines(), check_soon=lambda: None)
+    call = async_calls._Call(instance)
+    assert not call.cancel()
+    assert not call.begin()
+    call = async_calls._Call(instance)
+    assert call.begin()
+    assert call.cancel()
+    assert len(instance.deadlines) == 1
+    call.end()
+    assert not call.cancel()
+    assert not instance.deadlines
+
+
+@pytest.mark.skipif(HAS_GIL, reason="with the GIL one thread at a time may use an instance")
+@pytest.mark.parametrize("how", ["cancelled", "time limit"])
+def test_calls_of_one_instance_end_without_each_other(make, how):
+    exports = make().exports
+
+    async def main():
+        first = asyncio.create_task(exports["long"].call_async(2_000_000_000))
+        await asyncio.sleep(0.05)
+        limit = 0.1 if how == "time limit" else None
+        second = asyncio.create_task(exports["endless"].call_async(time_limit=limit))
+        await asyncio.sleep(0.05)
+        if limit is None:
+            second.cancel()
+        with pytest.raises(asyncio.CancelledError if limit is None else Interrupt):
+            await second
+        assert not first.done()
+        return await first
+
+    assert asyncio.run(main()) == 0
 
 
 def test_wait_for(make):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+from _thread import get_ident
 from functools import partial
 
 from asm_libcalls.toy_jit.runtime.interrupts import Deadline
@@ -24,9 +25,9 @@ _PAST = 0.0
 class _Call:
     """A call in the worker thread, with a deadline that comes when it is cancelled.
 
-    The deadline is removed at the end of the call. So a cancellation that comes just after the end
-    cannot interrupt the next call. No lock is held, and a cancellation is one assignment: a signal
-    handler may raise in the middle of it.
+    The deadline is among the instance's only while the call is running, and the canceller waits for
+    the end of a running call. So no cancellation interrupts a later call. No lock is held, and a
+    cancellation is one assignment: a signal handler may raise in the middle of it.
     """
 
     def __init__(self, instance: StoppableInstance) -> None:
@@ -36,18 +37,22 @@ class _Call:
 
     def begin(self) -> bool:
         """Note that the call begins; return False if it was cancelled before, and must not."""
-        # In this order: a cancellation from here on finds it running, or is found below.
+        # In this order: a cancellation finds it running, or is found.
         self._is_running = True
-        self._instance.deadlines.append(self._deadline)
-        if self._deadline.at == math.inf:
-            return True
-        self.end()
-        return False
+        deadline = self._deadline
+        if deadline.at == _PAST:
+            self._is_running = False
+            return False
+        deadline.thread = get_ident()
+        self._instance.deadlines.append(deadline)
+        if deadline.at == _PAST:  # another thread's check may have come before the deadline
+            self._instance.check_soon()
+        return True
 
     def end(self) -> None:
         """Note that the call has ended."""
-        self._is_running = False
         self._instance.deadlines.remove(self._deadline)
+        self._is_running = False
 
     def cancel(self) -> bool:
         """Make the call trap; return whether it is running, so that its end must be awaited."""
@@ -81,7 +86,7 @@ async def call_async(
         if not call.begin():
             return None  # not used: the task was cancelled
         try:
-            with time_limit(instance, seconds):
+            with time_limit(instance, seconds, get_ident()):
                 return function(*arguments)
         except StopIteration as error:  # a future refuses this exception
             raise RuntimeError("a host function raised StopIteration") from error

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from _thread import get_ident
 from functools import partial
 from operator import attrgetter
 from time import monotonic
@@ -192,10 +193,11 @@ def stoppable_instances() -> Iterator[StoppableInstance]:
 class Deadline:
     """A time, on the clock of :func:`time.monotonic`; two are equal only if they are the same."""
 
-    __slots__ = ("at",)
+    __slots__ = ("at", "thread")
 
-    def __init__(self, at: float) -> None:
+    def __init__(self, at: float, thread: int = 0) -> None:
         self.at = at
+        self.thread = thread  # whose calls must trap then; 0 for all
 
 
 class StoppableInstance(Instance):
@@ -207,8 +209,8 @@ class StoppableInstance(Instance):
         self._begin()
         self._last_user = 0
         self.asked_to_trap = False  # whether it must trap, once
-        # Of the time limits and asynchronous calls in force. Once the earliest has passed, the
-        # instance traps at each check.
+        # Of the time limits and asynchronous calls in force. Once one has passed, each check of its
+        # thread traps.
         self.deadlines: list[Deadline] = []
         super().__init__(**parts)
         self._reference = ref(self, partial(_forget, self.vmctx))
@@ -257,8 +259,12 @@ class StoppableInstance(Instance):
         self.check_soon()
 
     def has_expired(self) -> bool:
-        """Return whether a time limit has expired."""
-        return any(deadline.at <= monotonic() for deadline in [*self.deadlines])
+        """Return whether a deadline of this thread has passed."""
+        threads = 0, get_ident()
+        return any(
+            deadline.at <= monotonic() and deadline.thread in threads
+            for deadline in [*self.deadlines]
+        )
 
     def _check_while_waiting(self) -> None:
         if self.closed:

@@ -43,13 +43,14 @@ class time_limit:
     each further call until the context is left. Contexts may be nested, and entered again.
     """
 
-    def __init__(self, instance: StoppableInstance, seconds: Any) -> None:
+    def __init__(self, instance: StoppableInstance, seconds: Any, thread: int = 0) -> None:
         self._instance = instance
+        self._thread = thread  # the only one whose calls are limited, or 0
         self._seconds = limit_of_time(seconds, "time_limit(): seconds")
         self._entered: list[Deadline] = []
 
     def __enter__(self) -> None:
-        deadline = Deadline(monotonic() + self._seconds)
+        deadline = Deadline(monotonic() + self._seconds, self._thread)
         try:
             self._entered.append(deadline)
             self._instance.deadlines.append(deadline)

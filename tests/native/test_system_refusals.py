@@ -27,8 +27,8 @@ PRELUDE = """
     import errno, json, resource, sys
     from operations import Operations
 
-    heard = []
-    sys.unraisablehook = lambda unraisable: heard.append(repr(unraisable.exc_value))
+    unraisable = []
+    sys.unraisablehook = unraisable.append  # a function of Python needs memory for its frame
     operations = Operations()
     for operation in operations.all().values():  # imports what there is to import
         operation()
@@ -40,6 +40,7 @@ TRY_ALL = """
     for name, operation in operations.all().items():
         outcomes[name] = operations.try_it(operation)
         operations.check()
+    heard = [repr(each.exc_value) for each in unraisable]
     print(json.dumps([outcomes, heard]), flush=True)
 """
 
@@ -152,6 +153,7 @@ def test_no_allocation_of_python_is_one_that_may_not_fail(child, cache):
         + """
     import _testcapi, gc, os, traceback
 
+    sys.unraisablehook = lambda unraisable: None
     def is_memory_error(error):
         if isinstance(error, (MemoryError, OSError)):
             return True

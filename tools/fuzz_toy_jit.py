@@ -145,7 +145,9 @@ class Fuzzer:
             self.outcomes[f"Wasmtime: {theirs.stopped:.60}"] += 1
         else:
             self.outcomes["compared"] += not ours.stopped and not theirs.stopped
-        return first_difference(ours, theirs)
+        difference = first_difference(ours, theirs)
+        theirs.close()
+        return difference
 
 
 def _is_small(module: Module) -> bool:

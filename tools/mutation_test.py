@@ -53,7 +53,8 @@ MODULES = {
     "runtime/test_gc.py",
     "asm_libcalls/x86_64/reference_counts.py": "x86_64/test_reference_counts.py",
     "asm_libcalls/x86_64/tables.py": _REFERENCES,
-    "asm_libcalls/x86_64/externrefs.py": _REFERENCES,
+    "asm_libcalls/x86_64/externrefs.py": "toy_jit/test_lifetime.py::"
+    "test_table_get_calls_python_only_where_the_activations_table_is_full " + _REFERENCES,
     "asm_libcalls/x86_64/memory_growth.py": _REFERENCES,
     "asm_libcalls/x86_64/leaving.py": _REFERENCES,
     "asm_libcalls/x86_64/byte_tuning.py": "x86_64/test_byte_tuning.py -k 'choice or model'",
@@ -70,6 +71,8 @@ MODULES = {
     "runtime/test_gc.py runtime/test_memory_functions.py",
     "asm_libcalls/runtime/instance_block.py": "runtime/test_instance.py test_vmcontext.py",
     "asm_libcalls/runtime/instance_arguments.py": "runtime/test_instance.py runtime/test_misuse.py",
+    "asm_libcalls/runtime/externref_boxes.py": "runtime/test_externref.py runtime/test_gc.py "
+    "runtime/test_ownership.py",
     "asm_libcalls/runtime/releasing.py": "runtime/test_gc.py runtime/test_instance.py",
     "asm_libcalls/runtime/element_segment.py": "runtime/test_instance.py runtime/test_tables.py "
     "runtime/test_misuse.py",

@@ -49,7 +49,7 @@ def _containers(value: object, seen: set[int]) -> Iterator[object]:
         yield value
     elif type(value) is WeakValueDictionary:
         yield vars(value)["data"]
-    elif type(value).__module__.partition(".")[0] == _PACKAGE and id(value) not in seen:
+    elif str(type(value).__module__).partition(".")[0] == _PACKAGE and id(value) not in seen:
         seen.add(id(value))
         for attribute in _attributes(value):
             yield from _containers(attribute, seen)

@@ -87,7 +87,8 @@ class VMExternRefActivationsTable(Owned):
     def insert(self, address: int) -> bool:
         """Insert a live pointer, counting an owner; False if the chunk is full."""
         header, chunk, start = self._header, self._chunk, self._start
-        counter = externref_boxes.known[address][0]
+        counter, cell = externref_boxes.known[address]
+        cell.cell_contents  # noqa: B018 - ValueError if it is not live
         # No call from here on: any Python code might insert into the same slot.
         at = (header.next - start) // _SLOT
         if self._state is OPEN and at != CHUNK_SIZE:
@@ -223,7 +224,8 @@ class VMExternRefActivationsTable(Owned):
     @step
     def _keep(self, address: int) -> bool:
         """Have a live pointer in the set, which owns a count; return False if it is closed."""
-        counter, kept = externref_boxes.known[address][0], self._over_approximated
+        (counter, cell), kept = externref_boxes.known[address], self._over_approximated
+        cell.cell_contents  # noqa: B018 - ValueError if it is not live
         # No call before the last one, and no object that the collector tracks (a bound method is
         # one), or the set may have been replaced.
         if self._state is not OPEN:

@@ -30,7 +30,9 @@ def hold_at(counts: Counts, at: int, cells: Any, index: int) -> None:
     """Count one more owner of the reference in an array, for `counts`, whose item `at` is null."""
     address: int = cells[index]
     if address:
-        known[address][0].value += 1
+        counter, cell = known[address]
+        cell.cell_contents  # noqa: B018 - ValueError if it is not live
+        counter.value += 1
         counts[at] = address
 
 

@@ -34,7 +34,6 @@ from asm_libcalls.vmcontext import VMExternBox, VMExternData, VMSpareBoxes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Any
 
 _BOXES_PER_BLOCK = 256
@@ -210,13 +209,14 @@ def _add_boxes() -> None:
     new = {each: (ctypes.c_size_t.from_address(each), CellType()) for each in addresses}
     for box, (key, (_, cell)) in zip(block, new.items(), strict=True):
         box.key, box.cell = id(key), id(cell)
-    known.update(new)  # keeps them
-    _add_free(new)
+    _add(new)
 
 
 @step
-def _add_free(addresses: Iterable[int]) -> None:
-    free[_END] = addresses
+def _add(new: dict[int, tuple[Any, CellType]]) -> None:
+    boxes = known
+    boxes |= new  # keeps them
+    free[_END] = new
 
 
 def fill_spare() -> None:
@@ -281,7 +281,7 @@ def value_of(address: int) -> Any:
 
 def strong_count(address: int) -> int:
     """Return how many owners a live box has."""
-    return int(known[address][0].value)
+    return int(counter(address).value)
 
 
 def hold(address: int) -> Counts:
@@ -315,7 +315,9 @@ def retain(address: int) -> int:
 
 def counter(address: int) -> Any:
     """Return the count of a live box, as a ctypes integer."""
-    return known[address][0]
+    count, cell = known[address]
+    cell.cell_contents  # noqa: B018 - ValueError if it is not live
+    return count
 
 
 def release(address: int) -> None:

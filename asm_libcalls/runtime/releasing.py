@@ -110,7 +110,8 @@ def _count_down(counts: Counts, record: ThreadRecord) -> bool:
     """Give back the last count, unless it is the last of its box, or native code runs there."""
     address = counts[-1]
     if address:
-        counter = known[address][0]
+        counter, cell = known[address]
+        cell.cell_contents  # noqa: B018 - ValueError if it is not live
         # No call: no thread enters native code from here on.
         if record.innermost or counter.value == 1:
             return False

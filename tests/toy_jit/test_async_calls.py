@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import math
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +23,7 @@ FUNCTIONS = {
     "add": Function("i32 i32 -> i32", "local.get 00 local.get 01 i32.add"),
     "endless": Function("->", "loop 40 br 00 end"),
     "long": Function("i32 -> i32", "loop 40 local.get 00 41 01 6b 22 00 0d 00 end local.get 00"),
+    "forever": Function("i32 ->", "loop 40 br 00 end"),
     "trap": Function("->", "unreachable"),
     "host": Function("i32 -> i32", "local.get 00 call 00"),
     "after": Function("->", "i32.const 00 call 00 drop loop 40 br 00 end"),
@@ -197,6 +199,37 @@ def test_calls_of_one_instance_end_without_each_other(make, how):
         return await first
 
     assert asyncio.run(main()) == 0
+
+
+@pytest.mark.skipif(not HAS_GIL, reason="the other thread waits until this one leaves the store")
+@pytest.mark.parametrize("how", ["cancelled", "time limit"])
+def test_what_others_check_before_a_call_enters_is_checked_again(make, how):
+    """Of its own thread, in another instance, and of another thread, in this instance."""
+    exports, others = make().exports, make().exports
+    converted = threading.Event()
+
+    class Argument:
+        def __index__(self):
+            converted.set()
+            time.sleep(0.1)  # it is cancelled, or the limit passes
+            others["add"](1, 2)
+            thread = threading.Thread(target=exports["add"], args=(1, 2))
+            thread.start()
+            thread.join()
+            return 0
+
+    async def main():
+        limit = 0.05 if how == "time limit" else None
+        task = asyncio.create_task(exports["forever"].call_async(Argument(), time_limit=limit))
+        await asyncio.to_thread(converted.wait, 60)
+        if limit is None:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError if limit is None else Interrupt):
+            await task
+
+    exports["add"](1, 2)
+    others["add"](1, 2)
+    asyncio.run(main())
 
 
 def test_wait_for(make):

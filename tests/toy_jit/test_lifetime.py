@@ -484,6 +484,9 @@ def test_table_get_calls_python_only_where_the_activations_table_is_full():
     table[3] = None
     instance.gc()
     assert [reference() for reference in references] == [None] * len(references)
+    table.close()
+    with pytest.raises(ValueError, match="the Table is closed"):
+        f()
 
 
 RETURNING = {

@@ -258,13 +258,14 @@ class StoppableInstance(Instance):
         self.asked_to_trap = True
         self.check_soon()
 
+    def passed(self) -> list[Deadline]:
+        """Return the deadlines that have passed, of any thread."""
+        return [deadline for deadline in [*self.deadlines] if deadline.at <= monotonic()]
+
     def has_expired(self) -> bool:
         """Return whether a deadline of this thread has passed."""
         threads = 0, get_ident()
-        return any(
-            deadline.at <= monotonic() and deadline.thread in threads
-            for deadline in [*self.deadlines]
-        )
+        return any(deadline.thread in threads for deadline in self.passed())
 
     def _check_while_waiting(self) -> None:
         if self.closed:
@@ -335,6 +336,7 @@ def interrupted(vmctx: int) -> None:
         walks, thread.walks = thread.walks, False
         _go_on(vmctx, instance, thread)
         _trap_if_asked(instance, walks)  # if it was requested since
+        _keep_deadlines(instance, thread, walks)
     except BaseException:
         thread.walks = True
         thread.check_soon()
@@ -348,6 +350,23 @@ def _trap_if_asked(instance: StoppableInstance | None, walks: bool) -> None:
     if walks:
         for other in _instances_on_stack():
             other.trap_if_asked()
+
+
+def _keep_deadlines(instance: StoppableInstance | None, thread: _Thread, walks: bool) -> None:
+    """Have deadlines checked again that have passed and are not of the code that checks now.
+
+    A deadline may be of another thread, which will enter the instance, or of this thread and
+    another instance, which it will enter.
+    """
+    for deadline in () if instance is None else instance.passed():
+        owner = _threads.get(deadline.thread)
+        if owner is not None and owner is not thread:
+            owner.walks = True
+            owner.check_soon()
+    if walks:
+        for other in stoppable_instances():
+            if other is not instance and other.has_expired():
+                other.check_at_entry()
 
 
 def _go_on(vmctx: int, instance: StoppableInstance | None, thread: _Thread) -> None:

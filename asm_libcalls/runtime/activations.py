@@ -62,7 +62,8 @@ class VMExternRefActivationsTable(Owned):
         self._chunk = (ctypes.c_size_t * CHUNK_SIZE).from_buffer(words, _SLOT)
         self._start = ctypes.addressof(self._chunk)
         self._header = _Header(self._start, self._start + ctypes.sizeof(self._chunk))
-        self._over_approximated: set[int] = set()
+        # a dict of keys alone: adding to a set would be a call, in a step
+        self._over_approximated: dict[int, None] = {}
         self._examined: list[int] = []  # taken from both, while a collection sorts them
         self._collecting = False
         self._finish()
@@ -187,11 +188,11 @@ class VMExternRefActivationsTable(Owned):
 
     def _examine(self) -> None:
         """Move every entry to `_examined`."""
-        while not self._take(set()):
+        while not self._take({}):
             pass
 
     @step
-    def _take(self, nothing: set[int]) -> bool:
+    def _take(self, nothing: dict[int, None]) -> bool:
         header, chunk, start = self._header, self._chunk, self._start
         end, kept = header.next, self._over_approximated
         words = chunk[0 : (end - start) // _SLOT]
@@ -226,19 +227,20 @@ class VMExternRefActivationsTable(Owned):
         """Have a live pointer in the set, which owns a count; return False if it is closed."""
         (counter, cell), kept = externref_boxes.known[address], self._over_approximated
         cell.cell_contents  # noqa: B018 - ValueError if it is not live
-        # No call before the last one, and no object that the collector tracks (a bound method is
-        # one), or the set may have been replaced.
+        # No call, and no object that the collector tracks, or the set may have been replaced.
         if self._state is not OPEN:
             return False
         if address not in kept:
             counter.value += 1
-            kept.add(address)
+            kept[address] = None
         return True
 
     def _sweep(self, roots: set[int]) -> None:
         """Drop the examined entries that are no roots; count an owner of the other roots."""
         dropped = externref_boxes.Counts()
         while self._examined:
+            if not dropped or dropped[-1]:
+                dropped.append(0)  # the place for the next one
             self._sort_one(roots, dropped)
         for address in roots:
             self._keep(address)  # a root that was not in the table
@@ -246,7 +248,8 @@ class VMExternRefActivationsTable(Owned):
 
     @step
     def _sort_one(self, roots: set[int], dropped: externref_boxes.Counts) -> None:
-        # No call before the last one, nor such an object: the entry is always in one of the lists.
+        """Move the last examined entry to the set, or to the last place of `dropped`."""
+        # No call, nor such an object: the entry is always in one of the lists.
         kept, examined = self._over_approximated, self._examined
         if not examined:
             return
@@ -254,6 +257,6 @@ class VMExternRefActivationsTable(Owned):
         keeps = self._state is OPEN and address in roots and address not in kept
         del examined[-1]
         if keeps:
-            kept.add(address)
+            kept[address] = None
         else:
-            dropped.append(address)
+            dropped[-1] = address

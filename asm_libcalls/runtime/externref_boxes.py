@@ -92,8 +92,13 @@ class Counts(list[int]):
         while self or _lost or _lost_dead or _waiting:
             while _lost:
                 _find_lost(self)
-            if self and not _lost_dead and _count_down(self):
-                continue
+            if self and not _lost_dead:
+                address = self[-1]
+                is_done = _count_down(self)
+                if is_done is None:
+                    raise _not_live(address)
+                if is_done:
+                    continue
             if nesting() >= _DEEPEST:
                 self._wait()
                 break
@@ -287,21 +292,23 @@ def strong_count(address: int) -> int:
 def hold(address: int) -> Counts:
     """Count one more owner of a live box, else raise ValueError; null (0) is held as it is."""
     counts = Counts((0,))
-    hold_into(counts, 0, address)
+    if not _hold(counts, address):
+        raise _not_live(address)
     return counts
 
 
 @step
-def hold_into(counts: Counts, at: int, address: int) -> None:
-    """Count one more owner of a live box, for `counts`, whose item `at` is null."""
+def _hold(counts: Counts, address: int) -> bool:
+    """Count one more owner of a live box, for `counts`, whose item is null; False if it is dead."""
     if address:
         try:
             counter, cell = known[address]
             cell.cell_contents  # noqa: B018
         except (KeyError, ValueError):
-            raise _not_live(address) from None
+            return False
         counter.value += 1
-        counts[at] = address
+        counts[0] = address
+    return True
 
 
 def retain(address: int) -> int:
@@ -326,8 +333,11 @@ def release(address: int) -> None:
 
 
 @step
-def _count_down(counts: Counts) -> bool:
-    """Give back the last count, unless it is the box's last one; return whether it was done."""
+def _count_down(counts: Counts) -> bool | None:
+    """Give back the last count, unless it is the box's last one; return whether it was done.
+
+    None if the box is dead; then the count is gone.
+    """
     address = counts[-1]
     if address:
         try:
@@ -335,7 +345,7 @@ def _count_down(counts: Counts) -> bool:
             cell.cell_contents  # noqa: B018
         except (KeyError, ValueError):
             del counts[-1]
-            raise _not_live(address) from None
+            return None
         others = counter.value - 1
         if not others:
             return False

@@ -14,6 +14,7 @@ its protocol.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -225,16 +226,10 @@ def catch_up() -> None:
     """Call what was to be called later in stores that no other thread is inside."""
     for store in [*late]:
         store.catch_up()
-    _forget_done()
-
-
-@step
-def _forget_done() -> list[Store]:
-    """Forget the stores that have caught up; return all until now, for the caller to drop."""
-    known = len(late)  # other threads may append
-    before = late[:known]
-    late[:known] = [store for store in before if store.later]
-    return before
+        if not store.later:
+            # Where another thread adds to it at this moment, it has appended the store again.
+            with contextlib.suppress(ValueError):
+                late.remove(store)
 
 
 @step

@@ -304,11 +304,7 @@ def test_what_python_runs_at_any_moment_may_wait_for_a_thread_that_counts(child,
 def test_steps_make_few_calls():
     """Python runs signal handlers and collections at calls, and at backward jumps."""
     may_call = {
-        # once the lock is of no more use
-        "_count_down", "hold_into",
-        # rarely
-        "_forget_dead", "_forget_done",
-        "VMExternRefActivationsTable._keep", "VMExternRefActivationsTable._sort_one",
+        "_forget_dead",  # rarely
     }  # fmt: skip
     modules = [each for name, each in [*sys.modules.items()] if name.startswith("asm_libcalls")]
     things = [thing for module in modules for thing in vars(module).values()]

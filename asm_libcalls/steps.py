@@ -6,9 +6,9 @@ process has one lock for all steps, because references move between stores. Mach
 references takes it too (``runtime/step_lock.py``). It is held briefly: a step runs no destructor,
 callback or native code. Signal handlers and collections could wait for a thread that waits for the
 lock. They run where Python calls a function or jumps backward, and where a Python function begins.
-So nothing of that comes between taking and leaving the lock in the steps that are taken often. A
-few others make calls. If code of this package that runs there waits for another thread, it does so
-by :func:`wait_outside`.
+So nothing of that comes between taking and leaving the lock. Before the lock is shared with machine
+code, and where a debugger or profiler is active, it can. If code of this package that runs there
+waits for another thread, it does so by :func:`wait_outside`.
 """
 
 from __future__ import annotations

@@ -252,13 +252,10 @@ def _add_weakly(references: list[weakref.ref[Any]], thing: object) -> None:
     """Append a weak reference; forget those that are dead when the list has doubled."""
     references.append(weakref.ref(thing))
     if len(references) & len(references) - 1 == 0:
-        _forget_dead(references)
-
-
-@step
-def _forget_dead(references: list[weakref.ref[Any]]) -> None:
-    known = len(references)
-    references[:known] = [each for each in references[:known] if each() is not None]
+        for each in [*references]:
+            if each() is None:
+                with contextlib.suppress(ValueError):  # another thread has done it
+                    references.remove(each)
 
 
 @step

@@ -34,24 +34,20 @@ class AddressMap:
     def put(self, address: int, value: object) -> None:
         """Add a value, or replace the one at this address."""
         self._values[address] = value
-        while True:
-            starts = self._starts
-            at = bisect_left(starts, address)
-            if starts[at : at + 1] == (address,):
-                return
-            if self._replace(starts, (*starts[:at], address, *starts[at:])):
-                return
+        self._change(address, (address,))
 
     def remove(self, address: int) -> None:
         """Remove the value at an address, if there is one."""
+        self._change(address, ())
+        self._values.pop(address, None)
+
+    def _change(self, address: int, to: tuple[int, ...]) -> None:
+        """Have an address among the starts, or not: `to` is what takes its place."""
         while True:
             starts = self._starts
-            at = bisect_left(starts, address)
-            if starts[at : at + 1] != (address,):
-                break
-            if self._replace(starts, (*starts[:at], *starts[at + 1 :])):
-                break
-        self._values.pop(address, None)
+            at, end = bisect_left(starts, address), bisect_right(starts, address)
+            if starts[at:end] == to or self._replace(starts, starts[:at] + to + starts[end:]):
+                return
 
     @step
     def _replace(self, old: tuple[int, ...], new: tuple[int, ...]) -> bool:

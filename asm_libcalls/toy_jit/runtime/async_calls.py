@@ -8,7 +8,7 @@ import math
 from _thread import get_ident
 from functools import partial
 
-from asm_libcalls.toy_jit.runtime.interrupts import Deadline
+from asm_libcalls.toy_jit.runtime.deadlines import Deadline
 from asm_libcalls.toy_jit.runtime.time_limits import time_limit
 
 TYPE_CHECKING = False

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.toy_jit.frontend.module import FuncType
-    from asm_libcalls.toy_jit.runtime.interrupts import Deadline
+    from asm_libcalls.toy_jit.runtime.deadlines import Deadline
 
 _MOST_ARGUMENTS = 32
 """The slots that a thunk passes one by one; it reads further ones from the stack. Its record has an

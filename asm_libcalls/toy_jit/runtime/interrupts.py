@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.activation import ThreadRecord
+    from asm_libcalls.toy_jit.runtime.deadlines import Deadline
 
 _POINTER = ctypes.sizeof(ctypes.c_size_t)
 
@@ -188,16 +189,6 @@ def stoppable_instances() -> Iterator[StoppableInstance]:
         instance = reference()
         if instance is not None:
             yield instance
-
-
-class Deadline:
-    """A time, on the clock of :func:`time.monotonic`; two are equal only if they are the same."""
-
-    __slots__ = ("at", "thread")
-
-    def __init__(self, at: float, thread: int = 0) -> None:
-        self.at = at
-        self.thread = thread  # whose calls must trap then; 0 for all
 
 
 class StoppableInstance(Instance):

@@ -7,7 +7,8 @@ import math
 from time import monotonic
 
 from asm_libcalls.signatures.arguments import shown
-from asm_libcalls.toy_jit.runtime.interrupts import Deadline, watcher
+from asm_libcalls.toy_jit.runtime.deadlines import Deadline
+from asm_libcalls.toy_jit.runtime.interrupts import watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

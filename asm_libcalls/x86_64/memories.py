@@ -90,14 +90,13 @@ def _check_length(body: Body, register: Any) -> None:
         body.leave_if("a")
 
 
-def _index_segments(reg_segments: Any, reg_index: Any) -> None:
-    """Emit: reg_segments += offset of the VMDataSegment of a zero-extended index; clobbers it."""
-    from peachpy.x86_64 import ADD, SHL
+def _segment(reg_segments: Any, reg_index: Any) -> Any:
+    """Emit: double a zero-extended index. Return the address of its VMDataSegment."""
+    from peachpy.x86_64 import ADD
 
-    size = ctypes.sizeof(VMDataSegment)
-    assert size & (size - 1) == 0
-    SHL(reg_index, size.bit_length() - 1)  # index to bytes
-    ADD(reg_segments, reg_index)
+    assert ctypes.sizeof(VMDataSegment) == 16  # twice the greatest scale of an address
+    ADD(reg_index, reg_index)
+    return reg_segments + reg_index * 8
 
 
 def _find_memory(reg_vmctx: Any, reg_index: Any, reg_definition: Any) -> None:
@@ -116,21 +115,51 @@ def _find_memory(reg_vmctx: Any, reg_index: Any, reg_definition: Any) -> None:
     MOV(reg_index, [entry + MemoryPointers.base.offset])
 
 
+def _find_first_memory(reg_vmctx: Any, reg_base: Any, reg_definition: Any) -> None:
+    """Emit what :func:`_find_memory` does for index 0, the most common, in two cycles less."""
+    from peachpy.x86_64 import MOV
+
+    entry = reg_vmctx + InstanceHeader.memory_pointers_offset(0)
+    MOV(reg_base, [entry + MemoryPointers.base.offset])
+    MOV(reg_definition, [entry + MemoryPointers.definition.offset])
+
+
 def _copy(body: Body) -> None:
     """Emit ``memory_copy(vmctx, dst_memory_index, dst, src_memory_index, src, len)``."""
     from peachpy.x86_64 import (
-        ADD, CMP, JE, JMP, LABEL, LEA, MOV, Label, eax, ecx, edx, esi, r8, r8d, r9, r9d, r10, rax,
-        rcx, rdi, rdx, rsi,
+        ADD, CMP, JE, JMP, JNZ, LABEL, LEA, MOV, TEST, Label, eax, ecx, edx, esi, r8, r8d, r9, r9d,
+        r10, rax, rcx, rdi, rdx, rsi,
     )  # fmt: skip
 
     from asm_libcalls.x86_64.bytes.copying import MOVE_BYTES
 
-    same, ends = Label("same"), Label("ends")
+    others, same, one = map(Label, ("others", "same", "one"))
     length = VMMemoryDefinition.current_length.offset
     _check_length(body, r9d)
     MOV(eax, edx)  # the destination's offset
     MOV(edx, r9d)  # the length where memmove has it
     MOV(r8d, r8d)
+    for index in (esi, ecx):
+        TEST(index, index)
+        JNZ(others)
+    if body.is_builtin:
+        MOV(esi, esi)
+    body.check_index(rsi, "memory_count")
+    _find_first_memory(rdi, rsi, r10)
+    LABEL(one)
+    _check_open(body, r10)
+    LEA(rdi, [rsi + rax * 1])  # offsets to addresses, as memmove has them
+    ADD(rsi, r8)
+    MOV(r10, [r10 + length])
+    ADD(rax, rdx)
+    ADD(r8, rdx)
+    CMP(rax, r10)
+    body.leave_if("a")
+    CMP(r8, r10)
+    body.leave_if("a")
+    body.end_with(MOVE_BYTES)
+
+    LABEL(others)
     MOV(esi, esi)
     body.check_index(rsi, "memory_count")
     CMP(ecx, esi)
@@ -141,59 +170,61 @@ def _copy(body: Body) -> None:
     _check_open(body, rcx)
     _find_memory(rdi, r9, r10)
     _check_open(body, r10)
-    LEA(rdi, [rsi + rax * 1])  # offsets to addresses, as memmove has them
+    LEA(rdi, [rsi + rax * 1])
     LEA(rsi, [r9 + r8 * 1])
-    MOV(r9, [r10 + length])  # of the source's memory
-    MOV(r10, [rcx + length])  # of the destination's
-    JMP(ends)
+    ADD(rax, rdx)
+    ADD(r8, rdx)
+    CMP(rax, [rcx + length])
+    body.leave_if("a")
+    CMP(r8, [r10 + length])
+    body.leave_if("a")
+    body.end_with(MOVE_BYTES)
 
     LABEL(same)
     _find_memory(rdi, rsi, r10)
-    _check_open(body, r10)
-    LEA(rdi, [rsi + rax * 1])
-    ADD(rsi, r8)
-    MOV(r10, [r10 + length])
-    MOV(r9, r10)
-    LABEL(ends)
-    ADD(rax, rdx)
-    ADD(r8, rdx)
-    CMP(rax, r10)
-    body.leave_if("a")
-    CMP(r8, r9)
-    body.leave_if("a")
-    body.end_with(MOVE_BYTES)
+    JMP(one)
 
 
 def _init(body: Body) -> None:
     """Emit ``memory_init(vmctx, memory_index, data_index, dst, src, len)``."""
     from peachpy.x86_64 import (
-        ADD, CMP, LEA, MOV, ecx, edx, esi, r8, r8d, r9d, r10, rax, rcx, rdi, rdx, rsi,
+        ADD, CMP, JMP, JNZ, LABEL, LEA, MOV, TEST, Label, ecx, edx, esi, r8, r8d, r9, r9d, r10, rax,
+        rcx, rdi, rdx, rsi,
     )  # fmt: skip
 
     from asm_libcalls.x86_64.bytes.copying import MOVE_BYTES
 
+    other, found = Label("other"), Label("found")
     _check_length(body, r9d)
     MOV(esi, esi)
     MOV(edx, edx)
     body.check_index(rsi, "memory_count")
     body.check_index(rdx, "data_count")
-    _find_memory(rdi, rsi, r10)
+    MOV(rax, [rdi + header("data_segments")])  # first: the source's address takes two loads
+    segment = _segment(rax, rdx)
+    TEST(esi, esi)
+    JNZ(other)
+    _find_first_memory(rdi, rsi, r10)
+    LABEL(found)
     _check_open(body, r10)
-    MOV(rax, [rdi + header("data_segments")])
-    _index_segments(rax, rdx)  # VMDataSegment*
     MOV(ecx, ecx)
     MOV(r8d, r8d)
-    MOV(edx, r9d)
+    MOV(r9d, r9d)
     LEA(rdi, [rsi + rcx * 1])  # offsets to addresses, as memmove has them
-    MOV(rsi, [rax + VMDataSegment.base.offset])
+    MOV(rsi, [segment + VMDataSegment.base.offset])
     ADD(rsi, r8)
-    ADD(rcx, rdx)  # the ends of both ranges
-    ADD(r8, rdx)
+    ADD(rcx, r9)  # the ends of both ranges
+    ADD(r8, r9)
     CMP(rcx, [r10 + VMMemoryDefinition.current_length.offset])
     body.leave_if("a")
-    CMP(r8, [rax + VMDataSegment.length.offset])  # 0 once dropped
+    CMP(r8, [segment + VMDataSegment.length.offset])  # 0 once dropped
     body.leave_if("a")
+    MOV(edx, r9d)
     body.end_with(MOVE_BYTES)
+
+    LABEL(other)
+    _find_memory(rdi, rsi, r10)
+    JMP(found)
 
 
 def _fill(array: str, count: str, body: Body) -> None:
@@ -243,6 +274,5 @@ def _data_drop(body: Body) -> None:
     MOV(esi, esi)
     body.check_index(rsi, "data_count")
     MOV(rax, [rdi + header("data_segments")])
-    _index_segments(rax, rsi)
-    MOV(qword[rax + VMDataSegment.length.offset], 0)
+    MOV(qword[_segment(rax, rsi) + VMDataSegment.length.offset], 0)
     body.end()

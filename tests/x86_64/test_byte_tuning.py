@@ -3,7 +3,7 @@
 import pytest
 
 from asm_libcalls.x86_64 import cpu
-from asm_libcalls.x86_64.byte_tuning import ByteTuning
+from asm_libcalls.x86_64.byte_tuning import LONG_FROM, ByteTuning
 
 INTEL, AMD = "GenuineIntel", "AuthenticAMD"
 AVX2 = frozenset({"avx2", "erms"})
@@ -45,7 +45,7 @@ def test_this_cpu_is_decoded_with_its_tunings(machine_code, monkeypatch):
 
 CHOICES = {
     "nothing": (frozenset(), (16, 16, None, None)),
-    "strings": (frozenset({"erms"}), (16, 16, 2048, 2048)),
+    "strings": (frozenset({"erms"}), (16, 16, LONG_FROM, LONG_FROM)),
     "AVX2": (AVX2, (32, 32, None, 1 << 20)),
     "AVX2 without strings": (AVX2 - {"erms"}, (32, 32, None, None)),
     "AVX-512": (AVX512, (32, 32, None, 1 << 20)),
@@ -53,7 +53,7 @@ CHOICES = {
     "wide without strings": (AVX512 - {"erms"} | WIDE, (32, 64, None, None)),
     "Ice Lake, wide": (AVX512 | WIDE | ICE_LAKE, (32, 64, 8 << 10, 16 << 10)),
     "Ice Lake": (AVX2 | ICE_LAKE, (32, 32, 8 << 10, 16 << 10)),
-    "Ice Lake asked of a CPU without AVX2": ({"erms"} | ICE_LAKE, (16, 16, 2048, 2048)),
+    "Ice Lake asked of a CPU without AVX2": ({"erms"} | ICE_LAKE, (16, 16, LONG_FROM, LONG_FROM)),
     "wide asked of a CPU without AVX-512": (AVX2 | WIDE, (32, 32, None, 1 << 20)),
     "Ice Lake without strings": (AVX512 - {"erms"} | ICE_LAKE, (32, 32, None, None)),
 }

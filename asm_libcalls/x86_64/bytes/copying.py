@@ -43,8 +43,9 @@ MOVE_BYTES = "asm_libcalls_move_bytes"
 _SLOW_REP_MOVSB = 63
 
 # A load waits for an earlier store at the same place in a page. If the destination's place exceeds
-# the source's by less than this many bytes, an upward loop loads where it has just stored.
-_ALIASED = 256
+# the source's by up to 256 bytes, a turn of the loop, an upward loop loads just where it stored.
+# A test for less than this many bytes takes one instruction.
+_ALIASED = 512
 
 
 def move(vectors: Vectors) -> None:
@@ -69,12 +70,10 @@ def move(vectors: Vectors) -> None:
     LABEL(over_8)
     MOV(rax, rdi)
     SUB(rax, rsi)  # destination - source, and on
-    JZ(nothing)
     CMP(rax, rdx)
     JB(backward)  # unsigned: the destination begins inside the source
     if vectors.tuning.ice_lake:
-        LEA(ecx, [rax - 1])
-        TEST(ecx, PAGE - _ALIASED)
+        TEST(eax, PAGE - _ALIASED)
         JZ(aliased)
         LABEL(not_aliased)
     CMP(rdx, LONG_FROM)
@@ -108,6 +107,8 @@ def move(vectors: Vectors) -> None:
         _string(vectors, forward)
 
     LABEL(backward)
+    TEST(rax, rax)
+    JZ(nothing)  # here, as each test delays the first load of an upward copy
     CMP(rdx, LONG_FROM)
     JB(downwards)
     vectors.jump_unless_end_crosses_page(downwards, count)
@@ -197,6 +198,7 @@ def _loop_upwards(vectors: Vectors, store: Any) -> None:
     _load_row(vectors, near, rsi)
     AND(rcx, -width)  # destination of the turn: the first aligned place after the start
     if aligned:
+        _load_row(vectors, far[-1:], rsi + rdx * 1, -1)
         LEA(r8, [rdi + rdx * 1 - 1 - (row - width)])
         AND(r8, -width)  # destination of the far end but for its last vector
         LEA(r9, [rdi + rdx * 1 - width])  # destination of that one
@@ -205,7 +207,6 @@ def _loop_upwards(vectors: Vectors, store: Any) -> None:
     SUB(rsi, rdi)  # source - destination
     if aligned:
         _load_row(vectors, far[:-1], r8 + rsi * 1)
-        _load_row(vectors, far[-1:], r9 + rsi * 1)
     else:
         _load_row(vectors, far, r8 + rsi * 1)
         LEA(r9, [rcx + rsi * 1])  # source of the turn

@@ -79,7 +79,8 @@ MODULES = {
     "asm_libcalls/runtime/global_.py": "runtime/test_global.py runtime/test_misuse.py",
     "asm_libcalls/runtime/arguments.py": "runtime/test_misuse.py runtime/test_memory_functions.py",
     "asm_libcalls/signatures/value_types.py": "signatures/test_numbers.py",
-    "asm_libcalls/x86_64/memories.py": "x86_64/test_memory_routines.py -k 'sse2 and not (erms "
+    "asm_libcalls/x86_64/memories.py": "x86_64/test_memory_routines.py "
+    "runtime/test_memory_functions.py -k 'test_memory_functions or sse2 and not (erms "
     "or copies or fills or keeps or outside or 4_gib)'",
 }
 """The modules to change, and their tests; fast ones, since each mutant runs them."""

@@ -89,6 +89,9 @@ def test_they_do_what_the_fallback_does(name, slow_calls):
                     "memory_init": (at % 2, 0, at, 0, length),
                 }.get(name, (0, at, 7, length))
                 cases.append(changed)
+                if name == "memory_copy":  # within a memory
+                    cases += [(at % 2, at, at % 2, 3, length), (at % 2, 3, at % 2, at, length)]
+                    cases += [(0, at, 0, 3, length), (0, 3, 0, at, length)]
     fast = 0
     for case in cases:
         del slow_calls[:]
@@ -97,6 +100,12 @@ def test_they_do_what_the_fallback_does(name, slow_calls):
         assert result == outcome(fallback, other, case), case
         assert state(ours) == state(other), case
     assert fast
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_an_instance_without_memories_and_segments(name):
+    with pytest.raises(ValueError, match=r"0 is not in the instance"):
+        getattr(asm_libcalls, name)(Instance(), *(0 for _ in GOOD[name]))
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -312,6 +312,13 @@ def test_bounds(call, guarded, at, size, inside, upper):
     )
     check("memory_copy", one, upper | elsewhere, zero, at, size, changed=(0, out_of))
     check("memory_init", one, zero, upper | elsewhere, at, size, changed=(0, out_of))
+    # Within each memory.
+    context.definitions[1].current_length = LENGTH
+    for index, which, before in ((zero, 1, other_before), (one, 0, ours_before)):
+        into = before[:position] + before[:length] + before[position + length :]
+        check("memory_copy", index, at, index, zero, size, changed=(which, into))
+        out_of = before[position : position + length] + before[length:]
+        check("memory_copy", index, zero, index, at, size, changed=(which, out_of))
 
 
 def test_a_memory_of_4_gib(call):

@@ -436,7 +436,7 @@ class Stress:
 
 def live_boxes() -> list[int]:
     """Return the addresses of live boxes."""
-    return [*filter(externref_boxes.is_live, [*externref_boxes.known])]
+    return [*filter(externref_boxes.is_live, [*externref_boxes.value_cells])]
 
 
 def main(words: list[str]) -> int:

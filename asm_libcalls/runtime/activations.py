@@ -27,6 +27,7 @@ import ctypes
 from asm_libcalls.native.stack_walker import stack_frames
 from asm_libcalls.owned.objects import OPEN, Owned
 from asm_libcalls.runtime import externref_boxes, transit
+from asm_libcalls.runtime.externref_boxes import SHIFT, ref_counts, value_cells
 from asm_libcalls.runtime.stack_maps import stack_map
 from asm_libcalls.steps import step
 
@@ -88,12 +89,11 @@ class VMExternRefActivationsTable(Owned):
     def insert(self, address: int) -> bool:
         """Insert a live pointer, counting an owner; False if the chunk is full."""
         header, chunk, start = self._header, self._chunk, self._start
-        counter, cell = externref_boxes.known[address]
-        cell.cell_contents  # noqa: B018 - ValueError if it is not live
+        value_cells[address].cell_contents  # noqa: B018 - ValueError if it is not live
         # No call from here on: any Python code might insert into the same slot.
         at = (header.next - start) // _SLOT
         if self._state is OPEN and at != CHUNK_SIZE:
-            counter.value += 1
+            ref_counts[address >> SHIFT] += 1
             chunk[at] = address
             header.next += _SLOT
             return True
@@ -225,13 +225,13 @@ class VMExternRefActivationsTable(Owned):
     @step
     def _keep(self, address: int) -> bool:
         """Have a live pointer in the set, which owns a count; return False if it is closed."""
-        (counter, cell), kept = externref_boxes.known[address], self._over_approximated
-        cell.cell_contents  # noqa: B018 - ValueError if it is not live
+        kept = self._over_approximated
+        value_cells[address].cell_contents  # noqa: B018 - ValueError if it is not live
         # No call, and no object that the collector tracks, or the set may have been replaced.
         if self._state is not OPEN:
             return False
         if address not in kept:
-            counter.value += 1
+            ref_counts[address >> SHIFT] += 1
             kept[address] = None
         return True
 

@@ -166,7 +166,7 @@ class VMExternRef(NotCopied):
         except AttributeError:  # __init__ did not end; a user's __getattr__ is not called
             return
         # At interpreter exit the modules may be cleared already.
-        if not address or getattr(boxes, "known", None) is None:
+        if not address or getattr(boxes, "value_cells", None) is None:
             return
         if HAS_GIL and self._thread != get_ident():
             self._address = 0

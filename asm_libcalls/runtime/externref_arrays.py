@@ -6,7 +6,13 @@ The arrays are of ctypes, or lists. What is not in an array is in
 
 from __future__ import annotations
 
-from asm_libcalls.runtime.externref_boxes import EVERYTHING, Counts, known
+from asm_libcalls.runtime.externref_boxes import (
+    EVERYTHING,
+    SHIFT,
+    Counts,
+    ref_counts,
+    value_cells,
+)
 from asm_libcalls.steps import step
 
 TYPE_CHECKING = False
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
 def value_at(cells: Any, index: int) -> Any:
     """Return the Python object of the reference in an array; None for null."""
     address = cells[index]
-    return known[address][1].cell_contents if address else None
+    return value_cells[address].cell_contents if address else None
 
 
 @step
@@ -30,9 +36,8 @@ def hold_at(counts: Counts, at: int, cells: Any, index: int) -> None:
     """Count one more owner of the reference in an array, for `counts`, whose item `at` is null."""
     address: int = cells[index]
     if address:
-        counter, cell = known[address]
-        cell.cell_contents  # noqa: B018 - ValueError if it is not live
-        counter.value += 1
+        value_cells[address].cell_contents  # noqa: B018 - ValueError if it is not live
+        ref_counts[address >> SHIFT] += 1
         counts[at] = address
 
 

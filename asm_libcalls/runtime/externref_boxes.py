@@ -42,11 +42,17 @@ free: list[int] = []
 spare = VMSpareBoxes()
 """Free boxes that only machine code takes, so that it need not change the list."""
 
-known: dict[int, tuple[Any, CellType]] = {}
-"""By the address of each box: its count, as a ctypes integer, and a cell of its value.
+value_cells: dict[int, CellType] = {}
+"""By the address of each box: a cell of its value.
 
 Where the box is not live, the cell is empty, and reading it raises ValueError.
 """
+
+ref_counts = (ctypes.c_size_t * (sys.maxsize // ctypes.sizeof(ctypes.c_size_t))).from_address(0)
+"""All memory, as an array of words. The count of a box is the item at its address, shifted right by
+:data:`SHIFT`. (With a ctypes integer for each box, a garbage collection would take longer.)"""
+
+SHIFT = ctypes.sizeof(ctypes.c_size_t).bit_length() - 1
 
 _lost: deque[int] = deque()
 """What was in lists of :class:`Counts` when they were dropped."""
@@ -65,7 +71,7 @@ _waiting: list[Counts] = []
 """What was to be given back at a greater depth."""
 
 # Machine code uses these, also in destructors that run after Python's end has cleared this module.
-for _each in (free, spare, known):
+for _each in (free, spare, value_cells):
     libc.never_free(_each)
 
 EVERYTHING, _END = slice(None), slice(sys.maxsize, None)
@@ -211,15 +217,15 @@ def _add_boxes() -> None:
     start = ctypes.addressof(block)
     size = ctypes.sizeof(VMExternBox)
     addresses = range(start, start + size * _BOXES_PER_BLOCK, size)
-    new = {each: (ctypes.c_size_t.from_address(each), CellType()) for each in addresses}
-    for box, (key, (_, cell)) in zip(block, new.items(), strict=True):
+    new = {each: CellType() for each in addresses}
+    for box, (key, cell) in zip(block, new.items(), strict=True):
         box.key, box.cell = id(key), id(cell)
     _add(new)
 
 
 @step
-def _add(new: dict[int, tuple[Any, CellType]]) -> None:
-    boxes = known
+def _add(new: dict[int, CellType]) -> None:
+    boxes = value_cells
     boxes |= new  # keeps them
     free[_END] = new
 
@@ -250,10 +256,10 @@ def _make_box(counts: Counts, value: object) -> bool:
     if not free:
         return False
     address = free[-1]
-    counter, cell = known[address]
+    word, cell = address >> SHIFT, value_cells[address]
     # Nothing is allocated: a collection could run.
     del free[-1]
-    counter.value = 1
+    ref_counts[word] = 1
     cell.cell_contents = value
     counts[0] = address
     return True
@@ -261,14 +267,14 @@ def _make_box(counts: Counts, value: object) -> bool:
 
 def live_count() -> int:
     """Return how many boxes are live, or not free again yet."""
-    return len(known) - len(free) - int(spare.count)
+    return len(value_cells) - len(free) - int(spare.count)
 
 
 @step
 def is_live(address: int) -> bool:
     """Return whether an address is that of a live box."""
     try:
-        known[address][1].cell_contents  # noqa: B018
+        value_cells[address].cell_contents  # noqa: B018
     except (KeyError, ValueError):
         return False
     return True
@@ -281,12 +287,15 @@ def _not_live(address: int) -> ValueError:
 @step
 def value_of(address: int) -> Any:
     """Return the Python object in a live box."""
-    return known[address][1].cell_contents
+    return value_cells[address].cell_contents
 
 
+@step
 def strong_count(address: int) -> int:
     """Return how many owners a live box has."""
-    return int(counter(address).value)
+    value_cells[address].cell_contents  # noqa: B018 - ValueError if it is not live
+    owners: int = ref_counts[address >> SHIFT]
+    return owners
 
 
 def hold(address: int) -> Counts:
@@ -302,11 +311,10 @@ def _hold(counts: Counts, address: int) -> bool:
     """Count one more owner of a live box, for `counts`, whose item is null; False if it is dead."""
     if address:
         try:
-            counter, cell = known[address]
-            cell.cell_contents  # noqa: B018
+            value_cells[address].cell_contents  # noqa: B018
         except (KeyError, ValueError):
             return False
-        counter.value += 1
+        ref_counts[address >> SHIFT] += 1
         counts[0] = address
     return True
 
@@ -318,13 +326,6 @@ def retain(address: int) -> int:
     """
     hold(address).clear()
     return address
-
-
-def counter(address: int) -> Any:
-    """Return the count of a live box, as a ctypes integer."""
-    count, cell = known[address]
-    cell.cell_contents  # noqa: B018 - ValueError if it is not live
-    return count
 
 
 def release(address: int) -> None:
@@ -341,16 +342,16 @@ def _count_down(counts: Counts) -> bool | None:
     address = counts[-1]
     if address:
         try:
-            counter, cell = known[address]
-            cell.cell_contents  # noqa: B018
+            value_cells[address].cell_contents  # noqa: B018
         except (KeyError, ValueError):
             del counts[-1]
             return None
-        others = counter.value - 1
+        word = address >> SHIFT
+        others = ref_counts[word] - 1
         if not others:
             return False
         counts[-1] = 0
-        counter.value = others
+        ref_counts[word] = others
     del counts[-1]
     return True
 
@@ -359,13 +360,14 @@ def _count_down(counts: Counts) -> bool | None:
 def _take_last(counts: Counts, dead: _Dead) -> None:
     """Make a box dead if the last item of `counts` is still its last count."""
     address = counts[-1]
-    counter, cell = known[address]
+    cell = value_cells[address]
     value = cell.cell_contents
     holder = dead[0]
     values = holder[1]
+    word = address >> SHIFT
     # No call from here on.
-    if counter.value == 1:
-        counter.value = 0
+    if ref_counts[word] == 1:
+        ref_counts[word] = 0
         counts[-1] = 0
         del cell.cell_contents
         values[0] = value
@@ -389,11 +391,10 @@ def drop_and_dealloc(address: int) -> None:
 def _revive(counts: Counts, address: int) -> bool:
     """Make `counts`, whose item is null, the only owner of a box without owners."""
     try:
-        counter, cell = known[address]
-        cell.cell_contents  # noqa: B018
+        value_cells[address].cell_contents  # noqa: B018
     except (KeyError, ValueError):
         return False
     # No call from here on.
-    counter.value = 1
+    ref_counts[address >> SHIFT] = 1
     counts[0] = address
     return True

@@ -13,7 +13,7 @@ from functools import partial
 from asm_libcalls.native import process
 from asm_libcalls.native.stack_walker import departures
 from asm_libcalls.owned import raise_first
-from asm_libcalls.runtime.externref_boxes import known, moved
+from asm_libcalls.runtime.externref_boxes import SHIFT, moved, ref_counts, value_cells
 from asm_libcalls.runtime.store_entries import close_inside
 from asm_libcalls.steps import step
 
@@ -110,13 +110,13 @@ def _count_down(counts: Counts, record: ThreadRecord) -> bool:
     """Give back the last count, unless it is the last of its box, or native code runs there."""
     address = counts[-1]
     if address:
-        counter, cell = known[address]
-        cell.cell_contents  # noqa: B018 - ValueError if it is not live
+        value_cells[address].cell_contents  # noqa: B018 - ValueError if it is not live
+        word = address >> SHIFT
         # No call: no thread enters native code from here on.
-        if record.innermost or counter.value == 1:
+        if record.innermost or ref_counts[word] == 1:
             return False
         counts[-1] = 0
-        counter.value -= 1
+        ref_counts[word] -= 1
     del counts[-1]
     return True
 

@@ -13,7 +13,8 @@ import operator
 
 from asm_libcalls.owned import raise_first
 from asm_libcalls.owned.objects import unmade
-from asm_libcalls.runtime import externref_arrays, externref_boxes, kept_instances
+from asm_libcalls.runtime import externref_arrays, kept_instances
+from asm_libcalls.runtime.externref_boxes import SHIFT, ref_counts
 from asm_libcalls.runtime.growable import Growable
 from asm_libcalls.runtime.reference import REFERENCE_TYPES, from_raw, give_back, owned_raw
 from asm_libcalls.runtime.releasing import release_when_unused
@@ -279,17 +280,17 @@ class Table(Growable):
         if not accessible:
             return None
         counts = bool(fill) and self._element_type == "externref"
-        counter = externref_boxes.counter(fill) if counts else ctypes.c_size_t()
         # Elements past the size are null already.
-        return reservation, slice(current, current + len(new)), new, counter, len(new)
+        return reservation, slice(current, current + len(new)), new, fill if counts else 0
 
     @step
     def _commit(self, prepared: tuple[Any, ...], current: int, desired: int) -> bool:
-        reservation, where, new, counter, count = prepared
+        reservation, where, new, counted = prepared
         elements = self._elements
         # No call from here on: see growable.py.
         if self._reservation is reservation and self._definition.current_elements == current:
-            counter.value += count
+            if counted:
+                ref_counts[counted >> SHIFT] += desired - current
             elements[where] = new
             self._definition.current_elements = desired
             return True

@@ -34,7 +34,7 @@ def test_shared_objects_are_those_of_modules_and_of_their_objects(machine_code):
     one = store.Store()
     found = {id(each) for each in object_locks.shared_objects()}
     for each in (
-        externref_boxes.known,
+        externref_boxes.value_cells,
         externref_boxes._lost,
         vars(externref_boxes),
         vars(funcref.live)["data"],
@@ -69,7 +69,7 @@ def test_a_child_finds_them_unlocked(child, machine_code):
     from asm_libcalls.runtime import externref_boxes, transit
     from forks import check, in_child
     Code(b"\xc3").close()
-    shared = (externref_boxes._lost, externref_boxes.known, transit._words,
+    shared = (externref_boxes._lost, externref_boxes.value_cells, transit._words,
               default_binding()._functions, code_arena._regions[0].freed)
     offset = object_locks.lock_offset(ctypes)
     locks += [ctypes.c_uint8.from_address(id(each) + offset) for each in shared]

@@ -77,11 +77,17 @@ def raw(argument):
     return argument.as_raw() if is_reference(argument) else argument or 0
 
 
-def at_address(name, instance, *arguments):
-    """Call at the C address; return the names of the Python functions that ran meanwhile."""
+def at_address(name, instance, *arguments, upper=0):
+    """Call at the C address; return the names of the Python functions that ran meanwhile.
+
+    `upper` is added to each 32-bit argument.
+    """
     libcall = LIBCALLS[name]
-    call = asm_libcalls.catch_traps(libcall.address, libcall.signature)
-    patterns = [instance.vmctx, *map(raw, arguments)]
+    wide = libcall.signature.replace("i32", "u64").replace("u32", "u64")
+    call = asm_libcalls.catch_traps(libcall.address, wide)
+    patterns = [instance.vmctx]
+    for argument, value_type in zip(arguments, libcall.signature.parameters[1:], strict=True):
+        patterns.append(raw(argument) + (0 if value_type.kind == "pointer" else upper))
     call.call_bits  # noqa: B018 - made before Python is watched
     ran = []
     sys.setprofile(
@@ -130,18 +136,10 @@ def test_at_the_address_the_common_path_runs_no_python(name):
 @pytest.mark.parametrize("name", GOOD)
 def test_the_upper_halves_of_32_bit_arguments_are_ignored(name):
     """C leaves anything there."""
-    libcall, states = LIBCALLS[name], []
-    wide = libcall.signature.replace("i32", "u64").replace("u32", "u64")
-    call = asm_libcalls.catch_traps(libcall.address, wide)
+    states = []
     for upper in (0, 7 << 32):
         values = Values()
-        given = [
-            raw(argument) + (0 if value_type.kind == "pointer" else upper)
-            for argument, value_type in zip(
-                GOOD[name](values), libcall.signature.parameters[1:], strict=True
-            )
-        ]
-        call.call_bits(values.instance.vmctx, *given)
+        assert at_address(name, values.instance, *GOOD[name](values), upper=upper) == []
         states.append(
             (
                 [list(table) for table in values.tables[:2]],
@@ -433,7 +431,9 @@ class TestTables:
             assert ref.strong_count() == 1 + held
 
     @pytest.mark.parametrize("at", range(9))
-    @pytest.mark.parametrize("libcall", ["table_fill", "table_copy", "table_init"])
+    @pytest.mark.parametrize(
+        "libcall", ["table_fill", "table_fill null", "table_copy", "table_init"]
+    )
     def test_a_last_owner_in_the_way_leaves_for_python(self, libcall, at):
         """The value dies when the table is whole again, and no other count is changed."""
         seen = []
@@ -452,11 +452,13 @@ class TestTables:
         tables[0][at] = Looks()
         arguments = {
             "table_fill": (0, 0, shared[0], 9),
+            "table_fill null": (0, 0, None, 9),
             "table_copy": (0, 1, 0, 0, 9),
             "table_init": (0, 0, 0, 0, 9),
         }[libcall]
-        assert at_address(libcall, instance, *arguments)
-        after = [0] * 9 if libcall == "table_fill" else [0, 1, 2] * 3
+        assert at_address(libcall.split()[0], instance, *arguments)
+        filled = {"table_fill": [0] * 9, "table_fill null": [None] * 9}
+        after = filled.get(libcall, [0, 1, 2] * 3)
         assert seen == [after] == [[*tables[0]]]
         held = [after.count(i) + 3 + 3 for i in range(3)]
         assert [ref.strong_count() for ref in shared] == [1 + n for n in held]
@@ -486,6 +488,9 @@ class TestTables:
         one, two = (each.as_raw() for each in instance.functions)
         assert not at_address("table_fill", instance, 0, 1, instance.functions[0], size)
         assert table.raw(0, size + 2) == [two, *[one] * size, two]
+        assert not at_address("table_fill", instance, 0, 1, None, size)
+        assert table.raw(0, size + 2) == [two, *[0] * size, two]
+        assert [each.func_ptr for each in instance.functions] == [1, 2]  # as no counts are in them
 
     @pytest.mark.parametrize(
         ("libcall", "arguments"),
@@ -637,8 +642,8 @@ class TestGrowth:
         call = asm_libcalls.catch_traps(libcall.address, libcall.signature).call_bits
         size = 3
         for delta in (0, 1, 2, 505, 1, 1, 511, 512, 513, 951):
-            assert not at_address("table_grow", instance, 0, 0, value)
-            assert call(instance.vmctx, 0, delta, raw(value)) == size
+            assert call(instance.vmctx, 0, 0, raw(value)) == size
+            assert not at_address("table_grow", instance, 0, delta, value)
             size += delta
             assert len(table) == size
         address = ref.as_raw()

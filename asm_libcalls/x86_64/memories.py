@@ -127,13 +127,13 @@ def _find_first_memory(reg_vmctx: Any, reg_base: Any, reg_definition: Any) -> No
 def _copy(body: Body) -> None:
     """Emit ``memory_copy(vmctx, dst_memory_index, dst, src_memory_index, src, len)``."""
     from peachpy.x86_64 import (
-        ADD, CMP, JE, JMP, JNZ, LABEL, LEA, MOV, TEST, Label, eax, ecx, edx, esi, r8, r8d, r9, r9d,
-        r10, rax, rcx, rdi, rdx, rsi,
+        ADD, CMP, JNZ, LABEL, LEA, MOV, TEST, Label, eax, ecx, edx, esi, r8, r8d, r9, r9d, r10, rax,
+        rcx, rdi, rdx, rsi,
     )  # fmt: skip
 
     from asm_libcalls.x86_64.bytes.copying import MOVE_BYTES
 
-    others, same, one = map(Label, ("others", "same", "one"))
+    others = Label("others")
     length = VMMemoryDefinition.current_length.offset
     _check_length(body, r9d)
     MOV(eax, edx)  # the destination's offset
@@ -142,11 +142,8 @@ def _copy(body: Body) -> None:
     for index in (esi, ecx):
         TEST(index, index)
         JNZ(others)
-    if body.is_builtin:
-        MOV(esi, esi)
     body.check_index(rsi, "memory_count")
     _find_first_memory(rdi, rsi, r10)
-    LABEL(one)
     _check_open(body, r10)
     LEA(rdi, [rsi + rax * 1])  # offsets to addresses, as memmove has them
     ADD(rsi, r8)
@@ -162,8 +159,6 @@ def _copy(body: Body) -> None:
     LABEL(others)
     MOV(esi, esi)
     body.check_index(rsi, "memory_count")
-    CMP(ecx, esi)
-    JE(same)
     MOV(r9d, ecx)
     body.check_index(r9, "memory_count")
     _find_memory(rdi, rsi, rcx)
@@ -179,10 +174,6 @@ def _copy(body: Body) -> None:
     CMP(r8, [r10 + length])
     body.leave_if("a")
     body.end_with(MOVE_BYTES)
-
-    LABEL(same)
-    _find_memory(rdi, rsi, r10)
-    JMP(one)
 
 
 def _init(body: Body) -> None:

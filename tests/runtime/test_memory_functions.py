@@ -146,6 +146,18 @@ def test_a_closed_memory_is_refused_even_where_nothing_is_touched(name):
         getattr(asm_libcalls, name)(instance, *arguments)
 
 
+@pytest.mark.parametrize(("dst", "src"), [(0, 0), (0, 1), (1, 0), (1, 1)])
+@pytest.mark.parametrize("closed", range(2))
+def test_a_copy_refuses_either_memory_closed(dst, src, closed):
+    instance = make()
+    instance.memories[closed].close()
+    if closed in (dst, src):
+        with pytest.raises(ValueError, match=f"Memory {closed} is closed"):
+            asm_libcalls.memory_copy(instance, dst, 0, src, 0, 0)
+    else:
+        asm_libcalls.memory_copy(instance, dst, 0, src, 0, 0)
+
+
 def test_long_ones_let_other_threads_run(slow_calls):
     from asm_libcalls.x86_64.memories import LONG
 

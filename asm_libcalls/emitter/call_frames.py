@@ -2,7 +2,7 @@
 
 The analysis follows every path. For each instruction it keeps what is known of rsp, of copies of
 rsp and of the caller's registers; where paths meet, it keeps what they agree on. So a routine's
-source declares no unwind information, and cannot forget any.
+source declares no unwind information.
 
 It works on PeachPy's instruction objects and imports nothing of PeachPy. An instruction is reduced
 to its *effects*; code composed from stencils at run time is followed by effects alone.

@@ -9,7 +9,7 @@ in anonymous memory only.
 A mapping of a memfd is shared with the children of a fork, so a write in one process is seen in the
 other. A region that existed at a fork is therefore *retired* in both processes: nothing is written
 to it any more, neither code nor ``int3``. It is unmapped when all of its pieces are freed. Forks of
-libraries count too: the C library calls a handler of ours before each of them.
+libraries count too: the C library calls a handler of this package before each of them.
 
 No lock is held, because collections and signal handlers may run anywhere, and allocate and free. A
 region is in a list, or one thread has taken it out and holds it. A piece that is freed meanwhile

@@ -32,7 +32,7 @@ _SET = (bytes.fromhex("4889e5"), bytes.fromhex("488bec"))  # mov rbp, rsp: two e
 def load_code(code: Any, functions: Mapping[str, tuple[int, int]] | None = None) -> int:
     """Put machine code on executable pages of its own.
 
-    The pages are written, then sealed read and execute. They live until the process ends, because
+    The pages are written, then sealed read and execute. They stay until the process ends, because
     any C code may hold an address in them. Every call takes whole pages, so load all functions of
     a module as one piece of code; or make a :class:`Code`, which can be freed.
 

@@ -9,10 +9,10 @@ An image that is in a file is executed from the file: loaded as a shared object
 (``shared_object.py``) or, failing that, mapped read and execute. Processes share these pages, which
 are writable in none.
 
-A loaded image lives until the process ends, because function objects may call it, unless its
-loader owns it. Then it is unmapped when its :class:`LoadedImage` is dropped. The owner gives away
-addresses in it after it has kept it for ever (:meth:`LoadedImage.keep`), or knows of every
-reference and unloads it (:func:`unload`).
+A loaded image stays until the process ends, because function objects may call it, unless its
+loader owns it. Then it is unmapped when its :class:`LoadedImage` is dropped. Before the owner
+publishes addresses in it, it keeps the image for ever (:meth:`LoadedImage.keep`). An owner that
+knows every reference unloads the image instead (:func:`unload`).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 code that the dynamic linker has loaded. Code that was composed or assembled in this process has to
 be registered. Debuggers do not use it: see ``integrations/gdb.py``.
 
-No stack walk meets our frames before the first callback into Python or compiled module. So
-registration starts then (:func:`start`), not when the package is imported.
+Before the first callback into Python or compiled module, no stack walk reaches frames of this
+package. So registration starts then (:func:`start`), not when the package is imported.
 
 Source: Linux Standard Base 5.0, 10.6 (exception frames); libgcc's ``unwind-dw2-fde.c``.
 """

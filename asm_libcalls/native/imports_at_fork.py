@@ -1,4 +1,4 @@
-"""What a fork does about imports that other threads are in the middle of.
+"""Imports of other threads during a fork, for which the child would wait for ever.
 
 The package's functions import modules when they first need them. CPython leaves the lock of a
 module that another thread was importing taken in the child. The child waits for ever if it needs
@@ -26,7 +26,7 @@ _NEEDED = {_OWN, "numpy", "peachpy", *sys.stdlib_module_names}
 
 
 def _locks() -> Iterator[tuple[str, int | None]]:
-    """Yield the names of modules that other threads may be importing, and who has their locks."""
+    """Yield the modules that other threads may be importing, and the owners of their locks."""
     # CPython has no public name for these: weak references to the locks in use, by module.
     locks = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", {})
     for name, reference in [*locks.items()]:

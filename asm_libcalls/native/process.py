@@ -2,7 +2,7 @@
 
 A process may have several bindings. Machine code is loaded once: all bindings share one image, one
 pthread key, and one list of activations for each thread. The binding module and native/interface.py
-set the variables; the modules below the bindings read them.
+set the variables; the modules that the binding imports read them.
 """
 
 from __future__ import annotations

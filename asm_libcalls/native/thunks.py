@@ -43,7 +43,7 @@ class ThunkPool:
         return Thunk(self._free, self._more, partial(self._reset, kept[0]), self._used, kept)
 
     def _reset(self, record: Any, item: tuple[LoadedImage, str]) -> None:
-        # `record` and not `kept`, which holds the callable: that can go before the Thunk does.
+        # `record` and not `kept`, which holds the callable: that can be freed before the Thunk.
         loaded, name = item
         loaded.set_slot(name, ctypes.addressof(self._closed[0]))
         call_records.set_convert(record, refuse_result)

@@ -1,8 +1,8 @@
 """Checks Python arguments of libcalls on an instance, and converts them to bit patterns.
 
-Native callers are trusted, as in C. Arguments from Python are all checked here, before any
-implementation gets them, so every mistake is an exception. The meaning of a parameter is its kind
-in the table, :mod:`asm_libcalls.libcalls`.
+Arguments of native callers are not checked, as in C. Arguments from Python are all checked here,
+before any implementation gets them, so every mistake is an exception. The meaning of a parameter is
+its kind in the table, :mod:`asm_libcalls.libcalls`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def to_patterns(
     live one; a reference is None, a VMExternRef or FuncRef, or a raw pointer to a live one.
 
     Raise TypeError for a wrong type, or a reference of another kind than the table's or global's;
-    ValueError for a closed instance, a dead pointer, or an index outside the instance's index
+    ValueError for a closed instance, a dangling pointer, or an index outside the instance's index
     space; OverflowError for an integer that 32 bits cannot hold.
     """
     patterns: list[int] = []

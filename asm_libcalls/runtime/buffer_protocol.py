@@ -36,8 +36,8 @@ def install(cls: type) -> None:
         return
     slots = (ctypes.c_size_t * 2).from_address(as_buffer)  # bf_getbuffer and bf_releasebuffer
     slots[0] = _get_buffer_address()
-    # No one calls the second: the object of a view is the exported memoryview. NumPy looks whether
-    # there is one.
+    # CPython never calls the second: the object of a view is the exported memoryview. NumPy checks
+    # that it is not null.
     slots[1] = libc.function_address("PyErr_Occurred")
 
 

@@ -79,7 +79,7 @@ class InstanceBlock:
     def write_fixed(
         self, interrupts: int, activations_table: int, registry: int, signature_ids: Sequence[int]
     ) -> None:
-        """Write the addresses that stand at fixed offsets, and the signature ids."""
+        """Write the addresses at fixed offsets, and the signature ids."""
         offsets = self._offsets
         for at, address in (
             (offsets.vmctx_interrupts(), interrupts),

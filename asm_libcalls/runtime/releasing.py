@@ -1,4 +1,4 @@
-"""Releases what native code may still use: of closed objects and in garbage, when it has left.
+"""Releases what closed objects and garbage own, once native code that may use it has left.
 
 Source: the deferred reference counting of :mod:`asm_libcalls.runtime.activations`.
 """

@@ -1,7 +1,7 @@
 """Lets steps of Python and of machine code exclude each other, in builds without the GIL.
 
-``asm_libcalls/steps.py`` has a lock of Python's until :func:`share` replaces it, before machine
-code that counts references is first given away.
+``asm_libcalls/steps.py`` has a lock of Python's until :func:`share` replaces it, before an address
+of machine code that counts references is first published.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SharedLock:
     def __init__(self, loaded: LoadedImage) -> None:
         from asm_libcalls.native.native_function import routine_functions
 
-        self.address = libc.malloc_lines(1)  # of the StepLock, which machine code has for ever
+        self.address = libc.malloc_lines(1)  # of the StepLock, which machine code uses for ever
         signatures = {
             TAKE_STEPS: "(pointer) -> u64",
             LEAVE_STEPS: "(pointer, u64)",

@@ -1,4 +1,4 @@
-"""VMExternRef: exact counts, identity, dead pointers, re-entrant destructors, no leak."""
+"""VMExternRef: exact counts, identity, dangling pointers, re-entrant destructors, no leak."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Release externrefs that compiled code no longer uses, before Python's garbage collector runs.
 
-An externref argument stays in the activations table of its instance after the call, where Python's
-collector cannot see that only the table refers to it. So an object that refers to an instance, and
-was passed to a function of it, would never be freed. A callback of the collector empties the
-activations tables first, if no native code runs that could use their externrefs.
+An externref that compiled code has read, or got from a host function, stays in the activations
+table of its instance after the call. Python's collector cannot see that only the table refers to
+it. So an object that refers to the instance would never be freed. A callback of the collector
+empties the activations tables first, if no native code runs that could use their externrefs.
 """
 
 from __future__ import annotations

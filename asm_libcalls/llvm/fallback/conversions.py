@@ -8,6 +8,8 @@ Source: compiler-rt of LLVM 22, fp_fixint_impl.inc, fp_fixuint_impl.inc, int_to_
 
 from __future__ import annotations
 
+from functools import partial
+
 from asm_libcalls.llvm.fallback.binary_floats import F16, F32, F64
 
 TYPE_CHECKING = False
@@ -43,61 +45,13 @@ def _from_signed(format_: Format, integer: int) -> int:
     return format_.round(integer, 0)
 
 
-def fixdfti(x: int) -> int:
-    """Convert an f64 to a signed integer."""
-    return _to_signed(F64, x)
+def _from_unsigned(format_: Format, integer: int) -> int:
+    return format_.round(integer, 0)
 
 
-def fixunsdfti(x: int) -> int:
-    """Convert an f64 to an unsigned integer."""
-    return _to_unsigned(F64, x)
-
-
-def fixsfti(x: int) -> int:
-    """Convert an f32 to a signed integer."""
-    return _to_signed(F32, x)
-
-
-def fixunssfti(x: int) -> int:
-    """Convert an f32 to an unsigned integer."""
-    return _to_unsigned(F32, x)
-
-
-def fixhfti(x: int) -> int:
-    """Convert an f16 to a signed integer."""
-    return _to_signed(F16, x)
-
-
-def fixunshfti(x: int) -> int:
-    """Convert an f16 to an unsigned integer."""
-    return _to_unsigned(F16, x)
-
-
-def floattidf(x: int) -> int:
-    """Convert a signed integer to f64."""
-    return _from_signed(F64, x)
-
-
-def floatuntidf(x: int) -> int:
-    """Convert an unsigned integer to f64."""
-    return F64.round(x, 0)
-
-
-def floattisf(x: int) -> int:
-    """Convert a signed integer to f32."""
-    return _from_signed(F32, x)
-
-
-def floatuntisf(x: int) -> int:
-    """Convert an unsigned integer to f32."""
-    return F32.round(x, 0)
-
-
-def floattihf(x: int) -> int:
-    """Convert a signed integer to f16."""
-    return _from_signed(F16, x)
-
-
-def floatuntihf(x: int) -> int:
-    """Convert an unsigned integer to f16."""
-    return F16.round(x, 0)
+fixdfti, fixunsdfti = partial(_to_signed, F64), partial(_to_unsigned, F64)
+fixsfti, fixunssfti = partial(_to_signed, F32), partial(_to_unsigned, F32)
+fixhfti, fixunshfti = partial(_to_signed, F16), partial(_to_unsigned, F16)
+floattidf, floatuntidf = partial(_from_signed, F64), partial(_from_unsigned, F64)
+floattisf, floatuntisf = partial(_from_signed, F32), partial(_from_unsigned, F32)
+floattihf, floatuntihf = partial(_from_signed, F16), partial(_from_unsigned, F16)

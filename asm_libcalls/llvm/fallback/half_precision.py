@@ -9,6 +9,8 @@ Source: compiler-rt of LLVM 22, fp_trunc_impl.inc, fp_extend_impl.inc.
 
 from __future__ import annotations
 
+from functools import partial
+
 from asm_libcalls.llvm.fallback.binary_floats import BF16, F16, F32, F64
 
 TYPE_CHECKING = False
@@ -28,39 +30,19 @@ def _convert(source: Format, target: Format, pattern: int) -> int:
     return sign | target.infinity | (payload >> -widening | target.quiet if payload else 0)
 
 
-def truncsfhf2(x: int) -> int:
-    """Convert an f32 to f16."""
-    return _convert(F32, F16, x)
-
-
-def truncdfhf2(x: int) -> int:
-    """Convert an f64 to f16."""
-    return _convert(F64, F16, x)
-
-
-def extendhfsf2(x: int) -> int:
-    """Convert an f16 to f32."""
-    return _convert(F16, F32, x)
-
-
-def gnu_f2h_ieee(x: int) -> int:
-    """Convert an f32 to f16, as an integer."""
-    return _convert(F32, F16, x)
+truncsfhf2 = gnu_f2h_ieee = partial(_convert, F32, F16)
+truncdfhf2, truncdfbf2 = partial(_convert, F64, F16), partial(_convert, F64, BF16)
+extendhfsf2 = partial(_convert, F16, F32)
 
 
 def gnu_h2f_ieee(x: int) -> int:
-    """Convert an f16, as an integer, to f32."""
-    return _convert(F16, F32, x & 0xFFFF)
+    """Convert an f16, the low bits of an integer, to f32."""
+    return extendhfsf2(x & 0xFFFF)
 
 
 def truncsfbf2(x: int) -> int:
     """Convert an f32 to bf16."""
     return x >> 16 if x & 0xFFFF == 0 else _convert(F32, BF16, x)
-
-
-def truncdfbf2(x: int) -> int:
-    """Convert an f64 to bf16."""
-    return _convert(F64, BF16, x)
 
 
 def extendbfsf2(x: int) -> int:

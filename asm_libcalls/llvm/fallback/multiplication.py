@@ -5,6 +5,8 @@ Source: compiler-rt of LLVM 22, multi3.c, int_mulo_impl.inc.
 
 from __future__ import annotations
 
+from functools import partial
+
 
 def multi3(a: int, b: int) -> int:
     """Return the product modulo 2**128."""
@@ -12,6 +14,7 @@ def multi3(a: int, b: int) -> int:
 
 
 def _overflowing(bits: int, a: int, b: int, overflow: int) -> int:
+    """Return the product modulo 2**bits, and store whether it overflowed at an address."""
     import ctypes
 
     modulus, half = 1 << bits, 1 << (bits - 1)
@@ -20,16 +23,4 @@ def _overflowing(bits: int, a: int, b: int, overflow: int) -> int:
     return product % modulus
 
 
-def muloti4(a: int, b: int, overflow: int) -> int:
-    """Return the product modulo 2**128, and store whether it overflowed at an address."""
-    return _overflowing(128, a, b, overflow)
-
-
-def mulodi4(a: int, b: int, overflow: int) -> int:
-    """Return the product modulo 2**64, and store whether it overflowed at an address."""
-    return _overflowing(64, a, b, overflow)
-
-
-def mulosi4(a: int, b: int, overflow: int) -> int:
-    """Return the product modulo 2**32, and store whether it overflowed at an address."""
-    return _overflowing(32, a, b, overflow)
+muloti4, mulodi4, mulosi4 = (partial(_overflowing, bits) for bits in (128, 64, 32))

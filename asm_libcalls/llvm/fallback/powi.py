@@ -8,6 +8,8 @@ Source: compiler-rt of LLVM 22, powisf2.c, powidf2.c.
 
 from __future__ import annotations
 
+from functools import partial
+
 from asm_libcalls.llvm.fallback.binary_floats import F32, F64
 
 TYPE_CHECKING = False
@@ -53,11 +55,4 @@ def _power(format_: Format, x: int, exponent: int) -> int:
     return _reciprocal(format_, result) if is_negative else result
 
 
-def powisf2(x: int, exponent: int) -> int:
-    """Raise an f32 to a power."""
-    return _power(F32, x, exponent)
-
-
-def powidf2(x: int, exponent: int) -> int:
-    """Raise an f64 to a power."""
-    return _power(F64, x, exponent)
+powisf2, powidf2 = partial(_power, F32), partial(_power, F64)

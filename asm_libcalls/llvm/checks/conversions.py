@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from random import Random
 
 from asm_libcalls.checks.engine import PatternChecker
@@ -25,8 +26,6 @@ def _integers() -> list[int]:
     found = set(BOUNDARIES)
     for digits in (11, 24, 53):
         for length in (digits + 1, digits + 2, 64, 65, 100, 127):
-            if length <= digits:
-                continue
             unit = 1 << (length - digits)
             for odd in (0, 1):
                 tie = (1 << (length - 1)) + odd * unit + unit // 2
@@ -57,7 +56,7 @@ class ConversionChecker(PatternChecker):
         parameter, result = libcall.signature.parameters[0], libcall.signature.result
         assert result is not None
         if parameter.name in FORMATS:
-            return _to_signed(parameter.name) if result.signed else _to_unsigned(parameter.name)
+            return partial(_to_signed if result.signed else _to_unsigned, parameter.name)
 
         def convert(pattern: int) -> int:
             integer = signed(pattern) if parameter.signed else pattern
@@ -81,28 +80,18 @@ def _is_beyond(format_: str, pattern: int) -> bool:
     return abs(value_of(format_, pattern)) >= largest
 
 
-def _to_signed(format_: str) -> Callable[[int], int]:
-    sign = FORMATS[format_].sign
-
-    def convert(pattern: int) -> int:
-        if _is_beyond(format_, pattern):
-            return 2**127 if pattern & sign else 2**127 - 1
-        return math.trunc(value_of(format_, pattern)) % MODULUS
-
-    return convert
+def _to_signed(format_: str, pattern: int) -> int:
+    if _is_beyond(format_, pattern):
+        return 2**127 if pattern & FORMATS[format_].sign else 2**127 - 1
+    return math.trunc(value_of(format_, pattern)) % MODULUS
 
 
-def _to_unsigned(format_: str) -> Callable[[int], int]:
-    sign = FORMATS[format_].sign
-
-    def convert(pattern: int) -> int:
-        if pattern & sign:
-            return 0
-        if _is_beyond(format_, pattern):
-            return MODULUS - 1
-        return math.trunc(value_of(format_, pattern))
-
-    return convert
+def _to_unsigned(format_: str, pattern: int) -> int:
+    if pattern & FORMATS[format_].sign:
+        return 0
+    if _is_beyond(format_, pattern):
+        return MODULUS - 1
+    return math.trunc(value_of(format_, pattern))
 
 
 CHECKER = ConversionChecker()

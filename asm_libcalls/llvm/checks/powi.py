@@ -28,25 +28,23 @@ class PowerChecker(PatternChecker):
         while True:
             field = form.bias + source.randrange(-2, 3)
             near = field << form.fraction_bits | source.getrandbits(form.fraction_bits)
-            yield (
-                near | source.getrandbits(1) * form.sign, source.randrange(-200, 200) % 2**32
-            )  # fmt: skip
+            near |= source.getrandbits(1) * form.sign
+            yield (near, source.randrange(-200, 200) % 2**32)
             yield (random_pattern(format_, source), source.randrange(-6, 7) % 2**32)
 
     def oracle(self, libcall: Libcall) -> Callable[[int, int], int]:
         """Return the same by exact fractions."""
         format_ = libcall.signature.parameters[0].name
-        one = FORMATS[format_].one
 
         def power(x: int, exponent: int) -> int:
             signed = exponent - 2**32 if exponent >= 2**31 else exponent
             # The digits of the exponent, the lowest first, each with the square before it.
-            result = one
+            result = FORMATS[format_].one
             for digit in reversed(f"{abs(signed):b}"):
                 if digit == "1":
                     result = _product(format_, result, x)
                 x = _product(format_, x, x)
-            return _quotient(format_, one, result) if signed < 0 else result
+            return _reciprocal(format_, result) if signed < 0 else result
 
         return power
 
@@ -61,32 +59,27 @@ def _edge_patterns(format_: str) -> list[int]:
     return [magnitude | s for magnitude in magnitudes for s in (0, sign)]
 
 
-def _split(format_: str, x: int) -> tuple[int, bool, bool]:
-    """Return the sign bit of a number, and whether it is infinite or zero."""
-    form = FORMATS[format_]
-    return x & form.sign, x & ~form.sign == form.infinity, x & ~form.sign == 0
-
-
 def _product(format_: str, x: int, y: int) -> int:
+    form = FORMATS[format_]
     for each in (x, y):
-        if FORMATS[format_].is_nan(each):
-            return each | FORMATS[format_].quiet
-    (sign_x, infinite_x, _), (sign_y, infinite_y, _) = _split(format_, x), _split(format_, y)
-    if infinite_x or infinite_y:  # times no zero: both are powers of one number
-        return (x if infinite_x else y) & ~(sign_x | sign_y) | sign_x ^ sign_y
-    return nearest(format_, abs(value_of(format_, x) * value_of(format_, y)), bool(sign_x ^ sign_y))
+        if form.is_nan(each):
+            return each | form.quiet
+    sign = (x ^ y) & form.sign
+    if form.infinity in (x & ~form.sign, y & ~form.sign):
+        return sign | form.infinity  # times no zero: both are powers of one number
+    return nearest(format_, abs(value_of(format_, x) * value_of(format_, y)), bool(sign))
 
 
-def _quotient(format_: str, one: int, x: int) -> int:
+def _reciprocal(format_: str, x: int) -> int:
     form = FORMATS[format_]
     if form.is_nan(x):
         return x | form.quiet
-    sign, infinite, zero = _split(format_, x)
-    if infinite:
+    sign, magnitude = x & form.sign, x & ~form.sign
+    if magnitude == form.infinity:
         return sign
-    if zero:
+    if magnitude == 0:
         return sign | form.infinity
-    return nearest(format_, abs(value_of(format_, one) / value_of(format_, x)), bool(sign))
+    return nearest(format_, 1 / value_of(format_, magnitude), bool(sign))
 
 
 CHECKER = PowerChecker()

@@ -13,12 +13,12 @@ from __future__ import annotations
 from functools import partial
 
 from peachpy.x86_64 import (
-    AND, BTS, CMOVNZ, CMOVS, CMP, JG, JZ, LABEL, MOV, MOVSX, MOVSXD, NOT, OR, RET, SAR, SBB, SHL,
-    SHR, SUB, TEST, XOR, Label, cl, dx, eax, ecx, edx, esi, r8, rax, rcx, rdx, rsi, xmm0,
+    AND, BTS, CMOVNZ, CMOVS, CMP, JG, JZ, LABEL, MOV, MOVSX, MOVSXD, NOT, OR, RET, SAR, SHL, SHR,
+    SUB, TEST, XOR, Label, cl, dx, eax, ecx, edx, esi, r8, rax, rcx, rdx, rsi, xmm0,
 )  # fmt: skip
 
 from asm_libcalls.llvm.x86_64.integers_to_floats import (
-    F16, F32, F64, MAXIMUM, from_integer, half_from_integer,
+    F16, F32, F64, MAXIMUM, apply_sign, from_integer, half_from_integer,
 )  # fmt: skip
 from asm_libcalls.llvm.x86_64.vex import copying
 from asm_libcalls.x86_64.assembler import sequence
@@ -83,10 +83,7 @@ def _to_integer(features: frozenset[str], format_: Float, is_signed: bool) -> No
     CMOVNZ(rax, rdx)
     CMOVNZ(rdx, rsi)
     if is_signed:
-        XOR(rax, r8)
-        XOR(rdx, r8)
-        SUB(rax, r8)
-        SBB(rdx, r8)
+        apply_sign(rax, rdx, r8)
     RET()
 
     LABEL(other)

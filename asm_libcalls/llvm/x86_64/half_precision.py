@@ -39,10 +39,6 @@ if TYPE_CHECKING:
 class Narrowing:
     """From one format to a narrower one."""
 
-    __slots__ = (
-        "above", "bias", "dropped", "fraction", "infinity", "is_double", "lowest", "quiet",
-    )  # fmt: skip
-
     def __init__(self, is_double: bool, to_fraction: int, to_bias: int) -> None:
         self.is_double = is_double  # whether the wider one is f64; f32 otherwise
         # bits of the wider one's fraction, and its exponent's bias

@@ -10,6 +10,8 @@ mode), volume 2, CVTSI2SD.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from peachpy.x86_64 import (
     ADC, AND, BSR, BT, CMP, JNE, JNZ, JZ, LABEL, LZCNT, MOV, MOVZX, NOT, OR, RCR, RET, SAR, SBB,
     SHL, SHR, SUB, TEST, XOR, Label, ax, cl, eax, ecx, r8, r8d, rax, rcx, rdi, rdx, rsi, xmm0,
@@ -18,20 +20,13 @@ from peachpy.x86_64 import (
 from asm_libcalls.llvm.x86_64.vex import copying, updating
 from asm_libcalls.x86_64.assembler.instructions import CONVERT_TO_NEAREST
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
-
-class Float:
+class Float(NamedTuple):
     """A format: its letters in libcalls' names, its fraction's bits, its exponent's bias."""
 
-    __slots__ = ("bias", "fraction", "letters")
-
-    def __init__(self, letters: str, fraction: int, bias: int) -> None:
-        self.letters = letters
-        self.fraction = fraction
-        self.bias = bias
+    letters: str
+    fraction: int
+    bias: int
 
 
 F16, F32, F64 = Float("hf", 10, 15), Float("sf", 23, 127), Float("df", 52, 1023)
@@ -79,7 +74,7 @@ def from_integer(features: frozenset[str], format_: Float, is_signed: bool) -> N
 
     LABEL(long)
     if is_signed:
-        _take_magnitude()
+        take_magnitude(rdi, rsi, r8)
         MOV(rax, rdi)
         TEST(rsi, rsi)
         JZ(one_word)
@@ -99,7 +94,7 @@ def half_from_integer(features: frozenset[str], is_signed: bool) -> None:
     """Emit the conversion of rdi:rsi."""
     infinite, zero = Label("infinite"), Label("zero")
     if is_signed:
-        _take_magnitude()
+        take_magnitude(rdi, rsi, r8)
     MOV(rax, rdi)
     SHR(rax, 16)
     OR(rax, rsi)
@@ -125,14 +120,19 @@ def half_from_integer(features: frozenset[str], is_signed: bool) -> None:
     RET()
 
 
-def _take_magnitude() -> None:
-    """Emit: rdi:rsi = its magnitude; r8 = its sign, in all bits."""
-    MOV(r8, rsi)
-    SAR(r8, 63)
-    XOR(rdi, r8)
-    XOR(rsi, r8)
-    SUB(rdi, r8)
-    SBB(rsi, r8)
+def take_magnitude(low: Any, high: Any, sign: Any) -> None:
+    """Emit: two registers = their magnitude; `sign` = their sign, in all bits."""
+    MOV(sign, high)
+    SAR(sign, 63)
+    apply_sign(low, high, sign)
+
+
+def apply_sign(low: Any, high: Any, sign: Any) -> None:
+    """Emit: negate two registers if all bits of `sign` are set, which otherwise is 0."""
+    XOR(low, sign)
+    XOR(high, sign)
+    SUB(low, sign)
+    SBB(high, sign)
 
 
 def _count_leading_zeros(features: frozenset[str], register: Any) -> None:

@@ -11,12 +11,12 @@ from __future__ import annotations
 from functools import partial
 
 from peachpy.x86_64 import (
-    ADD, AND, IMUL, JNZ, LABEL, MOV, MOVZX, MUL, OR, RET, SAR, SBB, SETB, SETNZ, SETO, SHR, SUB,
-    TEST, XOR, Label, al, cl, dword, eax, ecx, edi, esi, r8, r9, r10, r11, r11b, rax, rcx, rdi, rdx,
-    rsi, sil,
+    ADD, AND, IMUL, JNZ, LABEL, MOV, MOVZX, MUL, OR, RET, SAR, SETB, SETNZ, SETO, SHR, TEST, XOR,
+    Label, al, cl, dword, eax, ecx, edi, esi, r8, r9, r10, r11, r11b, rax, rcx, rdi, rdx, rsi, sil,
 )  # fmt: skip
 from peachpy.x86_64.registers import r9b
 
+from asm_libcalls.llvm.x86_64.integers_to_floats import apply_sign, take_magnitude
 from asm_libcalls.x86_64.assembler import sequence
 
 TYPE_CHECKING = False
@@ -71,18 +71,8 @@ def _muloti4() -> None:
     RET()
 
     LABEL(wide)  # multiply the magnitudes; r9 keeps the product's sign, in all its bits
-    MOV(r9, rsi)
-    SAR(r9, 63)
-    XOR(rdi, r9)
-    XOR(rsi, r9)
-    SUB(rdi, r9)
-    SBB(rsi, r9)
-    MOV(rax, rcx)
-    SAR(rax, 63)
-    XOR(rdx, rax)
-    XOR(rcx, rax)
-    SUB(rdx, rax)
-    SBB(rcx, rax)
+    take_magnitude(rdi, rsi, r9)
+    take_magnitude(rdx, rcx, rax)
     XOR(r9, rax)
     # rdi:rsi times rdx:rcx. It overflows if both high halves are not 0; otherwise one of the cross
     # products is 0.
@@ -109,10 +99,7 @@ def _muloti4() -> None:
     SETB(cl)
     OR(r11b, cl)
     # With its sign applied, it overflowed if it is not 0 and has the other sign.
-    XOR(rax, r9)
-    XOR(rdx, r9)
-    SUB(rax, r9)
-    SBB(rdx, r9)
+    apply_sign(rax, rdx, r9)
     XOR(r9, rdx)
     SHR(r9, 63)
     MOV(rcx, rax)

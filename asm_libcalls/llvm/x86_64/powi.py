@@ -113,8 +113,6 @@ def _multiply(
 
 def _load_one(features: frozenset[str], suffix: str, register: Any) -> None:
     """Emit: an xmm register = 1, and rcx = its pattern."""
-    from peachpy.x86_64 import MOV, ecx, rcx
-
     if suffix == "SD":
         MOV(rcx, 1023 << 52)
         copying(features, "MOVQ")(register, rcx)

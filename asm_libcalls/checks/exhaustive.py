@@ -169,26 +169,19 @@ def _ways(name: str) -> Ways:
     spread_out = np.zeros(2 * _BLOCK, dtype=np.uint32)[::2]
     out = np.zeros(_BLOCK, dtype=np.uint32)
 
-    def run(source: Any, target: Any) -> Any:
+    def run(source: Any, target: Any, patterns: Any) -> Any:
+        if source is None:
+            source = patterns
+        else:
+            source[:] = patterns
         with np.errstate(invalid="ignore"):  # signalling NaNs
             ufunc(source.view(np.float32), out=target.view(np.float32))
         return target
 
-    def contiguous(patterns: Any) -> Any:
-        return run(patterns, out)
-
-    def packed(patterns: Any) -> Any:
-        spread[:] = patterns
-        return run(spread, out)
-
-    def strided(patterns: Any) -> Any:
-        spread[:] = patterns
-        return run(spread, spread_out)
-
     ways: Ways = {
-        "ufunc contiguous": contiguous,
-        "ufunc strided input": packed,
-        "ufunc strided": strided,
+        "ufunc contiguous": partial(run, None, out),
+        "ufunc strided input": partial(run, spread, out),
+        "ufunc strided": partial(run, spread, spread_out),
     }
     libcall = LIBCALLS[name]
     if libcall.backend == "x86_64":

@@ -59,15 +59,13 @@ class ExternrefScene(Scene):
         filled, *numbers = case
         for _ in range(filled):
             self._instance.activations_table.insert(self._filler.as_raw())
-        patterns = []
-        rest = iter(numbers)
-        for value_type in libcall.signature.parameters:
-            if value_type.name == "vmctx":
-                patterns.append(self._instance.vmctx)
-            else:
-                number = next(rest)
-                patterns.append(self._raw(number) if value_type.name == "externref" else number)
-        return patterns
+        types = [value_type.name for value_type in libcall.signature.parameters]
+        if types[0] == "vmctx":
+            numbers.insert(0, self._instance.vmctx)
+        return [
+            self._raw(number) if name == "externref" else number
+            for name, number in zip(types, numbers, strict=True)
+        ]
 
     def _raw(self, number: int) -> int:
         if number == 0:

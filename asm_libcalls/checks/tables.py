@@ -130,15 +130,8 @@ class TableModel(Model):
 
     def state(self) -> State:
         """Return the lists, and an owner of an externref for each place that holds it."""
-        held = [
-            n for t, kind in zip(self.tables, TYPES, strict=True) for n in t if kind != "funcref"
-        ]
-        held += [
-            n
-            for segment, kind in zip(self.segments, SEGMENT_TYPES, strict=True)
-            for n in segment
-            if kind != "funcref"
-        ]
+        lists = zip(self.tables + self.segments, TYPES + SEGMENT_TYPES, strict=True)
+        held = [n for numbers, kind in lists for n in numbers if kind == "externref"]
         return (
             *((f"table {i}", table) for i, table in enumerate(self.tables)),
             *((f"element segment {i}", len(s)) for i, s in enumerate(self.segments)),

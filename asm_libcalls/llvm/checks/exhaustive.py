@@ -29,9 +29,7 @@ _BLOCK = 1 << 15
 
 
 def verify_exhaustively(
-    name: str,
-    tell: Callable[[str, int], None] = lambda name, done: None,
-    step: int = 1,
+    name: str, tell: Callable[[str, int], None] = lambda name, done: None, step: int = 1
 ) -> Exhaustive:
     """Convert every number with one of :data:`FUNCTIONS` and compare.
 

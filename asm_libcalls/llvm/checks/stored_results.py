@@ -9,7 +9,6 @@ from typing import Any
 
 from asm_libcalls.checks.engine import Outcome, PatternChecker, observe, served_functions
 from asm_libcalls.libcall import Libcall
-from asm_libcalls.signatures.literals import describe
 
 
 class StoringChecker(PatternChecker):
@@ -20,24 +19,15 @@ class StoringChecker(PatternChecker):
 
     def implementations(self, libcall: Libcall) -> dict[str, Callable[[Any], Outcome]]:
         """Return what :func:`served_functions` has, and the oracle."""
-        if not _has_pointer(libcall):
+        size = {"remainder": 16, "overflow": 4}.get(libcall.declaration.parameters[-1])
+        if size is None:
             return super().implementations(libcall)
-        size = {"remainder": 16, "overflow": 4}[libcall.declaration.parameters[-1]]
         found: dict[str, Callable[[Any], Outcome]] = {
             name: partial(_run_and_read, function, size, name == "address")
             for name, function in served_functions(libcall).items()
         }
         found["oracle"] = partial(_run_oracle, self.oracle(libcall), size)
         return found
-
-    def describe_inputs(self, libcall: Libcall, case: Any) -> dict[str, dict[str, str]]:
-        """Return each number's pattern."""
-        pairs = zip(libcall.declaration.parameters, libcall.signature.parameters, strict=True)
-        return {name: describe(t, pattern) for (name, t), pattern in zip(pairs, case, strict=False)}
-
-
-def _has_pointer(libcall: Libcall) -> bool:
-    return any(t.kind == "pointer" for t in libcall.signature.parameters)
 
 
 def _run_and_read(

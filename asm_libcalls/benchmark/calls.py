@@ -327,11 +327,10 @@ def _case(name: str, calls: Calls) -> Case:
 
 def _through_cffi(peers: Peers, libcall: Libcall) -> Any:
     """Return cffi's function of a libcall's C address."""
+    from asm_libcalls.integrations.cffi import pointer
+
     assert peers.cffi is not None
-    assert libcall.signature.result is not None
-    parameters = ", ".join(p.c_name for p in libcall.signature.parameters)
-    pointer = f"{libcall.signature.result.c_name}(*)({parameters})"
-    return peers.cffi.FFI().cast(pointer, libcall.address)
+    return pointer(peers.cffi.FFI(), libcall.name)
 
 
 def _caller(

@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# The types of parameters and results, and the code of the function, in the binary format.
-_EXPORTS = {
-    OURS: ("7e7e", "7e", "2000"),  # two i64
-    "eight i64": ("7e" * 8, "7e", "2007"),
-    "i32 and f64, two results": ("7f7c", "7c7f", "20012000"),
-    "v128": ("7b", "7b", "2000"),
-    "externref": ("6f", "6f", "2000"),
-    "externref, None": ("6f", "6f", "2000"),
-    "funcref": ("70", "70", "2000"),
+# The types of parameters and results and the code of the function, in the binary format; arguments.
+_EXPORTS: dict[str, tuple[str, str, str, tuple[Any, ...]]] = {
+    OURS: ("7e7e", "7e", "2000", (0, 1)),  # two i64
+    "eight i64": ("7e" * 8, "7e", "2007", tuple(range(8))),
+    "i32 and f64, two results": ("7f7c", "7c7f", "20012000", (0, 1)),
+    "v128": ("7b", "7b", "2000", (2**100,)),
+    "externref": ("6f", "6f", "2000", (object(),)),
+    "externref, None": ("6f", "6f", "2000", (None,)),
+    "funcref": ("70", "70", "2000", ()),  # itself
 }
 
 
@@ -27,7 +27,7 @@ def functions() -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
     from asm_libcalls.toy_jit import Instance, Module
 
     made = {}
-    for label, (parameters, results, body) in _EXPORTS.items():
+    for label, (parameters, results, body, arguments) in _EXPORTS.items():
         sections = (
             (1, b"\x01\x60" + _types(parameters) + _types(results)),
             (3, b"\x01\x00"),
@@ -36,13 +36,7 @@ def functions() -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
         )
         wasm = b"\0asm\1\0\0\0" + b"".join(bytes([i]) + _sized(each) for i, each in sections)
         function = Instance(Module(wasm)).exports["f"]
-        arguments: dict[str, tuple[Any, ...]] = {
-            "v128": (2**100,),
-            "externref": (object(),),
-            "externref, None": (None,),
-            "funcref": (function,),
-        }
-        values = arguments.get(label, tuple(range(len(parameters) // 2)))
+        values = arguments or (function,)
         function(*values)  # the first call makes its builtin
         made[label] = function, values
     return made

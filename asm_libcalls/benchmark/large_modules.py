@@ -17,11 +17,8 @@ def repeated(binary: bytes, size: int) -> bytes:
     sections = []
     while reader.pos < reader.end:
         section_id, section = reader.byte(), reader.sized()
-        if section_id in (_FUNCTIONS, _CODE):
-            count = section.u32()
-            sections.append((section_id, count, binary[section.pos : section.end]))
-        else:
-            sections.append((section_id, 0, binary[section.pos : section.end]))
+        count = section.u32() if section_id in (_FUNCTIONS, _CODE) else 0
+        sections.append((section_id, count, binary[section.pos : section.end]))
     functions = sum(len(content) for _, count, content in sections if count)
     times = 1 + max(0, size - len(binary)) // functions
     result = binary[:8]

@@ -62,9 +62,9 @@ def _memory(size: int) -> tuple[Memory, Instance]:
 
 
 def _copies(peers: Peers, loop: Loop, sizes: tuple[int, ...]) -> Iterator[Case]:
-    import asm_libcalls
+    from asm_libcalls import memory_copy as ours
 
-    ours = LIBCALLS["memory_copy"].address
+    address = LIBCALLS["memory_copy"].address
     for overlap, distance in _OVERLAPS.items():
         for size in sizes:
             memory, instance = _memory(size)
@@ -77,22 +77,20 @@ def _copies(peers: Peers, loop: Loop, sizes: tuple[int, ...]) -> Iterator[Case]:
             pointers = (base + target, base + source, size)
             keep = (memory, instance)
             candidates = [
-                native(OURS, loop, ours, arguments, keep),
+                native(OURS, loop, address, arguments, keep),
                 native("glibc memmove", loop, peers.c_function("memmove"), pointers, keep),
-                python(
-                    OURS_FROM_PYTHON, asm_libcalls.memory_copy, (instance, *arguments[1:]), keep
-                ),
-                python("ctypes.memmove", ctypes.memmove, pointers, keep),
-                python("NumPy", peers.numpy.copyto, (array_to, array_from), keep),
+                Candidate(OURS_FROM_PYTHON, repeat(ours, (instance, *arguments[1:]), keep)),
+                Candidate("ctypes.memmove", repeat(ctypes.memmove, pointers, keep)),
+                Candidate("NumPy", repeat(peers.numpy.copyto, (array_to, array_from), keep)),
                 Candidate("bytearray slice", _slices(len(memory), target, source, size)),
             ]
             yield Case(SUITE, f"copy {overlap}", size, 1, tuple(candidates))
 
 
 def _fills(peers: Peers, loop: Loop, sizes: tuple[int, ...]) -> Iterator[Case]:
-    import asm_libcalls
+    from asm_libcalls import memory_fill as ours
 
-    ours = LIBCALLS["memory_fill"].address
+    address = LIBCALLS["memory_fill"].address
     for size in sizes:
         memory, instance = _memory(size)
         array = peers.numpy.frombuffer(memory, dtype=peers.numpy.uint8)[64 : 64 + size]
@@ -100,11 +98,11 @@ def _fills(peers: Peers, loop: Loop, sizes: tuple[int, ...]) -> Iterator[Case]:
         pointers = (memory.base + 64, 7, size)
         keep = (memory, instance)
         candidates = [
-            native(OURS, loop, ours, arguments, keep),
+            native(OURS, loop, address, arguments, keep),
             native("glibc memset", loop, peers.c_function("memset"), pointers, keep),
-            python(OURS_FROM_PYTHON, asm_libcalls.memory_fill, (instance, *arguments[1:]), keep),
-            python("ctypes.memset", ctypes.memset, pointers, keep),
-            python("NumPy", array.fill, (7,), keep),
+            Candidate(OURS_FROM_PYTHON, repeat(ours, (instance, *arguments[1:]), keep)),
+            Candidate("ctypes.memset", repeat(ctypes.memset, pointers, keep)),
+            Candidate("NumPy", repeat(array.fill, (7,), keep)),
         ]
         yield Case(SUITE, "fill", size, 1, tuple(candidates))
 
@@ -121,14 +119,8 @@ def native(
     return Candidate(label, run)
 
 
-def python(label: str, function: Any, arguments: tuple[Any, ...], keep: Any) -> Candidate:
-    """Return a candidate that calls a Python function."""
-    return Candidate(label, repeat(function, arguments, keep))
-
-
 def _slices(length: int, target: int, source: int, size: int) -> Callable[[int], None]:
-    own = bytearray(length)
-    view = memoryview(own)
+    view = memoryview(bytearray(length))
 
     def run(times: int) -> None:
         for _ in range(times):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import importlib
 import importlib.util
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import ModuleType
     from typing import Any
 
@@ -95,7 +93,8 @@ class Peers:
         if compiler is None or not (include / "Python.h").is_file():
             self.note("Cython is left out: no C compiler, or no headers of this Python")
             return None
-        with _temporary_folder() as folder:
+        with _temporary_folder() as path:
+            folder = Path(path)
             (folder / f"{name}.pyx").write_text(source)
             library = folder / f"{name}.so"
             commands = (
@@ -116,7 +115,8 @@ class Peers:
         if compiler is None:
             self.note("compiled C is left out: there is no C compiler")
             return None
-        with _temporary_folder() as folder:
+        with _temporary_folder() as path:
+            folder = Path(path)
             (folder / "plain.c").write_text(C_SOURCE)
             command = [compiler, *C_OPTIONS, "plain.c", "-o", "plain.so", "-lm"]
             if not self._run("compiled C", command, folder):
@@ -141,7 +141,5 @@ def _c_compiler() -> str | None:
     return shutil.which(os.environ.get("CC", "cc"))
 
 
-@contextlib.contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="asm_libcalls-benchmark-") as folder:
-        yield Path(folder)
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="asm_libcalls-benchmark-")

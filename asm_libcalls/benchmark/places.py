@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import random
 import time
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from asm_libcalls import LIBCALLS, Instance, Memory
@@ -23,7 +24,7 @@ from asm_libcalls.benchmark.memory import native_loop_or_why
 from asm_libcalls.benchmark.timing import OURS, Figure, Spread, Timed, spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from asm_libcalls.benchmark.memory import Loop
     from asm_libcalls.benchmark.peers import Peers
@@ -66,13 +67,16 @@ class _Setting(NamedTuple):
     memory: Memory
     instance: Instance
 
+    def close(self) -> None:
+        self.instance.close()
+        self.memory.close()
 
-def measure(
-    peers: Peers,
-    quick: bool,
-    tell: Callable[[str], None],
-    only: str,
-) -> list[Timed]:
+
+_Times = tuple[str, int, "Sequence[tuple[float, ...]]"]
+"""Operation, size, and ours and glibc's nanoseconds at each place."""
+
+
+def measure(peers: Peers, quick: bool, tell: Callable[[str], None], only: str) -> list[Timed]:
     """Measure the cases whose names contain `only`; nothing if no machine code serves.
 
     The greatest differences become notes.
@@ -80,7 +84,8 @@ def measure(
     loop = native_loop_or_why(peers, SUITE, "memory_copy")
     if loop is None:
         return []
-    measured, extremes = [], _Extremes()
+    measured: list[Timed] = []
+    found: list[_Times] = []
     sizes = QUICK_SIZES if quick else SIZES
     per_nanosecond = _ticks_per_nanosecond(loop, peers)
     for name in (*_COPIES, "init", "fill"):
@@ -97,41 +102,34 @@ def measure(
                 GLIBC: Figure(_range(glibc), _range([a / b for a, b in times])),
             }
             measured.append(Timed(SUITE, name, size, rounds, figures))
-            extremes.add(name, size, times)
+            found.append((name, size, times))
             del pairs
             for setting in settings:
-                setting.instance.close()
-                setting.memory.close()
-    for note in extremes.notes():
+                setting.close()
+    for note in extremes(found):
         peers.note(note)
     return measured
 
 
-class _Extremes:
-    """The greatest difference of small sizes, and the greatest ratio of others, by operation."""
+def extremes(found: Sequence[_Times]) -> Iterator[str]:
+    """Yield the greatest difference of small sizes, and the greatest ratio of others, by operation.
 
-    def __init__(self) -> None:
-        self._greatest: dict[tuple[str, bool], tuple[float, int, tuple[int, int]]] = {}
-
-    def add(self, name: str, size: int, times: Sequence[tuple[float, ...]]) -> None:
-        small = size < SMALL
-        for place, (ours, glibc) in zip(PLACES, times, strict=True):
-            value = ours - glibc if small else ours / glibc
-            known = self._greatest.get((name, small))
-            if known is None or value > known[0]:
-                self._greatest[name, small] = value, size, place
-
-    def notes(self) -> list[str]:
-        return [
-            f"{SUITE}: {name}, "
-            + (
-                f"below {SMALL} bytes at most {value:+.1f} ns"
-                if small
-                else f"from {SMALL} bytes at most {value:.2f} of {GLIBC}"
-            )
-            + f": {size} bytes at {place[0]}, {place[1]}"
-            for (name, small), (value, size, place) in self._greatest.items()
-        ]
+    Each with its size and place.
+    """
+    for name in dict.fromkeys(name for name, *_ in found):
+        for small in (True, False):
+            values = [
+                (ours - glibc if small else ours / glibc, size, place)
+                for operation, size, times in found
+                if operation == name and (size < SMALL) == small
+                for place, (ours, glibc) in zip(PLACES, times, strict=True)
+            ]
+            if values:
+                value, size, (to, source) = max(values, key=itemgetter(0))
+                below = f"below {SMALL} bytes at most {value:+.1f} ns"
+                others = f"from {SMALL} bytes at most {value:.2f} of {GLIBC}"
+                most = below if small else others
+                yield f"{SUITE}: {name}, {most}: {size} bytes at {to}, {source}"
 
 
 def _range(values: Sequence[float]) -> Spread:
@@ -160,8 +158,7 @@ def _settings(size: int) -> list[_Setting]:
         else:
             refused.append(setting)  # kept, so that the next one is elsewhere
     for setting in refused:
-        setting.instance.close()
-        setting.memory.close()
+        setting.close()
     return settings
 
 
@@ -169,12 +166,11 @@ def _pairs(peers: Peers, name: str, size: int, setting: _Setting) -> list[_Pair]
     vmctx, base = setting.instance.vmctx, setting.memory.base
     pairs = []
     for to, from_ in PLACES:
+        target = PAGE + to
         if name == "fill":
-            target = PAGE + to
             ours = _call(LIBCALLS["memory_fill"].address, (vmctx, 0, target, 7, size))
             glibc = _call(peers.c_function("memset"), (base + target, 7, size))
         elif name == "init":
-            target = PAGE + to
             segment = setting.instance.data_segment(0)[0]
             source = (from_ - segment) % PAGE
             ours = _call(LIBCALLS["memory_init"].address, (vmctx, 0, 0, target, source, size))

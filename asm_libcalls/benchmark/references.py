@@ -10,8 +10,8 @@ import random
 from typing import TYPE_CHECKING
 
 from asm_libcalls import LIBCALLS, Global, Instance, Memory, Table, VMExternRef
-from asm_libcalls.benchmark.memory import OURS_FROM_PYTHON, native, native_loop_or_why, python
-from asm_libcalls.benchmark.timing import OURS, Case
+from asm_libcalls.benchmark.memory import OURS_FROM_PYTHON, native, native_loop_or_why
+from asm_libcalls.benchmark.timing import OURS, Candidate, Case, repeat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,11 +46,11 @@ def _case(
     pointers = [getattr(each, "as_raw", lambda each=each: each or 0)() for each in arguments]
     candidates = [
         native(OURS, loop, libcall.address, (instance.vmctx, *pointers), keep),
-        python(OURS_FROM_PYTHON, getattr(asm_libcalls, name), (instance, *arguments), keep),
+        Candidate(OURS_FROM_PYTHON, repeat(getattr(asm_libcalls, name), (instance, *arguments))),
     ]
     if size <= MOST_IN_PYTHON:
-        fallback = libcall.fallback
-        candidates.append(python("the fallback", fallback, (instance, *arguments), keep))
+        fallback = repeat(libcall.fallback, (instance, *arguments))
+        candidates.append(Candidate("the fallback", fallback))
     return Case(SUITE, title, size, 1, tuple(candidates))
 
 

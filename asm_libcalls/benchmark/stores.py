@@ -10,7 +10,6 @@ share one store with one thread that has it alone.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import random
@@ -19,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -189,21 +189,7 @@ class _Workers:
                 os.close(each)
 
 
-@contextlib.contextmanager
-def _workers() -> Iterator[_Workers]:
-    workers = _Workers()
-    try:
-        yield workers
-    finally:
-        workers.close()
-
-
-def measure(
-    peers: Peers,
-    quick: bool,
-    tell: Callable[[str], None],
-    only: str,
-) -> list[Timed]:
+def measure(peers: Peers, quick: bool, tell: Callable[[str], None], only: str) -> list[Timed]:
     """Measure the cases whose names contain `only`; none with the GIL or without machine code."""
     reason = "this build of Python has a GIL" if HAS_GIL else backend_report()["x86_64"]
     if reason != "loaded":
@@ -223,7 +209,7 @@ def measure(
 
 
 def _parallel(count: int, quick: bool, tell: Callable[[str], None], only: str) -> Iterator[Timed]:
-    with _workers() as threads, _workers() as processes:
+    with closing(_Workers()) as threads, closing(_Workers()) as processes:
         for _ in range(count):
             threads.add_thread()
             processes.add_process()
@@ -236,7 +222,7 @@ def _parallel(count: int, quick: bool, tell: Callable[[str], None], only: str) -
 
 def _shared(count: int, quick: bool, tell: Callable[[str], None], only: str) -> Iterator[Timed]:
     functions = [WORK[name]() for name in _SHARED]
-    with _workers() as threads, _workers() as alone:
+    with closing(_Workers()) as threads, closing(_Workers()) as alone:
         for _ in range(count):
             threads.add_thread(functions)
         alone.add_thread(functions)

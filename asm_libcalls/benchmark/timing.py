@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import random
+import statistics
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -81,15 +82,10 @@ class Timed(NamedTuple):
 
 def spread(values: Sequence[float]) -> Spread:
     """Return the median and the quartiles, interpolated between neighbours."""
-    ordered = sorted(values)
-
-    def at(fraction: float) -> float:
-        place = fraction * (len(ordered) - 1)
-        below = int(place)
-        above = min(below + 1, len(ordered) - 1)
-        return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
-
-    return Spread(at(0.5), at(0.25), at(0.75))
+    if len(values) == 1:  # which Python before 3.13 refuses
+        return Spread(*values, *values, *values)
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Spread(median, low, high)
 
 
 def figures(values: Mapping[str, Sequence[float]]) -> dict[str, Figure]:

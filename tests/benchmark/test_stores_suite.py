@@ -1,6 +1,7 @@
 """The suite of stores: its workers, its work, and what it reports."""
 
 import threading
+from contextlib import closing
 
 import pytest
 from free_threading import WITHOUT_GIL
@@ -26,7 +27,7 @@ def test_workers_work_at_the_same_time():
         together.wait(60)
         done.append(threading.get_ident())
 
-    with stores._workers() as workers:
+    with closing(stores._Workers()) as workers:
         for _ in range(3):
             workers.add_thread([lambda: None, work])
         sample = workers.sample(1, 5)

@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -84,13 +85,8 @@ def _print_plain(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None
     widths = _column_widths(headers, rows)
 
     def write(texts: Sequence[str]) -> None:
-        columns = [_lines(text) for text in texts]
-        for i in range(max(map(len, columns))):
-            cells = (
-                (lines[i] if i < len(lines) else "").ljust(width)
-                for lines, width in zip(columns, widths, strict=True)
-            )
-            print("  ".join(cells).rstrip())
+        for cells in zip_longest(*map(_lines, texts), fillvalue=""):
+            print("  ".join(map(str.ljust, cells, widths)).rstrip())
 
     write(headers)
     write(["-" * width for width in widths])

@@ -107,8 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     changes = compare(earlier, later)
     for change in changes:
         print(change)
-    known = {(case.suite, case.name, case.size) for case in earlier.cases}
-    both = sum((case.suite, case.name, case.size) in known for case in later.cases)
+    known = set(map(_key, earlier.cases))
+    both = sum(_key(case) in known for case in later.cases)
     print(f"{both} cases in both runs, {len(changes)} slower beyond noise")
     return 1 if changes else 0
 

@@ -70,32 +70,22 @@ def draw(results: Results, folder: Path) -> list[Path]:
 
 def _calls(results: Results, pyplot: Any) -> Any:
     """Draw bars: nanoseconds of a call from Python."""
-    chosen = [
-        case
-        for case in results.of("calls")
-        if case.name in ("f64_ceil", "i64_sdiv small", "i64_sdiv beyond 2^30", "i64_ishl")
-    ]
-    return _bars(
-        pyplot,
-        chosen,
-        "One call from Python, nanoseconds (shorter is better)",
-        skip=lambda label: label == "the fallback",
-    )
+    names = ("f64_ceil", "i64_sdiv small", "i64_sdiv beyond 2^30", "i64_ishl")
+    title = "One call from Python, nanoseconds (shorter is better)"
+    return _bars(results, pyplot, "calls", names, title, skip="the fallback")
 
 
 def _native(results: Results, pyplot: Any) -> Any:
     """Draw bars: nanoseconds of a call at the C address."""
-    chosen = [
-        case
-        for case in results.of("native")
-        if case.name in ("f32_floor", "f64_ceil", "f64_nearest", "i64_sdiv 64-bit operands")
-    ]
-    return _bars(pyplot, chosen, "One call at the C address, nanoseconds (shorter is better)")
+    names = ("f32_floor", "f64_ceil", "f64_nearest", "i64_sdiv 64-bit operands")
+    title = "One call at the C address, nanoseconds (shorter is better)"
+    return _bars(results, pyplot, "native", names, title)
 
 
 def _bars(
-    pyplot: Any, cases: Sequence[Timed], title: str, skip: Callable[[str], bool] = lambda _: False
+    results: Results, pyplot: Any, suite: str, names: Sequence[str], title: str, skip: str = ""
 ) -> Any:
+    cases = [case for case in results.of(suite) if case.name in names]
     if not cases:
         return None
     rows: list[tuple[str, float, float, float]] = []
@@ -105,7 +95,7 @@ def _bars(
     for case in cases:
         headings.append((at - 0.95, case.name))
         labels = sorted(
-            (label for label in case.figures if not skip(label)),
+            (label for label in case.figures if label != skip),
             key=lambda label: (label != OURS, case.figures[label].nanoseconds.median),
         )
         for label in labels:
@@ -184,34 +174,22 @@ def _against_numpy(results: Results, pyplot: Any, panels: dict[str, list[str]], 
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     for axes, (heading, names) in zip(all_axes, panels.items(), strict=True):
         colours = [_OURS_COLOUR, *_COLOURS]
-        numba_drawn, highest = False, 0.0
+        highest = 0.0
         for name, colour in zip(names, colours, strict=False):
             for layout, style in (("contiguous", "-"), ("strided", ":")):
                 points = list(_speeds(cases, f"{name} {layout}", OURS))
                 if points:
-                    highest = max(highest, *(speed for _, speed, _, _ in points))
-                    axes.plot(
-                        [size for size, *_ in points],
-                        [speed for _, speed, _, _ in points],
-                        style,
-                        color=colour,
-                        linewidth=1.8,
-                        label=name.split()[0] if layout == "contiguous" else None,
-                    )
+                    sizes, speeds, low, high = zip(*points, strict=True)
+                    highest = max(highest, *speeds)
+                    label = name.split()[0] if layout == "contiguous" else None
+                    axes.plot(sizes, speeds, style, color=colour, linewidth=1.8, label=label)
                     if layout == "contiguous":
-                        sizes, _, low, high = zip(*points, strict=True)
                         axes.fill_between(sizes, low, high, color=colour, alpha=0.12, linewidth=0)
         numba = list(_speeds(cases, f"{names[0]} contiguous", "numba vectorize"))
         if numba:
-            axes.plot(
-                [size for size, *_ in numba],
-                [speed for _, speed, _, _ in numba],
-                "--",
-                color="#94a3b8",
-                linewidth=1.4,
-                label=f"{names[0].split()[0]}, numba",
-            )
-            numba_drawn = True
+            sizes, speeds, *_ = zip(*numba, strict=True)
+            label = f"{names[0].split()[0]}, numba"
+            axes.plot(sizes, speeds, "--", color="#94a3b8", linewidth=1.4, label=label)
         axes.axhline(1, color=_INK, linewidth=1)
         axes.set_xscale("log")
         axes.set_xticks(_SCALE)
@@ -220,7 +198,7 @@ def _against_numpy(results: Results, pyplot: Any, panels: dict[str, list[str]], 
         axes.set_xlabel("elements (dotted: every second one)")
         axes.set_ylim(0, 1.15 * max(highest, 1.1))
         axes.grid(axis="y")
-        axes.legend(fontsize=8.5, ncols=2 if numba_drawn else 1)
+        axes.legend(fontsize=8.5, ncols=2 if numba else 1)
     all_axes[0].set_ylabel("NumPy's time / ours")
     return figure
 

@@ -42,22 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         raise missing_disassembler("disasm", error) from None
     if arguments.json:
-        output.print_json(
-            {
-                "name": name,
-                "address": f"{loaded.routine(name):#x}",
-                "instructions": [
-                    {
-                        **instruction._asdict(),
-                        "address": f"{instruction.address:#x}",
-                        "code": instruction.code.hex(),
-                    }
-                    for instruction in instructions
-                ],
-            }
-        )
-        return OK
-    _print(name, instructions)
+        rows = [
+            {**each._asdict(), "address": f"{each.address:#x}", "code": each.code.hex()}
+            for each in instructions
+        ]
+        address = f"{loaded.routine(name):#x}"
+        output.print_json({"name": name, "address": address, "instructions": rows})
+    else:
+        _print(name, instructions)
     return OK
 
 

@@ -106,12 +106,9 @@ def run(arguments: argparse.Namespace) -> int:
     rows = [Row(libcall) for libcall in libcalls_of(arguments.table)]
     good = all(row.result == "passed" for row in rows)
     if arguments.json:
+        libcalls = [row.as_json() for row in rows]
         output.print_json(
-            {
-                "asm_libcalls": __version__,
-                "libcalls": [row.as_json() for row in rows],
-                "counts": _counts(rows),
-            }
+            {"asm_libcalls": __version__, "libcalls": libcalls, "counts": _counts(rows)}
         )
     else:
         _print(rows)

@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from asm_libcalls import output
 from asm_libcalls.cli import verify_exhaustive
@@ -103,21 +103,20 @@ def run(arguments: argparse.Namespace) -> int:
             f"{'wrong: ' + ', '.join(wrong) if wrong else 'no difference so far'} (seed {seed})"
         ) from None
     if arguments.json:
-        _print_json(libcalls, verdicts, seed, arguments.count)
+        _print_json(verdicts, seed, arguments.count)
     else:
-        _print(libcalls, verdicts, seed, arguments.count)
+        _print(verdicts, seed, arguments.count)
     return OK if all(verdict.passed for verdict in verdicts.values()) else CHECK_FAILED
 
 
-def _print(libcalls: list[Libcall], verdicts: dict[str, Verdict], seed: int, count: int) -> None:
+def _print(verdicts: dict[str, Verdict], seed: int, count: int) -> None:
     rows = []
-    for libcall in libcalls:
-        verdict = verdicts[libcall.name]
+    for name, verdict in verdicts.items():
         serving, *others = verdict.compared
         agrees = Cell("agrees", "green") if verdict.passed else Cell("DIFFERS", "bold red")
         rows.append(
             [
-                Cell(libcall.name, "bold"),
+                Cell(name, "bold"),
                 Cell(serving, "cyan"),
                 Cell(", ".join(others)),
                 Cell(str(verdict.cases)),
@@ -125,37 +124,30 @@ def _print(libcalls: list[Libcall], verdicts: dict[str, Verdict], seed: int, cou
             ]
         )
     output.print_table(["libcall", "served by", "compared with", "cases", "result"], rows)
-    for libcall in libcalls:
-        difference = verdicts[libcall.name].difference
+    for name, verdict in verdicts.items():
+        difference = verdict.difference
         if difference is not None:
-            print(f"\n{libcall.name} differs first in case {difference.case_number}:")
+            print(f"\n{name} differs first in case {difference.case_number}:")
             for line in difference.lines():
                 print(f"  {line}")
-            print(f"  again with: verify {libcall.name} --count {count} --seed {seed}")
+            print(f"  again with: verify {name} --count {count} --seed {seed}")
     cases = sum(verdict.cases for verdict in verdicts.values())
     wrong = sum(not verdict.passed for verdict in verdicts.values())
     print(f"\n{counted(cases, 'case')}, {counted(wrong, 'libcall')} with a difference")
 
 
-def _print_json(
-    libcalls: list[Libcall], verdicts: dict[str, Verdict], seed: int, count: int
-) -> None:
-    def row(libcall: Libcall, verdict: Verdict) -> dict[str, Any]:
-        return {
-            "name": libcall.name,
+def _print_json(verdicts: dict[str, Verdict], seed: int, count: int) -> None:
+    rows = [
+        {
+            "name": name,
             "compared": list(verdict.compared),
             "cases": verdict.cases,
             "result": "agrees" if verdict.passed else "differs",
             "difference": verdict.difference and verdict.difference._asdict(),
         }
-
-    output.print_json(
-        {
-            "seed": seed,
-            "count": count,
-            "libcalls": [row(libcall, verdicts[libcall.name]) for libcall in libcalls],
-        }
-    )
+        for name, verdict in verdicts.items()
+    ]
+    output.print_json({"seed": seed, "count": count, "libcalls": rows})
 
 
 @contextmanager

@@ -51,21 +51,17 @@ def run(arguments: argparse.Namespace, progress_bar: ProgressBar) -> int:
     with progress_bar(libcalls, PATTERNS) as tell:
         results = [checks[name](name, tell) for name in names]
     if arguments.json:
-        output.print_json(
+        objects = [
             {
-                "patterns": PATTERNS,
-                "libcalls": [
-                    {
-                        "name": result.name,
-                        "compared": list(result.ways),
-                        "patterns": result.patterns,
-                        "seconds": round(result.seconds, 1),
-                        "difference": result.difference and result.difference._asdict(),
-                    }
-                    for result in results
-                ],
+                "name": result.name,
+                "compared": list(result.ways),
+                "patterns": result.patterns,
+                "seconds": round(result.seconds, 1),
+                "difference": result.difference and result.difference._asdict(),
             }
-        )
+            for result in results
+        ]
+        output.print_json({"patterns": PATTERNS, "libcalls": objects})
     else:
         rows = [
             [

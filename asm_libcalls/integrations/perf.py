@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["enable", "enable_or_warn", "is_enabled", "map_file", "write_entry"]
 
 _FOLDER = "/tmp"  # where perf looks, whatever TMPDIR says
-_FLAGS = ("O_WRONLY", "O_CREAT", "O_APPEND", "O_NOFOLLOW", "O_CLOEXEC")  # as CPython's
 
 _enabled_in: list[int] = []  # the process that enabled it, if any
 
@@ -156,9 +155,8 @@ def _write(address: int, size: int, name: str) -> None:
 
 
 def _append(line: bytes) -> None:
-    flags = 0
-    for flag in _FLAGS:
-        flags |= getattr(os, flag)
+    # As CPython's.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     file = OpenFile(os.open, map_file(), flags, 0o600)
     try:
         status = os.fstat(file.number)
@@ -188,10 +186,6 @@ def _native(name: str, result: Any, *parameters: Any) -> Any:
 
 # The size is an unsigned int up to 3.15 and a size_t from 3.16 on; a register holds either.
 _native_write = _native(
-    "PyUnstable_WritePerfMapEntry",
-    ctypes.c_int,
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_char_p,
+    "PyUnstable_WritePerfMapEntry", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
 )
 _native_finish = _native("PyUnstable_PerfMapState_Fini", None)

@@ -33,7 +33,7 @@ class _Value:
     """A value whose destruction can be observed."""
 
 
-class ExternrefScene(Scene):
+class _ExternrefScene(Scene):
     """An instance of three globals, and an activations table filled as each case says."""
 
     def __init__(self) -> None:
@@ -46,7 +46,6 @@ class ExternrefScene(Scene):
         self._value: weakref.ref[_Value] | None = None
 
     def reset(self) -> None:
-        """Write the globals, and empty the table."""
         for global_, number in zip(self._globals, GLOBALS, strict=True):
             global_.value = self._externrefs[number - 1] if number else None
         self._instance.activations_table.clear()
@@ -82,14 +81,12 @@ class ExternrefScene(Scene):
         return self._unowned
 
     def result(self, pattern: int) -> int:
-        """Return a reference's number."""
         return next(
             (i + 1 for i, r in enumerate(self._externrefs) if r.as_raw() == pattern),
             0 if pattern == 0 else pattern,
         )
 
     def state(self) -> State:
-        """Return the references in the globals, and the owners."""
         table = self._instance.activations_table
         owners = [r.strong_count() for r in self._externrefs]
         in_globals = [self.result(global_.bits) for global_ in self._globals]
@@ -105,7 +102,7 @@ class ExternrefScene(Scene):
         )
 
 
-class ExternrefModel(Model):
+class _ExternrefModel(Model):
     """The scene, with explicit counts. The first argument is the table's number of entries."""
 
     def __init__(self) -> None:
@@ -124,7 +121,6 @@ class ExternrefModel(Model):
         )
 
     def drop_externref(self, filled: int, reference: int) -> None:
-        """Destroy the value."""
         self.dropped = True
 
     def activations_table_insert_with_gc(self, filled: int, reference: int) -> None:
@@ -139,15 +135,14 @@ class ExternrefModel(Model):
         return reference
 
     def externref_global_set(self, filled: int, index: int, reference: int) -> None:
-        """Replace the reference."""
         self.globals[index] = reference
 
 
-class ExternrefChecker(SceneChecker):
+class _ExternrefChecker(SceneChecker):
     """Externrefs: null and others, with an activations table that is full or not."""
 
-    scene = ExternrefScene
-    model = ExternrefModel
+    scene = _ExternrefScene
+    model = _ExternrefModel
     values: ClassVar[Mapping[str, Sequence[int]]] = {
         "filled": (0, 1, CHUNK_SIZE - 1, CHUNK_SIZE),
         "global_index": range(len(GLOBALS)),
@@ -168,4 +163,4 @@ class ExternrefChecker(SceneChecker):
         return super().choices(libcall, parameter)
 
 
-CHECKER = ExternrefChecker()
+CHECKER = _ExternrefChecker()

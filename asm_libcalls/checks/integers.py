@@ -31,11 +31,10 @@ _BOUNDARIES = sorted(
 """0 and the neighbours of 1, of the shift width, of 32 bits and of both ends of the range."""
 
 
-class IntegerChecker(PatternChecker):
+class _IntegerChecker(PatternChecker):
     """Integers: all pairs of boundaries; random numbers of every width."""
 
     def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int, ...]]:
-        """Yield all pairs of boundaries."""
         return product(_BOUNDARIES, repeat=len(libcall.signature.parameters))
 
     def random_cases(self, libcall: Libcall, source: Random) -> Iterator[tuple[int, ...]]:
@@ -46,7 +45,6 @@ class IntegerChecker(PatternChecker):
             yield ((_random_integer(source) * y + source.getrandbits(2) - 1) % _MODULUS, y)
 
     def oracle(self, libcall: Libcall) -> Callable[[int, int], int]:
-        """Return the libcall by exact arithmetic."""
         return _ORACLES[libcall.name]
 
 
@@ -93,4 +91,4 @@ _ORACLES: dict[str, Callable[[int, int], int]] = {
     "i64_urem": remainder,
 }
 
-CHECKER = IntegerChecker()
+CHECKER = _IntegerChecker()

@@ -30,7 +30,7 @@ _CONTENT = bytes((i * 7 + (i >> 8) + 1) & 0xFF for i in range(WASM_PAGE_SIZE))
 _FIRST = tuple(bytes(i ^ b for b in _CONTENT) * pages for i, (pages, _) in enumerate(LIMITS))
 
 
-class MemoryScene(Scene):
+class _MemoryScene(Scene):
     """An instance that imports the first memory and defines the others."""
 
     def __init__(self) -> None:
@@ -58,11 +58,9 @@ class MemoryScene(Scene):
                 self._make()
 
     def patterns(self, libcall: Libcall, case: Sequence[int]) -> list[int]:
-        """Return the vmctx, then the case."""
         return [self._instance.vmctx, *case]
 
     def state(self) -> State:
-        """Return the bytes of each memory and the length of each segment."""
         contents = (
             (f"memory {i}", ctypes.string_at(memory.base, len(memory)))
             for i, memory in enumerate(self._instance.memories)
@@ -73,7 +71,7 @@ class MemoryScene(Scene):
         return (*contents, *lengths)
 
 
-class MemoryModel(Model):
+class _MemoryModel(Model):
     """The scene as bytearrays."""
 
     def __init__(self) -> None:
@@ -81,13 +79,11 @@ class MemoryModel(Model):
         self.segments = [b"" if i == DROPPED else s for i, s in enumerate(SEGMENTS)]
 
     def state(self) -> State:
-        """Return the bytes of each memory and the length of each segment."""
         contents = ((f"memory {i}", bytes(memory)) for i, memory in enumerate(self.memories))
         lengths = ((f"data segment {i}", len(s)) for i, s in enumerate(self.segments))
         return (*contents, *lengths)
 
     def imported_memory32_grow(self, delta: int, index: int) -> int:
-        """Append zeros if the maximum allows it."""
         before = self.imported_memory32_size(index)
         if before + delta > LIMITS[index][1]:
             return U32_MAXIMUM
@@ -95,15 +91,12 @@ class MemoryModel(Model):
         return before
 
     def memory32_grow(self, delta: int, index: int) -> int:
-        """Append zeros to a defined memory."""
         return self.imported_memory32_grow(delta, IMPORTED + index)
 
     def imported_memory32_size(self, index: int) -> int:
-        """Count pages."""
         return len(self.memories[index]) // WASM_PAGE_SIZE
 
     def memory32_size(self, index: int) -> int:
-        """Count pages of a defined memory."""
         return self.imported_memory32_size(IMPORTED + index)
 
     def memory_copy(self, to: int, dst: int, source: int, src: int, count: int) -> None:
@@ -111,20 +104,16 @@ class MemoryModel(Model):
         self._write(to, dst, count, _slice(self.memories[source], src, count))
 
     def imported_memory_fill(self, index: int, dst: int, val: int, count: int) -> None:
-        """Write a slice of one byte."""
         fits = dst + count <= len(self.memories[index])
         self._write(index, dst, count, bytes([val % 256]) * (count if fits else 0))
 
     def memory_fill(self, index: int, dst: int, val: int, count: int) -> None:
-        """Write a slice of one byte to a defined memory."""
         self.imported_memory_fill(IMPORTED + index, dst, val, count)
 
     def memory_init(self, index: int, segment: int, dst: int, src: int, count: int) -> None:
-        """Copy a slice of a segment."""
         self._write(index, dst, count, _slice(self.segments[segment], src, count))
 
     def data_drop(self, segment: int) -> None:
-        """Empty it."""
         self.segments[segment] = b""
 
     def _write(self, index: int, dst: int, count: int, content: bytes) -> None:
@@ -138,11 +127,11 @@ def _slice(memory: bytes | bytearray, start: int, count: int) -> bytes:
     return bytes(memory[start : start + count])
 
 
-class MemoryChecker(SceneChecker):
+class _MemoryChecker(SceneChecker):
     """Memories: both sides of each bound, overlaps both ways, sums beyond 32 bits."""
 
-    scene = MemoryScene
-    model = MemoryModel
+    scene = _MemoryScene
+    model = _MemoryModel
     values: ClassVar[Mapping[str, Sequence[int]]] = {
         "delta": (0, 1, 2, 3, 65535, 65536, U32_MAXIMUM),
         "defined_memory_index": range(len(LIMITS) - IMPORTED),
@@ -171,4 +160,4 @@ class MemoryChecker(SceneChecker):
 PAIRS = {(0, 1), (1, 1), (1, 2), (2, 0)}
 """Pairs of memories to copy between: imported, the same one, and empty, on either side."""
 
-CHECKER = MemoryChecker()
+CHECKER = _MemoryChecker()

@@ -39,11 +39,10 @@ def _around_the_point(form: FloatFormat, exponent: int, whole: int) -> Iterator[
             yield base | fraction | behind_point
 
 
-class RoundingChecker(PatternChecker):
+class _RoundingChecker(PatternChecker):
     """Rounding: near the binary point, at the ends of the range, and every kind of NaN."""
 
     def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int]]:
-        """Yield both signs of each magnitude."""
         form = FORMATS[libcall.signature.parameters[0].name]
         ones = (1 << form.fraction_bits) - 1
         magnitudes = [0, 1, ones, ones + 1, form.infinity - 1, form.infinity]
@@ -70,7 +69,6 @@ class RoundingChecker(PatternChecker):
             yield (near[source.getrandbits(8) % len(near)] | pattern & form.sign,)
 
     def oracle(self, libcall: Libcall) -> Callable[[int], int]:
-        """Return the rounding by exact integers."""
         value_type = libcall.signature.parameters[0]
         return _oracle(value_type, _TO_INTEGER[libcall.name.partition("_")[2]])
 
@@ -90,4 +88,4 @@ def _oracle(value_type: ValueType, to_integer: Callable[[float], int]) -> Callab
     return expected
 
 
-CHECKER = RoundingChecker()
+CHECKER = _RoundingChecker()

@@ -37,7 +37,7 @@ _FIRST = tuple(
 )
 
 
-class TableScene(Scene):
+class _TableScene(Scene):
     """An instance that imports the first table and defines the others."""
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class TableScene(Scene):
         return (*tables, *lengths, counts)
 
 
-class TableModel(Model):
+class _TableModel(Model):
     """The scene as lists of numbers."""
 
     def __init__(self) -> None:
@@ -140,7 +140,6 @@ class TableModel(Model):
         )
 
     def table_grow(self, table: int, delta: int, init_value: int) -> int:
-        """Append references if the maximum allows it."""
         before = len(self.tables[table])
         maximum = LIMITS[table][1]
         if before + delta > (MAXIMUM_ELEMENTS if maximum is None else maximum):
@@ -149,24 +148,20 @@ class TableModel(Model):
         return before
 
     def table_fill(self, table: int, dst: int, val: int, count: int) -> None:
-        """Write a slice of one reference."""
         _slice(self.tables[table], dst, count)
         self.tables[table][dst : dst + count] = [val] * count
 
     def table_copy(self, to: int, source: int, dst: int, src: int, count: int) -> None:
-        """Copy a slice."""
         taken = _slice(self.tables[source], src, count)
         _slice(self.tables[to], dst, count)
         self.tables[to][dst : dst + count] = taken
 
     def table_init(self, table: int, segment: int, dst: int, src: int, count: int) -> None:
-        """Copy a slice of a segment."""
         taken = _slice(self.segments[segment], src, count)
         _slice(self.tables[table], dst, count)
         self.tables[table][dst : dst + count] = taken
 
     def elem_drop(self, segment: int) -> None:
-        """Empty it."""
         self.segments[segment] = []
 
 
@@ -176,11 +171,11 @@ def _slice(numbers: list[int], start: int, count: int) -> list[int]:
     return numbers[start : start + count]
 
 
-class TableChecker(SceneChecker):
+class _TableChecker(SceneChecker):
     """Tables: both sides of each bound, overlaps both ways, null and counted references."""
 
-    scene = TableScene
-    model = TableModel
+    scene = _TableScene
+    model = _TableModel
     values: ClassVar[Mapping[str, Sequence[int]]] = {
         "table_index": range(len(TYPES)),
         "dst_table_index": range(len(TYPES)),
@@ -204,4 +199,4 @@ class TableChecker(SceneChecker):
         return True
 
 
-CHECKER = TableChecker()
+CHECKER = _TableChecker()

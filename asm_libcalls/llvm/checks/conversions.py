@@ -36,23 +36,20 @@ def _integers() -> list[int]:
 _INTEGERS = _integers()
 
 
-class ConversionChecker(PatternChecker):
+class _ConversionChecker(PatternChecker):
     """Chosen powers of two, ties, and both ends of each range."""
 
     def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int]]:
-        """Yield numbers of the parameter's type."""
         name = libcall.signature.parameters[0].name
         patterns = edge_patterns(name, _POWERS) if name in FORMATS else iter(_INTEGERS)
         return ((pattern,) for pattern in patterns)
 
     def random_cases(self, libcall: Libcall, source: Random) -> Iterator[tuple[int]]:
-        """Yield numbers of every size."""
         name = libcall.signature.parameters[0].name
         while True:
             yield (random_pattern(name, source) if name in FORMATS else _random_integer(source),)
 
     def oracle(self, libcall: Libcall) -> Callable[[int], int]:
-        """Return the same by exact fractions."""
         parameter, result = libcall.signature.parameters[0], libcall.signature.result
         assert result is not None
         if parameter.name in FORMATS:
@@ -94,4 +91,4 @@ def _to_unsigned(format_: str, pattern: int) -> int:
     return math.trunc(value_of(format_, pattern))
 
 
-CHECKER = ConversionChecker()
+CHECKER = _ConversionChecker()

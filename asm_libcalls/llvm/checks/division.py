@@ -13,11 +13,10 @@ from asm_libcalls.llvm.checks.stored_results import StoringChecker
 from asm_libcalls.llvm.checks.wide_integers import BOUNDARIES, MODULUS, random_integer, signed
 
 
-class DivisionChecker(StoringChecker):
+class _DivisionChecker(StoringChecker):
     """All pairs of boundaries; random numbers of every width, and near multiples."""
 
     def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int, ...]]:
-        """Yield all pairs of boundaries."""
         return product(BOUNDARIES, repeat=2)
 
     def random_cases(self, libcall: Libcall, source: Random) -> Iterator[tuple[int, int]]:
@@ -29,7 +28,6 @@ class DivisionChecker(StoringChecker):
             yield (multiple % MODULUS, divisor)
 
     def oracle(self, libcall: Libcall) -> Callable[..., Any]:
-        """Return the same by exact fractions."""
         return _ORACLES[libcall.name]
 
 
@@ -41,4 +39,4 @@ _ORACLES: dict[str, Callable[[int, int], Any]] = {
     "udivmodti4": lambda x, y: (quotient(x, y), remainder(x, y)),
 }
 
-CHECKER = DivisionChecker()
+CHECKER = _DivisionChecker()

@@ -24,21 +24,18 @@ def formats(libcall: Libcall) -> tuple[str, str]:
     return "f16" if source == "u32" else source, "f16" if target == "u32" else target
 
 
-class HalfPrecisionChecker(PatternChecker):
+class _HalfPrecisionChecker(PatternChecker):
     """The ends of all ranges, normal and subnormal, and ties."""
 
     def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int]]:
-        """Yield numbers of the parameter's type."""
         return ((pattern,) for pattern in edge_patterns(formats(libcall)[0], _POWERS))
 
     def random_cases(self, libcall: Libcall, source: Random) -> Iterator[tuple[int]]:
-        """Yield numbers of every size."""
         upper = source.getrandbits(16) << 16 if libcall.name == "gnu_h2f_ieee" else 0
         while True:
             yield (random_pattern(formats(libcall)[0], source) | upper,)
 
     def oracle(self, libcall: Libcall) -> Callable[[int], int]:
-        """Return the same by exact fractions."""
         source, target = formats(libcall)
         form, to = FORMATS[source], FORMATS[target]
         widening = to.fraction_bits - form.fraction_bits
@@ -63,4 +60,4 @@ class HalfPrecisionChecker(PatternChecker):
         return convert
 
 
-CHECKER = HalfPrecisionChecker()
+CHECKER = _HalfPrecisionChecker()

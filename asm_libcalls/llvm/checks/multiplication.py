@@ -12,7 +12,7 @@ from asm_libcalls.llvm.checks.stored_results import StoringChecker
 from asm_libcalls.llvm.checks.wide_integers import BOUNDARIES, random_integer, signed
 
 
-class MultiplicationChecker(StoringChecker):
+class _MultiplicationChecker(StoringChecker):
     """All pairs of boundaries; random pairs, many with products close to overflow."""
 
     def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int, ...]]:
@@ -31,7 +31,6 @@ class MultiplicationChecker(StoringChecker):
             yield (x, (-y if source.getrandbits(1) else y) & mask)
 
     def oracle(self, libcall: Libcall) -> Callable[..., Any]:
-        """Return the same, digit by digit."""
         bits = libcall.signature.parameters[0].bits
         if libcall.name == "multi3":
             return lambda x, y: _product(x, y) % 2**bits
@@ -56,4 +55,4 @@ def _signed_product(x: int, y: int) -> int:
     return -magnitude if (x < 0) != (y < 0) else magnitude
 
 
-CHECKER = MultiplicationChecker()
+CHECKER = _MultiplicationChecker()

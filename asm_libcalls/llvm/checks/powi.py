@@ -14,15 +14,13 @@ from asm_libcalls.llvm.checks.nearest import nearest, random_pattern, value_of
 _EXPONENTS = (0, 1, 2, 3, 13, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 7)
 
 
-class PowerChecker(PatternChecker):
+class _PowerChecker(PatternChecker):
     """Numbers near 1, ends of the range and NaN, with small and large exponents."""
 
     def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int, int]]:
-        """Yield pairs."""
         return product(_edge_patterns(libcall.signature.parameters[0].name), _EXPONENTS)
 
     def random_cases(self, libcall: Libcall, source: Random) -> Iterator[tuple[int, int]]:
-        """Yield numbers near 1, and some of any size."""
         format_ = libcall.signature.parameters[0].name
         form = FORMATS[format_]
         while True:
@@ -33,7 +31,6 @@ class PowerChecker(PatternChecker):
             yield (random_pattern(format_, source), source.randrange(-6, 7) % 2**32)
 
     def oracle(self, libcall: Libcall) -> Callable[[int, int], int]:
-        """Return the same by exact fractions."""
         format_ = libcall.signature.parameters[0].name
 
         def power(x: int, exponent: int) -> int:
@@ -82,4 +79,4 @@ def _reciprocal(format_: str, x: int) -> int:
     return nearest(format_, 1 / value_of(format_, magnitude), bool(sign))
 
 
-CHECKER = PowerChecker()
+CHECKER = _PowerChecker()

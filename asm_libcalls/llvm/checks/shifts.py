@@ -15,11 +15,10 @@ from asm_libcalls.llvm.checks.wide_integers import BOUNDARIES, MODULUS, random_i
 _COUNTS = (0, 1, 2, 31, 32, 62, 63, 64, 65, 126, 127, 128, 192, 255, 2**31, 2**32 - 1)
 
 
-class ShiftChecker(PatternChecker):
+class _ShiftChecker(PatternChecker):
     """Boundaries, and counts just below and above the width of a register and of the number."""
 
     def edge_cases(self, libcall: Libcall) -> Iterator[tuple[int, int]]:
-        """Yield all pairs of a boundary and a count."""
         return product(BOUNDARIES, _COUNTS)
 
     def random_cases(self, libcall: Libcall, source: Random) -> Iterator[tuple[int, int]]:
@@ -29,7 +28,6 @@ class ShiftChecker(PatternChecker):
             yield (random_integer(source), source.getrandbits(32))
 
     def oracle(self, libcall: Libcall) -> Callable[[int, int], int]:
-        """Return the same by multiplication and division."""
         return _ORACLES[libcall.name]
 
 
@@ -39,4 +37,4 @@ _ORACLES: dict[str, Callable[[int, int], int]] = {
     "ashrti3": lambda x, count: math.floor(Fraction(signed(x), 2 ** (count % 128))) % MODULUS,
 }
 
-CHECKER = ShiftChecker()
+CHECKER = _ShiftChecker()

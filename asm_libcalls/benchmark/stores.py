@@ -11,15 +11,12 @@ share one store with one thread that has it alone.
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import random
-import struct
-import subprocess
-import sys
 import threading
 import time
 from contextlib import closing
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from asm_libcalls import backend_report
@@ -28,6 +25,8 @@ from asm_libcalls.steps import HAS_GIL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
     from typing import Any
 
     from asm_libcalls.benchmark.peers import Peers
@@ -109,26 +108,22 @@ WORK: dict[str, Callable[[], Callable[[], object]]] = {
 
 _SHARED = ("an export", "memory_fill, 16 bytes", "memory_fill, 4096 bytes", "table[0] = table[1]")
 
-_COMMAND = struct.Struct("=ll")  # which work, how often; 0 ends the worker
-_REPLY = struct.Struct("=qqq")  # start, end, processor time, in nanoseconds
 
-
-def serve(commands: int, replies: int, work: Sequence[Callable[[], object]] = ()) -> None:
+def _serve(pipe: Connection, work: Sequence[Callable[[], object]] = ()) -> None:
     """Run as a worker: follow the commands in a pipe, with stores of this worker's own.
 
-    The pipes are given by file descriptors. The default for `work` is what :data:`WORK` makes.
+    A command says which work, and how often; None ends the worker. The reply is the start, the end
+    and the processor time, in nanoseconds. The default for `work` is what :data:`WORK` makes.
     """
     functions = work or [make() for make in WORK.values()]
-    while True:
-        which, times = _COMMAND.unpack(os.read(commands, _COMMAND.size))
-        if not times:
-            return
+    while command := pipe.recv():
+        which, times = command
         function, repeat = functions[which], range(times)
         used, begin = time.thread_time_ns(), time.monotonic_ns()
         for _ in repeat:
             function()
         end = time.monotonic_ns()
-        os.write(replies, _REPLY.pack(begin, end, time.thread_time_ns() - used))
+        pipe.send((begin, end, time.thread_time_ns() - used))
 
 
 class _Sample(NamedTuple):
@@ -142,35 +137,28 @@ class _Workers:
     """Workers, in threads or in processes."""
 
     def __init__(self) -> None:
-        self._pipes: list[tuple[int, int]] = []
-        self._ends: list[Callable[[], object]] = []
+        self._pipes: list[Connection] = []
+        self._workers: list[threading.Thread | SpawnProcess] = []
 
     def add_thread(self, work: Sequence[Callable[[], object]] = ()) -> None:
-        commands, replies = self._new_pipes()
-        thread = threading.Thread(target=serve, args=(commands, replies, work))
-        thread.start()
-        self._ends += [thread.join, partial(os.close, commands), partial(os.close, replies)]
+        ours, theirs = multiprocessing.Pipe()
+        self._add(ours, threading.Thread(target=_serve, args=(theirs, work)))
 
     def add_process(self) -> None:
-        commands, replies = self._new_pipes()
-        code = f"from asm_libcalls.benchmark.stores import serve; serve({commands}, {replies})"
-        process = subprocess.Popen([sys.executable, "-c", code], pass_fds=(commands, replies))
-        os.close(commands)
-        os.close(replies)
-        self._ends.append(process.wait)
+        ours, theirs = multiprocessing.Pipe()
+        self._add(ours, multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs,)))
+        theirs.close()  # so that the end of the process is the end of the pipe
 
-    def _new_pipes(self) -> tuple[int, int]:
-        """Return the worker's ends of two new pipes."""
-        commands, to_worker = os.pipe()
-        from_worker, replies = os.pipe()
-        self._pipes.append((to_worker, from_worker))
-        return commands, replies
+    def _add(self, pipe: Connection, worker: threading.Thread | SpawnProcess) -> None:
+        worker.start()
+        self._pipes.append(pipe)
+        self._workers.append(worker)
 
     def sample(self, which: int, times: int) -> _Sample:
         """Let all workers call a function so many times each, at the same time."""
-        for to_worker, _ in self._pipes:
-            os.write(to_worker, _COMMAND.pack(which, times))
-        replies = [_REPLY.unpack(os.read(each, _REPLY.size)) for _, each in self._pipes]
+        for pipe in self._pipes:
+            pipe.send((which, times))
+        replies = [pipe.recv() for pipe in self._pipes]
         operations = times * len(replies)
         wall = max(end for _, end, _ in replies) - min(begin for begin, _, _ in replies)
         used = sum(used for _, _, used in replies)
@@ -180,13 +168,12 @@ class _Workers:
         return len(self._pipes)
 
     def close(self) -> None:
-        for to_worker, _ in self._pipes:
-            os.write(to_worker, _COMMAND.pack(0, 0))
-        for end in self._ends:
-            end()
-        for pair in self._pipes:
-            for each in pair:
-                os.close(each)
+        for pipe in self._pipes:
+            pipe.send(None)
+        for worker in self._workers:
+            worker.join()
+        for pipe in self._pipes:
+            pipe.close()
 
 
 def measure(peers: Peers, quick: bool, tell: Callable[[str], None], only: str) -> list[Timed]:

@@ -69,26 +69,30 @@ def init() -> None:
 def _overload(function: Any, declaration: Declaration) -> None:
     kinds = [t.kind for t in declaration.signature.parameters]
     implementation = _implementation(declaration)
-    # numba passes types, by the parameter names of the implementation.
-    if len(kinds) == 1:
 
-        def choose_unary(x: Any) -> Any:
-            return implementation if _takes(kinds, [x]) else None
+    def choose(*given: Any) -> Any:
+        return implementation if _takes(kinds, given) else None
 
-        numba.extending.overload(function)(choose_unary)
-    else:
-
-        def choose_binary(x: Any, y: Any) -> Any:
-            return implementation if _takes(kinds, [x, y]) else None
-
-        # Inlined code that may raise gives a prange loop a second exit, so numba runs it in order.
-        # A call would run in parallel and lose its exception: the wrapper of a parallel loop sets
-        # it on the worker's thread and continues.
-        inline = "always" if declaration.exceptions else "never"
-        numba.extending.overload(function, inline=inline)(choose_binary)
+    # Inlined code that may raise gives a prange loop a second exit, so numba runs it in order. A
+    # call would run in parallel and lose its exception: the wrapper of a parallel loop sets it on
+    # the worker's thread and continues.
+    inline = "always" if declaration.exceptions else "never"
+    numba.extending.overload(function, inline=inline)(_with_names(choose, len(kinds)))
 
 
-def _takes(kinds: list[str], given: list[Any]) -> bool:
+def _with_names(function: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """Return a function whose one or two parameters have names, by which numba passes types."""
+
+    def unary(x: Any) -> Any:
+        return function(x)
+
+    def binary(x: Any, y: Any) -> Any:
+        return function(x, y)
+
+    return unary if count == 1 else binary
+
+
+def _takes(kinds: list[str], given: tuple[Any, ...]) -> bool:
     """Return whether the Python function takes arguments of these numba types."""
     for kind, type_ in zip(kinds, given, strict=True):
         integral = isinstance(type_, (types.Integer, types.Boolean, types.IntEnumMember))
@@ -100,15 +104,8 @@ def _takes(kinds: list[str], given: list[Any]) -> bool:
 def _implementation(declaration: Declaration) -> Callable[..., Any]:
     """Return what numba compiles in place of a call: tests for traps, then the bare call."""
     call = _intrinsic(declaration)
-
-    def unary(x: Any) -> Any:
-        return call(x)
-
-    def binary(x: Any, y: Any) -> Any:
-        return call(x, y)
-
     if not declaration.exceptions:
-        return unary if len(declaration.signature.parameters) == 1 else binary
+        return _with_names(call, len(declaration.signature.parameters))
     # Integers are cast to the type of the C parameter, so the tests see the values that C sees.
     cast = _numba_type(declaration.signature.parameters[0])
     if IntegerOverflow in declaration.exceptions:
@@ -162,18 +159,10 @@ def _intrinsic(declaration: Declaration) -> Any:
             constants.append(_needed)
         return builder.call(function, values)
 
-    # An intrinsic's parameters have names, so each parameter count needs its own function.
+    # An intrinsic's parameters have names too, and the first one is numba's own.
     if len(parameters) == 1:
-
-        def unary(typing_context: Any, x: Any) -> Any:
-            return result(x), generate
-
-        return numba.extending.intrinsic(unary)
-
-    def binary(typing_context: Any, x: Any, y: Any) -> Any:
-        return result(x, y), generate
-
-    return numba.extending.intrinsic(binary)
+        return numba.extending.intrinsic(lambda context, x: (result(x), generate))
+    return numba.extending.intrinsic(lambda context, x, y: (result(x, y), generate))
 
 
 def _numba_type(value_type: ValueType) -> Any:

@@ -32,7 +32,7 @@ _SIGN = 1 << 31
 _ONE = _BIAS << _FRACTION_BITS
 _HALF = (_BIAS - 1) << _FRACTION_BITS
 _QUIET = 1 << 22
-_BLOCK = 1 << 15
+BLOCK = 1 << 15
 """Patterns of a block, so few that its arrays fit the second-level cache."""
 
 _TOLD = 1 << 23
@@ -67,15 +67,15 @@ class Exhaustive(NamedTuple):
 def verify_exhaustively(
     name: str,
     tell: Callable[[str, int], None] = lambda name, done: None,
-    blocks: Sequence[int] = range(512),
+    tops: Sequence[int] = range(512),
 ) -> Exhaustive:
     """Round every f32 with each implementation of one of :data:`FUNCTIONS`, and compare.
 
     The check ends at the first difference. `tell` is called now and then with the name and the
-    number of patterns done. `blocks` are values of sign and exponent.
+    number of patterns done. `tops` are values of sign and exponent.
     """
     ways = _ways(name)
-    return compare(name, ways, _batches(name, ways, blocks), tell)
+    return compare(name, ways, _batches(name, ways, tops), tell)
 
 
 def compare(
@@ -98,15 +98,17 @@ def compare(
 def _batches(name: str, ways: Ways, tops: Sequence[int]) -> Iterator[Batch]:
     for top in tops:
         yield _check_of_the_oracle(name, top)
-        for patterns in _blocks(top):
+        first = top << _FRACTION_BITS
+        for patterns in blocks(range(first, first + (1 << _FRACTION_BITS), BLOCK)):
             yield ways, patterns, _oracle(name, top, patterns)
 
 
-def _blocks(top: int) -> Iterator[Any]:
-    first = np.arange(_BLOCK, dtype=np.uint32)
+def blocks(starts: Sequence[int]) -> Iterator[Any]:
+    """Yield arrays of :data:`BLOCK` patterns from each start on, all in the same memory."""
+    first = np.arange(BLOCK, dtype=np.uint32)
     patterns = np.empty_like(first)
-    for i in range((1 << _FRACTION_BITS) // _BLOCK):
-        yield np.add(first, np.uint32(top << _FRACTION_BITS | i * _BLOCK), out=patterns)
+    for start in starts:
+        yield np.add(first, np.uint32(start), out=patterns)
 
 
 def _first_difference(ways: Ways, patterns: Any, wanted: Any) -> PatternDifference | None:
@@ -165,9 +167,9 @@ def _ways(name: str) -> Ways:
     from asm_libcalls import LIBCALLS, ufuncs
 
     ufunc = getattr(ufuncs, name.partition("_")[2])
-    spread = np.zeros(2 * _BLOCK, dtype=np.uint32)[::2]
-    spread_out = np.zeros(2 * _BLOCK, dtype=np.uint32)[::2]
-    out = np.zeros(_BLOCK, dtype=np.uint32)
+    spread = np.zeros(2 * BLOCK, dtype=np.uint32)[::2]
+    spread_out = np.zeros(2 * BLOCK, dtype=np.uint32)[::2]
+    out = np.zeros(BLOCK, dtype=np.uint32)
 
     def run(source: Any, target: Any, patterns: Any) -> Any:
         if source is None:

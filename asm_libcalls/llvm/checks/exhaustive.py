@@ -12,20 +12,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from asm_libcalls.checks.exhaustive import compare
+from asm_libcalls.checks.exhaustive import BLOCK, blocks, compare
 from asm_libcalls.llvm.binding import default_llvm_binding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
     from asm_libcalls.checks.exhaustive import Exhaustive, Ways
     from asm_libcalls.emitter.pages import LoadedImage
 
 OLDEST = "x86-64-v2"
-
-_BLOCK = 1 << 15
-"""Patterns of a block: its arrays fit the second-level cache."""
 
 
 def verify_exhaustively(
@@ -48,7 +45,7 @@ def verify_exhaustively(
     call_each = NativeLoops().function(loop)
     result = libcall.signature.result
     assert result is not None
-    mask, out = np.uint32(result.mask), np.empty(_BLOCK, dtype=np.uint32)
+    mask, out = np.uint32(result.mask), np.empty(BLOCK, dtype=np.uint32)
 
     def call(address: int, patterns: Any) -> Any:
         call_each(address, patterns.ctypes.data, out.ctypes.data, patterns.size)
@@ -58,7 +55,8 @@ def verify_exhaustively(
         "libcall": functools.partial(call, libcall.address),
         OLDEST: functools.partial(call, _oldest().routine(libcall.symbol)),
     }
-    batches = ((ways, patterns, oracle(patterns)) for patterns in _blocks(bits, step))
+    starts = range(0, 1 << bits, BLOCK * step)
+    batches = ((ways, patterns, oracle(patterns)) for patterns in blocks(starts))
     return compare(name, ways, batches, tell)
 
 
@@ -71,12 +69,6 @@ def _oldest() -> LoadedImage:
     loaded = code_cache.load("llvm", LEVELS[OLDEST])
     loaded.keep()
     return loaded
-
-
-def _blocks(bits: int, step: int) -> Iterator[Any]:
-    first = np.arange(_BLOCK, dtype=np.uint32)
-    for start in range(0, 1 << bits, _BLOCK * step):
-        yield first + np.uint32(start)
 
 
 _TINY, _HUGE, _INFINITY = (127 - 27) << 23, (127 + 17) << 23, 0xFF << 23

@@ -66,8 +66,9 @@ def cases(peers: Peers, quick: bool) -> Iterator[Case]:
     if libcall.backend == "fallback":
         peers.note(f"calls of C functions are left out: {libcall.reason}")
     else:
-        yield from _entries(peers)
-        yield from _buffers(peers)
+        cython = peers.cython("asm_libcalls_benchmark", _CYTHON)
+        yield from _entries(peers, cython)
+        yield from _buffers(peers, cython)
         yield from _other_arguments(peers)
         yield _case("an export of toy_jit", export_types.functions())
         yield _traps()
@@ -99,14 +100,20 @@ def _operation(peers: Peers, operation: _Operation) -> Case:
 
 
 _CYTHON = """\
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
-ctypedef int64_t (*function)(int64_t, int64_t) noexcept nogil
-cdef function shift
+ctypedef int64_t (*of_numbers)(int64_t, int64_t) noexcept nogil
+ctypedef uint64_t (*of_pointer)(const void *) noexcept
+cdef of_numbers shift
+cdef of_pointer identity
 
-def set_address(size_t address):
+def set_shift(size_t address):
     global shift
-    shift = <function>address
+    shift = <of_numbers>address
+
+def set_identity(size_t address):
+    global identity
+    identity = <of_pointer>address
 
 def holding(int64_t x, int64_t count):
     return shift(x, count)
@@ -116,6 +123,9 @@ def releasing(int64_t x, int64_t count):
     with nogil:
         result = shift(x, count)
     return result
+
+def of_buffer(const unsigned char[::1] memory):
+    return identity(&memory[0])
 """
 
 # Both are i64.shl; the second has a loop, so its calls release the GIL.
@@ -124,13 +134,15 @@ _WASM = bytes.fromhex(
     "05 6c6f6f7073 00 01 0a18 02 07 00 2000 2001 86 0b 0e 00 0340 4100 0d00 0b 2000 2001 86 0b"
 )
 
+_IDENTITY = bytes.fromhex("4889f8 c3")  # machine code that returns its argument
+
 _WASM_DIVIDES = bytes.fromhex(
     "0061736d 01000000 0107 01 60 02 7e7e 01 7e 0302 01 00 070a 01 06 646976696465 00 00"
     "0a09 01 07 00 2000 2001 7f 0b"
 )
 
 
-def _entries(peers: Peers) -> Iterator[Case]:
+def _entries(peers: Peers, cython: Any) -> Iterator[Case]:
     """Make a case of every way into one C function that takes and returns i64."""
     libcall = asm_libcalls.LIBCALLS["i64_ishl"]
     address, signature = libcall.address, libcall.signature
@@ -155,35 +167,18 @@ def _entries(peers: Peers) -> Iterator[Case]:
     releasing["an export with a loop"] = exports["loops"]
     if peers.cffi is not None:
         releasing["cffi"] = _through_cffi(peers, libcall)
-    module = peers.cython("asm_libcalls_benchmark", _CYTHON)
-    if module is not None:
-        module.set_address(address)
-        keeping["Cython"], releasing["Cython, nogil"] = module.holding, module.releasing
+    if cython is not None:
+        cython.set_shift(address)
+        keeping["Cython"], releasing["Cython, nogil"] = cython.holding, cython.releasing
     for kind, functions in (("GIL kept", keeping), ("GIL released", releasing)):
         yield _case(f"a C function, {kind}", _with(arguments, functions))
 
 
-_CYTHON_BUFFERS = """\
-from libc.stdint cimport uint64_t
-
-ctypedef uint64_t (*function)(const void *) noexcept
-cdef function identity
-
-def set_address(size_t address):
-    global identity
-    identity = <function>address
-
-def call(const unsigned char[::1] memory):
-    return identity(&memory[0])
-"""
-
-
-def _buffers(peers: Peers) -> Iterator[Case]:
+def _buffers(peers: Peers, cython: Any) -> Iterator[Case]:
     """Make a case of each kind of memory that is passed as a pointer, beside an address."""
-    address = asm_libcalls.load_code(bytes.fromhex("4889f8 c3"))  # it returns its argument
+    address = asm_libcalls.load_code(_IDENTITY)
     keeping = asm_libcalls.native_function(address, "(const pointer) -> u64")
     catching = asm_libcalls.catch_traps(address, "(const pointer) -> u64")
-    module = peers.cython("asm_libcalls_benchmark_buffers", _CYTHON_BUFFERS)
     through_ctypes = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(address)
     text, array = b"some bytes", peers.numpy.zeros(10, peers.numpy.uint8)
     own = bytearray(text)
@@ -206,9 +201,9 @@ def _buffers(peers: Peers) -> Iterator[Case]:
             ffi = peers.cffi.FFI()
             function = ffi.cast("uint64_t(*)(const void *)", address)
             ways["cffi, from_buffer"] = _caller(function, (memory,), ffi.from_buffer)
-        if module is not None:
-            module.set_address(address)
-            ways["Cython, a typed memoryview"] = _caller(module.call, (memory,))
+        if cython is not None:
+            cython.set_identity(address)
+            ways["Cython, a typed memoryview"] = _caller(cython.of_buffer, (memory,))
         candidates = tuple(Candidate(label, run) for label, run in ways.items())
         yield Case(SUITE, f"a {name} as a pointer", 0, UNROLLED, candidates)
 
@@ -219,7 +214,7 @@ class _Color(enum.IntEnum):
 
 def _other_arguments(peers: Peers) -> Iterator[Case]:
     """Make a case of each type whose arguments are objects of other types, beside an exact one."""
-    address = asm_libcalls.load_code(bytes.fromhex("4889f8 c3"))  # it returns its argument
+    address = asm_libcalls.load_code(_IDENTITY)
     numpy, number = peers.numpy, ctypes.c_int(5)
     memory = asm_libcalls.Memory(1)
     instance = asm_libcalls.Instance([memory])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -28,32 +27,21 @@ class Instruction(NamedTuple):
 
 def disassemble(loaded: LoadedImage, name: str) -> list[Instruction]:
     """Disassemble one routine of a loaded image; ModuleNotFoundError without capstone."""
-    start = loaded.routine(name)
-    return list(_instructions(importlib.import_module("capstone"), loaded, name, start))
-
-
-def _instructions(
-    capstone: Any, loaded: LoadedImage, name: str, start: int
-) -> Iterator[Instruction]:
+    start, code = loaded.routine(name), loaded.code(name)
+    capstone: Any = importlib.import_module("capstone")
     decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     decoder.detail = True
-    code = loaded.code(name)
-    image = loaded.image
-    labels = {offset: symbol for symbol, offset in image.labels.items()}
+    labels = {offset: symbol for symbol, offset in loaded.image.labels.items()}
+    instructions = []
     done = 0
     for found in decoder.disasm(code, start):
-        done = found.address + found.size - start
-        text, comment = _text(capstone, loaded, found)
-        yield Instruction(
-            found.address,
-            found.address - start,
-            labels.get(found.address - loaded.address, ""),
-            bytes(found.bytes),
-            text,
-            comment,
-        )
+        label = labels.get(found.address - loaded.address, "")
+        described = _text(capstone, loaded, found)
+        instructions.append(Instruction(found.address, done, label, bytes(found.bytes), *described))
+        done += found.size
     if done < len(code):  # show bytes that capstone cannot decode
-        yield Instruction(start + done, done, "", code[done:], "(unknown)", "")
+        instructions.append(Instruction(start + done, done, "", code[done:], "(unknown)", ""))
+    return instructions
 
 
 def _text(capstone: Any, loaded: LoadedImage, found: Any) -> tuple[str, str]:

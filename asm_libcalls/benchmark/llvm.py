@@ -77,10 +77,10 @@ def _load_one_instruction() -> dict[str, int]:
     from asm_libcalls.emitter import pages
     from asm_libcalls.emitter.image import Routine, link
 
-    names = list(ONE_INSTRUCTION)
-    image = pages.load(link(Routine(n, ONE_INSTRUCTION[n], len(ONE_INSTRUCTION[n])) for n in names))
+    routines = [Routine(name, code, len(code)) for name, code in ONE_INSTRUCTION.items()]
+    image = pages.load(link(routines))
     image.keep()
-    return {name: image.routine(name) for name in names}
+    return {name: image.routine(name) for name in ONE_INSTRUCTION}
 
 
 def _operands(libcall: Libcall) -> Iterator[tuple[str, Callable[[random.Random], tuple[int, ...]]]]:

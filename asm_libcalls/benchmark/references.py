@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from asm_libcalls import LIBCALLS, Global, Instance, Memory, Table, VMExternRef
 from asm_libcalls.benchmark.memory import OURS_FROM_PYTHON, native, native_loop_or_why
 from asm_libcalls.benchmark.timing import OURS, Candidate, Case, repeat
+from asm_libcalls.vmcontext import VMTableDefinition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +84,8 @@ def _ranges(peers: Peers, loop: Loop, size: int) -> Iterator[Case]:
             table[i] = instance.functions[i % 2]
     for i in range(size):
         tables[0][i], tables[1][i] = boxes[i], order[i]
-    to, source = _bases(tables[2:])
+    definitions = (VMTableDefinition.from_address(t.definition_address) for t in tables[2:])
+    to, source = (int(definition.base) for definition in definitions)
     operands = {"memmove": (to, source, 8 * size), "memset": (to, 0, 8 * size)}
     c_functions = {
         name: native(f"glibc {name}", loop, peers.c_function(name), operands[name], tables)
@@ -101,9 +103,3 @@ def _ranges(peers: Peers, loop: Loop, size: int) -> Iterator[Case]:
         case = _case(loop, name, instance, arguments, title, size)
         peer = c_functions["memset" if name == "table_fill" else "memmove"]
         yield case._replace(candidates=(*case.candidates, peer))
-
-
-def _bases(tables: list[Table]) -> list[int]:
-    from asm_libcalls.vmcontext import VMTableDefinition
-
-    return [int(VMTableDefinition.from_address(table.definition_address).base) for table in tables]

@@ -33,12 +33,11 @@ def run(arguments: argparse.Namespace, progress_bar: ProgressBar) -> int:
     from asm_libcalls.checks.exhaustive import PATTERNS
     from asm_libcalls.llvm.checks import exhaustive as llvm_exhaustive
 
-    checks: dict[str, Callable[..., Exhaustive]]
-    checks = dict.fromkeys(exhaustive.FUNCTIONS, exhaustive.verify_exhaustively)
+    checks: dict[str, Callable[..., Exhaustive]] = {}
+    if arguments.table != LLVM:
+        checks |= dict.fromkeys(exhaustive.FUNCTIONS, exhaustive.verify_exhaustively)
     if arguments.names or arguments.table != WASMTIME:
-        of_llvm: dict[str, Callable[..., Exhaustive]]
-        of_llvm = dict.fromkeys(llvm_exhaustive.FUNCTIONS, llvm_exhaustive.verify_exhaustively)
-        checks = of_llvm if arguments.table == LLVM else {**checks, **of_llvm}
+        checks |= dict.fromkeys(llvm_exhaustive.FUNCTIONS, llvm_exhaustive.verify_exhaustively)
     libcalls = [find_libcall(name) for name in dict.fromkeys(arguments.names or checks)]
     names = [libcall.name for libcall in libcalls]
     wrong = [name for name in names if name not in checks]

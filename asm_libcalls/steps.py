@@ -1,7 +1,8 @@
 """Steps: functions that run atomically, with or without the GIL.
 
 With the GIL, a function without a call and without a backward jump is atomic, since Python switches
-threads at no other place; :func:`step` does nothing. A build without the GIL takes a lock. The
+threads at no other place, except that a trace function runs at each new line. So :func:`step` has
+all of the function's code on one line. A build without the GIL also takes a lock. The
 process has one lock for all steps, because references move between stores. Machine code that counts
 references takes it too (``runtime/step_lock.py``). It is held briefly: a step runs no destructor,
 callback or native code. Signal handlers and collections could wait for a thread that waits for the
@@ -18,6 +19,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType
     from typing import Any, ParamSpec, TypeVar
 
     P = ParamSpec("P")
@@ -25,6 +27,19 @@ if TYPE_CHECKING:
 
 HAS_GIL = "t" not in getattr(sys, "abiflags", "")
 """Whether this build of Python has a GIL."""
+
+_NO_COLUMNS = 0x80 | 13 << 3
+"""Begins an entry of a code's location table, for up to eight units of code. It has the number of
+units less one, and is followed by the distance from the line before. Source: CPython,
+``InternalDocs/code_objects.md``, "Location entries"."""
+
+
+def _on_one_line(code: CodeType) -> CodeType:
+    """Return code that trace functions see as one line: they are called where it begins only."""
+    full, rest = divmod(len(code.co_code) // 2, 8)
+    table = bytes((_NO_COLUMNS | 7, 0)) * full
+    return code.replace(co_linetable=table + bytes((_NO_COLUMNS | rest - 1, 0)) if rest else table)
+
 
 if not HAS_GIL:
     import os
@@ -50,10 +65,11 @@ if not HAS_GIL:
 
     def _uninterrupted(function: Callable[..., Any]) -> None:
         """Have CPython run no signal handlers and no collection where a function begins."""
-        code = function.__code__
+        code = _on_one_line(function.__code__)
         if code.co_code[:2] == bytes((opmap["RESUME"], _AT_START)):
             begin = bytes((opmap["RESUME"], _AFTER_YIELD_FROM))
-            function.__code__ = code.replace(co_code=begin + code.co_code[2:])
+            code = code.replace(co_code=begin + code.co_code[2:])
+        function.__code__ = code
 
     def step(function: Callable[P, R]) -> Callable[P, R]:
         """Return the function so that it excludes all other steps."""
@@ -79,6 +95,7 @@ if not HAS_GIL:
                 lock.leave(before)
             return result
 
+        alone.__code__ = _on_one_line(alone.__code__)  # type: ignore[attr-defined]
         return alone  # type: ignore[return-value]
 
     def wait_outside(wait: Callable[[], object]) -> None:
@@ -124,7 +141,8 @@ if not HAS_GIL:
 else:
 
     def step(function: Callable[P, R]) -> Callable[P, R]:
-        """Return the function unchanged: the GIL makes it atomic."""
+        """Return the function, made atomic by the GIL where a trace function is active too."""
+        function.__code__ = _on_one_line(function.__code__)
         return function
 
     def use(lock: Any) -> Any:

@@ -301,8 +301,8 @@ def test_what_python_runs_at_any_moment_may_wait_for_a_thread_that_counts(child,
     )
 
 
-def test_steps_make_no_calls():
-    """Python runs signal handlers and collections at calls, and at backward jumps."""
+def test_steps_begin_without_a_check():
+    """Python runs signal handlers and collections where a function begins."""
     modules = [each for name, each in [*sys.modules.items()] if name.startswith("asm_libcalls")]
     things = [thing for module in modules for thing in vars(module).values()]
     things += [member for thing in things if type(thing) is type for member in vars(thing).values()]
@@ -313,10 +313,8 @@ def test_steps_make_no_calls():
     }
     assert len(found) > 30
     for name, function in found.items():
-        first, *others = dis.get_instructions(function)
+        first = next(dis.get_instructions(function))
         assert (first.opname, first.arg) == ("RESUME", 2), name
-        calls = [each for each in others if "CALL" in each.opname or "BACKWARD" in each.opname]
-        assert not calls, (name, calls)
 
 
 def test_a_fork_in_a_step_leaves_both_processes_in_it(lock):

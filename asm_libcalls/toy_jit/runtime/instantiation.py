@@ -6,6 +6,7 @@ Source: WebAssembly 2.0, 4.5.4 (instantiation) and 4.4.13 (constant expressions)
 from __future__ import annotations
 
 import operator
+from contextlib import contextmanager
 
 from asm_libcalls.fallback import memories as memory_libcalls
 from asm_libcalls.fallback import tables as table_libcalls
@@ -23,7 +24,7 @@ from asm_libcalls.vmcontext import WASM_PAGE_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from asm_libcalls.toy_jit.frontend import module as decoded_module
@@ -36,10 +37,7 @@ _SPACES = {"func": "functions", "table": "tables", "memory": "memories", "global
 
 
 def make_runtime(
-    decoded: decoded_module.Module,
-    code: CompiledCode,
-    imports: Imports,
-    limits: StoreLimits,
+    decoded: decoded_module.Module, code: CompiledCode, imports: Imports, limits: StoreLimits
 ) -> CompiledInstance:
     """Make the runtime instance of a module, with its memories, tables, globals and functions.
 
@@ -112,26 +110,21 @@ def copy_segments(
             memory_libcalls.data_drop(vmctx, i)
 
 
-class _naming:
-    """A context manager that adds the segment that did not fit to a trap's message."""
-
-    def __init__(self, segment: str, count: int, start: int, target: Memory | Table) -> None:
-        self.described = segment, count, start, target
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Trap):
-            segment, count, start, target = self.described
-            size = target.current_size()  # a destructor or another thread may have closed it
-            what, unit = "table", "elements"
-            if isinstance(target, Memory):
-                size, what, unit = size * WASM_PAGE_SIZE, "memory", "bytes"
-            error.args = (
-                f"{error.args[0]}: {segment} has {count} {unit} for {start:#x}, and the {what} "
-                f"{size} {unit}",
-            )
+@contextmanager
+def _naming(segment: str, count: int, start: int, target: Memory | Table) -> Iterator[None]:
+    """Add the segment that did not fit to a trap's message."""
+    try:
+        yield
+    except Trap as error:
+        size = target.current_size()  # a destructor or another thread may have closed it
+        what, unit = "table", "elements"
+        if isinstance(target, Memory):
+            size, what, unit = size * WASM_PAGE_SIZE, "memory", "bytes"
+        error.args = (
+            f"{error.args[0]}: {segment} has {count} {unit} for {start:#x}, and the {what} "
+            f"{size} {unit}",
+        )
+        raise
 
 
 def _name(valtype: int) -> str:

@@ -27,72 +27,31 @@ EVENT = Struct("<QHB5xQH6x")
 class Right:
     """Rights of a descriptor: a bit for each call that it may be used in."""
 
-    FD_DATASYNC = 1 << 0
-    FD_READ = 1 << 1
-    FD_SEEK = 1 << 2
-    FD_FDSTAT_SET_FLAGS = 1 << 3
-    FD_SYNC = 1 << 4
-    FD_TELL = 1 << 5
-    FD_WRITE = 1 << 6
-    FD_ADVISE = 1 << 7
-    FD_ALLOCATE = 1 << 8
-    PATH_CREATE_DIRECTORY = 1 << 9
-    PATH_CREATE_FILE = 1 << 10
-    PATH_LINK_SOURCE = 1 << 11
-    PATH_LINK_TARGET = 1 << 12
-    PATH_OPEN = 1 << 13
-    FD_READDIR = 1 << 14
-    PATH_READLINK = 1 << 15
-    PATH_RENAME_SOURCE = 1 << 16
-    PATH_RENAME_TARGET = 1 << 17
-    PATH_FILESTAT_GET = 1 << 18
-    PATH_FILESTAT_SET_SIZE = 1 << 19
-    PATH_FILESTAT_SET_TIMES = 1 << 20
-    FD_FILESTAT_GET = 1 << 21
-    FD_FILESTAT_SET_SIZE = 1 << 22
-    FD_FILESTAT_SET_TIMES = 1 << 23
-    PATH_SYMLINK = 1 << 24
-    PATH_REMOVE_DIRECTORY = 1 << 25
-    PATH_UNLINK_FILE = 1 << 26
-    POLL_FD_READWRITE = 1 << 27
+    (
+        FD_DATASYNC, FD_READ, FD_SEEK, FD_FDSTAT_SET_FLAGS, FD_SYNC, FD_TELL, FD_WRITE, FD_ADVISE,
+        FD_ALLOCATE, PATH_CREATE_DIRECTORY, PATH_CREATE_FILE, PATH_LINK_SOURCE, PATH_LINK_TARGET,
+        PATH_OPEN, FD_READDIR, PATH_READLINK, PATH_RENAME_SOURCE, PATH_RENAME_TARGET,
+        PATH_FILESTAT_GET, PATH_FILESTAT_SET_SIZE, PATH_FILESTAT_SET_TIMES, FD_FILESTAT_GET,
+        FD_FILESTAT_SET_SIZE, FD_FILESTAT_SET_TIMES, PATH_SYMLINK, PATH_REMOVE_DIRECTORY,
+        PATH_UNLINK_FILE, POLL_FD_READWRITE,
+    ) = (1 << bit for bit in range(28))  # fmt: skip
 
 
-_EACH = (
-    Right.FD_FDSTAT_SET_FLAGS
-    | Right.FD_SYNC
-    | Right.FD_DATASYNC
-    | Right.FD_FILESTAT_GET
-    | Right.FD_FILESTAT_SET_TIMES
-    | Right.POLL_FD_READWRITE
+def _rights(names: str) -> int:
+    return sum(getattr(Right, name) for name in names.split())
+
+
+_EACH = _rights(
+    "FD_FDSTAT_SET_FLAGS FD_SYNC FD_DATASYNC FD_FILESTAT_GET FD_FILESTAT_SET_TIMES "
+    "POLL_FD_READWRITE"
 )
 STREAM_RIGHTS = _EACH | Right.FD_READ | Right.FD_WRITE
 """The rights that make sense for terminals and pipes."""
-FILE_RIGHTS = (
-    STREAM_RIGHTS
-    | Right.FD_SEEK
-    | Right.FD_TELL
-    | Right.FD_ADVISE
-    | Right.FD_ALLOCATE
-    | Right.FD_FILESTAT_SET_SIZE
-)
+FILE_RIGHTS = STREAM_RIGHTS | _rights("FD_SEEK FD_TELL FD_ADVISE FD_ALLOCATE FD_FILESTAT_SET_SIZE")
 """The rights that make sense for files."""
-DIRECTORY_RIGHTS = (
-    _EACH
-    | Right.FD_READDIR
-    | Right.PATH_CREATE_DIRECTORY
-    | Right.PATH_CREATE_FILE
-    | Right.PATH_LINK_SOURCE
-    | Right.PATH_LINK_TARGET
-    | Right.PATH_OPEN
-    | Right.PATH_READLINK
-    | Right.PATH_RENAME_SOURCE
-    | Right.PATH_RENAME_TARGET
-    | Right.PATH_FILESTAT_GET
-    | Right.PATH_FILESTAT_SET_SIZE
-    | Right.PATH_FILESTAT_SET_TIMES
-    | Right.PATH_SYMLINK
-    | Right.PATH_REMOVE_DIRECTORY
-    | Right.PATH_UNLINK_FILE
+DIRECTORY_RIGHTS = sum(
+    (bit for name, bit in vars(Right).items() if name.startswith("PATH_")),
+    _EACH | Right.FD_READDIR,
 )
 """The rights that make sense for folders."""
 

@@ -11,6 +11,8 @@ from asm_libcalls.toy_jit.wasi.errors import Errno, WasiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asm_libcalls.toy_jit.wasi.call import Call, CallTable
     from asm_libcalls.toy_jit.wasi.descriptors import HostDescriptor
 
@@ -35,24 +37,22 @@ def signed_offset(offset: int) -> int:
 # -- reading and writing
 
 
-def _fd_read(call: Call, fd: int, vectors: int, count: int, *offset_and_result: int) -> None:
-    """Read; ``fd_pread`` has an offset in the file before the result's address."""
-    *offset, result = offset_and_result
-    descriptor = call.descriptors.get(fd, Right.FD_READ)
-    buffers = call.memory.buffers(vectors, count)
-    call.memory.range(result, 4)  # before anything is read
-    done = descriptor.read(call, buffers, *map(signed_offset, offset))
-    call.memory.write_u32(result, done)
+def _fd_read(call: Call, fd: int, *rest: int) -> None:
+    _transfer(call, call.descriptors.get(fd, Right.FD_READ).read, *rest)
 
 
-def _fd_write(call: Call, fd: int, vectors: int, count: int, *offset_and_result: int) -> None:
-    """Write; ``fd_pwrite`` has an offset in the file before the result's address."""
+def _fd_write(call: Call, fd: int, *rest: int) -> None:
+    _transfer(call, call.descriptors.get(fd, Right.FD_WRITE).write, *rest)
+
+
+def _transfer(
+    call: Call, transfer: Callable[..., int], vectors: int, count: int, *offset_and_result: int
+) -> None:
+    """Read or write; `fd_pread` and `fd_pwrite` have an offset in the file before the result's."""
     *offset, result = offset_and_result
-    descriptor = call.descriptors.get(fd, Right.FD_WRITE)
     buffers = call.memory.buffers(vectors, count)
-    call.memory.range(result, 4)  # before anything is written
-    done = descriptor.write(call, buffers, *map(signed_offset, offset))
-    call.memory.write_u32(result, done)
+    call.memory.range(result, 4)  # before anything is read or written
+    call.memory.write_u32(result, transfer(call, buffers, *map(signed_offset, offset)))
 
 
 def _fd_seek(call: Call, fd: int, offset: int, whence: int, result: int) -> None:

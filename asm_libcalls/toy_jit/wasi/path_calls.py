@@ -124,14 +124,7 @@ def _path_filestat_get(
 
 
 def _path_filestat_set_times(
-    call: Call,
-    fd: int,
-    lookup: int,
-    path: int,
-    length: int,
-    atim: int,
-    mtim: int,
-    flags: int,
+    call: Call, fd: int, lookup: int, path: int, length: int, atim: int, mtim: int, flags: int
 ) -> None:
     with _locate(call, fd, Right.PATH_FILESTAT_SET_TIMES, path, length, lookup=lookup) as place:
         place.check_is_folder()
@@ -158,11 +151,7 @@ def _path_link(
         old.check_is_folder()
         _check_new(new)
         os.link(
-            old.name,
-            new.name,
-            src_dir_fd=old.folder,
-            dst_dir_fd=new.folder,
-            follow_symlinks=False,
+            old.name, new.name, src_dir_fd=old.folder, dst_dir_fd=new.folder, follow_symlinks=False
         )
 
 
@@ -189,13 +178,7 @@ def _path_remove_directory(call: Call, fd: int, path: int, length: int) -> None:
 
 
 def _path_rename(
-    call: Call,
-    fd: int,
-    path: int,
-    length: int,
-    new_fd: int,
-    new_path: int,
-    new_length: int,
+    call: Call, fd: int, path: int, length: int, new_fd: int, new_path: int, new_length: int
 ) -> None:
     with (
         _locate(call, fd, Right.PATH_RENAME_SOURCE, path, length) as old,

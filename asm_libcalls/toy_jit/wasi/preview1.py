@@ -24,16 +24,10 @@ from asm_libcalls.toy_jit.wasi.streams import standard_stream
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import Any, Protocol
+    from typing import Any
 
+    from asm_libcalls.toy_jit.instance import Instance
     from asm_libcalls.toy_jit.wasi.call import CallTable
-
-    class Instance(Protocol):
-        """The attributes of :class:`asm_libcalls.toy_jit.Instance` that are used here."""
-
-        @property
-        def exports(self) -> Mapping[str, Any]:
-            """Its exports, by name."""
 
 
 def _no_system(call: Call, *_: int) -> None:

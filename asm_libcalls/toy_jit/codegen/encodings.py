@@ -88,11 +88,11 @@ class Instruction:
         if short and len(immediate) == 4 and opcode[-1] in _SHORT_IMMEDIATE:
             opcode, immediate = bytes([_SHORT_IMMEDIATE[opcode[-1]]]), immediate[:1]
         if self.opcode_register:
-            code = self._prefixes(opcode, 0, 0, rm, index, vvvv)
+            code = self._prefixes(opcode, 0, 0, rm, vvvv)
             code += bytes([opcode[0] | rm & 7])
             size = 0
         else:
-            code = self._prefixes(opcode, reg, index or 0, rm, index, vvvv) + opcode
+            code = self._prefixes(opcode, reg, index or 0, rm, vvvv) + opcode
             if in_code:
                 operand, size = bytes([(reg & 7) << 3 | 5]), 4
             else:
@@ -112,10 +112,8 @@ class Instruction:
         role = _ROLES.get(number)
         return number if role is None else register_number(registers[role])
 
-    def _prefixes(
-        self, opcode: bytes, reg: int, index: int, rm: int, indexed: int | None, vvvv: int
-    ) -> bytes:
-        r, x, b = reg >> 3, (index >> 3 if indexed is not None else 0), rm >> 3
+    def _prefixes(self, opcode: bytes, reg: int, index: int, rm: int, vvvv: int) -> bytes:
+        r, x, b = reg >> 3, index >> 3, rm >> 3
         if self.vex:
             map_, rest = self.vex
             last = self.wide << 7 | (~vvvv & 15) << 3 | rest

@@ -54,7 +54,9 @@ INSTRUCTIONS = read(LOADED.image, FORM_PREFIX)
 """By name: the stencils of one instruction, whose registers the compiler chooses."""
 
 FORMS: dict[FormKey, Form] = {}
-"""The forms of these instructions that were used so far. There are some ten thousand at most."""
+"""The forms of these instructions that were used so far, some ten thousand at most."""
+
+_MOST_FORMS = 1 << 14
 
 THREE_OPERANDS = INSTRUCTIONS["f64.add.register"].code[0] in (0xC4, 0xC5)
 """Whether the instructions on floats have a left operand besides the target, as those of AVX."""
@@ -64,6 +66,8 @@ def make_form(key: FormKey) -> Form:
     """Make a form of an instruction, and keep it in FORMS."""
     name, to, left, right, index, displacement, short = key
     instruction = decode(INSTRUCTIONS[name].code)
+    if len(FORMS) >= _MOST_FORMS:
+        FORMS.clear()
     form = FORMS[key] = instruction.form((to, left, right, index), displacement, short)
     return form
 
@@ -71,11 +75,11 @@ def make_form(key: FormKey) -> Form:
 def has_avx() -> bool:
     """Return whether the stencils of vectors have three operands, as AVX instructions."""
     # Not whether the CPU has AVX: the image may be that of an older CPU.
-    return "v128.and.vslot" in TEMPLATES
+    return "v128.and.vslot" in INSTRUCTIONS
 
 
 def load_vectors(offset: int) -> None:
-    """Add the templates of vector instructions to TEMPLATES.
+    """Add the templates of vector instructions to TEMPLATES and INSTRUCTIONS.
 
     Without SSE4.1, raise UnsupportedFeature; `offset` is the code that needs it.
     """
@@ -89,3 +93,4 @@ def load_vectors(offset: int) -> None:
 def _load_vectors() -> None:
     loaded = code_cache.load("toy_jit_vectors", CPU_FEATURES)
     TEMPLATES.update((name, _template(s)) for name, s in read(loaded.image, PREFIX).items())
+    INSTRUCTIONS.update(read(loaded.image, FORM_PREFIX))

@@ -15,7 +15,7 @@ from asm_libcalls.toy_jit.codegen.handlers import local_set, local_tee, make_han
 from asm_libcalls.toy_jit.codegen.registers import ACCUMULATORS
 from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import DIRECT, SWAPPED
 from asm_libcalls.toy_jit.codegen.stencils.vectors import NARROWED
-from asm_libcalls.toy_jit.codegen.templates import TEMPLATES, has_avx
+from asm_libcalls.toy_jit.codegen.templates import INSTRUCTIONS, has_avx
 from asm_libcalls.toy_jit.frontend import opcodes as op
 
 TYPE_CHECKING = False
@@ -66,12 +66,13 @@ def _handler(name: str, opcode: int, inline: bool) -> Handler:
 
 def _direct(name: str) -> Handler:
     is_swapped = name in SWAPPED
+    predicate = int(DIRECT[name].partition(" ")[2] or 0)
 
     def emit(c: VectorEmitter, immediate: Any) -> None:
         right, left = c.pop_two()
         if is_swapped:
             left, right = right, left
-        c.operate(name, left, right)
+        c.operate(name, left, right, predicate)
 
     return emit
 
@@ -103,23 +104,17 @@ def _shift(name: str, opcode: int) -> Handler:
     most = NARROWED[name.partition(".")[0]]
 
     def emit(c: VectorEmitter, immediate: Any) -> None:
-        if c.stack[-1][0] != "const" or template not in TEMPLATES:
+        if c.stack[-1][0] != "const" or template not in INSTRUCTIONS:
             by_register(c, immediate)
             return
         count = c.pop()[1] & most
         source = c.pop()
         if has_avx():
-            register = c.in_register(source, _SECOND)
-            to = c.vector_register()
-            start = len(c.code)
-            c.direct(template, left=to, right=register)
-            c.code[-1] = count
-            c.push_vector(to, start, "left")
+            c.produce(template, right=c.in_register(source, _SECOND), value=count)
         else:
             to = c.vector_register()
             c.move((to,), source)
-            c.direct(template, right=to)
-            c.code[-1] = count
+            c.form(template, right=to, value=count)
             c.push_register(to)
 
     return emit
@@ -161,7 +156,7 @@ def _access(name: str, opcode: int) -> Handler:
     verb = name.partition(".")[2]
     size = _SIZES.get(verb.partition("_")[0], 1 << op.ALIGNMENTS[opcode])
     stores, has_lane = verb.startswith("store"), opcode in op.LANES
-    any_target = name in _ANY_TARGET or (name == "v128.load32_splat" and has_avx())
+    any_target = name in INSTRUCTIONS  # a single instruction of the CPU
 
     def emit(c: VectorEmitter, immediate: Any) -> None:
         offset, lane = immediate if has_lane else (immediate, None)
@@ -172,12 +167,9 @@ def _access(name: str, opcode: int) -> Handler:
             c.move((_FIRST,), c.pop())
         index, rest = c.address(c.pop(), offset, size)
         if name == "v128.store":
-            c.direct(name, rest, to=value, index=index)
+            c.form(name, value, index=index, offset=rest)
         elif any_target:
-            register = c.vector_register()
-            start = len(c.code)
-            c.direct(name, rest, to=register, index=index)
-            c.push_vector(register, start)
+            c.produce(name, index=index, offset=rest)
         else:
             c.move(("rax",), constant(0) if index == NO_INDEX else (index,))
             c.emit(name, rest)
@@ -188,13 +180,6 @@ def _access(name: str, opcode: int) -> Handler:
 
     return emit
 
-
-_ANY_TARGET = frozenset((
-    "v128.load", "v128.load8x8_s", "v128.load8x8_u", "v128.load16x4_s", "v128.load16x4_u",
-    "v128.load32x2_s", "v128.load32x2_u", "v128.load64_splat", "v128.load32_zero",
-    "v128.load64_zero",
-))  # fmt: skip
-"""The loads that are a single instruction of the CPU."""
 
 # -- lanes
 
@@ -322,11 +307,7 @@ def _shuffle_one(c: VectorEmitter, lanes: bytes, place: Place) -> None:
     dwords = _wide_lanes(lanes, 4)
     if dwords:
         register = c.in_register(place, _SECOND)
-        to = c.vector_register()
-        start = len(c.code)
-        c.direct("vector.shuffle_d", to=to, right=register)
-        c.code[-1] = _order(dwords)
-        c.push_vector(to, start)
+        c.produce("vector.shuffle_d", right=register, value=_order(dwords))
     else:
         c.operate("vector.shuffle", place, ("vconst", int.from_bytes(lanes, "little")))
 

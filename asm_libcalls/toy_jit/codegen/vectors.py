@@ -25,15 +25,17 @@ from asm_libcalls.toy_jit.codegen.calls import Emitter
 from asm_libcalls.toy_jit.codegen.registers import ACCUMULATORS, FLOATS, as_vector
 from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import COMMUTATIVE
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES, has_avx
-from asm_libcalls.toy_jit.codegen.vector_registers import CHANGED, VARIANTS
 from asm_libcalls.toy_jit.frontend.module import V128
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from asm_libcalls.toy_jit.codegen.function_code import Place
     from asm_libcalls.toy_jit.frontend.body import Body
 
 _FIRST, _SECOND, _THIRD = ACCUMULATORS["v"]
+_NOT_KNOWN = (-1, -1, "", ())
 
 
 def _is_vector(place: Place) -> bool:
@@ -43,9 +45,9 @@ def _is_vector(place: Place) -> bool:
 class VectorEmitter(Emitter):
     """Emitter for functions with vectors."""
 
-    # of the last result: the end of its code, the begin of its last instruction, and the field (an
-    # argument of direct) with the target register, which can still be changed
-    produced = (-1, -1, "")
+    # of the last instruction that made a vector, whose target register can still be changed: the
+    # begin and end of its code, its name, and the arguments of form() behind the target
+    produced: tuple[int, int, str, tuple[Any, ...]] = _NOT_KNOWN
 
     # -- the frame
 
@@ -74,7 +76,7 @@ class VectorEmitter(Emitter):
         self.cleared = (-8 - bottom) // 8
         bottom = bottom // 16 * 16
         self.slots = [("slot", bottom - 16 * (i + 1)) for i in range(body.max_height + 1)]
-        self.produced = (-1, -1, "")
+        self.produced = _NOT_KNOWN
 
     def free_registers(self, taken: frozenset[str]) -> dict[str, list[Place]]:
         """Return the registers that no local has, by the accumulator of their kind."""
@@ -107,22 +109,6 @@ class VectorEmitter(Emitter):
 
     # -- emitting
 
-    def direct(
-        self,
-        name: str,
-        *values: int,
-        to: str = "",
-        left: str = "",
-        right: str = "",
-        index: str = "",
-    ) -> None:
-        """Copy a stencil of one instruction, with these values of its holes and other registers.
-
-        `to`, `left` and `right` replace xmm8, xmm9 and xmm10; `index` replaces rax in an address.
-        """
-        key = name, values, to, left, right, index
-        self.code += VARIANTS.kept.get(key) or VARIANTS.add(key)
-
     def move(self, target: Place, source: Place) -> None:
         """Copy a value. Changes no flags, and of registers only the target, rdx and xmm1."""
         if target[0][0] != "v":
@@ -137,34 +123,53 @@ class VectorEmitter(Emitter):
         if to not in ("vslot", "vargument"):
             self.overwrite(to)
             if at in ("vslot", "vargument"):
-                self.direct("move." + at[1:], source[1], to=to)
+                self.form("move." + at[1:], to, offset=source[1])
             elif at == "const":  # 0, of any type
-                self.direct("move.zero", to=to, right=to)
+                self.form("move.zero", right=to)
             elif at == "vconst":
                 self._load_constant(to, source[1])
             else:
-                self.direct("move.register", to=to, right=at)
+                self.form("move.register", to, right=at)
             return
         if at in ("vslot", "vargument", "vconst", "const"):
             self.move((_THIRD,), source)
             at = _THIRD
-        self.direct("move.to." + to[1:], target[1], to=at)
+        self.form("move.to." + to[1:], at, offset=target[1])
 
     def _load_constant(self, register: str, value: int) -> None:
         if value in (0, (1 << 128) - 1):
-            self.direct("move.ones" if value else "move.zero", to=register, right=register)
+            self.form("move.ones" if value else "move.zero", right=register)
             return
         self.code += TEMPLATES["constant.address"][0]
         self.layout.constants.setdefault(value, []).append(len(self.code) - 4)
-        self.direct("constant.load", to=register)
+        self.form("constant.load", register)
+
+    def produce(
+        self,
+        name: str,
+        left: str = "",
+        right: str = "",
+        index: str = "",
+        offset: int = 0,
+        value: int = 0,
+    ) -> None:
+        """Emit one instruction that makes a vector, in a register for operands, and push that."""
+        register = self.vector_register()
+        start, arguments = len(self.code), (left, right, index, offset, value)
+        self.form(name, register, *arguments)
+        self.produced = start, len(self.code), name, arguments
+        self.push_register(register)
 
     def retarget(self, register: str) -> bool:
         """Make the last instruction write another register, if it made the last result."""
-        end, start, field = self.produced
+        start, end, name, arguments = self.produced
         if end != len(self.code):
             return False
-        key = bytes(self.code[start:]), field, register
-        self.code[start:] = CHANGED.kept.get(key) or CHANGED.add(key)
+        del self.code[start:]
+        self.form(name, register, *arguments)
+        self.produced = _NOT_KNOWN
+        if self.layout.marks:  # the current instruction begins here
+            self.layout.marks[-1] = len(self.code)
         return True
 
     # -- operands
@@ -224,22 +229,22 @@ class VectorEmitter(Emitter):
         if local[0] == "vslot" and (register,) in self.free[_FIRST]:
             self.note(local, register)
 
-    def operate(self, name: str, left: Place, right: Place) -> None:
-        """Emit an instruction on two vectors that have been popped; push its result."""
+    def operate(self, name: str, left: Place, right: Place, value: int = 0) -> None:
+        """Emit an instruction on two vectors that have been popped; push its result.
+
+        `value` is the instruction's immediate, if it has one.
+        """
         if has_avx():
             if name in COMMUTATIVE and left[0] == "vslot" and right[0] != "vslot":
                 left, right = right, left
             # Registers of popped operands count as free, so the right one's is excluded here.
             first = self.in_register(left, _THIRD, self.known.get(right) or right[0])
             in_memory = right[0] == "vslot" and right not in self.known
-            second = "" if in_memory else self.in_register(right, _SECOND, first)
-            register = self.vector_register()
-            start = len(self.code)
             if in_memory:
-                self.direct(name + ".vslot", right[1], to=register, left=first)
+                self.produce(name + ".vslot", first, offset=right[1], value=value)
             else:
-                self.direct(name, to=register, left=first, right=second)
-            self.push_vector(register, start)
+                second = self.in_register(right, _SECOND, first)
+                self.produce(name, first, second, value=value)
             return
         second = self.in_register(right, _SECOND, left[0])
         if left in (*self.free[_FIRST], (_FIRST,)):
@@ -250,10 +255,5 @@ class VectorEmitter(Emitter):
                 self.move((_SECOND,), right)
                 second = _SECOND
         self.move((register,), left)
-        self.direct(name, to=register, right=second)
-        self.push_register(register)
-
-    def push_vector(self, register: str, start: int, field: str = "to") -> None:
-        """Push the result of the last instruction, whose code begins at `start`."""
-        self.produced = (len(self.code), start, field)
+        self.form(name, register, right=second, value=value)
         self.push_register(register)

@@ -67,9 +67,11 @@ def vector_routines(features: frozenset[str]) -> Iterator[Routine]:
 
     They have their own image, so that a module without vectors does not wait for them.
     """
-    from asm_libcalls.toy_jit.codegen.stencils import vectors
+    from asm_libcalls.toy_jit.codegen.stencils import direct_vectors, vectors
     from asm_libcalls.x86_64.assembler import text
     from asm_libcalls.x86_64.stencils.assembling import assemble
 
     for name, source in vectors.vectors(features & FEATURES).items():
         yield assemble(PREFIX + name, text.body(source))
+    for name, source in direct_vectors.direct("avx" in features).items():
+        yield assemble(FORM_PREFIX + name, text.body(source))

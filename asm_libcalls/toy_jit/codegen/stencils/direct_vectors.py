@@ -1,10 +1,11 @@
 """Vector instructions that are one instruction of the CPU, whose registers the compiler chooses.
 
-Their stencils have xmm8, xmm9 and xmm10: with these each bit of a register's number has a place in
-the code. :mod:`asm_libcalls.toy_jit.codegen.vector_registers` replaces them.
+See ``forms.py``, which has those of numbers.
 """
 
 from __future__ import annotations
+
+from asm_libcalls.toy_jit.codegen.stencils.forms import MEMORY
 
 CPU_LANES = {"i8x16": "b", "i16x8": "w", "i32x4": "d", "i64x2": "q"}
 """By the lanes: the letter that ends the CPU's mnemonics."""
@@ -53,7 +54,9 @@ DIRECT: dict[str, str] = {
     **{name: text for row in CPU_LANES.items() for name, text in _direct_integers(*row).items()},
     **_direct_floats("f32x4", "ps"), **_direct_floats("f64x2", "pd"),
 }  # fmt: skip
-"""By name: the CPU's instruction. Some are not of WebAssembly, but parts of shuffles."""
+"""By name: the CPU's instruction. Some are not of WebAssembly, but parts of shuffles.
+
+A number is the immediate, which the compiler writes too."""
 
 SWAPPED = frozenset(name for name in DIRECT if name.partition(".")[2] in _SWAPPED_VERBS)
 """Instructions whose operands the CPU takes in the other order."""
@@ -66,15 +69,41 @@ COMMUTATIVE = frozenset(
 """Instructions whose operands may be swapped. (Of two NaNs, mul then returns the other one.)"""
 
 
+_OTHERS = {
+    "move.register": "movaps xmm8, xmm10",
+    "move.slot": "movups xmm8, [rbp + offset]",
+    "move.argument": "movups xmm8, [rsp + offset]",
+    "move.to.slot": "movups [rbp + offset], xmm8",
+    "move.to.argument": "movups [rsp + offset], xmm8",
+    "move.zero": "pxor xmm10, xmm10",
+    "move.ones": "pcmpeqd xmm10, xmm10",
+    "constant.load": "movaps xmm8, [rdx]",
+    "vector.shuffle_d": "pshufd xmm8, xmm10, 0",
+    "v128.load": f"movups xmm8, {MEMORY}",
+    "v128.load8x8_s": f"pmovsxbw xmm8, qword{MEMORY}",
+    "v128.load8x8_u": f"pmovzxbw xmm8, qword{MEMORY}",
+    "v128.load16x4_s": f"pmovsxwd xmm8, qword{MEMORY}",
+    "v128.load16x4_u": f"pmovzxwd xmm8, qword{MEMORY}",
+    "v128.load32x2_s": f"pmovsxdq xmm8, qword{MEMORY}",
+    "v128.load32x2_u": f"pmovzxdq xmm8, qword{MEMORY}",
+    "v128.load64_splat": f"movddup xmm8, qword{MEMORY}",
+    "v128.load32_zero": f"movd xmm8, dword{MEMORY}",
+    "v128.load64_zero": f"movq xmm8, qword{MEMORY}",
+    "v128.store": f"movups {MEMORY}, xmm8",
+}
+
+
 def direct(avx: bool) -> dict[str, str]:
     """Return the stencils; with AVX they have three operands, and variants with a slot."""
-    found = {}
+    found = {**_OTHERS}
+    if avx:
+        found["v128.load32_splat"] = f"vbroadcastss xmm8, dword{MEMORY}"
     for name, instruction in DIRECT.items():
         mnemonic, _, predicate = instruction.partition(" ")
         tail = f", {predicate}" if predicate else ""
         if avx:
             found[name] = f"v{mnemonic} xmm8, xmm9, xmm10{tail}"
-            found[name + ".vslot"] = f"v{mnemonic} xmm8, xmm9, [rbp + source]{tail}"
+            found[name + ".vslot"] = f"v{mnemonic} xmm8, xmm9, [rbp + offset]{tail}"
         else:
             found[name] = f"{mnemonic} xmm8, xmm10{tail}"
     for letter, lanes in (("w", "i16x8"), ("d", "i32x4"), ("q", "i64x2")):

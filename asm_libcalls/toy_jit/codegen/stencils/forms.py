@@ -15,7 +15,8 @@ from asm_libcalls.toy_jit.codegen.registers import NEGATED
 from asm_libcalls.vmcontext import VMMemoryDefinition
 
 _LENGTH = f"[r13 + {VMMemoryDefinition.current_length.offset}]"
-_MEMORY = "[r14 + r11 * 1 + offset]"
+MEMORY = "[r14 + r11 * 1 + offset]"
+"""The operand in memory 0."""
 
 _LOADS = {
     "i32.load": "mov r8d, dword", "i64.load": "mov r8, qword",
@@ -94,21 +95,21 @@ def _moves() -> dict[str, str]:
 
 
 def _memory() -> dict[str, str]:
-    found = {name: f"{text}{_MEMORY}" for name, text in _LOADS.items()}
+    found = {name: f"{text}{MEMORY}" for name, text in _LOADS.items()}
     for name, (size, register) in _STORES.items():
-        found[name] = f"mov {size}{_MEMORY}, {register}"
+        found[name] = f"mov {size}{MEMORY}, {register}"
         if register == "xmm8":
-            found[name] = f"mov{'ss' if size == 'dword' else 'sd'} {size}{_MEMORY}, {register}"
+            found[name] = f"mov{'ss' if size == 'dword' else 'sd'} {size}{MEMORY}, {register}"
         elif size in ("dword", "qword"):
-            found[f"{name}.const"] = f"mov {size}{_MEMORY}, value"
+            found[f"{name}.const"] = f"mov {size}{MEMORY}, value"
         elif size == "byte":
-            found[f"{name}.const"] = f"mov byte{_MEMORY}, 1"
+            found[f"{name}.const"] = f"mov byte{MEMORY}, 1"
     return found
 
 
 def _integers(name: str, letter: str, size: str) -> dict[str, str]:
     to, right = f"r8{letter}", f"r10{letter}"
-    slot, memory = f"{size}[rbp + offset]", f"{size}{_MEMORY}"
+    slot, memory = f"{size}[rbp + offset]", f"{size}{MEMORY}"
     operands = {"register": right, "slot": slot, "memory": memory, "const": "value"}
     found = {
         f"{name}.{verb}.{place}": f"{verb} {to}, {operand}"
@@ -145,7 +146,7 @@ def _counts(name: str, letter: str, features: frozenset[str]) -> dict[str, str]:
 
 
 def _floats(name: str, s: str, size: str, avx: bool) -> dict[str, str]:
-    slot, memory = f"{size}[rbp + offset]", f"{size}{_MEMORY}"
+    slot, memory = f"{size}[rbp + offset]", f"{size}{MEMORY}"
     found = {}
     for place, operand in (("register", "xmm10"), ("slot", slot), ("memory", memory)):
         found[f"{name}.cmp.{place}"] = f"ucomi{s} xmm8, {operand}"
@@ -155,7 +156,7 @@ def _floats(name: str, s: str, size: str, avx: bool) -> dict[str, str]:
     # The operand in memory is a mask of 16 bytes.
     for verb, mnemonic in (("neg", "xorps"), ("abs", "andps")):
         text = f"v{mnemonic} xmm8, xmm9" if avx else f"{mnemonic} xmm8"
-        found[f"{name}.{verb}"] = f"{text}, {_MEMORY}"
+        found[f"{name}.{verb}"] = f"{text}, {MEMORY}"
     # With AVX the rest of the target is that of the operand, so its old value does not matter.
     unary = {f"{name}.sqrt": f"sqrt{s}"}
     unary |= {"f32.demote_f64": "cvtsd2ss"} if s == "ss" else {"f64.promote_f32": "cvtss2sd"}

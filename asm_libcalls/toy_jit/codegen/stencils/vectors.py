@@ -2,15 +2,14 @@
 
 Operands are in xmm14 and xmm15, and the result in xmm14. ``v14`` is the name of xmm14 for a whole
 vector, in places and names of stencils. Other operands and results are in rax and xmm0, a third
-vector in xmm1. All of these may change, and rcx and rdx. In stencils of one instruction that loads
-or stores a whole xmm8, the compiler replaces xmm8, and rax as the index of the address; see
-``direct_vectors.py``.
+vector in xmm1. All of these may change, and rcx and rdx. Those of one instruction whose registers
+the compiler chooses are in ``direct_vectors.py``.
 """
 
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.codegen.registers import NEGATED
-from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import CPU_LANES, direct
+from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import CPU_LANES
 from asm_libcalls.x86_64.rounding import DIRECTIONS, INEXACT_SUPPRESSED
 
 NARROWED = {"i8x16": 7, "i16x8": 15, "i32x4": 31, "i64x2": 63}
@@ -19,17 +18,8 @@ NARROWED = {"i8x16": 7, "i16x8": 15, "i32x4": 31, "i64x2": 63}
 
 def vectors(features: frozenset[str]) -> dict[str, str]:
     """Return the stencils for a CPU with these features, SSE4.1 among them."""
-    found = (
-        direct("avx" in features)
-        | _moves()
-        | _memory("avx" in features)
-        | _logic()
-        | _lanes_of_integers()
-    )
-    found |= (
-        _products() | _comparisons("sse4_2" in features) | _shifts() | _floats() | _conversions()
-    )
-    return found
+    found = _moves() | _memory("avx" in features) | _logic() | _lanes_of_integers() | _products()
+    return found | _comparisons("sse4_2" in features) | _shifts() | _floats() | _conversions()
 
 
 def _ones(value: int, bits: int, register: str) -> str:
@@ -41,15 +31,7 @@ def _ones(value: int, bits: int, register: str) -> str:
 
 def _moves() -> dict[str, str]:
     found = {
-        "move.register": "movaps xmm8, xmm10",
-        "move.slot": "movups xmm8, [rbp + source]",
-        "move.argument": "movups xmm8, [rsp + source]",
-        "move.to.slot": "movups [rbp + source], xmm8",
-        "move.to.argument": "movups [rsp + source], xmm8",
-        "move.zero": "pxor xmm10, xmm10",
-        "move.ones": "pcmpeqd xmm10, xmm10",
         "constant.address": "lea rdx, >constant",
-        "constant.load": "movaps xmm8, [rdx]",
         "global.get.v14": "movups xmm14, [rcx]",
         "global.set.v14": "movups [rcx], xmm14",
         "store.f32": "movss [rbp + target], xmm0",
@@ -65,19 +47,10 @@ def _moves() -> dict[str, str]:
 
 def _memory(avx: bool) -> dict[str, str]:
     accesses = {
-        "v128.load": "movups xmm8, {}",
-        "v128.load8x8_s": "pmovsxbw xmm8, qword{}", "v128.load8x8_u": "pmovzxbw xmm8, qword{}",
-        "v128.load16x4_s": "pmovsxwd xmm8, qword{}", "v128.load16x4_u": "pmovzxwd xmm8, qword{}",
-        "v128.load32x2_s": "pmovsxdq xmm8, qword{}", "v128.load32x2_u": "pmovzxdq xmm8, qword{}",
-        "v128.load64_splat": "movddup xmm8, qword{}",
-        "v128.load32_zero": "movd xmm8, dword{}", "v128.load64_zero": "movq xmm8, qword{}",
-        "v128.store": "movups {}, xmm8",
         "v128.load8_splat": "movzx eax, byte{}; movd xmm14, eax; pxor xmm0, xmm0; "
         "pshufb xmm14, xmm0",
         "v128.load16_splat": "movzx eax, word{}; movd xmm14, eax; pshuflw xmm14, xmm14, 0; "
         "punpcklqdq xmm14, xmm14",
-        "v128.load32_splat": "vbroadcastss xmm8, dword{}" if avx
-        else "movd xmm14, dword{}; pshufd xmm14, xmm14, 0",
         "v128.load8_lane": "pinsrb xmm14, byte{}, 0", "v128.load16_lane": "pinsrw xmm14, word{}, 0",
         "v128.load32_lane": "pinsrd xmm14, dword{}, 0",
         "v128.load64_lane": "pinsrq xmm14, qword{}, 0",
@@ -86,6 +59,8 @@ def _memory(avx: bool) -> dict[str, str]:
         "v128.store32_lane": "pextrd dword{}, xmm14, 0",
         "v128.store64_lane": "pextrq qword{}, xmm14, 0",
     }  # fmt: skip
+    if not avx:  # else it is one instruction
+        accesses["v128.load32_splat"] = "movd xmm14, dword{}; pshufd xmm14, xmm14, 0"
     address = "[r14 + rax * 1 + offset]"
     return {name: text.format(address) for name, text in accesses.items()}
 
@@ -105,7 +80,6 @@ def _logic() -> dict[str, str]:
         "i64x2.splat": "movq xmm14, rax; punpcklqdq xmm14, xmm14",
         "f32x4.splat": "pshufd xmm14, xmm0, 0",
         "f64x2.splat": "pshufd xmm14, xmm0, 68",
-        "vector.shuffle_d": "pshufd xmm8, xmm10, 0",
         "vector.shuffle_ps": "shufps xmm14, xmm15, 0",
         "vector.blend": "pblendw xmm14, xmm15, 0",
         "vector.align": "palignr xmm15, xmm14, 0; movaps xmm14, xmm15",

@@ -22,6 +22,7 @@ known.
 from __future__ import annotations
 
 from asm_libcalls.toy_jit.codegen.calls import Emitter
+from asm_libcalls.toy_jit.codegen.copies import INSTRUCTION_COPIES
 from asm_libcalls.toy_jit.codegen.registers import ACCUMULATORS, FLOATS, as_vector
 from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import COMMUTATIVE
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES, has_avx
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.frontend.body import Body
 
 _FIRST, _SECOND, _THIRD = ACCUMULATORS["v"]
-_NOT_KNOWN = (-1, -1, "", ())
+_NOT_KNOWN = (-1, -1, ())
 
 
 def _is_vector(place: Place) -> bool:
@@ -46,8 +47,8 @@ class VectorEmitter(Emitter):
     """Emitter for functions with vectors."""
 
     # of the last instruction that made a vector, whose target register can still be changed: the
-    # begin and end of its code, its name, and the arguments of form() behind the target
-    produced: tuple[int, int, str, tuple[Any, ...]] = _NOT_KNOWN
+    # begin and end of its code, and the arguments of form()
+    produced: tuple[int, int, tuple[Any, ...]] = _NOT_KNOWN
 
     # -- the frame
 
@@ -155,18 +156,20 @@ class VectorEmitter(Emitter):
     ) -> None:
         """Emit one instruction that makes a vector, in a register for operands, and push that."""
         register = self.vector_register()
-        start, arguments = len(self.code), (left, right, index, offset, value)
-        self.form(name, register, *arguments)
-        self.produced = start, len(self.code), name, arguments
+        start = len(self.code)
+        key = name, register, left, right, index, offset, value  # as form() does, which is slower
+        self.code += INSTRUCTION_COPIES.kept.get(key) or INSTRUCTION_COPIES.add(key)
+        self.produced = start, len(self.code), key
         self.push_register(register)
 
     def retarget(self, register: str) -> bool:
         """Make the last instruction write another register, if it made the last result."""
-        start, end, name, arguments = self.produced
+        start, end, key = self.produced
         if end != len(self.code):
             return False
         del self.code[start:]
-        self.form(name, register, *arguments)
+        name, _, *others = key
+        self.form(name, register, *others)
         self.produced = _NOT_KNOWN
         if self.layout.marks:  # the current instruction begins here
             self.layout.marks[-1] = len(self.code)

@@ -172,16 +172,12 @@ class Module(Owned):
 
         _check_options(options, "Module.deserialize()")
         content = bytes_of(data, "Module.deserialize(): data")
-        found = unpack(memoryview(content), options, __version__)
+        decoded, code, tables, made_with = unpack(memoryview(content), options, __version__)
         module = cls.__new__(cls)
         module._begin()
-        module.decoded, module._options = found.decoded, found.options
+        module.decoded, module._options = decoded, made_with
         module._code = CompiledCode(
-            found.decoded,
-            found.code,
-            found.tables,
-            runtime_addresses(),
-            found.options.count_libcalls,
+            decoded, code, tables, runtime_addresses(), made_with.count_libcalls
         )
         module._finish()
         return module

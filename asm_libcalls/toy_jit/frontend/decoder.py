@@ -167,7 +167,7 @@ class _Decoder:
 
     def function(self, reader: Reader) -> parts.Function:
         type_index = reader.index(self.module.types, "type")
-        function = parts.Function(type_index, self.module.types[type_index])
+        function = parts.Function(type_index, self.module.types[type_index], 0, 0)
         self.module.functions.append(function)
         return function
 

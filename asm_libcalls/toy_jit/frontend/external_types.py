@@ -10,42 +10,21 @@ from functools import lru_cache
 
 from asm_libcalls.signatures.arguments import printable
 from asm_libcalls.toy_jit.frontend import module as parts
-from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES
+from asm_libcalls.toy_jit.frontend.module import VALUE_TYPE_NAMES, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 
-class _Type:
-    """Base of immutable records, which compare, hash and print by their slots."""
-
-    __slots__: tuple[str, ...] = ()
-
-    def __init__(self, *values: Any) -> None:
-        for name, value in zip(self.__slots__, values, strict=True):
-            object.__setattr__(self, name, value)
-
-    def _values(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in self.__slots__)
+class _Type(Record):
+    """Base of immutable records."""
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} objects do not change")
 
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, _Type) and type(other) is type(self):
-            return self._values() == other._values()
-        return NotImplemented
-
-    def __hash__(self) -> int:
-        return hash((type(self), self._values()))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._values()
-
-    def __repr__(self) -> str:
-        fields = zip(self.__slots__, self._values(), strict=True)
-        return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in fields)})"
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash((type(self), *vars(self).values()))
 
 
 class Limits(_Type):
@@ -57,15 +36,11 @@ class Limits(_Type):
     max : int or None
     """
 
-    __slots__ = ("max", "min")
     min: int
     max: int | None
 
     def __init__(self, min: int, max: int | None) -> None:  # noqa: A002 (wasmtime-py's names)
-        super().__init__(max, min)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Limits, (self.min, self.max)
+        super().__init__(min, max)
 
     def __str__(self) -> str:
         return f"{self.min} or more" if self.max is None else f"{self.min} to {self.max}"
@@ -79,7 +54,6 @@ class FuncType(_Type):
     params, results : tuple of str
     """
 
-    __slots__ = ("params", "results")
     params: tuple[str, ...]
     results: tuple[str, ...]
 
@@ -96,7 +70,6 @@ class TableType(_Type):
     limits : Limits
     """
 
-    __slots__ = ("element", "limits")
     element: str
     limits: Limits
 
@@ -112,7 +85,6 @@ class MemoryType(_Type):
     limits : Limits
     """
 
-    __slots__ = ("limits",)
     limits: Limits
 
     def __str__(self) -> str:
@@ -129,7 +101,6 @@ class GlobalType(_Type):
     mutable : bool
     """
 
-    __slots__ = ("content", "mutable")
     content: str
     mutable: bool
 
@@ -147,10 +118,9 @@ class ImportType(_Type):
     type : FuncType, TableType, MemoryType or GlobalType
     """
 
-    __slots__ = ("kind", "module", "name", "type")
+    kind: str
     module: str
     name: str
-    kind: str
     type: FuncType | TableType | MemoryType | GlobalType
 
     def __str__(self) -> str:
@@ -160,9 +130,8 @@ class ImportType(_Type):
 class ExportType(_Type):
     """An export of a module: `name`, `kind` and `type` as in :class:`ImportType`."""
 
-    __slots__ = ("kind", "name", "type")
-    name: str
     kind: str
+    name: str
     type: FuncType | TableType | MemoryType | GlobalType
 
     def __str__(self) -> str:

@@ -147,10 +147,6 @@ READERS = [tuple(_BY_LETTER[letter] for letter in letters) for letters in op.IMM
 # -- structured control
 
 
-def _unreachable(s: Operands) -> None:
-    s.set_unreachable()
-
-
 def _block(s: Operands, functype: FuncType) -> Frame:
     opcode, params = s.opcode, functype.params
     s.pop(params + ONE_I32 if opcode == op.IF else params)
@@ -210,10 +206,6 @@ def _br_table(s: Operands, frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
     return frames
 
 
-def _return(s: Operands) -> Frame:
-    return _br(s, s.ctrls[0])
-
-
 def _call(s: Operands, index: int) -> tuple[Any, ...]:
     functype = s.module.functions[index].type
     references = s.references()
@@ -240,10 +232,6 @@ def _lane_access(s: Operands, offset: int, lane: int) -> tuple[int, int]:
     s.pop(params)
     s.vals += results
     return offset, lane
-
-
-def _drop(s: Operands) -> int:
-    return s.pop_any()
 
 
 def _select(s: Operands) -> int:
@@ -333,10 +321,10 @@ def _bulk(s: Operands, *indices: int | None) -> tuple[Any, ...]:
 
 
 _BY_OPCODE: dict[int, Callable[..., Any]] = {
-    op.UNREACHABLE: _unreachable, op.BLOCK: _block, op.LOOP: _block, op.IF: _block,
+    op.UNREACHABLE: Operands.set_unreachable, op.BLOCK: _block, op.LOOP: _block, op.IF: _block,
     op.ELSE: _else, op.END: _end, op.BR: _br, op.BR_IF: _br_if, op.BR_TABLE: _br_table,
-    op.RETURN: _return, op.CALL: _call, op.CALL_INDIRECT: _call_indirect,
-    op.DROP: _drop, op.SELECT: _select, op.SELECT_T: _select_t,
+    op.RETURN: lambda s: _br(s, s.ctrls[0]), op.CALL: _call, op.CALL_INDIRECT: _call_indirect,
+    op.DROP: Operands.pop_any, op.SELECT: _select, op.SELECT_T: _select_t,
     op.LOCAL_GET: _local, op.LOCAL_SET: _local, op.LOCAL_TEE: _local,
     op.GLOBAL_GET: _global_get, op.GLOBAL_SET: _global_set,
     op.REF_NULL: _ref_null, op.REF_IS_NULL: _ref_is_null, op.REF_FUNC: _ref_func,

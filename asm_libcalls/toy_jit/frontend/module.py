@@ -38,17 +38,17 @@ def type_names(types: bytes) -> str:
     return f"[{' '.join(VALUE_TYPE_NAMES[valtype] for valtype in types)}]"
 
 
-class _Record:
+class Record:
     """Base of records, which have the fields that a class declares, and compare and print by them.
 
     (The `dataclasses` module is slow to import.)
     """
 
     def __init__(self, *values: Any) -> None:
-        vars(self).update(zip(type(self).__annotations__, values, strict=False))
+        vars(self).update(zip(type(self).__annotations__, values, strict=True))
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and vars(other) == vars(self)
+        return vars(other) == vars(self) if type(other) is type(self) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -57,7 +57,7 @@ class _Record:
         return f"{type(self).__name__}({', '.join(fields)})"
 
 
-class FuncType(_Record):
+class FuncType(Record):
     """The type of a function: `params` and `results`, as value types in ``bytes``."""
 
     params: bytes
@@ -71,28 +71,28 @@ class FuncType(_Record):
         return f"<FuncType {type_names(self.params)} -> {type_names(self.results)}>"
 
 
-class Limits(_Record):
+class Limits(Record):
     """The size of a memory (in pages) or table (in elements): `minimum`, `maximum` or None."""
 
     minimum: int
     maximum: int | None
 
 
-class TableType(_Record):
+class TableType(Record):
     """The type of a table: the `element` type, and its `limits`."""
 
     element: int
     limits: Limits
 
 
-class GlobalType(_Record):
+class GlobalType(Record):
     """The type of a global: its `value` type, and whether it is `mutable`."""
 
     value: int
     mutable: bool
 
 
-class Import(_Record):
+class Import(Record):
     """One import: `module` and `name`, its `kind` and its `type`.
 
     The type is that of the kind: ``"func"`` a :class:`FuncType`, ``"table"`` a :class:`TableType`,
@@ -105,7 +105,7 @@ class Import(_Record):
     type: FuncType | TableType | Limits | GlobalType
 
 
-class Export(_Record):
+class Export(Record):
     """One export: its `name`, the `kind` (as in :class:`Import`) and the `index` in that space."""
 
     name: str
@@ -113,7 +113,7 @@ class Export(_Record):
     index: int
 
 
-class Function(_Record):
+class Function(Record):
     """A function of the index space.
 
     `type_index` is the index of its `type` in `Module.types`. Its locals and instructions are the
@@ -122,18 +122,18 @@ class Function(_Record):
 
     type_index: int
     type: FuncType
-    start: int = 0
-    end: int = 0
+    start: int
+    end: int
 
 
-class Global(_Record):
+class Global(Record):
     """A global of the index space: its `type`, and its `init` expression (None for an import)."""
 
     type: GlobalType
     init: Any
 
 
-class Element(_Record):
+class Element(Record):
     """An element segment."""
 
     type: int  # the reference type of its elements
@@ -143,7 +143,7 @@ class Element(_Record):
     offset: ConstExpr | None  # an active segment's offset in the table, a constant expression
 
 
-class Data(_Record):
+class Data(Record):
     """A data segment: the bytes `init`; `mode`, `memory` and `offset` as in :class:`Element`."""
 
     init: bytes

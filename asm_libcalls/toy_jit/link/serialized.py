@@ -59,18 +59,6 @@ _PROTOCOL = (
 """The groups of stencils that use the runtime's structures. No feature of a CPU changes them."""
 
 
-class SerializedModule:
-    """The content of a serialized module."""
-
-    def __init__(
-        self, decoded: Module, code: bytearray, tables: CodeTables, options: CompileOptions
-    ) -> None:
-        self.decoded = decoded
-        self.code = code  # linked, without the relocations
-        self.tables = tables
-        self.options = options  # the options that it was compiled with
-
-
 def pack(decoded: Module, code: CompiledCode, options: CompileOptions, version: str) -> bytes:
     """Return the content of a serialized module, with the options that it was compiled with.
 
@@ -115,8 +103,13 @@ def _arrays(tables: CodeTables) -> Iterator[Offsets]:
     yield array(_SLOTS, [slot for slots in numbers for slot in slots])
 
 
-def unpack(content: memoryview, options: CompileOptions | None, version: str) -> SerializedModule:
+def unpack(
+    content: memoryview, options: CompileOptions | None, version: str
+) -> tuple[Module, bytearray, CodeTables, CompileOptions]:
     """Check the content of a serialized module, bytes, and decode it.
+
+    Return the decoded module, its linked code without the relocations, the code's tables, and the
+    options that it was compiled with.
 
     The module must have been compiled with the options, if some are given. Raise DeserializeError
     if the content is no serialized module, or damaged, or made for something else.
@@ -132,7 +125,7 @@ def unpack(content: memoryview, options: CompileOptions | None, version: str) ->
         at += size
     binary, code, brief, *arrays = sections
     tables = _tables(header, len(code), bytes(brief), arrays)
-    return SerializedModule(decode_module(binary), bytearray(code), tables, made_with)
+    return decode_module(binary), bytearray(code), tables, made_with
 
 
 def _checked_header(content: memoryview, version: str) -> Any:

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 def access(name: str, opcode: int) -> Handler:
     """Make the handler of a load or store."""
-    digits = "".join(filter(str.isdigit, name.partition(".")[2])) or name[1:3]
-    size = int(digits) // 8
+    size = 1 << op.ALIGNMENTS[opcode]
     return _store(name, size) if "store" in name else _load(name, size)
 
 

@@ -234,13 +234,7 @@ def _float(name: str, verb: str) -> Handler:
             target = c.target("xmm0")
             with_right(c, right, target, source)
         else:
-            wanted = c.wanted()
-            if wanted and (wanted != right[0] or left[0] == wanted):
-                target = wanted
-            elif left[0] in c.for_operands:
-                target = left[0]
-            else:
-                target = c.fresh("xmm0", right)
+            target = c.overwritten(left, "xmm0", right)
             c.move((target,), left)
             with_right(c, right, target, "")
         c.push_target(target)
@@ -261,9 +255,7 @@ def _sign(name: str, verb: str) -> Handler:
             target = c.target("xmm0")
             c.with_constant(name, mask, target, source)
         else:
-            wanted = c.wanted()
-            of_operand = operand[0] if operand[0] in c.for_operands else ""
-            target = wanted or of_operand or c.fresh("xmm0")
+            target = c.overwritten(operand, "xmm0")
             c.move((target,), operand)
             c.with_constant(name, mask, target)
         c.push_target(target)
@@ -284,13 +276,12 @@ def _shift(name: str, opcode: int) -> Handler:
         if c.stack[-1][0] in ("const", "wide"):
             count = c.pop()[1] & most
             left = c.pop()
-            wanted = c.wanted()
-            if is_rotation and left[0] not in c.for_operands and left[0] != wanted:
+            if is_rotation and left[0] not in c.for_operands and left[0] != c.wanted():
                 source = c.to_register(left, "rax")
                 target = c.target("rax")
                 c.form(rotation, target, right=source, value=sign * count & most)
             else:
-                target = wanted or (left[0] if left[0] in c.for_operands else c.fresh("rax"))
+                target = c.overwritten(left, "rax")
                 c.move((target,), left)
                 c.form(name + ".const", target, value=count)
             c.push_target(target)

@@ -25,13 +25,8 @@ def constant(value: int) -> Place:
     """Return the place of a known value of up to 64 bits."""
     if -0x80000000 <= value <= 0x7FFFFFFF:
         return ("const", value)
-    return ("wide", *_halves(value))
-
-
-def _halves(value: int) -> tuple[int, int]:
-    """Return the values for the two holes of a 64-bit number."""
     low, high = value & 0xFFFFFFFF, value >> 32 & 0xFFFFFFFF
-    return low - (low >> 31 << 32), high - (high >> 31 << 32)
+    return ("wide", low - (low >> 31 << 32), high - (high >> 31 << 32))
 
 
 def pattern(place: Place) -> int:

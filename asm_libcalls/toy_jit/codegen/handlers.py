@@ -12,11 +12,7 @@ from array import array
 from functools import cache
 
 from asm_libcalls.toy_jit.codegen.accesses import access
-from asm_libcalls.toy_jit.codegen.arithmetic import (
-    constant_operand,
-    is_zero,
-    number,
-)
+from asm_libcalls.toy_jit.codegen.arithmetic import constant_operand, is_zero, number
 from asm_libcalls.toy_jit.codegen.function_code import constant
 from asm_libcalls.toy_jit.codegen.registers import KINDS, NEGATED, RESULTS, operand_registers
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
@@ -184,10 +180,6 @@ def _global_set(c: Emitter, immediate: Any) -> None:
     c.emit("global.set." + register)
 
 
-def _drop(c: Emitter, immediate: Any) -> None:
-    c.pop()
-
-
 def _select(c: Emitter, immediate: Any) -> None:
     condition = NEGATED[c.pop_condition()]
     if RESULTS[immediate] != "rax":
@@ -198,11 +190,7 @@ def _select(c: Emitter, immediate: Any) -> None:
         return
     # Until the flags are read, only moves.
     right, left = c.pop_two()
-    wanted = c.wanted()
-    if wanted and (wanted != right[0] or left[0] == wanted):
-        target = wanted
-    else:
-        target = left[0] if left[0] in c.for_operands else c.fresh("rax", right)
+    target = c.overwritten(left, "rax", right)
     c.move((target,), left)
     if right[0] == "slot":
         c.form(f"select.{condition}.slot", target, offset=right[1])
@@ -212,10 +200,6 @@ def _select(c: Emitter, immediate: Any) -> None:
             right = ("rcx",)
         c.form(f"select.{condition}.register", target, right=right[0])
     c.push_target(target)
-
-
-def _ref_null(c: Emitter, immediate: Any) -> None:
-    c.push(constant(0))
 
 
 def _ref_func(c: Emitter, immediate: Any) -> None:
@@ -239,10 +223,6 @@ def _table_size(c: Emitter, immediate: Any) -> None:
 
 
 # -- blocks, branches and calls
-
-
-def _unreachable(c: Emitter, immediate: Any) -> None:
-    c.emit("unreachable")
 
 
 def _block(c: Emitter, frame: Frame) -> None:
@@ -291,14 +271,6 @@ def _end(c: Emitter, frame: Frame) -> None:
     c.clear(frame.height, frame.results)
 
 
-def _br(c: Emitter, frame: Frame) -> None:
-    c.branch(frame)
-
-
-def _br_if(c: Emitter, frame: Frame) -> None:
-    c.branch_if(c.pop_condition(), frame)
-
-
 def _br_table(c: Emitter, frames: tuple[Frame, ...]) -> None:
     c.take(("rax",))
     c.flush()
@@ -316,10 +288,6 @@ def _br_table(c: Emitter, frames: tuple[Frame, ...]) -> None:
         c.branch(frame)
         c.restore(state)
     c.code[table : table + 4 * len(frames)] = array("i", map(branches.__getitem__, frames))
-
-
-def _return(c: Emitter, immediate: Any) -> None:
-    c.return_()
 
 
 def _call(c: Emitter, immediate: Any) -> None:
@@ -360,9 +328,13 @@ _HANDLERS: dict[str, Handler] = {
     "global.get": _unless_externref("global_types", _global_get),
     "global.set": _unless_externref("global_types", _global_set),
     "table.get": _unless_externref("table_types", _table_get), "table.size": _table_size,
-    "ref.null": _ref_null, "ref.func": _ref_func, "drop": _drop, "select": _select,
-    "unreachable": _unreachable, "block": _block, "loop": _loop, "if": _if, "else": _else,
-    "end": _end, "br": _br, "br_if": _br_if, "br_table": _br_table, "return": _return,
+    "ref.null": lambda c, _: c.push(constant(0)), "ref.func": _ref_func,
+    "drop": lambda c, _: c.pop(), "select": _select,
+    "unreachable": lambda c, _: c.emit("unreachable"),
+    "block": _block, "loop": _loop, "if": _if, "else": _else, "end": _end,
+    "br": lambda c, frame: c.branch(frame),
+    "br_if": lambda c, frame: c.branch_if(c.pop_condition(), frame),
+    "br_table": _br_table, "return": lambda c, _: c.return_(),
     "call": _call, "call_indirect": _call_indirect,
 }  # fmt: skip
 

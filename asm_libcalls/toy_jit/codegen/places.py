@@ -190,6 +190,16 @@ class Places(FunctionCode):
             return self.wanted() or self.fresh(kind)
         return kind if kind not in self.held else self.fresh(kind)
 
+    def overwritten(self, left: Place, kind: str, right: Place = ()) -> str:
+        """Return a register for the result of an instruction that overwrites its left operand.
+
+        The operands have been popped. The right one is read when the left one is in that register.
+        """
+        wanted = self.wanted()
+        if wanted and (wanted not in right or left[0] == wanted):
+            return wanted
+        return left[0] if left[0] in self.for_operands else self.fresh(kind, right)
+
     def to_register(self, place: Place, kind: str, but: Place = ()) -> str:
         """Return the register that has a popped operand, or load it into one; see fresh()."""
         register: str = place[0]

@@ -92,12 +92,6 @@ def _condition(condition: str) -> Handler:
     return emit
 
 
-def _bitselect(c: VectorEmitter, immediate: Any) -> None:
-    c.take((_FIRST, _SECOND, _THIRD))
-    c.emit("v128.bitselect")
-    c.push_register(_FIRST)
-
-
 def _shift(name: str, opcode: int) -> Handler:
     by_register = simple(name, opcode)
     template = name + ".const"
@@ -149,12 +143,10 @@ def _set(handler: Handler) -> Handler:
 
 # -- memory
 
-_SIZES = {"load8x8": 8, "load16x4": 8, "load32x2": 8}
-
 
 def _access(name: str, opcode: int) -> Handler:
     verb = name.partition(".")[2]
-    size = _SIZES.get(verb.partition("_")[0], 1 << op.ALIGNMENTS[opcode])
+    size = 1 << op.ALIGNMENTS[opcode]
     stores, has_lane = verb.startswith("store"), opcode in op.LANES
     any_target = name in INSTRUCTIONS  # a single instruction of the CPU
 
@@ -313,6 +305,6 @@ def _shuffle_one(c: VectorEmitter, lanes: bytes, place: Place) -> None:
 
 
 _HANDLERS: dict[str, Handler] = {
-    "const": _constant, "shuffle": _shuffle, "bitselect": _bitselect,
+    "const": _constant, "shuffle": _shuffle,
     "any_true": _condition("nz"), "all_true": _condition("z"),
 }  # fmt: skip

@@ -50,13 +50,14 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     from asm_libcalls.x86_64.assembler import sequence, text
     from asm_libcalls.x86_64.stencils.assembling import assemble
 
-    yield sequence(ENTER, entry.enter)
+    pieces = entry.pieces()
+    yield sequence(ENTER, pieces["enter"])
     adapters = entry.adapters()
     features &= FEATURES
     texts = adapters | numbers.numbers(features) | memory.memory() | control.control()
     followed = {*adapters, "prologue", "epilogue"}
     for name, source in texts.items():
-        body = text.body(source, entry.PIECES)
+        body = text.body(source, pieces)
         yield assemble(PREFIX + name, body, has_effects=name in followed)
     for name, source in forms.forms(features).items():
         yield assemble(FORM_PREFIX + name, text.body(source))

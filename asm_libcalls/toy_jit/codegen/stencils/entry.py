@@ -6,6 +6,8 @@ So its code checks the thread's stack limit, and a request to stop the thread st
 
 from __future__ import annotations
 
+from functools import partial
+
 from asm_libcalls.activation import Activation, ThreadRecord
 from asm_libcalls.calling_convention import (
     CALLEE_SAVED,
@@ -18,6 +20,10 @@ from asm_libcalls.vmcontext import InstanceHeader, VMInterrupts, VMMemoryDefinit
 from asm_libcalls.x86_64.trampolines import STACK_LIMIT, TAKE_STORE, WAKE_STORE
 from asm_libcalls.x86_64.trampolines.lock_layouts import StoreLock
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 INTERRUPTS_SLOT = "toy_jit_interrupts"
 """The slot of a C function that returns the VMInterrupts of the calling thread."""
 
@@ -27,154 +33,107 @@ WAIT_SLOT = "toy_jit_wait_for_store"
 VMCTX_SLOT, CODE_SLOT = "adapter vmctx", "adapter code"
 """The slots of an adapter: the vmctx, and the address of the compiled code."""
 
-
-_STORE = InstanceHeader.offset_from_vmctx("store")
+_STORE, _MEMORIES = map(InstanceHeader.offset_from_vmctx, ("store", "memories"))
+_BASE = VMMemoryDefinition.base.offset
+_LIMIT = VMInterrupts.stack_limit.offset
 _STOP = VMInterrupts.STOP - (1 << 64)  # immediates are signed
+_PUSH = "; ".join(f"push {register}" for register in CALLEE_SAVED)
+
+_PIECES = {
+    # Load r13 and r14 for the instance at r15.
+    "load_memory": f"""
+        mov r13, [r15 + {_MEMORIES}]; mov r13, [r13]
+        mov r14, [r13 + {_BASE}]
+    """,
+    # Point the instance at r15 to the VMInterrupts at rcx; clobbers rdx. The exchange is atomic,
+    # since another thread may write the instance's pointer at any moment.
+    "adopt_interrupts": f"""
+        cmp rcx, [r15]; je .adopted
+        mov rdx, rcx; xchg rdx, [r15]
+        cmp qword[rdx + {_LIMIT}], {_STOP}; jne .adopted
+        mov qword[rcx + {_LIMIT}], {_STOP}
+        .adopted:
+    """,
+    # Point the instance at r15 to this thread's VMInterrupts, and set this entry's limit. Clobbers
+    # r13 and the registers that a C call clobbers.
+    "load_interrupts": f"""
+        load_thread_record
+        mov r13, [rax + {ThreadRecord.interrupts.offset}]
+        test r13, r13; jnz .interrupts_known
+        call ${INTERRUPTS_SLOT}
+        mov r13, rax
+        load_thread_record
+        .interrupts_known:
+        mov rdi, rax; call ${STACK_LIMIT}
+        mov rcx, rax
+        set_limit_of_r13
+        mov rcx, r13
+        adopt_interrupts
+    """,
+    # Load the address of this thread's innermost Activation to rax. Clobbers the registers that a C
+    # call clobbers.
+    "load_activation": f"""
+        load_thread_record
+        mov rax, [rax + {ThreadRecord.innermost.offset}]
+    """,
+    # Switch to the instance at rcx, with r15's VMInterrupts; clobbers rcx and rdx.
+    "change_instance": """
+        mov rdx, [r15]; mov r15, rcx; mov rcx, rdx
+        adopt_interrupts
+    """,
+    # `enter(vmctx, code, slots, count)`: call a function as compiled code does. The slots are the
+    # arguments, and on return the results if they are several. A single result is in slots[count]
+    # (rax) or slots[count + 1] (xmm0).
+    #
+    # Seven registers are pushed: 8 more keep rsp aligned. Compiled code changes rbx and r12, so
+    # they are loaded again after the call.
+    "enter": f"""
+        push rbp; mov rbp, rsp; {_PUSH}; push rdx; push rcx
+        mov r15, rdi; mov r14, rsi; mov rbx, rdx; mov r12, rcx
+        lea rax, [rcx * 8 + {15 + 8}]; and rax, -16; sub rax, 8; sub rsp, rax
+        .copy:
+        test rcx, rcx; jz .copied
+        dec rcx; mov rax, [rbx + rcx * 8]; mov [rsp + rcx * 8], rax; jmp .copy
+        .copied:
+        load_interrupts
+        mov rax, r14
+        load_memory
+        call rax
+        mov rbx, [rbp + {-CALLEE_SAVED_SIZE - 8}]; mov r12, [rbp + {-CALLEE_SAVED_SIZE - 16}]
+        mov [rbx + r12 * 8], rax; movsd [rbx + r12 * 8 + 8], xmm0
+        .back:
+        test r12, r12; jz .done
+        dec r12; mov rax, [rsp + r12 * 8]; mov [rbx + r12 * 8], rax; jmp .back
+        .done:
+        pop_frame
+        ret
+    """,
+}
 
 
-def load_memory() -> None:
-    """Load r13 and r14 for the instance at r15."""
-    import peachpy.x86_64 as x
+def pieces() -> dict[str, Callable[[], object]]:
+    """Return macros for the stencils' assembler text, where they are used like instructions."""
+    from peachpy.x86_64 import r13
 
-    x.MOV(x.r13, [x.r15 + InstanceHeader.offset_from_vmctx("memories")])
-    x.MOV(x.r13, [x.r13])
-    x.MOV(x.r14, [x.r13 + VMMemoryDefinition.base.offset])
-
-
-def _adopt_interrupts() -> None:
-    """Emit: point the instance at r15 to the VMInterrupts at rcx; clobbers rdx."""
-    import peachpy.x86_64 as x
-
-    adopted = x.Label("adopted")
-    x.CMP(x.rcx, [x.r15])
-    x.JE(adopted)
-    # Atomic, since another thread may write the instance's pointer at any moment.
-    x.MOV(x.rdx, x.rcx)
-    x.XCHG(x.rdx, [x.r15])
-    x.CMP(x.qword[x.rdx + VMInterrupts.stack_limit.offset], _STOP)
-    x.JNE(adopted)
-    x.MOV(x.qword[x.rcx + VMInterrupts.stack_limit.offset], _STOP)
-    x.LABEL(adopted)
-
-
-def load_interrupts() -> None:
-    """Emit: point the instance at r15 to this thread's VMInterrupts, and set this entry's limit.
-
-    Clobbers r13 and the registers that a C call clobbers.
-    """
-    import peachpy.x86_64 as x
-
-    from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
+    from asm_libcalls.x86_64.assembler import text
+    from asm_libcalls.x86_64.trampolines.enter_and_raise import pop_frame
     from asm_libcalls.x86_64.trampolines.thread_records import load_thread_record, set_stack_limit
 
-    known = x.Label("interrupts_known")
-    load_thread_record()
-    x.MOV(x.r13, [x.rax + ThreadRecord.interrupts.offset])
-    x.TEST(x.r13, x.r13)
-    x.JNZ(known)
-    CALL_SLOT(INTERRUPTS_SLOT)
-    x.MOV(x.r13, x.rax)
-    load_thread_record()
-    x.LABEL(known)
-    x.MOV(x.rdi, x.rax)
-    CALL_SLOT(STACK_LIMIT)
-    x.MOV(x.rcx, x.rax)
-    set_stack_limit(x.r13)
-    x.MOV(x.rcx, x.r13)
-    _adopt_interrupts()
-
-
-def load_activation() -> None:
-    """Emit: load the address of this thread's innermost Activation to rax.
-
-    Clobbers the registers that a C call clobbers.
-    """
-    import peachpy.x86_64 as x
-
-    from asm_libcalls.x86_64.trampolines.thread_records import load_thread_record
-
-    load_thread_record()
-    x.MOV(x.rax, [x.rax + ThreadRecord.innermost.offset])
-
-
-def change_instance() -> None:
-    """Emit: switch to the instance at rcx, with r15's VMInterrupts; clobbers rcx and rdx."""
-    import peachpy.x86_64 as x
-
-    x.MOV(x.rdx, [x.r15])
-    x.MOV(x.r15, x.rcx)
-    x.MOV(x.rcx, x.rdx)
-    _adopt_interrupts()
-
-
-def enter() -> None:
-    """``enter(vmctx, code, slots, count)``: call a function as compiled code does.
-
-    The slots are the arguments, and on return the results if they are several. A single result is
-    in slots[count] (rax) or slots[count + 1] (xmm0).
-    """
-    import peachpy.x86_64 as x
-    from peachpy.x86_64.registers import rbp, rsp
-
-    from asm_libcalls.x86_64.assembler import registers
-    from asm_libcalls.x86_64.trampolines.enter_and_raise import pop_frame
-
-    copy, copied, back, done = map(x.Label, ("copy", "copied", "back", "done"))
-    x.PUSH(rbp)
-    x.MOV(rbp, rsp)
-    for register in (*registers(CALLEE_SAVED), x.rdx, x.rcx):
-        x.PUSH(register)
-    x.MOV(x.r15, x.rdi)
-    x.MOV(x.r14, x.rsi)
-    x.MOV(x.rbx, x.rdx)
-    x.MOV(x.r12, x.rcx)
-    x.LEA(x.rax, [x.rcx * 8 + 15 + 8])  # seven registers were pushed: 8 more keep rsp aligned
-    x.AND(x.rax, -16)
-    x.SUB(x.rax, 8)
-    x.SUB(rsp, x.rax)
-    x.LABEL(copy)
-    x.TEST(x.rcx, x.rcx)
-    x.JZ(copied)
-    x.DEC(x.rcx)
-    x.MOV(x.rax, [x.rbx + x.rcx * 8])
-    x.MOV([rsp + x.rcx * 8], x.rax)
-    x.JMP(copy)
-    x.LABEL(copied)
-    load_interrupts()
-    x.MOV(x.rax, x.r14)
-    load_memory()
-    x.CALL(x.rax)
-    x.MOV(x.rbx, [rbp - CALLEE_SAVED_SIZE - 8])  # again, since compiled code changes rbx and r12
-    x.MOV(x.r12, [rbp - CALLEE_SAVED_SIZE - 16])
-    x.MOV([x.rbx + x.r12 * 8], x.rax)
-    x.MOVSD([x.rbx + x.r12 * 8 + 8], x.xmm0)
-    x.LABEL(back)
-    x.TEST(x.r12, x.r12)
-    x.JZ(done)
-    x.DEC(x.r12)
-    x.MOV(x.rax, [rsp + x.r12 * 8])
-    x.MOV([x.rbx + x.r12 * 8], x.rax)
-    x.JMP(back)
-    x.LABEL(done)
-    pop_frame()
-    x.RET()
-
-
-PIECES = {
-    "change_instance": change_instance,
-    "load_memory": load_memory,
-    "load_interrupts": load_interrupts,
-    "load_activation": load_activation,
-}
-"""Macros for the stencils' assembler text: they are used like instructions."""
+    found: dict[str, Callable[[], object]] = {
+        "load_thread_record": load_thread_record,
+        "set_limit_of_r13": partial(set_stack_limit, r13),
+        "pop_frame": pop_frame,
+    }
+    for name, source in _PIECES.items():
+        found[name] = partial(text.body(source, found), int)  # no word in them is a hole
+    return found
 
 
 def adapters() -> dict[str, str]:
     """Return the stencils that take arguments from System V registers to slots, and call."""
-    push = "; ".join(f"push {register}" for register in CALLEE_SAVED)
     pop = "; ".join(f"pop {register}" for register in reversed(CALLEE_SAVED))
     found = {
-        "adapter.begin": f"push rbp; mov rbp, rsp; {push}; sub rsp, frame",
+        "adapter.begin": f"push rbp; mov rbp, rsp; {_PUSH}; sub rsp, frame",
         # Without the GIL. The activation leaves the store, also after a trap. (The store of the
         # instance changes when it is merged into another one, or closed.)
         "adapter.store": f"""

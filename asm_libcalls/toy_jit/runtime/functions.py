@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from functools import partial
+from functools import cache, partial
 
 from asm_libcalls.native.call_slot import FUNCTION, answer_calls, callable_class
 from asm_libcalls.native.native_function import native_functions
@@ -178,8 +178,7 @@ class Func(FuncRef):
             # Kept: a collection may run before compiled code has them in its frame.
             given, _kept = to_slots(params, arguments, self.instance, callee.where, bits)
             slots[: len(given)] = given  # type: ignore[assignment]
-            enter = _enter[0] if _enter else _make_enter()
-            enter(anyfunc.vmctx, anyfunc.func_ptr, ctypes.addressof(slots), count)
+            _enter()(anyfunc.vmctx, anyfunc.func_ptr, ctypes.addressof(slots), count)
             if len(results) == 1 and results[0] != V128:
                 slots[0] = slots[count + (results[0] in _FLOATS)]
             return from_slots(results, slots[:], bits)
@@ -187,17 +186,15 @@ class Func(FuncRef):
             pending.pop(key, None)
 
 
-_enter: list[Callable[..., None]] = []
-"""The function that calls compiled code with slots, once it is made."""
-
 _callees: dict[str, Callee] = {}
 """The names in errors, by the name of the function, of some latest ones."""
 
 
-def _make_enter() -> Callable[..., None]:
+@cache
+def _enter() -> Callable[..., None]:
+    """Make the function that calls compiled code with slots."""
     specification = Specification(ENTER, _ENTER_SIGNATURE, name="enter", release_gil=True)
     made: Callable[..., None] = native_functions([specification])[0]
-    _enter.append(made)
     return made
 
 

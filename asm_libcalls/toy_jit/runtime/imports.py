@@ -80,7 +80,9 @@ def _check_missing(decoded: decoded_module.Module, given: Mapping[str, Mapping[s
     if not missing:
         return
     different = list(dict.fromkeys(missing))
-    lines = [_shortened(str(each)) for each in different[:_SHOWN]]
+    lines = [
+        line if len(line) <= 500 else f"{line[:500]}..." for line in map(str, different[:_SHOWN])
+    ]
     if len(different) > _SHOWN:
         lines.append(f"and {len(different) - _SHOWN} more")
     if len(lines) == 1:
@@ -92,10 +94,6 @@ def _check_missing(decoded: decoded_module.Module, given: Mapping[str, Mapping[s
     error = LinkError(what)
     error.missing = tuple(missing)
     raise error
-
-
-def _shortened(line: str) -> str:
-    return line if len(line) <= 500 else f"{line[:500]}..."
 
 
 def _mismatch(entry: decoded_module.Import, value: Any, name: str) -> str:

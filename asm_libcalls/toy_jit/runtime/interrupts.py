@@ -65,10 +65,6 @@ class _Thread:
         if before is not None and ctypes.addressof(before) != ctypes.addressof(record):
             libc.free(ctypes.addressof(before))  # of a thread that had the same number and ended
 
-    def forget(self) -> None:
-        """Forget the record of a thread that a forked child does not have."""
-        self.record = None
-
     def is_inside(self) -> bool:
         """Return whether the thread is inside native code, or in Python code that it has called."""
         record = self.record
@@ -120,7 +116,7 @@ def _forget_other_threads() -> None:
     this = _this_thread()
     for thread in _threads.values():
         if thread is not this:
-            thread.forget()
+            thread.record = None  # a forked child does not have that thread
     this.is_main = is_main_thread()
 
 
@@ -212,7 +208,7 @@ class StoppableInstance(Instance):
         """Make its code call :func:`interrupted` at its next check, on any thread."""
         if not self.closed:
             self.last_user()
-            _point(self.vmctx, _CHECK)
+            _pointer(self.vmctx).value = _CHECK
 
     def last_user(self) -> int:
         """Return the address of the VMInterrupts of the thread that has entered it last."""
@@ -239,7 +235,7 @@ class StoppableInstance(Instance):
         if reference is not None and reference() is not None:
             _closed[vmctx] = reference
         stoppable.pop(vmctx, None)
-        _point(vmctx, _CHECK)
+        _pointer(vmctx).value = _CHECK
         if releasing.may_be_running():
             _make_all_threads_check()
         super()._release()
@@ -311,11 +307,6 @@ def _pointer(vmctx: int) -> ctypes.c_size_t:
     return ctypes.c_size_t.from_address(vmctx)
 
 
-def _point(vmctx: int, interrupts: int) -> None:
-    """Set that pointer."""
-    _pointer(vmctx).value = interrupts
-
-
 def interrupted(vmctx: int) -> None:
     """Trap if that was requested; compiled code calls this. Signal handlers run in it."""
     thread = _this_thread()
@@ -331,7 +322,7 @@ def interrupted(vmctx: int) -> None:
     except BaseException:
         thread.walks = True
         thread.check_soon()
-        _point(vmctx, _CHECK)
+        _pointer(vmctx).value = _CHECK
         raise
 
 

@@ -110,18 +110,16 @@ class Admission:
     def __init__(self, limits: StoreLimits, module: Module) -> None:
         self._imported = module.imported_memories, module.imported_tables
         self._instance = [limits.take("instances")]
-        self._memories = [limits.take("memories") for _ in module.memories[self._imported[0] :]]
-        self._tables = [limits.take("tables") for _ in module.tables[self._imported[1] :]]
+        self._parts = [limits.take("memories") for _ in module.memories[self._imported[0] :]]
+        self._parts += [limits.take("tables") for _ in module.tables[self._imported[1] :]]
 
     def belongs_to(self, instance: Instance) -> None:
         """Count each memory and table as long as it exists."""
         memories, tables = self._imported
-        tokens = [*self._memories, *self._tables]
         owners: list[Any] = [*instance.memories[memories:], *instance.tables[tables:]]
-        for owner, token in zip(owners, tokens, strict=True):
+        for owner, token in zip(owners, self._parts, strict=True):
             owner.counted_by_limits = token
-        self._memories.clear()
-        self._tables.clear()
+        self._parts.clear()
 
     def close(self) -> None:
         """Do not count the instance any more, which is closed."""

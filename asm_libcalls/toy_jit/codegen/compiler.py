@@ -59,7 +59,7 @@ class FunctionCompiler(Emitter):
                 self.flush()
         size = 8 * self.outgoing - self.slots[-1][1]
         size = -(-size // 16) * 16
-        self.patch(frame_hole, size)
+        fill_in(code, frame_hole, size)
         layout.ends.append(len(code))
         self._out_of_line(size)
         self.check_size()

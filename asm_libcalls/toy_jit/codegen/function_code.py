@@ -138,7 +138,3 @@ class FunctionCode:
     def patch_jump(self, at: int, target: int) -> None:
         """Fill in the distance of a jump, the last four bytes of its instruction."""
         fill_in(self.code, at, target - (at + 4))
-
-    def patch(self, at: int, value: int) -> None:
-        """Fill in four bytes of code."""
-        fill_in(self.code, at, value)

@@ -13,6 +13,7 @@ from functools import cache
 
 from asm_libcalls.toy_jit.codegen.accesses import access
 from asm_libcalls.toy_jit.codegen.arithmetic import constant_operand, is_zero, number
+from asm_libcalls.toy_jit.codegen.copies import fill_in
 from asm_libcalls.toy_jit.codegen.function_code import constant
 from asm_libcalls.toy_jit.codegen.registers import KINDS, NEGATED, RESULTS, operand_registers
 from asm_libcalls.toy_jit.codegen.templates import TEMPLATES
@@ -277,7 +278,7 @@ def _br_table(c: Emitter, frames: tuple[Frame, ...]) -> None:
     bytes_, holes, jumps = TEMPLATES["branch_table"]
     start = len(c.code)
     c.code += bytes_
-    c.patch(start + holes[0][0], len(frames) - 1)
+    fill_in(c.code, start + holes[0][0], len(frames) - 1)
     table = len(c.code)
     c.patch_jump(start + jumps[0][0], table)
     c.code += bytes(4 * len(frames))

@@ -60,6 +60,8 @@ the first byte; and it never gets an instruction of an invalid function.
 
 from __future__ import annotations
 
+from asm_libcalls.toy_jit.frontend.module import Record
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -70,24 +72,12 @@ if TYPE_CHECKING:
     Instruction = tuple[int, Any, int]
 
 
-class Body:
+class Body(Record):
     """A validated function."""
 
-    __slots__ = ("instructions", "local_types", "max_height", "start", "uses", "vectors")
-
-    def __init__(
-        self,
-        instructions: list[Instruction],
-        start: int,
-        local_types: bytes,
-        max_height: int,
-        vectors: bool,
-        uses: LocalUses,
-    ) -> None:
-        self.instructions = instructions  # as the module's docstring describes
-        self.start = start  # the offset of the first instruction in the module
-        # the value types of the parameters and then of the other locals
-        self.local_types = local_types
-        self.max_height = max_height  # the largest number of operands on the stack
-        self.vectors = vectors  # whether a local or operand may be a v128
-        self.uses = uses  # of its locals
+    instructions: list[Instruction]  # as the module's docstring describes
+    start: int  # the offset of the first instruction in the module
+    local_types: bytes  # the value types of the parameters and then of the other locals
+    max_height: int  # the largest number of operands on the stack
+    vectors: bool  # whether a local or operand may be a v128
+    uses: LocalUses  # of its locals

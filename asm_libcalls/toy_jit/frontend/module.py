@@ -28,9 +28,14 @@ VALUE_TYPE_NAMES = {
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, dataclass_transform
 
     ConstExpr = tuple[int, Any]
+else:
+
+    def dataclass_transform() -> Any:
+        """Do nothing at run time; type checkers learn that records have such a constructor."""
+        return lambda record: record
 
 
 def type_names(types: bytes) -> str:
@@ -38,14 +43,15 @@ def type_names(types: bytes) -> str:
     return f"[{' '.join(VALUE_TYPE_NAMES[valtype] for valtype in types)}]"
 
 
+@dataclass_transform()
 class Record:
     """Base of records, which have the fields that a class declares, and compare and print by them.
 
     (The `dataclasses` module is slow to import.)
     """
 
-    def __init__(self, *values: Any) -> None:
-        vars(self).update(zip(type(self).__annotations__, values, strict=True))
+    def __init__(self, *values: Any, **named: Any) -> None:
+        vars(self).update(zip(type(self).__annotations__, values, strict=not named), **named)
 
     def __eq__(self, other: object) -> bool:
         return vars(other) == vars(self) if type(other) is type(self) else NotImplemented

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 
 from asm_libcalls.toy_jit.codegen.layout import OFFSETS
+from asm_libcalls.toy_jit.frontend.module import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,38 +14,24 @@ if TYPE_CHECKING:
     Offsets = array[int]
 
 
-class CodeTables:
+class CodeTables(Record):
     """The tables of a module's linked code. Offsets are in the code, unless "in the module".
 
     They contain nothing of the process. :class:`~.codegen.layout.CodeLayout` describes those that
     have the same name there.
     """
 
-    def __init__(
-        self,
-        size: int,
-        functions: list[tuple[int, int]],
-        brief: bytes,
-        ends: Offsets,
-        epilogues: Offsets,
-        returns: Offsets,
-        origins: Offsets,
-        stack_maps: dict[int, tuple[int, ...]],
-        stubs: dict[str, int],
-        relocations: dict[str, Offsets],
-        marks: Offsets | None,
-    ) -> None:
-        self.size = size  # of the code
-        self.functions = functions
-        self.brief = brief
-        self.ends = ends
-        self.epilogues = epilogues
-        self.returns = returns  # the return address of each call, ascending
-        self.origins = origins  # for each call: its offset in the module
-        self.stack_maps = stack_maps
-        self.stubs = stubs
-        self.relocations = relocations
-        self.marks = marks
+    size: int  # of the code
+    functions: list[tuple[int, int]]
+    brief: bytes
+    ends: Offsets
+    epilogues: Offsets
+    returns: Offsets  # the return address of each call, ascending
+    origins: Offsets  # for each call: its offset in the module
+    stack_maps: dict[int, tuple[int, ...]]
+    stubs: dict[str, int]
+    relocations: dict[str, Offsets]
+    marks: Offsets | None
 
 
 def tables_of(layout: CodeLayout) -> CodeTables:

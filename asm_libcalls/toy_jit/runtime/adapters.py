@@ -19,7 +19,7 @@ from asm_libcalls.signatures import VALUE_TYPES
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.toy_jit.codegen.stencils.entry import CODE_SLOT, VMCTX_SLOT
 from asm_libcalls.toy_jit.codegen.templates import STENCILS
-from asm_libcalls.toy_jit.frontend.module import F32, F64, I32
+from asm_libcalls.toy_jit.frontend.module import F32, F64, I32, I64
 from asm_libcalls.toy_jit.runtime.slots import fill_slots
 from asm_libcalls.x86_64.stencils.stack_effects import frames
 
@@ -33,9 +33,13 @@ if TYPE_CHECKING:
 _PER_IMAGE = 16
 _STACK_ARGUMENTS = 16  # from rbp: behind the caller's rbp and the return address
 _OWN_SLOTS = (VMCTX_SLOT, CODE_SLOT)
-_TYPES = {I32: VALUE_TYPES["i32"], F64: VALUE_TYPES["f64"]}
+_TYPES = {
+    valtype: VALUE_TYPES[name]
+    for valtype, name in ((I32, "i32"), (I64, "i64"), (F32, "f64"), (F64, "f64"))
+}
+"""By value type: the one as which it is moved."""
 
-_free: dict[bytes, list[tuple[LoadedImage, str]]] = {}  # by the kinds of the parameters
+_free: dict[tuple[ValueType, ...], list[tuple[LoadedImage, str]]] = {}
 
 
 class Adapter(Pooled):
@@ -48,31 +52,29 @@ class Adapter(Pooled):
     __slots__ = ()
 
     def __init__(self, params: bytes, vmctx: int, code: int) -> None:
-        # Integers of 32 bits, integers of 64 bits, and floats of either width.
-        kinds = bytes({I32: I32, F32: F64, F64: F64}.get(t, 0) for t in params)
-        super().__init__(_free.setdefault(kinds, []), partial(_make_more, kinds))
+        types = tuple(map(_TYPES.__getitem__, params))
+        super().__init__(_free.setdefault(types, []), partial(_make_more, types))
         loaded, name = self.item
         self.address = loaded.routine(name)  # the adapter's C address
         loaded.set_slot(f"{VMCTX_SLOT} {name}", vmctx)
         loaded.set_slot(f"{CODE_SLOT} {name}", code)
 
 
-def _make_more(kinds: bytes) -> None:
-    parts = _parts(kinds)
+def _make_more(types: tuple[ValueType, ...]) -> None:
+    parts = _parts(types)
     pattern = compose("adapter", parts)
     image = link([_numbered(pattern, str(i)) for i in range(_PER_IMAGE)])
     loaded = pages.load(image, announced=False, owned=True)
-    code_names.announce(loaded.address, partial(_functions, image, loaded.address, kinds, parts))
+    code_names.announce(loaded.address, partial(_functions, image, loaded.address, types, parts))
     fill_slots(loaded)
-    _free[kinds] += [(loaded, str(i)) for i in range(_PER_IMAGE)]
+    _free[types] += [(loaded, str(i)) for i in range(_PER_IMAGE)]
     loaded.keep()
 
 
-def _parts(kinds: bytes) -> list[Part]:
+def _parts(types: tuple[ValueType, ...]) -> list[Part]:
     # rsp is a multiple of 16 less 8 when the registers are pushed.
-    size = -(-8 * max(1, len(kinds)) // 16) * 16 + (CALLEE_SAVED_SIZE % 16)
+    size = -(-8 * max(1, len(types)) // 16) * 16 + (CALLEE_SAVED_SIZE % 16)
     parts = [Part(STENCILS["adapter.begin"], {"frame": size})]
-    types = [_type(kind) for kind in kinds]
     for i, (value_type, place) in enumerate(zip(types, assign(types).places, strict=True)):
         numbers = {"offset": 8 * i}
         if place.bank == STACK:
@@ -88,15 +90,13 @@ def _parts(kinds: bytes) -> list[Part]:
     return parts
 
 
-def _type(kind: int) -> ValueType:
-    return _TYPES.get(kind, VALUE_TYPES["i64"])
-
-
-def _functions(image: Image, address: int, kinds: bytes, parts: list[Part]) -> list[Function]:
-    types = ", ".join(_type(kind).name for kind in kinds)
+def _functions(
+    image: Image, address: int, types: tuple[ValueType, ...], parts: list[Part]
+) -> list[Function]:
+    names = ", ".join(each.name for each in types)
     call_frames = instructions(frames(parts))
     return [
-        (address + at, size, f"asm_libcalls::adapter ({types})", call_frames)
+        (address + at, size, f"asm_libcalls::adapter ({names})", call_frames)
         for at, size in image.routines.values()
     ]
 

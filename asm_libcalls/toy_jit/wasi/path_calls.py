@@ -149,16 +149,10 @@ def _path_link(
         _locate(call, new_fd, Right.PATH_LINK_TARGET, new_path, new_length) as new,
     ):
         old.check_is_folder()
-        _check_new(new)
+        new.check_is_folder()  # only a folder that exists may have a slash at its end
         os.link(
             old.name, new.name, src_dir_fd=old.folder, dst_dir_fd=new.folder, follow_symlinks=False
         )
-
-
-def _check_new(place: Place) -> None:
-    """Refuse a new name that ends in a slash, unless a folder of that name exists."""
-    if place.is_folder:
-        place.check_is_folder()
 
 
 def _path_readlink(
@@ -199,7 +193,7 @@ def _path_symlink(
     if old.startswith(b"/"):  # it leads outside; a relative one is checked when it is followed
         raise WasiError(Errno.PERM)
     with _locate(call, fd, Right.PATH_SYMLINK, path, length) as place:
-        _check_new(place)
+        place.check_is_folder()  # only a folder that exists may have a slash at its end
         os.symlink(old, place.name, dir_fd=place.folder)
 
 

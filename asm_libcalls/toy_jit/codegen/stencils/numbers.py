@@ -19,7 +19,7 @@ def numbers(features: frozenset[str]) -> dict[str, str]:
         found |= _shifts(name, a) | _bits(name, bits, a, c, d, features)
         found |= _divisions(name, a, c, d)
     for name, bits, suffix in (("f32", 32, "ss"), ("f64", 64, "sd")):
-        found |= _floats(name, bits, suffix) | _to_float(name, suffix) | _to_integer(name, suffix)
+        found |= _floats(name, bits, suffix) | _to_integer(name, suffix)
         if "sse4_1" in features:
             for verb, direction in DIRECTIONS.items():
                 mode = direction | INEXACT_SUPPRESSED
@@ -93,23 +93,17 @@ def _floats(name: str, bits: int, s: str) -> dict[str, str]:
         # After ucomis: ZF is set if equal or unordered, PF if unordered.
         f"{name}.eq": "setnp al; setz cl; and al, cl; movzx eax, al",
         f"{name}.ne": "setp al; setnz cl; or al, cl; movzx eax, al",
+        # A large value is halved, with the lost bit ored into the lowest, so that it rounds right.
+        # The conversion keeps the rest of xmm0, so clear it to avoid a dependency on its old value.
+        f"{name}.convert_i64_u": f"""
+            xorps xmm0, xmm0; test rax, rax; js .large; cvtsi2{s} xmm0, rax; jmp .done
+            .large:; mov rcx, rax; shr rcx, 1; and eax, 1; or rcx, rax
+            cvtsi2{s} xmm0, rcx; add{s} xmm0, xmm0; .done:
+        """,
     }
 
 
 # -- conversions
-
-
-def _to_float(name: str, s: str) -> dict[str, str]:
-    # The conversion keeps the rest of xmm0, so clear it to avoid a dependency on its old value.
-    clear = "xorps xmm0, xmm0; "
-    return {
-        # A large value is halved, with the lost bit ored into the lowest, so that it rounds right.
-        f"{name}.convert_i64_u": clear + f"""
-            test rax, rax; js .large; cvtsi2{s} xmm0, rax; jmp .done
-            .large:; mov rcx, rax; shr rcx, 1; and eax, 1; or rcx, rax
-            cvtsi2{s} xmm0, rcx; add{s} xmm0, xmm0; .done:
-        """,
-    }  # fmt: skip
 
 
 def _to_integer(source: str, s: str) -> dict[str, str]:

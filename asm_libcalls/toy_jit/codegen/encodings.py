@@ -14,20 +14,9 @@ from struct import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NamedTuple
-
-    class Form(NamedTuple):
-        """A form of an instruction: its bytes, and where the two numbers are in it.
-
-        An offset of 0 means that the form has no such number.
-        """
-
-        code: bytes
-        displacement_at: int
-        displacement: Struct
-        immediate_at: int
-        immediate: Struct
-
+    # A form of an instruction: its bytes, and the offsets and formats of its displacement and its
+    # immediate. An offset of 0 means that it has no such number.
+    Form = tuple[bytes, int, Struct, int, Struct]
 
 NO_INDEX = "none"
 """In the role ``index``: the address has no index."""
@@ -106,7 +95,7 @@ class Instruction:
         kind = kinds[len(immediate)]
         if len(self.immediate) == 1:  # a shift count, or another byte without a sign
             kind = _UNSIGNED_BYTE
-        return (code, displacement_at, kinds[size], immediate_at, kind)  # type: ignore[return-value]
+        return code, displacement_at, kinds[size], immediate_at, kind
 
     def _number(self, number: int, registers: tuple[str, ...]) -> int:
         role = _ROLES.get(number)

@@ -91,10 +91,6 @@ def _wait_for_thread_states() -> None:
         pause.acquire(timeout=0.001)
 
 
-def _nothing() -> None:
-    """Stand for a reference to an object that is no more."""
-
-
 class _NoThread(RuntimeError):
     """No thread can be started; a signal handler may raise other RuntimeErrors."""
 
@@ -142,7 +138,7 @@ class Watcher:
     def _renew(self) -> None:
         self._alive = _thread.allocate_lock()  # the thread holds it while it watches
         self._wake = _thread.allocate_lock()  # released to end the thread's wait early
-        self._started: Callable[[], _Start | None] = _nothing
+        self._started: Callable[[], _Start | None] = lambda: None  # as a dead reference
         self._stopping = False  # whether the thread must end
         self._next = 0.0  # when the thread's wait ends, while it waits
 

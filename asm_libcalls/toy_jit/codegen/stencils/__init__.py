@@ -46,7 +46,7 @@ FEATURES = frozenset({"avx", "bmi", "bmi2", "lzcnt", "popcnt", "sse4_1", "sse4_2
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble all stencils for a CPU with these features."""
-    from asm_libcalls.toy_jit.codegen.stencils import control, entry, forms, memory, numbers
+    from asm_libcalls.toy_jit.codegen.stencils import control, entry, forms, numbers
     from asm_libcalls.x86_64.assembler import sequence, text
     from asm_libcalls.x86_64.stencils.assembling import assemble
 
@@ -54,7 +54,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
     yield sequence(ENTER, pieces["enter"])
     adapters = entry.adapters()
     features &= FEATURES
-    texts = adapters | numbers.numbers(features) | memory.memory() | control.control()
+    texts = adapters | numbers.numbers(features) | control.control()
     followed = {*adapters, "prologue", "epilogue"}
     for name, source in texts.items():
         body = text.body(source, pieces)

@@ -1,8 +1,13 @@
-"""Stencils of frames, branches, calls, tables and globals, and of stubs behind the functions."""
+"""Stencils of frames, branches, calls, checks, tables and globals, and stubs behind functions."""
 
 from __future__ import annotations
 
-from asm_libcalls.vmcontext import VMCallerCheckedAnyfunc, VMInterrupts, VMTableDefinition
+from asm_libcalls.vmcontext import (
+    VMCallerCheckedAnyfunc,
+    VMInterrupts,
+    VMMemoryDefinition,
+    VMTableDefinition,
+)
 from asm_libcalls.x86_64.assembler.instructions import JUMP_IF
 
 _LIMIT = VMInterrupts.native_stack_limit.offset
@@ -70,6 +75,13 @@ _STENCILS = {
     "global.set.rax": "mov [rcx], rax",
     "global.set.xmm0": "movsd [rcx], xmm0",
     "ref.func": "lea rax, [r15 + offset]",
+
+    # The ends of bounds checks, which Places.address() begins.
+    "memory.limit":
+        f"cmp rdx, [r13 + {VMMemoryDefinition.current_length.offset}]; "
+        "ja >trap.HEAP_OUT_OF_BOUNDS",
+    "memory.unless_below": "jnc >trap.HEAP_OUT_OF_BOUNDS",
+    "memory.if_below": "jc >trap.HEAP_OUT_OF_BOUNDS",
 
     # Called from the site of the trap, so that the return address on the stack tells which it was.
     "stub.trap": "mov edi, code; mov rax, wide; jmp rax",

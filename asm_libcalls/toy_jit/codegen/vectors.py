@@ -25,7 +25,7 @@ from asm_libcalls.toy_jit.codegen.calls import Emitter
 from asm_libcalls.toy_jit.codegen.copies import INSTRUCTION_COPIES
 from asm_libcalls.toy_jit.codegen.registers import ACCUMULATORS, FLOATS, as_vector
 from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import COMMUTATIVE
-from asm_libcalls.toy_jit.codegen.templates import TEMPLATES, has_avx
+from asm_libcalls.toy_jit.codegen.templates import has_avx
 from asm_libcalls.toy_jit.frontend.module import V128
 
 TYPE_CHECKING = False
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _FIRST, _SECOND, _THIRD = ACCUMULATORS["v"]
 _NOT_KNOWN = (-1, -1, ())
+_SHORT = {0: "move.zero", (1 << 128) - 1: "move.ones"}  # constants that need no memory
 
 
 def _is_vector(place: Place) -> bool:
@@ -127,8 +128,10 @@ class VectorEmitter(Emitter):
                 self.form("move." + at[1:], to, offset=source[1])
             elif at == "const":  # 0, of any type
                 self.form("move.zero", right=to)
+            elif at == "vconst" and source[1] in _SHORT:
+                self.form(_SHORT[source[1]], right=to)
             elif at == "vconst":
-                self._load_constant(to, source[1])
+                self.with_constant("v128.load", source[1], to)
             else:
                 self.form("move.register", to, right=at)
             return
@@ -136,14 +139,6 @@ class VectorEmitter(Emitter):
             self.move((_THIRD,), source)
             at = _THIRD
         self.form("move.to." + to[1:], at, offset=target[1])
-
-    def _load_constant(self, register: str, value: int) -> None:
-        if value in (0, (1 << 128) - 1):
-            self.form("move.ones" if value else "move.zero", right=register)
-            return
-        self.code += TEMPLATES["constant.address"][0]
-        self.layout.constants.setdefault(value, []).append(len(self.code) - 4)
-        self.form("constant.load", register)
 
     def produce(
         self,

@@ -28,13 +28,7 @@ class _Type(Record):
 
 
 class Limits(_Type):
-    """The size of a memory (in pages of 64 KiB) or a table (in elements).
-
-    Attributes
-    ----------
-    min : int
-    max : int or None
-    """
+    """The size of a memory (in pages of 64 KiB) or table (in elements): `min`, `max` or None."""
 
     min: int
     max: int | None
@@ -47,12 +41,7 @@ class Limits(_Type):
 
 
 class FuncType(_Type):
-    """The type of a function.
-
-    Attributes
-    ----------
-    params, results : tuple of str
-    """
+    """The type of a function: `params` and `results`, each a tuple of str."""
 
     params: tuple[str, ...]
     results: tuple[str, ...]
@@ -62,13 +51,7 @@ class FuncType(_Type):
 
 
 class TableType(_Type):
-    """The type of a table.
-
-    Attributes
-    ----------
-    element : str
-    limits : Limits
-    """
+    """The type of a table: its `element` type, a str, and its `limits`, a :class:`Limits`."""
 
     element: str
     limits: Limits
@@ -78,12 +61,7 @@ class TableType(_Type):
 
 
 class MemoryType(_Type):
-    """The type of a memory.
-
-    Attributes
-    ----------
-    limits : Limits
-    """
+    """The type of a memory: its `limits`, a :class:`Limits`."""
 
     limits: Limits
 
@@ -92,14 +70,7 @@ class MemoryType(_Type):
 
 
 class GlobalType(_Type):
-    """The type of a global.
-
-    Attributes
-    ----------
-    content : str
-        Its value type.
-    mutable : bool
-    """
+    """The type of a global: `content`, its value type as a str, and whether it is `mutable`."""
 
     content: str
     mutable: bool

@@ -77,7 +77,6 @@ _OTHERS = {
     "move.to.argument": "movups [rsp + offset], xmm8",
     "move.zero": "pxor xmm10, xmm10",
     "move.ones": "pcmpeqd xmm10, xmm10",
-    "constant.load": "movaps xmm8, [rdx]",
     "vector.shuffle_d": "pshufd xmm8, xmm10, 0",
     "v128.load": f"movups xmm8, {MEMORY}",
     "v128.load8x8_s": f"pmovsxbw xmm8, qword{MEMORY}",

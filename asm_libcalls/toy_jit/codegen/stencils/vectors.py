@@ -31,7 +31,6 @@ def _ones(value: int, bits: int, register: str) -> str:
 
 def _moves() -> dict[str, str]:
     found = {
-        "constant.address": "lea rdx, >constant",
         "global.get.v14": "movups xmm14, [rcx]",
         "global.set.v14": "movups [rcx], xmm14",
         "store.f32": "movss [rbp + target], xmm0",

@@ -40,11 +40,6 @@ _MODRM_OF_BYTES = frozenset(
 """Opcodes with a byte register: without REX, 4 to 7 would be ah to bh."""
 
 
-def register_number(register: str) -> int:
-    """Return the number of a register; of ``xmm5`` and of ``r13`` the digits."""
-    return _NUMBERS[register] if register in _NUMBERS else int(register.strip("rxmv"))
-
-
 class Instruction:
     """A machine instruction, taken apart. A register is its number, or None if there is none."""
 
@@ -99,7 +94,11 @@ class Instruction:
 
     def _number(self, number: int, registers: tuple[str, ...]) -> int:
         role = _ROLES.get(number)
-        return number if role is None else register_number(registers[role])
+        if role is None:
+            return number
+        register = registers[role]
+        # of `xmm5`, `v5` and `r13` the digits
+        return _NUMBERS[register] if register in _NUMBERS else int(register.strip("rxmv"))
 
     def _prefixes(self, opcode: bytes, reg: int, index: int, rm: int, vvvv: int) -> bytes:
         r, x, b = reg >> 3, index >> 3, rm >> 3

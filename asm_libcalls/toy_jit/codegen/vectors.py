@@ -40,10 +40,6 @@ _NOT_KNOWN = (-1, -1, ())
 _SHORT = {0: "move.zero", (1 << 128) - 1: "move.ones"}  # constants that need no memory
 
 
-def _is_vector(place: Place) -> bool:
-    return bool(place[0][0] == "v")
-
-
 class VectorEmitter(Emitter):
     """Emitter for functions with vectors."""
 
@@ -91,7 +87,7 @@ class VectorEmitter(Emitter):
     def slot(self, height: int, place: Place) -> Place:
         """Return the slot at a height, in the form for a value at a place."""
         slot = self.slots[height]
-        return ("vslot", slot[1]) if _is_vector(place) else slot
+        return ("vslot", slot[1]) if place[0][0] == "v" else slot
 
     def clear(self, height: int, types: bytes) -> None:
         """Set the state at a control flow merge; see Places."""

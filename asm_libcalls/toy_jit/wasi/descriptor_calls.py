@@ -66,14 +66,6 @@ def _fd_tell(call: Call, fd: int, result: int) -> None:
     call.memory.write_u64(result, call.descriptors.file(fd, Right.FD_TELL).seek(0, 1))
 
 
-def _fd_sync(call: Call, fd: int) -> None:
-    call.descriptors.get(fd, Right.FD_SYNC).sync()
-
-
-def _fd_datasync(call: Call, fd: int) -> None:
-    call.descriptors.get(fd, Right.FD_DATASYNC).sync()
-
-
 def _fd_advise(call: Call, fd: int, offset: int, length: int, advice: int) -> None:
     descriptor = call.descriptors.file(fd, Right.FD_ADVISE)
     if advice >= len(_ADVICE):
@@ -89,14 +81,6 @@ def _fd_allocate(call: Call, fd: int, offset: int, length: int) -> None:
 
 
 # -- descriptors themselves
-
-
-def _fd_close(call: Call, fd: int) -> None:
-    call.descriptors.close(fd)
-
-
-def _fd_renumber(call: Call, source: int, target: int) -> None:
-    call.descriptors.renumber(source, target)
 
 
 def _fd_fdstat_get(call: Call, fd: int, result: int) -> None:
@@ -242,8 +226,8 @@ def _no_socket(call: Call, fd: int, *_: int) -> None:
 CALLS: CallTable = {
     "fd_advise": (_fd_advise, "iIIi"),
     "fd_allocate": (_fd_allocate, "iII"),
-    "fd_close": (_fd_close, "i"),
-    "fd_datasync": (_fd_datasync, "i"),
+    "fd_close": (lambda call, fd: call.descriptors.close(fd), "i"),
+    "fd_datasync": (lambda call, fd: call.descriptors.get(fd, Right.FD_DATASYNC).sync(), "i"),
     "fd_fdstat_get": (_fd_fdstat_get, "ii"),
     "fd_fdstat_set_flags": (_fd_fdstat_set_flags, "ii"),
     "fd_fdstat_set_rights": (_fd_fdstat_set_rights, "iII"),
@@ -256,9 +240,9 @@ CALLS: CallTable = {
     "fd_pwrite": (_fd_write, "iiiIi"),
     "fd_read": (_fd_read, "iiii"),
     "fd_readdir": (_fd_readdir, "iiiIi"),
-    "fd_renumber": (_fd_renumber, "ii"),
+    "fd_renumber": (lambda call, *fds: call.descriptors.renumber(*fds), "ii"),
     "fd_seek": (_fd_seek, "iIii"),
-    "fd_sync": (_fd_sync, "i"),
+    "fd_sync": (lambda call, fd: call.descriptors.get(fd, Right.FD_SYNC).sync(), "i"),
     "fd_tell": (_fd_tell, "ii"),
     "fd_write": (_fd_write, "iiii"),
     "sock_accept": (_no_socket, "iii"),

@@ -39,6 +39,7 @@ def on_cpu(monkeypatch):
     """Compile for a CPU with these features, and for this one again afterwards."""
     from asm_libcalls.toy_jit.codegen import templates, vector_handlers
     from asm_libcalls.toy_jit.codegen.stencils.direct_vectors import direct
+    from asm_libcalls.toy_jit.codegen.stencils.vectors import vectors
 
     def change(features):
         if not features <= templates.CPU_FEATURES:
@@ -50,19 +51,11 @@ def on_cpu(monkeypatch):
         templates._load_vectors.cache_clear()
         vector_handlers.make_vector_handlers.cache_clear()
         templates.FORMS.clear()
-        for name in before.symmetric_difference(templates.TEMPLATES):
+        for name in vectors(frozenset()):
             templates.TEMPLATES.pop(name, None)
         for name in direct(False) | direct(True):
             templates.INSTRUCTIONS.pop(name, None)
 
-    toy_jit.Module(build({}))
-    templates.load_vectors(0)
-    vectors = [name for name in op.OPCODES if op.OPCODES[name] >= op.VECTORS]
-    before = {
-        name
-        for name in templates.TEMPLATES
-        if not name.startswith((*(v for v in vectors), "vector.", "memory.check."))
-    }
     forget()
     yield change
     monkeypatch.undo()

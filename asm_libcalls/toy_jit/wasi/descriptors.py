@@ -8,7 +8,7 @@ import os
 import select
 import stat
 
-from asm_libcalls.toy_jit.wasi import abi
+from asm_libcalls.toy_jit.wasi import abi, nonblocking
 from asm_libcalls.toy_jit.wasi.abi import FdFlag, FileType, Right
 from asm_libcalls.toy_jit.wasi.errors import Errno, WasiError
 
@@ -32,6 +32,9 @@ MAXIMUM = 512
 
 PIPE_BUF = select.PIPE_BUF
 """Bytes that a pipe which is ready for writing takes without blocking."""
+
+_PAUSE = 0.001
+"""Seconds before another attempt to write to a descriptor that is ready and takes nothing."""
 
 _WHENCE = (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END)
 
@@ -127,10 +130,13 @@ class HostDescriptor(Descriptor):
         while True:
             self._wait(call, select.POLLIN)
             try:
-                return os.readv(self.host, buffers)
+                if self._owned or not self._pollable:
+                    return os.readv(self.host, buffers)
+                return nonblocking.read(self.host, buffers)
             except BlockingIOError:  # another reader was faster, or the guest does not block
                 if self.flags & FdFlag.NONBLOCK:
                     raise
+                call.check()
 
     def write(self, call: Waiter, buffers: Sequence[memoryview], offset: int | None = None) -> int:
         """Write; wait for a reader until the guest's time limit expires."""
@@ -153,12 +159,17 @@ class HostDescriptor(Descriptor):
         while written < len(chunk):
             try:
                 self._wait(call, select.POLLOUT)
-                written += os.write(self.host, chunk[written:])
+                if self._owned:
+                    written += os.write(self.host, chunk[written:])
+                else:
+                    written += nonblocking.write(self.host, chunk[written:], call.check)
             except BlockingIOError:
                 if self.flags & FdFlag.NONBLOCK:
                     if written:
                         break
                     raise
+                call.check()  # it may be ready, and yet take nothing
+                call.wait({}, _PAUSE)
         return written
 
     def _wait(self, call: Waiter, events: int) -> None:

@@ -8,20 +8,24 @@ is position-independent.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import peachpy.stream
 from peachpy.x86_64.encoding import modrm_sib_disp, optional_rex
 from peachpy.x86_64.generic import RET
 from peachpy.x86_64.instructions import Instruction
 from peachpy.x86_64.operand import check_operand
-from peachpy.x86_64.registers import GeneralPurposeRegister64, XMMRegister, rcx, rdi, rsi
+from peachpy.x86_64.registers import GeneralPurposeRegister64, XMMRegister, rax, rcx, rdi, rsi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _GENERAL_PURPOSE_64 = 0xF  # PeachPy's mask of a whole 64-bit register
 _AL = 0x1
 
 
-def _emit(instruction: Instruction) -> None:
+def _emit(instruction: Instruction, encode: Callable[[Any], bytearray]) -> None:
+    instruction.encodings.append((0, encode))
     if peachpy.stream.active_stream is not None:
         peachpy.stream.active_stream.add_instruction(instruction)
 
@@ -29,35 +33,32 @@ def _emit(instruction: Instruction) -> None:
 class REP_MOVSB(Instruction):
     """``rep movsb``: copy rcx bytes from [rsi] to [rdi], upwards while DF is clear."""
 
+    code = b"\xf3\xa4"
+    registers = (rdi, rsi, rcx)  # read and changed
+    rax_mask = 0  # the part of rax that is read
+
     def __init__(self) -> None:
-        super().__init__("REP MOVSB")
-        self.encodings.append((0, lambda op: bytearray([0xF3, 0xA4])))
-        registers = (rdi, rsi, rcx)
-        self._implicit_in_regs = {r.physical_id: _GENERAL_PURPOSE_64 for r in registers}
-        self._implicit_out_regs = dict(self._implicit_in_regs)
-        _emit(self)
+        super().__init__(type(self).__name__.replace("_", " "))
+        self._implicit_out_regs = {r.physical_id: _GENERAL_PURPOSE_64 for r in self.registers}
+        self._implicit_in_regs = {**self._implicit_out_regs}
+        if self.rax_mask:
+            self._implicit_in_regs[rax.physical_id] = self.rax_mask
+        _emit(self, lambda op: bytearray(self.code))
 
 
-class REP_STOSB(Instruction):
+class REP_STOSB(REP_MOVSB):
     """``rep stosb``: store al to rcx bytes at [rdi], upwards while DF is clear."""
 
-    def __init__(self) -> None:
-        super().__init__("REP STOSB")
-        self.encodings.append((0, lambda op: bytearray([0xF3, 0xAA])))
-        self._implicit_out_regs = {r.physical_id: _GENERAL_PURPOSE_64 for r in (rdi, rcx)}
-        self._implicit_in_regs = {**self._implicit_out_regs, 0: _AL}
-        _emit(self)
+    code = b"\xf3\xaa"
+    registers = (rdi, rcx)
+    rax_mask = _AL
 
 
-class REP_STOSQ(Instruction):
+class REP_STOSQ(REP_STOSB):
     """``rep stosq``: store rax to rcx words of 8 bytes at [rdi], upwards while DF is clear."""
 
-    def __init__(self) -> None:
-        super().__init__("REP STOSQ")
-        self.encodings.append((0, lambda op: bytearray([0xF3, 0x48, 0xAB])))
-        self._implicit_out_regs = {r.physical_id: _GENERAL_PURPOSE_64 for r in (rdi, rcx)}
-        self._implicit_in_regs = {**self._implicit_out_regs, 0: _GENERAL_PURPOSE_64}
-        _emit(self)
+    code = b"\xf3\x48\xab"
+    rax_mask = _GENERAL_PURPOSE_64
 
 
 class LOCK(Instruction):
@@ -65,8 +66,7 @@ class LOCK(Instruction):
 
     def __init__(self) -> None:
         super().__init__("LOCK")
-        self.encodings.append((0, lambda op: bytearray([0xF0])))
-        _emit(self)
+        _emit(self, lambda op: bytearray([0xF0]))
 
 
 class LOAD_THREAD_POINTER(Instruction):
@@ -78,15 +78,12 @@ class LOAD_THREAD_POINTER(Instruction):
         self.in_regs = (False,)
         self.out_regs = (True,)
         self.out_operands = (True,)
-        self.encodings.append(
-            (
-                0,
-                lambda op: bytearray(
-                    [0x64, 0x48 | op[0].hcode << 2, 0x8B, op[0].lcode << 3 | 4, 0x25, 0, 0, 0, 0]
-                ),
-            )
+        _emit(
+            self,
+            lambda op: bytearray(
+                [0x64, 0x48 | op[0].hcode << 2, 0x8B, op[0].lcode << 3 | 4, 0x25, 0, 0, 0, 0]
+            ),
         )
-        _emit(self)
 
 
 class _ControlWord(Instruction):
@@ -96,17 +93,12 @@ class _ControlWord(Instruction):
         self.in_regs = (True,)
         self.out_regs = (False,)
         self.out_operands = (not reads,)
-        self.encodings.append(
-            (
-                0,
-                lambda op: (
-                    optional_rex(0, op[0].address)
-                    + prefix
-                    + modrm_sib_disp(extension, op[0].address)
-                ),
-            )
+        _emit(
+            self,
+            lambda op: (
+                optional_rex(0, op[0].address) + prefix + modrm_sib_disp(extension, op[0].address)
+            ),
         )
-        _emit(self)
 
 
 class FNSTCW(_ControlWord):
@@ -140,22 +132,19 @@ class CONVERT_TO_NEAREST(Instruction):
         self.out_operands = (True, False)
         prefix, opcode = 3 if double else 2, 0x2A if signed else 0x7B
         # EVEX for registers below 16, with W, and with b, which takes the rounding mode from L'L.
-        self.encodings.append(
-            (
-                0,
-                lambda op: bytearray(
-                    [
-                        0x62,
-                        0xF1 ^ op[0].hcode << 7 ^ op[1].hcode << 5,
-                        0xFC ^ op[0].code << 3 | prefix,
-                        0x18,
-                        opcode,
-                        0xC0 | op[0].lcode << 3 | op[1].lcode,
-                    ]
-                ),
-            )
+        _emit(
+            self,
+            lambda op: bytearray(
+                [
+                    0x62,
+                    0xF1 ^ op[0].hcode << 7 ^ op[1].hcode << 5,
+                    0xFC ^ op[0].code << 3 | prefix,
+                    0x18,
+                    opcode,
+                    0xC0 | op[0].lcode << 3 | op[1].lcode,
+                ]
+            ),
         )
-        _emit(self)
 
 
 class _Reference:
@@ -178,16 +167,12 @@ class LOAD_SLOT(Instruction, _Reference):
         self.out_regs = (True,)
         self.out_operands = (True,)
         self.symbol = symbol
-        opcode = self.opcode
-        self.encodings.append(
-            (
-                0,
-                lambda op: bytearray(
-                    [0x48 | op[0].hcode << 2, opcode, op[0].lcode << 3 | 5, 0, 0, 0, 0]
-                ),
-            )
+        _emit(
+            self,
+            lambda op: bytearray(
+                [0x48 | op[0].hcode << 2, self.opcode, op[0].lcode << 3 | 5, 0, 0, 0, 0]
+            ),
         )
-        _emit(self)
 
 
 class LOAD_ADDRESS(LOAD_SLOT):
@@ -222,9 +207,7 @@ class CALL_SLOT(Instruction, _Reference):
     def __init__(self, symbol: str) -> None:
         super().__init__(type(self).__name__)
         self.symbol = symbol
-        opcode = self.opcode
-        self.encodings.append((0, lambda op: bytearray([*opcode, 0, 0, 0, 0])))
-        _emit(self)
+        _emit(self, lambda op: bytearray([*self.opcode, 0, 0, 0, 0]))
 
 
 class CALL_ROUTINE(CALL_SLOT):
@@ -248,8 +231,7 @@ class JUMP_IF(Instruction, _Reference):
         super().__init__(f"JUMP_IF_{condition}")
         self.symbol = symbol
         second = 0x80 | self.conditions[condition]
-        self.encodings.append((0, lambda op: bytearray([0x0F, second, 0, 0, 0, 0])))
-        _emit(self)
+        _emit(self, lambda op: bytearray([0x0F, second, 0, 0, 0, 0]))
 
 
 # A subclass of RET, because PeachPy ends a basic block there: a tail jump leaves the function too.
@@ -264,8 +246,8 @@ class TAIL_JUMP(RET, _Reference):
             super().__init__()
         self.name = type(self).__name__
         self.symbol = symbol
-        self.encodings = [(0, lambda op: bytearray(self.bytecodes))]
-        _emit(self)
+        self.encodings = []
+        _emit(self, lambda op: bytearray(self.bytecodes))
 
 
 class TAIL_JUMP_SLOT(TAIL_JUMP):

@@ -26,6 +26,7 @@ def places(pointer: Any, step: Any, step_3: Any) -> tuple[Any, ...]:
 class Isa:
     """The instructions of one instruction set, SSE4.1 in this base class."""
 
+    prefix = ""  # of the names of its instructions
     vector_bytes = 16
     packed_bytes = 16  # bytes of such a vector: 16 or 32
     loads_every_second = False  # whether it has load_every_second
@@ -46,8 +47,8 @@ class Isa:
         self.distant: Isa = self  # the instructions for arrays beyond the first-level cache
 
     def instruction(self, name: str) -> Any:
-        """Return the instruction for this precision: ``ROUNDP`` is ``ROUNDPS`` or ``ROUNDPD``."""
-        return getattr(self.x86, name + self.precision)
+        """Return the instruction for this precision: ``ROUNDP`` is ``ROUNDPS`` or ``VROUNDPD``."""
+        return getattr(self.x86, self.prefix + name + self.precision)
 
     def begin(self) -> None:
         """Prepare registers, on each path that rounds single elements."""
@@ -71,9 +72,8 @@ class Isa:
 
     def load_rounded_one(self, xmm: Any, address: Any) -> None:
         """Round one element from memory."""
-        self.instruction("MOVS")(
-            xmm, [address]
-        )  # not in ROUNDSS: it waits for xmm's old upper half
+        # Not in ROUNDSS, which waits for the old upper half of xmm.
+        self.instruction("MOVS")(xmm, [address])
         self.instruction("ROUNDS")(xmm, xmm, self.immediate)
 
     def store_one(self, address: Any, xmm: Any) -> None:
@@ -113,7 +113,7 @@ class Isa:
 
     def round_packed(self, i: int) -> None:
         """Round packed[i] in place."""
-        self.instruction("ROUNDP")(self.xmm[i], self.xmm[i], self.immediate)
+        self.instruction("ROUNDP")(self.packed[i], self.packed[i], self.immediate)
 
     def round_four(self, sources: tuple[Any, ...], targets: tuple[Any, ...]) -> None:
         """Round four elements from anywhere to anywhere; all loads precede all stores."""
@@ -124,12 +124,13 @@ class Isa:
 
     def store_packed(self, address: Any, i: int) -> None:
         """Store packed[i]."""
-        self.instruction("MOVUP")([address], self.xmm[i])
+        self.instruction("MOVUP")([address], self.packed[i])
 
 
 class _Avx(Isa):
     """256-bit vectors; three operands, and unaligned memory in any of them."""
 
+    prefix = "V"
     vector_bytes = 32
     has_prefetch = True
 
@@ -148,33 +149,18 @@ class _Avx(Isa):
         self.x86.RET()
 
     def load_rounded(self, vector: Any, address: Any) -> None:
-        self.instruction("VROUNDP")(vector, [address], self.immediate)
-
-    def store(self, address: Any, vector: Any) -> None:
-        self.instruction("VMOVUP")([address], vector)
-
-    def stream(self, address: Any, vector: Any) -> None:
-        self.instruction("VMOVNTP")([address], vector)
+        self.instruction("ROUNDP")(vector, [address], self.immediate)
 
     def load_rounded_one(self, xmm: Any, address: Any) -> None:
-        self.instruction("VROUNDS")(xmm, self.xmm_zero, [address], self.immediate)
-
-    def store_one(self, address: Any, xmm: Any) -> None:
-        self.instruction("VMOVS")([address], xmm)
+        self.instruction("ROUNDS")(xmm, self.xmm_zero, [address], self.immediate)
 
     def load_lane(self, xmm: Any, lane: int, address: Any) -> None:
         if lane == 0:
-            self.instruction("VMOVS")(xmm, [address])
+            super().load_lane(xmm, lane, address)
         elif self.size == 8:
             self.x86.VMOVHPD(xmm, xmm, [address])
         else:
             self.x86.VINSERTPS(xmm, xmm, [address], lane << 4)
-
-    def round_packed(self, i: int) -> None:
-        self.instruction("VROUNDP")(self.packed[i], self.packed[i], self.immediate)
-
-    def store_packed(self, address: Any, i: int) -> None:
-        self.instruction("VMOVUP")([address], self.packed[i])
 
 
 class _Avx512(_Avx):
@@ -190,7 +176,7 @@ class _Avx512(_Avx):
         self.distant = _Avx(size, immediate)
 
     def load_rounded(self, vector: Any, address: Any) -> None:
-        self.instruction("VRNDSCALEP")(vector, [address], self.immediate)
+        self.instruction("RNDSCALEP")(vector, [address], self.immediate)
 
 
 class _IceLake(_Avx512):
@@ -235,16 +221,16 @@ class _IceLake(_Avx512):
 
     def round_every_second(self, source: Any, target: Any) -> None:
         vector, mask = self.x86.zmm16, self.x86.k1
-        self.instruction("VMOVUP")(vector(mask.z), [source])
-        self.instruction("VRNDSCALEP")(vector, vector, self.immediate)
-        self.instruction("VMOVUP")(self.x86.zword[target](mask), vector)
+        self.instruction("MOVUP")(vector(mask.z), [source])
+        self.instruction("RNDSCALEP")(vector, vector, self.immediate)
+        self.instruction("MOVUP")(self.x86.zword[target](mask), vector)
 
     def load_lane(self, vector: Any, lane: int, address: Any) -> None:
         element = (self.x86.dword if self.size == 4 else self.x86.qword)[address]
         if lane == 0:
-            self.instruction("VMOVS")(vector.as_xmm, element)
+            self.instruction("MOVS")(vector.as_xmm, element)
         else:
-            self.instruction("VBROADCASTS")(vector(self.masks[lane - 1]), element)
+            self.instruction("BROADCASTS")(vector(self.masks[lane - 1]), element)
 
     def round_four(self, sources: tuple[Any, ...], targets: tuple[Any, ...]) -> None:
         if self.size == 4:  # four more shuffles to store
@@ -260,10 +246,7 @@ class _IceLake(_Avx512):
             self.x86.VMOVHPD([second], xmm)
 
     def round_packed(self, i: int) -> None:
-        self.instruction("VRNDSCALEP")(self.packed[i], self.packed[i], self.immediate)
-
-    def store_packed(self, address: Any, i: int) -> None:
-        self.instruction("VMOVUP")([address], self.packed[i])
+        self.instruction("RNDSCALEP")(self.packed[i], self.packed[i], self.immediate)
 
 
 _LEVELS = (

@@ -12,13 +12,15 @@ Source: Intel SDM volume 2, IDIV, DIV, SHL, SHLX; WebAssembly 2.0, 4.3.2.
 
 from __future__ import annotations
 
+from functools import partial
+
 from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow
 from asm_libcalls.x86_64.cpu import SLOW_DIVIDE_64
 from asm_libcalls.x86_64.trampolines import RAISE_TRAP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from asm_libcalls.emitter.image import Routine
@@ -46,7 +48,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
         ("i64_sshr", SAR, SARX),
         ("i64_ushr", SHR, SHRX),
     ):
-        body = _shift_bmi2(vex) if bmi2 else _shift(legacy)
+        body = partial(_shift_bmi2, vex) if bmi2 else partial(_shift, legacy)
         yield function(name, "(i64, i64) -> i64", body, ("bmi2",) if bmi2 else ())
     short_path = SLOW_DIVIDE_64 in features
     for name, divide, want_remainder in (
@@ -55,7 +57,7 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
         ("i64_udiv", _unsigned, False),
         ("i64_urem", _unsigned, True),
     ):
-        yield function(name, "(i64, i64) -> i64", _division(divide, short_path, want_remainder))
+        yield function(name, "(i64, i64) -> i64", partial(divide, short_path, want_remainder))
 
 
 def _load(first: Any, second: Any) -> tuple[Any, Any]:
@@ -67,37 +69,22 @@ def _load(first: Any, second: Any) -> tuple[Any, Any]:
     return reg_first, reg_second
 
 
-def _shift(instruction: Any) -> Callable[[Any, Any], None]:
+def _shift(instruction: Any, x: Any, count: Any) -> None:
     from peachpy.x86_64 import MOV, RETURN, cl, ecx, rax
 
-    def body(x: Any, count: Any) -> None:
-        reg_x, reg_count = _load(x, count)
-        MOV(ecx, reg_count.as_dword)
-        MOV(rax, reg_x)
-        instruction(rax, cl)  # the CPU takes the count modulo 64, as Wasm does
-        RETURN(rax)
-
-    return body
+    reg_x, reg_count = _load(x, count)
+    MOV(ecx, reg_count.as_dword)
+    MOV(rax, reg_x)
+    instruction(rax, cl)  # the CPU takes the count modulo 64, as Wasm does
+    RETURN(rax)
 
 
-def _shift_bmi2(instruction: Any) -> Callable[[Any, Any], None]:
+def _shift_bmi2(instruction: Any, x: Any, count: Any) -> None:
     from peachpy.x86_64 import RETURN, rax
 
-    def body(x: Any, count: Any) -> None:
-        reg_x, reg_count = _load(x, count)
-        instruction(rax, reg_x, reg_count)
-        RETURN(rax)
-
-    return body
-
-
-def _division(
-    divide: Callable[..., None], short_path: bool, want_remainder: bool
-) -> Callable[[Any, Any], None]:
-    def body(dividend: Any, divisor: Any) -> None:
-        divide(short_path, dividend, divisor, want_remainder)
-
-    return body
+    reg_x, reg_count = _load(x, count)
+    instruction(rax, reg_x, reg_count)
+    RETURN(rax)
 
 
 def _trap(trap: type[Trap]) -> None:
@@ -127,7 +114,7 @@ def _divide_32_bits(reg_divisor: Any, want_remainder: bool) -> None:
     RETURN(rdx if want_remainder else rax)
 
 
-def _signed(short_path: bool, dividend: Any, divisor: Any, want_remainder: bool) -> None:
+def _signed(short_path: bool, want_remainder: bool, dividend: Any, divisor: Any) -> None:
     from peachpy.x86_64 import (
         CMP, CQO, IDIV, JBE, JO, JZ, LABEL, LEA, MOV, NEG, RETURN, TEST, XOR, Label, eax, rax, rdx,
     )  # fmt: skip
@@ -152,11 +139,10 @@ def _signed(short_path: bool, dividend: Any, divisor: Any, want_remainder: bool)
     JZ(by_zero)
     if want_remainder:
         XOR(eax, eax)  # every integer is a multiple of -1
-        RETURN(rax)
     else:
         NEG(rax)  # overflows for MIN alone
         JO(overflow)
-        RETURN(rax)
+    RETURN(rax)
     LABEL(by_zero)
     _trap(IntegerDivisionByZero)
     if not want_remainder:
@@ -164,7 +150,7 @@ def _signed(short_path: bool, dividend: Any, divisor: Any, want_remainder: bool)
         _trap(IntegerOverflow)
 
 
-def _unsigned(short_path: bool, dividend: Any, divisor: Any, want_remainder: bool) -> None:
+def _unsigned(short_path: bool, want_remainder: bool, dividend: Any, divisor: Any) -> None:
     from peachpy.x86_64 import (
         DIV, JZ, LABEL, MOV, RETURN, TEST, XOR, Label, edx, rax, rdx,
     )  # fmt: skip

@@ -14,8 +14,7 @@ builtin, r9 has the kind of a reference: 0 for null, or a kind of :class:`VMElem
 from __future__ import annotations
 
 from asm_libcalls.vmcontext import InstanceHeader
-from asm_libcalls.x86_64.trampolines import IN_STEP, PYTHON
-from asm_libcalls.x86_64.trampolines import RAISE_TRAP
+from asm_libcalls.x86_64.trampolines import IN_STEP, PYTHON, RAISE_TRAP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,32 +73,38 @@ class Body:
     is_builtin = False
 
     def __init__(self, is_step: bool) -> None:
+        import peachpy.x86_64
+
+        from asm_libcalls.x86_64.assembler import instructions
+        from asm_libcalls.x86_64.trampolines import step_lock
+
+        self._x86 = peachpy.x86_64
+        self._more = instructions  # those that PeachPy lacks
+        self._step_lock = step_lock
         self._is_step = is_step
         self._left: Any = None
 
     def begin(self) -> None:
         """Emit what comes before the body."""
         if self._is_step:
-            from asm_libcalls.x86_64.trampolines import step_lock
-
-            step_lock.take(self._leave_unchanged)
+            self._step_lock.take(self._leave_unchanged)
 
     def _leave_unchanged(self) -> None:
         """Emit: leave for Python at once."""
         raise NotImplementedError
 
     def _label(self) -> Any:
-        from peachpy.x86_64 import Label
-
         if self._left is None:
-            self._left = Label("leave")
+            self._left = self._x86.Label("leave")
         return self._left
+
+    def _jump_if(self, condition: str) -> None:
+        """Emit: leave as :meth:`finish` says if a condition holds."""
+        getattr(self._x86, f"J{condition.upper()}")(self._label())
 
     def _release(self) -> None:
         if self._is_step:
-            from asm_libcalls.x86_64.trampolines import step_lock
-
-            step_lock.release()
+            self._step_lock.release()
 
     def save(self, *registers: Any) -> None:
         """Emit: save argument registers that the body clobbers, at the start of it."""
@@ -141,72 +146,51 @@ class _Libcall(Body):
         self._saved: tuple[Any, ...] = ()
 
     def save(self, *registers: Any) -> None:
-        from peachpy.x86_64 import PUSH
-
         self._saved = registers
         for register in registers:
-            PUSH(register)
+            self._x86.PUSH(register)
 
     def leave_if(self, condition: str) -> None:
-        from peachpy import x86_64
-
-        getattr(x86_64, f"J{condition.upper()}")(self._label())
+        self._jump_if(condition)
 
     def leave(self) -> None:
-        from peachpy.x86_64 import JMP
-
-        JMP(self._label())
+        self._x86.JMP(self._label())
 
     def call(self, routine: str) -> None:
-        from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE
-
-        CALL_ROUTINE(routine)
+        self._more.CALL_ROUTINE(routine)
 
     def end(self) -> None:
-        from peachpy.x86_64 import RET
-
         self._release()
         self._drop_saved()
-        RET()
+        self._x86.RET()
 
     def end_with(self, routine: str) -> None:
-        from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
-
         if self._is_step:
             self.call(routine)
             self.end()
             return
         self._drop_saved()
-        TAIL_JUMP(routine)
+        self._more.TAIL_JUMP(routine)
 
     def finish(self) -> None:
-        from peachpy.x86_64 import LABEL, POP
-
         if self._left is None:
             return
-        LABEL(self._left)
+        self._x86.LABEL(self._left)
         self._release()
         for register in reversed(self._saved):
-            POP(register)
+            self._x86.POP(register)
         self._leave_unchanged()
 
     def _leave_unchanged(self) -> None:
-        from peachpy.x86_64 import MOV, edi
-
-        from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP, TAIL_JUMP_SLOT
-
         if self._traps is None:
-            TAIL_JUMP_SLOT(PYTHON + self._name)
+            self._more.TAIL_JUMP_SLOT(PYTHON + self._name)
         else:
-            MOV(edi, int(self._traps))
-            TAIL_JUMP(RAISE_TRAP)
+            self._x86.MOV(self._x86.edi, int(self._traps))
+            self._more.TAIL_JUMP(RAISE_TRAP)
 
     def _drop_saved(self) -> None:
-        from peachpy.x86_64 import ADD
-        from peachpy.x86_64.registers import rsp
-
         if self._saved:
-            ADD(rsp, 8 * len(self._saved))
+            self._x86.ADD(self._x86.registers.rsp, 8 * len(self._saved))
 
 
 class _Builtin(Body):
@@ -219,57 +203,41 @@ class _Builtin(Body):
         self._end: Any = None
 
     def check_index(self, register: Any, count: str) -> None:
-        from peachpy.x86_64 import CMP, rdi
-
-        CMP(register, [rdi + header(count)])
+        self._x86.CMP(register, [self._x86.rdi + header(count)])
         self.leave_if("nc")
 
     def leave_if(self, condition: str) -> None:
-        from peachpy import x86_64
-
-        from asm_libcalls.x86_64.assembler.instructions import JUMP_IF
-
         if self._is_step:
-            getattr(x86_64, f"J{condition.upper()}")(self._label())
+            self._jump_if(condition)
         else:
-            JUMP_IF(condition, "slow")
+            self._more.JUMP_IF(condition, "slow")
 
     def leave(self) -> None:
-        from peachpy.x86_64 import JMP
-
         if self._is_step:
-            JMP(self._label())
+            self._x86.JMP(self._label())
         else:
             self._leave_unchanged()
 
     def _leave_unchanged(self) -> None:
-        from asm_libcalls.x86_64.assembler.instructions import TAIL_JUMP
-
-        TAIL_JUMP("slow")
+        self._more.TAIL_JUMP("slow")
 
     def call(self, routine: str) -> None:
-        from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
-
-        CALL_SLOT(routine)
+        self._more.CALL_SLOT(routine)
 
     def end(self) -> None:
-        from peachpy.x86_64 import JMP, Label
-
         if self._end is None:
-            self._end = Label("end")
-        JMP(self._end)
+            self._end = self._x86.Label("end")
+        self._x86.JMP(self._end)
 
     def end_with(self, routine: str) -> None:
         self.call(routine)
         self.end()
 
     def finish(self) -> None:
-        from peachpy.x86_64 import LABEL
-
         if self._left is not None:
-            LABEL(self._left)
+            self._x86.LABEL(self._left)
             self._release()
             self._leave_unchanged()
         if self._end is not None:
-            LABEL(self._end)
+            self._x86.LABEL(self._end)
         self._release()

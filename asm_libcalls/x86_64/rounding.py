@@ -9,9 +9,11 @@ Source: Intel SDM volume 2, ROUNDSD and table 4-18 (immediate); WebAssembly 2.0,
 
 from __future__ import annotations
 
+from functools import partial
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from asm_libcalls.emitter.image import Routine
@@ -35,21 +37,18 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
             yield function(
                 f"{value_type}_{verb}",
                 f"({value_type}) -> {value_type}",
-                _body(vex if avx else legacy, avx, direction | INEXACT_SUPPRESSED),
+                partial(_round, vex if avx else legacy, avx, direction | INEXACT_SUPPRESSED),
                 ("avx",) if avx else ("sse4_1",),
             )
 
 
-def _body(round_scalar: Any, avx: bool, immediate: int) -> Callable[[Any], None]:
+def _round(round_scalar: Any, avx: bool, immediate: int, x: Any) -> None:
     from peachpy.x86_64 import LOAD, RETURN, XMMRegister
 
-    def body(x: Any) -> None:
-        xmm_x = XMMRegister()
-        LOAD.ARGUMENT(xmm_x, x)
-        if avx:
-            round_scalar(xmm_x, xmm_x, xmm_x, immediate)
-        else:
-            round_scalar(xmm_x, xmm_x, immediate)
-        RETURN(xmm_x)
-
-    return body
+    xmm_x = XMMRegister()
+    LOAD.ARGUMENT(xmm_x, x)
+    if avx:
+        round_scalar(xmm_x, xmm_x, xmm_x, immediate)
+    else:
+        round_scalar(xmm_x, xmm_x, immediate)
+    RETURN(xmm_x)

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _POINTER_CODES = "PzZO"
 """The ``_type_`` of ctypes' simple types that hold a pointer: void, char, wchar_t, PyObject."""
 
-
 _Builtin = type(len)
 
 _OWNERS = {
@@ -165,13 +164,9 @@ def address_in_ctypes(value: Any) -> int | None:
     """Return the address that an object of ctypes holds or refers to; None for others."""
     if "_ctypes" not in sys.modules:
         return None
-    import _ctypes
     import ctypes
 
-    is_pointer = isinstance(value, (_ctypes._Pointer, _ctypes.CFuncPtr)) or (
-        isinstance(value, _ctypes._SimpleCData) and type(value)._type_ in _POINTER_CODES  # type: ignore[attr-defined]
-    )
-    if is_pointer:
+    if is_pointer(type(value)):
         return ctypes.c_void_p.from_buffer(value).value or 0
     if type(value) is type(ctypes.byref(ctypes.c_int())):
         try:
@@ -179,6 +174,15 @@ def address_in_ctypes(value: Any) -> int | None:
         except (TypeError, ctypes.ArgumentError):  # made by `from_param`, and no pointer
             return None
     return None
+
+
+def is_pointer(type_: Any) -> bool:
+    """Return whether a type is one of ctypes whose objects hold a pointer."""
+    import _ctypes
+
+    return issubclass(type_, (_ctypes._Pointer, _ctypes.CFuncPtr)) or (
+        issubclass(type_, _ctypes._SimpleCData) and type_._type_ in _POINTER_CODES
+    )
 
 
 def _of_parameter(value: Any) -> int | None:

@@ -122,7 +122,7 @@ def _make_ufuncs() -> dict[str, np.ufunc]:
         BACKENDS.update(dict.fromkeys(_LOOPS, f"fallback: {why_not}"))
         streaming = 0
     else:
-        from asm_libcalls.x86_64.cpu_caches import last_level_cache
+        from asm_libcalls.x86_64.cpu import last_level_cache
 
         # From this many bytes of output on, rounding uses non-temporal stores. Operand and output
         # then fill three eighths of the outermost cache, which other cores and data share. On

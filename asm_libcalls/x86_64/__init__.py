@@ -5,7 +5,7 @@ Importing this package imports nothing else; PeachPy is imported only where code
 ===================== =============================================================
 `find_assembler`      whether PeachPy can be used
 `assembler`           PeachPy code -> routines (bytes and symbolic references)
-`cpu` `cpu_caches`    features of the CPU and the operating system; size of the caches
+`cpu`                 features of the CPU and the operating system; size of the last cache
 `families`            the families of libcalls, and what each needs of the CPU
 `rounding` `integers` the numeric libcalls
 `memories`            the linear-memory libcalls

@@ -1,4 +1,4 @@
-"""Features of this CPU and operating system, read with ``cpuid`` and ``xgetbv``.
+"""Features of this CPU and operating system, read with ``cpuid`` and ``xgetbv``; its cache's size.
 
 A feature is reported only if it can be used: the AVX families need the operating system to save
 their registers, as XCR0 says.
@@ -157,9 +157,7 @@ def brand(probes: LoadedImage) -> str:
     return " ".join(text.rstrip(b"\0").decode("latin-1").split())
 
 
-def _readers(
-    probes: LoadedImage,
-) -> tuple[Callable[..., tuple[int, ...]], Callable[[], int]]:
+def _readers(probes: LoadedImage) -> tuple[Callable[..., tuple[int, ...]], Callable[[], int]]:
     """Return functions that read a leaf of ``cpuid``, and XCR0."""
     registers = (c_types.c_uint32 * 4)()
     number, pointer = c_types.c_uint64, c_types.c_void_p
@@ -237,3 +235,23 @@ def tuned(features: frozenset[str], asked: str) -> frozenset[str]:
             )
         features = features | {name} if sign == "+" else features - {name}
     return features
+
+
+def last_level_cache(folder: str = "/sys/devices/system/cpu/cpu0/cache") -> int:
+    """Return the bytes of the outermost data or unified cache, from sysfs; 32 MiB if unknown."""
+    from pathlib import Path
+
+    sizes = []
+    for cache in Path(folder).glob("index*"):
+        try:
+            if (cache / "type").read_text().strip() != "Instruction":
+                level = int((cache / "level").read_text())
+                sizes.append((level, _bytes((cache / "size").read_text().strip())))
+        except (OSError, ValueError):  # hidden by a hypervisor, or another format
+            continue
+    return max(sizes)[1] if sizes else 32 << 20
+
+
+def _bytes(size: str) -> int:
+    units = {"K": 10, "M": 20, "G": 30}
+    return int(size[:-1]) << units[size[-1]] if size[-1:] in units else int(size)

@@ -8,7 +8,7 @@ import sys
 import pytest
 from child_process import environment, run_program
 
-from asm_libcalls.x86_64.python_functions import layout_search
+from asm_libcalls.x86_64.python_functions import object_layouts
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 
@@ -419,7 +419,7 @@ def test_gdb_walks_through_all_code(child, tmp_path, cache):
     script = f"PREFIXES, CALLS = {PREFIXES}, 1\n" + GDB
     done = run_gdb(tmp_path, PROGRAM + SIGNALLED, script, ASM_LIBCALLS_CACHE=folder)
     walked = [line.split(" ", 2)[1:] for line in done.stdout.splitlines() if line[:6] == "walked"]
-    layout = layout_search.find()
+    layout = object_layouts.found()
     steps = {}
     for count, name in walked:
         steps[name] = steps.get(name, 0) + int(count)

@@ -433,8 +433,7 @@ WRONG = {
 
 SIMULATE = """
 import asm_libcalls.x86_64.python_functions.object_layouts as o
-from asm_libcalls.x86_64.python_functions import layout_search
-layout, rows = layout_search.search(), o.INTEGER_LAYOUTS
+layout, rows = o.search(), o.INTEGER_LAYOUTS
 row = rows[layout.integers]
 other = next(name for name in rows if rows[name].tagged != row.tagged)
 CHANGE
@@ -445,7 +444,7 @@ WHERE
 @pytest.mark.parametrize("which", WRONG)
 def test_a_wrong_layout_is_noticed_before_anything_is_read_by_it(child, which):
     code = SIMULATE.replace("CHANGE", WRONG[which])
-    found = "o.TESTED_LAYOUTS = (); layout_search.search = lambda: layout"
+    found = "o.TESTED_LAYOUTS = (); o.search = lambda: layout"
     done = child(f"import sys\n{code.replace('WHERE', found)}\n{BEHAVES}")
     assert " not at byte " in done.stdout or " is not laid out as a " in done.stdout
 
@@ -456,7 +455,7 @@ def test_a_wrong_layout_among_the_tested_ones_does_not_fit(child, which):
     tested = (
         "o.TESTED_LAYOUTS = (layout,)\n"
         "def search(): raise o.Unsupported('no tested layout fits')\n"
-        "layout_search.search = search"
+        "o.search = search"
     )
     done = child(f"import sys\n{code.replace('WHERE', tested)}\n{BEHAVES}")
     assert "no tested layout fits" in done.stdout
@@ -569,13 +568,13 @@ def test_a_value_that_is_read_wrongly_is_noticed(machine_code, monkeypatch):
 
 def test_what_a_composition_lacks_is_an_error(machine_code):
     from asm_libcalls.emitter import stencils as parts
-    from asm_libcalls.x86_64.python_functions import STENCIL_PREFIX, layout_search
+    from asm_libcalls.x86_64.python_functions import STENCIL_PREFIX, object_layouts
 
     pieces = parts.read(machine_code.loaded.image, STENCIL_PREFIX)
     with pytest.raises(KeyError, match="argument"):
         parts.compose("x", [parts.Part(pieces["object_vector"])])
     with pytest.raises(KeyError, match="slow"):
-        parts.compose("x", [parts.Part(pieces["float64_0"], layout_search.find().holes())])
+        parts.compose("x", [parts.Part(pieces["float64_0"], object_layouts.found().holes())])
 
 
 def test_every_stencil_is_used_by_some_shape(machine_code):
@@ -584,13 +583,13 @@ def test_every_stencil_is_used_by_some_shape(machine_code):
     from asm_libcalls.x86_64.python_functions import (
         STENCIL_PREFIX,
         function_shapes,
-        layout_search,
+        object_layouts,
         slot_shapes,
     )
     from asm_libcalls.x86_64.trampolines import IN_STEP
 
     pieces = parts.read(machine_code.loaded.image, STENCIL_PREFIX)
-    layout = layout_search.find()
+    layout = object_layouts.found()
     used = set()
 
     class Recorder(dict):

@@ -16,7 +16,7 @@ from asm_libcalls import ufuncs
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.ufuncs import fallback_loops, numpy_loops
 from asm_libcalls.ufuncs.objects import Loop, make_ufunc
-from asm_libcalls.x86_64 import cpu_caches
+from asm_libcalls.x86_64 import cpu
 
 MIN, MAX = -(2**63), 2**63 - 1
 NAMES = [name for name in ufuncs.__all__ if name != "BACKENDS"]
@@ -656,8 +656,8 @@ def test_report_says_whose_loops_serve(child, failing):
 
 
 def test_size_of_the_last_level_cache(tmp_path):
-    assert cpu_caches.last_level_cache() > 0
-    assert cpu_caches.last_level_cache(tmp_path / "missing") == 32 << 20
+    assert cpu.last_level_cache() > 0
+    assert cpu.last_level_cache(tmp_path / "missing") == 32 << 20
     for i, (level, type_, size) in enumerate(
         [(1, "Data", "32K"), (1, "Instruction", "64M"), (2, "Unified", "2M"), (3, "Unified", "?")]
     ):
@@ -665,7 +665,7 @@ def test_size_of_the_last_level_cache(tmp_path):
         folder.mkdir()
         for name, text in (("level", str(level)), ("type", type_), ("size", size)):
             (folder / name).write_text(f"{text}\n")
-    assert cpu_caches.last_level_cache(tmp_path) == 2 << 20
+    assert cpu.last_level_cache(tmp_path) == 2 << 20
 
 
 @pytest.mark.parametrize("level", [level for level in LEVELS if level != "baseline"])

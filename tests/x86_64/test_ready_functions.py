@@ -10,7 +10,7 @@ from asm_libcalls.checks.engine import checker_of
 from asm_libcalls.functions import make_functions
 from asm_libcalls.native import process
 from asm_libcalls.steps import HAS_GIL
-from asm_libcalls.x86_64.python_functions import layout_search, object_layouts
+from asm_libcalls.x86_64.python_functions import object_layouts
 
 NUMERIC = [name for name, libcall in LIBCALLS.items() if not libcall.takes_instance]
 
@@ -21,7 +21,7 @@ def test_the_image_has_each_function_for_this_python(machine_code):
     ):
         pytest.skip("this Python's layout was not tested")
     routines = machine_code.loaded.image.routines
-    layout = layout_search.find()
+    layout = object_layouts.found()
     assert [name for name in NUMERIC if layout.routine(name) not in routines] == [
         name for name in NUMERIC if LIBCALLS[name].backend != "x86_64"
     ]

@@ -34,7 +34,7 @@ class REP_MOVSB(Instruction):
     """``rep movsb``: copy rcx bytes from [rsi] to [rdi], upwards while DF is clear."""
 
     code = b"\xf3\xa4"
-    registers = (rdi, rsi, rcx)  # read and changed
+    registers: tuple[Any, ...] = (rdi, rsi, rcx)  # read and changed
     rax_mask = 0  # the part of rax that is read
 
     def __init__(self) -> None:
@@ -246,7 +246,7 @@ class TAIL_JUMP(RET, _Reference):
             super().__init__()
         self.name = type(self).__name__
         self.symbol = symbol
-        self.encodings = []
+        self.encodings.clear()
         _emit(self, lambda op: bytearray(self.bytecodes))
 
 

@@ -6,25 +6,9 @@ import sys
 
 from asm_libcalls.emitter import libc
 from asm_libcalls.signatures import c_types
+from asm_libcalls.signatures.pointers import is_pointer
 from asm_libcalls.steps import HAS_GIL
-from asm_libcalls.x86_64.python_functions.readable_types import (
-    ANYFUNC_MEMBER,
-    BOOL_BIT,
-    BYREF,
-    EXTERNREF_MEMBER,
-    FLOAT_32,
-    FLOAT_64,
-    INTEGER,
-    KEPT_MEMBER,
-    OFFSET_SHIFT,
-    PLACE_SHIFT,
-    POINTER,
-    POINTER_MEMBER,
-    SHIFT_SHIFT,
-    SIGNED_BIT,
-    TAG_SHIFT,
-    VMCTX_MEMBER,
-)
+from asm_libcalls.x86_64.python_functions import readable_types as table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,19 +21,17 @@ VALUE_OFFSET = object.__basicsize__
 """The offset of an object's content, after its header."""
 
 _MEMBERS = {
-    "vmctx": VMCTX_MEMBER,
-    "anyfunc": ANYFUNC_MEMBER,
-    "pointer": POINTER_MEMBER,
-    "kept pointer": KEPT_MEMBER,
-    "externref": EXTERNREF_MEMBER,
+    "vmctx": table.VMCTX_MEMBER,
+    "anyfunc": table.ANYFUNC_MEMBER,
+    "pointer": table.POINTER_MEMBER,
+    "kept pointer": table.KEPT_MEMBER,
+    "externref": table.EXTERNREF_MEMBER,
 }
 """The first item of a class's ``_readable_member``. The second names the member with the address,
 an int that is 0 or unset once the object is closed. For a kept pointer it names the member with the
 object to keep, or None; the next items are that object's class, and its member with the address.
 For an externref the third item is the function that gives back the last count of an address.
 """
-
-_POINTER_CODES = "PzZO"  # the `_type_` of ctypes' simple types that hold a pointer
 
 
 def describe(type_: type, member_offset: Callable[[type, str], int], types: ReadableTypes) -> int:
@@ -74,11 +56,11 @@ def _describe_scalar(type_: Any, numpy: Any) -> int:
     if dtype.type is not type_:
         return 0
     if kind in "iub" and size <= 8:
-        flags = (kind == "i") << SIGNED_BIT | (kind == "b") << BOOL_BIT
-        description = INTEGER | (64 - 8 * size) << SHIFT_SHIFT | flags
+        flags = (kind == "i") << table.SIGNED_BIT | (kind == "b") << table.BOOL_BIT
+        description = table.INTEGER | (64 - 8 * size) << table.SHIFT_SHIFT | flags
         samples: tuple[Any, ...] = (0, 1) if kind == "b" else (1, 77, numpy.iinfo(type_).max)
     elif kind == "f" and size in (4, 8):
-        description = FLOAT_64 if size == 8 else FLOAT_32
+        description = table.FLOAT_64 if size == 8 else table.FLOAT_32
         samples = (0.5, -3.25, 1e30)
     else:
         return 0
@@ -86,18 +68,18 @@ def _describe_scalar(type_: Any, numpy: Any) -> int:
         thing = type_(sample)
         if libc.string_at(id(thing) + VALUE_OFFSET, size) != thing.tobytes():
             return 0
-    return int(description) | VALUE_OFFSET << OFFSET_SHIFT
+    return int(description) | VALUE_OFFSET << table.OFFSET_SHIFT
 
 
 def _describe_owner(
     type_: type, member_offset: Callable[[type, str], int], types: ReadableTypes
 ) -> int:
     kind, member, *more = vars(type_)["_readable_member"]
-    description = _MEMBERS[kind] | member_offset(type_, member) << OFFSET_SHIFT
+    description = _MEMBERS[kind] | member_offset(type_, member) << table.OFFSET_SHIFT
     if kind == "kept pointer":
         # Without the GIL another thread could close the object at the same time.
         inner = member_offset(*more)
-        return description | inner // 8 << PLACE_SHIFT if HAS_GIL else 0
+        return description | inner // 8 << table.PLACE_SHIFT if HAS_GIL else 0
     if kind == "externref":
         libc.never_free(more[0])
         types.release.value = id(more[0])
@@ -106,20 +88,15 @@ def _describe_owner(
 
 
 def _describe_pointer(type_: Any) -> int:
-    import _ctypes
-
     if hasattr(type_, "__native_address__"):
         return 0
     if type_ is type(c_types.byref(c_types.c_int())):
         return _describe_byref(type_)
-    is_pointer = issubclass(type_, (_ctypes._Pointer, _ctypes.CFuncPtr)) or (
-        issubclass(type_, _ctypes._SimpleCData) and type_._type_ in _POINTER_CODES
-    )
-    if not is_pointer:
+    if not is_pointer(type_):
         return 0
     samples = [c_types.c_void_p(n) for n in (1, 2)]
     offset = _only_place(samples, [c_types.addressof(each) for each in samples])
-    return POINTER | offset << OFFSET_SHIFT if offset else 0
+    return table.POINTER | offset << table.OFFSET_SHIFT if offset else 0
 
 
 def _describe_byref(type_: Any) -> int:
@@ -137,7 +114,8 @@ def _describe_byref(type_: Any) -> int:
     if not offset or len(tags) != 1 or tags & other_tags:
         return 0
     tag = tags.pop()[0]
-    return BYREF | at << PLACE_SHIFT | offset << OFFSET_SHIFT | tag << TAG_SHIFT
+    places = at << table.PLACE_SHIFT | offset << table.OFFSET_SHIFT
+    return table.BYREF | places | tag << table.TAG_SHIFT
 
 
 def _only_place(samples: list[Any], words: list[int]) -> int:

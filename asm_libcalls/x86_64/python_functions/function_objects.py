@@ -5,8 +5,8 @@ function of the slow path, the name and the doc. CPython's reference counts and 
 free all of them with the function. Without the GIL the function's ``__module__`` owns them: see
 :class:`_OwningName`.
 
-The code reads CPython's objects in memory, by a layout of ``object_layouts.py`` or the one that
-``layout_search.py`` finds. If it finds none, :class:`FunctionObjects` raises :class:`Unsupported`.
+The code reads CPython's objects in memory, by a layout that ``object_layouts.py`` has or finds. If
+it finds none, :class:`FunctionObjects` raises :class:`Unsupported`.
 ``function_maker.py`` composes the code; ``ready_functions.py`` has composed that of the numeric
 libcalls in advance, so that a first call of one reads no other module.
 """
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.emitter.pages import LoadedImage
-    from asm_libcalls.x86_64.python_functions.object_layouts import ObjectLayout
     from asm_libcalls.x86_64.python_functions.readable_types import ReadableTypes
 
 __all__ = ["FunctionObjects", "Unsupported"]
@@ -71,7 +70,7 @@ class FunctionObjects:
         note_exception: Callable[[BaseException], None],
     ) -> None:
         # Before any object exists whose destructor is our code.
-        self.layout = object_layouts.tested() or _found_layout()
+        self.layout = object_layouts.tested() or object_layouts.found()
         self.loaded = loaded
         self._members: dict[tuple[type, str], int] = {}
         self._bytes_address = libc.python_api(
@@ -210,12 +209,6 @@ class FunctionObjects:
         from asm_libcalls.x86_64.python_functions.described_types import describe
 
         return describe(type_, self.member_offset, types)
-
-
-def _found_layout() -> ObjectLayout:
-    from asm_libcalls.x86_64.python_functions.layout_search import find
-
-    return find()
 
 
 _tables: dict[int, int] = {}

@@ -2,8 +2,8 @@
 
 The offsets differ between builds and versions (a build without the GIL has longer headers, 3.15
 moved the state of modules). So none is assumed: :func:`misfit` compares the values at a layout's
-offsets with Python's API, and where no tested layout fits, ``layout_search.py`` searches for each
-field in objects of known content. Both read within the sizes that Python reports, so neither can
+offsets with Python's API, and where no tested layout fits, :func:`found` searches for each field in
+objects of known content. Both read within the sizes that Python reports, so neither can
 crash, and both run before any object exists whose destructor is our code. A Python with an unknown
 layout raises :class:`Unsupported`.
 
@@ -13,12 +13,12 @@ Source: CPython ``Include/object.h``, ``floatobject.h``, ``moduleobject.h``, ``m
 
 from __future__ import annotations
 
-from asm_libcalls.signatures import c_types
 import sys
 from _struct import Struct
 from types import CellType
 
 from asm_libcalls.emitter.libc import function_address, malloc, python_api, string_at
+from asm_libcalls.signatures import c_types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,16 +40,7 @@ class Unsupported(Exception):
 class IntegerLayout:
     """Layout of the type, the sign and the 30-bit digits in an ``int``; each has its own code."""
 
-    __slots__ = (
-        "digits",
-        "name",
-        "object_type",
-        "sign",
-        "size",
-        "tagged",
-        "type_flags",
-        "value",
-    )
+    __slots__ = ("digits", "name", "object_type", "sign", "size", "tagged", "type_flags", "value")
 
     def __init__(self, name: str, object_type: int, size: int, digits: int, tagged: bool) -> None:
         self.name = name
@@ -208,6 +199,36 @@ def misfit(layout: ObjectLayout) -> str:
         if _flags(type_, integers) & _KINDS != type_.__flags__ & _KINDS:
             return f"the flags of {type_.__name__} are not at {integers.type_flags}"
     return ""
+
+
+def found() -> ObjectLayout:
+    """Search for the layout of this Python's objects, and check it.
+
+    Raise Unsupported if a field is found nowhere or at several offsets, or no code reads this
+    layout of integers.
+    """
+    layout = search()
+    reason = misfit(layout)
+    if reason:
+        raise Unsupported(reason)
+    return layout
+
+
+def search() -> ObjectLayout:
+    """Search for the layout, which is not checked yet."""
+    objects = samples()
+    places: list[int] = []
+    for what, size, is_there in objects.facts():
+        found = [offset for offset in range(0, size, WORD) if is_there(offset)]
+        if len(found) != 1:
+            where = f"at the bytes {found}" if found else "nowhere to be found"
+            raise Unsupported(f"{what} of this CPython is {where}")
+        places += found
+    object_type, float_value, module_state = places
+    for layout in INTEGER_LAYOUTS.values():
+        if layout.object_type == object_type and is_laid_out(objects.integers[-1], layout):
+            return ObjectLayout(object_type, float_value, module_state, layout.name)
+    raise Unsupported("integers of this CPython are laid out as in no other")
 
 
 def find_member(cls: type, member: str) -> int:

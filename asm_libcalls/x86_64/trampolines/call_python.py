@@ -50,12 +50,9 @@ from asm_libcalls.x86_64.trampolines.call_records import (
     THUNKS, U32, U64, HostCallRecord, Parameter,
 )  # fmt: skip
 from asm_libcalls.x86_64.trampolines.departures import (
-    allocate_departure,
-    leave_native,
-    return_to_native,
-)
+    allocate_departure, leave_native, load_record, release_record, return_to_native,
+)  # fmt: skip
 from asm_libcalls.x86_64.trampolines.enter_and_raise import RAISE_EXCEPTION, pop_frame
-from asm_libcalls.x86_64.trampolines.record_references import load_record, release_record
 from asm_libcalls.x86_64.trampolines.thread_records import load_or_make_thread_record
 
 TYPE_CHECKING = False

@@ -1,4 +1,4 @@
-"""Leaving native code for Python, and returning to it: the departures of the thunks' body.
+"""What a call of a thunk holds while Python runs: a departure, and references to its record.
 
 While Python runs, the thread has no innermost activation. The activation that was left is in a
 *departure*. This record is on the heap, because the stack may be copied away: while a greenlet
@@ -10,14 +10,15 @@ from __future__ import annotations
 import ctypes
 
 from peachpy.x86_64 import (
-    ADD, CMP, INC, JA, JBE, JNZ, JZ, LABEL, LEA, MOV, SUB, TEST, XOR, Label, ecx, edi, edx, esi,
-    qword, r12, r13, r15, rax, rcx, rdi, rdx, rsi,
+    ADD, AND, CMP, DEC, IMUL, INC, JA, JBE, JNZ, JZ, LABEL, LEA, MOV, SHL, SHR, SUB, TEST, XOR,
+    Label, eax, ecx, edi, edx, esi, qword, r12, r13, r15, rax, rbx, rcx, rdi, rdx, rsi,
 )  # fmt: skip
 from peachpy.x86_64.registers import rbp
 
 from asm_libcalls.activation import Activation, Departure, ThreadRecord
-from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT
-from asm_libcalls.x86_64.trampolines.call_records import DEPARTURE
+from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT, LOCK
+from asm_libcalls.x86_64.trampolines import READER_COUNT_SIZE, READER_COUNTS, RECORD_READERS
+from asm_libcalls.x86_64.trampolines.call_records import DEPARTURE, HostCallRecord
 from asm_libcalls.x86_64.trampolines.enter_and_raise import get_owner
 
 TYPE_CHECKING = False
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 MAXIMUM_COPY = 64 << 10
 """Most bytes of native frames that are copied for each call of Python by a greenlet."""
+
+_HASH_FACTOR = 0x61C88647
+"""2**32 divided by the golden ratio, negated: Fibonacci hashing (Knuth, TAOCP vol. 3, 6.4)."""
 
 
 def leave_native(no_departure: Any, allocated: Any) -> None:
@@ -134,3 +138,47 @@ def return_to_native() -> None:
     MOV(rcx, [rsi + ThreadRecord.free_departures.offset])
     MOV([rax + Departure.next.offset], rcx)
     MOV([rsi + ThreadRecord.free_departures.offset], rax)
+
+
+def load_record() -> None:
+    """Emit: load the record at [rbx] into rbx, and take references to its objects.
+
+    r12 is the address of the Departure. Clobbers r13 and the registers that a C call clobbers.
+
+    Another thread may have closed the host function before, and the function may close itself
+    later. The references keep the record and the callable alive during the call. Without the GIL,
+    another thread may close between the load and the references. So this thread counts itself
+    meanwhile, and a close waits for it (``native/record_readers.py``).
+    """
+    alone, loaded = Label("reads_alone"), Label("record_loaded")
+    LOAD_SLOT(r13, RECORD_READERS)
+    TEST(r13, r13)
+    JZ(alone)
+    # Few threads share a count. Their departures may differ from bit 26 on only, as their heaps.
+    IMUL(rax, r12, _HASH_FACTOR)
+    SHR(rax, 26)
+    AND(eax, READER_COUNTS - 1)
+    SHL(eax, READER_COUNT_SIZE.bit_length() - 1)
+    ADD(r13, rax)
+    LOCK()
+    INC(qword[r13])
+    LABEL(alone)
+    MOV(rbx, [rbx])
+    MOV(rdi, [rbx + HostCallRecord.owner.offset])
+    CALL_SLOT("Py_IncRef")
+    MOV(rdi, [rbx + HostCallRecord.callable.offset])
+    CALL_SLOT("Py_IncRef")
+    TEST(r13, r13)
+    JZ(loaded)
+    LOCK()
+    DEC(qword[r13])
+    LABEL(loaded)
+
+
+def release_record() -> None:
+    """Emit: drop the call's references to the objects of the record in rbx. Clobbers r13."""
+    MOV(r13, [rbx + HostCallRecord.owner.offset])
+    MOV(rdi, [rbx + HostCallRecord.callable.offset])
+    CALL_SLOT("Py_DecRef")
+    MOV(rdi, r13)
+    CALL_SLOT("Py_DecRef")

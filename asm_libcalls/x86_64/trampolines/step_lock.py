@@ -21,17 +21,14 @@ from peachpy.x86_64 import (
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT, LOAD_THREAD_POINTER, LOCK
 from asm_libcalls.x86_64.trampolines import (
-    END_STEP,
-    LEAVE_STEPS,
-    STEP_LOCK,
-    STEPS_DEPTH,
-    TAKE_STEPS,
-)
+    END_STEP, LEAVE_STEPS, STEP_LOCK, STEPS_DEPTH, TAKE_STEPS,
+)  # fmt: skip
 from asm_libcalls.x86_64.trampolines.lock_layouts import StepLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from asm_libcalls.emitter.image import Routine
 
@@ -41,9 +38,8 @@ _LOOKS = 200
 _LOOKS_FOR_WAITING = 40_000
 """The same for a sleeping thread, which wakes up within a millisecond."""
 
-_OWNER, _DEPTH, _WAITING = (
-    StepLock.owner.offset, StepLock.depth.offset, StepLock.waiting.offset,
-)  # fmt: skip
+_OWNER, _DEPTH = StepLock.owner.offset, StepLock.depth.offset
+_WAITING = StepLock.waiting.offset
 
 
 def routines() -> Iterator[Routine]:
@@ -54,25 +50,31 @@ def routines() -> Iterator[Routine]:
     yield sequence(END_STEP, _end)
 
 
-def _take() -> None:
-    """``uint64_t take(StepLock *)``: 1 if this thread is in a step now; 0 if it must wait."""
-    again, look, inside, busy = map(Label, ("again", "look", "inside", "busy"))
-    LOAD_THREAD_POINTER(rcx)
+def _try(lock: Any, thread: Any, *, taken: Any, nested: Any, busy: Any) -> None:
+    """Emit: take the lock, and jump; `nested` if the thread has it. Clobbers rax and edx."""
+    again, look = Label("steps_again"), Label("steps_look")
     MOV(edx, _LOOKS)
     LABEL(again)
     XOR(eax, eax)
     LOCK()
-    CMPXCHG([rdi + _OWNER], rcx)
-    JE(inside)
-    CMP(rax, rcx)
-    JE(inside)
+    CMPXCHG([lock + _OWNER], thread)
+    JE(taken)
+    CMP(rax, thread)
+    JE(nested)
     LABEL(look)
     DEC(edx)
     JZ(busy)
     PAUSE()
-    CMP(qword[rdi + _OWNER], 0)
+    CMP(qword[lock + _OWNER], 0)
     JNE(look)
     JMP(again)
+
+
+def _take() -> None:
+    """``uint64_t take(StepLock *)``: 1 if this thread is in a step now; 0 if it must wait."""
+    inside, busy = Label("inside"), Label("busy")
+    LOAD_THREAD_POINTER(rcx)
+    _try(rdi, rcx, taken=inside, nested=inside, busy=busy)
     LABEL(inside)
     INC(qword[rdi + _DEPTH])
     MOV(qword[rdi + _WAITING], 0)
@@ -130,9 +132,8 @@ def _depth() -> None:
 
 def take(leave: Callable[[], object]) -> None:
     """Emit: take the lock, or leave by `leave`. Clobbers rax, r10 and the flags."""
-    names = ("steps_again", "steps_look", "steps_taken", "steps_busy")
-    again, look, taken, busy = map(Label, names)
-    waits, nobody = Label("steps_waits"), Label("steps_nobody")
+    names = ("steps_taken", "steps_busy", "steps_waits", "steps_nobody")
+    taken, busy, waits, nobody = map(Label, names)
     PUSH(rbx)
     PUSH(rdx)
     LOAD_SLOT(r10, STEP_LOCK)
@@ -148,21 +149,7 @@ def take(leave: Callable[[], object]) -> None:
     JNE(waits)
     MOV(qword[r10 + _WAITING], 0)  # it waits no more, or sets it again
     LABEL(nobody)
-    MOV(edx, _LOOKS)
-    LABEL(again)
-    XOR(eax, eax)
-    LOCK()
-    CMPXCHG([r10 + _OWNER], rbx)
-    JE(taken)
-    CMP(rax, rbx)
-    JE(busy)  # a finalizer in a step of Python's
-    LABEL(look)
-    DEC(edx)
-    JZ(busy)
-    PAUSE()
-    CMP(qword[r10 + _OWNER], 0)
-    JNE(look)
-    JMP(again)
+    _try(r10, rbx, taken=taken, nested=busy, busy=busy)  # nested: a finalizer in a step of Python's
     LABEL(busy)
     POP(rdx)
     POP(rbx)

@@ -54,56 +54,14 @@ class Hole:
     def __repr__(self) -> str:
         return f"<Hole {self.kind} {self.symbol} at {self.offset}>"
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Hole):
-            return NotImplemented
-        return (self.kind, self.offset, self.symbol) == (other.kind, other.offset, other.symbol)
-
-    def __hash__(self) -> int:
-        return hash((self.kind, self.offset, self.symbol))
-
 
 class Routine:
-    """The code of one routine, followed by the constants that it loads.
-
-    Attributes
-    ----------
-    name : str
-        Its symbol.
-    code : bytes
-        Instructions, then constants.
-    size : int
-        How many bytes of `code` are instructions.
-    alignment : int
-        The alignment that `code` needs, at least 16.
-    references : tuple of Reference
-        The displacements that the linker fills in.
-    labels : dict of str to int
-        Further symbols inside the routine, with their offsets.
-    frames : tuple of tuple
-        Its call frames, each with the offset from which it holds; () if they are unknown. A
-        stencil has none.
-    holes : tuple of Hole, optional
-        Holes of a stencil, which is copied and never run in the image; None for a routine.
-    effects : str
-        Effects of a stencil on the stack, for ``stack_effects.py``; "" if they were not recorded.
-    is_straight : bool
-        Whether all instructions but the last, a ``ret``, can be copied in place of a call: they
-        contain no jump and no reference.
-    """
+    """The code of one routine, followed by the constants that it loads."""
 
     __slots__ = (
-        "alignment",
-        "code",
-        "effects",
-        "frames",
-        "holes",
-        "is_straight",
-        "labels",
-        "name",
-        "references",
-        "size",
-    )
+        "alignment", "code", "effects", "frames", "holes", "is_straight", "labels", "name",
+        "references", "size",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -118,15 +76,21 @@ class Routine:
         effects: str = "",
         is_straight: bool = False,
     ) -> None:
-        self.name = name
-        self.code = code
-        self.size = size
-        self.references = references
-        self.labels = labels or {}
-        self.alignment = alignment
+        self.name = name  # its symbol
+        self.code = code  # instructions, then constants
+        self.size = size  # how many bytes of `code` are instructions
+        self.references = references  # the displacements that the linker fills in
+        self.labels = labels or {}  # further symbols inside the routine, with their offsets
+        self.alignment = alignment  # the alignment that `code` needs, at least 16
+        # its call frames, each with the offset from which it holds; () if they are unknown, and of
+        # a stencil
         self.frames = frames
+        # those of a stencil, which is copied and never run in the image; None for a routine
         self.holes = holes
+        # of a stencil: its effects on the stack, for `stack_effects.py`; "" if not recorded
         self.effects = effects
+        # whether all instructions but the last, a `ret`, can be copied in place of a call: they
+        # contain no jump and no reference
         self.is_straight = is_straight
 
 
@@ -153,16 +117,9 @@ class Image:
     """Linked routines."""
 
     __slots__ = (
-        "_frames",
-        "_labels",
-        "_read_stencils",
-        "_stencils",
-        "code",
-        "routines",
-        "size",
-        "slots",
+        "_frames", "_labels", "_read_stencils", "_stencils", "code", "routines", "size", "slots",
         "straight",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -9,13 +9,7 @@ from __future__ import annotations
 from asm_libcalls.emitter import availability, code_names
 from asm_libcalls.emitter.call_frames import CALLEE_SAVED, RBP, RSP, Node, follow
 from asm_libcalls.emitter.eh_frame import instructions
-from asm_libcalls.signatures.arguments import (
-    bytes_of,
-    counted,
-    pairs_of,
-    printable,
-    shown,
-)
+from asm_libcalls.signatures.arguments import bytes_of, counted, pairs_of, printable, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +77,8 @@ def check_code(code: Any, functions: Any, where: str) -> tuple[bytes, list[tuple
     content = bytes_of(code, f"{where}: code")
     if not content:
         raise ValueError(f"{where}: code must not be empty")
-    items = _items(functions, where)
+    expected = "a mapping of names to (offset, size)"
+    items = [] if functions is None else pairs_of(functions, f"{where}: functions", expected)
     return content, [_check(name, place, len(content), where) for name, place in items]
 
 
@@ -101,13 +96,6 @@ def listed(address: int, content: bytes, parts: list[tuple[str, int, int]]) -> l
         (address + at, size, printable(name), _call_frames(content[at : at + size]))
         for name, at, size in parts
     ]
-
-
-def _items(functions: Any, where: str) -> Any:
-    if functions is None:
-        return ()
-    expected = "a mapping of names to (offset, size)"
-    return pairs_of(functions, f"{where}: functions", expected)
 
 
 def _check(name: Any, place: Any, length: int, where: str) -> tuple[str, int, int]:

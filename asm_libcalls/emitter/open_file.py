@@ -1,10 +1,11 @@
-"""File descriptors that are closed with the object that owns them."""
+"""Files: descriptors that are closed with their owner, and whether mapped code is the file's."""
 
 from __future__ import annotations
 
 import os
 from itertools import starmap
 
+from asm_libcalls.emitter import libc
 from asm_libcalls.owned import Released
 
 TYPE_CHECKING = False
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 else:
     from _functools import partial  # importing functools takes longer
+
+_INT3 = 0xCC
 
 
 class OpenFile(Released):
@@ -69,3 +72,20 @@ def _close(numbers: list[int], known: list[tuple[int, int]]) -> None:
         any(map(os.close, iter(numbers.pop, None)))  # one call of C code
     except IndexError:  # the list is empty
         return
+
+
+def check_mapped(address: int, code: bytes, read_file: Callable[[], bytes]) -> None:
+    """Raise OSError unless the code at an address is as expected, breakpoints aside.
+
+    `read_file` reads the code from the mapped file. A debugger writes a breakpoint as soon as the
+    file is mapped, before this process runs again. The kernel does the same for a uprobe (``perf
+    probe``). Both are ``int3`` in this process's copy of the page. The file does not change.
+    """
+    mapped = libc.string_at(address, len(code))
+    if mapped == code:
+        return
+    others = sum(a != b != _INT3 for a, b in zip(code, mapped, strict=True))
+    if others:
+        raise OSError(f"the file changed between reading and mapping it: {others} bytes of code")
+    if read_file() != code:
+        raise OSError("the file changed between reading and mapping it: breakpoints in the file")

@@ -20,9 +20,8 @@ from __future__ import annotations
 import os
 
 from asm_libcalls.emitter import code_names, libc
-from asm_libcalls.emitter.code_comparison import check_mapped
 from asm_libcalls.emitter.image import CODE_PAGE
-from asm_libcalls.emitter.open_file import OpenFile
+from asm_libcalls.emitter.open_file import OpenFile, check_mapped
 from asm_libcalls.owned import Released
 from asm_libcalls.signatures import c_types
 
@@ -117,7 +116,10 @@ def _load(loaded: LoadedImage, file: int, offset: int, path: str) -> None:
     if file >= 0 and not code_names.are_asked_for(code_names.PERF_VARIABLE):
         if path:
             try:
-                loaded.address, loaded.way = _load_library(image, path, offset), "library"
+                from asm_libcalls.emitter import shared_object
+
+                loaded.address = shared_object.load(path, offset, image.code, image.size)
+                loaded.way = "library"
                 return
             except (OSError, AttributeError) as refusal:
                 # already loaded, or a C library without dlinfo
@@ -160,12 +162,6 @@ def _reserve(loaded: LoadedImage) -> None:
     length = -(-max(loaded.image.size, 1) // libc.PAGE_SIZE) * libc.PAGE_SIZE
     protection = libc.PROT_READ | libc.PROT_WRITE
     loaded.address = libc.mmap(length, protection, into=loaded.mapping)
-
-
-def _load_library(image: Image, path: str, offset: int) -> int:
-    from asm_libcalls.emitter import shared_object
-
-    return shared_object.load(path, offset, image.code, image.size)
 
 
 def _load_anonymous(loaded: LoadedImage) -> None:

@@ -6,7 +6,7 @@ of slots. So only the first image that asks for a file gets it.
 
 The linker opens the file by its path. The caller ensures that no other user can replace the file.
 Loading runs no code of the file, which has no initializers. Before any of it runs, its code in
-memory is compared with the bytes that were checked (``code_comparison.py``).
+memory is compared with the bytes that were checked (``open_file.py``).
 
 Source: ``dlopen(3)``, ``dlinfo(3)``; ``<link.h>`` of glibc and musl (``struct link_map``).
 """
@@ -16,8 +16,7 @@ from __future__ import annotations
 import os
 
 from asm_libcalls.emitter import libc
-from asm_libcalls.emitter.code_comparison import check_mapped
-from asm_libcalls.emitter.open_file import OpenFile
+from asm_libcalls.emitter.open_file import OpenFile, check_mapped
 from asm_libcalls.signatures import c_types
 
 CLAIM_SIZE = 40

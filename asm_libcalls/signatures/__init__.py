@@ -25,14 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-__all__ = [
-    "MEMORY_POINTERS",
-    "VALUE_TYPES",
-    "WASM_NUMBERS",
-    "Callee",
-    "Signature",
-    "ValueType",
-]
+__all__ = ["MEMORY_POINTERS", "VALUE_TYPES", "WASM_NUMBERS", "Callee", "Signature", "ValueType"]
 
 
 class Callee:
@@ -157,24 +150,12 @@ class Signature(str):
     def to_patterns(self, arguments: Sequence[Any], callee: Callee, held: list[Any]) -> list[int]:
         """Check the arguments of a call and return their bit patterns.
 
-        Parameters
-        ----------
-        arguments : sequence of object
-            Python numbers, and for pointers what ``pointers.py`` takes. The caller keeps them alive
-            while native code has their addresses.
-        callee : Callee
-        held : list
-            What must be held until the call has ended is appended; ``pointers.release`` then
-            releases it.
+        They are Python numbers, and for pointers what ``pointers.py`` takes. The caller keeps them
+        alive while native code has their addresses. What must be held until the call has ended is
+        appended to `held`; ``pointers.release`` then releases it.
 
-        Raises
-        ------
-        TypeError
-            The wrong count, or an argument of the wrong type.
-        OverflowError
-            An integer that its type cannot hold.
-        ValueError
-            An object that is closed.
+        Raise TypeError for a wrong count or type, OverflowError for an integer that its type cannot
+        hold, and ValueError for an object that is closed.
         """
         exact = self.to_exact(arguments, callee, held)
         return [
@@ -244,12 +225,7 @@ class Signature(str):
     def ctypes_prototype(self, release_gil: bool = True) -> Any:
         """Return the ``CFUNCTYPE`` class of this signature, or ``PYFUNCTYPE`` to hold the GIL.
 
-        It is cached.
-
-        Raises
-        ------
-        RuntimeError
-            ctypes has no type for one of the value types.
+        It is cached. Raise RuntimeError if ctypes has no type for one of the value types.
         """
         import ctypes
 
@@ -259,7 +235,6 @@ class Signature(str):
                     f"a function of {self} needs machine code, which does not serve here: "
                     f"ctypes has no type for {value_type.name}"
                 )
-
         key = (str(self), release_gil)
         if key not in _prototypes:
             make = ctypes.CFUNCTYPE if release_gil else ctypes.PYFUNCTYPE
@@ -270,7 +245,6 @@ class Signature(str):
 
 
 _prototypes: dict[tuple[str, bool], Any] = {}
-
 
 _SYNONYMS = {"size_t": "usize"}
 

@@ -87,18 +87,8 @@ def integer(
 ) -> int:
     """Return an integer in a range, by default one that is not negative.
 
-    Parameters
-    ----------
-    value : int
-    where : str
-        The name of the argument in an error.
-    expected : str
-        What it must be, for example ``"a number of bytes (int)"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        It is no integer, or outside of the range.
+    `expected` is what it must be, for example ``"a number of bytes (int)"``. Raise TypeError if it
+    is no integer, and ValueError outside of the range.
     """
     try:
         number = _index(value)
@@ -165,14 +155,10 @@ def pairs_of(mapping: Any, where: str, expected: str) -> list[tuple[Any, Any]]:
 
 
 def items_of(value: Any, where: str, expected: str, most: int | None = None) -> list[Any]:
-    """Return the items of an iterable that has an order, and is no text.
+    """Return the items of an iterable that has an order, and is no text; TypeError for others.
 
-    With `most` the caller refuses longer ones, of which it gets one item more.
-
-    Raises
-    ------
-    TypeError, ValueError
-        It is no such iterable, or has too many items: see :func:`all_items`.
+    With `most` the caller refuses longer ones, of which it gets one item more. Else raise as
+    :func:`all_items`.
     """
     if not isinstance(value, (str, bytes, set, frozenset)):
         try:
@@ -191,12 +177,9 @@ def refuse_closed(value: Any, where: str) -> None:
 
 
 def bytes_of(value: Any, where: str) -> bytes:
-    """Return the bytes of an object with the buffer protocol; a number is refused.
+    """Return the bytes of an object with the buffer protocol; TypeError for numbers and others.
 
-    Raises
-    ------
-    TypeError, ValueError
-        It is no such object, or it is closed.
+    Raise ValueError if it is closed.
     """
     if type(value) is bytes:
         return value

@@ -37,18 +37,9 @@ class ValueType:
     """One C type of arguments and results."""
 
     __slots__ = (
-        "alignment",
-        "bits",
-        "c_name",
-        "classes",
-        "ctypes_name",
-        "exact_type",
-        "is_runtime",
-        "kind",
-        "mask",
-        "name",
-        "signed",
-    )
+        "alignment", "bits", "c_name", "classes", "ctypes_name", "exact_type", "is_runtime", "kind",
+        "mask", "name", "signed",
+    )  # fmt: skip
 
     def __init__(
         self, name: str, bits: int, kind: str, signed: bool, c_name: str, ctypes_name: str

@@ -150,11 +150,7 @@ def routines(features: frozenset[str]) -> list[Routine]:
     """Assemble everything that a CPU with these features can run."""
     from asm_libcalls.libcalls import DECLARATIONS
     from asm_libcalls.x86_64 import families
-    from asm_libcalls.x86_64.python_functions import (
-        function_stencils,
-        get_buffer,
-        ready_functions,
-    )
+    from asm_libcalls.x86_64.python_functions import function_stencils, get_buffer, ready_functions
     from asm_libcalls.x86_64.trampolines import call_python, enter_and_raise
 
     result = [

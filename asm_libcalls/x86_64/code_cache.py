@@ -207,12 +207,7 @@ class _JustChanged(OSError):
 
 
 def _pack(
-    name: str,
-    image: Image,
-    key: bytes,
-    assembler: str,
-    features: frozenset[str],
-    soname: str = "",
+    name: str, image: Image, key: bytes, assembler: str, features: frozenset[str], soname: str = ""
 ) -> bytes:
     kind = IMAGES[name]
     level = architecture_level(features)

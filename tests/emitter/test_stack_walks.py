@@ -563,7 +563,7 @@ CODE = bytes.fromhex("55 4889e5 8d0437 5d c3").ljust(64, b"\xcc")
 def test_differences_that_are_only_breakpoints_are_no_change(changes, in_file, complaint):
     import ctypes
 
-    from asm_libcalls.emitter.code_comparison import check_mapped
+    from asm_libcalls.emitter.open_file import check_mapped
 
     mapped = bytearray(CODE)
     for at, byte in changes.items():

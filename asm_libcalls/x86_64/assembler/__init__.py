@@ -115,26 +115,13 @@ def function(
 
 
 def sequence(
-    name: str,
-    body: Callable[[], object],
-    *,
-    framed: bool = False,
-    stencil: list[Any] | None = None,
+    name: str, body: Callable[[], object], *, framed: bool = False, stencil: list[Any] | None = None
 ) -> Routine:
-    """Assemble a routine from exactly the instructions of its body, with physical registers.
+    """Assemble a routine from exactly the instructions that `body` emits, on physical registers.
 
-    Its labels become symbols of the image, named ``ROUTINE.LABEL``.
-
-    Parameters
-    ----------
-    name : str
-    body : callable
-        Emits the instructions.
-    framed : bool
-        The routine is jumped to, by code that has pushed its caller's rbp and set rbp.
-    stencil : list, optional
-        If given, the routine is a stencil: it is not run in the image and has no call frames. The
-        encoded instructions are appended to the list.
+    Its labels become symbols of the image, named ``ROUTINE.LABEL``. A `framed` routine is jumped
+    to, by code that has pushed its caller's rbp and set rbp. With a `stencil` list it is a stencil:
+    it is not run in the image and has no call frames. Its encoded instructions are appended.
     """
     with InstructionStream() as stream:
         body()

@@ -29,14 +29,8 @@ if TYPE_CHECKING:
 CLASS = "class "
 """Prefix of the name of a slot that holds the address of a class."""
 
-
 STACK_ARGUMENTS = c_types.sizeof(NativeCall)
 """Offset of the stack arguments in the frame of an entered call."""
-
-
-def _entered_frame_size(stack_arguments: int) -> int:
-    """Return the bytes between rsp and the saved rbx, a multiple of 16: the ABI's alignment."""
-    return -(-(STACK_ARGUMENTS + 8 * stack_arguments) // 16) * 16
 
 
 _RET = b"\xc3"
@@ -59,15 +53,8 @@ class Shape:
     """The properties that determine a function's code; functions of one shape share the code."""
 
     __slots__ = (
-        "_identity",
-        "enter",
-        "guard",
-        "inline",
-        "parameters",
-        "references",
-        "result",
-        "vmctx_of",
-    )
+        "_identity", "enter", "guard", "inline", "parameters", "references", "result", "vmctx_of",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -215,7 +202,8 @@ def parts_of(
     numbers = {
         **layout.holes(),
         "count": count,
-        "frame": _entered_frame_size(assignment.stack),
+        # between rsp and the saved rbx: a multiple of 16, the ABI's alignment
+        "frame": -(-(STACK_ARGUMENTS + 8 * assignment.stack) // 16) * 16,
         "stack_count": assignment.stack,
     }
 

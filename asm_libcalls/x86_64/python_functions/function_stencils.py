@@ -62,12 +62,8 @@ if TYPE_CHECKING:
 
 def routines() -> Iterator[Routine]:
     """Assemble the common routines of all native functions, and the stencils."""
-    from asm_libcalls.x86_64.python_functions import (
-        object_routines,
-        slot_stencils,
-        store_stencils,
-    )
     from asm_libcalls.x86_64.assembler.text import body
+    from asm_libcalls.x86_64.python_functions import object_routines, slot_stencils, store_stencils
     from asm_libcalls.x86_64.stencils.assembling import assemble
 
     yield from object_routines.routines()

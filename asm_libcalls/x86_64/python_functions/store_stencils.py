@@ -10,16 +10,10 @@ a step here (``step_lock.py``): under the same name there is a routine that call
 
 from __future__ import annotations
 
-from asm_libcalls.x86_64.trampolines.lock_layouts import StoreLock
 from asm_libcalls.vmcontext import InstanceHeader, VMCallerCheckedAnyfunc
 from asm_libcalls.x86_64.python_functions.object_layouts import FunctionState
-from asm_libcalls.x86_64.trampolines import (
-    END_STEP,
-    STEP_LOCK,
-    STORE_LOOKS,
-    TAKE_STEPS,
-    WAKE_STORE,
-)
+from asm_libcalls.x86_64.trampolines import END_STEP, STEP_LOCK, STORE_LOOKS, TAKE_STEPS, WAKE_STORE
+from asm_libcalls.x86_64.trampolines.lock_layouts import StoreLock
 
 _STORE = InstanceHeader.offset_from_vmctx("store")
 _OWNER, _DEPTH = StoreLock.owner.offset, StoreLock.depth.offset

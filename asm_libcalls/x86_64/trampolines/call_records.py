@@ -115,10 +115,7 @@ def make_slot_record(
 
 
 def make_number_record(
-    function: object,
-    convert: object,
-    parameters: Sequence[ValueType],
-    result: ValueType | None,
+    function: object, convert: object, parameters: Sequence[ValueType], result: ValueType | None
 ) -> ctypes.Array[ctypes.c_char]:
     """Make such a record, whose callable gets and returns Python numbers, of 32 or 64 bits."""
     entries = [

@@ -31,17 +31,14 @@ from asm_libcalls.x86_64.assembler.instructions import (
     CALL_ROUTINE, CALL_SLOT, LOAD_THREAD_POINTER, LOCK, TAIL_JUMP,
 )  # fmt: skip
 from asm_libcalls.x86_64.trampolines import (
-    LEAVE_STORE,
-    STORE_DEPTH,
-    STORE_LOOKS,
-    TAKE_STORE,
-    WAKE_STORE,
-)
+    LEAVE_STORE, STORE_DEPTH, STORE_LOOKS, TAKE_STORE, WAKE_STORE,
+)  # fmt: skip
 from asm_libcalls.x86_64.trampolines.lock_layouts import StoreLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from asm_libcalls.emitter.image import Routine
 
@@ -113,14 +110,18 @@ def _take() -> None:
     RET()
 
 
-def _leave() -> None:
-    """``void leave(StoreLock *, uint64_t depth)``: end this thread's entries beyond a depth."""
-    done = Label("done")
+def _jump_unless_inside(label: Any) -> None:
     LOAD_THREAD_POINTER(rcx)
     MOV(rax, [rdi + StoreLock.owner.offset])
     AND(rax, ~_BITS)
     CMP(rax, rcx)
-    JNE(done)
+    JNE(label)
+
+
+def _leave() -> None:
+    """``void leave(StoreLock *, uint64_t depth)``: end this thread's entries beyond a depth."""
+    done = Label("done")
+    _jump_unless_inside(done)
     CMP([rdi + StoreLock.depth.offset], rsi)
     JBE(done)
     MOV([rdi + StoreLock.depth.offset], rsi)
@@ -137,11 +138,7 @@ def _leave() -> None:
 def _depth() -> None:
     """``uint64_t depth(StoreLock *)``: how often this thread has entered; 0 if another has."""
     outside = Label("outside")
-    LOAD_THREAD_POINTER(rcx)
-    MOV(rax, [rdi + StoreLock.owner.offset])
-    AND(rax, ~_BITS)
-    CMP(rax, rcx)
-    JNE(outside)
+    _jump_unless_inside(outside)
     MOV(rax, [rdi + StoreLock.depth.offset])
     RET()
     LABEL(outside)

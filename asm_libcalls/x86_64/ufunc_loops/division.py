@@ -107,12 +107,11 @@ def _sequential(signed: bool, remainder: bool) -> None:
         JE(zero)
         if remainder:
             XOR(edx, edx)  # every integer is a multiple of -1
-            JMP(store)
         else:
             NEG(rax)  # overflows for MIN alone, and leaves it
             JNO(store)
             raise_flag(OVERFLOW_FLAG)
-            JMP(store)
+        JMP(store)
     LABEL(zero)
     raise_flag(DIVIDE_FLAG)
     XOR(eax, eax)

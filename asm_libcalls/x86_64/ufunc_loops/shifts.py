@@ -45,10 +45,10 @@ def _loop(name: str, extension: str | None) -> None:
     if extension:
         _Vectors(name, extension).write(sequential)
     x86.LABEL(sequential)
-    _sequential({"i64_ishl": x86.SHL, "i64_sshr": x86.SAR, "i64_ushr": x86.SHR}[name], reg_n)
+    _sequential({"i64_ishl": x86.SHL, "i64_sshr": x86.SAR, "i64_ushr": x86.SHR}[name])
 
 
-def _sequential(shift: Any, reg_n: Any) -> None:
+def _sequential(shift: Any) -> None:
     loop, none = Label("one"), Label("none")
     reg_left = rdx  # the count of a shift is in cl
     MOV(reg_left, reg_n)
@@ -78,6 +78,7 @@ class _Vectors:
         self.width = _VECTOR_BYTES[extension]
         prefix = "zmm" if self.avx512 else "ymm"
         self.registers = [getattr(x86, f"{prefix}{i}") for i in range(16)]
+        self.move = x86.VMOVDQU64 if self.avx512 else x86.VMOVDQU
 
     def write(self, sequential: Any) -> None:
         """Emit the paths; other operands, and the remaining elements, go to `sequential`."""
@@ -102,21 +103,21 @@ class _Vectors:
         if self.name == "i64_sshr" and not self.avx512:
             self._broadcast(self.sign_bit, -(2**63))
         if not a:
-            self._broadcast_from(xs[3], reg_a)
+            x86.VPBROADCASTQ(xs[3], x86.qword[reg_a])
         if not b:
-            self._broadcast_from(counts[3], reg_b)
+            x86.VPBROADCASTQ(counts[3], x86.qword[reg_b])
             self._prepare(counts[3], signs[3])
 
         def vectors(number: int) -> None:
             for i in range(number):
                 x, count, sign = xs[i if a else 3], counts[i if b else 3], signs[i if b else 3]
                 if a:
-                    self._load(x, reg_a + i * self.width)
+                    self.move(x, [reg_a + i * self.width])
                 if b:
-                    self._load(count, reg_b + i * self.width)
+                    self.move(count, [reg_b + i * self.width])
                     self._prepare(count, sign)
                 self._shift(xs[i], x, count, sign)
-                self._store(reg_out + i * self.width, xs[i])
+                self.move([reg_out + i * self.width], xs[i])
             for pointer, moves in ((reg_a, a), (reg_b, b), (reg_out, True)):
                 if moves:
                     x86.ADD(pointer, number * self.width)
@@ -145,15 +146,6 @@ class _Vectors:
         else:
             x86.VMOVQ(register.as_xmm, x86.rax)
             x86.VPBROADCASTQ(register, register.as_xmm)
-
-    def _broadcast_from(self, register: Any, pointer: Any) -> None:
-        self.x86.VPBROADCASTQ(register, self.x86.qword[pointer])
-
-    def _load(self, register: Any, address: Any) -> None:
-        (self.x86.VMOVDQU64 if self.avx512 else self.x86.VMOVDQU)(register, [address])
-
-    def _store(self, address: Any, register: Any) -> None:
-        (self.x86.VMOVDQU64 if self.avx512 else self.x86.VMOVDQU)([address], register)
 
     def _prepare(self, count: Any, sign: Any) -> None:
         """Mask counts; for the composed arithmetic shift, compute the places of the sign."""

@@ -6,7 +6,8 @@ thread-safe. It happens once, while the package is imported, under the import lo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from asm_libcalls.x86_64.find_assembler import require_assembler
 
@@ -25,9 +26,6 @@ from asm_libcalls.signatures import Signature
 from asm_libcalls.emitter import call_frames
 from asm_libcalls.emitter.image import Reference, Routine
 from asm_libcalls.x86_64.assembler.instructions import _Reference
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 _PEACHPY_TYPES = {
     "int32_t": peachpy.int32_t,

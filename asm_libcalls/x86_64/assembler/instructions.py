@@ -8,7 +8,8 @@ is position-independent.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import peachpy.stream
 from peachpy.x86_64.encoding import modrm_sib_disp, optional_rex
@@ -16,9 +17,6 @@ from peachpy.x86_64.generic import RET
 from peachpy.x86_64.instructions import Instruction
 from peachpy.x86_64.operand import check_operand
 from peachpy.x86_64.registers import GeneralPurposeRegister64, XMMRegister, rax, rcx, rdi, rsi
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _GENERAL_PURPOSE_64 = 0xF  # PeachPy's mask of a whole 64-bit register
 _AL = 0x1

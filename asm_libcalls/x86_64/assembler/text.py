@@ -17,8 +17,10 @@ The syntax is Intel's, with a ``;`` or a line's end after each instruction, and 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from functools import reduce
 from operator import add
+from typing import Any
 
 import peachpy.x86_64 as x
 from peachpy.x86_64 import registers
@@ -28,12 +30,7 @@ from asm_libcalls.x86_64.assembler.instructions import (
     TAIL_JUMP_SLOT,
 )  # fmt: skip
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
-
-    Hole = Callable[[str], int]
+Hole = Callable[[str], int]
 
 _OUTSIDE = {"call": CALL_ROUTINE, "jmp": TAIL_JUMP, "lea": LOAD_ADDRESS}
 _SLOTS = {"call": CALL_SLOT, "jmp": TAIL_JUMP_SLOT, "mov": LOAD_SLOT}

@@ -5,26 +5,21 @@ Called as those of ``unboxing.py``, with an object in rax.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from peachpy.x86_64 import (
     ADD, AND, BT, CLC, CMP, JC, JE, JMP, JNC, JNE, JNS, JNZ, LABEL, MOV, POP, PUSH, RET, SAR, SHL,
     SHR, STC, TEST, Label, cl, edx, r10, r10b, r10d, rax, rcx, rdx,
 )  # fmt: skip
 
+from asm_libcalls.emitter.image import Routine
 from asm_libcalls.x86_64.python_functions import readable_types
 from asm_libcalls.x86_64.trampolines import READABLE_TYPES
-from asm_libcalls.x86_64.python_functions.object_layouts import INTEGER_LAYOUTS
+from asm_libcalls.x86_64.python_functions.object_layouts import INTEGER_LAYOUTS, IntegerLayout
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, LOAD_SLOT
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
-
-    from asm_libcalls.emitter.image import Routine
-    from asm_libcalls.x86_64.python_functions.object_layouts import IntegerLayout
 
 
 def routines() -> Iterator[Routine]:

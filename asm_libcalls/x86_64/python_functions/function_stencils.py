@@ -45,19 +45,16 @@ Source: CPython ``Include/methodobject.h``; System V ABI for AMD64, 3.2.3.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from asm_libcalls.calling_convention import FLOAT_REGISTERS, INTEGER_REGISTERS
 from asm_libcalls.activation import NativeCall
+from asm_libcalls.emitter.image import Routine
 from asm_libcalls.signatures.held_buffers import ANY_CONTIGUOUS, WRITABLE, known_types
 from asm_libcalls.vmcontext import VMExternData
 from asm_libcalls.x86_64.python_functions import KNOWN_TYPES, STENCIL_PREFIX, readable_types
 from asm_libcalls.x86_64.python_functions.function_shapes import STACK_ARGUMENTS
 from asm_libcalls.x86_64.python_functions.object_layouts import FunctionState
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from asm_libcalls.emitter.image import Routine
 
 
 def routines() -> Iterator[Routine]:

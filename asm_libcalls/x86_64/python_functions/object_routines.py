@@ -6,21 +6,18 @@ layout.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from peachpy.x86_64 import (
     ADD, JMP, JZ, LABEL, MOV, POP, PUSH, RET, TEST, XOR, Label, eax, qword, rax, rbx, rdi, rdx, rsi,
 )  # fmt: skip
 from peachpy.x86_64.registers import rsp
 
+from asm_libcalls.emitter.image import Routine
 from asm_libcalls.x86_64.python_functions import unboxing, wide_integers
 from asm_libcalls.x86_64.python_functions.object_layouts import FunctionState
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, TAIL_JUMP_SLOT
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from asm_libcalls.emitter.image import Routine
 
 
 def routines() -> Iterator[Routine]:

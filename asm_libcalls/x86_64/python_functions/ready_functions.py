@@ -7,8 +7,11 @@ composes the code when a function is made.
 
 from __future__ import annotations
 
-from asm_libcalls.emitter.image import Reference, link
+from collections.abc import Iterable, Iterator
+
+from asm_libcalls.emitter.image import Reference, Routine, link
 from asm_libcalls.emitter.stencils import Stencils, compose
+from asm_libcalls.libcalls import Declaration
 from asm_libcalls.x86_64 import families
 from asm_libcalls.x86_64.python_functions import STENCIL_PREFIX
 from asm_libcalls.x86_64.python_functions.function_shapes import (
@@ -19,13 +22,6 @@ from asm_libcalls.x86_64.python_functions.function_shapes import (
 )
 from asm_libcalls.x86_64.python_functions.object_layouts import TESTED_LAYOUTS
 from asm_libcalls.x86_64.stencils.stack_effects import frames
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from asm_libcalls.emitter.image import Routine
-    from asm_libcalls.libcalls import Declaration
 
 
 def routines(table: Iterable[Declaration], made: Iterable[Routine]) -> Iterator[Routine]:

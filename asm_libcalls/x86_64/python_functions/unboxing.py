@@ -13,7 +13,9 @@ Each integer layout of ``object_layouts.py`` has its own code.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 from peachpy.x86_64 import (
     ADD, AND, BT, CLC, CMOVS, CMP, CVTSI2SD, CVTSS2SD, DEC, IMUL, INC, JA, JAE, JC, JE, JMP, JNC,
@@ -23,23 +25,16 @@ from peachpy.x86_64 import (
 )  # fmt: skip
 from peachpy.x86_64.registers import rsp
 
+from asm_libcalls.emitter.image import Routine
 from asm_libcalls.x86_64.python_functions import described_objects, readable_types
 from asm_libcalls.x86_64.python_functions.described_objects import (
     read_signed,
     refuse_at,
     shift_as_described,
 )
-from asm_libcalls.x86_64.python_functions.object_layouts import INTEGER_LAYOUTS
+from asm_libcalls.x86_64.python_functions.object_layouts import INTEGER_LAYOUTS, IntegerLayout
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, LOAD_SLOT, TAIL_JUMP
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
-
-    from asm_libcalls.emitter.image import Routine
-    from asm_libcalls.x86_64.python_functions.object_layouts import IntegerLayout
 
 
 def routines() -> Iterator[Routine]:

@@ -7,6 +7,7 @@ fit. Reading runs no Python code.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 from peachpy.x86_64 import (
@@ -14,18 +15,12 @@ from peachpy.x86_64 import (
     RET, SHL, SHR, TEST, XOR, Label, byte, eax, edx, r8, r9, r10, r10d, rax, rcx, rdx,
 )  # fmt: skip
 
+from asm_libcalls.emitter.image import Routine
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT
 from asm_libcalls.x86_64.python_functions import readable_types
 from asm_libcalls.x86_64.python_functions.described_objects import refuse_at
-from asm_libcalls.x86_64.python_functions.object_layouts import INTEGER_LAYOUTS
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from asm_libcalls.emitter.image import Routine
-    from asm_libcalls.x86_64.python_functions.object_layouts import IntegerLayout
+from asm_libcalls.x86_64.python_functions.object_layouts import INTEGER_LAYOUTS, IntegerLayout
 
 _DIGIT = 30  # bits
 _MOST_DIGITS = 5

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from typing import Any
 
 from asm_libcalls.emitter.image import Hole, Routine
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.stencils.stack_effects import describe
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
 
 _HOLE = struct.Struct("<i")
 _FIRST_PLACEHOLDER = 0x5EA1_0000  # no instruction of a stencil has these bytes by itself

@@ -23,6 +23,7 @@ Source: System V ABI for AMD64, 3.2.3; CPython C API (stable ABI, and PyObject_V
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 
 from peachpy.x86_64 import (
     ADD, AND, CMP, CVTSD2SS, CVTSS2SD, DEC, INC, JB, JE, JMP, JNE, JNS, JNZ, JZ, LABEL, LEA, MOV,
@@ -54,10 +55,6 @@ from asm_libcalls.x86_64.trampolines.departures import (
 )  # fmt: skip
 from asm_libcalls.x86_64.trampolines.enter_and_raise import RAISE_EXCEPTION, pop_frame
 from asm_libcalls.x86_64.trampolines.thread_records import load_or_make_thread_record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ARGUMENTS_BELOW_LIMIT = 1024
 """Bytes below the stack limit that the arguments of a call from just above it may take."""

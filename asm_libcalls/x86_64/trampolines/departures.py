@@ -8,6 +8,7 @@ waits in a host function, other greenlets use its addresses.
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 from peachpy.x86_64 import (
     ADD, AND, CMP, DEC, IMUL, INC, JA, JBE, JNZ, JZ, LABEL, LEA, MOV, SHL, SHR, SUB, TEST, XOR,
@@ -20,10 +21,6 @@ from asm_libcalls.x86_64.assembler.instructions import CALL_SLOT, LOAD_SLOT, LOC
 from asm_libcalls.x86_64.trampolines import READER_COUNT_SIZE, READER_COUNTS, RECORD_READERS
 from asm_libcalls.x86_64.trampolines.call_records import DEPARTURE, HostCallRecord
 from asm_libcalls.x86_64.trampolines.enter_and_raise import get_owner
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 MAXIMUM_COPY = 64 << 10
 """Most bytes of native frames that are copied for each call of Python by a greenlet."""

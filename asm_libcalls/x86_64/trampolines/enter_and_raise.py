@@ -26,6 +26,7 @@ MXCSR and the x87 control word belong to the caller; DF is clear at every call).
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from functools import partial
 
 from peachpy.x86_64 import (
@@ -45,6 +46,7 @@ from asm_libcalls.calling_convention import (
     INTEGER_REGISTERS,
     INTEGER_RESULTS,
 )
+from asm_libcalls.emitter.image import Routine
 from asm_libcalls.trap_codes import TrapCode
 from asm_libcalls.x86_64.assembler import registers, sequence
 from asm_libcalls.x86_64.assembler.instructions import (
@@ -58,12 +60,6 @@ from asm_libcalls.x86_64.trampolines.thread_records import (
     load_or_make_thread_record,
     load_thread_record,
 )
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from asm_libcalls.emitter.image import Routine
 
 RAISE_EXCEPTION = "asm_libcalls_raise_exception"
 """``void raise()``: end the innermost activation with the exception in the error indicator."""

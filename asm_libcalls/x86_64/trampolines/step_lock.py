@@ -13,24 +13,21 @@ moment. It would never get the lock while machine code copies long tables in a l
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 from peachpy.x86_64 import (
     CMP, CMPXCHG, DEC, INC, JBE, JE, JMP, JNE, JZ, LABEL, MOV, PAUSE, POP, PUSH, RET, TEST, XOR,
     Label, eax, edx, qword, r10, rax, rbx, rcx, rdi, rdx, rsi,
 )  # fmt: skip
 
+from asm_libcalls.emitter.image import Routine
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import LOAD_SLOT, LOAD_THREAD_POINTER, LOCK
 from asm_libcalls.x86_64.trampolines import (
     END_STEP, LEAVE_STEPS, STEP_LOCK, STEPS_DEPTH, TAKE_STEPS,
 )  # fmt: skip
 from asm_libcalls.x86_64.trampolines.lock_layouts import StepLock
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
-
-    from asm_libcalls.emitter.image import Routine
 
 _LOOKS = 200
 """How often a thread looks again, with a ``pause`` each: for a few microseconds."""

@@ -19,6 +19,9 @@ musl's ``pthread_self`` return); futex(2).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from peachpy.x86_64 import (
     AND, CMP, CMPXCHG, DEC, INC, JBE, JE, JMP, JNE, JNZ, JZ, LABEL, MOV, OR, PAUSE, POP, PUSH, RET,
     TEST, XOR, Label, al, eax, ecx, edi, edx, qword, r8d, rax, rcx, rdi, rdx, rsi,
@@ -26,6 +29,7 @@ from peachpy.x86_64 import (
 from peachpy.x86_64.registers import rsp
 
 from asm_libcalls.activation import Activation
+from asm_libcalls.emitter.image import Routine
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import (
     CALL_ROUTINE, CALL_SLOT, LOAD_THREAD_POINTER, LOCK, TAIL_JUMP,
@@ -34,13 +38,6 @@ from asm_libcalls.x86_64.trampolines import (
     LEAVE_STORE, STORE_DEPTH, STORE_LOOKS, TAKE_STORE, WAKE_STORE,
 )  # fmt: skip
 from asm_libcalls.x86_64.trampolines.lock_layouts import StoreLock
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
-
-    from asm_libcalls.emitter.image import Routine
 
 _BITS = StoreLock.BITS
 _SYS_FUTEX = 202  # of x86-64

@@ -18,6 +18,8 @@ gets ``UNKNOWN_BUDGET`` on it.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from typing import Any
 
 from peachpy.x86_64 import (
     ADD, AND, CMOVA, CMOVB, CMP, DEC, JA, JB, JE, JMP, JNE, JNZ, JZ, LABEL, LEA, MOV, POP, PUSH,
@@ -27,6 +29,7 @@ from peachpy.x86_64 import (
 from peachpy.x86_64.registers import rsp
 
 from asm_libcalls.activation import Activation, Departure, ThreadRecord
+from asm_libcalls.emitter.image import Routine
 from asm_libcalls.trap_codes import TrapCode
 from asm_libcalls.vmcontext import VMInterrupts
 from asm_libcalls.x86_64.assembler import sequence
@@ -37,13 +40,6 @@ from asm_libcalls.x86_64.trampolines import (
     ACTIVATIONS_KEY, CHECK_STACK, FIND_DEPARTURE, FREE_THREAD_RECORD, MAKE_THREAD_RECORD,
     RAISE_TRAP, STACK_LIMIT,
 )  # fmt: skip
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
-
-    from asm_libcalls.emitter.image import Routine
 
 MAXIMUM_BUDGET = 4 << 20
 UNKNOWN_BUDGET = 16 << 10

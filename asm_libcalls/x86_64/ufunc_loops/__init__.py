@@ -12,11 +12,9 @@ The image is loaded when the ufuncs are first used, not when the package is impo
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
 
-    from asm_libcalls.emitter.image import Routine
+from asm_libcalls.emitter.image import Routine
 
 CACHE_LINE = 64
 

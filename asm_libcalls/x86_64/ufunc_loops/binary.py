@@ -16,16 +16,14 @@ and the stack.
 
 from __future__ import annotations
 
+from typing import Any
+
 from peachpy.x86_64 import (
     ADD, AND, CMOVS, CMP, DEC, IMUL, JAE, JB, JE, JMP, JNE, JS, JZ, LABEL, LDMXCSR, LEA, MOV, NEG,
     NOT, OR, RET, SAR, STMXCSR, SUB, TEST, Label, dword, eax, qword, r8, r9, r10, r11, rax, rcx,
     rdi, rdx, rsi,
 )  # fmt: skip
 from peachpy.x86_64.registers import rsp
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 SIZE = 8
 """Bytes of an element."""

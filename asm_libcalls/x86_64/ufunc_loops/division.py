@@ -13,6 +13,7 @@ Source: Intel SDM volume 2, DIV and IDIV; NumPy's ``loops_arithmetic``, for the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 from peachpy.x86_64 import (
@@ -20,17 +21,12 @@ from peachpy.x86_64 import (
     Label, dword, eax, edx, qword, rax, rdx,
 )  # fmt: skip
 
+from asm_libcalls.emitter.image import Routine
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.ufunc_loops import binary, division_by_scalar, division_vectors
 from asm_libcalls.x86_64.ufunc_loops.binary import (
     DIVIDE_FLAG, OVERFLOW_FLAG, advance, raise_flag, reg_a, reg_b, reg_n, reg_out,
 )  # fmt: skip
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from asm_libcalls.emitter.image import Routine
 
 
 def routines(features: frozenset[str]) -> Iterator[Routine]:

@@ -16,6 +16,9 @@ PLDI 1994, figure 4.1; Intel SDM volume 2, MUL, MULX, SHRX.
 
 from __future__ import annotations
 
+from typing import Any
+
+import peachpy.x86_64 as x86
 from peachpy.x86_64 import (
     ADD, BSR, CMP, DIV, IMUL, INC, JAE, JB, JE, JMP, JNE, JNZ, JZ, LABEL, MOV, MUL, MULX, SAR, SHL,
     SHR, SHRX, SUB, TEST, XOR, Label, cl, eax, ecx, edx, qword, r10, r12, r13, r14, r15, rax, rbx,
@@ -27,10 +30,6 @@ from asm_libcalls.x86_64.ufunc_loops.binary import (
     jump_if_output_begins_inside, jump_if_strided_overlap, load_divisor, reg_a, reg_a_step, reg_b,
     reg_b_step, reg_n, reg_out, reg_out_step,
 )  # fmt: skip
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 _FEWEST = 8
 """Fewest elements for which finding the multiplier, itself a division, pays."""
@@ -146,9 +145,6 @@ class _Vectors:
     """The contiguous path, of quotients only: 256-bit vectors with AVX2, else 128-bit ones."""
 
     def __init__(self, avx2: bool, signed: bool) -> None:
-        import peachpy.x86_64 as x86
-
-        self.x86 = x86
         self.avx2 = avx2
         self.signed = signed
         self.width = 32 if avx2 else 16
@@ -160,7 +156,6 @@ class _Vectors:
 
     def write(self, *, otherwise: Any) -> None:
         """Emit it; jump to `otherwise` if it does not apply; fall through with the rest."""
-        x86 = self.x86
         together = 2
         lanes, loop = together * self.width // 8, Label("multiply_vectors")
         CMP(reg_a_step, 8)
@@ -196,15 +191,14 @@ class _Vectors:
     def _op(self, name: str, result: Any, first: Any, second: Any) -> None:
         """Emit ``result = first OP second``; AVX has three operands, SSE two."""
         if self.avx2:
-            getattr(self.x86, f"V{name}")(result, first, second)
+            getattr(x86, f"V{name}")(result, first, second)
             return
         if result is not first:
-            self.x86.MOVDQA(result, first)
-        getattr(self.x86, name)(result, second)
+            x86.MOVDQA(result, first)
+        getattr(x86, name)(result, second)
 
     def _broadcast(self, register: Any) -> None:
         """Fill a register with rax."""
-        x86 = self.x86
         if self.avx2:
             x86.VMOVQ(register.as_xmm, rax)
             x86.VPBROADCASTQ(register, register.as_xmm)
@@ -217,7 +211,7 @@ class _Vectors:
         low_low, high_low, low_high, high = self.products
         if self.signed:
             op("PSRAD", sign, n, 31)
-            (self.x86.VPSHUFD if self.avx2 else self.x86.PSHUFD)(sign, sign, 0b11_11_01_01)
+            (x86.VPSHUFD if self.avx2 else x86.PSHUFD)(sign, sign, 0b11_11_01_01)
             op("PXOR", n, n, sign)
             op("PSUBQ", n, n, sign)
         op("PSRLQ", self.n_high, n, 32)

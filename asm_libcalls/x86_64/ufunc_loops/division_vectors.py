@@ -50,6 +50,8 @@ VPMADD52HUQ; volume 1, 15.6.4 (static rounding); uops.info (VDIVPD).
 
 from __future__ import annotations
 
+from typing import Any
+
 from peachpy.x86_64 import (
     ADD, BZHI, CMOVAE, CMOVNS, CMP, DIV, INC, JAE, JB, JE, JMP, JNZ, JZ, KANDNB, KMOVB, KORTESTB,
     LABEL, LEA, MOV, NEG, SHL, SHR, SUB, TEST, VCVTTPD2UQQ, VCVTUQQ2PD, VDIVPD, VFMADD231PD,
@@ -67,10 +69,6 @@ from asm_libcalls.x86_64.ufunc_loops.binary import (
     reg_out, reg_out_step,
 )  # fmt: skip
 from asm_libcalls.x86_64.ufunc_loops.strided_vectors import pack, unpack
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 REQUIRES = frozenset({"avx512f", "avx512dq", "bmi2"})
 

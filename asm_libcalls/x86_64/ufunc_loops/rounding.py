@@ -15,24 +15,19 @@ NumPy reference, "Universal functions (ufunc) C-API".
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 from peachpy.x86_64 import (
     ADD, AND, CMP, JAE, JB, JE, JG, JL, JMP, JNE, JNZ, LABEL, LEA, MOV, NEG, PREFETCHW, RET, SFENCE,
     SHL, SUB, TEST, Label, eax, r8, r9, r10, r11, rax, rcx, rdi, rdx, rsi,
 )  # fmt: skip
 
+from asm_libcalls.emitter.image import Routine
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.rounding import DIRECTIONS, INEXACT_SUPPRESSED
-from asm_libcalls.x86_64.ufunc_loops.rounding_vectors import REQUIRES, best_isa, places
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
-
-    from asm_libcalls.emitter.image import Routine
-    from asm_libcalls.x86_64.ufunc_loops.rounding_vectors import Isa
+from asm_libcalls.x86_64.ufunc_loops.rounding_vectors import REQUIRES, Isa, best_isa, places
 
 __all__ = ["REQUIRES", "routines"]
 

@@ -8,11 +8,11 @@ Source: Intel SDM volume 2, ROUNDPS, VRNDSCALEPS and PREFETCHW.
 
 from __future__ import annotations
 
-from asm_libcalls.x86_64.cpu import ICE_LAKE
+from typing import Any
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+import peachpy.x86_64 as x86
+
+from asm_libcalls.x86_64.cpu import ICE_LAKE
 
 REQUIRES = frozenset({"sse4_1"})
 """CPU features without which NumPy's own loops serve."""
@@ -34,9 +34,6 @@ class Isa:
     has_prefetch = False  # whether PREFETCHW can be executed (some CPUs run it as a no-op)
 
     def __init__(self, size: int, immediate: int) -> None:
-        import peachpy.x86_64 as x86
-
-        self.x86 = x86
         self.size = size
         self.immediate = immediate
         self.precision = {4: "S", 8: "D"}[size]
@@ -48,14 +45,14 @@ class Isa:
 
     def instruction(self, name: str) -> Any:
         """Return the instruction for this precision: ``ROUNDP`` is ``ROUNDPS`` or ``VROUNDPD``."""
-        return getattr(self.x86, self.prefix + name + self.precision)
+        return getattr(x86, self.prefix + name + self.precision)
 
     def begin(self) -> None:
         """Prepare registers, on each path that rounds single elements."""
 
     def end(self) -> None:
         """Leave the routine."""
-        self.x86.RET()
+        x86.RET()
 
     def load_rounded(self, vector: Any, address: Any) -> None:
         """Round a whole vector from memory."""
@@ -88,16 +85,16 @@ class Isa:
         lanes = 16 // self.size
         for lane, address in enumerate(places(pointer, step, step_3)[:lanes]):
             self.load_lane(self.xmm[i], lane, address)
-        self.x86.LEA(pointer, [pointer + step * lanes])
+        x86.LEA(pointer, [pointer + step * lanes])
 
     def load_lane(self, xmm: Any, lane: int, address: Any) -> None:
         """Load one element; into lane 0 it clears the others."""
         if lane == 0:
             self.instruction("MOVS")(xmm, [address])
         elif self.size == 8:
-            self.x86.MOVHPD(xmm, [address])
+            x86.MOVHPD(xmm, [address])
         else:
-            self.x86.INSERTPS(xmm, [address], lane << 4)
+            x86.INSERTPS(xmm, [address], lane << 4)
 
     def load_every_second(self, i: int, pointer: Any) -> None:
         """Load packed[i] with every second element from `pointer` on, and advance it."""
@@ -136,17 +133,16 @@ class _Avx(Isa):
 
     def __init__(self, size: int, immediate: int) -> None:
         super().__init__(size, immediate)
-        x86 = self.x86
         self.vector = (x86.ymm0, x86.ymm1, x86.ymm2, x86.ymm3, x86.ymm4, x86.ymm5)
         self.xmm_zero = x86.xmm15
 
     def begin(self) -> None:
         # Source of the upper lanes of VROUNDSS's result; nothing else writes this register.
-        self.x86.VXORPS(self.xmm_zero, self.xmm_zero, self.xmm_zero)
+        x86.VXORPS(self.xmm_zero, self.xmm_zero, self.xmm_zero)
 
     def end(self) -> None:
-        self.x86.VZEROUPPER()
-        self.x86.RET()
+        x86.VZEROUPPER()
+        x86.RET()
 
     def load_rounded(self, vector: Any, address: Any) -> None:
         self.instruction("ROUNDP")(vector, [address], self.immediate)
@@ -158,9 +154,9 @@ class _Avx(Isa):
         if lane == 0:
             super().load_lane(xmm, lane, address)
         elif self.size == 8:
-            self.x86.VMOVHPD(xmm, xmm, [address])
+            x86.VMOVHPD(xmm, xmm, [address])
         else:
-            self.x86.VINSERTPS(xmm, xmm, [address], lane << 4)
+            x86.VINSERTPS(xmm, xmm, [address], lane << 4)
 
 
 class _Avx512(_Avx):
@@ -170,7 +166,6 @@ class _Avx512(_Avx):
 
     def __init__(self, size: int, immediate: int) -> None:
         super().__init__(size, immediate)
-        x86 = self.x86
         self.vector = (x86.zmm0, x86.zmm1, x86.zmm2, x86.zmm3, x86.zmm4, x86.zmm5)
         # Zen 4 is one or two percent faster with vectors half as wide beyond the first-level cache.
         self.distant = _Avx(size, immediate)
@@ -189,7 +184,6 @@ class _IceLake(_Avx512):
 
     def __init__(self, size: int, immediate: int) -> None:
         super().__init__(size, immediate)
-        x86 = self.x86
         self.packed = (x86.ymm16, x86.ymm17, x86.ymm18, x86.ymm19)
         masks = (x86.k1, x86.k2, x86.k3, x86.k4, x86.k5, x86.k6, x86.k7)
         self.masks = masks[: self.packed_bytes // size - 1]  # of the lanes from 1 on
@@ -198,35 +192,35 @@ class _IceLake(_Avx512):
 
     def begin_packing(self) -> None:
         for lane, mask in enumerate(self.masks, start=1):
-            self.x86.MOV(self.x86.eax, 1 << lane)
-            self.x86.KMOVW(mask, self.x86.eax)
+            x86.MOV(x86.eax, 1 << lane)
+            x86.KMOVW(mask, x86.eax)
 
     def load_packed(self, i: int, pointer: Any, step: Any, step_3: Any) -> None:
         for first in range(0, self.packed_bytes // self.size, 4):
             for lane, address in enumerate(places(pointer, step, step_3), start=first):
                 self.load_lane(self.packed[i], lane, address)
-            self.x86.LEA(pointer, [pointer + step * 4])
+            x86.LEA(pointer, [pointer + step * 4])
 
     def load_every_second(self, i: int, pointer: Any) -> None:
         vector, behind = self.packed[i], [pointer + self.packed_bytes]
-        self.x86.VMOVUPS(vector, [pointer])
+        x86.VMOVUPS(vector, [pointer])
         # In each half: the even elements of one vector, then those of the other.
-        self.x86.VSHUFPS(vector, vector, behind, 0b10_00_10_00)
-        self.x86.VPERMQ(vector, vector, 0b11_01_10_00)  # and in order
-        self.x86.ADD(pointer, 2 * self.packed_bytes)
+        x86.VSHUFPS(vector, vector, behind, 0b10_00_10_00)
+        x86.VPERMQ(vector, vector, 0b11_01_10_00)  # and in order
+        x86.ADD(pointer, 2 * self.packed_bytes)
 
     def begin_masking(self) -> None:
-        self.x86.MOV(self.x86.eax, 0x5555)
-        self.x86.KMOVW(self.x86.k1, self.x86.eax)
+        x86.MOV(x86.eax, 0x5555)
+        x86.KMOVW(x86.k1, x86.eax)
 
     def round_every_second(self, source: Any, target: Any) -> None:
-        vector, mask = self.x86.zmm16, self.x86.k1
+        vector, mask = x86.zmm16, x86.k1
         self.instruction("MOVUP")(vector(mask.z), [source])
         self.instruction("RNDSCALEP")(vector, vector, self.immediate)
-        self.instruction("MOVUP")(self.x86.zword[target](mask), vector)
+        self.instruction("MOVUP")(x86.zword[target](mask), vector)
 
     def load_lane(self, vector: Any, lane: int, address: Any) -> None:
-        element = (self.x86.dword if self.size == 4 else self.x86.qword)[address]
+        element = (x86.dword if self.size == 4 else x86.qword)[address]
         if lane == 0:
             self.instruction("MOVS")(vector.as_xmm, element)
         else:
@@ -240,10 +234,10 @@ class _IceLake(_Avx512):
         for lane, source in enumerate(sources):
             self.load_lane(low, lane, source)
         self.round_packed(0)
-        self.x86.VEXTRACTF64X2(high, low, 1)
+        x86.VEXTRACTF64X2(high, low, 1)
         for xmm, (first, second) in ((low.as_xmm, targets[:2]), (high, targets[2:])):
-            self.x86.VMOVSD([first], xmm)
-            self.x86.VMOVHPD([second], xmm)
+            x86.VMOVSD([first], xmm)
+            x86.VMOVHPD([second], xmm)
 
     def round_packed(self, i: int) -> None:
         self.instruction("RNDSCALEP")(self.packed[i], self.packed[i], self.immediate)

@@ -10,22 +10,19 @@ Source: Intel SDM volume 2, VPSLLVQ, VPSRLVQ, VPSRAVQ.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
+import peachpy.x86_64 as x86
 from peachpy.x86_64 import JNZ, JZ, LABEL, MOV, RET, SUB, TEST, Label, cl, rax, rcx, rdx
 
+from asm_libcalls.emitter.image import Routine
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.ufunc_loops import binary
 from asm_libcalls.x86_64.ufunc_loops.binary import (
     advance, jump_if_overlapping, jump_unless_contiguous, reg_a, reg_b, reg_n, reg_out,
 )  # fmt: skip
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
-
-    from asm_libcalls.emitter.image import Routine
 
 _VECTOR_BYTES = {"avx512f": 64, "avx2": 32}
 
@@ -38,8 +35,6 @@ def routines(features: frozenset[str]) -> Iterator[Routine]:
 
 
 def _loop(name: str, extension: str | None) -> None:
-    import peachpy.x86_64 as x86
-
     sequential = x86.Label("sequential")
     binary.load_arguments()
     if extension:
@@ -70,9 +65,6 @@ class _Vectors:
     """The contiguous paths: a count for each element, one count for all, one number for all."""
 
     def __init__(self, name: str, extension: str) -> None:
-        import peachpy.x86_64 as x86
-
-        self.x86 = x86
         self.name = name
         self.avx512 = extension == "avx512f"
         self.width = _VECTOR_BYTES[extension]
@@ -82,7 +74,6 @@ class _Vectors:
 
     def write(self, sequential: Any) -> None:
         """Emit the paths; other operands, and the remaining elements, go to `sequential`."""
-        x86 = self.x86
         x86.CMP(reg_n, self.width // 8)
         x86.JB(sequential)
         ways = (("by_vector", True, True), ("by_scalar", True, False), ("of_scalar", False, True))
@@ -95,7 +86,7 @@ class _Vectors:
                 x86.LABEL(otherwise)
 
     def _contiguous(self, way: str, a: bool, b: bool, sequential: Any) -> None:
-        x86, lanes = self.x86, self.width // 8
+        lanes = self.width // 8
         xs, counts, signs = self.registers[0:4], self.registers[4:8], self.registers[8:12]
         self.counts_mask, self.sign_bit = self.registers[12:14]
         pair, single, rest = (x86.Label(f"{way}_{n}") for n in ("pair", "single", "rest"))
@@ -139,7 +130,6 @@ class _Vectors:
         x86.JMP(sequential)
 
     def _broadcast(self, register: Any, value: int) -> None:
-        x86 = self.x86
         x86.MOV(x86.rax, value)
         if self.avx512:
             x86.VPBROADCASTQ(register, x86.rax)
@@ -150,14 +140,13 @@ class _Vectors:
     def _prepare(self, count: Any, sign: Any) -> None:
         """Mask counts; for the composed arithmetic shift, compute the places of the sign."""
         if self.avx512:
-            self.x86.VPANDQ(count, count, self.counts_mask)
+            x86.VPANDQ(count, count, self.counts_mask)
             return
-        self.x86.VPAND(count, count, self.counts_mask)
+        x86.VPAND(count, count, self.counts_mask)
         if self.name == "i64_sshr":
-            self.x86.VPSRLVQ(sign, self.sign_bit, count)
+            x86.VPSRLVQ(sign, self.sign_bit, count)
 
     def _shift(self, result: Any, x: Any, count: Any, sign: Any) -> None:
-        x86 = self.x86
         if self.name == "i64_ishl":
             x86.VPSLLVQ(result, x, count)
         elif self.name == "i64_ushr":

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from peachpy.x86_64 import (
     LEA, VEXTRACTF128, VEXTRACTF64X4, VINSERTF128, VINSERTF64X4, VMOVDQA64, VMOVHPD, VMOVSD, rax,
     rdx, xmm4, xmm5, xmm6, xmm7, ymm4, ymm6, zmm4,
 )  # fmt: skip
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 
 def _places(pointer: Any, step: Any) -> list[Any]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 
 from asm_libcalls.emitter import code_names, libc
-from asm_libcalls.emitter.image import CODE_PAGE
+from asm_libcalls.emitter.image import CODE_PAGE, Image
 from asm_libcalls.emitter.open_file import OpenFile, check_mapped
 from asm_libcalls.owned import Released
 from asm_libcalls.signatures import c_types
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from functools import partial
 
     from asm_libcalls.emitter.code_names import Function
-    from asm_libcalls.emitter.image import Image
 else:
     from _functools import partial  # importing functools takes longer
 

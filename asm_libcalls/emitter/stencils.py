@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from _struct import Struct
 
-from asm_libcalls.emitter.image import Reference, Routine
+from asm_libcalls.emitter.image import Hole, Image, Reference, Routine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from asm_libcalls.emitter.image import Hole, Image
 
 _HOLE = Struct("<i")
 

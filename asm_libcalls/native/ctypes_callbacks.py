@@ -9,9 +9,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from asm_libcalls.native.ctypes_entry import callback_functions, exact_type, pattern_of, report
-from asm_libcalls.native.ctypes_state import thread_state
-from asm_libcalls.native.host_results import call_closed, result_converter
+from asm_libcalls.native.ctypes_entry import (
+    callback_functions,
+    exact_type,
+    pattern_of,
+    report,
+    thread_state,
+)
+from asm_libcalls.native.host_function import call_closed, result_converter
 from asm_libcalls.native.pooled import Pooled
 
 TYPE_CHECKING = False

@@ -1,15 +1,16 @@
-"""The entry from Python into native code through ctypes, used without machine code.
+"""The entry from Python into native code through ctypes, and each thread's entries and callbacks.
 
-It cannot unwind native frames. A trap or an exception in a callback is recorded, the callback
-returns 0, and the exception is raised when the native code has returned.
+The entry serves without machine code. It cannot unwind native frames. A trap or an exception in a
+callback is recorded, the callback returns 0, and the exception is raised when the native code has
+returned.
 """
 
 from __future__ import annotations
 
 import ctypes
+from _thread import _local
 
 from asm_libcalls.native import greenlets, process
-from asm_libcalls.native.ctypes_state import CtypesActivation, thread_state
 from asm_libcalls.native.unraisable import catch, identify
 from asm_libcalls.owned import raise_first
 from asm_libcalls.traps import Trap
@@ -20,6 +21,45 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from asm_libcalls.signatures import Signature
+
+
+class CtypesActivation:
+    """One entry through ctypes that has not ended."""
+
+    __slots__ = ("owner", "raised")
+
+    def __init__(self, owner: int) -> None:
+        # the thread or greenlet that entered, by `identify`
+        self.owner = owner
+        self.raised: list[BaseException] = []  # the exceptions of its callbacks
+
+
+class _ThreadState(_local):
+    """A thread's ctypes entries and ctypes callbacks.
+
+    It has no ``__init__``: a finalizer or a signal handler that runs in that of a thread-local
+    object sees the thread's attributes before they are set.
+    """
+
+    callbacks = 0
+    """The running ones, called by native code."""
+
+    @property
+    def activations(self) -> list[CtypesActivation]:
+        """The thread's entries, of all its greenlets."""
+        entries: list[CtypesActivation] = self.__dict__.setdefault("entries", [])
+        return entries
+
+
+thread_state = _ThreadState()
+
+
+def runs_unknown_frames() -> bool:
+    """Return whether this thread has frames of native code that the stack walker cannot follow.
+
+    They were entered, or called Python, through ctypes.
+    """
+    return bool(thread_state.activations or thread_state.callbacks)
 
 
 class PythonEntry:

@@ -21,7 +21,7 @@ from asm_libcalls.activation import (
 from asm_libcalls.calling_convention import INTEGERS, STACK, assign, bank_of
 from asm_libcalls.emitter import code_names, libc
 from asm_libcalls.native import process
-from asm_libcalls.signatures import c_types
+from asm_libcalls.signatures import Signature, c_types
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.traps import trap_of
 from asm_libcalls.x86_64.trampolines import FIND_DEPARTURE
@@ -30,8 +30,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
-
-    from asm_libcalls.signatures import Signature
 
 if not HAS_GIL:
     # Now, not at the first trap: the child of a fork in the middle of another thread's import waits

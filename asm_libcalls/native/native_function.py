@@ -137,10 +137,12 @@ def native_functions(
     from asm_libcalls.x86_64.python_functions.function_shapes import Shape
     from asm_libcalls.x86_64.trampolines import ENTER, ENTER_HOLDING_GIL
 
-    shapes = []
-    for s in specifications:
+    def shape_of(s: Specification) -> Shape | None:
+        """Return the shape of a function; None if it is made in Python."""
         enter, guard = "", s.guard
         if not _is_unboxed(s.signature):
+            if not s.signature.parameters:  # a builtin without arguments has no slow path
+                return None
             guard = EVERYTHING
         elif s.guard or s.inline:
             pass
@@ -148,23 +150,19 @@ def native_functions(
             enter = ENTER
         elif s.catch or assign(s.signature.parameters).stack:
             enter = ENTER_HOLDING_GIL
-        shapes.append(Shape.of(s.signature, enter, guard, s.inline, s.vmctx_of, s.references))
-    # A builtin without arguments has no slow path.
-    python = [not (s.signature.parameters or _is_unboxed(s.signature)) for s in specifications]
+        return Shape.of(s.signature, enter, guard, s.inline, s.vmctx_of, s.references)
+
+    shapes = [(s, shape_of(s)) for s in specifications]
     try:
-        machine = [
-            (s, shape)
-            for s, shape, in_python in zip(specifications, shapes, python, strict=True)
-            if not in_python
-        ]
+        machine = [(s, shape) for s, shape in shapes if shape is not None]
         closable = [shape.leaving_all() for s, shape in machine if s.owner is not None]
         maker.prepare([shape for _, shape in machine] + closable)
     except (OSError, Unsupported):  # a process may be denied new executable pages at any time
         return [_python_function(s, _slow(s, interface)) for s in specifications]
     made = []
-    for s, shape, in_python in zip(specifications, shapes, python, strict=True):
+    for s, shape in shapes:
         slow = _slow(s, interface)
-        if in_python:
+        if shape is None:
             made.append(_python_function(s, slow))
             continue
         function = maker.objects.make(

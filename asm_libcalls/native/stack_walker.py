@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import ctypes
 
-from asm_libcalls.activation import Activation
-from asm_libcalls.native import ctypes_state, greenlets, process
+from asm_libcalls.activation import Activation, Departure
+from asm_libcalls.native import ctypes_entry, greenlets, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from asm_libcalls.activation import Departure
 
 _WORD = ctypes.sizeof(ctypes.c_size_t)
 
@@ -25,7 +23,7 @@ def departures() -> Iterator[Departure] | None:
 
     None if some native frames are not known: they were entered, or called Python, through ctypes.
     """
-    if ctypes_state.runs_unknown_frames():
+    if ctypes_entry.runs_unknown_frames():
         return None
     return iter(()) if process.machine_entry is None else process.machine_entry.departures()
 

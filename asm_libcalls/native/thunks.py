@@ -7,7 +7,7 @@ from functools import partial
 
 from asm_libcalls.emitter import libc
 from asm_libcalls.native import greenlets, record_readers
-from asm_libcalls.native.host_results import call_closed, refuse_result, result_converter
+from asm_libcalls.native.host_function import call_closed, refuse_result, result_converter
 from asm_libcalls.native.pooled import Pooled
 from asm_libcalls.signatures import Signature
 from asm_libcalls.x86_64 import code_cache

@@ -14,11 +14,7 @@ import struct
 from decimal import Decimal
 from fractions import Fraction
 
-from asm_libcalls.signatures.value_types import FRACTION_BITS
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from asm_libcalls.signatures import ValueType
+from asm_libcalls.signatures.value_types import FRACTION_BITS, ValueType
 
 _DIGITS, _HEX = r"[0-9](?:_?[0-9])*", r"[0-9a-f](?:_?[0-9a-f])*"
 _BINARY, _OCTAL = r"[01](?:_?[01])*", r"[0-7](?:_?[0-7])*"

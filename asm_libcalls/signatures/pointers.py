@@ -18,14 +18,13 @@ from asm_libcalls.signatures.value_types import (
     CONST_POINTER,
     MEMORY_POINTERS,
     POINTER_BITS,
+    ValueType,
     learners,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from asm_libcalls.signatures.value_types import ValueType
 
 _POINTER_CODES = "PzZO"
 """The ``_type_`` of ctypes' simple types that hold a pointer: void, char, wchar_t, PyObject."""

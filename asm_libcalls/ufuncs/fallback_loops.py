@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +20,6 @@ from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow
 from asm_libcalls.ufuncs.numpy_loops import loop_of
 from asm_libcalls.ufuncs.objects import Loop
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from typing import Any
 
 
 def fallback_loop(libcall: str, dtypes: Sequence[str]) -> Loop:

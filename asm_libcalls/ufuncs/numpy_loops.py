@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import numpy as np
 
 from asm_libcalls.ufuncs.objects import Loop
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _BOOL, _INTEGERS = "?", "bBhHiIlLqQ"
 _ORDER = _BOOL + _INTEGERS + "efdgFDGO"  # of NumPy's own ufuncs, which decides about casts

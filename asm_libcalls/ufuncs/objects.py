@@ -11,15 +11,12 @@ Source: NumPy reference, "Universal functions (ufunc) C-API"; ``numpy/__ufunc_ap
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from asm_libcalls.emitter import libc
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
 
 _FROM_FUNC_AND_DATA = 1  # the entry's index in the table
 _NO_IDENTITY = -1  # PyUFunc_None: an empty reduction without `initial` is an error

@@ -23,17 +23,13 @@ from _thread import RLock
 from asm_libcalls import __version__
 from asm_libcalls.emitter import pages
 from asm_libcalls.emitter.availability import Unavailable, warn
-from asm_libcalls.emitter.image import CODE_PAGE, link
+from asm_libcalls.emitter.image import CODE_PAGE, Image, link
 from asm_libcalls.emitter.image_file import KEY_SIZE, digest, pack, unpack
+from asm_libcalls.emitter.open_file import OpenFile
+from asm_libcalls.emitter.pages import LoadedImage
 from asm_libcalls.x86_64 import cache_files
 from asm_libcalls.x86_64.cache_files import ENVIRONMENT_VARIABLE, OFF, folder, refusals
 from asm_libcalls.x86_64.image_kinds import IMAGES, LEVELS, architecture_level, levels_of
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from asm_libcalls.emitter.image import Image
-    from asm_libcalls.emitter.open_file import OpenFile
-    from asm_libcalls.emitter.pages import LoadedImage
 
 __all__ = [
     "ENVIRONMENT_VARIABLE",

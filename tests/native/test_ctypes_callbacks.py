@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from asm_libcalls.native import ctypes_callbacks, ctypes_state
+from asm_libcalls.native import ctypes_callbacks, ctypes_entry
 from asm_libcalls.native.ctypes_entry import PythonEntry
 from asm_libcalls.signatures import Signature
 
@@ -44,19 +44,19 @@ def test_a_callback_counts_while_it_runs(make):
     seen = []
 
     def inner():
-        seen.append(ctypes_state.runs_unknown_frames())
+        seen.append(ctypes_entry.runs_unknown_frames())
         return 1
 
     def outer():
-        seen.append(ctypes_state.runs_unknown_frames())
+        seen.append(ctypes_entry.runs_unknown_frames())
         seen.append(C_INT32(make(inner))())
-        seen.append(ctypes_state.runs_unknown_frames())
+        seen.append(ctypes_entry.runs_unknown_frames())
         return 2
 
-    assert not ctypes_state.runs_unknown_frames()
+    assert not ctypes_entry.runs_unknown_frames()
     assert C_INT32(make(outer))() == 2
     assert seen == [True, True, 1, True]
-    assert not ctypes_state.runs_unknown_frames()
+    assert not ctypes_entry.runs_unknown_frames()
 
 
 @pytest.mark.parametrize("bits", [False, True])
@@ -70,7 +70,7 @@ def test_after_an_exception_the_result_is_zero(make, monkeypatch, bits):
 
     assert C_INT32(make(fail, bits=bits))() == 0
     assert reported == [Odd]
-    assert not ctypes_state.runs_unknown_frames()
+    assert not ctypes_entry.runs_unknown_frames()
 
 
 def test_what_is_raised_before_the_first_line_is_raised_later(make):

@@ -12,7 +12,7 @@ import pytest
 import asm_libcalls
 from asm_libcalls.binding import Binding
 from asm_libcalls.libcalls import BUILTIN_ARRAY
-from asm_libcalls.native import ctypes_state, process
+from asm_libcalls.native import ctypes_entry, process
 from asm_libcalls.signatures import Signature
 
 PROLOGUE = bytes.fromhex("55 4889e5")  # push rbp; mov rbp, rsp
@@ -192,14 +192,14 @@ def test_a_finalizer_in_a_threads_first_use():
     errors: list[BaseException] = []
 
     def ask(frame, event, argument):
-        seen.append(ctypes_state.runs_unknown_frames())
+        seen.append(ctypes_entry.runs_unknown_frames())
         return ask
 
     def use() -> None:
         sys.settrace(ask)
         try:
-            ctypes_state.thread_state.activations.append(ctypes_state.CtypesActivation(1))
-            assert ctypes_state.runs_unknown_frames()
+            ctypes_entry.thread_state.activations.append(ctypes_entry.CtypesActivation(1))
+            assert ctypes_entry.runs_unknown_frames()
         except BaseException as error:
             errors.append(error)
         finally:

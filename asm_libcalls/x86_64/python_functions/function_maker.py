@@ -7,10 +7,11 @@ If no code reads the objects of this Python, :class:`Unsupported` is raised, and
 
 from __future__ import annotations
 
-from asm_libcalls.signatures import c_types
-
 from asm_libcalls.emitter import code_names, libc, pages
-from asm_libcalls.signatures import Signature
+from asm_libcalls.emitter.image import Image, link
+from asm_libcalls.emitter.pages import LoadedImage
+from asm_libcalls.emitter.stencils import Part, Stencils, compose
+from asm_libcalls.signatures import Signature, c_types
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.x86_64.python_functions import KNOWN_TYPES, STENCIL_PREFIX, readable_types
 from asm_libcalls.x86_64.python_functions.function_shapes import (
@@ -20,9 +21,7 @@ from asm_libcalls.x86_64.python_functions.function_shapes import (
     parts_of,
     routine_of_slot,
 )
-from asm_libcalls.emitter.image import link
 from asm_libcalls.x86_64.python_functions.object_layouts import Unsupported
-from asm_libcalls.emitter.stencils import Part, Stencils, compose
 from asm_libcalls.x86_64.trampolines import STEP_LOCK
 
 TYPE_CHECKING = False
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.emitter.code_names import Function
-    from asm_libcalls.emitter.image import Image
-    from asm_libcalls.emitter.pages import LoadedImage
     from asm_libcalls.x86_64.python_functions.function_objects import FunctionObjects
     from asm_libcalls.x86_64.python_functions.slot_shapes import SlotShape
 else:

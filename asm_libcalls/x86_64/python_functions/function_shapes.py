@@ -5,15 +5,14 @@ No Python object is read or made here: ``function_objects.py`` makes functions f
 
 from __future__ import annotations
 
-from asm_libcalls.signatures import c_types
 import sys
 
-from asm_libcalls.calling_convention import STACK, assign
 from asm_libcalls.activation import NativeCall, argument_offset
-from asm_libcalls.signatures import MEMORY_POINTERS, VALUE_TYPES, Signature
+from asm_libcalls.calling_convention import STACK, Place, assign
+from asm_libcalls.emitter.stencils import Part, Stencil, Stencils
+from asm_libcalls.signatures import MEMORY_POINTERS, VALUE_TYPES, Signature, ValueType, c_types
 from asm_libcalls.signatures.value_types import CONST_POINTER
 from asm_libcalls.x86_64.python_functions import EVERYTHING
-from asm_libcalls.emitter.stencils import Part, Stencil, Stencils
 from asm_libcalls.x86_64.trampolines import ENTER_HOLDING_GIL
 
 TYPE_CHECKING = False
@@ -21,9 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from asm_libcalls.calling_convention import Place
     from asm_libcalls.emitter.image import Image
-    from asm_libcalls.signatures import ValueType
     from asm_libcalls.x86_64.python_functions.object_layouts import ObjectLayout
 
 CLASS = "class "

@@ -251,8 +251,7 @@ def test_stack_maps_are_forgotten_with_the_memory():
 
 def test_code_that_is_made_and_freed_at_interpreter_exit(child):
     """Nothing can be imported then."""
-    done = child(
-        """
+    done = child("""
         import asm_libcalls
         from asm_libcalls import Code
 
@@ -266,8 +265,7 @@ def test_code_that_is_made_and_freed_at_interpreter_exit(child):
         last = Last()
         last.kept = Code(content)
         last.itself = last
-        """
-    )
+        """)
     assert (done.stdout, done.stderr) == ("9\n", "")
 
 
@@ -452,8 +450,7 @@ def test_names_go_with_the_memory_not_before():
 
 
 def test_debuggers_and_unwinders_are_told(child):
-    child(
-        """
+    child("""
         import ctypes, gc
         from asm_libcalls import Code, HostFunction, native_function
         from asm_libcalls.integrations import gdb
@@ -509,8 +506,7 @@ def test_debuggers_and_unwinders_are_told(child):
         del made, code
         gc.collect()
         assert counts() == before
-        """
-    )
+        """)
 
 
 @pytest.mark.parametrize("way", ["variable", "enable"])

@@ -37,8 +37,7 @@ def open_files() -> int:
 
 
 def test_seventy_thousand_pieces(child):
-    child(
-        """
+    child("""
         import os
         from pathlib import Path
         from process_maps import mappings, offenders
@@ -85,8 +84,7 @@ def test_seventy_thousand_pieces(child):
         assert after[0] - before[0] < 12 << 20, (before, after)
         assert after[1] <= before[1] + 1 and after[2] <= before[2] + 1, (before, after)
         assert offenders() == []
-        """
-    )
+        """)
 
 
 def test_what_is_freed_is_used_again_in_any_order(random_cases):
@@ -112,8 +110,7 @@ def test_what_is_freed_is_used_again_in_any_order(random_cases):
 
 def test_no_mapping_is_ever_writable_and_executable(child):
     """Looked at before and after every call of libc.py, and of the arena."""
-    child(
-        """
+    child("""
         import gc, sys
         from process_maps import mapping_of, offenders
         from asm_libcalls import Code, native_function
@@ -138,8 +135,7 @@ def test_no_mapping_is_ever_writable_and_executable(child):
         assert permissions == {"r-xs"}, permissions
         assert found == []
         assert {"mmap", "_write", "_free", "unmap"} <= {*moments}, {*moments}
-        """
-    )
+        """)
 
 
 WITHOUT_MEMFD = """
@@ -188,8 +184,7 @@ def test_where_no_memfd_is_to_be_had_each_piece_has_its_own_pages(child, refused
 
 
 def test_where_no_memory_may_be_executable_it_says_so(child):
-    done = child(
-        """
+    done = child("""
         import errno, seccomp
         import asm_libcalls
         from asm_libcalls import Code
@@ -203,16 +198,14 @@ def test_where_no_memory_may_be_executable_it_says_so(child):
             Code(b"\\xc3")
         except OSError as error:
             print(error)
-        """
-    )
+        """)
     if done.stdout.startswith("skip:"):
         pytest.skip(f"the kernel does not let us try: {done.stdout}")
     assert "refuses executable memory" in done.stdout
 
 
 def test_where_written_memory_may_not_become_executable(child):
-    done = child(
-        """
+    done = child("""
         import ctypes
         if ctypes.CDLL(None, use_errno=True).prctl(65, 1, 0, 0, 0):  # PR_SET_MDWE, Linux 6.3
             print("skip")
@@ -224,8 +217,7 @@ def test_where_written_memory_may_not_become_executable(child):
                 assert mapping_of(code.address).permissions == "r-xs"
                 assert native_function(code.address, "(i32, i32) -> i32")(40, 2) == 42
         assert offenders() == []
-        """
-    )
+        """)
     if done.stdout.startswith("skip"):
         pytest.skip("the kernel has no PR_SET_MDWE")
 
@@ -233,8 +225,7 @@ def test_where_written_memory_may_not_become_executable(child):
 def test_another_file_under_the_descriptor_is_not_written(child, tmp_path):
     """Programs that become daemons close all descriptors, and open files of their own."""
     path = tmp_path / "of others"
-    child(
-        f"""
+    child(f"""
         import os
         from asm_libcalls import Code, native_function
         from asm_libcalls.emitter import code_arena
@@ -260,14 +251,12 @@ def test_another_file_under_the_descriptor_is_not_written(child, tmp_path):
         for code in (old[1], new, last):
             assert native_function(code.address, "(i32, i32) -> i32")(40, 2) == 42
             code.close()
-        """
-    )
+        """)
 
 
 def test_a_limit_of_the_size_of_files(child):
     """RLIMIT_FSIZE holds for memfds too."""
-    child(
-        """
+    child("""
         import resource
         from asm_libcalls import Code, native_function
         old = Code(bytes.fromhex("8d0437c3"))
@@ -278,8 +267,7 @@ def test_a_limit_of_the_size_of_files(child):
             for code in (old, new):
                 assert native_function(code.address, "(i32, i32) -> i32")(40, 2) == 42
         old.close()
-        """
-    )
+        """)
 
 
 # --- forks ----------------------------------------------------------------------------------------
@@ -462,8 +450,7 @@ def test_a_write_that_does_not_arrive_is_noticed(monkeypatch):
 
 
 def test_forks_are_counted_where_the_c_library_tells_nobody(child):
-    child(
-        """
+    child("""
         import os
         from asm_libcalls.emitter import code_arena, libc
 
@@ -479,8 +466,7 @@ def test_forks_are_counted_where_the_c_library_tells_nobody(child):
             if not process:
                 os._exit(code_arena._forks())
             assert os.waitpid(process, 0)[1] >> 8 == code_arena._forks() == i + 1
-        """
-    )
+        """)
 
 
 def test_a_region_that_cannot_be_mapped_leaves_no_file_open(monkeypatch):

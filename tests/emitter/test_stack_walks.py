@@ -254,8 +254,7 @@ def test_symbol_files(tmp_path):
     ],
 )
 def test_what_gdb_needs_is_refused(child, change, message):
-    child(
-        f"""
+    child(f"""
         import os, pytest
         from asm_libcalls.integrations import gdb
         def refuse(*_): raise OSError("disk full")
@@ -268,8 +267,7 @@ def test_what_gdb_needs_is_refused(child, change, message):
         with pytest.warns(RuntimeWarning, match={"no names for gdb: .*" + message!r}):
             gdb.enable_or_warn()
         assert len(os.listdir("/proc/self/fd")) == files
-        """
-    )
+        """)
 
 
 @pytest.mark.parametrize(("value", "enabled"), [("1", True), ("0", False), ("", False)])

@@ -424,8 +424,7 @@ class TestNesting:
 
     def test_recursion_without_end_is_python_s(self, child):
         """Each level is Python's too, so its limit ends it before the stack does."""
-        child(
-            """
+        child("""
             from asm_libcalls import HostFunction, catch_traps
             def body(n):
                 return function(n + 1)
@@ -438,8 +437,7 @@ class TestNesting:
                     pass
                 else:
                     raise AssertionError
-            """
-        )
+            """)
 
     def test_libcalls_inside_host_functions(self, native):
         def body(x):
@@ -574,8 +572,7 @@ class TestLife:
 
     def test_a_destructor_makes_one_while_thunks_are_made(self, child):
         """So may a signal handler: assembling thunks runs Python."""
-        child(
-            """
+        child("""
             from asm_libcalls import HostFunction, catch_traps
             from asm_libcalls.binding import default_binding
             from asm_libcalls.native import thunks
@@ -594,8 +591,7 @@ class TestLife:
                 assert len({function.address for function in [*functions, made[1]]}) == 301
                 assert catch_traps(made[1].address, "() -> i64")() == 7
                 assert catch_traps(functions[0].address, "() -> i64")() == 0
-            """
-        )
+            """)
 
     def test_threads_make_and_close_them(self, binding):
         signature = Signature("(i64) -> i64")

@@ -128,8 +128,7 @@ def test_an_import_of_the_thread_that_forks_goes_on_in_the_child(child, tmp_path
 
 
 def test_a_fork_waits_for_no_lock_that_an_error_keeps(child):
-    child(
-        """
+    child("""
     import sys, time
     import asm_libcalls
     from forks import check, in_child
@@ -142,5 +141,4 @@ def test_a_fork_waits_for_no_lock_that_an_error_keeps(child):
     before = time.monotonic()
     check(in_child(lambda: asm_libcalls.f64_ceil(0.5)))
     assert time.monotonic() - before < 4
-    """
-    )
+    """)

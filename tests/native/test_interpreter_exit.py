@@ -15,23 +15,20 @@ from free_threading import WITHOUT_GIL
     ids=["table", "global", "segment", "reference"],
 )
 def test_a_cycle_through_a_box_ends_quietly(make, child):
-    done = child(
-        f"""
+    done = child(f"""
         from asm_libcalls import Global, Instance, Table, VMExternRef
         class Holder: pass
         holder = Holder()
         {make}
         holder.owner = owner
         del owner, holder
-        """
-    )
+        """)
     assert done.stderr == ""
 
 
 def test_so_do_cycles_while_native_code_keeps_a_python_function(child):
     """Modules go in another order then."""
-    done = child(
-        """
+    done = child("""
         import asm_libcalls
         host = asm_libcalls.HostFunction(lambda: None, "()")
         class Holder: pass
@@ -41,8 +38,7 @@ def test_so_do_cycles_while_native_code_keeps_a_python_function(child):
         holder.kept = asm_libcalls.Global("externref", holder, mutable=True)
         holder.instance = asm_libcalls.Instance(elements=[("externref", [holder])])
         del holder
-        """
-    )
+        """)
     assert done.stderr == ""
 
 
@@ -81,8 +77,7 @@ def test_the_first_use_of_a_libcall_may_be_in_a_finalizer(child, how, backend):
 
 
 def test_a_finalizer_makes_functions_when_nothing_can_be_imported(child):
-    done = child(
-        """
+    done = child("""
         import builtins, ctypes
         from asm_libcalls import catch_traps, native_function
         labs = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
@@ -99,8 +94,7 @@ def test_a_finalizer_makes_functions_when_nothing_can_be_imported(child):
                 use()
                 print("done")
         builtins.last = Last()
-        """
-    )
+        """)
     assert done.stdout == "done\n"
 
 
@@ -149,8 +143,7 @@ def test_a_destructor_uses_all_after_the_modules_are_cleared(child):
 
 
 def test_a_name_that_is_first_used_then_is_an_error_that_says_so(child):
-    done = child(
-        """
+    done = child("""
         import asm_libcalls
         class Last:
             def __del__(self, package=asm_libcalls):
@@ -160,8 +153,7 @@ def test_a_name_that_is_first_used_then_is_an_error_that_says_so(child):
                     except ImportError as error:
                         print(error)
         last = Last()
-        """
-    )
+        """)
     assert done.stdout.splitlines() == [
         f"asm_libcalls.{name} is first used at interpreter exit, when nothing can be imported"
         for name in ("Memory", "toy_jit")

@@ -96,15 +96,22 @@ def backend(request):
 
 
 @pytest.fixture
-def native(machine_code):
+def run(child):
+    """Run code after the PRELUDE in a child process."""
+    return lambda code, **options: child(PRELUDE + code, **options)
+
+
+@pytest.fixture
+def native(machine_code, run):
+    """Run code after NATIVE too."""
     pytest.importorskip("peachpy", reason="no assembler for native frames")
+    return lambda code, **options: run(NATIVE + code, **options)
 
 
 class TestCtrlC:
-    def test_in_a_loop_of_memory_fill(self, child, backend):
-        child(
-            PRELUDE
-            + """
+    def test_in_a_loop_of_memory_fill(self, run, backend):
+        run(
+            """
     instance = Instance([Memory(512)])
     def loop():
         while True:
@@ -116,12 +123,9 @@ class TestCtrlC:
             variables={"ASM_LIBCALLS_BACKEND": backend},
         )
 
-    def test_while_native_code_fills_memory(self, child, native):
+    def test_while_native_code_fills_memory(self, native):
         """Machine code is not interrupted: the exception comes when it has returned."""
-        child(
-            PRELUDE
-            + NATIVE
-            + """
+        native("""
     instance = Instance([Memory(1024)])
     length = 1024 * 65536
     memory_fill(instance, 0, 0, 1, length)  # the system gives the pages now
@@ -134,14 +138,10 @@ class TestCtrlC:
     fill = endless("memory_fill", "vmctx", 0, 0, 1, length, count=int(1 / once) + 1)
     interrupted(lambda: fill(instance.vmctx, 0))
     healthy()
-    """
-        )
+    """)
 
-    def test_native_code_that_calls_a_host_function_for_ever(self, child, native):
-        child(
-            PRELUDE
-            + NATIVE
-            + """
+    def test_native_code_that_calls_a_host_function_for_ever(self, native):
+        native("""
     calls = 0
     def count():
         global calls
@@ -153,8 +153,7 @@ class TestCtrlC:
         interrupted(lambda: loop(0, 0))
         assert calls > before + 100
         healthy()
-    """
-        )
+    """)
 
     @pytest.mark.parametrize(
         "call",
@@ -168,11 +167,8 @@ class TestCtrlC:
         ],
         ids=lambda call: call.split('"')[1],
     )
-    def test_native_code_that_calls_a_libcall_in_python_for_ever(self, child, native, call):
-        child(
-            PRELUDE
-            + NATIVE
-            + f"""
+    def test_native_code_that_calls_a_libcall_in_python_for_ever(self, native, call):
+        native(f"""
     registry = StackMapRegistry()
     value = VMExternRef("value")
     instance = Instance([Memory(1)], [Table("externref", 3)], [Global("externref", value, True)],
@@ -187,13 +183,11 @@ class TestCtrlC:
     owners = 1 + list(instance.tables[0]).count("value")
     owners += instance.globals[0].value == "value"
     assert value.strong_count() >= owners
-    """
-        )
+    """)
 
-    def test_in_a_sleeping_host_function(self, child, backend):
-        child(
-            PRELUDE
-            + """
+    def test_in_a_sleeping_host_function(self, run, backend):
+        run(
+            """
     host = HostFunction(lambda: time.sleep(60), "()")
     function = catch_traps(host.address, "()")
     for _ in range(2):
@@ -203,10 +197,9 @@ class TestCtrlC:
             variables={"ASM_LIBCALLS_BACKEND": backend},
         )
 
-    def test_in_nested_host_functions_each_hears_of_it(self, child, backend):
-        child(
-            PRELUDE
-            + """
+    def test_in_nested_host_functions_each_hears_of_it(self, run, backend):
+        run(
+            """
     errors = []
     def inner():
         time.sleep(60)
@@ -227,10 +220,9 @@ class TestCtrlC:
         )
 
     @pytest.mark.parametrize("where", ["limiter", "table limiter", "destructor", "weakref"])
-    def test_in_a_callback_of_a_libcall(self, child, backend, where):
-        child(
-            PRELUDE
-            + f"""
+    def test_in_a_callback_of_a_libcall(self, run, backend, where):
+        run(
+            f"""
     import weakref
     where = {where!r}
     def limiter(*sizes):
@@ -262,11 +254,10 @@ class TestCtrlC:
             variables={"ASM_LIBCALLS_BACKEND": backend},
         )
 
-    def test_the_fallback_s_callbacks_lose_none(self, child):
+    def test_the_fallback_s_callbacks_lose_none(self, run):
         """A signal during native code is handled on the first line of the next callback."""
-        child(
-            PRELUDE
-            + """
+        run(
+            """
     import ctypes
     from asm_libcalls.emitter import libc
     def compare(a, b):
@@ -289,11 +280,8 @@ class TestUnchanged:
     """The entry raises the same object that was raised under native frames."""
 
     @pytest.mark.parametrize("where", ["host", "limiter", "destructor"])
-    def test_under_native_frames(self, child, native, where):
-        child(
-            PRELUDE
-            + NATIVE
-            + f"""
+    def test_under_native_frames(self, native, where):
+        native(f"""
     where = {where!r}
     def raises(*arguments):
         raise error
@@ -318,8 +306,7 @@ class TestUnchanged:
         else:
             raise AssertionError
         healthy()
-    """
-        )
+    """)
 
 
 class TestStorm:
@@ -366,10 +353,9 @@ class TestStorm:
         return count
     """
 
-    def test_over_the_libcalls(self, child, backend):
-        done = child(
-            PRELUDE
-            + self.STORM
+    def test_over_the_libcalls(self, run, backend):
+        done = run(
+            self.STORM
             + """
     instance = Instance([Memory(1, 3)], [Table("externref", 5, 40), Table("externref", 5)],
                         [Global("externref", None, True)],
@@ -415,10 +401,9 @@ class TestStorm:
         )
         assert int(done.stdout) > 200
 
-    def test_over_native_frames(self, child, native):
-        done = child(
-            PRELUDE
-            + self.STORM
+    def test_over_native_frames(self, run, native):
+        done = run(
+            self.STORM
             + """
     import soak
     one = soak.Soak()

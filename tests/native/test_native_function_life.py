@@ -219,8 +219,7 @@ def test_a_cycle_is_collected(how):
 
 def test_a_function_can_be_called_while_its_cycle_is_collected(child):
     # Finalizers run before anything is taken apart, so the function still does all it did.
-    child(
-        """
+    child("""
         import ctypes, gc
         from asm_libcalls.native.native_function import native_function
         labs = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
@@ -236,8 +235,7 @@ def test_a_function_can_be_called_while_its_cycle_is_collected(child):
             del slow
             gc.collect()
         assert got == [(3, ("x",), (1.5,))] * 100, got
-        """
-    )
+        """)
 
 
 def test_a_function_whose_slow_path_is_cleared_says_so(machine_code):
@@ -264,8 +262,7 @@ def test_a_function_whose_slow_path_is_cleared_says_so(machine_code):
 
 
 def test_functions_work_until_the_very_end(child):
-    done = child(
-        """
+    done = child("""
         import atexit, ctypes, sys
         from asm_libcalls.native.native_function import native_function
         labs = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
@@ -279,8 +276,7 @@ def test_functions_work_until_the_very_end(child):
         sys.later = Late(native_function(labs, "(i64) -> i64", slow=print), os.write)
         cycle = Late(function, os.write); cycle.cycle = cycle
         atexit.register(lambda: print("atexit", function(-3), flush=True))
-        """
-    )
+        """)
     assert done.stdout.splitlines()[0] == "atexit 3"
     assert "late 4" in done.stdout
     assert done.stderr == ""
@@ -310,8 +306,7 @@ def test_eight_threads():
 
 
 def test_a_forked_child(child):
-    child(
-        """
+    child("""
         import ctypes, os
         from asm_libcalls.native.native_function import native_function
         import asm_libcalls
@@ -328,8 +323,7 @@ def test_a_forked_child(child):
                 os._exit(functions[0](-1) + functions[1](-2) + new(-4, 0))
             os._exit(99)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-        """
-    )
+        """)
 
 
 # --- where machine code does not serve -----------------------------------------------------------
@@ -497,8 +491,7 @@ def test_a_module_definition_of_another_size_is_not_handed_to_python(child):
 
 
 def test_the_report_says_that_this_python_is_newer_than_what_was_tested(child):
-    child(
-        """
+    child("""
         import asm_libcalls.x86_64.python_functions.object_layouts as o
         assert o.NEWEST_TESTED >= (3, 15)
         o.NEWEST_TESTED = (3, 9)
@@ -506,8 +499,7 @@ def test_the_report_says_that_this_python_is_newer_than_what_was_tested(child):
         report = asm_libcalls.backend_report()["functions"]
         assert report == "builtins (this CPython is newer than 3.9, the newest tested)", report
         assert type(asm_libcalls.f64_ceil) is type(len) and asm_libcalls.f64_ceil(0.5) == 1.0
-        """
-    )
+        """)
 
 
 @pytest.mark.parametrize("which", DIFFERENT)

@@ -48,8 +48,7 @@ def test_shared_objects_are_those_of_modules_and_of_their_objects(machine_code):
 
 def test_a_child_finds_them_unlocked(child, machine_code):
     """As they are where a thread got the lock that it waited for while it was stopped."""
-    child(
-        r"""
+    child(r"""
     import ctypes, os
 
     locks = []
@@ -81,8 +80,7 @@ def test_a_child_finds_them_unlocked(child, machine_code):
 
     check(in_child(work))
     VMExternRef(1).drop()
-    """
-    )
+    """)
 
 
 def queues():

@@ -353,8 +353,7 @@ def test_what_a_call_keeps_is_released_however_it_ends(same, ending):
 
 
 def test_a_full_table_leaves_types_to_the_slow_path(child):
-    child(
-        """
+    child("""
         import ctypes
         import asm_libcalls
         same = asm_libcalls.load_code(bytes.fromhex("4889f8c3"))
@@ -368,8 +367,7 @@ def test_a_full_table_leaves_types_to_the_slow_path(child):
         assert answers == [a if a == "slow" else i + 1 for i, a in enumerate(answers)]
         assert 20 < len(found) <= 272, len(found)
         assert read(types[-1](5)) == 5
-        """
-    )
+        """)
 
 
 @frees_modules_and_classes
@@ -385,8 +383,7 @@ def test_a_type_is_learned_at_the_address_of_one_that_was_freed(same):
 
 
 def test_types_are_not_freed_once_learned(same, child):
-    child(
-        """
+    child("""
         import ctypes, gc, weakref
         import asm_libcalls
         same = asm_libcalls.load_code(bytes.fromhex("4889f8c3"))
@@ -397,8 +394,7 @@ def test_types_are_not_freed_once_learned(same, child):
         del cls
         gc.collect()
         assert known() is not None
-        """
-    )
+        """)
 
 
 def test_libcalls_and_exports_read_scalars(same):

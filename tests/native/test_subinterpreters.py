@@ -213,15 +213,13 @@ subinterpreters.use({kind!r}, {NUMBERS!r})
 def test_what_native_code_needs(child, what, kind):
     if kind == "isolated" and WITHOUT_CTYPES:
         pytest.skip("isolated subinterpreters of 3.12 cannot import ctypes")
-    done = child(
-        f"""
+    done = child(f"""
 import subinterpreters
 for _ in range(2):
     subinterpreters.use({kind!r}, {USES[what]!r})
 exec({USES[what]!r}, {{"__name__": "__main__"}})
 subinterpreters.use({kind!r}, {USES[what]!r})
-"""
-    )
+""")
     assert done.stderr == ""
 
 
@@ -232,8 +230,7 @@ def test_several_at_once(child, kind):
     if kind == "isolated" and WITHOUT_CTYPES:
         pytest.skip("isolated subinterpreters of 3.12 cannot import ctypes")
     everything = NUMBERS + "".join(USES.values())
-    child(
-        f"""
+    child(f"""
 import subinterpreters, threading
 failures = []
 def work():
@@ -249,8 +246,7 @@ exec({everything!r}, {{"__name__": "__main__"}})
 for thread in threads:
     thread.join()
 assert not failures, failures
-"""
-    )
+""")
 
 
 WITHOUT_NUMPY = """
@@ -269,13 +265,11 @@ for _ in range(2):
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="concurrent.interpreters came with 3.14")
 def test_what_needs_numpy_says_why_not(child):
     pytest.importorskip("numpy")
-    child(
-        f"""
+    child(f"""
 import sys
 from concurrent import interpreters
 interpreter = interpreters.create()
 interpreter.exec(f"import sys; sys.path[:] = {{sys.path!r}}")
 interpreter.exec({WITHOUT_NUMPY!r})
 interpreter.close()
-"""
-    )
+""")

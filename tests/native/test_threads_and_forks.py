@@ -21,15 +21,20 @@ PRELUDE = """
 """
 
 
+@pytest.fixture
+def run(child):
+    """Run code after the PRELUDE in a child process."""
+    return lambda code, **options: child(PRELUDE + code, **options)
+
+
 @pytest.fixture(autouse=True)
 def _needs_assembler():
     pytest.importorskip("peachpy", reason="no assembler for native frames")
 
 
-def test_eight_threads_each_with_its_own_instance(child):
-    child(
-        PRELUDE
-        + """
+def test_eight_threads_each_with_its_own_instance(run):
+    run(
+        """
     sys.setswitchinterval(1e-5)
     soaks = [Soak() for _ in range(8)]  # the assembler is not for threads
 
@@ -50,11 +55,9 @@ def test_eight_threads_each_with_its_own_instance(child):
     )
 
 
-def test_threads_come_and_go(child):
+def test_threads_come_and_go(run):
     """Each thread that enters native code gets a record, which is freed with it."""
-    child(
-        PRELUDE
-        + """
+    run("""
     one = Soak()
     def run():
         for _ in range(8): one.round(1)
@@ -71,14 +74,12 @@ def test_threads_come_and_go(child):
     before = many(50)
     after = many(300)
     assert after - before < 512, (before, after)
-    """
-    )
+    """)
 
 
-def test_a_fork_while_eight_threads_run(child):
-    child(
-        PRELUDE
-        + """
+def test_a_fork_while_eight_threads_run(run):
+    run(
+        """
     sys.setswitchinterval(1e-5)
     if "t" in getattr(sys, "abiflags", ""):
         # CPython 3.13 without the GIL: if another thread is about to stop all threads, for a
@@ -139,11 +140,9 @@ def test_a_fork_while_eight_threads_run(child):
     )
 
 
-def test_a_fork_under_native_frames(child):
+def test_a_fork_under_native_frames(run):
     """Both processes come back through the native frames, trap, collect, and go on."""
-    child(
-        PRELUDE
-        + """
+    run("""
     one = Soak()
     inner = one.in_host
     forked = []
@@ -164,14 +163,11 @@ def test_a_fork_under_native_frames(child):
     if forked == [0]:
         os._exit(0)
     check(forked[0])
-    """
-    )
+    """)
 
 
-def test_a_fork_in_a_destructor_and_in_a_nested_activation(child):
-    child(
-        PRELUDE
-        + """
+def test_a_fork_in_a_destructor_and_in_a_nested_activation(run):
+    run("""
     hook = sys.unraisablehook
     processes = []
 
@@ -201,14 +197,11 @@ def test_a_fork_in_a_destructor_and_in_a_nested_activation(child):
     if processes == [0]:
         os._exit(0)
     check(processes[0])
-    """
-    )
+    """)
 
 
-def test_a_memory_after_a_fork_is_the_process_s_own(child):
-    child(
-        PRELUDE
-        + """
+def test_a_memory_after_a_fork_is_the_process_s_own(run):
+    run("""
     from asm_libcalls import Memory
     memory = Memory(1, 4)
     instance = Instance([memory])
@@ -224,8 +217,7 @@ def test_a_memory_after_a_fork_is_the_process_s_own(child):
     check(in_child(work))
     assert view[0] == 1
     assert memory.size == 1
-    """
-    )
+    """)
 
 
 @pytest.mark.parametrize("backend", ["auto", "fallback"])
@@ -291,11 +283,9 @@ def test_threads_through_the_python_api(child, backend):
     )
 
 
-def test_threads_that_collect_exceptions_at_the_same_time(child):
+def test_threads_that_collect_exceptions_at_the_same_time(run):
     """Each gets its own. The hook that was there before is there at the end."""
-    child(
-        PRELUDE
-        + """
+    run("""
     from asm_libcalls.native import unraisable
 
     sys.setswitchinterval(1e-5)
@@ -317,8 +307,7 @@ def test_threads_that_collect_exceptions_at_the_same_time(child):
 
     in_threads(run, range(2))
     assert sys.unraisablehook is before
-    """
-    )
+    """)
 
 
 def test_a_hook_that_another_thread_has_just_installed_is_not_its_own_previous_one(monkeypatch):

@@ -33,8 +33,7 @@ def test_loops_of_eight_threads_at_once():
 
 
 def test_eight_threads_import_them(child):
-    child(
-        """
+    child("""
         import sys
         from in_threads import in_threads
 
@@ -45,8 +44,7 @@ def test_eight_threads_import_them(child):
             return id(ufuncs.ceil)
 
         assert len(set(in_threads(work, range(8)))) == 1
-        """
-    )
+        """)
 
 
 @pytest.mark.skipif(not WITHOUT_GIL, reason="there is always a GIL")

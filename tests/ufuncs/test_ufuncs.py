@@ -441,8 +441,7 @@ def test_strided_operands_beside_guard_pages(level, child):
     """No loop reads or writes what lies before a first or behind a last element."""
     if not inner_loops.runs_here(level):
         pytest.skip(f"no {level} code runs on this machine")
-    done = child(
-        f"""
+    done = child(f"""
         import ctypes
         import numpy as np
         import inner_loops
@@ -473,8 +472,7 @@ def test_strided_operands_beside_guard_pages(level, child):
                             assert np.array_equal(views[1], rounded(views[0])), (name, count)
                             done += 1
         print(done)
-        """
-    )
+        """)
     assert int(done.stdout) == 2 * 4 * 3 * 72 * 2
 
 

@@ -29,8 +29,7 @@ NOT_IN_THE_CODE = {
 
 def test_every_source_of_an_image_is_in_its_key(package, child):
     """The modules that assembling imports are in the folders that the key is made of."""
-    done = child(
-        """
+    done = child("""
     import sys
     from asm_libcalls.x86_64.image_kinds import IMAGES, LEVELS
 
@@ -42,8 +41,7 @@ def test_every_source_of_an_image_is_in_its_key(package, child):
         others = ("asm_libcalls.toy_jit", "asm_libcalls.llvm")
         for module in [m for m in sys.modules if m.startswith(others)]:
             del sys.modules[module]
-    """
-    )
+    """)
     root = PACKAGE_HOME / "asm_libcalls"
     seen = set()
     for line in done.stdout.splitlines():

@@ -217,8 +217,7 @@ def test_no_byte_outside_is_even_read(child, features, machine_code):
     missing = features - machine_code.cpu.features - cpu.TUNINGS
     if missing:
         pytest.skip(f"the CPU lacks {', '.join(sorted(missing))}")
-    done = child(
-        f"""
+    done = child(f"""
         from asm_libcalls.emitter import pages
         from asm_libcalls.emitter.image import link
         from asm_libcalls.x86_64 import memories
@@ -228,8 +227,7 @@ def test_no_byte_outside_is_even_read(child, features, machine_code):
         routines = [*enter_and_raise.routines(), *memories.routines(frozenset({sorted(features)}))]
         sizes = [*range(301), *{LONG}, 70000]
         print(check_beside_guards(pages.load(link(routines)), sizes) > 1000)
-        """
-    )
+        """)
     assert done.stdout == "True\n"
 
 

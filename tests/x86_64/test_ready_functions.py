@@ -28,8 +28,7 @@ def test_the_image_has_each_function_for_this_python(machine_code):
 
 
 def test_a_first_call_composes_nothing(child):
-    child(
-        """
+    child("""
         import sys
         import asm_libcalls
         from asm_libcalls.native import process
@@ -37,8 +36,7 @@ def test_a_first_call_composes_nothing(child):
             assert asm_libcalls.f64_ceil(1.5) == 2.0 and asm_libcalls.i64_sdiv(7, -2) == -3
             made = "asm_libcalls.x86_64.python_functions.function_"
             assert made + "objects" in sys.modules and made + "maker" not in sys.modules
-        """
-    )
+        """)
 
 
 @pytest.mark.parametrize("name", NUMERIC)

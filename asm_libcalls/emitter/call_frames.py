@@ -123,15 +123,9 @@ def frames(instructions: Sequence[Any], *, framed: bool = False) -> Frames:
     nodes = []
     offset = 0
     for instruction in instructions:
-        target = getattr(instruction, "label_name", None)
-        nodes.append(
-            Node(
-                offset,
-                effects_of(instruction),
-                None if target is None else labels[target],
-                leaves(instruction),
-            )
-        )
+        label = getattr(instruction, "label_name", None)
+        target = None if label is None else labels[label]
+        nodes.append(Node(offset, effects_of(instruction), target, leaves(instruction)))
         offset += len(instruction.bytecode or b"")
     return follow(nodes, framed=framed)
 

@@ -110,7 +110,7 @@ _mprotect = prototype("mprotect", c_int, c_void_p, c_size_t, c_int)
 _munmap = prototype("munmap", c_int, c_void_p, c_size_t)
 memmove = prototype("memmove", c_void_p, c_void_p, c_void_p, c_size_t)
 _malloc = prototype("malloc", c_void_p, c_size_t)
-_free = prototype("free", None, c_void_p)
+free = prototype("free", None, c_void_p)  # of what malloc() returned
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 CACHE_LINE = 64  # bytes, on x86-64
@@ -163,11 +163,6 @@ def malloc(content: bytes) -> int:
 def malloc_lines(count: int) -> int:
     """Return the address of `count` cache lines of zeros, which are never freed."""
     return -(-malloc(bytes((count + 1) * CACHE_LINE)) // CACHE_LINE) * CACHE_LINE
-
-
-def free(address: int) -> None:
-    """Free what :func:`malloc` returned."""
-    _free(address)
 
 
 def munmap(ranges: list[tuple[int, int]]) -> None:

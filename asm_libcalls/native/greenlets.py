@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from asm_libcalls.activation import Departure
-
 _GET_CURRENT = 4  # PyGreenlet_GetCurrent_NUM of greenlet.h
 _CAPSULE = b"greenlet._C_API"
 
@@ -69,8 +67,8 @@ newest departure (0 without one)."""
 
 def position() -> Place:
     """Return the place of the running greenlet of this thread."""
-    owner = current()
-    newest = _newest(owner)
+    owner, entry = current(), process.machine_entry
+    newest = None if entry is None else entry.newest_departure(owner)
     if newest is None:
         return thread(), owner, 0, 0
     return thread(), owner, newest.serial, addressof(newest)
@@ -84,11 +82,6 @@ def is_over(place: Place) -> bool:
     # Its own record may be of a thread that ended, and freed.
     left = process.machine_entry.departures()
     return left is not None and all(each.serial != serial for each in left)
-
-
-def _newest(owner: int) -> Departure | None:
-    entry = process.machine_entry
-    return None if entry is None else entry.newest_departure(owner)
 
 
 def thread() -> int:

@@ -8,16 +8,9 @@ from asm_libcalls.emitter.availability import Unavailable, check_machine, warn
 from asm_libcalls.signatures import c_types
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.x86_64.trampolines import (
-    ACTIVATIONS_KEY,
-    CALLABLES,
-    FREE_THREAD_RECORD,
-    GREENLET_GETCURRENT,
-    IN_STEP,
-    PYTHON,
-    READABLE_TYPES,
-    RECORD_READERS,
-    STEP_LOCK,
-)
+    ACTIVATIONS_KEY, CALLABLES, FREE_THREAD_RECORD, GREENLET_GETCURRENT, IN_STEP, PYTHON,
+    READABLE_TYPES, RECORD_READERS, STEP_LOCK,
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

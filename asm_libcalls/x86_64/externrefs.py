@@ -18,13 +18,8 @@ from __future__ import annotations
 import ctypes
 
 from asm_libcalls.vmcontext import (
-    VMElementSegment,
-    VMExternData,
-    VMGlobalDefinition,
-    VMOffsets,
-    VMTableDefinition,
-    VMTableState,
-)
+    VMElementSegment, VMExternData, VMGlobalDefinition, VMOffsets, VMTableDefinition, VMTableState,
+)  # fmt: skip
 from asm_libcalls.x86_64.leaving import Body, header
 
 TYPE_CHECKING = False

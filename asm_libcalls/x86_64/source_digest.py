@@ -61,9 +61,7 @@ def _sources(package: str, folders: tuple[str, ...]) -> list[Source]:
 
 
 def _recorded(sources: list[Source], package: str) -> bytes:
-    if package != cache_files.PACKAGE:
-        return _read_all(sources, package)
-    cache = cache_files.folder()
+    cache = cache_files.folder() if package == cache_files.PACKAGE else ""
     if not cache:
         return _read_all(sources, package)
     listed = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in sources]

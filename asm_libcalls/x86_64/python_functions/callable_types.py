@@ -18,11 +18,8 @@ import sys
 
 from asm_libcalls.emitter.libc import malloc, never_free, python_api
 from asm_libcalls.x86_64.python_functions.object_layouts import (
-    READONLY,
-    SSIZE,
-    Unsupported,
-    member_definition,
-)
+    READONLY, SSIZE, Unsupported, member_definition,
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,12 +15,8 @@ from asm_libcalls.signatures import Signature, c_types
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.x86_64.python_functions import KNOWN_TYPES, STENCIL_PREFIX, readable_types
 from asm_libcalls.x86_64.python_functions.function_shapes import (
-    CLASS,
-    Shape,
-    copied_body,
-    parts_of,
-    routine_of_slot,
-)
+    CLASS, Shape, copied_body, parts_of, routine_of_slot,
+)  # fmt: skip
 from asm_libcalls.x86_64.python_functions.object_layouts import Unsupported
 from asm_libcalls.x86_64.trampolines import STEP_LOCK
 

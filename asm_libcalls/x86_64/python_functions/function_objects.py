@@ -17,16 +17,12 @@ from _struct import Struct
 
 from asm_libcalls.emitter import libc
 from asm_libcalls.signatures import c_types, value_types
+from asm_libcalls.signatures.c_types import c_int, c_void_p, py_object
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.x86_64.python_functions import READABLE_TYPES_SIZE, object_layouts
 from asm_libcalls.x86_64.python_functions.object_layouts import (
-    OBJECT,
-    FunctionState,
-    MethodDefinition,
-    ModuleDefinition,
-    Unsupported,
-    member_definition,
-)
+    OBJECT, FunctionState, MethodDefinition, ModuleDefinition, Unsupported, member_definition,
+)  # fmt: skip
 from asm_libcalls.x86_64.trampolines import CALLABLES, READABLE_TYPES
 
 TYPE_CHECKING = False
@@ -73,21 +69,11 @@ class FunctionObjects:
         self.layout = object_layouts.tested() or object_layouts.found()
         self.loaded = loaded
         self._members: dict[tuple[type, str], int] = {}
-        self._bytes_address = libc.python_api(
-            "PyBytes_AsString", c_types.c_void_p, c_types.py_object
-        )
-        self._module_state = libc.python_api(
-            "PyModule_GetState", c_types.c_void_p, c_types.py_object
-        )
-        self._set_member = libc.python_api(
-            "PyMember_SetOne", c_types.c_int, c_types.py_object, c_types.c_void_p, c_types.py_object
-        )
+        self._bytes_address = libc.python_api("PyBytes_AsString", c_void_p, py_object)
+        self._module_state = libc.python_api("PyModule_GetState", c_void_p, py_object)
+        self._set_member = libc.python_api("PyMember_SetOne", c_int, py_object, c_void_p, py_object)
         self._create_function = libc.python_api(
-            "PyCFunction_NewEx",
-            c_types.py_object,
-            c_types.c_void_p,
-            c_types.py_object,
-            c_types.py_object,
+            "PyCFunction_NewEx", py_object, c_void_p, py_object, py_object
         )
         # Addresses of objects that the code calls, by the names of its slots. Function objects need
         # them until the process ends, longer than this module may exist.
@@ -155,9 +141,7 @@ class FunctionObjects:
         # objects of another thread are counted atomically.
         of_module = (MethodDefinition * 2)(MethodDefinition.from_address(definition))
         libc.never_free(of_module)
-        add = libc.python_api(
-            "PyModule_AddFunctions", c_types.c_int, c_types.py_object, c_types.c_void_p
-        )
+        add = libc.python_api("PyModule_AddFunctions", c_int, py_object, c_void_p)
         add(owner, c_types.addressof(of_module))
         return getattr(owner, name)
 

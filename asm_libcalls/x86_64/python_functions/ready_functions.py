@@ -15,11 +15,8 @@ from asm_libcalls.libcalls import Declaration
 from asm_libcalls.x86_64 import families
 from asm_libcalls.x86_64.python_functions import STENCIL_PREFIX
 from asm_libcalls.x86_64.python_functions.function_shapes import (
-    Shape,
-    copied_body,
-    parts_of,
-    routine_of_slot,
-)
+    Shape, copied_body, parts_of, routine_of_slot,
+)  # fmt: skip
 from asm_libcalls.x86_64.python_functions.object_layouts import TESTED_LAYOUTS
 from asm_libcalls.x86_64.stencils.stack_effects import frames
 

@@ -28,10 +28,8 @@ from peachpy.x86_64.registers import rsp
 from asm_libcalls.emitter.image import Routine
 from asm_libcalls.x86_64.python_functions import described_objects, readable_types
 from asm_libcalls.x86_64.python_functions.described_objects import (
-    read_signed,
-    refuse_at,
-    shift_as_described,
-)
+    read_signed, refuse_at, shift_as_described,
+)  # fmt: skip
 from asm_libcalls.x86_64.python_functions.object_layouts import INTEGER_LAYOUTS, IntegerLayout
 from asm_libcalls.x86_64.assembler import sequence
 from asm_libcalls.x86_64.assembler.instructions import CALL_ROUTINE, LOAD_SLOT, TAIL_JUMP

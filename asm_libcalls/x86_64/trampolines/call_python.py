@@ -34,11 +34,8 @@ from peachpy.x86_64.registers import rbp, rsp
 
 from asm_libcalls.activation import Activation, ThreadRecord
 from asm_libcalls.calling_convention import (
-    CALLEE_SAVED,
-    CALLEE_SAVED_SIZE,
-    FLOAT_REGISTERS,
-    INTEGER_REGISTERS,
-)
+    CALLEE_SAVED, CALLEE_SAVED_SIZE, FLOAT_REGISTERS, INTEGER_REGISTERS,
+)  # fmt: skip
 from asm_libcalls.emitter.image import Reference, Routine
 from asm_libcalls.trap_codes import TrapCode
 from asm_libcalls.x86_64.assembler import registers, sequence

@@ -19,11 +19,8 @@ import ctypes
 
 from asm_libcalls import calling_convention
 from asm_libcalls.calling_convention import (
-    CALLEE_SAVED_SIZE,
-    FLOAT_REGISTERS,
-    INTEGER_REGISTERS,
-    assign,
-)
+    CALLEE_SAVED_SIZE, FLOAT_REGISTERS, INTEGER_REGISTERS, assign,
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -40,12 +40,8 @@ from asm_libcalls.activation import (
     EXCEPTION, MAXIMUM_TRACE, NO_MEMORY, TRAPPED, Activation, NativeCall, ThreadRecord,
 )  # fmt: skip
 from asm_libcalls.calling_convention import (
-    CALLEE_SAVED,
-    CALLEE_SAVED_SIZE,
-    FLOAT_REGISTERS,
-    INTEGER_REGISTERS,
-    INTEGER_RESULTS,
-)
+    CALLEE_SAVED, CALLEE_SAVED_SIZE, FLOAT_REGISTERS, INTEGER_REGISTERS, INTEGER_RESULTS,
+)  # fmt: skip
 from asm_libcalls.emitter.image import Routine
 from asm_libcalls.trap_codes import TrapCode
 from asm_libcalls.x86_64.assembler import registers, sequence

@@ -36,8 +36,7 @@ from asm_libcalls.binding import default_binding
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.report import ufunc_backends
 from asm_libcalls.ufuncs.fallback_loops import fallback_loop
-from asm_libcalls.ufuncs.numpy_loops import with_loops_of_numpy
-from asm_libcalls.ufuncs.objects import Loop, make_ufunc
+from asm_libcalls.ufuncs.objects import Loop, make_ufunc, with_loops_of_numpy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

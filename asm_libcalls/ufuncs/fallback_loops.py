@@ -18,8 +18,7 @@ import numpy as np
 from asm_libcalls.emitter import libc
 from asm_libcalls.libcalls import DECLARATIONS
 from asm_libcalls.traps import IntegerDivisionByZero, IntegerOverflow
-from asm_libcalls.ufuncs.numpy_loops import loop_of
-from asm_libcalls.ufuncs.objects import Loop
+from asm_libcalls.ufuncs.objects import Loop, loop_of
 
 
 def fallback_loop(libcall: str, dtypes: Sequence[str]) -> Loop:

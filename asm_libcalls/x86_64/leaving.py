@@ -98,10 +98,6 @@ class Body:
             self._left = self._x86.Label("leave")
         return self._left
 
-    def _jump_if(self, condition: str) -> None:
-        """Emit: leave as :meth:`finish` says if a condition holds."""
-        getattr(self._x86, f"J{condition.upper()}")(self._label())
-
     def _release(self) -> None:
         if self._is_step:
             self._step_lock.release()
@@ -114,11 +110,11 @@ class Body:
 
     def leave_if(self, condition: str) -> None:
         """Emit: leave for Python if a condition holds, by its name in :class:`JUMP_IF`."""
-        raise NotImplementedError
+        getattr(self._x86, f"J{condition.upper()}")(self._label())
 
     def leave(self) -> None:
         """Emit: leave for Python."""
-        raise NotImplementedError
+        self._x86.JMP(self._label())
 
     def call(self, routine: str) -> None:
         """Emit: call a routine of the image, which needs no aligned stack."""
@@ -130,7 +126,8 @@ class Body:
 
     def end_with(self, routine: str) -> None:
         """Emit: run a routine, whose arguments are in their registers, and return."""
-        raise NotImplementedError
+        self.call(routine)
+        self.end()
 
     def finish(self) -> None:
         """Emit the common end."""
@@ -150,12 +147,6 @@ class _Libcall(Body):
         for register in registers:
             self._x86.PUSH(register)
 
-    def leave_if(self, condition: str) -> None:
-        self._jump_if(condition)
-
-    def leave(self) -> None:
-        self._x86.JMP(self._label())
-
     def call(self, routine: str) -> None:
         self._more.CALL_ROUTINE(routine)
 
@@ -166,8 +157,7 @@ class _Libcall(Body):
 
     def end_with(self, routine: str) -> None:
         if self._is_step:
-            self.call(routine)
-            self.end()
+            super().end_with(routine)
             return
         self._drop_saved()
         self._more.TAIL_JUMP(routine)
@@ -208,13 +198,13 @@ class _Builtin(Body):
 
     def leave_if(self, condition: str) -> None:
         if self._is_step:
-            self._jump_if(condition)
+            super().leave_if(condition)
         else:
             self._more.JUMP_IF(condition, "slow")
 
     def leave(self) -> None:
         if self._is_step:
-            self._x86.JMP(self._label())
+            super().leave()
         else:
             self._leave_unchanged()
 
@@ -228,10 +218,6 @@ class _Builtin(Body):
         if self._end is None:
             self._end = self._x86.Label("end")
         self._x86.JMP(self._end)
-
-    def end_with(self, routine: str) -> None:
-        self.call(routine)
-        self.end()
 
     def finish(self) -> None:
         if self._left is not None:

@@ -14,7 +14,7 @@ from inner_loops import LEVELS, SIZES
 
 from asm_libcalls import ufuncs
 from asm_libcalls.libcalls import DECLARATIONS
-from asm_libcalls.ufuncs import fallback_loops, numpy_loops
+from asm_libcalls.ufuncs import fallback_loops, objects
 from asm_libcalls.ufuncs.objects import Loop, make_ufunc
 from asm_libcalls.x86_64 import cpu
 
@@ -577,7 +577,7 @@ def test_fallback_borrows_what_numpy_has_and_calls_back_for_the_rest():
 @pytest.mark.parametrize("swapped", [(), ("ntypes", "reserved1"), ("nargs", "identity")])
 def test_fallback_looks_before_it_borrows(monkeypatch, swapped):
     """Where NumPy's objects are not laid out as its header says, nothing is read past the check."""
-    fields = numpy_loops._UFuncObject._fields_
+    fields = objects._UFuncObject._fields_
     if swapped:
         names = [name for name, _ in fields]
         i, j = map(names.index, swapped)
@@ -589,7 +589,7 @@ def test_fallback_looks_before_it_borrows(monkeypatch, swapped):
     class Elsewhere(ctypes.Structure):
         _fields_ = fields
 
-    monkeypatch.setattr(numpy_loops, "_UFuncObject", Elsewhere)
+    monkeypatch.setattr(objects, "_UFuncObject", Elsewhere)
     assert fallback_loops.borrowed_loop("f64_ceil", ["f8", "f8"]) is None
     loop = fallback_loops.fallback_loop("f64_ceil", ["f8", "f8"])
     assert make_ufunc("ceil", "", [loop], "elsewhere")(1.5) == 2

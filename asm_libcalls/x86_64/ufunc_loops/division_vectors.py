@@ -65,10 +65,9 @@ from peachpy.x86_64 import (
 from asm_libcalls.x86_64.cpu import ICE_LAKE
 from asm_libcalls.x86_64.ufunc_loops.binary import (
     DIVIDE_FLAG, OVERFLOW_FLAG, jump_if_overlapping, jump_if_strided_overlap,
-    jump_unless_contiguous, load_divisor, raise_flag, reg_a, reg_a_step, reg_b, reg_b_step, reg_n,
-    reg_out, reg_out_step,
+    jump_unless_contiguous, load_divisor, pack, raise_flag, reg_a, reg_a_step, reg_b, reg_b_step,
+    reg_n, reg_out, reg_out_step, unpack,
 )  # fmt: skip
-from asm_libcalls.x86_64.ufunc_loops.strided_vectors import pack, unpack
 
 REQUIRES = frozenset({"avx512f", "avx512dq", "bmi2"})
 

@@ -74,17 +74,13 @@ class Symbol:
 
 
 class Object:
-    """A written shared object, with the offsets of some of its parts."""
+    """A written shared object, with the offset and size of each section."""
 
-    __slots__ = ("code_at", "content", "contents_at", "frames", "identity_at")
+    __slots__ = ("content", "places")
 
     def __init__(self, content: bytearray, places: dict[str, tuple[int, int]]) -> None:
-        self.content = content  # the whole file
-        # Offset of `.identity`, the same in every file. Its bytes are still zeros.
-        self.identity_at = places[".identity"][0]
-        self.code_at = places[".text"][0]  # offset of the code
-        self.contents_at = places[".contents"][0]  # offset of `.contents`
-        self.frames = places[".eh_frame"]  # offset and size of `.eh_frame`
+        self.content = content  # the whole file; the bytes of `.identity` are still zeros
+        self.places = places  # that of `.identity` is the same in every file
 
 
 def write(

@@ -83,11 +83,11 @@ def pack(
         level=level,
         soname=soname,
     )
-    assert made.identity_at == _IDENTITY_AT
-    content = made.content
+    content, places = made.content, made.places
+    assert places[".identity"] == (_IDENTITY_AT, _IDENTITY.size)
     _IDENTITY.pack_into(
-        content, _IDENTITY_AT, bytes(KEY_SIZE), key, len(content), made.contents_at, len(table),
-        made.code_at, len(image.code), image.size - len(image.code), *made.frames,
+        content, _IDENTITY_AT, bytes(KEY_SIZE), key, len(content), *places[".contents"],
+        *places[".text"], image.size - len(image.code), *places[".eh_frame"],
     )  # fmt: skip
     content[_IDENTITY_AT:_DIGESTED_FROM] = _digest_of(content)
     return bytes(content)

@@ -60,16 +60,14 @@ class HeldBuffer(ctypes.Structure):
             self.release()
 
 
-_get = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p, ctypes.c_int)(
-    ("PyObject_GetBuffer", ctypes.pythonapi)
-)
-_release = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(("PyBuffer_Release", ctypes.pythonapi))
-_is_contiguous = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char)(
-    ("PyBuffer_IsContiguous", ctypes.pythonapi)
-)
-exports_buffers = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object)(
-    ("PyObject_CheckBuffer", ctypes.pythonapi)
-)
+def _api(name: str, *types: Any) -> Any:
+    return ctypes.PYFUNCTYPE(*types)((name, ctypes.pythonapi))
+
+
+_get = _api("PyObject_GetBuffer", ctypes.c_int, ctypes.py_object, ctypes.c_void_p, ctypes.c_int)
+_release = _api("PyBuffer_Release", None, ctypes.c_void_p)
+_is_contiguous = _api("PyBuffer_IsContiguous", ctypes.c_int, ctypes.c_void_p, ctypes.c_char)
+exports_buffers = _api("PyObject_CheckBuffer", ctypes.c_int, ctypes.py_object)
 """Returns whether an object has the buffer protocol."""
 
 

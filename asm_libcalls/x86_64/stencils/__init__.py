@@ -5,10 +5,5 @@ bytes each. A hole is for a number known only when the stencil is used (a displa
 for the distance to a slot or another stencil. Stencils are in an image beside its routines, and so
 in its file; they are copied, never run there. ``emitter/stencils.py`` reads and composes them.
 
-=================== =================================================================
-`stack_effects`     unwind information for compositions
-`assembling`        PeachPy instructions to stencils
-=================== =================================================================
-
 Source of the name: Xu and Kjolstad, "Copy-and-Patch Compilation", OOPSLA 2021.
 """

@@ -27,6 +27,7 @@ import ctypes
 import os
 import struct
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from itertools import starmap
 
@@ -34,10 +35,6 @@ from asm_libcalls.emitter import code_names, libc, pages
 from asm_libcalls.emitter.image import Routine, link
 from asm_libcalls.emitter.pages import LoadedImage
 from asm_libcalls.owned.objects import Resource
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ALIGNMENT = 64
 """Pieces begin at a multiple of this: a cache line, so no line has the code of two pieces."""

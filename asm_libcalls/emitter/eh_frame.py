@@ -10,10 +10,7 @@ System V ABI for AMD64, figure 3.36 (numbers of the registers).
 from __future__ import annotations
 
 import struct
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 _RSP, _RETURN_ADDRESS = 7, 16
 

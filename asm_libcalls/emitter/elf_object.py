@@ -19,12 +19,9 @@ Source: System V ABI (gABI) 4.1, chapters 4 and 5; its AMD64 supplement 1.0; Lin
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator, Sequence
 
 from asm_libcalls.emitter.image import CODE_PAGE
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
 
 _IDENT = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")  # 64 bits, little-endian, version 1, System V
 _ET_EXEC, _ET_DYN, _EM_X86_64 = 2, 3, 62

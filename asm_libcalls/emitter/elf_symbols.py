@@ -6,10 +6,7 @@ Source: System V ABI (gABI) 4.1, chapter 4.
 from __future__ import annotations
 
 import struct
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
 
 _IDENT = b"\x7fELF\x02\x01"  # 64 bits, little-endian
 _SECTIONS_AT, _SECTION_SIZE = 0x28, 0x3A  # e_shoff; e_shentsize, e_shnum

@@ -8,11 +8,9 @@ or an exception. Without a handler, or if it returns, an illegal instruction end
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
 
-    from asm_libcalls.emitter.image import Routine
+from asm_libcalls.emitter.image import Routine
 
 SET_TRAP_HANDLER = "asm_libcalls_set_trap_handler"
 """``void (*asm_libcalls_set_trap_handler(void (*handler)(uint32_t code)))(uint32_t code)``: set the

@@ -9,17 +9,13 @@ Source: WebAssembly 2.0, 4.5.3.8 and 4.5.3.9 (growing tables and memories); ``mp
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from functools import partial
 
 from asm_libcalls.emitter import libc
+from asm_libcalls.emitter.image import Routine
 from asm_libcalls.vmcontext import WASM_PAGE_SHIFT, VMMemoryDefinition, VMMemoryState
 from asm_libcalls.x86_64.leaving import Body, header
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from asm_libcalls.emitter.image import Routine
 
 MAKE_ACCESSIBLE = "asm_libcalls_make_accessible"
 """Takes the base of a reservation in rax, the number of accessible bytes in rsi, and the number of

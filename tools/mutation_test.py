@@ -73,8 +73,7 @@ MODULES = {
     "asm_libcalls/runtime/instance_arguments.py": "runtime/test_instance.py runtime/test_misuse.py",
     "asm_libcalls/runtime/externref_boxes.py": "runtime/test_externref.py runtime/test_gc.py "
     "runtime/test_ownership.py",
-    "asm_libcalls/runtime/releasing.py": "runtime/test_gc.py runtime/test_global.py "
-    "runtime/test_tables.py toy_jit/test_other_threads.py native/test_close_while_running.py",
+    "asm_libcalls/runtime/releasing.py": "runtime/test_releasing.py runtime/test_gc.py",
     "asm_libcalls/runtime/element_segment.py": "runtime/test_instance.py runtime/test_tables.py "
     "runtime/test_misuse.py",
     "asm_libcalls/runtime/global_.py": "runtime/test_global.py runtime/test_misuse.py",

@@ -65,7 +65,7 @@ class UnsupportedFeature(InvalidModule):
 
 
 class DeserializeError(Exception):
-    """Bytes are no serialized module, damaged, or made for another version, CPU or options.
+    """The bytes are no serialized module, or damaged, or for another version, CPU or options.
 
     Compile the WebAssembly again.
     """

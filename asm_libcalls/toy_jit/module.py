@@ -132,8 +132,8 @@ class Module(Owned):
     def serialize(self) -> bytes:
         """Return the compiled module as bytes, for :meth:`deserialize`.
 
-        They are for this version of the package, this CPU, and CPUs that have all of its features
-        that compiled code uses.
+        This version of the package can load them, on CPUs that have all features of this one that
+        compiled code uses.
 
         Raises
         ------
@@ -149,9 +149,9 @@ class Module(Owned):
     def deserialize(cls, data: Any, options: CompileOptions | None = None) -> Module:
         """Make a module of the bytes of :meth:`serialize`, also of another process.
 
-        It behaves as the module that was serialized. **The bytes must be trusted as a program is**:
-        they contain machine code, which is not validated. Their digest detects damage, but not a
-        change on purpose.
+        It behaves as the module that was serialized. **Load only bytes that you would run as a
+        program**: they contain machine code, which is not validated. Their digest detects damage,
+        but not a change on purpose.
 
         Parameters
         ----------

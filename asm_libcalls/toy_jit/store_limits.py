@@ -1,4 +1,4 @@
-"""StoreLimits: how large and how many memories, tables and instances may be, as in Wasmtime."""
+"""StoreLimits: limits on the size and number of memories, tables and instances, as in Wasmtime."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _UNITS = {"memory_size": "bytes", "table_elements": "elements"}
 
 
 class Token:
-    """Counts one object, as long as it is referenced."""
+    """Counts one object, as long as the token is referenced."""
 
     __slots__ = ("__weakref__",)
 
 
 class StoreLimits:
-    """Limits on the size of each memory and table, and on the number of all of them.
+    """Limits on the size of each memory and table, and on the number of instances and of both.
 
     Imported memories and tables are not counted. Instances that are given the same object are
     counted together, as in a store of Wasmtime.
@@ -102,7 +102,7 @@ class StoreLimits:
 
 
 class Admission:
-    """The part that one instance of a module has in the counts of a StoreLimits.
+    """What one instance of a module adds to the counts of a StoreLimits.
 
     LimitExceeded is raised if a count is above its limit.
     """
@@ -122,7 +122,7 @@ class Admission:
         self._parts.clear()
 
     def close(self) -> None:
-        """Do not count the instance any more, which is closed."""
+        """Stop counting the instance, which is closed."""
         self._instance.clear()
 
 

@@ -15,7 +15,7 @@ class TextRefused(ValueError):
 
 
 def convert(text: bytes, name: str) -> bytes:
-    """Convert a module in the text format to the binary format; `name` is the text's in errors.
+    """Convert a module in the text format to the binary format; errors call it `name`.
 
     Raise TextRefused, or NoConverter.
     """

@@ -1,8 +1,8 @@
 """Bytes to :class:`Module`: the binary format, and the validity of all but function bodies.
 
 The sections have a fixed order, in which definitions precede uses (the data count section exists
-for this reason). So decoding and validating are one pass over the bytes. Of function bodies it
-notes the place only; :mod:`~asm_libcalls.toy_jit.frontend.validator` reads them.
+for this reason). So decoding and validating are one pass over the bytes. It records only the place
+of a function body; :mod:`~asm_libcalls.toy_jit.frontend.validator` reads them.
 
 The cost of hostile input is proportional to its length: each count is checked against the bytes
 that are left before anything is done that many times.
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_ARITY = 1000  # parameters, and results, of a function type: the limit of browsers and Wasmtime
-MAX_TABLES = 100  # the limit of Wasmtime; each table has mappings, of which a process has few
+MAX_TABLES = 100  # the limit of Wasmtime; each has mappings, whose number is limited
 
 _NOTHING = Budget(0)  # constant expressions use nothing that is limited
 
@@ -48,9 +48,8 @@ UNEVEN_DATA = "data count and data section have inconsistent lengths"
 def decode_module(binary: bytes | bytearray | memoryview) -> Module:
     """Decode a binary module (spec 2.0, section 5), and validate all but its functions' bodies.
 
-    It is not to be trusted before
-    :func:`~asm_libcalls.toy_jit.frontend.validator.validate_function` has seen each function. Raise
-    InvalidModule if the bytes are no valid module.
+    It is valid only if :func:`~asm_libcalls.toy_jit.frontend.validator.validate_function` accepts
+    each function. Raise InvalidModule if the bytes are no valid module.
     """
     binary = bytes(memoryview(binary))  # refuses an int, of which bytes() makes zeros
     if binary[:4] == b"\0asm" and binary[6:8] == b"\1\0":  # the layer, which is 0 for modules

@@ -1,4 +1,4 @@
-"""How often a function uses each local, and calls: what the compiler chooses registers by.
+"""How often a function uses each local, and calls: the compiler chooses registers by this.
 
 The validator notes the uses while it reads the function, because reading the list of instructions
 once more for them takes a tenth of a compilation.
@@ -70,8 +70,8 @@ class LocalUses:
     def weigh(self, count: int) -> tuple[list[int], bool]:
         """Return how often each of `count` locals is used, and whether there is a loop.
 
-        A use in a loop counts as several. A loop that nothing branches to is none. The last two
-        numbers are those of LIBCALL_ON_NUMBERS and CALL.
+        A use in a loop counts as several. A loop that no branch targets does not count. The last
+        two numbers are those of LIBCALL_ON_NUMBERS and CALL.
         """
         weights = [0] * (count + 2)
         weight, at, has_loops = 1, 0, False

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 else:
 
     def dataclass_transform() -> Any:
-        """Do nothing at run time; type checkers learn that records have such a constructor."""
+        """Do nothing at run time. Type checkers derive the constructor from a record's fields."""
         return lambda record: record
 
 
@@ -144,7 +144,7 @@ class Element(Record):
 
     type: int  # the reference type of its elements
     init: list[ConstExpr]  # its elements, as constant expressions
-    mode: str  # copied by `table.init`, by instantiation, or never
+    mode: str  # "passive" (for `table.init`), "active" (for instantiation) or "declarative"
     table: int  # the index of an active segment's table
     offset: ConstExpr | None  # an active segment's offset in the table, a constant expression
 

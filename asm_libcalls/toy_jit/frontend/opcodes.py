@@ -249,7 +249,7 @@ IMMEDIATES = [""] * COUNT
 """By opcode: its immediates, in the letters of the table."""
 
 TYPES: list[tuple[bytes, bytes]] = [(b"", b"")] * COUNT
-"""By opcode: parameters and results, which may contain ELEMENT; empty if only a rule knows them."""
+"""By opcode: parameters and results, which may contain ELEMENT; empty if a rule computes them."""
 
 SIGNATURES: list[tuple[bytes, int, bytes] | None] = [None] * COUNT
 """By opcode: (parameters, their number, results) if these are the whole type; else None. Loads and

@@ -1,7 +1,7 @@
-"""What instructions do to the types of a block's operands, kept for the process.
+"""A memo of how instructions change the types of a block's operands, for the whole process.
 
 The operands of a block are few, and of few types. So the validator looks most instructions up: an
-:class:`OperandTypes` has, by *effect*, the types behind an instruction. An effect is the opcode of
+:class:`OperandTypes` has, by *effect*, the types after an instruction. An effect is the opcode of
 an instruction whose type is fixed, or one of PUSH, POP, PEEK and SELECT by a value type.
 """
 
@@ -22,7 +22,7 @@ NUMBERS = frozenset(VALUE_TYPES) - frozenset(REFERENCE_TYPES)
 MOST = 24
 """Operands. A block that has more is validated without this memo."""
 
-_MOST_KEPT = 1 << 10  # of 5 KB; large modules need 400
+_MOST_KEPT = 1 << 10  # of 6 KB; large modules need 400
 
 _EFFECTS = {
     opcode: op.TYPES[opcode]
@@ -69,7 +69,7 @@ def operand_types(types: bytes) -> OperandTypes | None:
     if kept is None and len(types) <= MOST:
         if len(_kept) >= _MOST_KEPT:
             for each in [*_kept.values()]:
-                each.after[:] = _UNKNOWN  # they keep one another
+                each.after[:] = _UNKNOWN  # they refer to one another
             _kept.clear()
             _kept[b""] = EMPTY
         kept = _kept.setdefault(types, OperandTypes(types))

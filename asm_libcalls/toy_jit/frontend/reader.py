@@ -126,7 +126,7 @@ def unsigned(code: bytes, pos: int, end: int, bits: int = 32) -> tuple[int, int]
         value = code[pos]
         if value < 0x80:
             return value, pos + 1
-        # Each byte takes back the highest bit of the one before, which says that it follows.
+        # Adding a byte subtracts the continuation bit of the one before.
         byte = code[pos + 1]
         value += (byte << 7) - 0x80
         if byte < 0x80:

@@ -1,7 +1,8 @@
-"""The frequent instructions that the validator does itself, by kind, if their immediates are short.
+"""The frequent instructions, by kind, which the validator handles without their rules.
 
-Nine of ten instructions are one of these. All others, and all that are wrong, go through their
-rules in :mod:`~asm_libcalls.toy_jit.frontend.instruction_rules`.
+Nine of ten instructions are one of these. All others, and these where they are invalid or their
+immediates are long, go through their rules in
+:mod:`~asm_libcalls.toy_jit.frontend.instruction_rules`.
 """
 
 from __future__ import annotations

@@ -96,14 +96,14 @@ def _locals(reader: Reader, count: int, budget: Budget) -> bytes:
 def _validate(stacks: Operands) -> Body:
     """Validate instructions up to the END of the function.
 
-    Nine of ten instructions, with short immediates and valid, are done here, in code that control
-    can reach. All others, and all that are wrong, go through their rules.
+    Nine of ten instructions are handled here: the frequent ones, in reachable code. All others, and
+    all invalid ones, go through their rules.
     """
     reader, vals, ctrls, module = stacks.reader, stacks.vals, stacks.ctrls, stacks.module
     local_types, functions, globals_ = stacks.local_types, module.functions, module.globals
     short_forms = KINDS if module.memories else KINDS_WITHOUT_MEMORY
     start, data = reader.pos, reader.data
-    # Lists, since Python reads their items faster than those of bytes. Behind the end is no byte.
+    # A list, because CPython reads its items faster than those of bytes.
     code = [*data[start : reader.end], *NO_BYTES]
     # by opcode and index of a local: the effect
     effects_of = [*_OTHER_EFFECTS, *([*map(effect, local_types)] for effect in _LOCAL_EFFECTS)]

@@ -94,7 +94,7 @@ def extend(error: BaseException, since: int) -> None:
 
 
 def _extend(error: BaseException, since: int) -> None:
-    without_trace = isinstance(error, Trap) and not error.trace  # which completes the attributes
+    without_trace = isinstance(error, Trap) and not error.trace  # this adds pending attributes
     attributes: dict[str, Any] = object.__getattribute__(error, "__dict__")
     if attributes.get(_MOMENT, since) < since:
         attributes["wasm_backtrace"] = ()

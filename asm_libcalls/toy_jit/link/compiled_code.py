@@ -49,7 +49,7 @@ class CompiledCode:
         self._image = image
         loaded = pages.load(image, announced=False, owned=True)
         self._pages = Resource(partial(_unload, loaded, self.counters))
-        loaded.keep()  # from now on that owns it
+        loaded.keep()  # from here on `_pages` owns it
         self.address = loaded.routine("code")
         DEFAULT_STACK_MAP_REGISTRY.register(self.address, tables.size, tables.stack_maps)
         code_map.register(module, tables, self.address)
@@ -87,11 +87,11 @@ class CompiledCode:
 
 
 def _unload(loaded: LoadedImage, counters: object) -> None:
-    # `counters` is an argument to stay alive as long as the code that writes to it.
+    # `counters` is an argument so that it exists as long as the code that writes to it.
     # Unregistered first: another module may get the same addresses as soon as they are free.
     if not loaded.mapping:
         return
-    with suppress(ValueError):  # an exception ended the call before, which had got further
+    with suppress(ValueError):  # an exception has ended an earlier call after this line
         DEFAULT_STACK_MAP_REGISTRY.unregister(loaded.address)
     code_map.forget(loaded.address)
     pages.unload(loaded)

@@ -1,7 +1,7 @@
 """Names and unwind information of compiled functions, for profilers, debuggers and unwinders.
 
 Each function begins with the stencil "prologue" and has any number of the stencil "epilogue". Their
-call frame instructions are worked out once. In between rbp is the frame pointer. The other
+call frame instructions are computed once. In between rbp is the frame pointer. The other
 callee-saved registers belong to compiled code: the entry stencil saves its caller's.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def _changes() -> tuple[tuple[bytes, int], tuple[int, bytes, int]]:
-    """Work out :data:`_BEGIN` and :data:`_END`."""
+    """Compute :data:`_BEGIN` and :data:`_END`."""
     written = ",".join(f"write,{r},0,0" for r in sorted(CALLEE_SAVED - {RBP}))
     body = Stencil(b"\x90", (), f"0,0,-,target,{written}")
     prologue, epilogue = STENCILS["prologue"], STENCILS["epilogue"]

@@ -112,7 +112,7 @@ def unpack(
     options that it was compiled with.
 
     The module must have been compiled with the options, if some are given. Raise DeserializeError
-    if the content is no serialized module, or damaged, or made for something else.
+    if the content is no serialized module, or damaged, or for another version, CPU or options.
     """
     header = _checked_header(content, version)
     made_with = CompileOptions(**header["options"])
@@ -205,7 +205,7 @@ def _tables(header: Any, size: int, brief: bytes, sections: list[memoryview]) ->
 def _runtime() -> str:
     """Hash what compiled code relies on: structures, libcalls, and the stencils that use them.
 
-    It tells builds with the same version apart, as those of a checkout that is being changed.
+    It differs between builds of one version, such as those of a checkout that is being changed.
     """
     structures = {
         name: [(field[0], getattr(each, field[0]).offset) for field in each._fields_]

@@ -43,7 +43,7 @@ _free: dict[tuple[ValueType, ...], list[tuple[LoadedImage, str]]] = {}
 
 
 class Adapter(Pooled):
-    """An adapter, in use for one function while this object lives.
+    """An adapter, in use for one function as long as this object exists.
 
     `params` are the value types of the function's parameters, all of them numbers; `vmctx` and
     `code` the addresses of its VMContext and compiled code.

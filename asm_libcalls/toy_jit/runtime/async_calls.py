@@ -23,7 +23,7 @@ _PAST = 0.0
 
 
 class _Call:
-    """A call in the worker thread, with a deadline that comes when it is cancelled.
+    """A call in the worker thread, with a deadline that passes when it is cancelled.
 
     The deadline is among the instance's only while the call is running, and the canceller waits for
     the end of a running call. So no cancellation interrupts a later call. No lock is held, and a
@@ -36,8 +36,8 @@ class _Call:
         self._is_running = False
 
     def begin(self) -> bool:
-        """Note that the call begins; return False if it was cancelled before, and must not."""
-        # In this order: a cancellation finds it running, or is found.
+        """Note that the call begins; return False if it was cancelled before."""
+        # In this order: a cancellation sees the flag, or its deadline is seen here.
         self._is_running = True
         deadline = self._deadline
         if deadline.at == _PAST:

@@ -1,4 +1,4 @@
-"""Deadlines of calls: when they pass, and whose calls must trap then. Nothing is interrupted here.
+"""Deadlines: times after which calls of an instance must trap.
 
 ``time_limits.py`` and ``async_calls.py`` set them; ``interrupts.py`` checks them.
 """

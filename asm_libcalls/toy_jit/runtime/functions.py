@@ -63,7 +63,7 @@ class Func(FuncRef):
     __slots__ = ("_adapter", "_function", "_has_builtin", "brief", "name")
 
     def __new__(cls, instance: Any, index: int, address: int) -> Self:
-        """Make one that calls can reach through machine code."""
+        """Make an object of a class whose calls run machine code."""
         return object.__new__(callable_class(cls))
 
     def __init__(self, instance: Any, index: int, address: int) -> None:
@@ -110,7 +110,7 @@ class Func(FuncRef):
             The function trapped.
         """
         FuncRef.as_raw(self)  # NotMade, if it was not made
-        builtin = getattr(self, FUNCTION, None)  # called as `self.__call__`, it is there already
+        builtin = getattr(self, FUNCTION, None)  # it exists if this is called as `self.__call__`
         if builtin is None and self._has_builtin:
             builtin = _builtin(self)
             if builtin is not None:
@@ -187,7 +187,7 @@ class Func(FuncRef):
 
 
 _callees: dict[str, Callee] = {}
-"""The names in errors, by the name of the function, of some latest ones."""
+"""The names in errors of functions called lately, by the name of the function."""
 
 
 @cache
@@ -209,7 +209,7 @@ def _callee(name: str, params: bytes) -> Callee:
 
 
 class _OfObjects:
-    """An attribute that objects compute, and whose value of the class is another one."""
+    """An attribute that is computed for an object, and has another value for the class."""
 
     def __init__(self, of_object: Callable[[Func], object], of_class: object = None) -> None:
         self._of_object = of_object
@@ -282,7 +282,7 @@ def _builtin(func: Func) -> Callable[..., Any] | None:
         signature,
         name=printable(func.name),  # C has no name with U+0000
         module=__name__,
-        slow=partial(_call_slowly, func, adapter),  # the builtin keeps it, and so both, alive
+        slow=partial(_call_slowly, func, adapter),  # kept alive by the builtin, with both
         release_gil=not func.brief,
     )
     builtin: Callable[..., Any] = native_functions([specification])[0]

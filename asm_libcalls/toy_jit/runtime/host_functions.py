@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.runtime.deadlines import Deadline
 
 _MOST_ARGUMENTS = 32
-"""The slots that a thunk passes one by one; it reads further ones from the stack. Its record has an
-entry for each of these, so without a limit a module with many such imports would use memory out of
-proportion."""
+"""The most slots that a thunk passes one by one; if a call has more, all are read from the stack.
+The record has an entry for each slot that is passed. Without a limit, a module with many such
+imports would use memory out of proportion."""
 
 
 class HostInstance(Instance):
@@ -53,7 +53,7 @@ class HostInstance(Instance):
             self._borrowed += borrowed
             thunk = thunks.thunk_of_record(record)
             rows.append((thunk.address, type_id(functype)))
-            # Before destructors of the same garbage cycle run: the record keeps no callable.
+            # Before destructors of the same garbage cycle run: the record owns no callable.
             weakref.finalize(self, thunk.close).atexit = False
             thunk.keep()
         super().__init__(functions=rows, function_class=Func)

@@ -277,7 +277,7 @@ def _threads_inside() -> dict[int, _Thread]:
 
 
 def _find_user(part: object) -> Callable[[], bool] | None:
-    """Return what tells whether another thread is using an instance with this part."""
+    """Return a test of whether another thread uses an instance with this part, or None."""
     inside = _threads_inside()
     for instance in stoppable_instances() if inside else ():
         user = inside.get(instance.last_user())
@@ -335,7 +335,7 @@ def _trap_if_asked(instance: StoppableInstance | None, walks: bool) -> None:
 
 
 def _keep_deadlines(instance: StoppableInstance | None, thread: _Thread, walks: bool) -> None:
-    """Have deadlines checked again that have passed and are not of the code that checks now.
+    """Schedule a check for deadlines that have passed and are not of the code that checks now.
 
     A deadline may be of another thread, which will enter the instance, or of this thread and
     another instance, which it will enter.

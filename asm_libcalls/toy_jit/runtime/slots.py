@@ -1,7 +1,8 @@
 """The Python functions that compiled code calls besides the libcalls, and the slots of its images.
 
 They run rarely, so they are Python behind thunks: at a thread's first entry, at a request to stop,
-and for a reference from a table that machine code cannot root, because the chunk for them is full.
+to wait for a store (without the GIL), and to root a reference from a table when the chunk of the
+activations table is full.
 """
 
 from __future__ import annotations

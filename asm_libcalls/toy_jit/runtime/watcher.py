@@ -110,9 +110,9 @@ class Watcher:
     `request_check` makes the main thread's running code call Python at its next check.
     `find_record` returns the record of the calling thread, or None.
 
-    A signal handler may raise at any call in the main thread, and must not make the thread look
-    alive when it is not. So the thread itself takes and releases the lock that says it is alive:
-    no signal handler runs there. At worst two threads are started, and one ends at once.
+    A signal handler may raise at any call in the main thread. So the thread itself takes and
+    releases the lock that says that it runs: no signal handler runs there. At worst two threads are
+    started, and one ends at once.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class Watcher:
                 wake.acquire(timeout=PERIOD)
             finally:
                 alive.release()
-            # An entry or deadline before the release has found the thread alive: check again.
+            # An entry or deadline before the release has found the thread running: check again.
             is_first = not self._must_end() and alive.acquire(blocking=False)
         process.own_idents.discard(_thread.get_ident())
 
@@ -278,7 +278,7 @@ class Watcher:
         _wait_for_thread_states()
 
     def _resume(self) -> None:
-        # Whatever has ended it: several threads may fork at once.
+        # Also if another fork has ended it: several threads may fork at once.
         record = self._record
         if record is not None:
             record.interrupts = 0  # the next entry starts it, if no thread can be started here

@@ -5,7 +5,7 @@ descriptor and the last component, and do not follow that. The folder is opened 
 RESOLVE_BENEATH: the kernel refuses each step that leaves the root (``..`` above it, absolute paths
 and links, links to the outside), also if others rename and replace folders meanwhile. Without
 ``openat2``, this module opens one component after the other with O_PATH and O_NOFOLLOW. There
-``..`` returns to a folder that is still open, so a folder that is moved meanwhile is no way out.
+``..`` returns to a folder that is still open, also if a folder is moved meanwhile.
 
 Source: openat2(2), open(2), path_resolution(7).
 """

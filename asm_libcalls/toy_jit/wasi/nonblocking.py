@@ -80,7 +80,7 @@ def _open_again(descriptor: int) -> int | None:
         except OSError:
             pass
         else:
-            return None  # the side of the terminal's program: opening it would make a new terminal
+            return None  # the master of a pseudoterminal: opening it would make a new one
     elif not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         return None
     try:

@@ -1,6 +1,6 @@
 """Emitter: the code of calls, checks and branches, for the handlers of instructions.
 
-Its base class ``Places`` knows the places of operands and locals.
+Its base class ``Places`` has the places of operands and locals.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Emitter(Places):
     def check_size(self) -> None:
         """Raise LimitExceeded if the code is too large.
 
-        Instructions whose code may be long ask this: calls, branches and returns.
+        Instructions whose code may be long call this: calls, branches and returns.
         """
         if len(self.code) > self.layout.most_code:
             self.layout.budget.check("max_code_size", len(self.code), self.origin())
@@ -294,7 +294,7 @@ class Emitter(Places):
     def check_of(self, slots: tuple[int, ...]) -> None:
         """Note the check that was emitted last, and its stack map."""
         at = len(self.code)  # behind the check, which ends with its jump
-        # After an interrupt the check runs again: only then is it known that the stack suffices.
+        # After an interrupt the check runs again: the stack may still not suffice.
         self.checks.append((at - 4, at - len(TEMPLATES["check"][0]), self.origin(), slots))
 
     def check(self, references: tuple[int, ...]) -> None:

@@ -46,7 +46,7 @@ class FunctionCompiler(Emitter):
         may_flush = body.max_height > most
         for current, after in zip(body.instructions, following, strict=True):
             opcode, immediate, _ = current
-            # Two instructions, almost half of all code, are done here, as push() does.
+            # Two instructions, almost half of all code, are handled here, as push() does.
             if opcode == local_get:
                 stack.append(locals_[immediate])
             elif opcode == i32_const:
@@ -91,7 +91,7 @@ class FunctionCompiler(Emitter):
         for i in self.in_registers:
             if i < parameters:
                 self.move(self.locals[i], self.homes[i])
-        # Of those that the loop clears only those that have registers.
+        # The loop has cleared all slots, so that only registers are cleared here.
         all_ = cleared <= _CLEARED_ONE_BY_ONE
         zero = constant(0)
         for i in range(parameters, len(self.homes)) if all_ else self.in_registers:

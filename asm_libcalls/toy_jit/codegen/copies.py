@@ -34,7 +34,7 @@ _REGISTER_MOVES = {"i": "move.i.i", "f": "move.f.f"}
 class Copies:
     """The copies that were made: ``copies.kept.get(key) or copies.add(key)``.
 
-    (CPython looks up an item of a subclass of dict by a slow way.)
+    (CPython looks up items of a subclass of dict more slowly.)
     """
 
     def __init__(self, make: Callable[[Any], Any], most: int = _MOST_KEPT) -> None:

@@ -1,9 +1,9 @@
 """Handlers: for each instruction the function that emits its code.
 
 A handler is ``make_handlers(inline)[opcode](emitter, immediate)``, with the immediates of
-:mod:`asm_libcalls.toy_jit.frontend.body`. Instructions that are a stencil of their name, and
-all on numbers, are in ``arithmetic.py``. ``local.get`` and ``i32.const`` are in ``compiler.py``.
-The others are here.
+:mod:`asm_libcalls.toy_jit.frontend.body`. Instructions that are a stencil of their name, and all on
+numbers, are in ``arithmetic.py``, loads and stores in ``accesses.py``, ``local.get`` and
+``i32.const`` in ``compiler.py``. The others are here.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _LIBCALLS = """
     global.get   externref_global_get  vi      x
     global.set   externref_global_set  via     -
 """
-_IMPORTED = ("memory32_size", "memory32_grow", "memory_fill")  # have a variant for imported ones
+_IMPORTED = ("memory32_size", "memory32_grow", "memory_fill")  # have a variant for imports
 
 
 def _libcall(libcall: str, letters: str, results: bytes) -> Handler:
@@ -124,7 +124,7 @@ def local_tee(c: Emitter, immediate: Any) -> None:
 
 
 def _keep_readers(c: Emitter, local: Place, value: Place) -> None:
-    """Move the operands that are to be read from a local, which is about to be set."""
+    """Move the operands whose place is a local, before the local is set."""
     for i in range(c.flushed, len(c.stack)):
         if c.stack[i] != local:
             continue

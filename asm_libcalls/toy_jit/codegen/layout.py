@@ -68,8 +68,8 @@ class CodeLayout:
         self.code = bytearray()
         self.functions: list[tuple[int, int]] = []  # begin and end of each function
         self.brief: list[bool] = []  # whether each function ends soon for all arguments
-        # by target, a function's index among those of the module's own, `"trap.CODE"` or
-        # `"interrupt"`: the offsets of the distances to it, which linking fills in
+        # by target (the index of a defined function, `"trap.CODE"` or `"interrupt"`): the offsets
+        # of the distances to it, which linking fills in
         self.calls: defaultdict[int | str, list[int]] = defaultdict(list)
         # for each call, ascending: its return address, and its offset in the module
         self.returns, self.origins = array(OFFSETS), array(OFFSETS)

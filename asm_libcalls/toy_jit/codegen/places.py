@@ -14,7 +14,7 @@ A *place* is a tuple of its kind, or its register, and numbers.
 
 Each operand has a slot in the frame, by its height on the operand stack, but is stored there only
 when that is needed: ``local.get`` and ``i32.const`` emit nothing, and results stay in registers
-while some are free. A local is in its slot or, if loops use it much, in a register.
+while some are free. A local is in its slot or, if it is used often, in a register.
 
 At control flow merges (the beginning of a loop, the end of a block that is branched to) all
 operands are in their slots. At a call, all operands that remain on the stack are: so the call's
@@ -99,8 +99,8 @@ class Places(FunctionCode):
         self.stack: list[Place] = []  # the operands' places, by height
         # the registers that hold operands (except registers of locals), and the operands' heights
         self.held: dict[str, int] = {}
-        # The number of operands, from the bottom, that are known to be in their slots. Few of the
-        # others read a local or are constants, which bounds the cost of an instruction.
+        # The number of operands, from the bottom, that are known to be in their slots. That of the
+        # others is limited, which bounds the cost of an instruction.
         self.flushed = 0
         self.forget()
         self.clear(0, b"")
@@ -297,7 +297,7 @@ class Places(FunctionCode):
             self.forget()
 
     def forget(self) -> None:
-        """Forget what is known of addresses, where control flow merges and at calls."""
+        """Forget the checked addresses, where control flow merges and at calls."""
         # By place of an address, which is a local: the bytes of memory behind it that are known to
         # exist; and by NO_INDEX those of memory from its beginning. Memory never shrinks, but a
         # call may close it.

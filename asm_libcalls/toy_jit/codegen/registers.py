@@ -83,12 +83,12 @@ def as_vector(register: str) -> str:
 
 
 def choose_registers(body: Body, inline: bool) -> tuple[dict[int, str], bool]:
-    """Choose the locals that get registers, those that loops use most.
+    """Choose the locals that get registers: those used most, where uses in loops count more.
 
     Return the registers by the indices of their locals, and whether the function ends soon for all
     arguments: it has no loop, and no calls but on numbers. A call of it need not release the GIL.
 
-    With `inline`, instructions replace libcalls on numbers, which are no calls then.
+    With `inline`, instructions replace libcalls on numbers, which then do not count as calls.
     """
     types = body.local_types
     uses, has_loops = body.uses.weigh(len(types))

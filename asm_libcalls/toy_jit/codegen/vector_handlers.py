@@ -117,7 +117,7 @@ def _shift(name: str, opcode: int) -> Handler:
 def _set(handler: Handler) -> Handler:
     """Make the handler of an instruction that sets a local.
 
-    If the previous instruction made the vector, it is made in the local's place.
+    If the previous instruction made the vector, it is changed to write the local's register.
     """
 
     def emit(c: VectorEmitter, immediate: Any) -> None:

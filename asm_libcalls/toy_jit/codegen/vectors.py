@@ -177,7 +177,7 @@ class VectorEmitter(Emitter):
     def vector_register(self, but: str = "", otherwise: str = "") -> str:
         """Return a register for a vector that holds no operand, and is not `but`.
 
-        If none is free, return `otherwise`, or without that free one.
+        If none is free, return `otherwise` or, without that, spill an operand.
         """
         held, known_in, all_ = self.held, self.known_in, self.free[_FIRST]
         register: str

@@ -85,7 +85,7 @@ _STENCILS = {
 
     # Called from the site of the trap, so that the return address on the stack tells which it was.
     "stub.trap": "mov edi, code; mov rax, wide; jmp rax",
-    # Find out why rcx, the stack pointer, is below the limit: an overflow, or a request to stop.
+    # rcx, the stack pointer, is below the limit, by an overflow or by a request to stop.
     # Called from the site too, and left by a jump: so a walk of the stack finds the return address
     # of the site, which has a stack map.
     "stub.interrupt": f"""
@@ -93,7 +93,7 @@ _STENCILS = {
         mov rdi, r15; mov rax, wide; jmp rax
         .overflow:; jmp >trap.overflow
     """,
-    # Below the instance's limit, but maybe not below that of the activation: CHECK_STACK finds out.
+    # Below the instance's limit, maybe not below the thread record's, which CHECK_STACK compares.
     "stub.overflow": "mov rdi, r15; mov rsi, rcx; mov rax, wide; jmp rax",
     # Before the call of that stub. A new frame may reach below the end of the stack, so rsp is near
     # the frame's upper end until the check has passed.

@@ -1,8 +1,8 @@
 """Stencils of one instruction, whose registers the compiler chooses.
 
-They are written with the registers 8 to 11 (r8, r8d and r8b; xmm8) in four roles: 8 is where the
-result goes, or the value of a store; 9 is the left operand, 10 the right one, and 11 the index of
-an address in memory. ``offset`` is a displacement and ``value`` an immediate. The compiler also
+They are written with the registers 8 to 11 (r8, r8d, r8w and r8b; xmm8) in four roles: 8 is where
+the result goes, or the value of a store; 9 is the left operand, 10 the right one, and 11 the index
+of an address in memory. ``offset`` is a displacement and ``value`` an immediate. The compiler also
 chooses the size of both; see :mod:`asm_libcalls.toy_jit.codegen.encodings`.
 
 The last part of a name says where the right operand is: ``register``, ``slot`` (in the frame),

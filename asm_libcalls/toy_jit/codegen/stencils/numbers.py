@@ -1,7 +1,7 @@
 """Stencils of several instructions: arithmetic and conversions, by WebAssembly's names.
 
-Operands are in rax and rcx, or xmm0 and xmm1. Results are in rax or xmm0. rcx and rdx may change.
-What is one instruction of the CPU is in ``forms.py``.
+Operands are in rax and rcx, or xmm0 and xmm1. Results are in rax or xmm0. rcx, rdx and xmm1 may
+change. What is one instruction of the CPU is in ``forms.py``.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ peers, interleaved round by round, so that a disturbance of the machine affects 
 figure is a median of many rounds with its quartiles. Only figures of one run are compared.
 
 ================ ==========================================================================
-`timing`         candidates in, medians and ratios out
+`timing`         medians of candidates, and their ratios
 `peers`          installed peers: cffi, numba, Wasmtime, the C library, a C compiler
 `calls`          suite: one call from Python
 `native`         suite: one call at the C address, from a loop in machine code

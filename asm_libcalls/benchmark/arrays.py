@@ -135,7 +135,7 @@ def _all_arrays(label: str, function: Any, arrays: list[Any]) -> Candidate:
 
 
 def _next_arrays(label: str, function: Any, arrays: list[Any]) -> Candidate:
-    """Return a candidate that takes the next arrays for each sample; a run fills its caches."""
+    """Return a candidate that takes the next arrays for each sample, after an untimed run."""
     turn = [0]
 
     def before() -> None:

@@ -182,7 +182,7 @@ def _buffers(peers: Peers, cython: Any) -> Iterator[Case]:
     through_ctypes = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(address)
     text, array = b"some bytes", peers.numpy.zeros(10, peers.numpy.uint8)
     own = bytearray(text)
-    # For ctypes a function of the memory whose result it takes.
+    # The memory, and the function that makes of it what ctypes takes, or None.
     to_ctypes: dict[str, tuple[Any, Callable[..., Any] | None]] = {
         "bytes": (text, None),
         "bytearray": (own, (ctypes.c_char * len(own)).from_buffer),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SUITE = "native"
 COUNT = 4096
-"""Elements of one run, so few that the operands stay in the first-level cache."""
+"""Elements of one run, so few that the operands stay in the second-level cache."""
 
 _C_LIBRARY = {
     "f32_ceil": "ceilf",

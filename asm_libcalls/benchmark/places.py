@@ -36,7 +36,8 @@ PLACES = (
     *((0, 0), (0, 1), (1, 0), (0, 16), (16, 0), (32, 32), (64, 0), (0, 64), (33, 7), (63, 65)),
     *((200, 0), (0, 2048), (2048, 1), (4095, 4033), (4050, 4090)),
 )
-"""Destination and source modulo 4096. Where they overlap, the source alone is as said."""
+"""Destination and source modulo 4096. Where they overlap, the destination follows from the
+source."""
 
 SIZES = (
     *(1, 3, 4, 8, 15, 16, 31, 32, 33, 63, 64, 65, 96, 128, 129, 192, 256, 257, 384, 512, 513, 768),

@@ -1,6 +1,6 @@
 """Suite: tables, externref globals and growth, by the libcalls and by their Python functions.
 
-The machine code is called from a loop of machine code, and from Python. A table has as many boxes
+The machine code is called from a loop in machine code, and from Python. A table has as many boxes
 as elements, in a random order, unless a case says otherwise.
 """
 

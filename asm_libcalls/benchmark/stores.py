@@ -1,4 +1,4 @@
-"""Suite: stores in threads, in builds of CPython without the GIL: parallel ones, and one for all.
+"""Suite: threads in builds of CPython without the GIL, each in its own store or all in one.
 
 Each case has a number of workers, each with a store of its own, and the same work in the threads of
 one process and in as many processes; they take turns, in a random order. A worker reads from a pipe
@@ -104,7 +104,7 @@ WORK: dict[str, Callable[[], Callable[[], object]]] = {
     "table[0] = table[1]": _elements,
     "an export with an externref": _swap,
 }
-"""Makes a store, and returns a function that uses it."""
+"""By description: a function that makes a store, and returns a function that uses it."""
 
 _SHARED = ("an export", "memory_fill, 16 bytes", "memory_fill, 4096 bytes", "table[0] = table[1]")
 

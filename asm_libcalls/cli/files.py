@@ -57,7 +57,7 @@ def refuse_same_file(source: str, target: str) -> None:
 def write_files(files: dict[Path, bytes]) -> None:
     """Write all files or none; a process that has loaded an old one keeps it.
 
-    Each is written under another name, and all are renamed at the end, the last one last. Devices
+    Each is written under another name, and all are renamed at the end, in order. Devices
     and pipes are not replaced: they are written to, at the end. A symbolic link stays one.
     """
     unfinished: dict[Path, Path] = {}

@@ -21,11 +21,11 @@ class _Attributes(llvmlite.ir.values.FunctionAttributes):  # type: ignore[misc]
 
 
 def declare_pure(function: Any, *, is_total: bool) -> None:
-    """Declare of an ``llvmlite.ir.Function`` that calls return, and only the result matters.
+    """Declare that an ``llvmlite.ir.Function`` returns, and has no effect but its result.
 
     LLVM may then merge calls with the same arguments, and remove calls without a use. A total
     function returns for all arguments. LLVM may then call it where the program would not, for
-    example before a loop that makes no turn.
+    example before a loop without an iteration.
     """
     attributes = _Attributes(set(function.attributes))
     for attribute in ("nounwind", "readnone", "willreturn"):

@@ -124,7 +124,7 @@ def enable_or_warn() -> None:
 
 
 def _library() -> ctypes.CDLL:
-    """Return the owner of the two symbols: the program, or a library made for them."""
+    """Return what has the two symbols: the program, or a library made for them."""
     from asm_libcalls.emitter.load_code import check_system
 
     check_system("gdb")
@@ -134,8 +134,8 @@ def _library() -> ctypes.CDLL:
 def _program() -> ctypes.CDLL | None:
     """Return the program if it has the two symbols, as CPython 3.15 does.
 
-    gdb then reads the program's descriptor only, since a program may have copies of the data of
-    libraries.
+    gdb then reads the program's descriptor only, because a program may have copies of a library's
+    data (copy relocations).
     """
     program = ctypes.CDLL(None)
     try:

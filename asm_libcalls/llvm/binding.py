@@ -28,7 +28,7 @@ class LlvmBinding(Binding):
     """
 
     module = "asm_libcalls.llvm"
-    unboxes = False  # which machine code cannot for most types here
+    unboxes = False  # machine code cannot unbox most types here
     loaded: LoadedImage | None  # the machine code, if it is loaded
 
     def __init__(self, base: Binding) -> None:

@@ -62,7 +62,7 @@ def verify_exhaustively(
 
 @functools.cache
 def _oldest() -> LoadedImage:
-    """Return the image for the oldest CPUs that wheels have one for."""
+    """Return the image for the oldest CPUs that wheels support."""
     from asm_libcalls.x86_64 import code_cache
     from asm_libcalls.x86_64.image_kinds import LEVELS
 
@@ -72,7 +72,7 @@ def _oldest() -> LoadedImage:
 
 
 _TINY, _HUGE, _INFINITY = (127 - 27) << 23, (127 + 17) << 23, 0xFF << 23
-"""Patterns of f32: of 2**-27, which is a quarter of the least half; of 2**17; of infinity."""
+"""Patterns of f32: of 2**-27, which is an eighth of the least f16; of 2**17; of infinity."""
 
 
 def _is_nan(patterns: Any) -> Any:

@@ -36,7 +36,7 @@ def nearest(format_: str, value: Fraction, negative: bool) -> int:
     if value >= value_of(format_, high):
         low = high
     else:
-        # Search only near the guess if the value is there; the guess is never trusted.
+        # Search only near the guess if the value is there, which is checked.
         guess = _guess(format_, value)
         around = max(guess - 2, low), min(guess + 2, high)
         if value_of(format_, around[0]) <= value < value_of(format_, around[1]):

@@ -35,7 +35,7 @@ class _PowerChecker(PatternChecker):
 
         def power(x: int, exponent: int) -> int:
             signed = exponent - 2**32 if exponent >= 2**31 else exponent
-            # The digits of the exponent, the lowest first, each with the square before it.
+            # The exponent's binary digits, the lowest first; x is squared after each.
             result = FORMATS[format_].one
             for digit in reversed(f"{abs(signed):b}"):
                 if digit == "1":

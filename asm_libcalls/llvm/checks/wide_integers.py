@@ -16,11 +16,11 @@ BOUNDARIES = sorted(
         for offset in (-1, 0, 1)
     }
 )
-"""0, and neighbours of 1, of 2**32, of a register's width and of both ends of the range."""
+"""1, 8, 2**32, 2**63 to 2**65, 2**126 and 2**127, their neighbours, and the negatives of all."""
 
 
 def random_integer(source: Random) -> int:
-    """Return a pattern; all widths are equally likely."""
+    """Return a pattern: mostly of a number whose width is random, at times a boundary."""
     kind = source.getrandbits(4)
     if kind == 0:
         return BOUNDARIES[source.getrandbits(16) % len(BOUNDARIES)]

@@ -29,7 +29,7 @@ def libcalls(features: frozenset[str]) -> Iterator[Routine]:
     """Assemble all families.
 
     A libcall begins at a multiple of 64 bytes: a CPU fetches instructions by lines of 64, and many
-    a path through a libcall fits one or two.
+    paths through a libcall fit one or two.
     """
     for routine in families.routines(DECLARATIONS.values(), features):
         routine.alignment = 64

@@ -55,7 +55,7 @@ def from_integer(features: frozenset[str], format_: Float, is_signed: bool) -> N
         if is_signed:
             XOR(rax, r8)  # the magnitude, or one less
         MOV(rcx, rax)
-        SHR(rcx, format_.fraction + 1)  # the bits of integers that all are exact in a float
+        SHR(rcx, format_.fraction + 1)  # not 0 if a float may not hold it exactly
         JZ(is_exact)
         if is_signed:
             SUB(rax, r8)

@@ -42,7 +42,7 @@ def _powi(features: frozenset[str], is_double: bool) -> None:
     suffix = "SD" if is_double else "SS"
     unusual = Label("unusual")
     _load_one(features, suffix, xmm1)
-    SHR(rcx, 1)  # 0.5 * 2**-511, or 0.75 * 2**-63
+    SHR(rcx, 1)  # 0.75 * 2**-511, or 0.75 * 2**-63
     if is_double:
         copying(features, "MOVQ")(xmm4, rcx)
     else:

@@ -99,8 +99,7 @@ def check_installed(wheel: Path, base: str, served: dict[str, tuple[str, str]]) 
             differ = {name: found.get(name) for name in served if found.get(name) != served[name]}
             raise WheelError(f"{version}: the checkout is served otherwise than {differ}")
         print(f"{version}: {summary(found)}", flush=True)
-        # What it needs to run the README's programs; they are run by the checkout's tests, which
-        # see the README and themselves.
+        # The checkout's tests run the README's programs. Only the tests and the README are copied.
         environment.pip("install", f"{wheel}[cli]", "pytest", "hypothesis")
         shutil.copytree(ROOT / "tests", folder / "tests")
         shutil.copy2(ROOT / "README.md", folder)

@@ -72,7 +72,7 @@ def _download(architecture: str, work: Path) -> list[Path]:
             raise NotToBeHad(f"no {program}: the packages are Debian's")
     for name in ("state/lists/partial", "cache/archives/partial"):
         (work / name).mkdir(parents=True)
-    (work / "status").touch()  # nothing is installed, so apt wants all that they depend on
+    (work / "status").touch()  # nothing is installed, so apt downloads all dependencies
     options = {
         "APT::Architecture": architecture,
         "APT::Architectures::": architecture,

@@ -21,7 +21,7 @@ from pathlib import Path
 CORPUS = Path(__file__).resolve().parent.parent / "tests" / "data" / "corpus"
 
 _LARGEST = 4096
-"""Bytes of an input."""
+"""The largest input, in bytes."""
 
 _MOST_PAGES, _MOST_ELEMENTS = 16, 1 << 12
 
@@ -59,7 +59,7 @@ def main() -> None:
     """Fuzz until libFuzzer ends the process."""
     import atheris
 
-    # Whatever is imported here is not instrumented, and so are the stencils: PeachPy made them.
+    # What this imports is not instrumented, nor are the stencils, which are machine code.
     import asm_libcalls
 
     asm_libcalls.symbols()

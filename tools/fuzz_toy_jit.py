@@ -11,7 +11,7 @@ Half of the modules are made (:mod:`random_modules`), and half are damaged ones
 (:mod:`mutated_modules`): of those just made, of ``tests/programs``, and of the folder that the
 environment variable ``WASM_SPEC_TESTS`` names, if it is set.
 
-Modules run in child processes, by the hundred, so that a crash is a finding like any other. The
+Modules run in child processes, in batches, so that a crash is a finding like any other. The
 exit code says whether there were findings.
 """
 
@@ -100,7 +100,7 @@ class Fuzzer:
             if must_be_valid:
                 return f"a valid module is refused: {error}"
             if self._wasmtime and not isinstance(error, LimitExceeded) and self._valid(binary):
-                # It knows proposals that cannot be switched off.
+                # It has proposals that cannot be switched off.
                 self.outcomes["refused, but not by Wasmtime"] += 1
             return ""
         if self._wasmtime and not self._valid(binary):

@@ -80,7 +80,7 @@ def note(value_type: int, value: Any) -> Any:
 
 
 class Run:
-    """A run of a module. What follows is the same for every implementation of it.
+    """A run of a module. A subclass runs it by one implementation of WebAssembly.
 
     `seed` is that of imports and arguments.
     """
@@ -133,7 +133,7 @@ class Run:
             if self.notes[-1][1] != "done":
                 return
             for number in range(min(_CALLS, 2 * len(functions))):
-                # Each has its turn.
+                # each export in turn
                 export = functions[number % len(functions)]
                 functype = self.decoded.functions[export.index].type
                 self._refuel()

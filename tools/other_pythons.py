@@ -96,7 +96,7 @@ def candidates(version: str) -> Iterator[str]:
     if pyenv:
         done = subprocess.run([pyenv, "root"], capture_output=True, text=True, check=False)
         versions = Path(done.stdout.strip(), "versions")
-        # The newest last: later patch releases have fewer bugs.
+        # The oldest first, which is used: later patch releases have fewer bugs.
         numbers = version.removesuffix("t")
         without_gil = version.removeprefix(numbers)
         found = versions.glob(f"{numbers}.*{without_gil}/bin/python")
@@ -104,7 +104,7 @@ def candidates(version: str) -> Iterator[str]:
 
 
 def is_version(python: str, version: str) -> bool:
-    """Tell whether it runs, and is a CPython of this version; pyenv's stand-ins may only fail."""
+    """Tell whether it runs, and is a CPython of this version; pyenv's shims may only fail."""
     code = (
         "import sys; print(sys.implementation.name, *sys.version_info[:2], "
         "*'t' * ('t' in getattr(sys, 'abiflags', '')))"

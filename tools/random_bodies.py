@@ -49,7 +49,7 @@ class BodyMaker(OperandMaker):
         for _ in range(self.random.randint(1, 4)):
             choice = self.random.random()
             if choice < 0.3 and not self.stack[self.base() :]:
-                # Its operands come from nowhere.
+                # Its operands are of the unknown type.
                 opcode = self.random.choice(self.fixed)
                 self.emit(opcode, *self.immediates(opcode))
                 self.emit(op.DROP)
@@ -62,7 +62,7 @@ class BodyMaker(OperandMaker):
             self.stack.pop()
 
     def _statement(self) -> bool:
-        """Emit something; return whether what follows is dead."""
+        """Emit a statement; return whether what follows is unreachable."""
         random = self.random
         self.taken = self.base()
         kinds, weights = zip(*_STATEMENTS.items(), strict=True)

@@ -3,11 +3,10 @@
     random_modules.make(random.Random(7))       -> the binary format of one
 
 They use all of WebAssembly 2.0, but imports and exports have no vectors in their types, because
-wasmtime-py cannot pass them. Loops and functions use fuel, which the exported
-function ``refuel`` gives back: so a call ends, by a trap if need be. Everything that two
-implementations are compared by is exported. No result depends on the bits of a NaN that an
-instruction made: before a store, a reinterpretation or a copysign it becomes the canonical one, and
-in the lanes of a vector at once.
+wasmtime-py cannot pass them. Loops and functions use fuel, which the exported function ``refuel``
+resets: so a call ends, by a trap if need be. Everything that two implementations are compared by is
+exported. No result depends on the bits of a NaN that an instruction made: before a store, a
+reinterpretation or a copysign it becomes the canonical one, and in the lanes of a vector at once.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ class _ModuleMaker(IndexSpaces):
         types = vector(
             [b"\x60" + sized(bytes(params)) + sized(bytes(rest)) for params, rest in self.types]
         )
-        # The types that the code turned out to want are known only now, and come first.
+        # The types that the code uses are known only now, and their section is the first.
         return b"\0asm\1\0\0\0" + b"".join(
             bytes([id_]) + sized(content) for id_, content in [(1, types), *sections] if content
         )

@@ -1,7 +1,7 @@
 """Hold the index spaces of a random module, and choose types and constants for it.
 
-What makes its code (:mod:`random_bodies`) and what makes the rest of it (:mod:`random_modules`) use
-the same spaces.
+:mod:`random_bodies`, which makes its code, and :mod:`random_modules`, which makes the rest, share
+them.
 """
 
 from __future__ import annotations

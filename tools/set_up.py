@@ -235,7 +235,7 @@ def unpack_debian_package(name: str, folder: Path) -> Path:
 def usable_peachpy(environment: Environment) -> str:
     """Return the version of the environment's PeachPy, or raise SetUpError.
 
-    PeachPy may be missing, too old, or not to be imported.
+    PeachPy may be missing or too old, or its import may fail.
     """
     version = environment.python("-c", PEACHPY_VERSION).strip()
     if not version:
@@ -279,7 +279,7 @@ PEACHPY_WAYS: dict[str, Callable[[Environment], None]] = {
 
 
 def peachpy_arrived(environment: Environment) -> bool:
-    """Tell whether the user has brought PeachPy in by hand since set-up found none."""
+    """Tell whether the user has installed PeachPy since set-up found none."""
     try:
         usable_peachpy(environment)
     except SetUpError:
@@ -288,7 +288,7 @@ def peachpy_arrived(environment: Environment) -> bool:
 
 
 def describe(peachpy: str) -> str:
-    """Put a stamp's word on PeachPy into words for the user."""
+    """Describe a stamp's PeachPy for the user."""
     return f"PeachPy {peachpy}" if peachpy else "no PeachPy: the pure-Python fallback serves"
 
 
@@ -341,7 +341,7 @@ def install(environment: Environment, extras: Sequence[str]) -> None:
 
 
 def set_up(environment: Environment, extras: set[str]) -> None:
-    """Bring `environment` to where it has the project with `extras`, and PeachPy if possible."""
+    """Make `environment` have the project with `extras`, and PeachPy if possible."""
     stamp = environment.read_stamp()
     if stamp is None:
         say(f"making {environment.path} with Python {sys.version.split()[0]}")

@@ -2,7 +2,7 @@
 
 Two threads each own a *world*: memories, tables, globals, segments, instances, host functions, and
 compiled modules with imports. Operations are drawn at random. Destructors, limiters, signal
-handlers and host functions come back into the same world: they grow, write, close, raise, collect,
+handlers and host functions re-enter the same world: they grow, write, close, raise, collect,
 fork, and switch greenlets where greenlet is installed. After each operation sizes are compared with
 a model; at the end of each world every externref must be gone.
 
@@ -103,7 +103,7 @@ class World:
             self.compiled_table = self.compiled.exports["table"]
 
     def guest(self) -> Any:
-        """Return an object whose destructor comes back into this world."""
+        """Return an object whose destructor re-enters this world."""
         world = self
 
         class Guest:
@@ -400,7 +400,7 @@ class Stress:
         finally:
             self.rings = False
             signal.setitimer(signal.ITIMER_REAL, 0)
-            # For good: under valgrind the last signal may come late.
+            # Ignored from here on: under valgrind the last signal may come late.
             signal.signal(signal.SIGALRM, signal.SIG_IGN)
         thread.join()
         self.ends = True

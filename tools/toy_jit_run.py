@@ -42,11 +42,11 @@ class _Watch:
 
     @contextlib.contextmanager
     def watching(self, instance: Instance) -> Iterator[None]:
-        """Give an instance some time for what is done here."""
+        """Interrupt an instance if the block takes longer than :data:`LIMIT`."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()
-        if self._until:  # a call back: the outer one's time is its own too
+        if self._until:  # a nested call, which the outer call's limit covers
             yield
             return
         self._instance, self._until = instance, time.monotonic() + LIMIT
@@ -63,7 +63,7 @@ class _Watch:
 
 
 def _interrupt(instance: Instance | None) -> None:
-    # Before its runtime is there, an instance has nothing to interrupt.
+    # An instance has nothing to interrupt before its runtime exists.
     if instance is not None and hasattr(instance, "runtime"):
         instance.interrupt()
 
@@ -91,7 +91,7 @@ class ToyJitRun(Run):
         names: dict[str, dict[str, Any]] = {}
         for entry, value in zip(self.decoded.imports, imports, strict=True):
             names.setdefault(entry.module, {})[entry.name] = value
-        # Made by hand, so that a start function can be interrupted.
+        # In two steps, so that a start function can be interrupted.
         instance = Instance.__new__(Instance)
         with _watch.watching(instance):
             instance.__init__(self._module, names)  # type: ignore[misc]
@@ -132,7 +132,7 @@ class ToyJitRun(Run):
         return self._made is not None
 
     def new_thing(self, number: int) -> Thing:
-        """Make an object, and remember it while it lives."""
+        """Make an object, and count it as long as it exists."""
         thing = Thing(number)
         _alive.add(thing)
         return thing

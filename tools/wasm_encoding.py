@@ -1,4 +1,4 @@
-"""The words of the binary format: numbers, vectors, opcodes (WebAssembly 2.0, section 5)."""
+"""Encoding of the binary format: numbers, vectors, opcodes (WebAssembly 2.0, section 5)."""
 
 from __future__ import annotations
 

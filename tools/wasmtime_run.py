@@ -38,7 +38,7 @@ class WasmtimeRun(Run):
         super().__init__(decoded, binary, seed)
         self._wasmtime = wasmtime
         self._store = wasmtime.Store(self.engine(wasmtime))
-        self._store.set_limits(table_elements=MAXIMUM_ELEMENTS)  # as ours, and it would take long
+        self._store.set_limits(table_elements=MAXIMUM_ELEMENTS)  # toy_jit's; more would take long
         self._store.set_epoch_deadline(100)
         self._exports: Any = None
         self._callers: list[Any] = []

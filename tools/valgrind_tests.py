@@ -6,11 +6,11 @@ many processes had errors, and the last line of output. An error in another libr
 too, unless ``tools/valgrind.supp`` names it. The exit code is 0 if no error was reported and no
 test failed. Machine code is assembled once, into a cache folder that all processes share.
 
-Python must use malloc for each object (``PYTHONMALLOC=malloc``), so that memcheck knows where each
+Python must use malloc for each object (``PYTHONMALLOC=malloc``), so that memcheck sees where each
 begins and ends. Uses of uninitialized values are not looked for: a slot of compiled code has 64
 bits, of which an i32 sets 32, and Python reads all of them before it drops the others.
 
-Memcheck knows malloc's blocks, the stack, and which pages are mapped. A memory or table of ours is
+Memcheck tracks malloc's blocks, the stack, and which pages are mapped. A memory or table of ours is
 a mapping: an access outside the mapping raises a signal, and no access inside it is an error.
 Forked children are checked too; other programs that tests start are not.
 """

@@ -11,6 +11,7 @@ from process_maps import mappings
 
 from asm_libcalls import Code, Memory
 from asm_libcalls.owned.objects import Resource
+from asm_libcalls.signatures import VALUE_TYPES
 from asm_libcalls.toy_jit.frontend.module import F64
 from asm_libcalls.toy_jit.runtime import adapters
 
@@ -59,7 +60,7 @@ def adapter():
     def is_free():
         return [loaded.routine(name) for loaded, name in free].count(address) == 1
 
-    free = adapters._free[bytes([F64])]
+    free = adapters._free[VALUE_TYPES["f64"],]
     return made, is_free
 
 

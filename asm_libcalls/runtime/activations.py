@@ -70,7 +70,7 @@ class VMExternRefActivationsTable(Owned):
         self._finish()
 
     def __len__(self) -> int:
-        """Return how many entries there are, repetitions in the chunk included."""
+        """Return the number of entries, repetitions in the chunk included."""
         return self._filled() + len(self._over_approximated) + len(self._examined)
 
     @property
@@ -158,8 +158,8 @@ class VMExternRefActivationsTable(Owned):
             return
         self._collecting = True
         try:
-            # Taken before the roots are read. So entries that other code inserts meanwhile are not
-            # compared with roots that are older than they are.
+            # Before the roots are read: an entry inserted after that has no root yet, and must not
+            # be examined.
             self._examine()
             roots = self._precise_roots(registry)
             if roots is None:
@@ -224,10 +224,10 @@ class VMExternRefActivationsTable(Owned):
 
     @step
     def _keep(self, address: int) -> bool:
-        """Have a live pointer in the set, which owns a count; return False if it is closed."""
+        """Add a live pointer to the set, with a count; return False if the table is closed."""
         kept = self._over_approximated
         value_cells[address].cell_contents  # noqa: B018 - ValueError if it is not live
-        # No call, and no object that the collector tracks, or the set may have been replaced.
+        # No call, and no new object that the collector tracks: either could replace the set.
         if self._state is not OPEN:
             return False
         if address not in kept:
@@ -249,7 +249,7 @@ class VMExternRefActivationsTable(Owned):
     @step
     def _sort_one(self, roots: set[int], dropped: externref_boxes.Counts) -> None:
         """Move the last examined entry to the set, or to the last place of `dropped`."""
-        # No call, nor such an object: the entry is always in one of the lists.
+        # No call, and no new object that the collector tracks: the entry is always in one of them.
         kept, examined = self._over_approximated, self._examined
         if not examined:
             return

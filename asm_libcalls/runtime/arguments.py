@@ -71,7 +71,7 @@ def to_patterns(
             held, why = (reference_type, "the table holds ") if of_table else ("funcref", "")
             patterns.append(_reference(held, argument, where, why))
     if instance is not None:
-        if instance.closed:  # by the __index__ of an argument
+        if instance.closed:  # an argument's __index__ may have closed it
             raise ValueError(f"{declaration.name}(): argument 'vmctx': the Instance is closed")
         for where, index, part in parts:
             if is_a(part, Defined):
@@ -83,7 +83,7 @@ def to_patterns(
 
 
 def instance_in(arguments: Sequence[Any]) -> Instance | None:
-    """Return the instance that the first argument of a libcall is, or whose vmctx it is."""
+    """Return the instance of a libcall's first argument, an Instance or a vmctx; None for others."""
     first = arguments[0] if arguments else None
     if is_a(first, Instance):
         return first
@@ -97,7 +97,7 @@ def _part(instance: Instance, space: _Space, index: int, where: str) -> Any:
     what, those_of = space
     there_are = those_of(instance)
     if index >= len(there_are):
-        _check_open(instance, where)  # by the __index__ of an argument: then it has nothing
+        _check_open(instance, where)  # an argument's __index__ may have closed it: it is empty then
         there = f"0 .. {len(there_are) - 1}" if there_are else "there are none"
         raise ValueError(f"{where}: {what} {index} is not in the instance ({there})")
     part = there_are[index]
@@ -140,7 +140,7 @@ def _imported_memories(instance: Instance) -> Sequence[Any]:
 if TYPE_CHECKING:
     _Space = tuple[str, Callable[[Instance], Sequence[Any]]]
 
-# By the parameter's kind: the name of the index space, and its objects.
+# For each kind of parameter, the name of its index space, and the objects there.
 _SPACES: dict[str, _Space] = {
     "defined_memory": ("defined memory", _defined_memories),
     "imported_memory": ("imported memory", _imported_memories),

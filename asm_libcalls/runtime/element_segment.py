@@ -70,7 +70,7 @@ class ElementSegment(Owned):
         return int(self.definition.length)
 
     def check(self, function_count: int, what: str) -> None:
-        """Raise TypeError or ValueError unless an instance of so many functions can have it."""
+        """Raise TypeError or ValueError unless an instance with this many functions can have it."""
         if self._resolved:
             raise ValueError(f"{what} belongs to another instance already")
         self._check_open()

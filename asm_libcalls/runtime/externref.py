@@ -68,8 +68,8 @@ class VMExternRef(NotCopied):
         return cls.__new__(cls)._own(boxes.hold(address))
 
     def _own(self, counts: boxes.Counts) -> VMExternRef:
-        # Made after this object: the collector calls the finalizers of a cycle in that order, and
-        # this one gives the counts back, so that the other one finds none.
+        # Made after this object: the collector calls the finalizers of a cycle in that order. The
+        # finalizer of this object gives the counts back, and that of `counts` finds none.
         self._counts = counts
         self._thread = get_ident()
         self._address = counts[0]
@@ -115,7 +115,7 @@ class VMExternRef(NotCopied):
             raise _dropped()
         return address
 
-    _readable_member = ("externref", "_address", boxes.release)  # as that of Instance
+    _readable_member = ("externref", "_address", boxes.release)  # see Instance._readable_member
 
     def __native_address__(self, kind: str) -> Any:
         """Return the raw pointer, and a clone that the caller keeps until the call has ended."""
@@ -125,7 +125,7 @@ class VMExternRef(NotCopied):
         return clone.as_raw(), clone
 
     def strong_count(self) -> int:
-        """Return how many owners the box has."""
+        """Return the number of owners of the box."""
         return boxes.strong_count(self.as_raw())
 
     def drop(self) -> None:

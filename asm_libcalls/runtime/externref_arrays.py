@@ -19,9 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Any Python code may replace and drop a reference in an array (of ctypes, or a list). So it is read
-# and counted in one step: without a call, a backward jump, or a new object that the collector
-# tracks.
+# Any Python code may replace and drop a reference in an array. So it is read and counted in one
+# step: without a call, a backward jump, or a new object that the collector tracks.
 
 
 @step

@@ -55,20 +55,20 @@ ref_counts = (ctypes.c_size_t * (sys.maxsize // ctypes.sizeof(ctypes.c_size_t)))
 SHIFT = ctypes.sizeof(ctypes.c_size_t).bit_length() - 1
 
 _lost: deque[int] = deque()
-"""What was in lists of :class:`Counts` when they were dropped."""
+"""The items of :class:`Counts` lists that were deallocated."""
 
 _lost_dead: deque[list[Any]] = deque()
-"""What was in lists of class :class:`_Dead` when they were dropped."""
+"""The items of :class:`_Dead` lists that were deallocated."""
 
 _DEEPEST = 10
-"""How many destructors may be running, each because of the one before, when a value is dropped.
+"""The depth of nested destructors from which on a value is not dropped at once.
 
-Values that are dropped at a greater depth wait until the last of these has ended, as in CPython's
-deallocation. So a long chain of references needs no deep recursion.
+It is dropped when a destructor has ended, as by CPython's deallocation. So a long chain of
+references needs no deep recursion.
 """
 
 _waiting: list[Counts] = []
-"""What was to be given back at a greater depth."""
+"""Counts that are to be given back once a destructor has ended."""
 
 # Machine code uses these, also in destructors that run after Python's end has cleared this module.
 for _each in (free, spare, value_cells):
@@ -80,19 +80,19 @@ EVERYTHING, _END = slice(None), slice(sys.maxsize, None)
 class Counts(list[int]):
     """Addresses of boxes, or null, each with a count that Python code owns.
 
-    Whatever takes an address out of the list owns its count from then on.
+    Code that takes an address out of the list owns its count from then on.
     """
 
     __slots__ = ()
 
-    # A signal handler could prevent Python code. Deallocation reads this attribute, and calls what
-    # it gets: partial(_lost.extend, self). All of that is C code.
+    # A signal handler could prevent a Python function from running. Deallocation reads this
+    # attribute, and calls the result, partial(_lost.extend, self). All of that is C code.
     __del__: Any = property(partial(partial, _lost.extend))
 
     def give_back(self) -> None:
         """Count one owner less of each box, and drop values without owners.
 
-        The first exception of a destructor is raised; the others are given back all the same.
+        The first exception of a destructor is raised, after all counts have been given back.
         """
         errors: list[BaseException] = []
         while self or _lost or _lost_dead or _waiting:
@@ -119,7 +119,7 @@ class Counts(list[int]):
         raise_first(errors)
 
     def _wait(self) -> None:
-        """Let another call give all of it back."""
+        """Leave all counts to another call of :meth:`give_back`."""
         if self:
             later = Counts()
             _waiting.append(later)
@@ -127,7 +127,7 @@ class Counts(list[int]):
 
 
 def _stop_waiting(counts: Counts) -> None:
-    """Move what waits into an empty list."""
+    """Move counts from `_waiting` into an empty list."""
     try:
         waited = _waiting.pop()
     except IndexError:  # another thread has it
@@ -149,7 +149,8 @@ def _move(counts: Counts, to: Counts) -> None:
     counts[EVERYTHING] = ()
 
 
-# Deallocation in another thread may extend these during a step, so the first items are taken.
+# Deallocation in another thread may append to the deques during a step, so the first items are
+# taken.
 
 
 @step
@@ -171,10 +172,10 @@ def _find_dead(dead: _Dead) -> None:
 
 
 class _Dead(list):  # type: ignore[type-arg]
-    """One item: the address of a box without owners, and a list of its value, to be dropped.
+    """A list of one item: the address of a box without owners, and a list of its value.
 
-    :meth:`drop` removes the item. If an exception drops a list that has it, the item is kept, as
-    those of Counts are.
+    :meth:`drop` drops the value and removes the item. An item that remains when the list is
+    deallocated is kept, as those of Counts are.
     """
 
     __slots__ = ()
@@ -252,7 +253,7 @@ def _move_spare() -> bool:
 
 @step
 def _make_box(counts: Counts, value: object) -> bool:
-    """Put a new box into `counts`; False if there is none free."""
+    """Put a new box into `counts`; False if none is free."""
     if not free:
         return False
     address = free[-1]
@@ -266,7 +267,7 @@ def _make_box(counts: Counts, value: object) -> bool:
 
 
 def live_count() -> int:
-    """Return how many boxes are live, or not free again yet."""
+    """Return the number of boxes that are live, or not free again yet."""
     return len(value_cells) - len(free) - int(spare.count)
 
 
@@ -292,7 +293,7 @@ def value_of(address: int) -> Any:
 
 @step
 def strong_count(address: int) -> int:
-    """Return how many owners a live box has."""
+    """Return the number of owners of a live box."""
     value_cells[address].cell_contents  # noqa: B018 - ValueError if it is not live
     owners: int = ref_counts[address >> SHIFT]
     return owners

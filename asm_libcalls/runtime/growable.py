@@ -48,7 +48,7 @@ class Growable(Defined):
     """What machine code reads, with a field ``grows_below``."""
 
     _state_units = 1
-    """The units of that field in each unit of the size."""
+    """The units of ``grows_below`` in each unit of the size: bytes of a page, or 1."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Growable(Defined):
         self._tell_machine_code()
 
     def _tell_machine_code(self) -> None:
-        # A user's class may have methods of its own.
+        # A user's class may override methods.
         by_machine_code = type(self).__base__ is Growable and self._limiter is None
         limit = self._limit * self._state_units + 1
         self.state.grows_below = limit if by_machine_code and not self.closed else 0
@@ -104,7 +104,7 @@ class Growable(Defined):
 
     @property
     def reservation(self) -> object:
-        """The owner of its memory, which stays while that is referenced, even after a close."""
+        """The owner of its memory: a reference to it keeps the memory, even after a close."""
         return self._open_reservation()
 
     def _open_reservation(self) -> Reservation:

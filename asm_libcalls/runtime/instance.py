@@ -102,7 +102,8 @@ class Instance(Stored):
     activations_table : VMExternRefActivationsTable
     stack_map_registry : StackMapRegistry
     keeper_number : int
-        The number of the set of this instance alone (:mod:`asm_libcalls.runtime.kept_instances`).
+        The number of the set that has only this instance: see
+        :mod:`asm_libcalls.runtime.kept_instances`.
     function_range : (int, int)
         Its VMCallerCheckedAnyfuncs: the address of the first, and the address after the last.
     interrupts : VMInterrupts
@@ -117,8 +118,8 @@ class Instance(Stored):
     _block: InstanceBlock = unmade()
     _last_vmctx = 0  # the vmctx before it was closed
 
-    # A slot has a fixed offset in the object, where machine code reads it. Without the GIL another
-    # thread may close the instance meanwhile. The second slot keeps the integer object alive.
+    # Members at fixed offsets in the object, because machine code reads `_vmctx`. Without the GIL
+    # another thread may close the instance meanwhile; `_vmctx_kept` then keeps the int object.
     __slots__ = ("_vmctx", "_vmctx_kept")
 
     def __init__(
@@ -137,12 +138,10 @@ class Instance(Stored):
         binding: Binding | None = None,
     ) -> None:
         self._begin()
-        # Here, since an attribute that the finalizer adds may need a dict. The garbage collector
-        # takes that for a new reference to all that it was about to free.
+        # Set here, not in the finalizer: see Owned._begin.
         self._last_vmctx = 0
         self._releases = self._released = False
-        # For the release: whether another thread is using the instance (see releasing.Borrowed),
-        # None if none had entered it last; and its tables and globals then.
+        # `_is_used`, `_used`: for the release, as `is_used` and `kept` of releasing.Borrowed
         self._is_used: Callable[[], bool] | None = None
         self._used: tuple[object, ...] = ()
         self._vmctx = 0
@@ -268,7 +267,7 @@ class Instance(Stored):
         """Release what the instance holds; twice is a no-op.
 
         No further call enters its code. Code that runs in this or another thread may continue; the
-        memory it uses is released when it has returned. Imported definitions live on.
+        memory it uses is released when it has returned. Imported definitions stay usable.
 
         Raises
         ------
@@ -278,7 +277,7 @@ class Instance(Stored):
         super().close()
 
     def _release(self) -> None:
-        # Nothing is forgotten before it is released: an exception may end this at any place.
+        # An exception may end this at any place. So each reference stays until it is released.
         self._last_vmctx = vmctx = self._vmctx or self._last_vmctx
         self._vmctx = 0
         _live.pop(vmctx, None)
@@ -330,7 +329,7 @@ class Instance(Stored):
     def _write_functions(
         self, imported: Sequence[FuncRef], defined: Sequence[tuple[int, int]]
     ) -> list[FuncRef]:
-        # They keep their instances, and addresses in a Code keep the code.
+        # FuncRefs keep their instances alive, and addresses in a Code keep the code.
         self._kept_functions = [*imported, *defined]
         vmctx = self._block.vmctx
         rows = [(f.func_ptr, f.type_index, f.vmctx) for f in imported]
@@ -343,7 +342,7 @@ class Instance(Stored):
 
 
 def instance_of(vmctx: int) -> Instance:
-    """Return the live instance of a vmctx; ValueError if there is none at that address."""
+    """Return the open instance of a vmctx; ValueError if no instance is at that address."""
     instance = _live.get(vmctx)
     if instance is None:
         raise ValueError(f"no live instance at vmctx {shown_address(vmctx)}")

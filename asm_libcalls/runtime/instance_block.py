@@ -126,7 +126,7 @@ class InstanceBlock:
         header.magic = InstanceHeader.MAGIC
 
     def _write_memories(self, memories: Sequence[Memory]) -> None:
-        # Code may load memory 0 of an instance without memories: it finds an empty one.
+        # Code of an instance without memories may load the pointers of memory 0.
         self._no_memory = VMMemoryDefinition()
         self._memory_definitions = _words(
             [*(each.definition_address for each in memories), ctypes.addressof(self._no_memory)]

@@ -62,7 +62,8 @@ class Memory(Growable):
 
     _relied_on: tuple[str, ...] = "base", "place"
     __slots__ = ("_pages",)  # the reservation, for machine code; None once it is closed
-    _readable_member = ("kept pointer", "_pages", Reservation, "address")  # as that of Instance
+    # See Instance._readable_member.
+    _readable_member = ("kept pointer", "_pages", Reservation, "address")
     _closes_when_dropped = False  # running code may use the definition; the pages are a Resource
     _unit, _largest = "pages of 64 KiB", MAXIMUM_PAGES
     _state_units = WASM_PAGE_SIZE
@@ -198,8 +199,8 @@ class Memory(Growable):
         return memoryview(exporter).cast("B")  # ctypes has formats that memoryview cannot index
 
     def __release_buffer__(self, view: memoryview) -> None:
-        # Without this method ``numpy.frombuffer`` would keep this object, and not the view. Then
-        # it would use the pages of a memory that was closed.
+        # Without this method ``numpy.frombuffer`` would keep this object instead of the view, and
+        # use the pages after the memory was closed.
         pass
 
     def _get_buffer(self, flags: int) -> memoryview:

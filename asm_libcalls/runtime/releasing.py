@@ -59,11 +59,12 @@ class Borrowed:
 _borrowed: list[Borrowed] = []
 
 _later: list[tuple[Callable[[], bool], Callable[[], None]]] = []
-"""Releases of parts that were closed while another thread used them, and whether it still does."""
+"""Whether a part is still used by another thread, and the release to call once it is not."""
 
 user_finders: list[Callable[[object], Callable[[], bool] | None]] = []
-"""With the GIL: each returns what tells whether another thread is inside native code that uses an
-instance with this table, global or segment; None if none is. (Without it, stores know.)"""
+"""With the GIL: each takes a table, global or segment. It returns a function, which returns whether
+another thread is inside native code of an instance with this part; None if none is. (Without the
+GIL, the locks of stores say so.)"""
 
 
 record_finders: list[Callable[[int], ThreadRecord | None]] = []
@@ -73,13 +74,13 @@ record_finders: list[Callable[[int], ThreadRecord | None]] = []
 def give_back_outside(thread: int, counts: Counts) -> None:
     """Give back counts of boxes that another thread has made, when it runs no native code.
 
-    With the GIL, native code does not count atomically. A garbage collection runs finalizers in any
-    thread.
+    A garbage collection runs finalizers in any thread, and with the GIL, native code does not count
+    atomically.
     """
     for find in record_finders:
         record = find(thread)
         if record is not None and not _give_back(counts, record):
-            # In another list: if this one is garbage too, its finalizer gives back what it has.
+            # In another list: if `counts` is garbage too, its finalizer gives back its items.
             kept = moved(counts)
             _later.append((partial(_runs, record), partial(give_back_outside, thread, kept)))
             _watch_collections()
@@ -107,7 +108,7 @@ def _give_back(counts: Counts, record: ThreadRecord) -> bool:
 
 @step
 def _count_down(counts: Counts, record: ThreadRecord) -> bool:
-    """Give back the last count, unless it is the last of its box, or native code runs there."""
+    """Give back the last item, unless it is its box's last count, or the thread runs native code."""
     address = counts[-1]
     if address:
         value_cells[address].cell_contents  # noqa: B018 - ValueError if it is not live
@@ -124,8 +125,8 @@ def _count_down(counts: Counts, record: ThreadRecord) -> bool:
 def release_when_unused(part: object, release: Callable[[], None]) -> None:
     """Call a function that releases what a closed table, global or segment refers to.
 
-    If another thread is inside native code that may use it, it is called later. It may be called
-    again after an exception.
+    If another thread is inside native code that may use the part, the function is called later. It
+    may be called again after an exception.
     """
     found = [row.is_used for row in [*_borrowed] if row.uses(part)]
     found += [find(part) for find in user_finders]
@@ -173,8 +174,8 @@ def _watch_collections() -> None:
 def drop_unused_references() -> None:
     """Drop the references of closed instances that no thread uses.
 
-    They may be used by the thread that closed the instance, and by the one that had entered it
-    last, until it has left native code or ended.
+    The thread that closed an instance, and the one that had entered it last, may use its references
+    until they have left native code or ended.
     """
     errors: list[BaseException] = []
     _release_later(errors)
@@ -219,7 +220,7 @@ def _release_later(errors: list[BaseException]) -> None:
                 release()
         except BaseException as error:
             errors.append(error)
-            kept.append(row)  # a signal handler may have interrupted it; it does the rest
+            kept.append(row)  # a signal handler may have interrupted it; another call does the rest
     _later.extend(kept)
 
 
@@ -228,7 +229,7 @@ def _on_collection(
     information: dict[str, int],
     is_finalizing: Callable[[], bool] = sys.is_finalizing,
 ) -> None:
-    """Drop them too when Python's collector runs; one of its callbacks."""
+    """Drop unused references when Python's collector runs: a callback in ``gc.callbacks``."""
     if (_borrowed or _later) and phase == "start" and not is_finalizing():
         drop_unused_references()
 

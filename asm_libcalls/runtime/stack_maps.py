@@ -141,7 +141,7 @@ class StackMapRegistry(Owned):
 
     @step
     def _replace(self, old: object, new: Any) -> bool:
-        # No call, so no other thread runs between comparison and assignment.
+        # No call: no other thread runs between comparison and assignment.
         if self._ranges is old and self._state is OPEN:
             self._ranges = new
             return True
@@ -201,7 +201,7 @@ def stack_map(return_address: int, registry: StackMapRegistry) -> tuple[int, ...
     """
     found = registry.lookup(return_address)
     if found is None:
-        # A list: other threads change the mapping meanwhile.
+        # valuerefs() makes a list: other threads may change the mapping meanwhile.
         others = (reference() for reference in _registries.valuerefs())
         maps = (other.lookup(return_address) for other in others if other is not None)
         found = next((each for each in maps if each is not None), ())

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asm_libcalls.emitter.pages import LoadedImage
 
 _PAUSES = (0.0, 0.00005, 0.0002, 0.001)
-"""Seconds that a thread sleeps before it looks again; the last ones repeat."""
+"""Seconds that a thread sleeps after each attempt; the last item repeats."""
 
 
 class SharedLock:
@@ -33,13 +33,14 @@ class SharedLock:
 
     A signal handler may raise after any call. So a step reads `depth`, takes the lock in a ``try``,
     and leaves in ``finally`` to the depth that it has read. `attempt` returns 1 if it has begun a
-    step. These, and `end`, run no Python code; ``x86_64/trampolines/step_lock.py`` has them.
+    step. `attempt`, `leave`, `depth` and `end` are machine code of
+    ``x86_64/trampolines/step_lock.py``, and run no Python code.
     """
 
     def __init__(self, loaded: LoadedImage) -> None:
         from asm_libcalls.native.native_function import routine_functions
 
-        self.address = libc.malloc_lines(1)  # of the StepLock, which machine code uses for ever
+        self.address = libc.malloc_lines(1)  # of the StepLock, never freed: machine code uses it
         signatures = {
             TAKE_STEPS: "(pointer) -> u64",
             LEAVE_STEPS: "(pointer, u64)",
@@ -62,7 +63,7 @@ class SharedLock:
             self.pause(looks)
 
     def pause(self, looks: int) -> None:
-        """Wait before the next attempt, after a number of them."""
+        """Sleep before the next attempt; `looks` is the number of failed attempts before the last."""
         sleep(_PAUSES[min(looks, len(_PAUSES) - 1)])
 
 

@@ -39,7 +39,7 @@ _PERIOD = 0.05
 """Seconds after which a thread that waits runs signal handlers and checks for a deadlock."""
 
 _TURN = 0.001
-"""Seconds that a thread lets those that waited before it go first."""
+"""Seconds that a thread waits while the store is handed over to threads that waited before."""
 
 
 class Stored(Owned):
@@ -48,7 +48,7 @@ class Stored(Owned):
     _in_store: Store | None = None
 
     def _moved_to(self, store: Store) -> None:
-        """Note that the object is in another store now. This thread is inside both stores."""
+        """Record the object's new store. This thread is inside both stores."""
         self._in_store = store
 
     def _check_while_waiting(self) -> None:
@@ -100,7 +100,7 @@ class Store:
             raise
 
     def wait(self, word: int, check: Callable[[], object] = bool) -> None:
-        """Wait a while for the owner word to change."""
+        """Wait for the owner word to change, for a limited time."""
         if sys.is_finalizing():
             raise RuntimeError("the interpreter ends while a thread is inside the store")
         thread = get_ident()
@@ -118,11 +118,11 @@ class Store:
             _waiting.pop(thread, None)
 
     def pass_on(self) -> None:
-        """Give the turn of this thread, which does not wait any longer, to another one."""
+        """Wake another thread, because this one does not wait any longer."""
         routines.wake(self.address)
 
     def _waits_for(self, thread: int) -> bool:
-        """Return whether the thread inside waits, over any number of stores, for this one."""
+        """Return whether the thread inside waits for `thread`, over any number of stores."""
         store = self
         for _ in range(100):
             owner = store.lock.thread
@@ -138,13 +138,13 @@ class Store:
         return False
 
     def add(self, thing: Stored) -> None:
-        """Take in an object that is in no store. This thread is inside."""
+        """Add an object that is in no store. This thread is inside."""
         if _claim(thing, self):
             _add_weakly(self._members, thing)
             thing._moved_to(self)
 
     def absorb(self, other: Store) -> None:
-        """Take in all of another store. This thread is inside both."""
+        """Add all members of another store. This thread is inside both."""
         for reference in other._members:
             thing = reference()
             if thing is not None:
@@ -156,7 +156,7 @@ class Store:
             late.append(self)
 
     def size(self) -> int:
-        """Return the number of members, as far as is known."""
+        """Return the number of references to members, of which some may not exist any more."""
         return len(self._members)
 
     def do_later(self, function: Callable[[], object]) -> None:
@@ -183,7 +183,7 @@ class Store:
         try:
             self._catches_up = True
             while self.later:
-                # It stays in the list until it has been done, as a signal handler may raise.
+                # A signal handler may raise, so the function stays in the list until it has ended.
                 function = self.later[-1]
                 _call(function)
                 if function in self.later:  # else its code has linked: `absorb` has moved the list
@@ -205,13 +205,13 @@ class Store:
 _LINE = 64
 routines = Routines()
 if not HAS_GIL:
-    # Now: a signal handler in the middle of the first use could enter no store.
+    # Now, not at the first use: a signal handler in the middle of that could enter no store.
     routines.find()
 _stores: list[weakref.ref[Store]] = []
 _waiting: dict[int, Store] = {}  # by thread: the store that it waits for
 late: list[Store] = []
-"""Stores with functions to be called later. The next thread that leaves any store from Python calls
-them, unless other threads are still inside: a store itself may never be used again."""
+"""Stores with functions to be called later. Each store may never be used again. So the next thread
+that leaves any store from Python calls the functions, unless another thread is still inside."""
 
 
 def _call(release: Callable[[], object]) -> None:
@@ -223,7 +223,7 @@ def _call(release: Callable[[], object]) -> None:
 
 
 def catch_up() -> None:
-    """Call what was to be called later in stores that no other thread is inside."""
+    """Call the functions that were to be called later, in stores that no other thread is inside."""
     for store in [*late]:
         store.catch_up()
         if not store.later:
@@ -249,7 +249,7 @@ def _move_later(
 
 
 def _add_weakly(references: list[weakref.ref[Any]], thing: object) -> None:
-    """Append a weak reference; forget those that are dead when the list has doubled."""
+    """Append a weak reference; remove those without an object when the list has doubled."""
     references.append(weakref.ref(thing))
     if len(references) & len(references) - 1 == 0:
         for each in [*references]:
@@ -282,11 +282,11 @@ def link(things: Iterable[Stored]) -> None:
 
 
 def _link(things: list[Stored], stores: list[Store], busy: Store | None) -> Store | None:
-    """Link objects, unless they are in other stores meanwhile, or another thread is inside one.
+    """Link objects, unless they have moved to other stores, or another thread is inside one.
 
-    Return that store, for the next attempt: it waits for that one first, and is inside no other
-    then, except those that this thread was inside before. (If it waited inside another one, two
-    threads that link the same stores could wait for each other.)
+    Return the store that another thread is inside, for the next attempt, which waits for it first.
+    During that wait, this thread is inside no store that it enters here: otherwise two threads that
+    link the same stores could wait for each other.
     """
     stores.sort(key=lambda store: store is not busy)
     before = [routines.depth(store.address) for store in stores]

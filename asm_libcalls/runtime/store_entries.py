@@ -60,7 +60,7 @@ def inside(function: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, 
 
 
 def inside_or_later(function: Callable[[T], None]) -> Callable[[T], None]:
-    """Return a function that runs inside the store of its argument; later, if it had to wait."""
+    """Return a function that runs inside the store of its argument: later, if it had to wait."""
     if HAS_GIL:
         return function
 
@@ -74,7 +74,7 @@ def inside_or_later(function: Callable[[T], None]) -> Callable[[T], None]:
             before = routines.depth(store.address)
             try:
                 if routines.take(store.address, 1):
-                    # In the store that it is in then.
+                    # `locked`, because the object may be in another store then.
                     store.do_later(partial(locked, thing))
                     return
                 if thing._in_store is store:
@@ -89,7 +89,7 @@ def inside_or_later(function: Callable[[T], None]) -> Callable[[T], None]:
 def close_inside(store: Store | None, thing: Owned) -> bool:
     """Close an object inside a store, if there is one; return False if another thread is inside.
 
-    If the store has been merged into another one, that one counts.
+    If the store has been merged into another one, that one is entered.
     """
     while store is not None:
         before = routines.depth(store.address)

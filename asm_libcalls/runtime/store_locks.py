@@ -39,8 +39,8 @@ class Routines:
     leave: Callable[[int, int], None]
     depth: Callable[[int], int]
     wake: Callable[[int], None]
-    # `wait(address, word, seconds)` waits until a thread calls `wake`, unless the owner word is
-    # another one already
+    # `wait(address, word, seconds)` waits until a thread calls `wake`, unless the owner word is not
+    # `word` any more
     wait: Callable[[int, int, float], None]
 
     def __getattr__(self, name: str) -> Any:
@@ -52,7 +52,7 @@ class Routines:
     def find(self) -> None:
         """Find them now."""
         found = _in_python() if process.image is None else _in_machine_code()
-        # `take` last: another thread finds the others if it finds this one.
+        # `take` last: a thread that finds it finds the others too.
         for each in ("wait", "wake", "depth", "leave", "take"):
             self.__dict__.setdefault(each, found[each])
 
@@ -86,7 +86,7 @@ def _in_python() -> dict[str, Any]:
     waiting: dict[int, int] = {}  # by address: how many threads
 
     def renew() -> None:
-        atomic[0] = allocate_lock()  # the thread that held it, if any, is not in the child
+        atomic[0] = allocate_lock()  # a thread that is not in the child may have held it
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=renew)

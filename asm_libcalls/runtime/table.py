@@ -96,7 +96,7 @@ class Table(Growable):
         if self.minimum > MAXIMUM_ELEMENTS:
             raise MemoryError(f"a table of {self.minimum} elements; at most {MAXIMUM_ELEMENTS}")
         self._limit = self._reserved(reserve, MAXIMUM_ELEMENTS)
-        self._keepers = {}  # by id: instances whose functions were ever put in
+        self._keepers = {}  # by id: the keepers of all functions that were ever stored
         reservation = Reservation(self._limit * _ELEMENT, f"a table of {self._limit} elements")
         if not reservation.make_accessible(self.minimum * _ELEMENT):
             raise MemoryError(f"no memory for a table of {self.minimum} elements")

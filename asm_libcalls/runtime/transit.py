@@ -21,17 +21,17 @@ _words: dict[int, dict[int, tuple[greenlets.Place | None, Iterable[int]]]] = {}
 place of the departure that keeps it here, or None, and the list."""
 
 _MOST_RETURNED = 32
-"""Lists of one thread, before those of ended departures are looked for."""
+"""The number of a thread's lists from which on those of ended departures are removed."""
 
 
 def begin(words: Iterable[int]) -> tuple[MutableMapping[int, Any], int]:
-    """Put an array or list of addresses in transit; return the mapping and key to delete then.
+    """Put an array or list of addresses in transit; return a mapping and the key to delete from it.
 
-    The addresses are roots until the key is deleted. Other numbers in the list do no harm.
+    The addresses are roots until the key is deleted. Other numbers in the list are ignored.
     """
     lists = _words.setdefault(greenlets.thread(), {})
     key = id(words)
-    lists[key] = None, words  # a signal handler that raises comes before, or in the caller's try
+    lists[key] = None, words  # a signal handler raises before this, or in the caller's try
     return lists, key
 
 
@@ -49,7 +49,7 @@ def returns(addresses: list[int]) -> None:
 
 
 def arrived(address: int) -> None:
-    """End the transit of an address that a libcall returned to Python code and not to native."""
+    """End the transit of an address that a libcall returned to Python instead of native code."""
     place = greenlets.position()
     lists = _words.get(place[0], {})
     for key, (other, words) in [*lists.items()]:

@@ -6,7 +6,7 @@ JIT. ``LIBCALLS[name]`` has everything about one, including the pure-Python ``fa
 
 from __future__ import annotations
 
-# First, for the modules below.
+# First: modules that are imported below read it.
 __version__ = "0.2.0"
 
 import sys as _sys
@@ -49,8 +49,8 @@ _LAZY = {
     "load_code": "emitter.load_code",
     "native_function": "native.native_function",
 }
-# Names by the module that has them, imported when first used, so a program with only numeric
-# libcalls does not import the runtime. The libcalls' functions too are made when first used.
+# Names by the module that has them, imported when first used, so that a program with only numeric
+# libcalls does not import the runtime. The functions of the libcalls are made when first used, too.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def runtime_symbols() -> dict[str, int]:
     """Return the C addresses of other routines that generated code calls.
 
     ``asm_libcalls_raise_trap(code)`` takes a :class:`TrapCode` as u32, unwinds to the innermost
-    :func:`catch_traps` of the thread, and does not return. Empty where no machine code serves.
+    :func:`catch_traps` of the thread, and does not return. Empty without machine code.
     """
     return _binding.runtime_symbols()
 

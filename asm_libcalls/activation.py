@@ -1,6 +1,6 @@
 """Activations: the C structures for entering and leaving native code.
 
-Machine code and Python both read them; only this module declares their layout. An *activation* is
+Machine code and Python read them, and only this module declares their layout. An *activation* is
 one entry into native code that has not ended. A thread's activations form a list, innermost first,
 which begins in its :class:`ThreadRecord`.
 """
@@ -56,8 +56,7 @@ class Activation(c_types.Structure):
         ("status", c_types.c_uint64),  # 0, or the status of a raise: see TRAPPED and EXCEPTION
         # the `PyThreadState*` of the thread, also if the entry keeps the GIL
         ("thread_state", c_types.c_uint64),
-        # the greenlet that entered, if the thread had called Python from native code before; else
-        # 0, also without greenlets
+        # the greenlet that entered, if the thread has a departure; else 0, also without greenlets
         ("owner", c_types.c_uint64),
         # the StoreLock that the callee has entered, to be left at the end; else 0
         ("store", c_types.c_uint64),

@@ -1,4 +1,4 @@
-"""Binds each declaration of the table to a backend, which makes it a Libcall.
+"""Makes a Libcall of each declaration in the table, bound to a backend.
 
 The environment variable ``ASM_LIBCALLS_BACKEND`` chooses once, when the package is imported:
 ``auto`` (machine code where available, the fallback for the rest), ``x86_64`` (all machine code,
@@ -135,7 +135,7 @@ class Binding:
         return self.x86_64 is not None and self.x86_64.python_slot(declaration.name) != ""
 
     def backend_of(self, declaration: Declaration) -> tuple[str, str]:
-        """Return the backend of a libcall, and the reason; "" if it is found out only on demand."""
+        """Return a libcall's backend and the reason, or "": then :meth:`why_not_machine_code`."""
         if self.x86_64 is None:
             return "fallback", self.x86_64_reason
         if declaration.name in self.x86_64.loaded.image.routines:
@@ -162,7 +162,7 @@ class Binding:
     def with_addresses(
         self, libcall: Libcall, arguments: Sequence[Any]
     ) -> tuple[Sequence[Any], list[object]]:
-        """Replace buffers by their addresses; return also what keeps them alive."""
+        """Replace buffers by their addresses; return also the objects that keep them alive."""
         return arguments, []  # no libcall of this table takes a buffer
 
     def load_numeric_fallbacks(self) -> None:
@@ -196,7 +196,7 @@ class Binding:
         return address
 
     def function_of(self, libcall: Libcall) -> Callable[..., Any]:
-        """Return the function of a libcall, made when first asked for."""
+        """Return the function of a libcall, made at the first call."""
         function = self._functions.get(libcall.name)
         if function is not None:
             return function
@@ -244,8 +244,8 @@ class Binding:
 
 
 def _called_by_native_code(function: Callable[..., int | None]) -> Callable[..., int | None]:
-    # Native code that this library has not entered is in no store. `inside_store` imports this
-    # later: a child of fork would wait for a thread that was importing it.
+    # Native code that this library has not entered is in no store. The import is here and not in
+    # `inside_store`: a child of fork would wait for a thread that was importing the module.
     from asm_libcalls.runtime import arguments as _  # noqa: F401
 
     def call(*patterns: int) -> int | None:
@@ -274,7 +274,7 @@ def _traced(function: Callable[..., int | None]) -> Callable[..., int | None]:
 
 
 _fallbacks: dict[str, ModuleType] = {}
-"""The imported modules of the families in plain Python."""
+"""The imported fallback modules, by name."""
 
 _default: list[Binding] = []
 

@@ -1,7 +1,7 @@
 """The C calling convention of x86-64: the register or stack slot of each argument and result.
 
-All code that passes arguments uses it: the entry into native code, the builtins, the thunks of host
-functions, toy_jit's adapters. Register names are text, as in assembly language;
+All code that passes arguments uses this module: the entry into native code, the builtins, the
+thunks of host functions, toy_jit's adapters. Register names are text, as in assembly language;
 ``x86_64/assembler`` has PeachPy's registers of these names.
 
 Source: System V ABI for AMD64, 3.2.1 (registers), 3.2.3 (parameter passing).

@@ -1,9 +1,9 @@
 """Makes the functions of the package, one for each libcall.
 
-The numeric libcalls run their machine code. Those on an Instance do so for exactly that class, and
-for VMExternRefs, FuncRefs and None as references. Their slow path, and all other libcalls, use the
-checked call of a libcall: instances, indices and references from Python must be checked before
-native code uses them.
+The function of a numeric libcall runs its machine code. That of a libcall on an Instance does so
+for objects of exactly this class, and for VMExternRefs, FuncRefs and None as references. The slow
+path, and the functions of all other libcalls, use the checked call: instances, indices and
+references from Python must be checked before native code uses them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from asm_libcalls.x86_64.backend import Backend
 
     class Binding(Protocol):
-        """Which implementation serves each libcall."""
+        """The part of :class:`asm_libcalls.binding.Binding` that this module uses."""
 
         module: str
         unboxes: bool
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
         @property
         def interface(self) -> NativeInterface:
-            """How Python calls native code."""
+            """The calls between Python and native code."""
 
 
 def make_functions(binding: Binding, like: str = "") -> dict[str, Any]:
-    """Make the functions of the libcalls: builtins, where this Python and CPU can have them.
+    """Make the functions of the libcalls: builtins, if this Python and CPU support them.
 
-    With `like`, a libcall, make only its function if it is numeric, else all of those that are not.
-    So a program with numeric calls does not import the runtime.
+    With `like`, the name of a libcall, make only its function if it is numeric, else those of all
+    libcalls on an instance. So a program with numeric calls does not import the runtime.
     """
     libcalls = list(binding.libcalls.values())
     if like:
@@ -56,11 +56,11 @@ def make_functions(binding: Binding, like: str = "") -> dict[str, Any]:
 
 
 def _ready_function(libcall: Libcall, binding: Binding) -> Any:
-    """Make a function of code that the image has for this Python's objects; None if it has none."""
+    """Make a function of the image's code for this Python's objects; None without such code."""
     if not binding.unboxes or libcall.backend != "x86_64":
         return None
     objects = binding.interface.function_objects()
-    # The latter in a finalizer at interpreter exit, where nothing can be imported.
+    # In a finalizer at interpreter exit nothing can be imported.
     if isinstance(objects, str) or sys.is_finalizing():
         return None
     routine = objects.layout.routine(libcall.name)
@@ -93,7 +93,7 @@ def _specify(libcall: Libcall, binding: Binding) -> Specification:
     if binding.unboxes and libcall.backend == "x86_64":
         assert backend is not None
         if not libcall.takes_instance:
-            # Without a guard, a trap would find no entry to unwind to.
+            # Without a guard, a trap would have no entry to unwind to.
             guard = (backend.guard_of(declaration) or EVERYTHING) if declaration.exceptions else ""
             address = libcall.address
             inline = "" if guard else libcall.name

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         def with_addresses(
             self, libcall: Libcall, arguments: Sequence[Any]
         ) -> tuple[Sequence[Any], list[object]]:
-            """Replace buffers by their addresses; return also what keeps them alive."""
+            """Replace buffers by their addresses; return also the objects that keep them alive."""
 
 
 class Libcall:
@@ -68,11 +68,11 @@ class Libcall:
     takes_instance : bool
         Whether it works on an instance or its references, not only on numbers.
     callee : Callee
-        What messages call it and its parameters.
+        The names of it and its parameters in error messages.
     backend : {"x86_64", "fallback"}
     may_leave : bool
-        Whether machine code serves its common path, and leaves for the fallback otherwise. Checked
-        calls go to the fallback at once.
+        Whether machine code serves its common cases, and leaves for the fallback in others. Checked
+        calls use the fallback at once.
     """
 
     callee: Callee
@@ -102,7 +102,7 @@ class Libcall:
 
     @property
     def reason(self) -> str:
-        """Why that backend."""
+        """The reason for the backend."""
         if not self._reason:
             self._reason = self._binding.why_not_machine_code(self.declaration)
         return self._reason
@@ -158,7 +158,7 @@ class Libcall:
         return self._call(*arguments)
 
     def _call(self, *arguments: Any) -> Any:
-        # While native code runs, other threads may drop or close what it works on.
+        # `_kept`: while native code runs, other threads may drop or close the objects it uses.
         patterns, _kept = self._patterns(arguments)
         return self.signature.from_pattern(self._invoke(patterns))
 
@@ -199,8 +199,8 @@ class Libcall:
     def cfunc(self) -> Any:
         """A ctypes function of the address.
 
-        A call from Python is that of the libcall: it costs as much, and raises its traps. As a C
-        function pointer the object is the bare address.
+        A call from Python is a call of the libcall: as fast, and it raises the libcall's traps. As
+        a C function pointer the object is the bare address.
         """
         if self._cfunc is None:
             prototype = _catching(self.signature.ctypes_prototype(), self._as_function())

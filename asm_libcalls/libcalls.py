@@ -39,7 +39,7 @@ PARAMETER_KINDS = {
     "nullable": "externref that may be null",
     "unowned": "externref whose reference count is 0",
 }
-"""The meanings of parameters beyond their C type.
+"""The kinds of parameters: their meanings beyond the C type.
 
 A parameter without a kind is a number, a vmctx, a ``reference`` of the table's element type (null
 included), or an externref that is not null.
@@ -84,7 +84,7 @@ class Declaration:
     ) -> None:
         self.family = family  # the module that implements it, in each backend
         self.name = name  # the libcall's name, as Wasmtime spells it
-        parsed = _signatures.get(signature)  # many rows have the same
+        parsed = _signatures.get(signature)  # many rows have the same one
         if parsed is None:
             parsed = _signatures[signature] = Signature(signature)
         self.signature = parsed  # its C signature

@@ -1,7 +1,7 @@
 """Prints tables, paragraphs and JSON: in colour on a terminal, as plain text elsewhere.
 
-rich draws tables on terminals. Without rich, and into files and pipes, the same rows are plain
-text at full width; nothing is cut off.
+rich draws tables on terminals. Without rich, and in files and pipes, the same rows are plain text
+at full width; nothing is cut off.
 """
 
 from __future__ import annotations

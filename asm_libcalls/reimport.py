@@ -1,6 +1,6 @@
 """Importing the package again: its modules are initialised once a process, as C extensions are.
 
-Machine code and its function objects live until the process ends. A program that deletes the
+Machine code and its function objects exist until the process ends. A program that deletes the
 package from ``sys.modules`` and imports it again would have them twice.
 """
 

@@ -1,15 +1,18 @@
 """Steps: functions that run atomically, with or without the GIL.
 
 With the GIL, a function without a call and without a backward jump is atomic, since Python switches
-threads at no other place, except that a trace function runs at each new line. So :func:`step` has
-all of the function's code on one line. A build without the GIL also takes a lock. The
-process has one lock for all steps, because references move between stores. Machine code that counts
-references takes it too (``runtime/step_lock.py``). It is held briefly: a step runs no destructor,
-callback or native code. Signal handlers and collections could wait for a thread that waits for the
-lock. They run where Python calls a function or jumps backward, and where a Python function begins.
-So nothing of that comes between taking and leaving the lock. Before the lock is shared with machine
-code, and where a debugger or profiler is active, it can. If code of this package that runs there
-waits for another thread, it does so by :func:`wait_outside`.
+threads at no other place. The exception is a trace function, which runs at each new line. So
+:func:`step` puts all of the function's code on one line.
+
+A build without the GIL also takes a lock. The process has one lock for all steps, because
+references move between stores. Machine code that counts references takes it too
+(``runtime/step_lock.py``). It is held briefly: a step runs no destructor, callback or native code.
+
+Signal handlers and collections could wait for a thread that waits for the lock. CPython runs them
+where Python calls a function or jumps backward, and where a Python function begins. So a step has
+none of these while it has the lock. Before the lock is shared with machine code, and while a
+debugger or profiler is active, other code can run in a step. Code of this package that waits for
+another thread there does so by :func:`wait_outside`.
 """
 
 from __future__ import annotations
@@ -29,13 +32,13 @@ HAS_GIL = "t" not in getattr(sys, "abiflags", "")
 """Whether this build of Python has a GIL."""
 
 _NO_COLUMNS = 0x80 | 13 << 3
-"""Begins an entry of a code's location table, for up to eight units of code. It has the number of
-units less one, and is followed by the distance from the line before. Source: CPython,
-``InternalDocs/code_objects.md``, "Location entries"."""
+"""The first byte of an entry in a code object's location table, for up to eight code units. Its low
+three bits are the number of units less one. The next byte is the distance from the line before.
+Source: CPython, ``InternalDocs/code_objects.md``, "Location entries"."""
 
 
 def _on_one_line(code: CodeType) -> CodeType:
-    """Return code that trace functions see as one line: they are called where it begins only."""
+    """Return the code with all of it on one line: a trace function runs only at its start."""
     full, rest = divmod(len(code.co_code) // 2, 8)
     table = bytes((_NO_COLUMNS | 7, 0)) * full
     return code.replace(co_linetable=table + bytes((_NO_COLUMNS | rest - 1, 0)) if rest else table)
@@ -88,8 +91,8 @@ if not HAS_GIL:
             try:
                 for looks, _ in enumerate(iter(lock.attempt, 1)):
                     lock.pause(looks)
-                # The iterator has taken the lock, and no call of Python's. The call is not in the
-                # `return`: a debugger's exception after it would come outside of the `try`.
+                # The iterator has taken the lock, without a call in Python code. The next call is
+                # not in the `return`: a debugger's exception after it would be outside the `try`.
                 result = function(*arguments)  # type: ignore[call-arg]
             finally:
                 lock.leave(before)
@@ -101,7 +104,7 @@ if not HAS_GIL:
     def wait_outside(wait: Callable[[], object]) -> None:
         """Call a function that waits for another thread, and leave the steps meanwhile.
 
-        Where Python code can run in a step, another step may run in between, as with the GIL.
+        Other steps may run during the wait, as with the GIL.
         """
         depth: Callable[[], int] = _lock._recursion_count  # type: ignore[attr-defined]
         lock: Any = _shared[0] if _shared else None
@@ -131,9 +134,8 @@ if not HAS_GIL:
 
     _uninterrupted(_after_fork)
 
-    # No other thread is in a step when a process forks. Functions that are registered later, and
-    # signal handlers in them, may wait for other threads. So they run before `_before_fork`, or
-    # after `_after_fork`.
+    # No other thread is in a step when a process forks. Functions that are registered later may
+    # wait for other threads. Python calls them before `_before_fork`, and after `_after_fork`.
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
     )
@@ -141,7 +143,7 @@ if not HAS_GIL:
 else:
 
     def step(function: Callable[P, R]) -> Callable[P, R]:
-        """Return the function, made atomic by the GIL where a trace function is active too."""
+        """Return the function, on one line: the GIL makes it atomic with a trace function too."""
         function.__code__ = _on_one_line(function.__code__)
         return function
 

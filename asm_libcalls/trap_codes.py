@@ -1,7 +1,7 @@
 """The codes by which native code raises traps.
 
-A module of its own: importing :mod:`enum` takes longer than the numeric libcalls' own start-up, and
-only programs that look at a code need it.
+A module of its own, because importing :mod:`enum` takes longer than the start-up of the numeric
+libcalls. Only programs that use a code need it.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Trap(Exception):
 
     _own_code: int | None = None
     _describe: tuple[Callable[[Trap], object], ...] = ()
-    """What adds the trace, the backtrace and the notes, called when they are first looked at."""
+    """Functions that add the trace, the backtrace and the notes, called at their first use."""
 
     def __new__(cls, code: int | None = None) -> Trap:
         """Make the subclass of `code`."""
@@ -116,7 +116,7 @@ class Trap(Exception):
         return TrapCode(self._code)
 
     def _described(self) -> dict[str, Any]:
-        """Return the object's attributes, complete."""
+        """Return the object's attributes, after the functions in `_describe` have added theirs."""
         attributes = self.__dict__
         # Removed before they are called: each reads the attributes itself.
         for add in attributes.pop("_describe", ()):
@@ -173,7 +173,7 @@ class Trap(Exception):
     ) -> None:
         """Make this the class of a code, with the message of its exceptions.
 
-        A JIT gives its own codes their exceptions so, for the whole process. A class of the same
+        So a JIT gives exceptions to its own codes, for the whole process. A class of the same
         module and name replaces the one before, as when a module is reloaded.
 
         Raises

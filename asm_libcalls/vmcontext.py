@@ -45,12 +45,12 @@ _POINTER_SIZE = ctypes.sizeof(_pointer)
 
 
 class VMInterrupts(ctypes.Structure):
-    """Stops running code by the stack limit that every function's prologue compares with."""
+    """The stack limit that each function's prologue checks. Changing it stops running code."""
 
     __slots__ = ()
 
     STOP = (1 << 64) - 1  # no stack pointer is that high
-    """The stack limit below which every stack pointer is: code stops at its next check."""
+    """A stack limit above every stack pointer: code stops at its next check."""
 
     _fields_ = [
         # the lowest stack pointer that code may have; STOP to make it stop
@@ -137,10 +137,10 @@ class VMExternData(ctypes.Structure):
 
 
 class VMExternBox(VMExternData):
-    """A box, with what machine code needs to make and drop it, which Wasmtime's does not have."""
+    """A box, with two fields in addition to Wasmtime's: machine code makes and drops boxes."""
 
-    # The cell that owns the value, and the box's address as an int: two PyObject*, which are never
-    # freed.
+    # `cell`, `key`: the cell that owns the value, and the box's address as an int: two PyObject*,
+    # which are never freed
     _fields_ = [("cell", _pointer), ("key", _pointer)]
 
 
@@ -191,8 +191,8 @@ class VMTableState(ctypes.Structure):
         ("kept_keepers", _pointer),  # the number of another set that it keeps alive too
         # machine code may let it grow to any size below this, in elements; 0 if Python must decide
         ("grows_below", _pointer),
-        # `functions_from`, `functions_to`: function references between these are of an instance
-        # that it keeps alive
+        # `functions_from`, `functions_to`: an instance that it keeps alive has the function
+        # references between these addresses
         ("functions_from", _pointer),
         ("functions_to", _pointer),
         ("kind", _pointer),  # VMElementSegment.FUNCREF or `EXTERNREF`; 0 once it is closed
@@ -200,7 +200,7 @@ class VMTableState(ctypes.Structure):
 
 
 class MemoryPointers(ctypes.Structure):
-    """Where a memory is. Neither pointer changes."""
+    """The addresses of a memory. They never change."""
 
     # `base`, `definition`: its first byte, and its `VMMemoryDefinition`
     _fields_ = [("base", _pointer), ("definition", _pointer)]
@@ -210,9 +210,9 @@ class InstanceHeader(ctypes.Structure):
     """The fields right before a vmctx, for this library's machine code; their offsets are negative.
 
     Below it is a :class:`MemoryPointers` for each memory, downwards by memory index. They save two
-    of three loads on the way to a byte, and one of three to a length. That matters on a CPU with
-    Speculative Store Bypass disabled: each load waits until the addresses of all earlier stores are
-    known, and delays all that follows.
+    of three loads before an access to a byte, and one of three for the length. That matters on a
+    CPU with Speculative Store Bypass disabled: each load waits until the addresses of all earlier
+    stores are known, and delays all that follows.
     """
 
     MAGIC = 0x6D736163_76786D76  # "vmxvcasm"
@@ -240,20 +240,20 @@ class InstanceHeader(ctypes.Structure):
         ("imported_memory_count", _pointer),
         ("defined_memory_count", _pointer),
         ("data_count", _pointer),
-        # the asm_libcalls.activation.StoreLock of its store, in builds without the GIL
+        # the StoreLock of its store, in builds without the GIL
         ("store", _pointer),
-        ("magic", ctypes.c_uint64),  # MAGIC while the instance lives, 0 when it is closed
+        ("magic", ctypes.c_uint64),  # MAGIC while the instance is open, 0 once it is closed
     ]
 
     @classmethod
     def offset_from_vmctx(cls, field: str) -> int:
-        """Return where a field is, in bytes from the vmctx: a negative number."""
+        """Return the offset of a field from the vmctx in bytes: a negative number."""
         offset: int = getattr(cls, field).offset
         return offset - ctypes.sizeof(cls)
 
     @classmethod
     def memory_pointers_offset(cls, index: int) -> int:
-        """Return where a memory's pointers are, in bytes from the vmctx, by memory index."""
+        """Return the offset of a memory's pointers from the vmctx in bytes, by memory index."""
         return -ctypes.sizeof(cls) - (index + 1) * ctypes.sizeof(MemoryPointers)
 
 

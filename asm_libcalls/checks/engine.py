@@ -1,9 +1,9 @@
 """Compares the implementation that serves a libcall with the others, case by case.
 
 ``list`` compares over edge cases in every run (:func:`self_check`), ``verify`` over edge cases
-and random ones (:func:`verify`). The engine knows no libcall: a family's :class:`Checker`, in
-``checks/FAMILY.py``, makes the cases and runs them through each implementation. A checker also has
-an *oracle*, which computes the answer in a different way from both implementations.
+and random ones (:func:`verify`). A family's :class:`Checker`, in ``checks/FAMILY.py``, makes the
+cases and runs them through each implementation. One of these is an *oracle*, which computes the
+answer in a different way from machine code and fallback.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
     trap: int | None = None  # the trap code
     # the state after the call, by name: the bytes of a memory, for example
     effects: tuple[tuple[str, Any], ...] = ()
-    error: str = ""  # An exception other than a trap. It agrees with nothing, not even with itself.
+    error: str = ""  # an exception other than a trap; it agrees with nothing, not even an equal one
 
     def describe(self, libcall: Libcall) -> dict[str, str]:
         """Return plain values: a number's type, bits and text; or a trap; or an error."""

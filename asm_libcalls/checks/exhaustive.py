@@ -1,9 +1,9 @@
 """Checks f32 rounding over all 2^32 patterns against an oracle that is neither backend.
 
 The oracle is exact integer arithmetic, in NumPy's operations on a block of patterns that share sign
-and exponent. The oracle itself is compared with the fallback on patterns of every block. The
-libcall is called at its C address for each pattern. The ufunc's loop is run on each of its paths:
-contiguous, with strided input, and one element at a time.
+and exponent. The oracle itself is compared with the fallback on patterns of every sign and
+exponent. Machine code of the libcall is called at its C address for each pattern. The ufunc is
+called with contiguous arrays, with strided input, and with strided input and output.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     Ways = dict[str, Callable[[Any], Any]]  # implementations on arrays of patterns, by name
-    Batch = tuple[Ways, Any, Any]  # what is compared, patterns, and the results wanted
+    Batch = tuple[Ways, Any, Any]  # implementations, patterns, and the expected results
 
 FUNCTIONS = ("f32_ceil", "f32_floor", "f32_trunc", "f32_nearest")
 PATTERNS = 1 << 32
@@ -33,13 +33,13 @@ _ONE = _BIAS << _FRACTION_BITS
 _HALF = (_BIAS - 1) << _FRACTION_BITS
 _QUIET = 1 << 22
 BLOCK = 1 << 15
-"""Patterns of a block, so few that its arrays fit the second-level cache."""
+"""Patterns of a block: the arrays of a block fit the second-level cache."""
 
 _TOLD = 1 << 23
 """Patterns between two calls of `tell`: those of one sign and exponent."""
 
 _SAMPLES = 16
-"""Patterns of each sign and exponent on which the oracle is compared with the fallback."""
+"""Random patterns of each sign and exponent on which the oracle is compared with the fallback."""
 
 
 class PatternDifference(NamedTuple):
@@ -81,7 +81,7 @@ def verify_exhaustively(
 def compare(
     name: str, ways: Ways, batches: Iterable[Batch], tell: Callable[[str, int], None]
 ) -> Exhaustive:
-    """Compare implementations with the results wanted, batch by batch, up to a difference."""
+    """Compare implementations with the expected results, batch by batch, up to a difference."""
     started, done = time.monotonic(), 0
     difference = None
     for checked, patterns, wanted in batches:

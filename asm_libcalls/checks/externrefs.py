@@ -1,8 +1,8 @@
 """Checks of the externref libcalls: the owners of references before and after, and drops.
 
-A GC may drop unheld references, or keep them if native frames cannot be walked; both are correct.
-So the entries that fill the activations table are compared by the balance of the counts: each count
-has an owner, and each owner a count. Source: ``wasmtime_runtime::externref`` 0.22.
+A GC may drop references that no frame holds, or keep them if native frames cannot be walked; both
+are correct. So for the entries that fill the activations table, only the balance is compared: each
+count has an owner, and each owner a count. Source: ``wasmtime_runtime::externref`` 0.22.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def _signed_quotient(dividend: int, divisor: int) -> int:
 
 
 def remainder(dividend: int, divisor: int) -> int:
-    """Return what a truncated quotient leaves, or trap."""
+    """Return the remainder of the truncated quotient, or trap."""
     return dividend - divisor * quotient(dividend, divisor)
 
 

@@ -50,7 +50,7 @@ def externref_global_get(vmctx: int, global_index: int) -> int:
 
 
 def _get_for_python(vmctx: int, global_index: int) -> int:
-    """Return the externref of a global to Python code: no reference is in transit to that."""
+    """Return the externref of a global to Python code, where it is not in transit."""
     pointer = externref_global_get(vmctx, global_index)
     transit.arrived(pointer)
     return pointer

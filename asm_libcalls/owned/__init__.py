@@ -1,8 +1,8 @@
 """Ownership of C memory: finalizers that always end.
 
 A signal handler may raise at the first instruction of any Python function, ``__del__`` included. So
-the finalizer of these objects begins in C: see :class:`Finalized`. ``objects.py`` has the classes
-of the objects that users close.
+the finalizers here begin in C: see :class:`Finalized`. ``objects.py`` has the base class of objects
+that users close.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class NotCopied:
         NotCopied.__getstate__(self)
 
     def __getstate__(self) -> NoReturn:
-        # object's gives the attributes; the items of a ctypes array may be inaccessible memory.
+        # object.__reduce_ex__ would copy the attributes; the items of a ctypes array may be
+        # inaccessible memory.
         raise TypeError(
             f"{type(self).__name__} objects cannot be copied or pickled: "
             f"a copy would refer to the same {self._shared}"
@@ -118,7 +119,7 @@ def _make_dropped() -> Any:
 
 
 _dropped = _make_dropped()
-"""Objects whose finalizer has begun and not ended; reading one puts it in."""
+"""Objects whose finalizer has begun and not ended, as keys. A lookup of an object adds it."""
 
 
 class Finalized:
@@ -129,7 +130,7 @@ class Finalized:
     handler's exception prevents that function, or ends it, the next object's finalizer continues.
     The hash of the object must be that of :class:`object`.
 
-    As in any ``__del__``, Python prints the exception of a signal handler that comes meanwhile.
+    As for any ``__del__``, Python prints the exception of a signal handler that runs meanwhile.
     """
 
     __slots__ = ()
@@ -144,9 +145,9 @@ class Finalized:
 def _renew() -> None:
     """Give a forked child a dict of its own.
 
-    Without the GIL a dict has a lock, which CPython hands to a thread that waits for it. Where that
-    thread is not in the child, nothing there can use the dict. What other threads were finalizing
-    stays as it is, and the old dict with it.
+    Without the GIL a dict has a lock, which CPython hands to a thread that waits for it. If that
+    thread is not in the child, no code there can use the dict. The old dict is kept, with the
+    objects that other threads were finalizing.
     """
     global _dropped, _left  # noqa: PLW0603
     _left = _dropped, _left
@@ -161,11 +162,11 @@ if not HAS_GIL:
 
 
 class Released(NotCopied, Finalized):
-    """Something of C's that `release` gives back, after the last reference to this is dropped.
+    """Owner of a C resource, which `release` frees after the last reference to this is dropped.
 
-    Not at interpreter exit, where code may still use it, and the system frees all memory. `release`
-    is called again if it raises, as the exception may be a signal handler's. It must not repeat
-    what it has done.
+    At interpreter exit it is not freed: code may still use it, and the system frees all memory.
+    `release` is called again if it raises, as the exception may be a signal handler's. It must not
+    repeat what it has done.
 
     A signal handler may also raise between a C function and the assignment of its result. So this
     object is made first, and `release` refers to a list that is empty. One call of C code then
@@ -180,7 +181,7 @@ class Released(NotCopied, Finalized):
         self._release: Callable[[], None] | None = release
 
     def keep(self) -> None:
-        """Never release it: something that this object does not know of uses it."""
+        """Never release it, because code that holds no reference to this object uses it."""
         self._release = None
 
     def _finalize(self) -> None:

@@ -1,8 +1,8 @@
 """Objects that users close, and the resources in C memory that several of them share.
 
 Users have :class:`Owned` objects. Each is closed once and cannot be used after that. Memory that
-native code may still use is in a :class:`Resource`, released with its last reference. So closing
-never waits: the object drops its references to resources, and a running call holds its own.
+native code may still use belongs to a :class:`Resource`, released with its last reference. So
+closing never waits: the object drops its references to resources, and a running call has its own.
 
 The finalizer of a Resource can run too early. In a garbage cycle the collector first calls all
 finalizers, in any order, and then clears the objects. So another finalizer may still call native
@@ -41,12 +41,12 @@ class _Unmade:
 
 
 def unmade() -> Any:
-    """Return what a class has for an attribute that ``__init__`` sets: reading it is an error."""
+    """Return a class attribute that raises when read, for an attribute that ``__init__`` sets."""
     return _Unmade()
 
 
 def _finalize_one(self: Any) -> None:
-    """Finalize an object of a user's class with another hash."""
+    """Finalize an object of a user's class that has its own ``__hash__``."""
     self._finalize()
 
 
@@ -65,7 +65,7 @@ BEGUN, OPEN, CLOSED = _State("begun"), _State("open"), _State("closed")
 
 
 def _check_overrides(cls: type) -> None:
-    """Raise TypeError if a class of a user defines what the runtime relies on."""
+    """Raise TypeError if a user's class defines one of the names in ``_relied_on``."""
     for base in cls.__mro__:
         for name in vars(base).get("_relied_on", ()):
             definer = next(each for each in cls.__mro__ if name in vars(each))
@@ -91,7 +91,7 @@ class Owned(NotCopied, Finalized):
     _releases = False  # a close is running
     _released = False
 
-    # Steps get and set attributes, and no code of others may run in a step.
+    # Steps get and set attributes, and no users' code may run in a step.
     _relied_on: tuple[str, ...] = "__delattr__", "__getattribute__", "__setattr__"
     """Names that users' classes must not define, because the runtime uses them."""
 
@@ -106,8 +106,9 @@ class Owned(NotCopied, Finalized):
         if self._state is not None and self._state is not BEGUN:
             refuse(self)
         self._state = BEGUN
-        # Not first in a finalizer: for a new attribute CPython 3.11 may make the object's dict. The
-        # collection that runs the finalizer does not know that dict, and frees nothing of it.
+        # Set here, not first in a finalizer: for a new attribute CPython 3.11 may make the object's
+        # dict. The collection that runs the finalizer takes the references in a new dict for uses
+        # of the garbage, and frees nothing.
         self._releases = self._released = False
 
     def _finish(self) -> None:
@@ -139,7 +140,7 @@ class Owned(NotCopied, Finalized):
 
     @step
     def _end(self) -> bool:
-        """Become closed; return whether the caller releases, as only one of two threads does."""
+        """Become closed; return whether the caller must release: only one of two threads does."""
         if self._state is not OPEN and self._state is not CLOSED:
             return False
         self._state = CLOSED
@@ -182,7 +183,7 @@ class _Collections:
             return
         errors: list[BaseException] = []
         for token in [*self.waiting]:
-            if sys.getrefcount(token) <= _REFERENCES:  # its Resource does not exist any more
+            if sys.getrefcount(token) <= _REFERENCES:  # its Resource was deallocated
                 attempt(self.waiting[token], errors)
                 del self.waiting[token]
         raise_first(errors)

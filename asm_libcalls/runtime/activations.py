@@ -11,10 +11,10 @@ all references that the frames hold::
     set      { d, e, f }                            survivors, of any number
 
 When the chunk is full, :meth:`VMExternRefActivationsTable.gc` walks the native frames of this
-thread. A stack map registry knows which slots of each frame hold references. These *precise roots*
-become the new table, and all others are dropped. The walk must reach the entry of every activation
-(the canary), or nothing is collected. Frames of other threads are not walked: like a Wasmtime
-``Store``, an instance and all that it is linked to is used by one thread at a time.
+thread. Stack maps have the slots of each frame that hold references. These references, the *precise
+roots*, become the new table, and all others are dropped. The walk must reach the entry of every
+activation (the canary), or nothing is collected. Frames of other threads are not walked: one thread
+at a time uses an instance and all that it is linked to, as a Wasmtime ``Store``.
 
 Source: ``wasmtime_runtime::externref`` of Wasmtime 0.22; DeTreville, "Experience with concurrent
 garbage collectors for Modula-2+" (deferred reference counting).
@@ -158,8 +158,8 @@ class VMExternRefActivationsTable(Owned):
             return
         self._collecting = True
         try:
-            # Before the roots are read: an entry inserted after that has no root yet, and must not
-            # be examined.
+            # Before the roots are read: an entry inserted later may be in no root that was read, so
+            # it is not examined.
             self._examine()
             roots = self._precise_roots(registry)
             if roots is None:

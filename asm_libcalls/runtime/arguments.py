@@ -35,9 +35,9 @@ def to_patterns(
 ) -> tuple[list[int], list[object]]:
     """Check the arguments of a libcall; return their bit patterns, and objects to keep alive.
 
-    Other threads may drop or close the instance or its memories while native code runs without the
-    GIL. The count of the arguments has been checked. A vmctx is an Instance, or the address of a
-    live one; a reference is None, a VMExternRef or FuncRef, or a raw pointer to a live one.
+    The caller keeps the objects until the call has ended: other threads may drop or close the
+    instance or its memories meanwhile. It has checked the count of the arguments. A vmctx is given
+    as an Instance or an address, a reference as None, a VMExternRef, a FuncRef or a raw pointer.
 
     Raise TypeError for a wrong type, or a reference of another kind than the table's or global's;
     ValueError for a closed instance, a dangling pointer, or an index outside the instance's index
@@ -83,7 +83,7 @@ def to_patterns(
 
 
 def instance_in(arguments: Sequence[Any]) -> Instance | None:
-    """Return the instance of a libcall's first argument, an Instance or a vmctx; None for others."""
+    """Return the instance of a libcall's first argument, an Instance or a vmctx; else None."""
     first = arguments[0] if arguments else None
     if is_a(first, Instance):
         return first

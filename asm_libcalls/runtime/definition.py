@@ -27,7 +27,7 @@ class Defined(Stored):
     _definition: Any = unmade()
     _owner: Any = None  # keeps the definition alive, once it cannot move
     owner_vmctx = 0
-    """The vmctx of the instance that defines it, or 0 while none does."""
+    """The vmctx of the instance that defines it; 0 if none does."""
 
     @property
     def definition_address(self) -> int:

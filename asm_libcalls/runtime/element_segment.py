@@ -44,7 +44,7 @@ class ElementSegment(Owned):
     definition: VMElementSegment = unmade()
     _element_type: str = unmade()
     _resolved: bool = unmade()
-    _dropped = 0  # the length before it was dropped here
+    _dropped = 0  # the length before it was made empty
 
     _relied_on: tuple[str, ...] = "check", "drop", "element_type", "owned", "resolve"
 

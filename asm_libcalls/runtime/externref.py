@@ -45,7 +45,8 @@ class VMExternRef(NotCopied):
         self._thread = get_ident()  # first: the finalizer of a made object reads it
         self._counts = boxes.new_box(value)
         self._address = self._counts[0]
-        # Also after a drop. Without the GIL the object keeps the int that machine code reads.
+        # The hash stays after a drop. Without the GIL this also keeps the int object at `_address`,
+        # which machine code may be reading.
         self._hash = self._address
 
     @classmethod

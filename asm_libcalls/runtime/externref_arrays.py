@@ -1,7 +1,7 @@
 """References to externrefs in arrays of tables, globals and element segments: read, hold, take.
 
-The arrays are of ctypes, or lists. What is not in an array is in
-:mod:`asm_libcalls.runtime.externref_boxes`.
+An array is one of ctypes, or a list. :mod:`asm_libcalls.runtime.externref_boxes` has the functions
+for single references.
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ spare = VMSpareBoxes()
 """Free boxes that only machine code takes, so that it need not change the list."""
 
 value_cells: dict[int, CellType] = {}
-"""By the address of each box: a cell of its value.
+"""The cell with the value of each box, by the box's address.
 
-Where the box is not live, the cell is empty, and reading it raises ValueError.
+The cell of a box that is not live is empty, and reading it raises ValueError.
 """
 
 ref_counts = (ctypes.c_size_t * (sys.maxsize // ctypes.sizeof(ctypes.c_size_t))).from_address(0)

@@ -72,7 +72,7 @@ class FuncRef(NotCopied):
         except AttributeError:
             raise not_made(self) from None
 
-    _readable_member = ("anyfunc", "_address")  # as that of Instance
+    _readable_member = ("anyfunc", "_address")  # see Instance._readable_member
 
     def __native_address__(self, kind: str) -> Any:
         """Return the address of the VMCallerCheckedAnyfunc, for native code."""

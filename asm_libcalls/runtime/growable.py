@@ -1,6 +1,6 @@
 """Base class of memories and tables: sizes, their limits, and growth that a limiter may refuse.
 
-Every allocation and call may run other Python code: a collection, a destructor, a signal handler,
+An allocation or call may run other Python code: a collection, a destructor, a signal handler,
 another thread. So growing first *prepares*: it calls the limiter, makes pages accessible and
 allocates every object it needs. Then it *commits*: it compares the size with the earlier one and
 sets the new one, without a call or a backward jump in between. If the sizes differ, it starts over.

@@ -83,7 +83,7 @@ class Instance(Stored):
     function_class : type
         The class of `functions`: FuncRef, or a JIT's subclass.
     binding : Binding, optional
-        Whose libcalls the builtin array has; by default those of ``asm_libcalls``.
+        The libcalls in the builtin array; by default those of ``asm_libcalls``.
 
     Attributes
     ----------

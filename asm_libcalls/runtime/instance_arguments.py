@@ -133,7 +133,7 @@ def _element_segment(segment: Any, what: str) -> ElementSegment:
 
 
 def check_elements(segments: Sequence[ElementSegment], function_count: int) -> None:
-    """Raise unless an instance of so many functions can have these element segments."""
+    """Raise unless an instance with this many functions can have these element segments."""
     seen: dict[int, int] = {}
     for i, segment in enumerate(segments):
         if seen.setdefault(id(segment), i) != i:

@@ -111,7 +111,7 @@ class InstanceBlock:
         self._write_data(data)
         for table in tables:
             table.state.definition = table.definition_address
-        # The arrays have addresses only; the lists keep what is at them.
+        # The arrays have addresses only; these lists keep the structures.
         self._states = [table.state for table in tables]
         self._segment_definitions = [segment.definition for segment in elements]
         self._tables = _addresses(self._states)

@@ -1,8 +1,8 @@
 """Linear memory: one reservation at a stable address, made readable and writable as it grows.
 
-The whole maximum is reserved at once, without access and without swap. So growing is one
+All that it may grow to is reserved at once, without access and without swap. So growing is one
 ``mprotect``, the base never moves, and an access past the size faults. In Python a memory is a
-writable buffer. A view keeps the reservation alive, so it stays valid after the Memory is closed.
+writable buffer. A view keeps the reservation, so it stays valid after the Memory is closed.
 
 Source: WebAssembly 2.0, 4.2.8 (memory instances) and 4.5.3.9 (growing memories).
 """

@@ -43,11 +43,11 @@ class Borrowed:
         self.owner = get_ident()  # the thread that closed the instance
         self.table = table
         self.store = store
-        # Whether another thread, which had entered the instance last, is inside native code. None
-        # if it was the one that closed the instance.
+        # Whether the thread that had entered the instance last is inside native code; None if that
+        # thread has closed the instance.
         self.is_used = is_used
-        # `segments`, `kept`: what that other thread's code may be using: the segments to close
-        # after that, and the tables and globals
+        # `segments`, `kept`: what the code of that thread may be using: the segments, which are
+        # closed once it has left, and the tables and globals
         self.segments = segments
         self.kept = kept
 
@@ -108,7 +108,7 @@ def _give_back(counts: Counts, record: ThreadRecord) -> bool:
 
 @step
 def _count_down(counts: Counts, record: ThreadRecord) -> bool:
-    """Give back the last item, unless it is its box's last count, or the thread runs native code."""
+    """Give back the last item, unless it is its box's last count, or native code runs there."""
     address = counts[-1]
     if address:
         value_cells[address].cell_contents  # noqa: B018 - ValueError if it is not live

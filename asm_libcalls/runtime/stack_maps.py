@@ -97,7 +97,8 @@ class StackMapRegistry(Owned):
         start = integer(start, "register(): start", "an address (int)", 1, _HIGHEST)
         size = integer(size, "register(): size", "a number of bytes (int)", 1, _HIGHEST)
         by_address = {}
-        # Maps that several calls share stay shared. Keeping `slots` keeps its id.
+        # A map that several call sites share stays shared. While `slots` is referenced, no other
+        # object has its id.
         converted: dict[int, tuple[object, tuple[int, ...]]] = {}
         for key, slots in pairs_of(
             maps, "register(): maps", "a mapping of return addresses to slots"

@@ -1,7 +1,7 @@
-"""Lets steps of Python and of machine code exclude each other, in builds without the GIL.
+"""The lock that steps of Python and of machine code share, in builds without the GIL.
 
-``asm_libcalls/steps.py`` has a lock of Python's until :func:`share` replaces it, before an address
-of machine code that counts references is first published.
+Steps use a Python lock (``asm_libcalls/steps.py``) until :func:`share` replaces it. That is before
+the first address of machine code that counts references is returned.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class SharedLock:
             self.pause(looks)
 
     def pause(self, looks: int) -> None:
-        """Sleep before the next attempt; `looks` is the number of failed attempts before the last."""
+        """Sleep before the next attempt, longer after more attempts (`looks`)."""
         sleep(_PAUSES[min(looks, len(_PAUSES) - 1)])
 
 

@@ -8,8 +8,7 @@ makes a ``Store`` and passes it on. Here the links make it.)
 With the GIL nothing in this module has an effect. :mod:`asm_libcalls.runtime.store_entries` enters
 and leaves stores.
 
-The lock is a :class:`~asm_libcalls.activation.StoreLock`; ``x86_64/trampolines/store_locks.py`` has
-its protocol.
+The lock is a ``StoreLock``; ``x86_64/trampolines/store_locks.py`` has its protocol.
 """
 
 from __future__ import annotations
@@ -144,7 +143,7 @@ class Store:
             thing._moved_to(self)
 
     def absorb(self, other: Store) -> None:
-        """Add all members of another store. This thread is inside both."""
+        """Move the members and functions of another store here. This thread is inside both."""
         for reference in other._members:
             thing = reference()
             if thing is not None:

@@ -40,8 +40,8 @@ def inside(function: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, 
         while True:
             store = thing._in_store or _store_of(thing)
             address = store.address
-            # A signal handler may raise after any call. The call of `leave` undoes what was done
-            # until then. `leave` is a builtin, so nothing interrupts it.
+            # A signal handler may raise after any call. `leave` ends all entries since `before` was
+            # read. It is a builtin, so nothing interrupts it.
             before = routines.depth(address)
             try:
                 word = routines.take(address, 0)

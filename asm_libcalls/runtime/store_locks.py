@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _never_free = StoreLock(StoreLock.BITS + 1)
 libc.never_free(_never_free)
 NEVER_FREE = ctypes.addressof(_never_free)
-"""Address of a lock that no thread can take. Machine code leaves for Python at closed instances,
-which have it."""
+"""Address of a lock that no thread can take. Closed instances have it, so that machine code leaves
+for Python there."""
 
 _SYS_FUTEX = 202  # of x86-64
 _FUTEX_WAIT_PRIVATE = 128

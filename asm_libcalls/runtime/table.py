@@ -35,7 +35,7 @@ MAXIMUM_ELEMENTS = 10_000_000
 """The most elements that a table can grow to, a limit of this implementation."""
 
 _Elements = ctypes.c_size_t * MAXIMUM_ELEMENTS
-"""The ctypes array over any reservation: it checks no index against the table's size."""
+"""The type of the ctypes array over a reservation: it checks no index against the table's size."""
 
 _ELEMENT = ctypes.sizeof(ctypes.c_size_t)
 

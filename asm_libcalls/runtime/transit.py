@@ -2,8 +2,9 @@
 
 A signal handler may collect at any moment, also between the return of native code and the
 conversion of its results, or after a host function has chosen its result. A reference in transit is
-a root then, like those that native frames hold. An array of results is in transit while this module
-has it. The result of a host function is in transit until the departure from native code ends.
+a root then, like those that native frames hold. The addresses in an array or list are in transit
+until the key from :func:`begin` is deleted. The result of a host function is in transit until the
+departure from native code ends.
 """
 
 from __future__ import annotations

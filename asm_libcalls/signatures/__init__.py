@@ -1,6 +1,6 @@
 """Signatures such as ``"(vmctx, i32, i32) -> i32"``: parsed, and converted to C and ctypes.
 
-A :class:`Signature` is a string in canonical spelling, so it prints, compares and pickles like one;
+A :class:`Signature` is a string in canonical spelling, so it prints, compares and pickles as one;
 its attributes are the value types. Only C types appear (the first rule of a libcall): bools,
 integers of 8 to 128 bits, floats of 16, 32 and 64 bits, and pointers. A ``u`` type is the ``i``
 type of its width whose *results* are read as unsigned. An argument may be given in either reading.
@@ -150,9 +150,9 @@ class Signature(str):
     def to_patterns(self, arguments: Sequence[Any], callee: Callee, held: list[Any]) -> list[int]:
         """Check the arguments of a call and return their bit patterns.
 
-        They are Python numbers, and for pointers what ``pointers.py`` takes. The caller keeps them
-        alive while native code has their addresses. What must be held until the call has ended is
-        appended to `held`; ``pointers.release`` then releases it.
+        They are Python numbers, and for pointers the objects that ``pointers.py`` takes. The caller
+        keeps them alive while native code has their addresses. Objects to hold until the call has
+        ended are appended to `held`; ``pointers.release`` then releases them.
 
         Raise TypeError for a wrong count or type, OverflowError for an integer that its type cannot
         hold, and ValueError for an object that is closed.

@@ -128,7 +128,7 @@ def iterator_of(value: Any) -> Iterator[Any]:
 
 
 def first_items(iterator: Iterator[Any], most: int) -> list[Any]:
-    """Return up to `most` items of an iterator, which may have no end, and one more if there is."""
+    """Return the first items of an iterator, which may have no end: at most `most` and one more."""
     return [*islice(iterator, most + 1)]
 
 
@@ -157,8 +157,8 @@ def pairs_of(mapping: Any, where: str, expected: str) -> list[tuple[Any, Any]]:
 def items_of(value: Any, where: str, expected: str, most: int | None = None) -> list[Any]:
     """Return the items of an iterable that has an order, and is no text; TypeError for others.
 
-    With `most` the caller refuses longer ones, of which it gets one item more. Else raise as
-    :func:`all_items`.
+    With `most`, return at most one item more than that, so that the caller can refuse it. Else
+    raise as :func:`all_items`.
     """
     if not isinstance(value, (str, bytes, set, frozenset)):
         try:
@@ -171,7 +171,7 @@ def items_of(value: Any, where: str, expected: str, most: int | None = None) -> 
 
 
 def refuse_closed(value: Any, where: str) -> None:
-    """Raise ValueError for the buffer of a closed object, which names no argument by itself."""
+    """Raise ValueError, with the argument's name, if a value is a closed object with a buffer."""
     if getattr(value, "closed", False) is True:
         raise ValueError(f"{where}: the {type(value).__name__} is closed")
 
@@ -186,7 +186,7 @@ def bytes_of(value: Any, where: str) -> bytes:
     refuse_closed(value, where)
     try:
         with memoryview(value) as view:
-            # The content of a number, such as c_void_p(address), is never what is meant.
+            # The memory of a number, such as c_void_p(address), is never meant.
             if view.ndim:
                 return view.tobytes()
     except TypeError:

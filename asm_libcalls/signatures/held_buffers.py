@@ -1,9 +1,8 @@
 """Holds the buffers of Python objects while native code has their addresses.
 
 A held buffer is a ``Py_buffer``: its exporter neither moves nor frees the memory, and a bytearray
-refuses to be resized. The request names the two things that native code needs. The memory is
-contiguous, in the order of C or Fortran; and for a pointer that C may write through, it is
-writable.
+refuses to be resized. The memory must be contiguous, in the order of C or Fortran. For a pointer
+that C may write through, it must also be writable.
 
 Source: CPython's "Buffer Protocol" (C API), and ``Include/pybuffer.h`` for the layout and flags.
 """
@@ -26,8 +25,8 @@ _INDIRECT = 0x0118  # any memory at all
 known_types = (ctypes.c_uint64 * 8)()
 """Addresses of types, or 0: machine code holds the memory of their exact objects by itself.
 
-Their slots run no Python code, and they are kept while they stand here, so that no other type has
-the address. The first place is for ``numpy.ndarray``; the latest types share the others in turn.
+Their buffer slots run no Python code. A type is kept while its address is here, so that no other
+type has the address. The first place is for ``numpy.ndarray``; the latest types have the others.
 """
 
 _kept: list[type | None] = [None] * len(known_types)
@@ -110,7 +109,7 @@ def _keep(place: int, type_: type, address: int) -> type | None:
 
 
 def _explained(exporter: Any, is_const: bool, where: str, error: Exception) -> Exception:
-    """Return an exception that says why an object's memory does not serve."""
+    """Return an exception that says why an object's memory cannot be used."""
     name = type(exporter).__name__
     probe = HeldBuffer()
     try:

@@ -1,11 +1,11 @@
-"""Hints in the errors of signatures: names of other languages, and usual mistakes."""
+"""Hints in the error messages of signatures: type names of other languages, and usual mistakes."""
 
 from __future__ import annotations
 
 from asm_libcalls.signatures.arguments import shown
 from asm_libcalls.signatures.value_types import VALUE_TYPES
 
-# C's names of types, and ours on x86-64 and AArch64.
+# C's names of types, and the names here on x86-64 and AArch64.
 _C_NAMES = {
     "signed char": "i8", "unsigned char": "u8", "short": "i16", "unsigned short": "u16",
     "int": "i32", "unsigned": "u32", "unsigned int": "u32",

@@ -109,8 +109,8 @@ def _exact(plain: str) -> Fraction:
 def _rounded_to_odd(number: float, exact: Fraction) -> float:
     """Make the f64 nearest to `exact` safe to round again, to a narrower float.
 
-    Rounding to nearest twice can land on the wrong side of a tie. An inexact f64 whose last bit is
-    odd is never a tie of the narrower type, and is on the right side of it.
+    Rounding to nearest twice can round a tie of the narrower type the wrong way. An inexact f64
+    whose last bit is odd is never such a tie, and is on the same side of each tie as `exact`.
     """
     error = exact - Fraction(number)
     (pattern,) = struct.unpack("<Q", struct.pack("<d", number))

@@ -42,7 +42,7 @@ _OWNERS = {
 def address_of_owner(value_type: ValueType, argument: Any, where: str, held: list[Any]) -> Any:
     """Return the address from ``__native_address__``, or NotImplemented.
 
-    What must be kept during the call is appended to `held`. The method must not run other Python
+    An object to keep during the call is appended to `held`. The method must not run other Python
     code. It is called after all conversions that may run some.
     """
     try:
@@ -80,7 +80,7 @@ def address_of_argument(value_type: ValueType, argument: Any, where: str, held: 
             learners[0](type(argument))
         return address
     numpy = sys.modules.get("numpy")
-    if numpy is None or not isinstance(argument, numpy.generic):  # those are numbers with a buffer
+    if numpy is None or not isinstance(argument, numpy.generic):  # numbers, but with a buffer
         from asm_libcalls.signatures.held_buffers import exports_buffers, hold
 
         if exports_buffers(argument):

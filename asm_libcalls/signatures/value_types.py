@@ -22,7 +22,8 @@ MEMORY_POINTERS = ("pointer", CONST_POINTER)
 """The pointers to memory of any kind; the others point to parts of an instance."""
 
 learners: list[Callable[[type], object]] = []
-"""Called with types that are converted here and whose objects machine code may learn to read."""
+"""Functions to call with a type whose objects are converted here: machine code may learn to read it.
+"""
 
 POINTER_BITS = Struct("P").size * 8
 _F16 = Struct("<e")
@@ -290,7 +291,7 @@ VALUE_TYPES = {
         ValueType("reference", POINTER_BITS, "pointer", False, "void *", "c_size_t"),
     )
 }
-"""Every value type by name. The pointer types have the same ABI and different targets."""
+"""Every C value type by name. The pointer types have the same ABI and different targets."""
 
 
 WASM_NUMBERS = {

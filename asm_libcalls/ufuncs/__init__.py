@@ -24,8 +24,8 @@ division; :func:`numpy.errstate` decides whether ``divide`` and ``over`` warn, r
 keep sign and payload and come back quiet; a signalling NaN is ``invalid``, as for ``np.ceil``.
 Unlike NumPy's shifts, these take the count modulo 64, as WebAssembly and CPUs do.
 
-The inner loops are machine code with the widest vectors of this CPU. Without machine code, they use
-NumPy. :data:`BACKENDS` has the backend of each ufunc.
+The inner loops are machine code for the vectors of this CPU. Without machine code, they use NumPy.
+:data:`BACKENDS` has the backend of each ufunc.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ _FLAGS = {
     "udiv": "x / 0 is 0 (divide).",
     "urem": "x % 0 is 0 (divide).",
 }
-"""What a ufunc does where its libcall traps, for its docstring."""
+"""The behaviour of a ufunc where its libcall traps, for the ufunc's docstring."""
 
 
 def _machine_loops() -> tuple[LoadedImage | None, str]:
@@ -124,8 +124,8 @@ def _make_ufuncs() -> dict[str, np.ufunc]:
         from asm_libcalls.x86_64.cpu import last_level_cache
 
         # From this many bytes of output on, rounding uses non-temporal stores. Operand and output
-        # then fill three eighths of the outermost cache, which other cores and data share. On
-        # Zen 4 it pays from half of that cache on, and loses nothing from here.
+        # then fill three eighths of the outermost cache, which other cores and data share. On Zen 4
+        # these stores are faster from half of that cache on, and not slower from this length on.
         streaming = last_level_cache() * 3 // 16
     result = {}
     for name, loops in _LOOPS.items():

@@ -2,8 +2,8 @@
 
 ``PyUFunc_FromFuncAndData`` makes NumPy's own ufuncs and SciPy's. This module calls it as extension
 modules do: through a table of functions in a capsule, at an index from NumPy's public header
-``__ufunc_api.h``. NumPy does not copy the arguments, and a ufunc may outlive every reference of
-ours, so the arguments are never freed.
+``__ufunc_api.h``. NumPy does not copy the arguments, and a ufunc may outlive every reference to
+them here, so they are never freed.
 
 Source: NumPy reference, "Universal functions (ufunc) C-API"; ``numpy/__ufunc_api.h``,
 ``numpy/ufuncobject.h``.
@@ -102,8 +102,8 @@ def make_ufunc(name: str, doc: str, loops: Sequence[Loop], module: str) -> np.uf
 _BOOL, _INTEGERS = "?", "bBhHiIlLqQ"
 _ORDER = _BOOL + _INTEGERS + "efdgFDGO"  # of NumPy's own ufuncs, which decides about casts
 
-# The ufuncs whose loops serve for types that ours have no loop for. Integers stay as they are: so
-# do they in NumPy from 2.1 on, except in rint, where large ones would lose bits.
+# NumPy's ufuncs whose loops serve the other types. Integers stay as they are, as in NumPy from 2.1
+# on, except in rint, where large ones would lose bits.
 _SOURCES: dict[str, tuple[tuple[np.ufunc, str], ...]] = {
     name: (
         (same, _ORDER.strip(_BOOL + _INTEGERS) if name == "nearest" else _ORDER),
@@ -153,9 +153,9 @@ def loop_of(ufunc: np.ufunc, dtypes: Sequence[str]) -> Loop | None:
 
 
 def with_loops_of_numpy(name: str, ours: Sequence[Loop]) -> list[Loop]:
-    """Return the loops of one of our ufuncs with those of NumPy's that serve its other types.
+    """Return the loops of a ufunc, and after them NumPy's loops for other types.
 
-    Ours come first: at each call NumPy goes through the loops until it finds that of the types.
+    NumPy searches the loops in this order at each call.
     """
     if name not in _SOURCES:
         return list(ours)

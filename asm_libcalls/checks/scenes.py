@@ -98,7 +98,7 @@ class SceneChecker(Checker):
         return choices[source.getrandbits(16) % len(choices)]
 
     def implementations(self, libcall: Libcall) -> dict[str, Implementation]:
-        """Return the implementations, each with a scene, and the model; which serves is first."""
+        """Return the implementations, the one that serves first, each with its scene or model."""
         found: dict[str, Implementation] = {
             name: partial(_run_in_scene, libcall, function, self.scene())
             for name, function in served_functions(libcall).items()

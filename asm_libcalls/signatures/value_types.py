@@ -22,8 +22,7 @@ MEMORY_POINTERS = ("pointer", CONST_POINTER)
 """The pointers to memory of any kind; the others point to parts of an instance."""
 
 learners: list[Callable[[type], object]] = []
-"""Functions to call with a type whose objects are converted here: machine code may learn to read it.
-"""
+"""Functions to call with the type of a converted object, which machine code may learn to read."""
 
 POINTER_BITS = Struct("P").size * 8
 _F16 = Struct("<e")

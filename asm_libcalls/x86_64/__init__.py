@@ -1,4 +1,4 @@
-"""The x86-64 backend: one file per libcall family in PeachPy, and the code around the libcalls.
+"""The x86-64 backend: a file in PeachPy for each libcall family, and the code around the libcalls.
 
 Importing this package imports nothing else; PeachPy is imported only where code is assembled.
 """

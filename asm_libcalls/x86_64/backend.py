@@ -90,9 +90,9 @@ class Backend:
 def load() -> Backend:
     """Load the backend.
 
-    Raise Unavailable if the CPU or system is another, there is no assembler or no executable
-    memory, or making machine code failed otherwise. The fallback serves then. The cause is chained.
-    Raise ValueError if ``ASM_LIBCALLS_TUNING`` names no tuning.
+    Raise Unavailable if the CPU or system is another, if the assembler or executable memory is
+    missing, or if making machine code failed otherwise. The fallback serves then. The cause is
+    chained. Raise ValueError if ``ASM_LIBCALLS_TUNING`` names no tuning.
     """
     from asm_libcalls.x86_64 import cpu
 
@@ -183,7 +183,7 @@ def slot_value(name: str) -> int:
     :data:`GREENLET_GETCURRENT` by :mod:`asm_libcalls.native.greenlets`; :data:`READABLE_TYPES` and
     :data:`CALLABLES` when builtins are first made; :data:`RECORD_READERS` when thunks are;
     :data:`STEP_LOCK` and those of the Python functions of libcalls before the address of such a
-    libcall is given away.
+    libcall is returned.
     """
     from asm_libcalls.emitter import libc
 

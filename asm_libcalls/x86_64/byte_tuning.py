@@ -21,11 +21,11 @@ bytes     AMD         AMD         AMD        Intel            Intel
 The Xeon's caches (64 KiB for instructions, 48 KiB of L1, 2 MiB of L2, 480 MiB of L3) and features
 (AMX, FP16) are those of Granite Rapids; its hypervisor reports family 6, model 167, a Rocket Lake.
 
-On Zen 5 64-byte vectors and ``rep movsb`` beyond the L1 cache are best. On Intel's CPUs since Ice
-Lake ``rep movsb`` is used from 8 KiB on: with data in the L1 cache 64-byte vectors are faster up to
-16 KiB, but with data in the L2 cache ``rep movsb`` is, from 6 KiB on (at 12 KiB 1.04, and vectors
-1.12). ``rep stosb`` is as fast as vectors from 16 KiB on. On Zen 4 a 64-byte store takes two
-cycles, and neither gains (``bytes/vectors.py``).
+On Zen 5, 64-byte vectors and ``rep movsb`` beyond the L1 cache are fastest. On Intel's CPUs since
+Ice Lake, ``rep movsb`` is used from 8 KiB on. With data in the L1 cache, 64-byte vectors are faster
+up to 16 KiB. With data in the L2 cache, ``rep movsb`` is faster from 6 KiB on (1.04 at 12 KiB,
+vectors 1.12). ``rep stosb`` is as fast as vectors from 16 KiB on. On Zen 4 a 64-byte store takes
+two cycles, and neither is faster (``bytes/vectors.py``).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from __future__ import annotations
 from asm_libcalls.x86_64.cpu import ICE_LAKE, WIDE_MOVES
 
 LONG_FROM = (2 << 10) + 64
-"""Bytes from which page boundaries and the string instructions are considered.
+"""Bytes from which the code tests for page boundaries and for the string instructions.
 
-This takes a nanosecond, so ranges of 2 KiB do not."""
+The tests take a nanosecond, so ranges of 2 KiB are below this."""
 
 WIDE_NEEDS = frozenset({WIDE_MOVES, "avx2", "avx512vl", "avx512bw"})
 
@@ -63,10 +63,10 @@ class ByteTuning:
         self.width = 32 if "avx2" in features else 16
         # bytes of a vector for more than `wide_above` bytes: 64, or `width`
         self.wide = 64 if features >= WIDE_NEEDS else self.width
-        # Whether the code is arranged as is best on Intel's CPUs since Ice Lake. Long ranges are
-        # tested for first. In a loop, all stores but the first and the last one are aligned, and
-        # one register is the index of loads and stores. A copy whose stores look like its loads,
-        # modulo 4096, goes downwards. `rep movsb` begins at a cache line.
+        # Whether the code is arranged for Intel's CPUs since Ice Lake. The test for long ranges is
+        # first. In a loop, all stores but the first and the last one are aligned, and one register
+        # is the index of loads and stores. A copy whose stores look like its loads, modulo 4096,
+        # goes downwards. `rep movsb` begins at a cache line.
         self.ice_lake = features >= {ICE_LAKE, "erms"}
         self.wide_above = 0  # 0 if `wide` is `width`
         if self.wide > self.width:

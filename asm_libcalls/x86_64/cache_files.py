@@ -1,8 +1,8 @@
-"""The files of the code cache: where they are, and which of them can be trusted.
+"""The files of the code cache: where they are, and which of them are safe to execute.
 
 The content of these files is executed. So a file is read only if no other user can have written it
-(in the package: no user who could not change the package's own code). A file or folder that fails
-a check is not used; that is never an error.
+(in the package: no user who cannot modify the package's own code). A file or folder that fails a
+check is not used; that is never an error.
 """
 
 # Importing pathlib takes 5 ms.
@@ -55,7 +55,7 @@ def folder() -> str:
 
 
 def open_file(path: str, file_name: str, check: Check) -> tuple[OpenFile, bytes] | None:
-    """Open a file that exists and can be trusted; return it and its content, or None."""
+    """Open a file; return it and its content, or None if it does not exist or fails a check."""
     try:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         directory = OpenFile(os.open, path, flags)
@@ -65,7 +65,7 @@ def open_file(path: str, file_name: str, check: Check) -> tuple[OpenFile, bytes]
         refuse(path, error)
         return None
     try:
-        # Descriptors are checked, not names: their files cannot be replaced.
+        # Descriptors are checked, not names: no other file can take the place of an open one.
         check(os.fstat(directory.number))
         # O_NONBLOCK: opening a named pipe must not wait.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK

@@ -1,6 +1,6 @@
 """Loops in machine code that call a C function once for each element, as compiled code would.
 
-They call libcalls often, without Python: the exhaustive check calls each f32 rounding libcall four
+No Python code runs between the calls: the exhaustive check calls each f32 rounding libcall four
 billion times, and the benchmark times calls at the C address. A loop takes the address of the
 function, the operands' arrays, the result's array and the number of elements.
 """

@@ -3,15 +3,16 @@
 An image is looked up in the package (a wheel brings images for the usual CPUs), then in the user's
 cache folder. An image found in neither is assembled and written to the cache folder. Its key is a
 hash of all its sources, of the ABI and of the CPU's features. The images of a wheel belong to its
-modules, as extension modules do: their key has the package's version in place of the sources, which
-an import would otherwise look at. So an edited source of an installed wheel has no effect until its
+modules, as extension modules do: their key has the package's version in place of the sources, so an
+import does not look at these. So an edited source of an installed wheel has no effect until the
 folder ``image-files`` is deleted.
 
 ``ASM_LIBCALLS_CACHE`` names the cache folder; the default is ``asm_libcalls`` in
 ``$XDG_CACHE_HOME`` or ``~/.cache``. With ``off``, no image file is read or written, and PeachPy
 assembles everything.
 
-``cache_files.py`` says which files can be trusted, ``source_digest.py`` how the sources are known.
+``cache_files.py`` checks that files are safe to execute; ``source_digest.py`` has the hash of the
+sources.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ kept_images: dict[str, LoadedImage] = {}
 """Loaded images that are never unmapped, for an import that continues one that was interrupted."""
 
 _assembling = [RLock()]
-"""PeachPy keeps the instructions that it is given in a global: one thread at a time assembles."""
+"""The lock for assembling: PeachPy collects the instructions in a global variable."""
 
 
 def _renew_lock() -> None:
@@ -106,7 +107,7 @@ def _that_count(name: str, features: frozenset[str]) -> frozenset[str]:
 
 
 class _Found:
-    """An image in a trusted file, while the file is open."""
+    """An image in a file that was checked, while the file is open."""
 
     __slots__ = ("assembler", "content", "features", "file", "image", "offset", "path")
 
@@ -155,7 +156,7 @@ def _find(name: str, features: frozenset[str]) -> _Found | None:
 def _unpack(
     path: str, file: OpenFile, content: bytes, key: bytes, features: frozenset[str]
 ) -> _Found | None:
-    """Return the image in a trusted file, if it has this key."""
+    """Return the image in a file that was checked, if it has this key."""
     try:
         return _Found(path, file, content, key, features)
     except ValueError as error:
@@ -199,7 +200,7 @@ def _assemble(name: str, features: frozenset[str]) -> tuple[Image, str, bytes]:
 
 
 class _JustChanged(OSError):
-    """The sources were changed so lately that nothing is kept."""
+    """The sources were changed so recently that the image is not kept."""
 
 
 def _pack(

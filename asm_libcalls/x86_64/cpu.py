@@ -63,7 +63,7 @@ Source: measurements (``byte_tuning.py``); AMD Zen 5 optimization guide (models 
 ICE_LAKE = "ice_lake"
 """A tuning: what is best on Intel's CPUs with AVX-512 since Ice Lake, which are those with FSRM.
 Ranges of bytes (``byte_tuning.py``), strided floats and small divisors (``ufunc_loops``) depend on
-it. The features tell, not the model: some hypervisors report that of another CPU."""
+it. The features decide, not the model: some hypervisors report that of another CPU."""
 
 TUNINGS = frozenset({SLOW_DIVIDE_64, WIDE_MOVES, ICE_LAKE})
 """Names among the features that choose between instructions; every CPU runs the result if it has
@@ -167,8 +167,8 @@ def _readers(probes: LoadedImage) -> tuple[Callable[..., tuple[int, ...]], Calla
     answers: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def cpuid(leaf: int, subleaf: int = 0) -> tuple[int, ...]:
-        # Each leaf once, and few: in a virtual machine cpuid exits to the hypervisor, up to 20
-        # microseconds.
+        # Each leaf is read once: in a virtual machine cpuid exits to the hypervisor, which takes up
+        # to 20 microseconds.
         if (leaf, subleaf) not in answers:
             run_cpuid(leaf, subleaf, c_types.addressof(registers))
             answers[leaf, subleaf] = tuple(registers)

@@ -1,7 +1,7 @@
 """The externref libcalls: globals, and insertion into the activations table while there is space.
 
-They leave for Python where the activations table is full, where a reference loses its last owner,
-and for what only Python can report (a closed global, a dangling pointer). Counts are not atomic:
+They leave for Python if the activations table is full, if a reference loses its last owner, and for
+errors that only Python can report (a closed global, a dangling pointer). Counts are not atomic:
 with the GIL, an instance and all that it is linked to is used by one thread at a time, as compiled
 code that counts requires. In a build without it each is a step (``trampolines/step_lock.py``).
 

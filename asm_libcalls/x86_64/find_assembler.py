@@ -10,8 +10,8 @@ def check_assembler() -> str:
     import warnings
 
     try:
-        # Without .pyc files, PeachPy's invalid escape sequences are warnings. A program that turns
-        # warnings into errors does not mean PeachPy's.
+        # Without .pyc files, Python warns about invalid escape sequences in PeachPy. The import
+        # must not fail in a program that turns warnings into errors.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import peachpy
@@ -23,7 +23,7 @@ def check_assembler() -> str:
             "python3-peachpy or from https://github.com/Maratyszcza/PeachPy (the package index has "
             'another one, for Python 2), or in a checkout with "make run"'
         ) from error
-    except Exception as error:  # a broken assembler must not keep the fallback from serving
+    except Exception as error:  # with a broken assembler the fallback must serve
         raise Unavailable(f"PeachPy is broken: {type(error).__name__}: {error}") from error
     return f"PeachPy {getattr(peachpy, '__version__', '')}".strip()
 

@@ -22,7 +22,7 @@ MODULES = (
 """Other modules of the package that the code depends on: layouts, signatures, names."""
 
 FOLDERS = ("emitter", "signatures", "x86_64")
-"""Folders, with all nested ones, whose sources every image depends on."""
+"""Folders, with all nested ones, of sources that every image depends on."""
 
 
 class ImageKind:
@@ -44,7 +44,7 @@ class ImageKind:
         self.function = function  # the name of that function, by default `routines`
         # whether the function takes the CPU's features; else every x86-64 CPU runs the result
         self.for_cpu = for_cpu
-        # folders of the package, with all nested ones: its sources, beside MODULES
+        # folders of the package, with all nested ones: the sources of the image, with MODULES
         self.folders = (*FOLDERS, *folders)
         # the module's function that names the exported routines; "" if all are
         self.exports = exports
@@ -90,7 +90,7 @@ IMAGES = {
         folders=("toy_jit/codegen", "toy_jit/frontend"),
     ),
 }
-"""The images, by name. Modules are named, not imported: a file's image needs no assembler."""
+"""The images, by name. Modules are named, not imported: an image in a file needs no assembler."""
 
 _V2 = frozenset({"sse3", "ssse3", "sse4_1", "sse4_2", "popcnt"})
 _V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma3", "lzcnt"}

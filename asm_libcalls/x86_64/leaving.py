@@ -1,11 +1,10 @@
 """Libcalls on an instance: the common path in machine code, and a jump to Python for all else.
 
-Each body is assembled twice: as a C function, which trusts its indices, and as a stencil for a
-Python builtin, which checks them. Before it has changed anything, a body *leaves* for the Python
-function that is the definition: the C function jumps to a thunk, with the arguments in their
-registers, and the builtin to its slow path. Traps, collections, growth that Python must decide, and
-the destruction of objects are left to Python. Only the C functions of ``memories.py`` trap
-themselves.
+A body is assembled as a C function, which does not check its indices, and as a stencil for a Python
+builtin, which does. Before it has changed anything, a body may *leave* for the libcall's Python
+function: the C function jumps to a thunk, with the arguments in their registers, and the builtin to
+its slow path. Traps, collections, growth that Python must decide, and the destruction of objects
+are left to Python. Only the C functions of ``memories.py`` trap themselves.
 
 A body may clobber all caller-saved registers except r11, where a builtin has its arguments. In a
 builtin, r9 has the kind of a reference: 0 for null, or a kind of :class:`VMElementSegment`.
@@ -39,8 +38,8 @@ def routines(
 ) -> Iterator[Routine]:
     """Assemble each libcall from its body: the C function, and the stencil of the builtin if asked.
 
-    Those that count references (`counts`) are assembled once more, as steps of builds without the
-    GIL. With `traps`, the C functions raise that instead of leaving for Python.
+    Those that count references (`counts`) are assembled once more, as steps for builds without the
+    GIL. With `traps`, the C functions raise this trap instead of leaving for Python.
     """
     from functools import partial
 
@@ -65,9 +64,9 @@ def _emit(body: Callable[[Body], object], setting: Body, *_: object) -> None:
 
 
 class Body:
-    """How a body checks, leaves, calls and ends.
+    """The code with which a body checks, leaves, calls and ends.
 
-    If it is a step, it has the lock of all steps from its begin until it ends or leaves.
+    If it is a step, it holds the lock of all steps from its start until it ends or leaves.
     """
 
     is_builtin = False

@@ -1,7 +1,7 @@
 """The linear-memory libcalls: they read the VMContext themselves and trap before they write.
 
 Every index and size is an unsigned 32-bit integer in the low half of its register. The ABI leaves
-the upper half undefined, so a 32-bit ``mov`` clears it first; then ``destination + length`` is a
+the upper half undefined, so a 32-bit ``mov`` clears it first. Then ``destination + length`` is a
 33-bit sum in a 64-bit register and cannot wrap. A range that ends exactly at the end of a memory
 (or of a segment) is inside, even if it is empty; one byte further traps.
 
@@ -137,7 +137,7 @@ def _copy(body: Body) -> None:
     length = VMMemoryDefinition.current_length.offset
     _check_length(body, r9d)
     MOV(eax, edx)  # the destination's offset
-    MOV(edx, r9d)  # the length where memmove has it
+    MOV(edx, r9d)  # the length, in memmove's register
     MOV(r8d, r8d)
     for index in (esi, ecx):
         TEST(index, index)
@@ -232,7 +232,7 @@ def _fill(array: str, count: str, body: Body) -> None:
     MOV(rax, [rdi + header(array)])
     MOV(r10, [rax + rsi * _POINTER])  # VMMemoryDefinition*
     _check_open(body, r10)
-    MOV(edi, edx)  # from here on as memset has them: destination, value, length
+    MOV(edi, edx)  # from here on in memset's registers: destination, value, length
     MOV(esi, ecx)
     MOV(edx, r8d)
     LEA(rax, [rdi + rdx * 1])

@@ -1,7 +1,7 @@
-"""Growing memories within what is reserved; the system call, which growing tables uses too.
+"""Growing memories within their reservation, and the system call, which growing tables uses too.
 
-A memory or table with a limiter, or of a user's class, leaves for Python; so does growth beyond the
-reservation, and what the system refuses.
+Machine code leaves for Python at a memory or table with a limiter or of a user's class, for growth
+beyond the reservation, and if the system refuses.
 
 Source: WebAssembly 2.0, 4.5.3.8 and 4.5.3.9 (growing tables and memories); ``mprotect(2)``.
 """

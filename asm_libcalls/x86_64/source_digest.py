@@ -1,9 +1,9 @@
 """The digest of the sources that an image is made from, and records of it.
 
 Reading all sources takes a millisecond and a half, their directory entries a quarter of that. So
-the digest is recorded, as a ``.pyc`` file records its source: in the cache folder under a hash of
-each source's path, size, time of modification and time of change (``st_ctime``, which no program
-can set). The images of a wheel need no digest (``code_cache.py``).
+the digest is recorded in the cache folder, under a hash of each source's path, size, time of
+modification and time of change (``st_ctime``, which no program can set). The images of a wheel need
+no digest (``code_cache.py``).
 """
 
 from __future__ import annotations

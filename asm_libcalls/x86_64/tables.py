@@ -1,9 +1,9 @@
-"""The table libcalls, where no object is destroyed and nothing else needs Python.
+"""The table libcalls, for calls that destroy no object and do not need Python otherwise.
 
 All bounds are checked first, then the owners of references are counted, then the elements are
-written. A table or segment of functions keeps alive the instances that have them: a number in
-:class:`~asm_libcalls.vmcontext.VMTableState` says which, and equal numbers mean equal sets. Where
-another instance may have to be kept, the libcall leaves for Python.
+written. A table or segment of functions keeps alive the instances that have them. A number in
+:class:`~asm_libcalls.vmcontext.VMTableState` stands for their set, and equal numbers mean equal
+sets. If another instance may have to be kept, the libcall leaves for Python.
 
 Source: WebAssembly 2.0, 4.4.6 (table instructions); ``wasmtime_runtime::libcalls`` 0.22.
 """

@@ -1,7 +1,7 @@
 """Assembles PeachPy code to routines: leaf functions, and sequences that manage the stack.
 
-PeachPy keeps the active function in a module's global, so assembling is neither re-entrant nor
-thread-safe. It happens once, while the package is imported, under the import lock.
+PeachPy keeps the active function in a global variable, so assembling is neither re-entrant nor
+thread-safe. ``code_cache.py`` has a lock for it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from asm_libcalls.x86_64.find_assembler import require_assembler
 
-require_assembler()  # before the first import of PeachPy, to say how to get it
+require_assembler()  # before the first import of PeachPy, for an error that says how to get it
 
 import peachpy
 import peachpy.x86_64.uarch
@@ -117,8 +117,8 @@ def sequence(
 ) -> Routine:
     """Assemble a routine from exactly the instructions that `body` emits, on physical registers.
 
-    Its labels become symbols of the image, named ``ROUTINE.LABEL``. A `framed` routine is jumped
-    to, by code that has pushed its caller's rbp and set rbp. With a `stencil` list it is a stencil:
+    Its labels become symbols of the image, named ``ROUTINE.LABEL``. Code jumps to a `framed`
+    routine after it has pushed its caller's rbp and set rbp. With a `stencil` list it is a stencil:
     it is not run in the image and has no call frames. Its encoded instructions are appended.
     """
     with InstructionStream() as stream:

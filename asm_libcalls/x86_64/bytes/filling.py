@@ -7,9 +7,9 @@ only and never sets DF. The memory libcalls jump to it after their bounds checks
 destination is a multiple of 8.
 
 The method is that of ``copying.py``. Up to eight vectors, stores from both ends overlap in the
-middle. Above, a loop of aligned stores runs between four vectors at each end, and the bytes in a
-short last page are filled separately, on AMD's CPUs also those in a short first page. ``rep stosb``
-is used where it is as fast.
+middle. Above, a loop of aligned stores runs between four vectors at each end. The bytes in a short
+last page are filled separately; without the tuning ``ice_lake``, those in a short first page too.
+``rep stosb`` is used where it is as fast.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _fill(vectors: Vectors, words: bool = False) -> None:
         CMP(rdx, vectors.tuning.rep_stosb_from)
         JAE(string)
     routine = FILL_WORDS if words else FILL_BYTES
-    if not vectors.tuning.ice_lake:  # where such a store costs less
+    if not vectors.tuning.ice_lake:  # with it, a store across a page boundary costs less
         _fill_first_page(vectors, routine, start)
     vectors.jump_unless_end_crosses_page(loop, UNROLL)
     _fill_to_page(routine)

@@ -8,14 +8,13 @@ movsb`` there. Findings:
   store crosses a cache line instead of every other one.
 - Without ``vzeroupper`` a call is 2 to 3 cycles shorter. So the registers of AVX-512 are used if
   the CPU has them: above ymm15 no upper half is left dirty.
-- ``rep movsb`` starts slowly (15 to 20 ns) and is then as fast as 32-byte vectors, not faster. If
-  the destination's offset in its page exceeds the source's by a few bytes (``copying.py``), it is 2
-  to 30 times slower, even if both are megabytes apart. It is faster than 16-byte vectors by a
-  half.
+- ``rep movsb`` takes 15 to 20 ns to start, and is then as fast as 32-byte vectors and faster than
+  16-byte vectors by a half. If the destination's offset in its page exceeds the source's by a few
+  bytes (``copying.py``), it is 2 to 30 times slower, even if both are megabytes apart.
 - ``rep stosb`` is as fast as 32-byte vectors beyond the L2 cache, and a few nanoseconds slower
   for less.
 - A store that crosses a page boundary costs some 50 cycles, the time of copying 1.5 KiB.
-- Non-temporal stores pay if source and destination together exceed L3.
+- Non-temporal stores are faster if source and destination together exceed L3.
 
 And on the Intel Xeon of ``byte_tuning.py``:
 
@@ -83,7 +82,7 @@ class Vectors:
     )
 
     def __init__(self, features: frozenset[str], width: int = 0) -> None:
-        self.tuning = ByteTuning(features)  # what the CPU is good at
+        self.tuning = ByteTuning(features)
         self.width = width or self.tuning.width  # bytes of a vector
         wide = self.width > 16
         # `dirty`: `registers` have upper halves that slow down SSE instructions until they are
@@ -109,9 +108,9 @@ class Vectors:
     def without_loop(self) -> Iterator[int]:
         """Emit the paths for up to 8 V bytes, rdx of them; the caller emits the work of each.
 
-        Where there are wider vectors, narrow ones have the paths up to ``tuning.wide_above``, wide
-        ones those above. More bytes come out at the end. Yield the number of vectors from the
-        start, and from the end, that cover a length.
+        If wider vectors exist, narrow ones have the paths up to ``tuning.wide_above``, wide ones
+        those above. Control falls through at the end with more bytes. Yield the number of vectors
+        from the start, and from the end, that cover a length.
         """
         above = self.tuning.wide_above
         counts = [n for n in (1, 2, 4) if (2 * n * self.width > above) == (self.wide is self)]

@@ -1,12 +1,12 @@
 """Makes classes whose objects CPython calls through machine code: PEP 590's vectorcall.
 
-The class that :func:`derive` makes adds one word to its base's objects: CPython reads there which C
-function calls the object. Ours takes the function from a member of the object and calls that
-instead. The word is null until :meth:`CallableType.answer` has set it. CPython then calls
+The class that :func:`derive` makes adds one word to its base's objects: the address of the C
+function with which CPython calls the object. This one calls the Python function in a member of the
+object. While the word is null, before :meth:`CallableType.answer` has set it, CPython calls
 ``__call__`` of the class.
 
-The class needs no layout of CPython's: the base's size, and the place of the member, are found by
-looking.
+The class depends on no tested layout of CPython's objects: the base's size and the place of the
+member are found in objects.
 
 Source: CPython ``Include/object.h``; PEP 590.
 """
@@ -53,7 +53,7 @@ class _Spec(ctypes.Structure):
 
 
 class CallableType:
-    """A derived class, and what makes its objects call a function."""
+    """A derived class, with the code and the place that make its objects call a function."""
 
     def __init__(self, cls: type, member: str, offset: int, code: int) -> None:
         self.cls = cls
@@ -73,8 +73,8 @@ def derive(maker: FunctionMaker, base: type, member: str) -> CallableType:
     `base` is a class of Python's with a ``__call__`` method, and with `member`, which holds the
     function, in its ``__slots__``. Its objects have no ``__dict__``.
 
-    Raise Unsupported if the place of the member is not found, or an object is not called as it must
-    be, and OSError if the system refuses executable memory.
+    Raise Unsupported if the place of the member is not found or a test call gives a wrong result,
+    and OSError if the system refuses executable memory.
     """
     if hasattr(sys, "gettotalrefcount"):
         raise Unsupported("a debug build of CPython asserts a tp_call, which this class inherits")

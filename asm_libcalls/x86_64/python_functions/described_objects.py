@@ -1,6 +1,6 @@
 """Routines that read objects of the types in the table of ``readable_types.py``.
 
-Called as those of ``unboxing.py``, with an object in rax.
+They are called as those of ``unboxing.py``, with an object in rax.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def shift_as_described(layout: IntegerLayout) -> None:
     unsigned, done = Label("without_sign"), Label("extended")
     PUSH(rcx)
     MOV(rcx, r10)
-    SHR(rcx, readable_types.SHIFT_SHIFT)  # cl: the bits that it lacks
+    SHR(rcx, readable_types.SHIFT_SHIFT)  # cl: 64 less the bits of the value
     MOV(rax, [rax + layout.value])
     SHL(rax, cl)
     BT(r10, readable_types.SIGNED_BIT)

@@ -77,7 +77,7 @@ def _describe_owner(
     kind, member, *more = vars(type_)["_readable_member"]
     description = _MEMBERS[kind] | member_offset(type_, member) << table.OFFSET_SHIFT
     if kind == "kept pointer":
-        # Without the GIL another thread could close the object at the same time.
+        # Without the GIL another thread could close the object during the read.
         inner = member_offset(*more)
         return description | inner // 8 << table.PLACE_SHIFT if HAS_GIL else 0
     if kind == "externref":
@@ -119,7 +119,7 @@ def _describe_byref(type_: Any) -> int:
 
 
 def _only_place(samples: list[Any], words: list[int]) -> int:
-    """Return the offset at which each object has its word; 0 if there is not just one."""
+    """Return the offset at which each object has its word; 0 if it is not exactly one."""
     places = [
         offset
         for offset in range(0, type(samples[0]).__basicsize__ - 7, 8)

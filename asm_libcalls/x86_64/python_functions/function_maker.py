@@ -1,7 +1,7 @@
 """Makes builtin function objects whose code is composed from a shape.
 
-Each shape has one routine, some 200 bytes, which is kept for ever once a function is made of it.
-If no code reads the objects of this Python, :class:`Unsupported` is raised, and
+Each shape has one routine of some 200 bytes, which is never freed once a function is made of it. If
+no code reads the objects of this Python, :class:`Unsupported` is raised, and
 ``asm_libcalls.native.native_function`` does not use this module.
 """
 
@@ -44,13 +44,13 @@ class FunctionMaker:
         self.member_offset = objects.member_offset
         self._loaded = objects.loaded
         self._stencils = Stencils(objects.loaded.image, STENCIL_PREFIX)
-        # The address of each shape's code, and the owner of its pages. The pages are kept for ever
-        # from the first function on that is made of them.
+        # The address of each shape's code, and the owner of its pages. The pages are never freed
+        # once a function is made of them.
         self._code: dict[Shape | SlotShape, tuple[int, LoadedImage]] = {}
         self._checked: set[str] = set()
 
     def refusal(self) -> str:
-        """Return why it makes no functions of the most usual types; "" if it does."""
+        """Return why it cannot make functions of the usual types; "" if it can."""
         try:
             self.prepare([Shape.of(Signature(f"({name}) -> {name}")) for name in ("f64", "i64")])
         except (OSError, Unsupported) as reason:

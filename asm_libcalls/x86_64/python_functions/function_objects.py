@@ -6,9 +6,9 @@ free all of them with the function. Without the GIL the function's ``__module__`
 :class:`_OwningName`.
 
 The code reads CPython's objects in memory, by a layout that ``object_layouts.py`` has or finds. If
-it finds none, :class:`FunctionObjects` raises :class:`Unsupported`.
-``function_maker.py`` composes the code; ``ready_functions.py`` has composed that of the numeric
-libcalls in advance, so that a first call of one reads no other module.
+it finds none, :class:`FunctionObjects` raises :class:`Unsupported`. ``function_maker.py`` composes
+the code. ``ready_functions.py`` composes that of the numeric libcalls in advance, so that their
+first call imports neither.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ class FunctionObjects:
         return self._create_function(definition, owner, module)
 
     def _create_permanent(self, definition: int, owner: Any, name: str) -> Any:
-        # As functions of CPython's modules are made: threads do not count references to it. Other
-        # objects of another thread are counted atomically.
+        # As CPython makes the functions of modules: no thread counts references to such a function.
+        # References to other objects are counted atomically, except by the thread that made them.
         of_module = (MethodDefinition * 2)(MethodDefinition.from_address(definition))
         libc.never_free(of_module)
         add = libc.python_api("PyModule_AddFunctions", c_int, py_object, c_void_p)

@@ -34,7 +34,7 @@ _RET = b"\xc3"
 
 
 def copied_body(image: Image, routine: str) -> Stencil | None:
-    """Return a routine as a stencil that is copied in place of its call; None if it cannot be."""
+    """Return a routine as a stencil to copy in place of its call; None if it cannot be copied."""
     if routine not in image.straight:
         return None
     return Stencil(image.original(routine).removesuffix(_RET))
@@ -63,8 +63,8 @@ class Shape:
         vmctx_of: tuple[type, str] | None = None,
         references: tuple[tuple[type, str], ...] = (),
     ) -> None:
-        # The kinds of the arguments and of the result; a wide integer's signedness does not matter,
-        # nor where a reference points.
+        # The kinds of the arguments and of the result. Neither the signedness of a wide integer nor
+        # the target of a reference matters.
         self.parameters = parameters
         self.result = result
         # The routine that makes the call (`asm_libcalls_enter` or its variant that holds the GIL),

@@ -29,10 +29,10 @@ FuncRef with such a member. Reading them runs no Python code. The fast path is o
 
         enter_entered take (object_* spill_*)* call_entered leave_entered box_*
 
-A function with pointers to memory then tries again, *holding* buffers: those of exact bytes,
-bytearrays and memoryviews, and of ``held_buffers.known_types``, whose slots run no Python code, and
-of the pages of a Memory. Its frame has a ``Py_buffer`` for each such pointer, and each is released
-on every way out. So is the count of each externref. r12: the arguments::
+If that refuses an argument, a function with pointers to memory tries again, *holding* buffers:
+those of exact bytes, bytearrays and memoryviews, of ``held_buffers.known_types``, whose slots run
+no Python code, and the pages of a Memory. Its frame has a ``Py_buffer`` for each such pointer. Each
+buffer, and the count of each externref, is released on every way out. r12: the arguments::
 
     enter_holding hold_nothing* (object_*_held (hold_* | spill_* | push_*))* call_entered
     release* leave_holding box_*

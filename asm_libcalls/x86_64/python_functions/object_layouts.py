@@ -2,10 +2,10 @@
 
 The offsets differ between builds and versions (a build without the GIL has longer headers, 3.15
 moved the state of modules). So none is assumed: :func:`misfit` compares the values at a layout's
-offsets with Python's API, and where no tested layout fits, :func:`found` searches for each field in
-objects of known content. Both read within the sizes that Python reports, so neither can
-crash, and both run before any object exists whose destructor is our code. A Python with an unknown
-layout raises :class:`Unsupported`.
+offsets with Python's API. If no tested layout fits, :func:`found` searches for each field in
+objects of known content. Both read within the sizes that Python reports, so neither can crash. Both
+run before any object exists whose destructor is code of this package. For a Python with an unknown
+layout, :class:`Unsupported` is raised.
 
 Source: CPython ``Include/object.h``, ``floatobject.h``, ``moduleobject.h``, ``methodobject.h``,
 ``structmember.h``, ``longintrepr.h`` (3.11) and ``cpython/longintrepr.h`` (3.12 on).
@@ -38,7 +38,7 @@ class Unsupported(Exception):
 
 
 class IntegerLayout:
-    """Layout of the type, the sign and the 30-bit digits in an ``int``; each has its own code."""
+    """Layout of the type, the sign and the 30-bit digits of an ``int``. Each has its own code."""
 
     __slots__ = ("digits", "name", "object_type", "sign", "size", "tagged", "type_flags", "value")
 
@@ -101,7 +101,7 @@ TESTED_LAYOUTS = (
     ObjectLayout(8, 16, 24, "tagged"),  # 3.15
     ObjectLayout(24, 32, 48, "tagged_without_gil"),  # 3.13 without the GIL
 )
-"""The layouts for which an image has the code of numeric libcalls; others are composed for."""
+"""The layouts for which an image has the code of numeric libcalls."""
 
 
 class MethodDefinition(c_types.Structure):
@@ -174,7 +174,7 @@ class ModuleDefinition:
 def tested() -> ObjectLayout | None:
     """Return the tested layout that fits this Python's objects, or None.
 
-    Raise Unsupported if this Python is none that code reads objects of.
+    Raise Unsupported if no code reads the objects of this Python.
     """
     return next((layout for layout in TESTED_LAYOUTS if not misfit(layout)), None)
 
@@ -265,7 +265,7 @@ class Samples:
                 f"a {kind.__name__} of this CPython has {kind.__basicsize__} bytes, "
                 f"not {ModuleDefinition.SIZE}"
             )
-        # The definition has no destructor, so no code of ours is called for these modules.
+        # The definition has no destructor, so these modules call no code of this package.
         definition = ModuleDefinition(b"a module with a state", WORD)
         self.modules = [definition.new_module() for _ in range(3)]
 

@@ -1,11 +1,11 @@
 """Types whose objects machine code reads by itself, besides int, float, bool and None.
 
 They are NumPy's scalars, the pointers of :mod:`ctypes`, and owners of addresses: Instances,
-FuncRefs, host functions, and, where the call must keep something, memories and externrefs. A table
-describes where their exact objects have the value. Machine code looks a type up by its address
-(``described_objects.py``). A type is *learned* when the slow path has converted an object of it:
-then ``described_types.py`` finds the place of the value by looking at objects of known content. A
-type whose value is not found is not learned, and its objects keep taking the slow path.
+FuncRefs, host functions, and, in code that holds objects during the call, memories and externrefs.
+A table describes the place of the value in their exact objects. Machine code looks a type up by its
+address (``described_objects.py``). A type is *learned* when the slow path has converted an object
+of it: then ``described_types.py`` searches for the value in objects of known content. If it is not
+found, objects of the type keep taking the slow path.
 
 An entry is the type's address, which determines the first place where it may stand, and the
 description. Entries are only added, and their types are never freed, so machine code reads the
@@ -53,9 +53,9 @@ _made: dict[int, ReadableTypes] = {}
 
 
 def at(address: int, describe: Describe) -> ReadableTypes:
-    """Return the types in the table at an address, the same for each ``FunctionObjects``.
+    """Return the types in the table at an address, the same object for each ``FunctionObjects``.
 
-    Two threads may both make one, and then functions of both are in use.
+    Two threads may both make a ``FunctionObjects``, and then functions of both are in use.
     """
     return _made.get(address) or _made.setdefault(address, ReadableTypes(address, describe))
 
@@ -67,7 +67,7 @@ class ReadableTypes:
         # One place more, which stays empty, ends the search.
         self._table = (c_types.c_uint64 * (2 * (_PLACES + _MORE))).from_address(address)
         self._describe = describe
-        # By address, which another type may get later; the reference tells.
+        # By address. Another type may get the address later, so the reference is compared.
         self._seen: dict[int, ref[type]] = {}
         self.release = c_types.c_uint64.from_address(libc.malloc(bytes(8)))
 
@@ -76,7 +76,7 @@ class ReadableTypes:
         seen = self._seen.get(id(type_))
         if seen is not None and seen() is type_:
             return
-        # First: a description may come here again.
+        # First, because `_describe` may call this method again.
         self._seen[id(type_)] = ref(type_)
         is_done = False
         try:

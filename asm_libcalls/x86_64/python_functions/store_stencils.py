@@ -35,7 +35,7 @@ def _enter(lock: str, busy: str) -> str:
 
 
 def _leave(lock: str) -> str:
-    """Return code that leaves a store, and goes on at its end if a thread must be woken."""
+    """Return code that leaves a store; the code after it runs only if a thread must be woken."""
     return f"""
         dec qword[{lock} + {_DEPTH}]; jnz .left
         lock; and qword[{lock} + {_OWNER}], {StoreLock.BITS}; jz .left

@@ -1,7 +1,7 @@
 """Unwind information for code composed from stencils.
 
-The PeachPy instructions of a stencil are gone at run time. So their stack effects are recorded as
-text when the stencil is assembled, and stored beside its holes. The call frames of a composition
+At run time the PeachPy instructions of a stencil do not exist. So their stack effects are recorded
+as text when the stencil is assembled, and stored beside its holes. The call frames of a composition
 are derived from these texts on demand.
 """
 

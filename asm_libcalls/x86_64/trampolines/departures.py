@@ -1,4 +1,4 @@
-"""What a call of a thunk holds while Python runs: a departure, and references to its record.
+"""The departure that a call of a thunk pushes while Python runs, and its references to the record.
 
 While Python runs, the thread has no innermost activation. The activation that was left is in a
 *departure*. This record is on the heap, because the stack may be copied away: while a greenlet
@@ -151,7 +151,8 @@ def load_record() -> None:
     LOAD_SLOT(r13, RECORD_READERS)
     TEST(r13, r13)
     JZ(alone)
-    # Few threads share a count. Their departures may differ from bit 26 on only, as their heaps.
+    # A hash, so that few threads share a count: the addresses of their departures may differ in the
+    # bits from 26 on only, as those of glibc's heaps do.
     IMUL(rax, r12, _HASH_FACTOR)
     SHR(rax, 26)
     AND(eax, READER_COUNTS - 1)

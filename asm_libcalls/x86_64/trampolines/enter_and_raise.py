@@ -81,7 +81,7 @@ def get_owner() -> None:
     """Emit: rax = the running greenlet, or 0; needs the GIL. Clobbers what a C call clobbers.
 
     The reference is borrowed: the caller runs in this greenlet. The C function may run Python code,
-    also in other greenlets, which it ends.
+    also in other greenlets, because it ends those that have no references.
     """
     done, failed = Label("owner_known"), Label("no_owner")
     LOAD_SLOT(rax, GREENLET_GETCURRENT)
@@ -249,7 +249,7 @@ def _raise_status() -> None:
     MOV([r13 + Activation.status.offset], rbx)
 
     # The trace: the return address on top of the stack, then the chain of frame pointers, as long
-    # as they point between here and the entry's frame, which is live stack.
+    # as they point between here and the entry's frame, where the stack is in use.
     MOV(r8, [r13 + Activation.frame_pointer.offset])
     MOV(rdx, [r12])
     XOR(ecx, ecx)

@@ -19,8 +19,8 @@ class StoreLock(c_types.Structure):
     """A bit of `owner`: threads wait, so the thread that leaves wakes one."""
 
     HANDED_OVER = 2
-    """A bit of `owner`: a thread has waited in vain, so after the next leaving only a thread that
-    has waited enters."""
+    """A bit of `owner`: a thread has waited twice and could not enter. After the next leaving only
+    a thread that has waited may enter."""
 
     BITS = WAITED_FOR | HANDED_OVER
 

@@ -6,9 +6,10 @@ thread in a step, or 0. Only that thread writes it then. Python's steps may be n
 their number, and 0 while machine code has the lock.
 
 A step takes less time than waking a thread, so no thread is woken. A thread that finds the lock
-taken tries again a number of times. Machine code then leaves for Python, and Python sleeps for a
-moment. It would never get the lock while machine code copies long tables in a loop. So it sets
-*waiting*, which the next step of Python clears, and machine code gives it time to wake up.
+taken tries again a number of times. Then machine code leaves for Python, and Python sleeps for a
+moment. A sleeping thread would never get the lock while machine code copies long tables in a loop.
+So it sets *waiting*: machine code then waits until a step of Python has cleared it, or for as long
+as a thread takes to wake up.
 """
 
 from __future__ import annotations

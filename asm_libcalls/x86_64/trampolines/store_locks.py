@@ -5,11 +5,11 @@ finds another one inside looks again for some microseconds. Then it sets WAITED_
 waits; Python code does that (``runtime/store.py``), and runs signal handlers meanwhile. A thread
 that leaves takes the bit away and wakes one of those that wait, which sets it again.
 
-Until the woken thread runs, any thread may enter. So threads that use a store by short calls change
-rarely, each after many calls, which is much faster than a change for each call. A thread that was
-woken in vain sets HANDED_OVER. The thread that leaves then lets in none but those that have
-waited: the word has only these two bits until one of them enters, or is 0 if none is there. So no
-thread is kept out.
+Until the woken thread runs, any thread may enter. So threads that use a store by short calls take
+turns after many calls, which is much faster than a turn for each call. A thread that has waited
+twice and cannot enter sets HANDED_OVER. After the next leaving, only threads that have waited may
+enter: the word has only these two bits until one of them enters, or becomes 0 if none waits. So
+every thread enters in the end.
 
 A thread may enter the store again; *depth* counts its entries. Only the thread inside changes it.
 

@@ -8,8 +8,8 @@ bounds of the thread's stack, which determine the stack that native code may use
 native code again, both share the outer budget; the stack of the Python code in between does not
 count. So the stack left for a host function does not depend on the native code.
 
-*The reserve.* A quarter of the stack at its low end, at most ``RESERVE``, is for Python alone. No
-limit is below it, and thunks refuse to call Python from there.
+*The reserve.* A quarter of the stack at its low end, at least ``MINIMUM_RESERVE`` and at most
+``RESERVE``, is for Python alone. No limit is below it, and thunks refuse to call Python from there.
 
 A stack that is not the thread's own (a C library may switch stacks) has unknown bounds. Native code
 gets ``UNKNOWN_BUDGET`` on it.
@@ -45,7 +45,8 @@ MAXIMUM_BUDGET = 4 << 20
 UNKNOWN_BUDGET = 16 << 10
 RESERVE = 512 << 10
 MINIMUM_RESERVE = 40 << 10
-"""Bytes. CPython 3.14 raises RecursionError below 32 KiB and a guard page, and aborts below 16."""
+"""Bytes. With less than 32 KiB and a guard page left, CPython 3.14 raises RecursionError; with less
+than 16 KiB it aborts."""
 
 ENTRY_COST = 512
 """Bytes of the budget that each nested entry costs beside the stack that it uses."""
@@ -174,7 +175,7 @@ def _free() -> None:
         CALL_SLOT("free")
         JMP(again)
         LABEL(end)
-        MOV([rbx + getattr(ThreadRecord, name).offset], r12)  # 0, for those who read a kept record
+        MOV([rbx + getattr(ThreadRecord, name).offset], r12)  # 0, for readers of a kept record
     MOV([rbx + ThreadRecord.innermost.offset], r12)
     CMP(qword[rbx + ThreadRecord.is_kept.offset], 0)
     JNE(kept)

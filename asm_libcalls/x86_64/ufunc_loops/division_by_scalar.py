@@ -32,7 +32,7 @@ from asm_libcalls.x86_64.ufunc_loops.binary import (
 )  # fmt: skip
 
 _FEWEST = 8
-"""Fewest elements for which finding the multiplier, itself a division, pays."""
+"""The number of elements from which on this is faster: finding the multiplier takes a division."""
 
 # The registers of operand b become free. The flags stay in the red zone.
 reg_divisor, reg_multiplier = reg_b, r10

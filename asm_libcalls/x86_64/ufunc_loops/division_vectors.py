@@ -26,11 +26,11 @@ changes it by less than 2^-78. So r is below 1/y, and above (1/y)(1 - 2^-49), an
 2^-48). With 2^16 in place of 2^14 steps 5 to 7 are right: the first remainder is less than b +
 2^16, and for b < 2^16 the second less than b + 2^-48 * 2^17.
 
-The loop by a vector takes the reciprocals of the next divisors beside the quotients of these. The
-instructions of one vector depend on each other for some 60 cycles, and those that wait fill the
-CPU's scheduler: it begins the next vector in time only if each waits for half of that.
+The loop by a vector computes the reciprocals of the next divisors together with the quotients by
+these. The instructions of one vector depend on each other for some 60 cycles, and those that wait
+fill the CPU's scheduler. It begins the next vector in time only if each waits for half of that.
 
-A divisor d that all elements share is either small or not, so its loop takes one of the two ways.
+For a divisor d that all elements share, there is a loop for small ones and one for the others.
 For 2 <= d < 2^16, quotients can also be had from one product, by multipliers of 52 bits (AVX-512
 IFMA). Let M = floor(2^104/d) + 1, so M = (2^104 + e)/d with 0 < e <= d. For n < 2^64, n*M/2^104
 exceeds n/d by n*e/(d*2^104) <= n/2^104 < 2^-40 < 1/d, so its floor is floor(n/d). With n = 2^52 n1
@@ -176,7 +176,7 @@ class _Way:
         self._loop("small", finish)
 
     def _find_multiplier(self, one: Any) -> None:
-        """Emit: M of the divisor, which the pointer of b gives way to; jump to `one` if it is 1."""
+        """Emit: M of the divisor, which overwrites the pointer of b; jump to `one` if that is 1."""
         MOV(reg_b, [reg_b])
         if self.kind.signed:
             MOV(rax, reg_b)

@@ -206,8 +206,8 @@ def _loop(isa: Isa) -> None:
 def _every_second(isa: Isa) -> None:
     """Emit: round the elements of an input whose step is two elements, but for the last few.
 
-    The loads take what lies between, and one element behind the last one of a round. So another
-    round needs one element more than it rounds: then that is inside the array.
+    The loads also read the values in between, and one value after the last element of a round. So a
+    round runs only if one more element follows: then that value is inside the array.
     """
     loop, few, other = (Label(f"every_second_{n}") for n in ("loop", "few", "other"))
     line = _LINE // isa.size

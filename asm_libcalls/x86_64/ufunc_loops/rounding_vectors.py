@@ -187,7 +187,7 @@ class _IceLake(_Avx512):
         self.packed = (x86.ymm16, x86.ymm17, x86.ymm18, x86.ymm19)
         masks = (x86.k1, x86.k2, x86.k3, x86.k4, x86.k5, x86.k6, x86.k7)
         self.masks = masks[: self.packed_bytes // size - 1]  # of the lanes from 1 on
-        # of f64 neither is faster
+        # for f64 neither is faster
         self.loads_every_second = self.masks_every_second = size == 4
 
     def begin_packing(self) -> None:
@@ -227,7 +227,7 @@ class _IceLake(_Avx512):
             self.instruction("BROADCASTS")(vector(self.masks[lane - 1]), element)
 
     def round_four(self, sources: tuple[Any, ...], targets: tuple[Any, ...]) -> None:
-        if self.size == 4:  # four more shuffles to store
+        if self.size == 4:  # storing them would take four more shuffles
             super().round_four(sources, targets)
             return
         low, high = self.packed[0], self.packed[1].as_xmm

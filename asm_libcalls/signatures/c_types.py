@@ -1,4 +1,4 @@
-"""The types of :mod:`ctypes` that start-up needs, made from ``_ctypes`` as ctypes makes its own.
+"""The part of :mod:`ctypes` that start-up needs, made from ``_ctypes`` as ctypes makes its own.
 
 Importing ctypes takes 2 ms, since it makes many more types, and prototypes of functions. Modules
 that a program with numeric libcalls does not import use ctypes itself; its objects and these can be

@@ -103,7 +103,7 @@ def raise_first(errors: list[BaseException]) -> None:
 
 
 def _finalize_dropped(is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-    """Finalize what was dropped; raise the first exception, which Python reports."""
+    """Finalize the dropped objects; raise the first exception, which Python reports."""
     if is_finalizing():
         return  # modules may be cleared already; the system frees all memory
     errors: list[BaseException] = []
@@ -205,7 +205,7 @@ class Released(NotCopied, Finalized):
 
     @step
     def _take(self, call: object) -> Callable[[], None] | None:
-        """Return the release to one call at a time: two threads may finalize what was dropped."""
+        """Return the release to one call at a time: two threads may finalize the same object."""
         try:
             release = self._release
         except AttributeError:  # __init__ did not end

@@ -212,7 +212,7 @@ class Resource(Released):
 
     def __init__(self, release: Callable[[], None]) -> None:
         refuse_again(self, "_release")
-        # Before what is released: a signal handler may raise in between.
+        # First: a signal handler may raise before the release is set.
         self._token = object()  # this reference is dropped when this object is deallocated
         super().__init__(release)
         if _collections not in gc.callbacks:

@@ -338,7 +338,7 @@ def release(address: int) -> None:
 def _count_down(counts: Counts) -> bool | None:
     """Give back the last count, unless it is the box's last one; return whether it was done.
 
-    None if the box is dead; then the count is gone.
+    None if the box is not live; the count is removed then.
     """
     address = counts[-1]
     if address:

@@ -41,11 +41,11 @@ class Growable(Defined):
 
     _reservation: Reservation | None = None
     _limit: int = unmade()
-    """The most that it may grow to: what is reserved."""
+    """The largest size that it may grow to: the reservation's."""
 
     _limiter: Callable[[int, int, int | None], object] | None = unmade()
     state: Any = unmade()
-    """What machine code reads, with a field ``grows_below``."""
+    """The structure for machine code, with a field ``grows_below``."""
 
     _state_units = 1
     """The units of ``grows_below`` in each unit of the size: bytes of a page, or 1."""

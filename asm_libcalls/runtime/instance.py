@@ -201,7 +201,7 @@ class Instance(Stored):
             signature_ids,
         )
         self._block.write_header(self.memories, self.tables, self.globals, self.elements, self.data)
-        # These own what the VMContext points to, even if the public attributes are replaced.
+        # The VMContext points to these, so they are kept even if public attributes are replaced.
         self._fixed = (self.activations_table, self.stack_map_registry, self.interrupts)
         self._imported_definitions = [
             part.definition_owner

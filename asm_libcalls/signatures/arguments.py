@@ -47,7 +47,7 @@ def type_shown(value: object, expected: type) -> str:
 
 
 def address_from(value: Any, where: str) -> int:
-    """Return an integer that should be an address; TypeError for what is no integer."""
+    """Return an integer that should be an address; TypeError for any other object."""
     try:
         return _index(value)
     except TypeError:

@@ -70,7 +70,7 @@ def address_of_argument(value_type: ValueType, argument: Any, where: str, held: 
     ctypes, or have the buffer protocol: then a :class:`HeldBuffer` is appended to `held`.
 
     Raise TypeError, OverflowError or ValueError if it has no address, or its memory is read-only,
-    not contiguous or gone.
+    not contiguous or freed.
     """
     if argument is None or isinstance(argument, int) or value_type.name not in MEMORY_POINTERS:
         return _number(value_type, argument, where)

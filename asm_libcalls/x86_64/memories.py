@@ -116,7 +116,7 @@ def _find_memory(reg_vmctx: Any, reg_index: Any, reg_definition: Any) -> None:
 
 
 def _find_first_memory(reg_vmctx: Any, reg_base: Any, reg_definition: Any) -> None:
-    """Emit what :func:`_find_memory` does for index 0, the most common, in two cycles less."""
+    """Emit :func:`_find_memory` for index 0, the most common, which takes two cycles less."""
     from peachpy.x86_64 import MOV
 
     entry = reg_vmctx + InstanceHeader.memory_pointers_offset(0)

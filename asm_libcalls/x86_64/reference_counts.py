@@ -114,7 +114,7 @@ def _add(box: Any, by: int) -> None:
 
 
 def _subtract_unless(last: Any) -> Callable[[Any, int], None]:
-    """Return what emits a subtraction that jumps to `last` if no owner is left."""
+    """Return a function that emits a subtraction and a jump to `last` if no owner is left."""
 
     def subtract(box: Any, by: int) -> None:
         from peachpy.x86_64 import JBE, SUB, qword
@@ -142,7 +142,7 @@ def _count_up_back_to(pointer: Any) -> None:
 
 
 def _each(*arrays: tuple[Any, Callable[[Any, int], None]]) -> None:
-    """Emit: count each reference of one array or two; of each, its pointer, and what counts.
+    """Emit: count each reference of one array or two, given as the pointer and a counting function.
 
     The first pointer is rdi. Each pointer advances to the end of those that were counted. CF is
     clear at the end.

@@ -119,7 +119,7 @@ def _describe_byref(type_: Any) -> int:
 
 
 def _only_place(samples: list[Any], words: list[int]) -> int:
-    """Return the offset at which each object has its word; 0 if it is not exactly one."""
+    """Return the offset at which each object has its word; 0 if none or several fit."""
     places = [
         offset
         for offset in range(0, type(samples[0]).__basicsize__ - 7, 8)

@@ -269,7 +269,7 @@ _MOST_HELD = 16
 def _holding_parts(
     pieces: Stencils | dict[str, Stencil], shape: Shape, numbers: dict[str, int], box: Part
 ) -> list[Part]:
-    """Return the stencils that call again and hold what the others have refused.
+    """Return the stencils that try again and hold the objects that the others have refused.
 
     They begin where the slow path does, and continue there if they refuse an argument too.
     """

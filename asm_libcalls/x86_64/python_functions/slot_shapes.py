@@ -24,7 +24,7 @@ MEMBERS = ("externref_member", "funcref_member", "instance_member", "cell_conten
 
 
 class References:
-    """What the code of references needs of Python, with addresses of objects and of code."""
+    """Addresses and offsets of Python's objects that code with references uses."""
 
     def __init__(self, addresses: dict[str, int], members: dict[str, int]) -> None:
         self.addresses = addresses  # by the name of the slot

@@ -4,8 +4,8 @@ A builtin enters the store of an instance after its arguments were converted, an
 result is there. Its slow path leaves the store first. If another thread is inside, the slow path is
 taken, which waits. ``store_locks.py`` describes the protocol of the lock.
 
-The routines of boxes (``slot_stencils.py``) change what steps of Python change too, so that each is
-a step here (``step_lock.py``): under the same name there is a routine that calls the other one.
+Steps of Python change the same data as the routines of boxes (``slot_stencils.py``). So each of
+these is called by a routine that is a step (``step_lock.py``).
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ class _Way:
         self._loop("small", finish)
 
     def _find_multiplier(self, one: Any) -> None:
-        """Emit: M of the divisor, which overwrites the pointer of b; jump to `one` if that is 1."""
+        """Emit: M of the divisor, loaded over b's pointer; jump to `one` if the divisor is 1."""
         MOV(reg_b, [reg_b])
         if self.kind.signed:
             MOV(rax, reg_b)

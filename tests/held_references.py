@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asm_libcalls.runtime.activations import VMExternRefActivationsTable
+from asm_libcalls.runtime.activations_table import VMExternRefActivationsTable
 
 
 def held_by(table: VMExternRefActivationsTable) -> list[int]:

@@ -14,7 +14,7 @@ from typing import ClassVar
 from asm_libcalls.checks.scenes import Model, Scene, SceneChecker, State
 from asm_libcalls.libcall import Libcall
 from asm_libcalls.runtime import externref_boxes
-from asm_libcalls.runtime.activations import CHUNK_SIZE
+from asm_libcalls.runtime.activations_table import CHUNK_SIZE
 from asm_libcalls.runtime.externref import VMExternRef
 from asm_libcalls.runtime.global_ import Global
 from asm_libcalls.runtime.instance import Instance

@@ -7,8 +7,8 @@ A box is a ``VMExternBox``, which begins with Wasmtime's ``VMExternData``::
     activations table --------/
 
 Host code counts references: each stored address owns one count. Compiled code does not count. The
-activations table (:mod:`asm_libcalls.runtime.activations`) keeps alive what its frames hold. When
-the count reaches 0, :func:`drop_and_dealloc` drops the Python object and frees the box.
+activations table (:mod:`asm_libcalls.runtime.activations_table`) keeps alive what its frames hold.
+When the count reaches 0, :func:`drop_and_dealloc` drops the Python object and frees the box.
 
 A signal handler may raise at the first instruction of any Python function, and after any call. So
 a count that Python code owns is in a :class:`Counts` list from the instruction that counts it. If

@@ -14,7 +14,7 @@ from asm_libcalls.native import process
 from asm_libcalls.owned import not_made, raise_first
 from asm_libcalls.owned.objects import is_a, unmade
 from asm_libcalls.runtime import instance_arguments, kept_instances, releasing
-from asm_libcalls.runtime.activations import VMExternRefActivationsTable
+from asm_libcalls.runtime.activations_table import VMExternRefActivationsTable
 from asm_libcalls.runtime.funcref import FuncRef, make_references
 from asm_libcalls.runtime.global_ import Global
 from asm_libcalls.runtime.instance_block import InstanceBlock

@@ -1,6 +1,6 @@
 """Releases what closed objects and garbage own, once native code that may use it has left.
 
-Source: the deferred reference counting of :mod:`asm_libcalls.runtime.activations`.
+Source: the deferred reference counting of :mod:`asm_libcalls.runtime.activations_table`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asm_libcalls.activation import ThreadRecord
-    from asm_libcalls.runtime.activations import VMExternRefActivationsTable
+    from asm_libcalls.runtime.activations_table import VMExternRefActivationsTable
     from asm_libcalls.runtime.externref_boxes import Counts
     from asm_libcalls.runtime.stack_maps import StackMapRegistry
     from asm_libcalls.runtime.store import Store

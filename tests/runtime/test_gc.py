@@ -32,7 +32,7 @@ from asm_libcalls import (
     gc,
 )
 from asm_libcalls.native.stack_walker import stack_frames
-from asm_libcalls.runtime.activations import CHUNK_SIZE
+from asm_libcalls.runtime.activations_table import CHUNK_SIZE
 
 pytestmark = pytest.mark.usefixtures("machine_code")
 

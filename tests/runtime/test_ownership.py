@@ -25,7 +25,7 @@ from asm_libcalls import (
 )
 from asm_libcalls.owned import NotCopied
 from asm_libcalls.owned.objects import Owned, Resource
-from asm_libcalls.runtime.activations import VMExternRefActivationsTable
+from asm_libcalls.runtime.activations_table import VMExternRefActivationsTable
 
 EMPTY_MODULE = b"\0asm\1\0\0\0"
 

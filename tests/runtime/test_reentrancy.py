@@ -15,7 +15,7 @@ from held_references import held_by
 
 import asm_libcalls
 from asm_libcalls import ElementSegment, Global, Instance, Memory, Table, Trap, VMExternRef
-from asm_libcalls.runtime import activations, externref_boxes
+from asm_libcalls.runtime import activations_table, externref_boxes
 from tests.interruptions import at_every_point
 
 
@@ -108,7 +108,7 @@ CHUNK_SIZE = 8
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Let a collection be short: every point in it is tried."""
-    monkeypatch.setattr(activations, "CHUNK_SIZE", CHUNK_SIZE)
+    monkeypatch.setattr(activations_table, "CHUNK_SIZE", CHUNK_SIZE)
 
 
 def externref_cells(address, count):

@@ -18,7 +18,7 @@ from asm_libcalls import (
     Table,
     VMExternRef,
 )
-from asm_libcalls.runtime.activations import CHUNK_SIZE
+from asm_libcalls.runtime.activations_table import CHUNK_SIZE
 from asm_libcalls.runtime.externref_boxes import strong_count
 
 SERVED = [name for name, each in LIBCALLS.items() if each.may_leave]

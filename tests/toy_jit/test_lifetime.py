@@ -18,7 +18,7 @@ import asm_libcalls
 from asm_libcalls import toy_jit
 from asm_libcalls.native.call_slot import FUNCTION
 from asm_libcalls.runtime import transit
-from asm_libcalls.runtime.activations import CHUNK_SIZE
+from asm_libcalls.runtime.activations_table import CHUNK_SIZE
 from asm_libcalls.runtime.instance import DEFAULT_STACK_MAP_REGISTRY
 from asm_libcalls.steps import HAS_GIL
 from asm_libcalls.toy_jit.link import code_map

@@ -1,8 +1,8 @@
-"""Makes builtin function objects whose code is composed from a shape.
+"""Composes the machine code of builtin functions, one routine for each shape, and keeps it.
 
-Each shape has one routine of some 200 bytes, which is never freed once a function is made of it. If
-no code reads the objects of this Python, :class:`Unsupported` is raised, and
-``asm_libcalls.native.native_function`` does not use this module.
+``function_objects.py`` makes the objects. A routine has some 200 bytes, and is never freed once a
+function is made of it. If no code reads the objects of this Python, :class:`Unsupported` is raised,
+and ``asm_libcalls.native.native_function`` does not use this module.
 """
 
 from __future__ import annotations

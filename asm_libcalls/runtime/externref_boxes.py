@@ -149,8 +149,7 @@ def _move(counts: Counts, to: Counts) -> None:
     counts[EVERYTHING] = ()
 
 
-# Deallocation in another thread may append to the deques during a step, so the first items are
-# taken.
+# Another thread may append to the deques during a step, so steps take the first items.
 
 
 @step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 
 from asm_libcalls.toy_jit.runtime import interrupts
+from asm_libcalls.toy_jit.wasi.nonblocking import SLICE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from asm_libcalls.toy_jit.wasi.guest_memory import GuestMemory
 
     CallTable = dict[str, tuple[Callable[..., None], str]]
-
-SLICE = 0.05
-"""Seconds that a call waits before it checks for interrupts."""
 
 
 class Call:

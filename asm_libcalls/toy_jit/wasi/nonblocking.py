@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+SLICE = 0.05
+"""Seconds that a call waits before it checks for interrupts."""
+
 _NOWAIT = 0x8  # RWF_NOWAIT
 _HERE = -1  # the offset that is the file's position
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ESPIPE}
 _TIOCGPTN = 0x80045430
 _AGAIN = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-
-CHECK_PERIOD = 0.05
-"""Seconds between two checks while another thread writes."""
 
 
 def read(descriptor: int, buffers: Sequence[memoryview]) -> int:
@@ -104,7 +104,7 @@ def _in_another_thread(function: Callable[[], int], check: Callable[[], None]) -
             ended.release()
 
     start_new_thread(work, ())
-    while not ended.acquire(timeout=CHECK_PERIOD):
+    while not ended.acquire(timeout=SLICE):
         check()
     (result,) = outcome
     if isinstance(result, BaseException):

@@ -9,10 +9,10 @@ from time import monotonic
 
 from asm_libcalls.toy_jit.wasi.abi import FdFlag, FileType, OFlag, Right
 from asm_libcalls.toy_jit.wasi.beneath import locate
-from asm_libcalls.toy_jit.wasi.call import SLICE
 from asm_libcalls.toy_jit.wasi.descriptor_calls import filestat, new_times
 from asm_libcalls.toy_jit.wasi.descriptors import HostDescriptor
 from asm_libcalls.toy_jit.wasi.errors import Errno, WasiError
+from asm_libcalls.toy_jit.wasi.nonblocking import SLICE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

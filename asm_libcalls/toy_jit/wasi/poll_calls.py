@@ -10,8 +10,8 @@ import termios
 from struct import Struct
 
 from asm_libcalls.toy_jit.wasi.abi import EVENT, Right
-from asm_libcalls.toy_jit.wasi.call import SLICE
 from asm_libcalls.toy_jit.wasi.errors import Errno, WasiError
+from asm_libcalls.toy_jit.wasi.nonblocking import SLICE
 from asm_libcalls.toy_jit.wasi.process_calls import now
 
 TYPE_CHECKING = False
